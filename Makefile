@@ -1,0 +1,40 @@
+# make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
+# make test   every test
+# make lint   ruff, mypy, sqlfluff
+# make setup  installs what is missing; the targets above do it first
+# make clean  stops the embedded server and removes it, the virtual environment and all that was built
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PYTHONPATH :=
+BIN := .venv/bin
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup:
+	@./setup.sh
+
+demo: setup
+	@$(BIN)/two-tower demo $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(REVIEWS),--reviews '$(REVIEWS)') $(ARGS)
+
+test: setup
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint migrations sql
+
+clean:
+	@if [ -x $(BIN)/two-tower ]; then $(BIN)/two-tower down || true; fi
+	@if [ -L .two-tower ]; then rm -rf "$$(readlink -f .two-tower)"; fi
+	@rm -rf .two-tower .venv .setup.log build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
