@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from two_tower.database import DATABASE_FILES
@@ -136,7 +137,7 @@ def _run_as(
     account: Account | None, command: list[str | Path], *, cwd: Path, env: dict[str, str] | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a program as that user, with no more of the caller's environment than a path."""
-    drop = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    drop: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     return subprocess.run(
         command, cwd=cwd, env=base | (env or {}), input=text, capture_output=True, text=True, check=False, **drop
@@ -196,7 +197,7 @@ class Server:
 
     @property
     def installation(self) -> Installation:
-        """The PostgreSQL that made this cluster or, for a new one, the preferred one. Raises UserError if there is none."""
+        """The PostgreSQL that made this cluster or, for a new one, the preferred one. UserError if there is none."""
         found = installations()
         if (self.data / "PG_VERSION").exists():
             made_by = int((self.data / "PG_VERSION").read_text())
@@ -233,7 +234,7 @@ class Server:
                 self._launch(installation, packages)
                 if port:
                     self._set_password()
-            elif port and self._pid_lines()[3:4] != [str(port)] or (port and not self.tcp_dsn):
+            elif port and not (self.tcp_dsn and self._pid_lines()[3] == str(port)):
                 raise UserError(f"the server is running without port {port}", "stop it first: `two-tower down`")
             self._wait_until_ready()
             return self.dsn
@@ -245,7 +246,8 @@ class Server:
         with self._locked():
             if not self.running:
                 return False
-            command = [self.installation.bindir / "pg_ctl", "stop", "-D", self.data, "-m", "fast", "-w", "-t", "120"]
+            program = self.installation.bindir / "pg_ctl"
+            command: list[str | Path] = [program, "stop", "-D", self.data, "-m", "fast", "-w", "-t", "120"]
             result = _run_as(self._account(), command, cwd=self.home)
             if result.returncode:
                 raise UserError(f"the server did not stop: {result.stderr.strip()}", f"its log: {self.log}")
@@ -461,9 +463,7 @@ class Server:
         deadline = time.monotonic() + 30
         while any(_working_directory(process) == self.data for process in Path("/proc").glob("[0-9]*")):
             if time.monotonic() > deadline:
-                raise UserError(
-                    f"processes of a killed server still work in {self.data}", f"see: fuser -v {self.data}"
-                )
+                raise UserError(f"processes of a killed server still work in {self.data}", f"see: fuser -v {self.data}")
             time.sleep(0.05)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """``DATABASE_URL``, and ``TWO_TOWER_*`` for the rest. Unknown variables in ``.env`` are other programs' business."""
+    """``DATABASE_URL``, and ``TWO_TOWER_*`` for the rest. Other variables in ``.env`` are other programs' business."""
 
     model_config = SettingsConfigDict(env_prefix="TWO_TOWER_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
