@@ -122,28 +122,24 @@ packaged_server() {
   done
 }
 
-# pgvector from Debian's source package, for releases that have no binary of it. The lists of apt stay as they are:
-# everything goes to a directory of its own. forky's 0.8.7 lacks the HNSW vacuum faults of versions before 0.8.4.
+# pgvector from the source package of Debian 13, for releases that have no binary of it. The lists of apt stay as they
+# are: everything goes to a directory of its own.
 build_pgvector() {
-  local config=$1 work suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  local config=$1 work keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   local -a apt
-  work=$(mktemp -d)
   [[ -r $keyring ]] || { echo "$keyring is missing: apt-get install debian-archive-keyring"; return 1; }
-  for suite in forky trixie; do
-    rm -rf "${work:?}"/*
-    mkdir -p "$work"/{lists,cache}/partial "$work/source"
-    echo "deb-src [signed-by=$keyring] http://deb.debian.org/debian $suite main" >"$work/sources.list"
-    apt=(apt-get -o Acquire::Retries=3 -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
-      -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=)
-    if "${apt[@]}" update && (cd "$work/source" && "${apt[@]}" source --download-only pgvector) &&
-      tar -xf "$work"/source/pgvector_*.orig.tar.* -C "$work/source" --strip-components=1; then
-      # OPTFLAGS: no -march=native, so that an image made here also runs on an older processor.
-      make -C "$work/source" -j"$(nproc)" OPTFLAGS= with_llvm=no PG_CONFIG="$config" &&
-        as_root make -C "$work/source" with_llvm=no PG_CONFIG="$config" install &&
-        rm -rf "$work" && return
-    fi
-  done
-  return 1
+  work=$(mktemp -d)
+  mkdir -p "$work"/{lists,cache}/partial "$work/source"
+  echo "deb-src [signed-by=$keyring] http://deb.debian.org/debian trixie main" >"$work/sources.list"
+  apt=(apt-get -o Acquire::Retries=3 -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=)
+  # OPTFLAGS: no -march=native, so that an image made here also runs on an older processor.
+  "${apt[@]}" update &&
+    (cd "$work/source" && "${apt[@]}" source --download-only pgvector) &&
+    tar -xf "$work"/source/pgvector_*.orig.tar.* -C "$work/source" --strip-components=1 &&
+    make -C "$work/source" -j"$(nproc)" OPTFLAGS= with_llvm=no PG_CONFIG="$config" &&
+    as_root make -C "$work/source" OPTFLAGS= with_llvm=no PG_CONFIG="$config" install &&
+    rm -rf "$work"
 }
 
 # Exits unless this user may install; $1 says what is missing.

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,15 +222,16 @@ class Server:
 
         ``port`` also opens 127.0.0.1 with a password. ``say`` hears of steps that take time.
         """
+        installation = self.installation  # before anything is made, so that a failure leaves nothing
         with self._locked():
             if not self.running:
-                installation = self.installation
                 packages = self._provide_packages(installation, say)
                 if not (self.data / "PG_VERSION").exists():
                     say(f"creating a PostgreSQL {installation.version} cluster in {self._link}")
                     self._create(installation)
-                self._clear_stale_pid_file()
-                self._configure(installation, port)
+                sockets = self._socket_directory(port or 5432)
+                self._clear_remains(sockets)
+                self._configure(installation, port, sockets)
                 self._launch(installation, packages)
                 if port:
                     self._set_password()
@@ -246,11 +247,15 @@ class Server:
         with self._locked():
             if not self.running:
                 return False
+            sockets = Path(self._pid_lines()[4])
             program = self.installation.bindir / "pg_ctl"
             command: list[str | Path] = [program, "stop", "-D", self.data, "-m", "fast", "-w", "-t", "120"]
             result = _run_as(self._account(), command, cwd=self.home)
             if result.returncode:
                 raise UserError(f"the server did not stop: {result.stderr.strip()}", f"its log: {self.log}")
+            if sockets.parent != self.home:
+                with suppress(OSError):
+                    sockets.rmdir()
             return True
 
     def provide_packages(self, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -273,6 +278,8 @@ class Server:
             owner = pwd.getpwuid(self.home.stat().st_uid).pw_name
             raise UserError(f"{self._link} belongs to {owner}", f"run this as {owner}") from error
         try:
+            if os.geteuid() == 0:
+                os.fchown(handle, self.home.stat().st_uid, -1)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
@@ -313,6 +320,16 @@ class Server:
             raise UserError(f"{directory} belongs to someone else", "remove it")
         directory.chmod(0o700)
         return directory
+
+    def _write(self, path: Path, text: str) -> None:
+        """A file that belongs to the server's user, whole or not at all, whoever wrote the last one."""
+        draft = path.with_name(path.name + ".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        if account := self._account():
+            os.chown(draft, account.uid, account.gid)
+        draft.rename(path)
 
     def _socket_directory(self, port: int) -> Path:
         """``run/`` of the home; a short name under ``/tmp`` where that is too long for a socket, or unfit for libpq."""
@@ -359,13 +376,13 @@ class Server:
         account = self._account()
         self._private(draft)
         command: list[str | Path] = [
-            installation.bindir / "initdb", "-D", draft, "-U", ROLE, "--encoding=UTF8", "--locale=C.UTF-8",
+            installation.bindir / "initdb", "-D", draft.name, "-U", ROLE, "--encoding=UTF8", "--locale=C.UTF-8",
             "--auth-local=trust", "--auth-host=scram-sha-256", *([] if self.durable else ["--no-sync"]),
         ]  # fmt: skip
         result = _run_as(account, command, cwd=self.home)
         if result.returncode == 0:
             # A single-user backend, so that pg_cron finds its database at the very first start.
-            command = [installation.bindir / "postgres", "--single", "-D", draft, "template1"]
+            command = [installation.bindir / "postgres", "--single", "-D", draft.name, "template1"]
             result = _run_as(account, command, cwd=self.home, text=f"create database {DATABASE}\n")
         if result.returncode:
             raise UserError(f"creating the cluster failed: {result.stderr.strip()}")
@@ -373,8 +390,7 @@ class Server:
             conf.write("\ninclude 'two-tower.conf'\n")
         draft.rename(self.data)
 
-    def _configure(self, installation: Installation, port: int | None) -> None:
-        sockets = self._socket_directory(port or 5432)
+    def _configure(self, installation: Installation, port: int | None, sockets: Path) -> None:
         settings = {
             "listen_addresses": "127.0.0.1" if port else "",
             "port": str(port or 5432),
@@ -391,19 +407,18 @@ class Server:
         if not self.durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         quoted = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items())
-        conf = self.data / "two-tower.conf"
-        conf.write_text("# Written by `two-tower up` at each start; `alter system` overrides it.\n" + "".join(quoted))
-        conf.chmod(0o644)
+        note = "# Written by `two-tower up` at each start; `alter system` overrides it.\n"
+        self._write(self.data / "two-tower.conf", note + "".join(quoted))
 
     def _launch(self, installation: Installation, packages: Path) -> None:
         account = self._account()
         if not self.log.exists():
-            self.log.touch(mode=0o600)
-            if account:
-                os.chown(self.log, account.uid, account.gid)
+            self._write(self.log, "")
         written = self.log.stat().st_size
+        # Relative names: pg_ctl hands them to a shell, and a directory's name may hold quotes or dollars.
         command: list[str | Path] = [
-            installation.bindir / "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", str(_START_SECONDS)
+            installation.bindir / "pg_ctl", "start", "-D", self.data.name, "-l", self.log.name, "-w",
+            "-t", str(_START_SECONDS),
         ]  # fmt: skip
         result = _run_as(account, command, cwd=self.home, env=self._environment(packages))
         if result.returncode:
@@ -419,8 +434,7 @@ class Server:
 
         path = self.home / "password"
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(18) + "\n")
+            self._write(path, secrets.token_urlsafe(18) + "\n")
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             password = sql.Literal(path.read_text().strip())
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
@@ -453,10 +467,11 @@ class Server:
         pid = int(lines[0])
         return pid if _working_directory(Path("/proc") / str(pid)) == self.data else None
 
-    def _clear_stale_pid_file(self) -> None:
-        """After a kill: wait for orphaned backends, then remove the file, whose pid may be another process's by now.
+    def _clear_remains(self, sockets: Path) -> None:
+        """After a kill: wait for orphaned backends, then remove pid file and sockets.
 
-        PostgreSQL itself removes the file of a dead pid, but takes any live one for a postmaster.
+        PostgreSQL removes those of a dead pid, but takes any live one for a postmaster: another process that got the
+        number since, or a zombie, which containers without an init keep.
         """
         if not (self.data / "postmaster.pid").exists():
             return
@@ -465,7 +480,8 @@ class Server:
             if time.monotonic() > deadline:
                 raise UserError(f"processes of a killed server still work in {self.data}", f"see: fuser -v {self.data}")
             time.sleep(0.05)
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for remains in [*sockets.glob(".s.PGSQL.*"), self.data / "postmaster.pid"]:
+            remains.unlink(missing_ok=True)
 
 
 def _working_directory(process: Path) -> Path | None:

@@ -1,0 +1,171 @@
+"""One throwaway cluster for the whole run, shared by all workers, and a database of its own for each test.
+
+Databases are cloned from a template that is migrated once. The cluster starts when the first test asks for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from two_tower.server import Server
+
+SHARED = "TWO_TOWER_TEST_DIRECTORY"
+TEMPLATE = "two_tower_template"
+
+Connection = psycopg.Connection[Any]
+NewDatabase = Callable[..., str]
+Connect = Callable[..., Connection]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The controller makes the directory of the cluster; xdist's workers inherit its name."""
+    for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
+        os.environ.pop(name, None)
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = str(server_directory("two-tower-tests-"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        remove_server(Server(os.environ.pop(SHARED)))
+
+
+def server_directory(prefix: str) -> Path:
+    """A directory that the server's user can enter; pytest's own are closed to it when root runs the tests."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory.chmod(0o755)
+    return directory
+
+
+def remove_server(server: Server) -> None:
+    if server.home.exists():
+        server.stop()
+        shutil.rmtree(server.home)
+    shutil.rmtree(server.directory, ignore_errors=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Mutual exclusion among the workers."""
+    with (Path(os.environ[SHARED]) / f"{name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def in_database(dsn: str, name: str, user: str | None = None) -> str:
+    """The same connection string for another database, and perhaps another role."""
+    parts = urlsplit(dsn)
+    netloc = f"{user}@{parts.netloc.rpartition('@')[2]}" if user else parts.netloc
+    return urlunsplit(parts._replace(path=f"/{name}", netloc=netloc))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Server:
+    """The throwaway cluster, running. Roles are shared by all tests; databases are not."""
+    server = Server(os.environ[SHARED], durable=False)
+    server.start()
+    return server
+
+
+def _has_template(connection: Connection) -> bool:
+    return bool(connection.execute("select 1 from pg_database where datname = %s", (TEMPLATE,)).fetchone())
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Server) -> str:
+    """Name of the migrated template database. Nobody may stay connected to it."""
+    with locked("template"), psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        if not _has_template(connection):
+            draft = f"{TEMPLATE}_draft"
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(draft)))
+            if importlib.util.find_spec("two_tower.migrate"):
+                from two_tower import migrate
+
+                migrate.migrate(in_database(cluster.dsn, draft))
+            rename = sql.SQL("alter database {} rename to {}")
+            connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
+    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one."""
+    made: list[str] = []
+
+    def make(*, empty: bool = False) -> str:
+        source = "template1" if empty else str(request.getfixturevalue("template"))
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source))
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            connection.execute(clone)
+        made.append(name)
+        return in_database(cluster.dsn, name)
+
+    yield make
+    with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        for name in made:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def dsn(database: NewDatabase) -> str:
+    """A migrated database of this test's own."""
+    return database()
+
+
+@pytest.fixture
+def empty_dsn(database: NewDatabase) -> str:
+    """An empty database of this test's own."""
+    return database(empty=True)
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Connect]:
+    """``connect()`` opens one more connection to ``dsn``, in autocommit mode unless told; all are closed at the end."""
+    opened: list[Connection] = []
+
+    def open_one(*, autocommit: bool = True) -> Connection:
+        opened.append(psycopg.connect(dsn, autocommit=autocommit))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def db(connect: Connect) -> Connection:
+    """A superuser's connection to ``dsn``, in autocommit mode."""
+    return connect()
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., Server]]:
+    """``new_server()`` gives a server, not started, in a directory of its own, or a named one below that."""
+    made: list[tuple[Path, Server]] = []
+
+    def make(below: str = ".", *, durable: bool = False) -> Server:
+        root = server_directory("two-tower-server-")
+        (root / below).mkdir(parents=True, exist_ok=True)
+        made.append((root, Server(root / below, durable=durable)))
+        return made[-1][1]
+
+    yield make
+    for root, server in made:
+        remove_server(server)
+        shutil.rmtree(root, ignore_errors=True)
