@@ -1,0 +1,11 @@
+drop table two_tower.vocabularies;
+
+drop table two_tower.model_segments;
+
+drop table two_tower.model_documents;
+
+drop table two_tower.model_files;
+
+drop table two_tower.model_versions;
+
+drop table two_tower.settings;

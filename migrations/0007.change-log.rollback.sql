@@ -1,0 +1,7 @@
+drop table two_tower.job_runs;
+
+drop table two_tower.change_failures;
+
+drop table two_tower.video_changes;
+
+drop table two_tower.user_changes;

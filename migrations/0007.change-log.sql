@@ -1,0 +1,41 @@
+-- The change log: append-only for writers, consumed by refreshes.
+-- depends: 0006.embeddings
+
+-- Keyed by the changed row's id, so that all changes of one user are taken together, in an order that two refreshes share.
+-- Values of id come from a sequence and say nothing about commit order; nothing relies on that.
+create table two_tower.user_changes (
+    user_id uuid not null,
+    id bigint generated always as identity,
+    logged_at timestamptz not null default now(),
+    primary key (user_id, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+create table two_tower.video_changes (
+    video_id uuid not null,
+    id bigint generated always as identity,
+    logged_at timestamptz not null default now(),
+    primary key (video_id, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- Changes whose processing failed, set aside until retry_at.
+create table two_tower.change_failures (
+    kind text not null check (kind in ('user', 'video')),
+    id uuid not null,
+    sqlstate text not null,
+    error text not null,
+    attempts int not null default 1,
+    failed_at timestamptz not null default now(),
+    retry_at timestamptz not null,
+    primary key (kind, id)
+);
+
+create table two_tower.job_runs (
+    id bigint generated always as identity primary key,
+    job text not null,
+    started_at timestamptz not null default now(),
+    finished_at timestamptz,
+    result jsonb,
+    error text
+);
+
+create index job_runs_job_idx on two_tower.job_runs (job, started_at desc);

@@ -1,0 +1,196 @@
+"""What the towers read: the layout of the raw inputs, and the trainer's side of building them.
+
+SQL turns rows into counts for serving (``sql/encoding``); the trainer sums the same per-item counts over histories, so
+that a part of a history can be left out by subtraction. Both follow one :class:`FeatureSchema`, and a test compares them
+for every user. Nothing here is non-linear: log1p, z-scores and norms live inside the exported towers.
+
+A raw input is a concatenation of segments. ``numeric`` comes first; every other segment holds one count per entry of a
+vocabulary. A vocabulary belongs to a feature (``tag``, ``performer``, ...), and the two towers share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+SCHEMA_VERSION = 1
+"""Version of the layout below. It changes whenever the meaning or the order of an input changes."""
+
+DIM = 128
+"""Length of an embedding."""
+
+EPOCH = "1900-01-01"
+"""``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""
+
+VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", "video")
+"""Vocabulary names, in segment order."""
+
+USER_NUMERIC = ("like_count", "nope_count", "price_sum", "priced_count")
+"""All additive over the history, so that leaving an item out is exact; ratios and means are formed inside the tower."""
+
+ITEM_NUMERIC = ("price", "duration_seconds", "released_days")
+"""Zero means unknown."""
+
+USER_SEGMENTS = {
+    "liked_tags": "tag",
+    "liked_performers": "performer",
+    "liked_makers": "maker",
+    "liked_labels": "label",
+    "liked_series": "series",
+    "liked_sources": "source",
+    "liked_video_ids": "video",
+    "noped_video_ids": "video",
+}
+"""User segment -> vocabulary, in order; names are those of the payload of ``get_user_embedding_features``."""
+
+ITEM_SEGMENTS = {
+    "tags": "tag",
+    "performers": "performer",
+    "maker": "maker",
+    "label": "label",
+    "series": "series",
+    "source": "source",
+    "id": "video",
+}
+"""Item segment -> vocabulary, in order; names are those of the payload of ``get_item_embedding_features``."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of inputs. ``vocabulary`` is None for ``numeric``."""
+
+    name: str
+    offset: int
+    size: int
+    vocabulary: str | None = None
+
+    @property
+    def slice(self) -> slice:
+        """Columns of this segment in a raw input."""
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """Layout of both raw inputs, derived from the vocabularies' sizes."""
+
+    vocabularies: Mapping[str, tuple[str, ...]]
+    """Vocabulary name -> keys in index order (uuid text for tag, performer and video)."""
+    user: tuple[Segment, ...] = field(init=False)
+    item: tuple[Segment, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        missing = set(VOCABULARIES) ^ set(self.vocabularies)
+        if missing:
+            raise ValueError(f"vocabularies must be exactly {VOCABULARIES}; check {sorted(missing)}")
+        object.__setattr__(self, "user", self._layout(USER_NUMERIC, USER_SEGMENTS))
+        object.__setattr__(self, "item", self._layout(ITEM_NUMERIC, ITEM_SEGMENTS))
+
+    def _layout(self, numeric: tuple[str, ...], named: Mapping[str, str]) -> tuple[Segment, ...]:
+        segments = [Segment("numeric", 0, len(numeric))]
+        for name, vocabulary in named.items():
+            last = segments[-1]
+            segments.append(Segment(name, last.offset + last.size, len(self.vocabularies[vocabulary]), vocabulary))
+        return tuple(segments)
+
+    @property
+    def user_dim(self) -> int:
+        """Inputs of the user tower."""
+        return self.user[-1].offset + self.user[-1].size
+
+    @property
+    def item_dim(self) -> int:
+        """Inputs of the item tower."""
+        return self.item[-1].offset + self.item[-1].size
+
+    def segment(self, tower: str, name: str) -> Segment:
+        """The segment called ``name`` of the ``user`` or ``item`` tower; KeyError if there is none."""
+        for segment in self.user if tower == "user" else self.item:
+            if segment.name == name:
+                return segment
+        raise KeyError(f"{tower} tower has no segment {name!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """``feature_schema.json``: everything a client needs to place counts, apart from the vocabularies."""
+
+        def side(segments: tuple[Segment, ...], numeric: tuple[str, ...]) -> dict[str, Any]:
+            return {
+                "dim": segments[-1].offset + segments[-1].size,
+                "numeric": list(numeric),
+                "segments": [
+                    {"name": s.name, "offset": s.offset, "size": s.size, "vocabulary": s.vocabulary} for s in segments
+                ],
+            }
+
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "epoch": EPOCH,
+            "embedding_dim": DIM,
+            "user": side(self.user, USER_NUMERIC),
+            "item": side(self.item, ITEM_NUMERIC),
+        }
+
+
+LIKE, NOPE, SKIP = 1, 0, -1
+"""Labels of :attr:`TrainingData.label`. A skip is neither liked nor disliked, but it is known."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Interactions and item inputs, as read from the database.
+
+    ``user`` and ``item`` are positions in ``user_ids`` and ``item_ids``. Rows are ordered by user, then time, then item.
+    """
+
+    user_ids: np.ndarray
+    """[n_users] str"""
+    item_ids: np.ndarray
+    """[n_items] str, the whole catalogue"""
+    user: np.ndarray
+    """[n] int32"""
+    item: np.ndarray
+    """[n] int32"""
+    label: np.ndarray
+    """[n] int8: LIKE, NOPE or SKIP"""
+    time: np.ndarray
+    """[n] float64, seconds since 1970; one constant where times are unknown"""
+    schema: FeatureSchema
+    item_counts: sparse.csr_matrix
+    """[n_items, item_dim] float32 raw item inputs, own id included"""
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    def matrix(self, label: int, rows: np.ndarray | None = None) -> sparse.csr_matrix:
+        """[n_users, n_items] float32 of ones where an interaction (of ``rows``, a mask, if given) has ``label``."""
+        keep = self.label == label
+        if rows is not None:
+            keep = keep & rows
+        ones = np.ones(int(keep.sum()), dtype=np.float32)
+        shape = (self.n_users, self.n_items)
+        return sparse.csr_matrix((ones, (self.user[keep], self.item[keep])), shape=shape)
+
+
+def user_counts(
+    schema: FeatureSchema, item_counts: sparse.csr_matrix, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
+) -> sparse.csr_matrix:
+    """Raw user inputs [m, user_dim] float32 from histories ``likes`` and ``nopes`` [m, n_items] of ones.
+
+    Linear in the histories: ``user_counts(a) - user_counts(b) == user_counts(a - b)`` apart from rounding of prices.
+    """
+    item = {s.name: item_counts[:, s.slice] for s in schema.item}
+    price = item["numeric"][:, 0]
+    priced = price.copy()
+    priced.data = (priced.data > 0).astype(np.float32)
+    numeric = sparse.hstack([likes.sum(axis=1), nopes.sum(axis=1), likes @ price, likes @ priced])
+    content = [likes @ item[name] for name in ITEM_SEGMENTS]  # the order of USER_SEGMENTS, ending in the video's own id
+    return sparse.hstack([numeric, *content, nopes @ item["id"]], format="csr", dtype=np.float32)

@@ -1,0 +1,19 @@
+-- SECURITY DEFINER: service_role operates the models without owning the tables.
+create or replace function two_tower.rollback_model(p_version text default null) returns jsonb
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_version text := p_version;
+begin
+    if v_version is null then
+        select version into v_version from two_tower.model_versions
+        where state = 'standby' order by activated_at desc, number desc limit 1;
+        if v_version is null then
+            raise exception 'there is no version to go back to' using errcode = '55000';
+        end if;
+    end if;
+    return two_tower.activate_model(v_version);
+end
+$func$;
+
+comment on function two_tower.rollback_model(text) is 'Activates the given standby version, or the one that served last';

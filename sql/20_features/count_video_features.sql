@@ -1,0 +1,17 @@
+create or replace function two_tower.count_video_features(p_video_ids uuid[]) returns setof two_tower.video_counts
+language sql stable parallel safe security invoker set search_path = ''
+as $func$
+    select v.id,
+        array(select t.tag_id from public.video_tags t where t.video_id = v.id order by t.tag_id),
+        array(select p.performer_id from public.video_performers p where p.video_id = v.id order by p.performer_id),
+        nullif(v.maker, ''), nullif(v.label, ''), nullif(v.series, ''), nullif(v.source, ''),
+        v.price::real::double precision,
+        v.duration_seconds,
+        -- Days since the epoch of the feature schema (features.EPOCH in the trainer).
+        greatest(floor(extract(epoch from
+            coalesce(v.product_released_at, v.distribution_started_at) - timestamptz '1900-01-01 00:00+00') / 86400), 0)::int
+    from (select distinct u.id from unnest(p_video_ids) as u (id)) as u
+    join public.videos v on v.id = u.id
+$func$;
+
+comment on function two_tower.count_video_features(uuid[]) is 'What the item tower reads of each video; no row for a video that does not exist';

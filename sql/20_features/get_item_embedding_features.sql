@@ -1,0 +1,15 @@
+create or replace function public.get_item_embedding_features(video_id uuid) returns jsonb
+language plpgsql stable security invoker set search_path = ''
+as $func$
+declare
+    v_features jsonb;
+begin
+    select p.features into v_features from two_tower.video_payloads(array[get_item_embedding_features.video_id]) p;
+    if v_features is null then
+        raise exception 'there is no video %', get_item_embedding_features.video_id using errcode = 'P0002';
+    end if;
+    return v_features;
+end
+$func$;
+
+comment on function public.get_item_embedding_features(uuid) is 'What the item tower reads of a video, as JSON';

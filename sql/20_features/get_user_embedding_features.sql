@@ -1,0 +1,15 @@
+-- SECURITY DEFINER: it must tell an unknown user from one without decisions, and nobody else may read auth.users.
+create or replace function public.get_user_embedding_features(user_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = ''
+as $func$
+begin
+    perform two_tower.require_self(get_user_embedding_features.user_id);
+    if not exists (select from auth.users u where u.id = get_user_embedding_features.user_id) then
+        raise exception 'there is no user %', get_user_embedding_features.user_id using errcode = 'P0002';
+    end if;
+    return (select p.features from two_tower.user_payloads(array[get_user_embedding_features.user_id]) p);
+end
+$func$;
+
+comment on function public.get_user_embedding_features(uuid) is
+'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';

@@ -1,0 +1,8 @@
+-- Inside a definer routine current_user is its owner; the role that PostgREST set, or the login, is who asked.
+create or replace function two_tower.is_service() returns boolean
+language sql stable parallel safe security invoker set search_path = ''
+as $func$
+    select pg_has_role(coalesce(nullif(current_setting('role', true), 'none'), session_user), 'service_role', 'usage')
+$func$;
+
+comment on function two_tower.is_service() is 'Whether the caller is service_role, or an owner who has its rights';

@@ -1,0 +1,54 @@
+-- Times are relative to the user's latest decision, never to the clock, so that a payload changes with its rows alone.
+create or replace function two_tower.user_payloads(p_user_ids uuid[]) returns table (user_id uuid, features jsonb)
+language sql stable parallel safe security invoker set search_path = ''
+as $func$
+    with asked as (
+        select distinct u.user_id from unnest(p_user_ids) as u (user_id)
+    ),
+    decided as (
+        select d.user_id, d.decision_type = 'like' as liked, d.decision_type = 'nope' as noped, d.created_at,
+            v.price::real::double precision as price, max(d.created_at) over (partition by d.user_id) as latest
+        from asked a
+        join public.user_video_decisions d on d.user_id = a.user_id
+        join public.videos v on v.id = d.video_id
+    ),
+    timed as (
+        select d.user_id,
+            count(*) filter (where liked and created_at > latest - interval '30 days') as like_count_30d,
+            count(*) filter (where (liked or noped) and created_at > latest - interval '30 days') as decision_count_30d,
+            percentile_cont(0.5) within group (order by price) filter (where liked and price > 0) as price_median,
+            extract(epoch from max(latest) - max(created_at) filter (where liked)) / 86400 as days_since_last_like,
+            avg(extract(hour from created_at at time zone 'UTC')) filter (where liked) as hour_of_day_mean,
+            max(latest) as latest
+        from decided d group by d.user_id
+    )
+    select a.user_id, jsonb_build_object(
+        'schema_version', 1,
+        'liked_tags', coalesce(c.liked_tags, '{}'),
+        'liked_performers', coalesce(c.liked_performers, '{}'),
+        'liked_makers', coalesce(c.liked_makers, '{}'),
+        'liked_labels', coalesce(c.liked_labels, '{}'),
+        'liked_series', coalesce(c.liked_series, '{}'),
+        'liked_sources', coalesce(c.liked_sources, '{}'),
+        'liked_video_ids', to_jsonb(coalesce(c.liked_video_ids, '{}')),
+        'noped_video_ids', to_jsonb(coalesce(c.noped_video_ids, '{}')),
+        'like_count', coalesce(c.like_count, 0),
+        'nope_count', coalesce(c.nope_count, 0),
+        'like_ratio', c.like_count::double precision / nullif(c.like_count + c.nope_count, 0),
+        'like_count_30d', coalesce(t.like_count_30d, 0),
+        'positive_ratio_30d', t.like_count_30d::double precision / nullif(t.decision_count_30d, 0),
+        'price_sum', coalesce(c.price_sum, 0),
+        'priced_count', coalesce(c.priced_count, 0),
+        'price_mean', c.price_sum / nullif(c.priced_count, 0),
+        'price_median', t.price_median,
+        'days_since_last_like', t.days_since_last_like,
+        'account_age_days', extract(epoch from t.latest - p.created_at) / 86400,
+        'hour_of_day_mean', t.hour_of_day_mean
+    )
+    from asked a
+    left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
+    left join timed t on t.user_id = a.user_id
+    left join public.profiles p on p.user_id = a.user_id
+$func$;
+
+comment on function two_tower.user_payloads(uuid[]) is 'The payload of get_user_embedding_features, for many users at once';

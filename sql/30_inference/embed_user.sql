@@ -1,0 +1,35 @@
+-- SECURITY DEFINER: users may not write embeddings, and this computes the caller's own from the caller's own decisions.
+create or replace function public.embed_user(force boolean default false) returns jsonb
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_user_id uuid := auth.uid();
+    v_written int;
+begin
+    if v_user_id is null then
+        raise exception 'not signed in' using errcode = '28000';
+    end if;
+    if not exists (select from auth.users u where u.id = v_user_id) then
+        raise exception 'there is no user %', v_user_id using errcode = 'P0002';
+    end if;
+    perform two_tower.require_model(null);
+    perform two_tower.lock_changes('user', array[v_user_id]);
+    delete from two_tower.user_changes c where c.user_id = v_user_id;
+    v_written := two_tower.refresh_users(array[v_user_id], null, coalesce(force, false));
+    return jsonb_build_object(
+        'success', true,
+        'user_id', v_user_id,
+        'message', case
+            when not exists (
+                select from two_tower.user_embeddings e where e.user_id = v_user_id and e.model_version = two_tower.active_version()
+            ) then 'no likes to embed'
+            when v_written > 0 then 'features and embedding updated'
+            else 'features and embedding were up to date'
+        end,
+        'model_version', two_tower.active_version()
+    );
+end
+$func$;
+
+comment on function public.embed_user(boolean) is
+'Makes the caller''s features and embedding fresh before it returns. force computes the vector even if its input has not changed';

@@ -1,0 +1,9 @@
+create or replace function two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) returns text[]
+language plpython3u stable parallel unsafe security invoker set search_path = ''
+as $plpython$
+-- include plpython/inference.py
+return infer(plpy, GD, p_version, p_tower, p_packed)
+$plpython$;
+
+comment on function two_tower.infer_onnxruntime(text, text, bytea) is
+'The onnxruntime engine: vectors as halfvec literals for concatenated sparsevec_send inputs, in their order';

@@ -1,0 +1,55 @@
+-- SECURITY DEFINER: whoever may write a decision may not write the log. All three are statement-level and only append:
+-- a writer takes no lock that a refresh, or another writer, could hold.
+create or replace function two_tower.log_inserted_decisions() returns trigger
+language plpgsql security definer set search_path = ''
+as $func$
+begin
+    insert into two_tower.user_changes (user_id)
+    select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
+    return null;
+end
+$func$;
+
+create or replace function two_tower.log_deleted_decisions() returns trigger
+language plpgsql security definer set search_path = ''
+as $func$
+begin
+    insert into two_tower.user_changes (user_id)
+    select distinct o.user_id from old_rows o where o.decision_type <> 'skip';
+    return null;
+end
+$func$;
+
+create or replace function two_tower.log_updated_decisions() returns trigger
+language plpgsql security definer set search_path = ''
+as $func$
+begin
+    -- Rows that are the same before and after cancel out, whatever else the statement touched.
+    insert into two_tower.user_changes (user_id)
+    select c.user_id
+    from (
+        (select user_id, video_id, decision_type, created_at from old_rows
+        except select user_id, video_id, decision_type, created_at from new_rows)
+        union all
+        (select user_id, video_id, decision_type, created_at from new_rows
+        except select user_id, video_id, decision_type, created_at from old_rows)
+    ) as c
+    where c.decision_type <> 'skip'
+    group by c.user_id;
+    return null;
+end
+$func$;
+
+create or replace function two_tower.log_truncated_decisions() returns trigger
+language plpgsql security definer set search_path = ''
+as $func$
+begin
+    insert into two_tower.user_changes (user_id) select f.user_id from public.user_features f;
+    return null;
+end
+$func$;
+
+comment on function two_tower.log_inserted_decisions() is 'Trigger: logs the users of inserted decisions';
+comment on function two_tower.log_deleted_decisions() is 'Trigger: logs the users of deleted decisions';
+comment on function two_tower.log_updated_decisions() is 'Trigger: logs the users of decisions that an update changed';
+comment on function two_tower.log_truncated_decisions() is 'Trigger: logs every user with features';

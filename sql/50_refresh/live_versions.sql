@@ -1,0 +1,9 @@
+create or replace function two_tower.live_versions() returns text[]
+language sql stable parallel safe security invoker set search_path = ''
+as $func$
+    select array(
+        select m.version from two_tower.model_versions m where m.state in ('active', 'staged', 'standby') order by m.number
+    )
+$func$;
+
+comment on function two_tower.live_versions() is 'The versions whose vectors every refresh writes: a rollback must lose no freshness';

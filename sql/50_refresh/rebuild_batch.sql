@@ -1,0 +1,33 @@
+-- SECURITY DEFINER: as refresh_batch.
+create or replace function two_tower.rebuild_batch(p_kind text, p_after uuid default null, p_limit int default 500) returns uuid
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_ids uuid[];
+begin
+    if p_kind = 'video' then
+        v_ids := array(
+            select k.id from (select v.id from public.videos v union select e.video_id from two_tower.video_embeddings e) as k (id)
+            where p_after is null or k.id > p_after order by k.id limit p_limit
+        );
+        perform two_tower.lock_changes('video', v_ids);
+        perform two_tower.refresh_videos(v_ids, null, true);
+    else
+        v_ids := array(
+            select k.id
+            from (
+                select d.user_id from public.user_video_decisions d
+                union select f.user_id from public.user_features f
+                union select e.user_id from two_tower.user_embeddings e
+            ) as k (id)
+            where p_after is null or k.id > p_after order by k.id limit p_limit
+        );
+        perform two_tower.lock_changes('user', v_ids);
+        perform two_tower.refresh_users(v_ids, null, true);
+    end if;
+    return v_ids[cardinality(v_ids)];
+end
+$func$;
+
+comment on function two_tower.rebuild_batch(text, uuid, int) is
+'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';

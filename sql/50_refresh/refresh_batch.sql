@@ -1,0 +1,43 @@
+-- SECURITY DEFINER: a procedure that commits cannot be one, so two_tower.refresh() leaves the work to this.
+--
+-- Locks first, then deletes the log rows, then reads: every statement here sees at least what the ones before it saw (READ
+-- COMMITTED), so whatever a deleted row stood for is in what is read, and what came later has a row of its own.
+create or replace function two_tower.refresh_batch(p_after uuid default null, p_limit int default 500, out result jsonb, out last_id uuid)
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_found uuid[];
+    v_ids uuid[];
+    v_users int := 0;
+    v_videos int := 0;
+begin
+    -- Videos first, since their likers follow from them.
+    v_found := array(select distinct c.video_id from two_tower.video_changes c order by c.video_id limit p_limit);
+    v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('video', v_found) end;
+    if v_ids <> '{}' then
+        delete from two_tower.video_changes c where c.video_id = any (v_ids);
+        insert into two_tower.user_changes (user_id)
+        select distinct d.user_id from public.user_video_decisions d
+        where d.video_id = any (v_ids) and d.decision_type in ('like', 'nope');
+        result := two_tower.refresh_set('video', v_ids);
+        v_videos := cardinality(v_ids);
+    else
+        v_found := array(
+            select distinct c.user_id from two_tower.user_changes c
+            where p_after is null or c.user_id > p_after
+            order by c.user_id limit p_limit
+        );
+        last_id := v_found[cardinality(v_found)];
+        v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
+        if v_ids <> '{}' then
+            delete from two_tower.user_changes c where c.user_id = any (v_ids);
+            result := two_tower.refresh_set('user', v_ids);
+            v_users := cardinality(v_ids);
+        end if;
+    end if;
+    result := coalesce(result, '{"vectors": 0, "failed": 0}') || jsonb_build_object('users', v_users, 'videos', v_videos);
+end
+$func$;
+
+comment on function two_tower.refresh_batch(uuid, int) is
+'Takes one batch of changed videos, or of changed users after p_after in id order, off the log and refreshes them; counts, and the last user looked at';

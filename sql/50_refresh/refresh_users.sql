@@ -1,0 +1,48 @@
+create or replace function two_tower.refresh_users(p_user_ids uuid[], p_versions text[] default null, p_force boolean default false)
+returns int
+language plpgsql volatile security invoker set search_path = ''
+as $func$
+declare
+    v_counts two_tower.user_counts[];
+    v_version text;
+    v_rows int;
+    v_total int := 0;
+begin
+    v_counts := array(select c from two_tower.count_user_features(p_user_ids) c);
+    perform two_tower.store_user_features(p_user_ids, v_counts);
+    v_counts := array(select c from unnest(v_counts) c where c.like_count > 0);
+    foreach v_version in array coalesce(p_versions, two_tower.live_versions()) loop
+        delete from two_tower.user_embeddings e
+        where e.model_version = v_version and e.user_id = any (p_user_ids)
+            and not exists (select from unnest(v_counts) c where c.user_id = e.user_id);
+        with encoded as materialized (
+            select e.user_id, e.input, sha256(extensions.sparsevec_send(e.input)) as hash
+            from two_tower.encode_users(v_counts, v_version) e
+        ),
+        changed as materialized (
+            select e.user_id, e.input, e.hash
+            from encoded e
+            left join two_tower.user_embeddings s on s.model_version = v_version and s.user_id = e.user_id
+            where p_force or s.input_hash is distinct from e.hash
+        ),
+        packed as (
+            select array_agg(c.user_id order by c.user_id) as ids, array_agg(c.hash order by c.user_id) as hashes,
+                array_agg(c.input order by c.user_id) as inputs
+            from changed c having count(*) > 0
+        )
+        insert into two_tower.user_embeddings as s (model_version, user_id, embedding, input_hash)
+        select v_version, v.user_id, v.embedding, v.hash
+        from packed p
+        cross join lateral unnest(p.ids, p.hashes, two_tower.infer(v_version, 'user', p.inputs)) as v (user_id, hash, embedding)
+        on conflict (model_version, user_id) do update
+        set embedding = excluded.embedding, input_hash = excluded.input_hash, updated_at = now()
+        where (s.input_hash, s.embedding) is distinct from (excluded.input_hash, excluded.embedding);
+        get diagnostics v_rows = row_count;
+        v_total := v_total + v_rows;
+    end loop;
+    return v_total;
+end
+$func$;
+
+comment on function two_tower.refresh_users(uuid[], text[], boolean) is
+'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks';

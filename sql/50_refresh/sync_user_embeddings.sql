@@ -1,0 +1,20 @@
+-- SECURITY DEFINER: service_role marks and refreshes without owning the tables.
+create or replace function two_tower.sync_user_embeddings(recent interval default '1 hour', min_likes int default 1) returns jsonb
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_marked int;
+begin
+    insert into two_tower.user_changes (user_id)
+    select d.user_id
+    from (select distinct user_id from public.user_video_decisions where created_at >= now() - recent) d
+    where (
+        select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
+    ) >= min_likes;
+    get diagnostics v_marked = row_count;
+    return jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+end
+$func$;
+
+comment on function two_tower.sync_user_embeddings(interval, int) is
+'Marks users with a decision in the window and at least min_likes likes, then refreshes; counts';

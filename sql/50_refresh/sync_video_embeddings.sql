@@ -1,0 +1,19 @@
+-- SECURITY DEFINER: service_role marks and refreshes without owning the tables.
+create or replace function two_tower.sync_video_embeddings() returns jsonb
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_marked int;
+begin
+    insert into two_tower.video_changes (video_id)
+    select v.id from public.videos v
+    where exists (
+        select from unnest(two_tower.live_versions()) as l (version)
+        where not exists (select from two_tower.video_embeddings e where e.model_version = l.version and e.video_id = v.id)
+    );
+    get diagnostics v_marked = row_count;
+    return jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+end
+$func$;
+
+comment on function two_tower.sync_video_embeddings() is 'Marks videos that lack a vector of any live version, then refreshes; counts';

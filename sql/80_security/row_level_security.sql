@@ -1,0 +1,59 @@
+-- Deny by default: every table has row level security, and clients see what a policy below lets them see. The user's id is
+-- wrapped in a sub-select so that it is read once per statement and not once per row.
+do $enable$
+declare
+    v_table record;
+begin
+    for v_table in
+        select n.nspname, c.relname
+        from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'p') and not c.relrowsecurity
+            and (
+                n.nspname = 'two_tower'
+                or n.nspname = 'public' and c.relname in (
+                    'videos', 'tags', 'performers', 'video_tags', 'video_performers', 'profiles', 'user_video_decisions', 'user_features',
+                    -- yoyo's own tables, which plain "yoyo apply" puts where PostgREST would show them
+                    '_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock'
+                )
+            )
+    loop
+        execute format('alter table %I.%I enable row level security', v_table.nspname, v_table.relname);
+        if v_table.nspname = 'public' then
+            insert into two_tower.created_objects values ('row level security', 'public.' || v_table.relname) on conflict do nothing;
+        end if;
+    end loop;
+end
+$enable$;
+
+do $policies$
+declare
+    v_table text;
+begin
+    foreach v_table in array array['videos', 'tags', 'performers', 'video_tags', 'video_performers'] loop
+        execute format('drop policy if exists two_tower_catalogue on public.%I', v_table);
+        execute format('create policy two_tower_catalogue on public.%I for select to anon, authenticated using (true)', v_table);
+    end loop;
+end
+$policies$;
+
+drop policy if exists two_tower_own on public.profiles;
+create policy two_tower_own on public.profiles for select to authenticated
+using (user_id = (select auth.uid()));
+
+drop policy if exists two_tower_own on public.user_video_decisions;
+create policy two_tower_own on public.user_video_decisions for all to authenticated
+using (user_id = (select auth.uid())) with check (user_id = (select auth.uid()));
+
+drop policy if exists two_tower_own on public.user_features;
+create policy two_tower_own on public.user_features for select to authenticated
+using (user_id = (select auth.uid()));
+
+drop policy if exists two_tower_own on two_tower.user_embeddings;
+create policy two_tower_own on two_tower.user_embeddings for select to authenticated
+using (user_id = (select auth.uid()));
+
+drop policy if exists two_tower_catalogue on two_tower.video_embeddings;
+create policy two_tower_catalogue on two_tower.video_embeddings for select to authenticated using (true);
+
+drop policy if exists two_tower_active on two_tower.model_versions;
+create policy two_tower_active on two_tower.model_versions for select to authenticated using (state = 'active');

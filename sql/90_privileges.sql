@@ -1,0 +1,67 @@
+-- Who may do what, all of it. First everything is taken away, also what the server or Supabase grants by default.
+do $revoke$
+declare
+    v_routine regprocedure;
+begin
+    for v_routine in
+        select p.oid from pg_catalog.pg_proc p
+        where p.pronamespace = 'two_tower'::regnamespace
+            or p.pronamespace = 'public'::regnamespace and p.proname in (
+                'embed_user', 'update_user_features', 'get_user_embedding_features', 'get_user_embedding_feature_batch',
+                'get_item_embedding_features', 'get_item_embedding_feature_batch', 'recommend_videos', 'similar_videos'
+            )
+    loop
+        execute format('revoke all on routine %s from public, anon, authenticated, service_role', v_routine);
+    end loop;
+end
+$revoke$;
+
+revoke all on schema two_tower from public, anon, authenticated, service_role;
+revoke all on all tables in schema two_tower from public, anon, authenticated, service_role;
+revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
+revoke all on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
+public.profiles, public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings
+from public, anon, authenticated, service_role;
+
+-- anon: the catalogue and what is similar to what.
+grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers to anon, authenticated;
+grant execute on function public.similar_videos(uuid, int) to anon, authenticated, service_role;
+
+-- authenticated: the own rows, as row level security has it.
+grant select on public.profiles, public.user_features, public.user_embeddings, public.video_embeddings to authenticated;
+grant select, insert, update, delete on public.user_video_decisions to authenticated;
+grant execute on function public.embed_user(boolean) to authenticated;
+grant execute on function public.recommend_videos(int, uuid[]) to authenticated;
+grant execute on function public.update_user_features(uuid) to authenticated, service_role;
+grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
+grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
+
+-- What the two views and the invoker routines above read on the caller's behalf. The schema is not one that PostgREST shows.
+grant usage on schema two_tower to authenticated, service_role;
+grant select (version, state) on two_tower.model_versions to authenticated;
+grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
+grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to authenticated;
+grant execute on function two_tower.active_version() to authenticated, service_role;
+grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
+grant execute on function two_tower.count_video_features(uuid[]) to authenticated, service_role;
+
+-- service_role: everything that an operator does, and nothing that runs unchecked.
+grant select, insert, update, delete on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
+public.profiles, public.user_video_decisions to service_role;
+grant select on public.user_features, public.user_embeddings, public.video_embeddings to service_role;
+grant select on all tables in schema two_tower to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings to service_role;
+grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
+grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
+grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
+grant execute on routine
+two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
+two_tower.count_user_features(uuid[]), two_tower.require_page(int, int, int),
+two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
+two_tower.stage_model(text), two_tower.backfill_batch(text, text, uuid, int), two_tower.finish_backfill(text), two_tower.backfill_model(text),
+two_tower.activate_model(text, boolean), two_tower.rollback_model(text), two_tower.retire_model(text),
+two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
+two_tower.refresh(int, interval), two_tower.refresh_batch(uuid, int), two_tower.requeue_failures(), two_tower.update_popularity(),
+two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
+two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int)
+to service_role;
