@@ -1,0 +1,71 @@
+"""Losses over scores of users against items. Pure functions: they know nothing of the towers.
+
+Sampled softmax with logQ correction as in Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item
+recommendations" (RecSys): an item drawn with probability q is seen too often by a factor q, so log q is taken off its logit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+MASKED = -1e9
+"""Logit of a candidate that must not count; finite, so that a fully masked row stays finite."""
+
+
+def full_softmax(
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: torch.Tensor | float = 1.0,
+    masked: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Multinomial likelihood over the whole catalogue, averaged over rows with a target.
+
+    ``scores`` [b, n]; ``targets`` [b, n] non-negative weights, normalised per row; ``masked`` [b, n] bool: candidates left out
+    (what the user's input already holds). Source: Liang et al. 2018, "Variational autoencoders for collaborative filtering".
+    """
+    logits = scores / temperature
+    if masked is not None:
+        logits = logits.masked_fill(masked, MASKED)
+    total = targets.sum(dim=1)  # [b]
+    loss = -(functional.log_softmax(logits, dim=1) * targets).sum(dim=1) / total.clamp(min=1e-12)
+    kept = total > 0
+    return (loss * kept).sum() / kept.sum().clamp(min=1)
+
+
+def sampled_softmax(
+    users: torch.Tensor,
+    items: torch.Tensor,
+    positive: torch.Tensor,
+    ids: torch.Tensor,
+    log_q: torch.Tensor,
+    *,
+    temperature: torch.Tensor | float = 1.0,
+    negatives: torch.Tensor | None = None,
+    negative_weight: float = 0.0,
+) -> torch.Tensor:
+    """Softmax of each user's positive against all candidates of the batch, corrected for how they were sampled.
+
+    ``users`` [b, d]; ``items`` [c, d], the in-batch positives and any mixed negatives; ``positive`` [b] int, the column of each
+    user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is masked; ``log_q`` [c], log of
+    the probability with which each candidate was sampled; ``negatives`` [b, c] bool, candidates the user refused: their logits
+    are raised by ``log(1 + negative_weight)``, as if drawn so much more often.
+    """
+    logits = users @ items.T / temperature - log_q  # [b, c]
+    if negatives is not None:
+        logits = logits + negatives * torch.log1p(torch.tensor(negative_weight))
+    own = functional.one_hot(positive, len(ids)).bool()  # [b, c]
+    accidental = (ids[None, :] == ids[positive][:, None]) & ~own
+    return functional.cross_entropy(logits.masked_fill(accidental, MASKED), positive)
+
+
+def binary_cross_entropy(
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    temperature: torch.Tensor | float = 1.0,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Pointwise alternative on explicit feedback: ``scores`` and ``labels`` (1 like, 0 nope) of one shape, optional ``weights``."""
+    return functional.binary_cross_entropy_with_logits(scores / temperature, labels, weight=weights)

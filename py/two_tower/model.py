@@ -1,0 +1,109 @@
+"""The two towers: raw counts in, unit vectors of :data:`two_tower.features.DIM` out. They know nothing of the loss.
+
+An inner product is served exactly by cosine: the item vector is ``[v, sqrt(1 - |v|^2)]`` and the user vector ``[w, 0] / |w|``,
+so their cosine is ``w . v / |w|`` and an item may be short (niche) or long (popular) without leaving the unit sphere.
+
+Each tower has two equivalent paths: ``forward`` on dense rows, which is what is exported, and ``embed`` on SciPy rows, whose
+cost is that of the entries present.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+
+from .features import DIM, ITEM_NUMERIC, FeatureSchema
+
+INNER = DIM - 1
+"""Dimensions left for the inner product."""
+
+TINY = 1e-12
+
+
+class UserTower(nn.Module):
+    """A weight per input count, a bias (the taste of someone of whom nothing is known), and the norm.
+
+    A liked video that has its own id takes its place by that id; one without takes the place its tags, performers, ... suggest:
+    the id's weight holds the difference, since the counts of both are in the input.
+    """
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(schema.user_dim, INNER))
+        self.bias = nn.Parameter(torch.zeros(INNER))
+
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
+        """[b, user_dim] float32 -> [b, DIM], unit length."""
+        return self.finish(counts @ self.weight + self.bias)
+
+    def finish(self, taste: torch.Tensor) -> torch.Tensor:
+        """[b, INNER] -> [b, DIM] of unit length; the first axis where the taste is zero."""
+        norm = (taste * taste).sum(dim=1, keepdim=True).sqrt()  # [b, 1]
+        first = torch.zeros_like(taste) + torch.eye(1, INNER)  # [b, INNER]
+        unit = torch.where(norm > TINY, taste / norm.clamp(min=TINY), first)
+        return torch.cat([unit, torch.zeros_like(norm)], dim=1)
+
+    @torch.no_grad()
+    def embed(self, counts: sparse.csr_matrix) -> np.ndarray:
+        """[m, user_dim] sparse -> [m, DIM] float32."""
+        taste = counts @ self.weight.numpy() + self.bias.numpy()
+        return self.finish(torch.from_numpy(np.asarray(taste, dtype=np.float32))).numpy()
+
+
+class ItemTower(nn.Module):
+    """A place of its own for an item whose id is known, else the place its content suggests: linear plus one hidden layer."""
+
+    def __init__(self, schema: FeatureSchema, hidden: int = 0) -> None:
+        super().__init__()
+        identity = schema.segment("item", "id")
+        self.start, self.stop = len(ITEM_NUMERIC), identity.offset
+        width = 2 * len(ITEM_NUMERIC) + self.stop - self.start
+        self.register_buffer("mean", torch.zeros(len(ITEM_NUMERIC)))
+        self.register_buffer("deviation", torch.ones(len(ITEM_NUMERIC)))
+        self.linear = nn.Linear(width, INNER)
+        self.inward = nn.Linear(width, hidden)
+        self.outward = nn.Linear(hidden, INNER, bias=False)
+        self.own = nn.Parameter(torch.zeros(identity.size, INNER))
+        for weight in (self.linear.weight, self.linear.bias, self.outward.weight):
+            nn.init.zeros_(weight)
+
+    def standardise(self, numeric: torch.Tensor) -> torch.Tensor:
+        """Raw numbers [b, 3] -> [b, 6]: z-scores of log1p, zero where unknown, then whether each is known."""
+        known = (numeric > 0).to(numeric.dtype)
+        score = (torch.log1p(numeric.clamp(min=0)) - self.mean) / self.deviation * known
+        return torch.cat([score.clamp(-5, 5), known], dim=1)
+
+    def content(self, counts: torch.Tensor) -> torch.Tensor:
+        """Counts without the id [b, stop] -> features [b, width]."""
+        return torch.cat([self.standardise(counts[:, : self.start]), counts[:, self.start : self.stop]], dim=1)
+
+    def place(self, features: torch.Tensor) -> torch.Tensor:
+        """Content features [b, width] -> [b, INNER]."""
+        return self.linear(features) + self.outward(torch.relu(self.inward(features)))
+
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
+        """[b, item_dim] float32 -> [b, DIM], unit length."""
+        identity = counts[:, self.stop :]  # [b, n_videos], at most a single one
+        unknown = 1 - identity.sum(dim=1, keepdim=True)  # [b, 1]
+        return self.finish(identity @ self.own + unknown * self.place(self.content(counts)))
+
+    def finish(self, place: torch.Tensor) -> torch.Tensor:
+        """[b, INNER] -> [b, DIM] of unit length; what is longer than 1 is cut to 1."""
+        square = (place * place).sum(dim=1, keepdim=True)  # [b, 1]
+        place = place / square.clamp(min=1).sqrt()
+        return torch.cat([place, (1 - square).clamp(min=0).sqrt()], dim=1)
+
+    @torch.no_grad()
+    def embed(self, counts: sparse.csr_matrix, block: int = 4096) -> np.ndarray:
+        """[m, item_dim] sparse -> [m, DIM] float32."""
+        rows = []
+        for start in range(0, counts.shape[0], block):
+            part = counts[start : start + block]
+            place = self.place(self.content(torch.from_numpy(part[:, : self.stop].toarray())))  # [b, INNER]
+            identity = part[:, self.stop :]
+            unknown = torch.from_numpy(1 - np.asarray(identity.sum(axis=1), dtype=np.float32))  # [b, 1]
+            own = torch.from_numpy(np.asarray(identity @ self.own.numpy(), dtype=np.float32))
+            rows.append(self.finish(own + unknown * place).numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, DIM), dtype=np.float32)
