@@ -1,0 +1,710 @@
+"""Catalogues, reviews and decisions from files into the database: one transaction per file, all of it or nothing.
+
+Batches of the file are checked column by column, bad rows set aside, the others copied into a temporary table; then a
+few statements merge that table with what is there. Rows that are equal already are not written, so a second import of
+a file changes nothing and wakes no trigger.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, LiteralString
+from uuid import UUID
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.errors import UserError
+from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
+from two_tower.sources import Rejects, Table, open_table
+
+Unknown = Literal["reject", "create"]
+Progress = Callable[[int, int | None, str], None]
+"""Called with bytes read, bytes in all (None where unknown), and what is being done."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What is the same for every import."""
+
+    rejects: Path | None = None
+    """Where the report of rejected rows goes; else ``<name of the file>.rejects.csv`` in the working directory."""
+    delimiter: str | None = None
+    """Else a comma, semicolon or tab, by the header."""
+    encoding: str | None = None
+    """Else UTF-8, or UTF-16 by its byte order mark."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of the file → the name that it has here."""
+    unknown: Unknown = "reject"
+    """What becomes of a review or decision about a product that the catalogue lacks."""
+    dry_run: bool = False
+    """Do everything, then roll back."""
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass
+class ImportSummary:
+    """``rows`` = ``inserted`` + ``updated`` + ``unchanged`` + ``rejected`` + ``duplicates``."""
+
+    source: str
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    """Rows that a later row of the file, with the same key, replaced."""
+    users: int = 0
+    """Distinct users among the rows that were taken."""
+    items: int = 0
+    """Distinct videos among the rows that were taken."""
+    users_created: int = 0
+    items_created: int = 0
+    seconds: float = 0.0
+    rejects: Path | None = None
+    """The report, if a row was rejected."""
+    dry_run: bool = False
+
+    def to_json(self) -> str:
+        """The summary as a JSON object."""
+        return json.dumps(asdict(self), default=str, ensure_ascii=False)
+
+
+def import_catalog(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Inserts and updates videos, their tags and their performers, by ``product_url``.
+
+    Columns: ``product_url``, ``title``, and any of ``tags``, ``performers`` (lists separated by ``|``), ``maker``,
+    ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``, ``thumbnail_url``. A column
+    that the file lacks leaves values alone; an empty cell empties them. Raises UserError if the file cannot be
+    imported, psycopg.Error if the database refuses; in both cases nothing has changed.
+    """
+    return _Import(conn, source, options, progress).run(_Catalog)
+
+
+def import_reviews(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Inserts and updates reviews: ``product_url``, ``reviewer_id``, ``stars`` (0 to 5), maybe ``created_at``.
+
+    Raises as ``import_catalog``.
+    """
+    return _Import(conn, source, options, progress).run(_Reviews)
+
+
+def import_decisions(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: Progress | None = None,
+    *,
+    create_users: bool = False,
+) -> ImportSummary:
+    """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url`` or ``video_id``; ``decision``
+    (like, nope or dislike, skip) or ``label`` (1, 0); maybe ``created_at``, else they were taken now.
+
+    ``create_users`` inserts unknown users into ``auth.users``; otherwise their rows are rejected. Raises as
+    ``import_catalog``.
+    """
+    return _Import(conn, source, options, progress).run(_Decisions, create_users=create_users)
+
+
+class _Import:
+    """One file on its way into one transaction."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        source: Path | str,
+        options: ImportOptions | None,
+        progress: Progress | None,
+    ) -> None:
+        self.conn = conn
+        self.source = source
+        self.options = options or ImportOptions()
+        self.progress = progress or (lambda *_: None)
+        stem = "stdin" if str(source) == "-" else Path(source).name.split(".")[0]
+        self.rejects = Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
+        self.summary = ImportSummary(str(source), dry_run=self.options.dry_run)
+
+    def run(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
+        started = time.monotonic()
+        summary = self.summary
+        with (
+            self.rejects,
+            open_table(
+                self.source,
+                self.rejects,
+                expected={name for group in kind.required for name in group} | set(kind.optional),
+                renamed=self.options.columns,
+                delimiter=self.options.delimiter,
+                encoding=self.options.encoding,
+                say=self.options.say,
+            ) as table,
+        ):
+            columns = _choose_columns(table, kind)
+            with self.conn.transaction(force_rollback=self.options.dry_run), self.conn.cursor() as cursor:
+                cursor.execute("set local jit = off")
+                cursor.execute("set local work_mem = '128MB'")
+                work = kind(self, cursor, columns, **arguments)
+                for batch in table.batches(columns):
+                    work.stage(batch)
+                    self.progress(table.read_bytes, table.total_bytes, "reading")
+                self.progress(table.read_bytes, table.total_bytes, "merging")
+                work.merge()
+        summary.rows = table.rows
+        summary.rejected = self.rejects.rows
+        summary.rejects = self.rejects.path if self.rejects.rows else None
+        taken = summary.rows - summary.rejected - summary.duplicates
+        summary.unchanged = taken - summary.inserted - summary.updated
+        summary.seconds = round(time.monotonic() - started, 3)
+        return summary
+
+    def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
+        """The rows of ``batch`` that have none of ``faults``, each (column, condition, reason). The first counts."""
+        faults = list(faults)
+        which = pl.coalesce(pl.when(condition).then(i) for i, (_, condition, _) in enumerate(faults))
+        marked = batch.with_columns(which.alias("fault"))
+        if marked["fault"].null_count() < len(marked):
+            bad = marked.filter(pl.col("fault").is_not_null())
+            for i in bad["fault"].unique().sort():
+                column, _, reason = faults[i]
+                value = pl.col(column).cast(pl.String) if batch.schema[column] != pl.List else pl.lit("")
+                self.rejects.add_rows(bad.filter(fault=i).select("line", value.alias("value")), column, reason)
+            return batch.filter(marked["fault"].is_null())
+        return batch
+
+
+def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
+    """The columns to read: the first present of each group of alternatives, and whatever optional ones there are."""
+    chosen, missing = [], []
+    for group in kind.required:
+        present = [name for name in group if name in table.columns]
+        chosen += present[:1]
+        missing += [] if present else [" or ".join(group)]
+    if missing:
+        raise UserError(
+            f"{table.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
+            f"its header has: {', '.join(table.columns)}; a column of another name can be mapped: "
+            f"--map theirs={missing[0].split()[0]}",
+        )
+    return chosen + [name for name in kind.optional if name in table.columns]
+
+
+class _Kind:
+    """What one kind of file holds, and how it is merged."""
+
+    required: tuple[tuple[str, ...], ...]
+    """Groups of alternatives."""
+    optional: tuple[str, ...] = ()
+
+    def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        self.task = task
+        self.summary = task.summary
+        self.cursor = cursor
+        self.columns = columns
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        """Checks a batch and copies it into the temporary table."""
+        raise NotImplementedError
+
+    def merge(self) -> None:
+        """Merges the temporary table, and completes the summary."""
+        raise NotImplementedError
+
+    def count(self, query: LiteralString | sql.Composed) -> int:
+        """Rows that a statement wrote."""
+        return self.cursor.execute(query).rowcount
+
+    def one(self, query: LiteralString) -> Any:
+        """The only row of a query."""
+        return self.cursor.execute(query).fetchone()
+
+    def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
+        """Copies a frame into a table with the same columns in the same order. Times are in UTC."""
+        with self.cursor.copy(sql.SQL("copy {} from stdin (format csv)").format(sql.SQL(table))) as copy:
+            for part in frame.iter_slices(50_000):
+                copy.write(part.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
+
+
+# ---------------------------------------------------------------------------------------------------------- catalogue
+
+
+class _Catalog(_Kind):
+    required = (("product_url",), ("title",))
+    lists: ClassVar = {
+        "tags": ("tags", "video_tags", "tag_id"),
+        "performers": ("performers", "video_performers", "performer_id"),
+    }
+    values: ClassVar = {
+        "title": "title",
+        "maker": "maker",
+        "label": "label",
+        "series": "series",
+        "source": "source",
+        "price": "price",
+        "duration_seconds": "duration_seconds",
+        "released_at": "product_released_at",
+        "thumbnail_url": "thumbnail_url",
+    }
+    optional = (*lists, *(name for name in values if name != "title"))
+
+    def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        super().__init__(task, cursor, columns)
+        self.texts = [name for name in self.values if name in columns]
+        self.present = [name for name in self.lists if name in columns]
+        cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
+        # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
+        cursor.execute(
+            sql.SQL("create temp table staged (line bigint, product_url text, {}) on commit drop").format(
+                sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in self.texts)
+            )
+        )
+        cursor.execute("create temp table staged_names (kind text, line bigint, name text) on commit drop")
+        cursor.execute("create temp table touched (video_id uuid, is_new boolean) on commit drop")
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        strings = [name for name, kind in batch.schema.items() if kind == pl.String and name not in self.lists]
+        batch = batch.with_columns(pl.col(strings).str.strip_chars().replace("", None))
+        faults = [("product_url", pl.col("product_url").is_null(), "empty")]
+        parsed = {}
+        if "price" in batch.columns:
+            price, given = _number(batch["price"]), pl.col("price").is_not_null()
+            parsed["price"] = pl.Series("price_", price)
+            good = pl.col("price_").is_finite() & pl.col("price_").is_between(0, 1e12, closed="left")
+            faults.append(("price", given & ~good.fill_null(value=False), "not a price: a number of at least 0"))
+        if "duration_seconds" in batch.columns:
+            parsed["duration_seconds"] = _number(batch["duration_seconds"]).alias("duration_seconds_")
+            value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
+            good = value.is_between(0, 2**31 - 1) & (value == value.floor())
+            reason = "not a duration: a whole number of seconds"
+            faults.append(("duration_seconds", given & ~good.fill_null(value=False), reason))
+        if "released_at" in batch.columns:
+            parsed["released_at"] = _timestamps(batch["released_at"]).alias("released_at_")
+            bad = pl.col("released_at").is_not_null() & pl.col("released_at_").is_null()
+            faults.append(("released_at", bad, "not a date that reads one way only, such as 2025-01-31"))
+        batch = self.task.reject(batch.with_columns(parsed.values()), faults)
+        if "released_at" in parsed:
+            when = pl.col("released_at_").dt.strftime("%Y-%m-%d %H:%M:%S%.6f+00")
+            batch = batch.with_columns(when.alias("released_at"))
+        if "duration_seconds" in parsed:
+            batch = batch.with_columns(pl.col("duration_seconds_").cast(pl.Int64).alias("duration_seconds"))
+        self.copy("pg_temp.staged", batch.select("line", "product_url", *self.texts))
+        for kind in self.present:
+            names = pl.col(kind) if batch.schema[kind] == pl.List else pl.col(kind).cast(pl.String).str.split("|")
+            frame = batch.select(pl.lit(kind).alias("kind"), "line", names.alias("name")).explode("name")
+            frame = frame.with_columns(pl.col("name").cast(pl.String).str.strip_chars())
+            self.copy("pg_temp.staged_names", frame.filter(pl.col("name") != "").unique(maintain_order=True))
+
+    def merge(self) -> None:
+        self.cursor.execute("analyze pg_temp.staged")
+        self.summary.duplicates = self.count(
+            "delete from pg_temp.staged s using pg_temp.staged l"
+            " where l.product_url = s.product_url and l.line > s.line"
+        )
+        types = dict(
+            self.cursor.execute(
+                "select attname, pg_catalog.format_type(atttypid, atttypmod) from pg_catalog.pg_attribute"
+                " where attrelid = 'public.videos'::regclass and attnum > 0 and not attisdropped"
+            ).fetchall()
+        )
+        targets = [self.values[name] for name in self.texts]
+        columns = sql.SQL(", ").join(map(sql.Identifier, targets))
+        # A title is never null; the other columns are what the file says.
+        cells = sql.SQL(", ").join(
+            sql.SQL("coalesce(s.title, '')" if name == "title" else "s.{}::" + types[target]).format(
+                sql.Identifier(name)
+            )
+            for name, target in zip(self.texts, targets, strict=True)
+        )
+        self.summary.inserted = self.summary.items_created = self.count(
+            sql.SQL(
+                "with created as ("
+                " insert into public.videos (product_url, published_at, {columns})"
+                " select s.product_url, now(), {cells} from pg_temp.staged s"
+                " where not exists (select from public.videos v where v.product_url = s.product_url)"
+                " order by s.line returning id"
+                ") insert into pg_temp.touched select id, true from created"
+            ).format(columns=columns, cells=cells)
+        )
+        self.cursor.execute(
+            "create temp table matched on commit drop as"
+            " select distinct on (s.line) s.line, v.id as video_id from pg_temp.staged s"
+            " join public.videos v using (product_url) order by s.line, v.id"
+        )
+        self.cursor.execute("alter table pg_temp.matched add primary key (line)")
+        self.cursor.execute("analyze pg_temp.matched")
+        self.cursor.execute(
+            sql.SQL(
+                "with changed as ("
+                " update public.videos v set ({columns}) = row({cells})"
+                " from pg_temp.staged s join pg_temp.matched m using (line)"
+                " where v.id = m.video_id and row({current}) is distinct from row({cells}) returning v.id"
+                ") insert into pg_temp.touched select id, false from changed"
+            ).format(
+                columns=columns,
+                cells=cells,
+                current=sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in targets),
+            )
+        )
+        for kind in self.present:
+            self.merge_names(kind, *self.lists[kind])
+        self.summary.items, self.summary.updated = self.one(
+            "select (select count(*) from pg_temp.matched), count(*) from"
+            " (select from pg_temp.touched group by video_id having not bool_or(is_new)) as updated"
+        )
+
+    def merge_names(self, kind: str, names: str, links: str, link: str) -> None:
+        """Makes the tags, or the performers, of the file's videos exactly those of the file."""
+        parts = {
+            "kind": sql.Literal(kind),
+            "names": sql.Identifier("public", names),
+            "links": sql.Identifier("public", links),
+            "link": sql.Identifier(link),
+        }
+        self.cursor.execute(
+            sql.SQL(
+                "insert into {names} (name) select n.name"
+                " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind}"
+                " and not exists (select from {names} o where o.name = n.name) group by n.name order by min(n.line)"
+            ).format(**parts)
+        )
+        # An adopted table may hold a name twice: the lowest id stands for it.
+        self.cursor.execute("drop table if exists pg_temp.wanted")
+        self.cursor.execute(
+            sql.SQL(
+                "create temp table wanted on commit drop as"
+                " select m.video_id, o.id as {link} from pg_temp.staged_names n join pg_temp.matched m using (line)"
+                " join (select distinct on (name) name, id from {names} order by name, id) o using (name)"
+                " where n.kind = {kind}"
+            ).format(**parts)
+        )
+        self.cursor.execute("analyze pg_temp.wanted")
+        self.cursor.execute(
+            sql.SQL(
+                "with removed as ("
+                " delete from {links} l using pg_temp.matched m where l.video_id = m.video_id and not exists"
+                " (select from pg_temp.wanted w where w.video_id = l.video_id and w.{link} = l.{link})"
+                " returning l.video_id"
+                ") insert into pg_temp.touched select distinct video_id, false from removed"
+            ).format(**parts)
+        )
+        self.cursor.execute(
+            sql.SQL(
+                "with added as ("
+                " insert into {links} (video_id, {link}) select w.video_id, w.{link} from pg_temp.wanted w"
+                " where not exists (select from {links} l where l.video_id = w.video_id and l.{link} = w.{link})"
+                " returning video_id"
+                ") insert into pg_temp.touched select distinct video_id, false from added"
+            ).format(**parts)
+        )
+
+
+# ---------------------------------------------------------------------------------------------- reviews and decisions
+
+_ROW = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("line_size", ">i4"),
+        ("line", ">i8"),
+        ("user_size", ">i4"),
+        ("user", UUID_BYTES),
+        ("video_size", ">i4"),
+        ("video", UUID_BYTES),
+        ("value_size", ">i4"),
+        ("value", ">f4"),
+        ("created_size", ">i4"),
+        ("created", ">i8"),
+    ]
+)
+"""A row of the temporary table in the format of binary COPY: five fields, each after its size in bytes."""
+_SIZES = {"fields": 5, "line_size": 8, "user_size": 16, "video_size": 16, "value_size": 4, "created_size": 8}
+_POSTGRES_EPOCH = 946_684_800_000_000
+"""2000-01-01 in microseconds since 1970."""
+_NO_TIME = np.iinfo(np.int64).min
+"""-infinity, which stands for null so that all rows have one size."""
+
+
+class _Feedback(_Kind):
+    """What somebody thinks of a video, as a number."""
+
+    def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        super().__init__(task, cursor, columns)
+        self.item, self.user, self.label = self.order(columns)
+        cursor.execute("drop table if exists pg_temp.staged")
+        cursor.execute(
+            "create temp table staged (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz)"
+            " on commit drop"
+        )
+        self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
+        self.video_ids = np.empty(0, UUID_BYTES)
+        query = sql.SQL(
+            "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
+            " to stdout (format csv)"
+        ).format(key=sql.Identifier("id" if self.item == "video_id" else "product_url"))
+        with cursor.copy(query) as copy:
+            data = b"".join(copy)
+        if data:
+            known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
+            self.know(known["item"], known["id"])
+
+    @staticmethod
+    def order(columns: list[str]) -> tuple[str, str, str]:
+        """The columns of item, user and label."""
+        raise NotImplementedError
+
+    def values(self, label: pl.Series) -> tuple[pl.Series, str]:
+        """The numbers that labels stand for, null where they stand for none, and the reason to reject those."""
+        raise NotImplementedError
+
+    def know(self, items: pl.Series, ids: pl.Series) -> None:
+        """Adds videos to those that can be referred to."""
+        start = len(self.videos)
+        at = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True)
+        self.videos = pl.concat([self.videos, pl.DataFrame({"item": items, "video": at})])
+        self.video_ids = np.concatenate([self.video_ids, uuid_bytes(ids)])
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        named = pl.col(self.item, self.user).cast(pl.String).str.strip_chars()
+        batch = batch.with_columns(named)
+        if self.item == "video_id":
+            batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        values, reason = self.values(batch[self.label])
+        batch = batch.with_columns(values.alias("value")).join(
+            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
+        )
+        if self.task.options.unknown == "create" and self.item == "product_url":
+            batch = self.create_videos(batch)
+        item, user = pl.col(self.item), pl.col(self.user)
+        faults = [
+            (self.item, item.is_null() | (item == ""), "empty"),
+            (self.user, user.is_null() | (user == ""), "empty"),
+            (self.label, pl.col("value").is_null(), reason),
+        ]
+        if self.item == "video_id":
+            faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
+        faults.append((self.item, pl.col("video").is_null(), "unknown product"))
+        if "created_at" in batch.columns:
+            batch = batch.with_columns(_timestamps(batch["created_at"]).alias("created"))
+            bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
+            faults.append(("created_at", bad, "not a time that reads one way only, such as 2025-01-31T12:00:00Z"))
+        self.pack(self.known_users(self.task.reject(batch, faults)))
+
+    def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose user may have them."""
+        return batch
+
+    def create_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Inserts the products that the catalogue lacks, with nothing but their address."""
+        good = pl.col("video").is_null() & pl.col("value").is_not_null() & (pl.col(self.item) != "")
+        unknown = batch.filter(good)[self.item].unique(maintain_order=True)
+        if len(unknown) == 0:
+            return batch
+        rows = self.cursor.execute(
+            "insert into public.videos (product_url, title, published_at)"
+            " select url, '', now() from unnest(%s::text[]) url returning product_url, id::text",
+            [unknown.to_list()],
+        ).fetchall()
+        self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
+        self.summary.items_created += len(rows)
+        return batch.drop("video").join(
+            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
+        )
+
+    def pack(self, batch: pl.DataFrame) -> None:
+        """Copies the rows into the temporary table."""
+        if len(batch) == 0:
+            return
+        rows = np.empty(len(batch), _ROW)
+        for name, size in _SIZES.items():
+            rows[name] = size
+        rows["line"] = batch["line"]
+        rows["user"] = user_uuids(batch[self.user])
+        rows["video"] = self.video_ids[batch["video"].to_numpy()]
+        rows["value"] = batch["value"]
+        rows["created"] = _NO_TIME
+        if "created" in batch.columns:
+            moments = batch["created"].dt.epoch("us") - _POSTGRES_EPOCH
+            rows["created"] = moments.fill_null(_NO_TIME)
+        with self.cursor.copy("copy pg_temp.staged from stdin (format binary)") as copy:
+            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff")
+
+    def deduplicate(self) -> None:
+        """Keeps the last row of each user and video."""
+        self.cursor.execute("analyze pg_temp.staged")
+        self.cursor.execute("drop table if exists pg_temp.latest")
+        kept = self.count(
+            "create temp table latest on commit drop as"
+            " select distinct on (user_id, video_id)"
+            " user_id, video_id, value, nullif(created_at, '-infinity') as created_at"
+            " from pg_temp.staged order by user_id, video_id, line desc"
+        )
+        (staged,) = self.one("select count(*) from pg_temp.staged")
+        self.cursor.execute("drop table pg_temp.staged")
+        self.summary.duplicates = staged - kept
+        self.cursor.execute("analyze pg_temp.latest")
+        self.summary.users, self.summary.items = self.one(
+            "select count(distinct user_id), count(distinct video_id) from pg_temp.latest"
+        )
+
+
+class _Reviews(_Feedback):
+    required = (("product_url",), ("reviewer_id",), ("stars",))
+    optional = ("created_at",)
+
+    @staticmethod
+    def order(columns: list[str]) -> tuple[str, str, str]:
+        return columns[0], columns[1], columns[2]
+
+    def values(self, label: pl.Series) -> tuple[pl.Series, str]:
+        stars = _number(label)
+        return stars.set(~stars.is_between(0, 5).fill_null(value=False), None), "not a number from 0 to 5"
+
+    def merge(self) -> None:
+        self.deduplicate()
+        self.summary.updated = self.count(
+            "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
+            " from pg_temp.latest l where r.reviewer_id = l.user_id and r.video_id = l.video_id"
+            " and (r.stars <> l.value or r.created_at is distinct from coalesce(l.created_at, r.created_at))"
+        )
+        self.summary.inserted = self.count(
+            "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
+            " select l.user_id, l.video_id, l.value, l.created_at from pg_temp.latest l where not exists"
+            " (select from two_tower.reviews r where r.reviewer_id = l.user_id and r.video_id = l.video_id)"
+            " order by l.user_id, l.video_id"
+        )
+
+
+class _Decisions(_Feedback):
+    required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
+    optional = ("created_at",)
+    labels: Mapping[str, float] = {
+        "like": 1,
+        "1": 1,
+        "true": 1,
+        "nope": 0,
+        "dislike": 0,
+        "0": 0,
+        "false": 0,
+        "skip": -1,
+    }
+
+    def __init__(
+        self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str], *, create_users: bool = False
+    ) -> None:
+        super().__init__(task, cursor, columns)
+        self.create_users = create_users
+
+    @staticmethod
+    def order(columns: list[str]) -> tuple[str, str, str]:
+        return columns[1], columns[0], columns[2]
+
+    def values(self, label: pl.Series) -> tuple[pl.Series, str]:
+        words = label.cast(pl.String).str.strip_chars().str.to_lowercase().str.strip_suffix(".0")
+        known = words.replace_strict(self.labels, default=None, return_dtype=pl.Float32)
+        return known, "not a decision: like, nope, dislike, skip, 1 or 0"
+
+    def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
+        if self.create_users or len(batch) == 0:
+            return batch
+        ids = batch.select(pl.col(self.user)).unique(maintain_order=True)
+        raw = user_uuids(ids[self.user])
+        unknown = self.cursor.execute(
+            "select u.at from unnest(%b::uuid[]) with ordinality u (id, at)"
+            " where not exists (select from auth.users where id = u.id)",
+            [[UUID(bytes=value) for value in raw.tolist()]],
+        ).fetchall()
+        strangers = ids[[at - 1 for (at,) in unknown]][self.user] if unknown else pl.Series([], dtype=pl.String)
+        return self.task.reject(batch, [(self.user, pl.col(self.user).is_in(strangers.implode()), "unknown user")])
+
+    def merge(self) -> None:
+        self.deduplicate()
+        if self.create_users:
+            self.summary.users_created = self.count(
+                "insert into auth.users (id) select distinct user_id from pg_temp.latest l"
+                " where not exists (select from auth.users u where u.id = l.user_id) order by user_id"
+            )
+        decision = sql.SQL("case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end")
+        self.summary.updated = self.count(
+            sql.SQL(
+                "update public.user_video_decisions d"
+                " set decision_type = {decision}, created_at = coalesce(l.created_at, d.created_at)"
+                " from pg_temp.latest l where d.user_id = l.user_id and d.video_id = l.video_id"
+                " and (d.decision_type <> {decision} or d.created_at <> coalesce(l.created_at, d.created_at))"
+            ).format(decision=decision)
+        )
+        self.summary.inserted = self.count(
+            sql.SQL(
+                "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
+                " select l.user_id, l.video_id, {decision}, coalesce(l.created_at, now()) from pg_temp.latest l"
+                " where not exists (select from public.user_video_decisions d"
+                " where d.user_id = l.user_id and d.video_id = l.video_id) order by l.user_id, l.video_id"
+            ).format(decision=decision)
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- cells to values
+
+
+def _number(cells: pl.Series) -> pl.Series:
+    """Finite numbers as Float64, null where a cell holds none."""
+    if cells.dtype == pl.String:
+        cells = cells.str.strip_chars()
+    numbers = cells.cast(pl.Float64, strict=False)
+    return numbers.set(~numbers.is_finite().fill_null(value=False), None)
+
+
+_FORMATS = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%d",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%d %H:%M:%S%.f %#z",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M%#z",
+    "%Y%m%d",
+    "%d.%m.%Y",
+)
+
+
+def _timestamps(cells: pl.Series) -> pl.Series:
+    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or one outside the years 1 to 9999.
+
+    Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction; 20250131; 31.01.2025; or
+    seconds (10 digits) or milliseconds (13) since 1970. Without a zone it is UTC.
+    """
+    naive = pl.Datetime("us")
+    if isinstance(cells.dtype, pl.Datetime):
+        moments = cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if cells.dtype.time_zone else cells
+        return moments.cast(naive)
+    if cells.dtype != pl.String:
+        return cells.cast(naive, strict=False) if cells.dtype == pl.Date else cells.clear(len(cells)).cast(naive)
+    moments = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", strict=False)
+    left = cells.filter(moments.is_null() & cells.is_not_null()).unique()
+    if len(left) == 0:
+        return moments
+    text = left.str.strip_chars().str.replace_all("/", "-", literal=True)
+    text = text.str.replace(r"^(\d{4}-\d\d-\d\d)T", "${1} ").str.replace(r" ?(Z|UTC)$", "+00:00")
+    parsed = pl.Series([None], dtype=naive).new_from_index(0, len(left))
+    for form in _FORMATS:
+        found = text.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone(None)
+        parsed = parsed.zip_with(parsed.is_not_null(), found)
+    seconds = text.cast(pl.Int64, strict=False)
+    length = text.str.len_bytes()
+    for digits, factor in ((10, 1_000_000), (13, 1_000)):
+        found = (seconds.set(length != digits, None) * factor).cast(naive)
+        parsed = parsed.zip_with(parsed.is_not_null(), found)
+    parsed = parsed.set(~parsed.dt.year().is_between(1, 9999).fill_null(value=False), None)
+    return moments.zip_with(moments.is_not_null(), cells.replace_strict(left, parsed, default=None, return_dtype=naive))
