@@ -36,5 +36,5 @@ lint: setup
 clean:
 	@if [ -x $(BIN)/two-tower ]; then $(BIN)/two-tower down || true; fi
 	@if [ -L .two-tower ]; then rm -rf "$$(readlink -f .two-tower)"; fi
-	@rm -rf .two-tower .venv .setup.log build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .two-tower .venv .setup.log .setup.lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -51,7 +51,7 @@ find_server() {
     /usr/pgsql-*/bin/pg_config "$(command -v pg_config || true)"; do
     [[ -x $config ]] || continue
     version=$("$config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
-    [[ -x $("$config" --bindir)/initdb ]] && ((version >= 15 && version <= 18)) || continue
+    if [[ ! -x $("$config" --bindir)/initdb ]] || ((version < 15 || version > 18)); then continue; fi
     rank=$version
     for extension in plpython3u vector; do has_extension "$config" "$extension" && rank=$((rank + 100)); done
     [[ $config == "${TWO_TOWER_PG_BINDIR:-/nonexistent}"/* ]] && rank=$((rank + 1000))
@@ -241,7 +241,7 @@ setup_python() {
   local python
   python=$(find_python)
   can_make_venv "$python" || die "no Python 3.11 or newer with venv and ensurepip; name one with PYTHON=/path/to/python3"
-  rm -f "$STAMP"
+  rm -f "$STAMP" # a run that fails below is not finished
   step "virtual environment ($("$python" -V))" make_venv "$python"
   step "pip install pg-two-tower[train,dev]" install_project
   step "numpy, onnxruntime for the server's Python $(server_python "$(find_server)")" .venv/bin/python -m two_tower.server
@@ -260,6 +260,8 @@ ready() {
 case ${1:-} in
   --system) setup_system ;;
   '')
+    ready && exit
+    exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
     ready && exit
     setup_system
     setup_python
