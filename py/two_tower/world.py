@@ -213,7 +213,7 @@ def _decisions(rng: np.random.Generator, utility: np.ndarray, affinity: np.ndarr
     fame = utility.mean(axis=0)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for user in range(n):
-        chance = -np.log(rng.standard_exponential((3, videos), np.float32))  # Gumbel
+        chance = -np.log(rng.standard_exponential((3, videos), np.float32) + np.float32(1e-30))  # Gumbel
         chance[0] += utility[user]
         chance[1] += fame - 6 * np.sqrt(affinity[user])
         chance[2] += fame
