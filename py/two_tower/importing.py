@@ -680,7 +680,7 @@ _FORMATS = (
 
 
 def _timestamps(cells: pl.Series) -> pl.Series:
-    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or one outside the years 1 to 9999.
+    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or one outside the years 1000 to 9999.
 
     Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction; 20250131; 31.01.2025; or
     seconds (10 digits) or milliseconds (13) since 1970. Without a zone it is UTC.
@@ -706,5 +706,5 @@ def _timestamps(cells: pl.Series) -> pl.Series:
     for digits, factor in ((10, 1_000_000), (13, 1_000)):
         found = (seconds.set(length != digits, None) * factor).cast(naive)
         parsed = parsed.zip_with(parsed.is_not_null(), found)
-    parsed = parsed.set(~parsed.dt.year().is_between(1, 9999).fill_null(value=False), None)
+    parsed = parsed.set(~parsed.dt.year().is_between(1000, 9999).fill_null(value=False), None)
     return moments.zip_with(moments.is_not_null(), cells.replace_strict(left, parsed, default=None, return_dtype=naive))

@@ -285,7 +285,7 @@ def _open_csv(
 
 def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
     """The columns that a header names: trimmed, in lower case, renamed."""
-    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
+    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])]
     return [rename.get(name, name.lower()) for name in names]
 
 
@@ -386,7 +386,7 @@ class _CsvReader:
         """The records that begin in the block at hand."""
         width = len(self.columns)
         where = [self.columns.index(name) for name in names]
-        reader = csv.reader(self.feed, delimiter=self.delimiter, strict=True)
+        reader = csv.reader(self.feed, delimiter=self.delimiter, skipinitialspace=True, strict=True)
         lines: list[int] = []
         records: list[list[str]] = []
         while self.feed.at < len(self.feed.lines):

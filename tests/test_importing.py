@@ -1,0 +1,515 @@
+"""Imports: what comes in, that it comes in once, and what is said of files that are not as they should be."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from two_tower import sources
+from two_tower.errors import UserError
+from two_tower.ids import user_uuid, user_uuids
+from two_tower.importing import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
+
+Connection = psycopg.Connection[Any]
+Write = Callable[..., Path]
+
+ANNA = "11111111-1111-4111-8111-111111111111"
+BEN = "22222222-2222-4222-8222-222222222222"
+CATALOGUE = """\
+product_url,title,tags,performers,maker,label,series,source,price,duration_seconds,released_at,thumbnail_url
+u/1,One,sea|storm,Ann Lo|Bo Ra,M,L,S,studio,980,3600,2024-05-01,t/1
+u/2,Two,sea,,M,,,,,,,
+u/3,Three,,,,,,,,,,
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a file into the working directory, which is the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+    def to_file(content: str | bytes, name: str = "file.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return to_file
+
+
+@pytest.fixture
+def shop(db: Connection, write: Write) -> Connection:
+    """A database with the catalogue and one user, Anna."""
+    import_catalog(db, write(CATALOGUE, "catalog.csv"))
+    db.execute("insert into auth.users (id) values (%s)", [ANNA])
+    return db
+
+
+def rows(db: Connection, query: Any) -> list[Any]:
+    return [row[0] if len(row) == 1 else row for row in db.execute(query).fetchall()]
+
+
+def rejects(summary: ImportSummary) -> list[tuple[Any, ...]]:
+    """(line, column, value, reason), by line."""
+    if summary.rejects is None:
+        return []
+    with summary.rejects.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["line", "column", "value", "reason"]
+    return sorted((int(line), *rest) for line, *rest in lines)
+
+
+def adds_up(summary: ImportSummary) -> bool:
+    parts = (summary.inserted, summary.updated, summary.unchanged, summary.rejected, summary.duplicates)
+    return summary.rows == sum(parts)
+
+
+def versions(db: Connection) -> list[Any]:
+    """The row versions of all tables that imports write: equal only if nothing was written."""
+    tables = ("videos", "tags", "performers", "video_tags", "video_performers", "user_video_decisions")
+    names = [f"public.{name}" for name in tables] + ["two_tower.reviews", "auth.users"]
+    return [sorted(rows(db, f"select ctid::text, xmin::text from {name}")) for name in names]
+
+
+# ---------------------------------------------------------------------------------------------------------- catalogue
+
+TAGS = """select v.product_url, string_agg(t.name, '|' order by t.name) from public.videos v
+    join public.video_tags l on l.video_id = v.id join public.tags t on t.id = l.tag_id group by 1 order by 1"""
+
+
+def test_catalogue_comes_in_whole(shop: Connection) -> None:
+    assert rows(
+        shop,
+        "select product_url, title, maker, label, series, source, price::text, duration_seconds,"
+        " (product_released_at at time zone 'utc')::text, thumbnail_url, published_at is not null"
+        " from public.videos order by 1",
+    ) == [
+        ("u/1", "One", "M", "L", "S", "studio", "980", 3600, "2024-05-01 00:00:00", "t/1", True),
+        ("u/2", "Two", "M", None, None, None, None, None, None, None, True),
+        ("u/3", "Three", None, None, None, None, None, None, None, None, True),
+    ]
+    assert rows(shop, TAGS) == [("u/1", "sea|storm"), ("u/2", "sea")]
+    assert rows(shop, "select name from public.performers order by 1") == ["Ann Lo", "Bo Ra"]
+
+
+def test_catalogue_twice_writes_nothing(shop: Connection, write: Write) -> None:
+    before = versions(shop)
+    summary = import_catalog(shop, write(CATALOGUE, "catalog.csv"))
+    assert (summary.rows, summary.inserted, summary.updated, summary.unchanged) == (3, 0, 0, 3)
+    assert versions(shop) == before
+
+
+def test_catalogue_changes_only_what_the_file_says(shop: Connection, write: Write) -> None:
+    published = rows(shop, "select published_at from public.videos order by product_url")
+    summary = import_catalog(
+        shop, write("product_url,title,tags,price\nu/1,One,storm|fog,\nu/2,Two!,sea,5.50\nu/4,Four,,\n")
+    )
+    assert (summary.inserted, summary.updated, summary.unchanged) == (1, 2, 0)
+    assert rows(shop, TAGS) == [("u/1", "fog|storm"), ("u/2", "sea")]
+    assert rows(shop, "select title, maker, price::text from public.videos order by product_url") == [
+        ("One", "M", None),
+        ("Two!", "M", "5.50"),
+        ("Three", None, None),
+        ("Four", None, None),
+    ]
+    assert rows(shop, "select count(*) from public.video_performers") == [2]  # the file has no such column
+    assert rows(shop, "select published_at from public.videos order by product_url")[:3] == published
+
+
+def test_a_video_with_other_tags_alone_counts_as_updated(shop: Connection, write: Write) -> None:
+    summary = import_catalog(shop, write("product_url,title,tags\nu/1,One,sea\nu/2,Two,sea\n"))
+    assert (summary.updated, summary.unchanged) == (1, 1)
+
+
+def test_equal_names_of_an_adopted_table_are_one(shop: Connection, write: Write) -> None:
+    shop.execute("alter table public.tags drop constraint tags_name_key")
+    shop.execute("insert into public.tags (name) values ('twin'), ('twin')")
+    import_catalog(shop, write("product_url,title,tags\nu/3,Three,twin\n"))
+    linked = rows(
+        shop, "select tag_id from public.video_tags l join public.tags t on t.id = tag_id where name = 'twin'"
+    )
+    assert linked == rows(shop, "select id from public.tags where name = 'twin' order by id limit 1")
+    before = versions(shop)
+    assert import_catalog(shop, write("product_url,title,tags\nu/3,Three,twin\n")).unchanged == 1
+    assert versions(shop) == before
+
+
+def test_bad_cells_of_a_catalogue_are_rejected_by_line_and_column(db: Connection, write: Write) -> None:
+    header = "product_url,title,price,duration_seconds,released_at\n"
+    good = ["a,A,1,1380.0,2024-02-29", "b,B,1e3,,20240131", 'c,C,,0,"31.01.2024"', "d,D, 5 ,1,2024/01/31 10:00"]
+    bad = [
+        ",E,,,",
+        "f,F,-1,,",
+        "g,G,free,,",
+        "h,H,,90 min,",
+        "i,I,,1.5,",
+        "j,J,,,2024-02-30",
+        "k,K,nan,,",
+        "l,L,,,1/2/24",
+    ]
+    summary = import_catalog(db, write(header + "\n".join(good + bad) + "\n"))
+    assert [(line, column, value) for line, column, value, _ in rejects(summary)] == [
+        (6, "product_url", ""),
+        (7, "price", "-1"),
+        (8, "price", "free"),
+        (9, "duration_seconds", "90 min"),
+        (10, "duration_seconds", "1.5"),
+        (11, "released_at", "2024-02-30"),
+        (12, "price", "nan"),
+        (13, "released_at", "1/2/24"),
+    ]
+    assert summary.inserted == 4
+    assert adds_up(summary)
+    assert rows(db, "select to_char(product_released_at at time zone 'utc', 'YYYY-MM-DD HH24') from public.videos"
+                    " where product_released_at is not null order by product_url") == [
+        "2024-02-29 00", "2024-01-31 00", "2024-01-31 00", "2024-01-31 10"]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- reviews, decisions
+
+
+def test_reviews_come_in_once(shop: Connection, write: Write) -> None:
+    path = write(f"product_url,reviewer_id,stars,created_at\nu/1,{BEN},5,2024-01-01T10:00:00Z\nu/2,{BEN},0.5,\n")
+    first = import_reviews(shop, path)
+    assert (first.rows, first.inserted, first.users, first.items) == (2, 2, 1, 2)
+    found = rows(
+        shop, "select reviewer_id::text, stars, extract(epoch from created_at)::int from two_tower.reviews order by 2"
+    )
+    assert found == [(BEN, 0.5, None), (BEN, 5.0, 1704103200)]
+    before = versions(shop)
+    assert import_reviews(shop, path).unchanged == 2
+    assert versions(shop) == before
+    again = import_reviews(shop, write(f"product_url,reviewer_id,stars\nu/1,{BEN},4\n"))
+    assert again.updated == 1
+    assert rows(shop, "select stars from two_tower.reviews where created_at is not null") == [4.0]
+
+
+@pytest.mark.parametrize("stars", ["6", "-1", "nan", "inf", "1e9", "five", "", "4,5"])
+def test_stars_are_numbers_from_0_to_5(shop: Connection, write: Write, stars: str) -> None:
+    summary = import_reviews(shop, write(f'product_url,reviewer_id,stars\nu/1,x,5\nu/1,y,"{stars}"\n'))
+    assert rejects(summary) == [(3, "stars", stars, "not a number from 0 to 5")]
+    assert summary.inserted == 1
+    assert adds_up(summary)
+
+
+def test_ids_that_are_not_uuids_are_mapped_and_trimmed(shop: Connection, write: Write) -> None:
+    import_reviews(shop, write(f"product_url,reviewer_id,stars\nu/1,a b,1\n u/2 , a b ,1\nu/3,{ANNA.upper()},1\n"))
+    assert set(rows(shop, "select reviewer_id from two_tower.reviews")) == {user_uuid("a b"), UUID(ANNA)}
+    assert user_uuid("a b") == UUID("930ab29f-cf95-56ab-8224-e766b4fc15ba")
+
+
+def test_one_id_and_many_are_mapped_alike() -> None:
+    texts = ["a", ANNA, "ü", "a", ANNA.replace("-", "")]
+    assert [UUID(bytes=value) for value in user_uuids(pl.Series(texts)).tolist()] == [user_uuid(t) for t in texts]
+
+
+def test_unknown_products_are_rejected_or_created(shop: Connection, write: Write) -> None:
+    path = write("product_url,reviewer_id,stars\nu/1,x,5\nu/9,x,4\nu/9,y,4\nu/8,y,nine\n,z,1\n")
+    refused = import_reviews(shop, path)
+    assert [(line, column, value) for line, column, value, _ in rejects(refused)] == [
+        (3, "product_url", "u/9"), (4, "product_url", "u/9"), (5, "stars", "nine"), (6, "product_url", "")]  # fmt: skip
+    assert rejects(refused)[0][3] == "unknown product"
+    created = import_reviews(shop, path, ImportOptions(unknown="create"))
+    assert (created.items_created, created.inserted, created.rejected) == (1, 2, 2)
+    assert rows(shop, "select title from public.videos where product_url = 'u/9'") == [""]
+
+
+def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
+    path = write(f"user_id,product_url,decision\n{ANNA},u/1,LIKE\n{ANNA},u/2,Dislike\n{ANNA},u/3,skip\n")
+    assert import_decisions(shop, path).inserted == 3
+    assert rows(shop, "select decision_type from public.user_video_decisions order by 1") == ["like", "nope", "skip"]
+    assert rows(shop, "select count(distinct created_at) from public.user_video_decisions") == [1]
+    before = versions(shop)
+    assert import_decisions(shop, path).unchanged == 3
+    assert versions(shop) == before
+    changed = import_decisions(shop, write(f"reviewer_id,product_url,label\n{ANNA},u/1,0\n{ANNA},u/2,0\n"))
+    assert (changed.updated, changed.unchanged) == (1, 1)
+
+
+def test_decisions_by_video_id(shop: Connection, write: Write) -> None:
+    (video,) = rows(shop, "select id::text from public.videos where product_url = 'u/1'")
+    lines = [f"{ANNA},{video.upper()},1,2024-01-01", f"{ANNA},{BEN},1,", f"{ANNA},u/1,1,", f"{ANNA},{video},2,"]
+    summary = import_decisions(shop, write("user_id,video_id,label,created_at\n" + "\n".join(lines)))
+    assert [(line, column) for line, column, _, _ in rejects(summary)] == [
+        (3, "video_id"),
+        (4, "video_id"),
+        (5, "label"),
+    ]
+    assert rows(shop, "select decision_type, extract(epoch from created_at)::int from public.user_video_decisions") == [
+        ("like", 1704067200)
+    ]
+
+
+def test_unknown_users_are_rejected_or_created(shop: Connection, write: Write) -> None:
+    path = write(f"user_id,product_url,label\n{ANNA},u/1,1\nbob,u/1,1\nbob,u/2,1\n{BEN},u/1,0\n")
+    refused = import_decisions(shop, path)
+    assert rejects(refused) == [
+        (3, "user_id", "bob", "unknown user"), (4, "user_id", "bob", "unknown user"),
+        (5, "user_id", BEN, "unknown user")]  # fmt: skip
+    created = import_decisions(shop, path, create_users=True)
+    assert (created.users_created, created.inserted, created.unchanged, created.users) == (2, 3, 1, 3)
+    assert import_decisions(shop, path, create_users=True).users_created == 0
+
+
+def test_the_later_of_two_equal_keys_wins(shop: Connection, write: Write) -> None:
+    summary = import_reviews(
+        shop, write("product_url,reviewer_id,stars\nu/1,x,1\nu/1,y,2\nu/1,x,3\nu/1,y,2\nu/1,x,4\n")
+    )
+    assert (summary.rows, summary.inserted, summary.duplicates) == (5, 2, 3)
+    assert sorted(rows(shop, "select stars from two_tower.reviews")) == [2, 4]
+    catalogue = import_catalog(shop, write("product_url,title,tags\nu/7,Old,a\nu/7,New,b|c\n"))
+    assert (catalogue.inserted, catalogue.duplicates) == (1, 1)
+    assert rows(shop, TAGS)[-1] == ("u/7", "b|c")
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, write: Write) -> None:
+    before = versions(shop)
+    summary = import_decisions(
+        shop, write("user_id,product_url,label\nx,u/1,1\nx,u/0,1\n"), ImportOptions(dry_run=True), create_users=True
+    )
+    assert (summary.inserted, summary.users_created, summary.rejected) == (1, 1, 1)
+    assert versions(shop) == before
+
+
+def test_an_import_wakes_the_change_log_only_for_what_changed(shop: Connection, write: Write) -> None:
+    path = write(f"user_id,product_url,label\n{ANNA},u/1,1\n")
+    import_decisions(shop, path)
+    shop.execute("truncate two_tower.user_changes, two_tower.video_changes")
+    import_decisions(shop, path)
+    import_catalog(shop, Path("catalog.csv"))
+    assert (
+        rows(shop, "select user_id from two_tower.user_changes union all select video_id from two_tower.video_changes")
+        == []
+    )
+
+
+# -------------------------------------------------------------------------------------------------- formats of a file
+
+
+def reviews_text(count: int, newline: str = "\n") -> str:
+    return (
+        newline.join(["product_url,reviewer_id,stars", *(f"u/{i % 3 + 1},r{i},{i % 6}" for i in range(count))])
+        + newline
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "inserted"),
+    [
+        pytest.param(reviews_text(9).encode(), 9, id="plain"),
+        pytest.param(reviews_text(9).rstrip("\n").encode(), 9, id="no last newline"),
+        pytest.param(reviews_text(9, "\r\n").encode(), 9, id="CRLF"),
+        pytest.param(reviews_text(9, "\r").encode(), 9, id="CR"),
+        pytest.param(b"\xef\xbb\xbf" + reviews_text(9).encode(), 9, id="BOM"),
+        pytest.param(reviews_text(9).encode("utf-16"), 9, id="UTF-16"),
+        pytest.param(gzip.compress(reviews_text(9).encode()), 9, id="gzip, whatever its name"),
+        pytest.param(b"\n\n" + reviews_text(9).replace("\n", "\n\n").encode() + b"  \n\n", 9, id="blank lines"),
+        pytest.param(b'Product_URL , "reviewer_id",STARS\n"u/1","r ""x""\n, y",5\n', 1, id="quotes"),
+        pytest.param(b'product_url,reviewer_id,stars\nu/1,5" screen,5\n', 1, id="a quote inside a cell"),
+        pytest.param(b"product_url,reviewer_id,stars\n", 0, id="header alone"),
+        pytest.param(b"note,product_url,reviewer_id,stars,x\n,u/1,r,5,\n", 1, id="other columns"),
+    ],
+)
+def test_a_file_may_look_like(shop: Connection, write: Write, content: bytes, inserted: int) -> None:
+    summary = import_reviews(shop, write(content))
+    assert (summary.rows, summary.inserted, summary.rejects) == (inserted, inserted, None)
+
+
+@pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolon"), ("\t", "tab")])
+def test_another_delimiter_is_used_and_said(shop: Connection, write: Write, delimiter: str, name: str) -> None:
+    said: list[str] = []
+    path = write(reviews_text(4).replace(",", delimiter))
+    assert import_reviews(shop, path, ImportOptions(say=said.append)).inserted == 4
+    assert name in said[0]
+    given = write(reviews_text(4).replace(",", "^"))
+    assert import_reviews(shop, given, ImportOptions(delimiter="^")).unchanged == 4
+
+
+def test_columns_can_be_mapped_and_encodings_given(shop: Connection, write: Write) -> None:
+    path = write("url,who,score\nu/1,Zoë,5\n".encode("cp1252"))
+    columns = {"url": "product_url", "who": "reviewer_id", "score": "stars"}
+    import_reviews(shop, path, ImportOptions(columns=columns, encoding="cp1252"))
+    assert rows(shop, "select reviewer_id from two_tower.reviews") == [user_uuid("Zoë")]
+    with pytest.raises(UserError, match="no encoding 'klingon'"):
+        import_reviews(shop, path, ImportOptions(encoding="klingon"))
+
+
+def test_parquet(shop: Connection, write: Write, tmp_path: Path) -> None:
+    when = pl.Series([1704103200_000_000, None]).cast(pl.Datetime("us", "UTC"))
+    reviews = pl.DataFrame(
+        {"product_url": ["u/1", "u/0"], "reviewer_id": ["a", "b"], "stars": [4.5, 9], "created_at": when}
+    )
+    reviews.write_parquet(tmp_path / "reviews.bin")
+    summary = import_reviews(shop, tmp_path / "reviews.bin")
+    assert rejects(summary) == [(2, "stars", "9.0", "not a number from 0 to 5")]
+    assert rows(shop, "select stars, extract(epoch from created_at)::int from two_tower.reviews") == [(4.5, 1704103200)]
+    pl.DataFrame(
+        {"product_url": ["u/1"], "title": ["One"], "tags": [["a|b", "c"]], "price": [7.5], "duration_seconds": [60]}
+    ).write_parquet(tmp_path / "catalog.parquet")
+    assert import_catalog(shop, tmp_path / "catalog.parquet").updated == 1
+    assert rows(shop, TAGS)[0] == ("u/1", "a|b|c")
+    broken = write((tmp_path / "reviews.bin").read_bytes()[:200], "broken.parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        import_reviews(shop, broken)
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_standard_input(shop: Connection, monkeypatch: pytest.MonkeyPatch, parquet: bool) -> None:
+    data = io.BytesIO(reviews_text(5).encode())
+    if parquet:
+        frame = pl.read_csv(data)
+        data = io.BytesIO()
+        frame.write_parquet(data)
+        data.seek(0)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
+    assert import_reviews(shop, "-").inserted == 5
+
+
+# ----------------------------------------------------------------------------------------------------- files in a state
+
+HEAD = b"product_url,reviewer_id,stars\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", "is empty", id="empty"),
+        pytest.param(b"\n \n", "is empty", id="blank"),
+        pytest.param(b"product_url,who\nu/1,x\n", "lacks the columns reviewer_id, stars", id="wrong header"),
+        pytest.param(b"product_url,stars,stars,reviewer_id\n", "names a column twice: stars", id="header twice"),
+        pytest.param(HEAD + b"u/1,a,5\nu/1,\xe9t,5\n", "line 3, byte 5: 0xe9 is not valid UTF-8", id="bad UTF-8"),
+        pytest.param(HEAD + b'u/1,a,5\nu/1,"b,5\nu/1,c,5\n', "line 3: a quote opens .* never closes", id="open quote"),
+        pytest.param(HEAD + b'u/1,"b,5\nu/1,"c",5\n', "line 2: a quote opens .* only on line 3", id="quote astray"),
+        pytest.param(HEAD + b'u/1,"' + b"x,y\n" * 300_000, "line 2: a quote opens .* 1,048,576", id="endless quote"),
+        pytest.param(gzip.compress(HEAD + b"u/1,a,5\n" * 9000)[:-30], "truncated", id="truncated gzip"),
+        pytest.param(gzip.compress(HEAD)[:-8] + bytes(8), "not intact", id="corrupt gzip"),
+        pytest.param(b"PK\x03\x04 and so on", "a zip archive or a spreadsheet", id="spreadsheet"),
+        pytest.param(b"PAR1 and so on", "not a readable Parquet file", id="not Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_changes_nothing(
+    shop: Connection, write: Write, content: bytes, message: str
+) -> None:
+    before = versions(shop)
+    with pytest.raises(UserError, match=message):
+        import_reviews(shop, write(content))
+    assert versions(shop) == before
+
+
+def test_the_error_of_a_wrong_header_names_the_columns_there_are(shop: Connection, write: Write) -> None:
+    with pytest.raises(UserError) as caught:
+        import_decisions(shop, write(b"who,product_url\n"))
+    assert "user_id or reviewer_id, decision or label" in caught.value.message
+    assert caught.value.hint is not None
+    assert "who, product_url" in caught.value.hint
+
+
+def test_a_file_that_is_not_there(shop: Connection) -> None:
+    with pytest.raises(UserError, match=r"cannot read nowhere\.csv: No such file"):
+        import_reviews(shop, Path("nowhere.csv"))
+
+
+def test_bad_records_are_rejected_and_the_others_come_in(shop: Connection, write: Write) -> None:
+    content = HEAD + b'u/1,a,5\nu/1,b\nu/1,c,5,6\n\nu/1,d\0,5\nu/1,"e"x,5\n"u/\n1",f,5\nu/1,g,5\n'
+    summary = import_reviews(shop, write(content))
+    assert [(line, column, reason) for line, column, _, reason in rejects(summary)] == [
+        (3, "", "2 cells where the header has 3"),
+        (4, "", "4 cells where the header has 3"),
+        (6, "reviewer_id", "contains a NUL byte"),
+        (7, "", "not CSV: ',' expected after '\"'"),
+        (8, "product_url", "unknown product"),
+    ]
+    assert (summary.rows, summary.inserted) == (7, 2)
+    assert adds_up(summary)
+
+
+def test_short_and_long_rows_do_not_make_up_for_each_other(shop: Connection, write: Write) -> None:
+    summary = import_reviews(shop, write(HEAD + b"u/1,a\nu/1,b,5,6\nu/1,c,5\n"))
+    assert [line for line, *_ in rejects(summary)] == [2, 3]
+    assert summary.inserted == 1
+
+
+def test_lines_are_right_in_every_block(shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick and careful blocks in turn, records across their borders, and bad rows in between."""
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    lines, bad = ["product_url,reviewer_id,stars"], []
+    for i in range(300):
+        if i % 50 == 17:
+            lines += [f'u/1,"r{i}', f'of several lines",{i % 6}']
+        elif i % 30 == 11:
+            bad.append(len(lines) + 1)
+            lines.append(f"u/1,r{i},{i}00")
+        elif i % 70 == 33:
+            bad.append(len(lines) + 1)
+            lines.append(f"u/1,r{i}")
+        else:
+            lines.append(f"u/1,r{i},{i % 6}")
+    summary = import_reviews(shop, write("\n".join(lines)))
+    assert [line for line, *_ in rejects(summary)] == bad
+    assert (summary.rows, summary.inserted) == (300, 300 - len(bad))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024-01-01T10:00:00Z", "2024-01-01 10:00:00", "2024-01-01T10:00:00.000+00:00", "2024-01-01T19:00:00+0900",
+     "2024-01-01 10:00:00 UTC", "2024/01/01 10:00", "1704103200", "1704103200000"],
+)  # fmt: skip
+def test_one_moment_in_many_forms(shop: Connection, write: Write, text: str) -> None:
+    import_reviews(shop, write(f"product_url,reviewer_id,stars,created_at\nu/1,x,5,{text}\n"))
+    assert rows(shop, "select extract(epoch from created_at)::int from two_tower.reviews") == [1704103200]
+
+
+@pytest.mark.parametrize("text", ["01/02/2024", "yesterday", "2024-13-01", "2024-02-30T00:00:00Z", "99999-01-01", "12"])
+def test_times_that_cannot_be_read_are_rejected(shop: Connection, write: Write, text: str) -> None:
+    summary = import_reviews(shop, write(f"product_url,reviewer_id,stars,created_at\nu/1,x,5,{text}\n"))
+    assert [(line, column, value) for line, column, value, _ in rejects(summary)] == [(2, "created_at", text)]
+
+
+def test_an_error_of_the_database_leaves_it_as_it_was(shop: Connection, write: Write) -> None:
+    shop.execute("alter table public.videos add constraint no_nine check (title <> 'Nine')")
+    before = versions(shop)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\nu/9,Nine,new\n"))
+    assert versions(shop) == before
+    assert import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\n")).updated == 1
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+
+def run(*arguments: str) -> Any:
+    from two_tower.cli import app
+
+    return CliRunner().invoke(app, ["import", *arguments])
+
+
+def test_command_line(dsn: str, shop: Connection, write: Write) -> None:
+    path = str(write("product_url,who,stars\nu/1,x,5\nu/0,x,5\n", "stars.csv"))
+    result = run("reviews", path, "--dsn", dsn, "--map", "who=reviewer_id", "--json")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["inserted"], summary["rejected"]) == (2, 1, 1)
+    assert summary["rejects"] == "stars.rejects.csv"
+    assert "u/0" in Path("stars.rejects.csv").read_text(encoding="utf-8")
+    result = run(
+        "reviews", path, "--dsn", dsn, "--map", "who=reviewer_id", "--rejects", "bad.csv", "--unknown", "create"
+    )
+    assert result.exit_code == 0
+    assert "1 were inserted" in result.stdout
+    failed = run("decisions", path, "--dsn", dsn)
+    assert failed.exit_code == 1
+    assert "lacks the columns" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    for wrong in (("--map", "who"), ("--unknown", "ask"), ("--delimiter", "--")):
+        assert run("reviews", path, "--dsn", dsn, *wrong).exit_code == 2
