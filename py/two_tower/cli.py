@@ -175,5 +175,177 @@ from two_tower.import_commands import app as import_app  # noqa: E402 - it takes
 
 app.add_typer(import_app, name="import")
 
+# --------------------------------------------------------------------------------------------------------- the schema
+
+
+@app.command()
+def migrate(
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="ID", help="Go forward or back to this migration; 0 is nothing at all.")
+    ] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Apply what is pending of migrations/, then all of sql/. Doing it again changes nothing."""
+    from two_tower.migrate import migrate as run
+
+    result = run(dsn, to)
+    if json:
+        print_json(result)
+        return
+    for done, names in (("applied", result["applied"]), ("rolled back", result["rolled_back"])):
+        for name in names:
+            say(f"{done} {name}")
+    say("the database is up to date" if to is None else f"the database is at {to}")
+
+
+# ----------------------------------------------------------------------------------------------- training and measuring
+
+
+@app.command()
+def train(
+    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
+    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    max_tag_features: Annotated[int, typer.Option(min=0, help="Tags with an input of their own.")] = 2_000,
+    max_performer_features: Annotated[int, typer.Option(min=0, help="Performers with an input of their own.")] = 5_000,
+    max_video_features: Annotated[int, typer.Option(min=0, help="Videos with an input of their own.")] = 10_000,
+    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
+    val_ratio: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    version: Annotated[str | None, typer.Option(help="A name for the model; by default the time.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Train both towers on what the database knows, measure them, and register the model as a candidate."""
+    from two_tower import registry
+    from two_tower.database import connect
+    from two_tower.dataset import DatasetOptions, read
+    from two_tower.progress import bar
+
+    options = DatasetOptions(
+        min_stars=min_stars,
+        max_negative_stars=max_negative_stars,
+        max_tag_features=max_tag_features,
+        max_performer_features=max_performer_features,
+        max_video_features=max_video_features,
+    )
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        progress("reading", 0.0)
+        data = read(connection, options)
+        from two_tower.train import TrainOptions, fit
+
+        chosen = TrainOptions(seed=seed, val_ratio=val_ratio)
+        model = fit(data, chosen, progress)
+        registered = registry.register(connection, model, data, version)
+    if json:
+        print_json({"version": registered, "metrics": model.metrics, "hyperparameters": model.hyperparameters})
+    else:
+        out.print(metrics_table(model.metrics, f"{registered}: measured on held-out likes"))
+        say(f"{registered} is registered; serve it with `two-tower model activate`")
+
+
+def metrics_table(metrics: dict[str, Any], title: str) -> Any:
+    """Rows of recommenders, columns of metrics, for a terminal."""
+    from rich.table import Table
+
+    names = ("recall@20", "ndcg@20", "map@20", "auc", "coverage@20")
+    table = Table("", "Recall@20", "NDCG@20", "MAP@20", "AUC", "coverage", title=title, title_justify="left")
+    for recommender, values in metrics.items():
+        if isinstance(values, dict) and values.get("recall@20") is not None:
+            table.add_row(recommender, *("–" if values.get(n) is None else f"{values[n]:.4f}" for n in names))
+    return table
+
+
+# -------------------------------------------------------------------------------------------------- driving and looking
+
+
+@app.command()
+def refresh(dsn: Dsn = None, json: Json = False) -> None:
+    """Bring features and vectors up to date with what has changed."""
+    import time
+
+    from two_tower import registry
+    from two_tower.database import connect
+    from two_tower.progress import bar
+
+    started = time.perf_counter()
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        done: dict[str, Any] = registry.refresh(connection, progress)
+    done["seconds"] = round(time.perf_counter() - started, 3)
+    if json:
+        print_json(done)
+    else:
+        say(
+            f"{done['users']} users and {done['videos']} videos looked at, {done['vectors']} vectors written, "
+            f"{done['failed']} set aside, in {done['seconds']} s"
+        )
+
+
+@app.command()
+def recommend(
+    output: Annotated[Path, typer.Option(help="A file that ends in .csv or .parquet.")],
+    user: Annotated[list[str] | None, typer.Option("--user", metavar="ID", help="For this user; may be repeated.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Videos per user.")] = 20,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Write recommendations to a file: user_id, video_id, product_url, score, rank."""
+    from two_tower.database import connect
+    from two_tower.progress import bar
+    from two_tower.recommend import write
+
+    if everyone == bool(user):
+        raise typer.BadParameter("say either --all or --user ID")
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        rows = write(connection, None if everyone else user, limit, output, progress)
+    if json:
+        print_json({"output": output, "rows": rows})
+    else:
+        say(f"{rows} rows in {output}")
+
+
+@app.command()
+def status(dsn: Dsn = None, json: Json = False) -> None:
+    """How fresh and how complete the vectors are."""
+    from psycopg.rows import dict_row
+    from rich.table import Table
+
+    from two_tower.database import connect
+
+    with connect(dsn) as connection:
+        row = connection.cursor(row_factory=dict_row).execute("select * from two_tower.status").fetchone()
+    assert row is not None
+    if json:
+        print_json(row)
+        return
+    table = Table(show_header=False)
+    for name, value in row.items():
+        table.add_row(name.replace("_", " "), "–" if value is None else str(value))
+    out.print(table)
+
+
+@app.command()
+def demo(
+    catalog: Annotated[Path | None, typer.Option(help="Your own catalogue, instead of the generated world.")] = None,
+    reviews: Annotated[Path | None, typer.Option(help="Your own reviews; together with --catalog.")] = None,
+) -> None:
+    """The whole path on a small world in the embedded server: import, train, activate, like, refresh, recommend."""
+    from two_tower.demo import run
+
+    run(catalog, reviews)
+
+
+def _register_groups() -> None:
+    # At the end, because these modules take their conventions from this one.
+    from two_tower import import_commands, model_commands
+
+    app.add_typer(import_commands.app, name="import")
+    app.add_typer(model_commands.app, name="model")
+
+
+_register_groups()
+
+
 if __name__ == "__main__":
     app()

@@ -185,12 +185,11 @@ def user_counts(
 ) -> sparse.csr_matrix:
     """Raw user inputs [m, user_dim] float32 from histories ``likes`` and ``nopes`` [m, n_items] of ones.
 
-    Linear in the histories: ``user_counts(a) - user_counts(b) == user_counts(a - b)`` apart from rounding of prices.
+    Linear in the histories: ``user_counts(a) - user_counts(b) == user_counts(a - b)``.
     """
     item = {s.name: item_counts[:, s.slice] for s in schema.item}
-    price = item["numeric"][:, 0]
-    priced = price.copy()
-    priced.data = (priced.data > 0).astype(np.float32)
+    price = item["numeric"][:, 0].astype(np.float64)  # SQL sums in double precision too
+    priced = (price > 0).astype(np.float64)
     numeric = sparse.hstack([likes.sum(axis=1), nopes.sum(axis=1), likes @ price, likes @ priced])
     content = [likes @ item[name] for name in ITEM_SEGMENTS]  # the order of USER_SEGMENTS, ending in the video's own id
     return sparse.hstack([numeric, *content, nopes @ item["id"]], format="csr", dtype=np.float32)

@@ -8,7 +8,7 @@ begin
     select number into strict v_number from two_tower.model_versions where version = p_version;
     if to_regclass(format('two_tower.video_embeddings_%s_hnsw', v_number)) is null then
         execute format(
-            'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 128)',
+            'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
             format('video_embeddings_%s_hnsw', v_number), format('video_embeddings_%s', v_number)
         );
         execute format('analyze two_tower.%I', format('video_embeddings_%s', v_number));

@@ -33,7 +33,7 @@ begin
         cross join lateral unnest(p.ids, p.hashes, two_tower.infer(v_version, 'item', p.inputs)) as v (video_id, hash, embedding)
         on conflict (model_version, video_id) do update
         set embedding = excluded.embedding, input_hash = excluded.input_hash, updated_at = now()
-        where (s.input_hash, s.embedding) is distinct from (excluded.input_hash, excluded.embedding);
+        where s.input_hash <> excluded.input_hash or s.embedding OPERATOR(extensions.<>) excluded.embedding;
         get diagnostics v_rows = row_count;
         v_total := v_total + v_rows;
     end loop;

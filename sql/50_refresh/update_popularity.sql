@@ -6,15 +6,16 @@ declare
     v_half_life double precision := (select (value #>> '{}')::double precision * 86400 from two_tower.settings where name = 'popularity_half_life_days');
     v_rows int;
 begin
-    -- Ages are relative to the newest decision, not to the clock: the same rows give the same order at any time.
-    with newest as (
-        select max(created_at) as at from public.user_video_decisions
+    -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A review
+    -- without a time counts in full.
+    with likes as materialized (
+        select t.video_id, t.created_at from two_tower.training_set() t where t.label = 1
     ),
     scored as (
-        select d.video_id, sum(0.5 ^ (extract(epoch from n.at - d.created_at)::double precision / v_half_life)) as score
-        from public.user_video_decisions d cross join newest n
-        where d.decision_type = 'like'
-        group by d.video_id
+        select l.video_id,
+            sum(coalesce(0.5 ^ (extract(epoch from n.at - l.created_at)::double precision / v_half_life), 1)) as score
+        from likes l cross join (select max(created_at) as at from likes) as n
+        group by l.video_id
     ),
     gone as (
         delete from two_tower.video_popularity p where not exists (select from scored s where s.video_id = p.video_id)
@@ -27,4 +28,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.update_popularity() is 'Counts likes per video, each halved per half-life of age relative to the newest decision; rows changed';
+comment on function two_tower.update_popularity() is 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';

@@ -7,16 +7,17 @@ returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker
 set search_path = ''
 set hnsw.iterative_scan = 'relaxed_order'
-set hnsw.ef_search = 200
+set hnsw.ef_search = 400
 set hnsw.max_scan_tuples = 50000
 as $func$
 declare
     -- Below this many candidates, computing every distance is faster than walking the index, and exact.
-    c_exact constant int := 10000;
+    c_exact constant int := 20000;
     v_version text := coalesce(p_version, two_tower.active_version());
     v_seen uuid[] := array(select d.video_id from public.user_video_decisions d where d.user_id = p_user_id);
     v_vector extensions.halfvec;
     v_candidates uuid[];
+    v_small boolean;
     v_ids uuid[] := '{}';
     v_scores real[] := '{}';
     v_reasons text[] := '{}';
@@ -41,18 +42,14 @@ begin
     end if;
 
     if v_vector is not null then
-        if cardinality(v_candidates) <= c_exact then
-            select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
-            into v_ids, v_scores
-            from (
-                select e.video_id, e.embedding OPERATOR(extensions.<=>) v_vector as distance
-                from unnest(v_candidates) as c (id)
-                join two_tower.video_embeddings e on e.model_version = v_version and e.video_id = c.id
-                join public.videos v on v.id = e.video_id and v.published_at <= now()
-                where e.video_id <> all (v_seen)
-                order by distance, e.video_id limit p_limit
-            ) as n;
-        else
+        if v_candidates is null then
+            -- The index build, or the last analyze, counted the partition.
+            select c.reltuples <= c_exact into v_small
+            from two_tower.model_versions m
+            join pg_catalog.pg_class c on c.oid = to_regclass('two_tower.video_embeddings_' || m.number)
+            where m.version = v_version;
+        end if;
+        if not coalesce(v_small, cardinality(v_candidates) <= c_exact) then
             select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
             into v_ids, v_scores
             from (
@@ -66,8 +63,22 @@ begin
                     ))
                 order by e.embedding OPERATOR(extensions.<=>) v_vector limit p_limit
             ) as n;
-            if cardinality(v_ids) is distinct from p_limit then
-                -- The scan ended before enough rows passed. Adding zero keeps the planner off the index: exact, whatever it costs.
+        end if;
+        if cardinality(v_ids) < p_limit or v_ids is null then
+            -- Exact: there are few candidates, or the index scan ended before enough rows passed. Adding zero keeps the planner
+            -- off the index.
+            if cardinality(v_candidates) <= c_exact then
+                select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
+                into v_ids, v_scores
+                from (
+                    select e.video_id, e.embedding OPERATOR(extensions.<=>) v_vector as distance
+                    from unnest(v_candidates) as c (id)
+                    join two_tower.video_embeddings e on e.model_version = v_version and e.video_id = c.id
+                    join public.videos v on v.id = e.video_id and v.published_at <= now()
+                    where e.video_id <> all (v_seen)
+                    order by (e.embedding OPERATOR(extensions.<=>) v_vector) + 0, e.video_id limit p_limit
+                ) as n;
+            else
                 select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
                 into v_ids, v_scores
                 from (

@@ -1,0 +1,152 @@
+"""Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
+
+SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.count_video_features``); here
+keys become positions. Memory is that of the sparse result plus one table of the catalogue.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+from scipy import sparse
+
+from two_tower.errors import UserError
+from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, FeatureSchema, TrainingData
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What to train on, and how much of it has an input of its own."""
+
+    min_stars: float = 4.0
+    """Reviews with at least this many stars are likes."""
+    max_negative_stars: float = 2.0
+    """Reviews with at most this many stars are nopes; what lies between is known, and neither."""
+    max_tag_features: int = 2_000
+    max_performer_features: int = 5_000
+    max_video_features: int = 10_000
+    max_category_features: int = 1_000
+    """Of makers, labels, series and sources, each."""
+
+    def limit(self, vocabulary: str) -> int:
+        """The most entries that a vocabulary may have."""
+        named = {"tag": self.max_tag_features, "performer": self.max_performer_features, "video": self.max_video_features}
+        return named.get(vocabulary, self.max_category_features)
+
+
+# Rows of fixed width: a field count, then length and value of each field.
+_ROW = np.dtype(
+    [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
+     ("l4", ">i4"), ("time", ">f8")]
+)  # fmt: skip
+_HEADER = 19  # signature, flags, length of an extension
+
+_INTERACTIONS = """
+copy (
+    with labelled as materialized (
+        select * from two_tower.training_set({}, {})
+    ),
+    users as (
+        select user_id, (row_number() over (order by user_id) - 1)::int as position
+        from (select distinct user_id from labelled) as known
+    ),
+    items as (
+        select id, (row_number() over (order by id) - 1)::int as position from public.videos
+    )
+    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0)
+    from labelled l join users u on u.user_id = l.user_id join items i on i.id = l.video_id
+    order by 1, 4, 2
+) to stdout (format binary)
+"""
+
+_USERS = "copy (select distinct user_id from two_tower.training_set({}, {}) order by user_id) to stdout (format csv)"
+
+_ITEMS = """
+copy (
+    select video_id, tags, performers, maker, label, series, source, price, duration_seconds, released_days
+    from two_tower.count_video_features(array(select id from public.videos)) order by video_id
+) to stdout (format csv, header)
+"""
+
+
+def read(connection: psycopg.Connection[Any], options: DatasetOptions | None = None) -> TrainingData:
+    """The whole training set. Raises UserError where there is nothing to learn from.
+
+    Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
+    """
+    options = options or DatasetOptions()
+    stars = (options.min_stars, options.max_negative_stars)
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        packed = _copy(connection, _INTERACTIONS, *stars)
+        users = _copy(connection, _USERS, *stars).decode().split()
+        items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
+    rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
+    label = rows["label"].astype(np.int8)
+    if items.height == 0:
+        raise UserError("there are no videos to recommend", "import a catalogue: two-tower import catalog FILE")
+    if not (label == LIKE).any():
+        raise UserError("there are no likes to learn from", "import some: two-tower import decisions FILE, or import reviews FILE")
+    item = rows["item"].astype(np.int32)
+    likes = np.bincount(item[label == LIKE], minlength=items.height)
+    entries = {name: _entries(items, segment) for segment, name in ITEM_SEGMENTS.items()}
+    schema = FeatureSchema({name: _vocabulary(entries[name], likes, options.limit(name)) for name in VOCABULARIES})
+    return TrainingData(
+        user_ids=np.array(users, dtype=str),
+        item_ids=items["video_id"].to_numpy().astype(str),
+        user=rows["user"].astype(np.int32),
+        item=item,
+        label=label,
+        time=rows["time"].astype(np.float64),
+        schema=schema,
+        item_counts=_encode_items(items, entries, schema),
+    )
+
+
+def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values: float) -> bytes:
+    # COPY takes no parameters.
+    query = sql.SQL(statement).format(*map(sql.Literal, values))
+    buffer = io.BytesIO()
+    with connection.cursor().copy(query) as copy:
+        for block in copy:
+            buffer.write(block)
+    return buffer.getvalue()
+
+
+def _entries(items: pl.DataFrame, segment: str) -> pl.DataFrame:
+    """``position`` of an item and ``key`` that it carries in this segment, one row each."""
+    column = "video_id" if segment == "id" else segment
+    frame = items.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(column).alias("key"))
+    if segment in ("tags", "performers"):
+        frame = frame.with_columns(pl.col("key").str.strip_chars("{}").str.split(",")).explode("key")
+    return frame.filter(pl.col("key").is_not_null() & (pl.col("key") != ""))
+
+
+def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int) -> tuple[str, ...]:
+    """The most liked keys, most liked first, ties by key; none that nobody liked, which nothing could be learned of."""
+    counted = (
+        entries.with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
+        .group_by("key")
+        .agg(pl.col("likes").sum())
+        .filter(pl.col("likes") > 0)
+        .sort(["likes", "key"], descending=[True, False])
+    )
+    return tuple(counted["key"].head(limit))
+
+
+def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:
+    numeric = items.select(pl.col(name).cast(pl.Float64).fill_null(0) for name in ITEM_NUMERIC).to_numpy()
+    blocks = [sparse.csr_matrix(numeric.astype(np.float32))]
+    for vocabulary in ITEM_SEGMENTS.values():
+        keys = pl.DataFrame({"key": schema.vocabularies[vocabulary]}, schema={"key": pl.String}).with_row_index("index")
+        known = entries[vocabulary].join(keys, on="key")
+        ones = np.ones(known.height, dtype=np.float32)
+        places = (known["position"].to_numpy(), known["index"].to_numpy())
+        blocks.append(sparse.csr_matrix((ones, places), shape=(items.height, keys.height)))
+    return sparse.hstack(blocks, format="csr", dtype=np.float32)

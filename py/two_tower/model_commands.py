@@ -1,0 +1,121 @@
+"""``two-tower model``: the lifecycle of model versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from two_tower.cli import Dsn, Json, Verbs, log, out, print_json, say
+
+app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Register, activate, roll back, retire and export models.")
+
+Version = Annotated[str, typer.Argument(help="A model version; see `two-tower model list`.")]
+
+
+@app.command("list")
+def list_(dsn: Dsn = None, json: Json = False) -> None:
+    """Every version with its state and Recall@20 on the likes held out of its training."""
+    from two_tower.database import connect
+    from two_tower.registry import versions
+
+    with connect(dsn) as connection:
+        found = versions(connection)
+    if json:
+        print_json(found)
+        return
+    table = Table("version", "state", "Recall@20", "NDCG@20", "registered", "activated")
+    for row in found:
+        metrics = row["metrics"].get("two-tower", {})
+        numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in ("recall@20", "ndcg@20")]
+        times = ["" if row[name] is None else f"{row[name]:%Y-%m-%d %H:%M}" for name in ("registered_at", "activated_at")]
+        table.add_row(row["version"], row["state"], *numbers, *times)
+    out.print(table if found else "no models; train one with `two-tower train`")
+
+
+@app.command()
+def backfill(version: Version, dsn: Dsn = None) -> None:
+    """Compute the vectors that a version lacks, while the active one serves. Resumes where it was broken off."""
+    from two_tower import registry
+    from two_tower.database import connect
+    from two_tower.progress import bar
+
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        registry.backfill(connection, version, progress)
+    say(f"{version} is backfilled")
+
+
+@app.command()
+def activate(
+    version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
+    force: Annotated[bool, typer.Option(help="Activate even without full coverage.")] = False,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Make a version the one that serves, after computing what it lacks."""
+    from two_tower import registry
+    from two_tower.database import connect
+    from two_tower.progress import bar
+
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        result = registry.activate(connection, version, progress, force=force)
+    _report(result, json)
+
+
+@app.command()
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="A standby version; by default the one that served last.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Go back to a version whose vectors are still kept fresh, at once."""
+    from two_tower.database import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        row = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
+    assert row is not None
+    _report(row[0], json)
+
+
+@app.command()
+def retire(version: Version, dsn: Dsn = None) -> None:
+    """Drop the vectors of a staged or standby version; its record stays."""
+    from two_tower.database import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        connection.execute("select two_tower.retire_model(%s)", (version,))
+    say(f"{version} is retired")
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(help="Where to write the files; made if it is missing.")],
+    version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Write a version's towers, JSON documents and vectors, with a manifest of their hashes."""
+    from two_tower import artifacts
+    from two_tower.database import connect
+
+    with connect(dsn) as connection:
+        row = connection.execute("select two_tower.require_model(%s)", (version,)).fetchone()
+        assert row is not None
+        connection.rollback()
+        written = artifacts.export(connection, row[0], directory)
+    if json:
+        print_json({"version": row[0], "files": written})
+    else:
+        for path in written:
+            typer.echo(path)
+
+
+def _report(result: dict[str, object], json: bool) -> None:
+    if json:
+        print_json(result)
+    elif result["changed"]:
+        say(f"{result['model_version']} is active" + (f"; {result['previous']} stands by" if result["previous"] else ""))
+    else:
+        say(f"{result['model_version']} was active already")
