@@ -6,7 +6,6 @@ Databases are cloned from a template that is migrated once. The cluster starts w
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from two_tower.migrate import migrate
 from two_tower.server import Server
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
@@ -93,10 +93,7 @@ def template(cluster: Server) -> str:
             draft = f"{TEMPLATE}_draft"
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(draft)))
-            if importlib.util.find_spec("two_tower.migrate"):
-                from two_tower import migrate
-
-                migrate.migrate(in_database(cluster.dsn, draft))
+            migrate(in_database(cluster.dsn, draft))
             rename = sql.SQL("alter database {} rename to {}")
             connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(TEMPLATE)))
     return TEMPLATE
