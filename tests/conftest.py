@@ -22,6 +22,7 @@ from psycopg import sql
 
 from two_tower.migrate import migrate
 from two_tower.server import Server
+from world_fixtures import Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
@@ -29,6 +30,12 @@ TEMPLATE = "two_tower_template"
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
 Connect = Callable[..., Connection]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-update", action="store_true", help="write tests/golden/ anew instead of comparing with it"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -99,13 +106,33 @@ def template(cluster: Server) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def world_template(cluster: Server, template: str) -> str:
+    """Name of a database with :func:`world_fixtures.make_world` in it and the random model ``v1`` active, all fresh."""
+    name = "two_tower_world"
+    with locked("world"), psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
+            draft = f"{name}_draft"
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
+            clone = sql.SQL("create database {} template {}")
+            connection.execute(clone.format(sql.Identifier(draft), sql.Identifier(template)))
+            with psycopg.connect(in_database(cluster.dsn, draft), autocommit=True) as db:
+                load(db, make_world())
+                tiny_model(db)
+                db.execute("analyze")
+            rename = sql.SQL("alter database {} rename to {}")
+            connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(name)))
+    return name
+
+
 @pytest.fixture
 def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
-    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one."""
+    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one; ``template`` names
+    another one to clone."""
     made: list[str] = []
 
-    def make(*, empty: bool = False) -> str:
-        source = "template1" if empty else str(request.getfixturevalue("template"))
+    def make(*, empty: bool = False, template: str | None = None) -> str:
+        source = "template1" if empty else template or str(request.getfixturevalue("template"))
         name = f"test_{uuid.uuid4().hex[:12]}"
         clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source))
         with psycopg.connect(cluster.dsn, autocommit=True) as connection:
@@ -132,12 +159,20 @@ def empty_dsn(database: NewDatabase) -> str:
 
 
 @pytest.fixture
+def world_dsn(database: NewDatabase, world_template: str) -> str:
+    """A database of this test's own with the small world and an active model. Modules that live in it override ``dsn``."""
+    return database(template=world_template)
+
+
+@pytest.fixture
 def connect(dsn: str) -> Iterator[Connect]:
-    """``connect()`` opens one more connection to ``dsn``, in autocommit mode unless told; all are closed at the end."""
+    """``connect()`` opens one more connection to ``dsn``, in autocommit mode and as superuser unless told; all are closed
+    at the end."""
     opened: list[Connection] = []
 
-    def open_one(*, autocommit: bool = True) -> Connection:
-        opened.append(psycopg.connect(dsn, autocommit=autocommit))
+    def open_one(*, autocommit: bool = True, user: str | None = None) -> Connection:
+        target = in_database(dsn, urlsplit(dsn).path.removeprefix("/"), user)
+        opened.append(psycopg.connect(target, autocommit=autocommit))
         return opened[-1]
 
     yield open_one
@@ -149,6 +184,12 @@ def connect(dsn: str) -> Iterator[Connect]:
 def db(connect: Connect) -> Connection:
     """A superuser's connection to ``dsn``, in autocommit mode."""
     return connect()
+
+
+@pytest.fixture
+def client(connect: Connect) -> Client:
+    """A connection to ``dsn`` as PostgREST makes it."""
+    return Client(connect(autocommit=False, user="authenticator"))
 
 
 @pytest.fixture
