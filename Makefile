@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 export PYTHONPATH :=
 BIN := .venv/bin
-WORKERS ?= 2
+WORKERS ?= auto
 ARGS ?=
 
 .PHONY: help setup demo test lint clean
@@ -25,7 +25,7 @@ demo: setup
 	@$(BIN)/two-tower demo $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(REVIEWS),--reviews '$(REVIEWS)') $(ARGS)
 
 test: setup
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -4,7 +4,8 @@
 #   ./setup.sh            everything: system packages, then .venv and the server's Python packages
 #   ./setup.sh --system   the system packages alone; the only part that needs root
 #
-# PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory).
+# PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
+# configuration: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and the rest choose where packages, torch included, come from.
 # Output of the steps goes to .setup.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -352,6 +352,21 @@ def test_every_line_that_is_not_well_has_a_remedy(empty_dsn: str) -> None:
             assert item.ok == (item.level != "fail")
 
 
+def test_doctor_on_a_migrated_database(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        found = findings(connection, dsn)
+    assert found["migrations"].level == "ok"
+    assert found["onnxruntime in the server"].level == "ok"
+    assert found["active model"].detail.startswith("none")
+
+
+def test_doctor_on_pending_migrations(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("two_tower.migrate.pending", lambda _: ["0099.later"])
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        found = findings(connection, dsn)["migrations"]
+    assert (found.ok, found.detail, found.remedy) == (False, "pending: 0099.later", "two-tower migrate")
+
+
 def test_doctor_fails_with_exit_code_1_and_lists_what_fails_as_json(empty_dsn: str) -> None:
     result = two_tower("doctor", "--dsn", empty_dsn, "--json")
     assert result.returncode == 1

@@ -214,15 +214,15 @@ def migrations(connection: Connection, dsn: str) -> Check:
     if not connection.execute("select 1 from pg_namespace where nspname = 'two_tower'").fetchone():
         return _fail("migrations", f"none in database {connection.info.dbname}", "two-tower migrate")
     try:
-        from two_tower import migrate
+        from two_tower.migrate import pending
 
-        pending = list(migrate.pending(dsn))
+        missing = pending(dsn)
     except (psycopg.Error, UserError) as error:
         return _fail(
             "migrations", f"cannot be told: {_first_line(error)}", "connect as the owner, or two-tower migrate"
         )
-    if pending:
-        return _fail("migrations", f"pending: {', '.join(str(item) for item in pending)}", "two-tower migrate")
+    if missing:
+        return _fail("migrations", f"pending: {', '.join(missing)}", "two-tower migrate")
     return _well("migrations", "all applied")
 
 
