@@ -273,6 +273,51 @@ def test_the_later_of_two_equal_keys_wins(shop: Connection, write: Write) -> Non
     assert rows(shop, TAGS)[-1] == ("u/7", "b|c")
 
 
+def shape_of_reviews(db: Connection) -> list[Any]:
+    return rows(
+        db,
+        "select indexdef from pg_indexes where tablename = 'reviews' union all"
+        " select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'two_tower.reviews'::regclass union all"
+        " select tgname || tgenabled::text from pg_trigger where tgrelid = 'two_tower.reviews'::regclass order by 1",
+    )
+
+
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_the_first_import_and_a_later_one_give_the_same(shop: Connection, write: Write, duplicates: bool) -> None:
+    """Into an empty table rows go directly; otherwise they are merged."""
+    lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6},{'2024-01-01' if i % 2 else ''}" for i in range(60)]
+    lines += [f"u/1,r{i},5,2025-01-01" for i in range(9)] if duplicates else []
+    path = write("\n".join(["product_url,reviewer_id,stars,created_at", *lines]))
+    shape, query = shape_of_reviews(shop), "select * from two_tower.reviews order by reviewer_id, video_id"
+    first = import_reviews(shop, path)
+    found = rows(shop, query)
+    assert shape_of_reviews(shop) == shape
+    shop.execute("truncate two_tower.reviews")
+    import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,other,3\n", "other.csv"))
+    later = import_reviews(shop, path)
+    shop.execute("delete from two_tower.reviews where reviewer_id = %s", [user_uuid("other")])
+    assert rows(shop, query) == found
+    for summary in (first, later):
+        summary.seconds = 0
+    assert first == later
+    assert (first.inserted, first.users, first.duplicates) == (60, 20, 9 if duplicates else 0)
+
+
+def test_whoever_may_only_write_imports_as_well(dsn: str, shop: Connection, write: Write) -> None:
+    path = write(reviews_text(6))
+    with psycopg.connect(dsn) as service:
+        service.execute("set role service_role")
+        assert import_reviews(service, path).inserted == 6
+        assert import_catalog(service, Path("catalog.csv")).unchanged == 3
+
+
+def test_a_failed_first_import_leaves_the_table_with_its_indexes(shop: Connection, write: Write) -> None:
+    shape = shape_of_reviews(shop)
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        import_reviews(shop, write(b"product_url,reviewer_id,stars\nu/1,a,5\nu/1,\xff,5\n"))
+    assert shape_of_reviews(shop) == shape
+
+
 def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, write: Write) -> None:
     before = versions(shop)
     summary = import_decisions(

@@ -165,6 +165,7 @@ class _Import:
                     self.progress(table.read_bytes, table.total_bytes, "reading")
                 self.progress(table.read_bytes, table.total_bytes, "merging")
                 work.merge()
+                work.count_distinct()
         summary.rows = table.rows
         summary.rejected = self.rejects.rows
         summary.rejects = self.rejects.path if self.rejects.rows else None
@@ -224,6 +225,9 @@ class _Kind:
     def merge(self) -> None:
         """Merges the temporary table, and completes the summary."""
         raise NotImplementedError
+
+    def count_distinct(self) -> None:
+        """Says how many users and items the file has, where merging has not."""
 
     def count(self, query: LiteralString | sql.Composed) -> int:
         """Rows that a statement wrote."""
@@ -422,16 +426,16 @@ _POSTGRES_EPOCH = 946_684_800_000_000
 
 
 def _binary_rows(columns: Mapping[str, Any]) -> bytes:
-    """Rows in the format of binary COPY. ``columns`` are some of ``_SIZES``, in order; of them ``created`` is the last,
-    in microseconds since 1970, and may have nulls."""
+    """Rows in the format of binary COPY. ``columns`` are some of ``_SIZES``, in order. If there is ``created``, it is
+    the last, in microseconds since 1970, and may have nulls."""
     fields = [pair for name in columns for pair in ((f"{name}_size", ">i4"), (name, _TYPES[name]))]
-    rows = np.empty(len(columns["created"]), np.dtype([("fields", ">i2"), *fields]))
+    rows = np.empty(len(columns["user"]), np.dtype([("fields", ">i2"), *fields]))
     rows["fields"] = len(columns)
     for name, values in columns.items():
         rows[f"{name}_size"] = _SIZES[name]
         rows[name] = values if name != "created" else values.fill_null(0) - _POSTGRES_EPOCH
-    missing = columns["created"].is_null().to_numpy()
-    if missing.any():
+    missing = columns["created"].is_null().to_numpy() if "created" in columns else None
+    if missing is not None and missing.any():
         rows["created_size"][missing] = -1
         data = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
         keep = np.ones_like(data, bool)
@@ -440,10 +444,49 @@ def _binary_rows(columns: Mapping[str, Any]) -> bytes:
     return rows.tobytes()
 
 
+class _Distinct:
+    """Counts distinct values among 64-bit hashes. Memory: 8 bytes per distinct value, and 32 MB."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.held = 0
+
+    def add(self, hashes: np.ndarray) -> None:
+        self.parts.append(np.unique(hashes))
+        self.held += len(self.parts[-1])
+        if self.held > 2 * len(self.parts[0]) + (1 << 22):
+            self.held = self.count()
+
+    def count(self) -> int:
+        self.parts = [np.unique(np.concatenate(self.parts))] if self.parts else []
+        return sum(map(len, self.parts))
+
+
+class _Repeats:
+    """Tells which 64-bit hashes came before: all of those that did, and a few of a hundred others. Memory: 128 MB."""
+
+    def __init__(self) -> None:
+        self.slots = np.zeros(1 << 27, np.uint8)
+
+    def among(self, hashes: np.ndarray) -> np.ndarray:
+        """Whether each came before, earlier calls included; remembers them."""
+        at = hashes >> np.uint64(37)
+        repeated = self.slots[at] > 0
+        new = np.ones(len(at), bool)
+        new[np.unique(at, return_index=True)[1]] = False
+        self.slots[at] = 1
+        return repeated | new
+
+
+def _hash(values: np.ndarray) -> np.ndarray:
+    """64-bit hashes of UUIDs: two odd multipliers, and a third that spreads the result to the upper bits."""
+    halves = values.view(np.uint64).reshape(-1, 2)
+    mixed = halves[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ halves[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F)
+    return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+
+
 class _Feedback(_Kind):
     """What somebody thinks of a video, as a number."""
-
-    target: LiteralString = "pg_temp.staged"
 
     def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
@@ -457,6 +500,7 @@ class _Feedback(_Kind):
         self.video_ids = np.empty(0, UUID_BYTES)
         self.seen = np.empty(0, bool)
         """Of ``video_ids``, those that a row is about."""
+        self.users = _Distinct()
         query = sql.SQL(
             "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
             " to stdout (format csv)"
@@ -542,18 +586,18 @@ class _Feedback(_Kind):
             if "created" in batch.columns
             else pl.Series([None], dtype=pl.Int64).new_from_index(0, len(batch))
         )
-        columns = {
-            "line": batch["line"],
-            "user": user_uuids(batch[self.user]),
-            "video": self.video_ids[videos],
-            "value": batch["value"],
-            "created": moments,
-        }
-        self.write({name: columns[name] for name in columns if name != "line" or self.target == "pg_temp.staged"})
+        users = user_uuids(batch[self.user])
+        self.users.add(_hash(users))
+        values = {"user": users, "video": self.video_ids[videos], "value": batch["value"], "created": moments}
+        self.write(batch["line"], values)
 
-    def write(self, columns: Mapping[str, Any]) -> None:
-        """Sends one binary COPY."""
-        with self.cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(sql.SQL(self.target))) as copy:
+    def write(self, lines: pl.Series, values: Mapping[str, Any]) -> None:
+        """Copies rows into the temporary table."""
+        self.copy_binary("pg_temp.staged", {"line": lines, **values})
+
+    def copy_binary(self, table: LiteralString, columns: Mapping[str, Any]) -> None:
+        """Copies ``columns``, as ``_binary_rows`` takes them, into a table."""
+        with self.cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(sql.SQL(table))) as copy:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + _binary_rows(columns) + b"\xff\xff")
 
     def deduplicate(self) -> None:
@@ -569,7 +613,9 @@ class _Feedback(_Kind):
         self.cursor.execute("drop table pg_temp.staged")
         self.cursor.execute("analyze pg_temp.latest")
         self.summary.duplicates = staged - kept
-        (self.summary.users,) = self.one("select count(*) from (select distinct user_id from pg_temp.latest) as users")
+
+    def count_distinct(self) -> None:
+        self.summary.users = self.users.count()
         self.summary.items = int(self.seen.sum())
 
 
@@ -580,8 +626,9 @@ class _Reviews(_Feedback):
     def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
         self.indexes: list[str] = []
-        if self.claim_empty_table():
-            self.target = "two_tower.reviews"
+        self.repeats = _Repeats()
+        self.copied = 0
+        self.direct = self.claim_empty_table()
 
     @staticmethod
     def order(columns: list[str]) -> tuple[str, str, str]:
@@ -609,11 +656,13 @@ class _Reviews(_Feedback):
             return False
         # A new file of a table is filled from its start to its end, so that the order of ctid is that of the rows.
         self.cursor.execute("truncate two_tower.reviews")
+        self.cursor.execute("drop table if exists pg_temp.repeated")
+        self.cursor.execute("create temp table repeated (reviewer_id uuid, video_id uuid) on commit drop")
         found = self.cursor.execute(
-            "select c.conname, i.indexrelid::regclass::text, coalesce("
-            " format('alter table two_tower.reviews add constraint %I %s', c.conname, pg_get_constraintdef(c.oid)),"
-            " pg_get_indexdef(i.indexrelid)) from pg_index i left join pg_constraint c on c.conindid = i.indexrelid"
-            " and c.conrelid = i.indrelid where i.indrelid = 'two_tower.reviews'::regclass order by c.conname"
+            "select c.conname, i.indexrelid::regclass::text, coalesce('alter table two_tower.reviews add constraint '"
+            " || quote_ident(c.conname) || ' ' || pg_get_constraintdef(c.oid), pg_get_indexdef(i.indexrelid))"
+            " from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.conrelid = i.indrelid"
+            " where i.indrelid = 'two_tower.reviews'::regclass order by c.conname"
         ).fetchall()
         for constraint, index, definition in found:
             drop = "alter table two_tower.reviews drop constraint {}" if constraint else "drop index {}"
@@ -621,49 +670,44 @@ class _Reviews(_Feedback):
             self.indexes.append(definition)
         return True
 
-    def write(self, columns: Mapping[str, Any]) -> None:
-        if self.target == "pg_temp.staged":
-            super().write(columns)
+    def write(self, lines: pl.Series, values: Mapping[str, Any]) -> None:
+        if not self.direct:
+            super().write(lines, values)
             return
         self.cursor.execute("set local session_replication_role = replica")  # no check of the foreign key
-        super().write(columns)
+        self.copy_binary("two_tower.reviews", values)
         self.cursor.execute("set local session_replication_role = origin")
+        self.copied += len(lines)
+        repeated = self.repeats.among(_hash(values["user"]) + 3 * _hash(values["video"]))
+        if repeated.any():
+            self.copy_binary("pg_temp.repeated", {name: values[name][repeated] for name in ("user", "video")})
 
     def merge(self) -> None:
-        if self.target == "pg_temp.staged":
-            self.merge_staged()
-        else:
+        if self.direct:
             self.finish_table()
+        else:
+            self.merge_staged()
 
     def finish_table(self) -> None:
-        """Makes the table that the rows went straight to as it was, its constraints kept."""
+        """Gives the table, which has the rows already, its indexes and its constraints back."""
         self.cursor.execute("set local maintenance_work_mem = '256MB'")
-        try:
-            with self.task.conn.transaction():
-                self.create_indexes()
-        except psycopg.errors.UniqueViolation:
-            self.summary.duplicates = self.count(
-                "delete from two_tower.reviews where ctid = any (array("
-                " select ctid from (select ctid, row_number() over"
-                " (partition by reviewer_id, video_id order by ctid desc) as n from two_tower.reviews) as numbered"
-                " where n > 1))"
-            )
-            self.create_indexes()
+        self.cursor.execute("analyze pg_temp.repeated")
+        self.summary.duplicates = self.count(
+            "delete from two_tower.reviews where ctid = any (array("
+            " select ctid from (select r.ctid, row_number() over"
+            " (partition by reviewer_id, video_id order by r.ctid desc) as n from two_tower.reviews r"
+            " join (select distinct reviewer_id, video_id from pg_temp.repeated) k using (reviewer_id, video_id)) as rows"
+            " where n > 1))"
+        )
+        for definition in self.indexes:
+            self.cursor.execute(definition)
         # A video that was deleted meanwhile takes its reviews along; none can go before this transaction ends.
         self.cursor.execute("lock table public.videos in share mode")
-        self.cursor.execute(
+        orphans = self.count(
             "delete from two_tower.reviews r where not exists (select from public.videos v where v.id = r.video_id)"
         )
         self.cursor.execute("analyze two_tower.reviews")
-        self.summary.inserted, self.summary.users = self.one(
-            "select coalesce(sum(n), 0)::bigint, count(*)"
-            " from (select count(*) as n from two_tower.reviews group by reviewer_id) as users"
-        )
-        self.summary.items = int(self.seen.sum())
-
-    def create_indexes(self) -> None:
-        for definition in self.indexes:
-            self.cursor.execute(definition)
+        self.summary.inserted = self.copied - self.summary.duplicates - orphans
 
     def merge_staged(self) -> None:
         self.deduplicate()
@@ -772,7 +816,7 @@ _FORMATS = (
 
 
 def _timestamps(cells: pl.Series) -> pl.Series:
-    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or one outside the years 1000 to 9999.
+    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or a year outside 1000 to 9999.
 
     Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction; 20250131; 31.01.2025; or
     seconds (10 digits) or milliseconds (13) since 1970. Without a zone it is UTC.

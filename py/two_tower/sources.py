@@ -18,9 +18,11 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import IO, Self
 
@@ -52,6 +54,7 @@ class Rejects:
         self.path = path
         self.rows = 0
         self._file: IO[str] | None = None
+        self._lock = Lock()  # the thread that reads has rejects, and so has the one that checks
 
     def __enter__(self) -> Self:
         return self
@@ -66,20 +69,21 @@ class Rejects:
 
     def add_rows(self, rows: pl.DataFrame, column: str, reason: str) -> None:
         """Rejected rows with columns ``line`` and ``value``, all for one reason."""
-        if self._file is None:
-            try:
-                self._file = self.path.open("w", encoding="utf-8", newline="")
-            except OSError as error:
-                raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error
-            self._file.write("line,column,value,reason\n")
         report = rows.select(
             "line",
             pl.lit(column).alias("column"),
             pl.col("value").cast(pl.String).fill_null("").str.slice(0, LONGEST_VALUE),
             pl.lit(reason).alias("reason"),
         )
-        self._file.write(report.write_csv(include_header=False))
-        self.rows += len(rows)
+        with self._lock:
+            if self._file is None:
+                try:
+                    self._file = self.path.open("w", encoding="utf-8", newline="")
+                except OSError as error:
+                    raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error
+                self._file.write("line,column,value,reason\n")
+            self._file.write(report.write_csv(include_header=False))
+            self.rows += len(rows)
 
 
 @dataclass
@@ -103,8 +107,16 @@ class Table:
         return self._position()
 
     def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
-        """Frames of ``line`` (Int64) and ``names``, in the order of the file; an empty cell is null."""
-        return self._batches(names)
+        """Frames of ``line`` (Int64) and ``names``, in the order of the file; an empty cell is null.
+
+        A thread reads the next while the caller is busy with the last.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            batches = self._batches(names)
+            ahead = reader.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = reader.submit(next, batches, None)
+                yield batch
 
     def __enter__(self) -> Self:
         return self
