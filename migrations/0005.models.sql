@@ -51,15 +51,15 @@ create table two_tower.model_documents (
     meta jsonb not null
 );
 
--- One row per run of inputs of a tower; positions count from 0.
+-- One row per run of inputs of a tower, as the feature schema has it; offsets count from 0.
 create table two_tower.model_segments (
     model_version text not null references two_tower.model_versions (version) on delete cascade,
     tower text not null check (tower in ('user', 'item')),
-    name text not null,
+    segment text not null,
     vocabulary text,
     "offset" int not null check ("offset" >= 0),
     size int not null check (size >= 0),
-    primary key (model_version, tower, name)
+    primary key (model_version, tower, segment)
 );
 
 create table two_tower.vocabularies (
@@ -68,4 +68,14 @@ create table two_tower.vocabularies (
     key text not null,
     index int not null check (index >= 0),
     primary key (model_version, vocabulary, key)
+);
+
+-- What the encoder looks up: segments and vocabularies, joined. Positions count from 1, as in a sparsevec.
+create table two_tower.model_inputs (
+    model_version text not null references two_tower.model_versions (version) on delete cascade,
+    tower text not null,
+    segment text not null,
+    key text not null,
+    position int not null,
+    primary key (model_version, tower, segment, key)
 );

@@ -70,7 +70,7 @@ begin
         (p_version, 'weights.safetensors', p_weights);
     insert into two_tower.model_documents (model_version, feature_schema, normalizer, metrics, meta)
     values (p_version, p_feature_schema, p_normalizer, p_metrics, p_meta);
-    insert into two_tower.model_segments (model_version, tower, name, vocabulary, "offset", size)
+    insert into two_tower.model_segments (model_version, tower, segment, vocabulary, "offset", size)
     select p_version, t.tower, s.name, s.vocabulary, s."offset", s.size
     from (values ('user'), ('item')) as t (tower)
     cross join lateral jsonb_to_recordset(p_feature_schema #> array[t.tower, 'segments'])
@@ -79,6 +79,13 @@ begin
     select p_version, v.key, e.key, e.position - 1
     from jsonb_each(p_vocabularies) as v
     cross join lateral jsonb_array_elements_text(v.value) with ordinality as e (key, position);
+    insert into two_tower.model_inputs (model_version, tower, segment, key, position)
+    select p_version, s.tower, s.segment, v.key, s."offset" + v.index + 1
+    from two_tower.model_segments s
+    join two_tower.vocabularies v on v.model_version = s.model_version and v.vocabulary = s.vocabulary
+    where s.model_version = p_version;
+    -- The encoder's plan depends on knowing that a vocabulary is large.
+    analyze two_tower.model_inputs;
     return p_version;
 end
 $func$;

@@ -11,30 +11,51 @@ as $func$
         join public.videos v on v.id = d.video_id
         where d.decision_type in ('like', 'nope')
     ),
-    named as (
-        select 'tag' as vocabulary, d.user_id, t.tag_id::text as key
-        from decided d join public.video_tags t on t.video_id = d.video_id where d.liked
-        union all
-        select 'performer', d.user_id, p.performer_id::text
-        from decided d join public.video_performers p on p.video_id = d.video_id where d.liked
-        union all
-        select c.vocabulary, d.user_id, c.key
-        from decided d
-        cross join lateral (values ('maker', d.maker), ('label', d.label), ('series', d.series), ('source', d.source)) as c (vocabulary, key)
-        where d.liked and c.key <> ''
+    tags as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, t.tag_id as key, count(*) as n
+            from decided d join public.video_tags t on t.video_id = d.video_id
+            where d.liked group by d.user_id, t.tag_id
+        ) as c
+        group by c.user_id
     ),
-    counted as (
-        select user_id, vocabulary, key, count(*) as n from named group by user_id, vocabulary, key
+    performers as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, p.performer_id as key, count(*) as n
+            from decided d join public.video_performers p on p.video_id = d.video_id
+            where d.liked group by d.user_id, p.performer_id
+        ) as c
+        group by c.user_id
     ),
-    objects as (
-        select user_id,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'tag') as liked_tags,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'performer') as liked_performers,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'maker') as liked_makers,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'label') as liked_labels,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'series') as liked_series,
-            jsonb_object_agg(key, n) filter (where vocabulary = 'source') as liked_sources
-        from counted group by user_id
+    makers as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, d.maker as key, count(*) as n from decided d where d.liked and d.maker <> '' group by d.user_id, d.maker
+        ) as c
+        group by c.user_id
+    ),
+    labels as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, d.label as key, count(*) as n from decided d where d.liked and d.label <> '' group by d.user_id, d.label
+        ) as c
+        group by c.user_id
+    ),
+    series as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, d.series as key, count(*) as n from decided d where d.liked and d.series <> '' group by d.user_id, d.series
+        ) as c
+        group by c.user_id
+    ),
+    sources as (
+        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        from (
+            select d.user_id, d.source as key, count(*) as n from decided d where d.liked and d.source <> '' group by d.user_id, d.source
+        ) as c
+        group by c.user_id
     ),
     totals as (
         select user_id,
@@ -47,11 +68,17 @@ as $func$
         from decided group by user_id
     )
     select t.user_id,
-        coalesce(o.liked_tags, '{}'), coalesce(o.liked_performers, '{}'), coalesce(o.liked_makers, '{}'),
-        coalesce(o.liked_labels, '{}'), coalesce(o.liked_series, '{}'), coalesce(o.liked_sources, '{}'),
+        coalesce(tags.counts, '{}'), coalesce(performers.counts, '{}'), coalesce(makers.counts, '{}'),
+        coalesce(labels.counts, '{}'), coalesce(series.counts, '{}'), coalesce(sources.counts, '{}'),
         coalesce(t.liked_video_ids, '{}'), coalesce(t.noped_video_ids, '{}'),
         t.like_count::int, t.nope_count::int, coalesce(t.price_sum, 0), t.priced_count::int
-    from totals t left join objects o on o.user_id = t.user_id
+    from totals t
+    left join tags on tags.user_id = t.user_id
+    left join performers on performers.user_id = t.user_id
+    left join makers on makers.user_id = t.user_id
+    left join labels on labels.user_id = t.user_id
+    left join series on series.user_id = t.user_id
+    left join sources on sources.user_id = t.user_id
 $func$;
 
 comment on function two_tower.count_user_features(uuid[]) is
