@@ -23,6 +23,19 @@ revoke all on public.videos, public.tags, public.performers, public.video_tags, 
 public.profiles, public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings
 from public, anon, authenticated, service_role;
 
+-- yoyo's own tables, which default privileges give to everybody on Supabase; row level security does not stop a truncate.
+do $yoyo$
+declare
+    v_table text;
+begin
+    foreach v_table in array array['_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock'] loop
+        if to_regclass('public.' || v_table) is not null then
+            execute format('revoke all on public.%I from public, anon, authenticated, service_role', v_table);
+        end if;
+    end loop;
+end
+$yoyo$;
+
 -- anon: the catalogue and what is similar to what.
 grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers to anon, authenticated;
 grant execute on function public.similar_videos(uuid, int) to anon, authenticated, service_role;
@@ -50,6 +63,18 @@ grant select, insert, update, delete on public.videos, public.tags, public.perfo
 public.profiles, public.user_video_decisions to service_role;
 grant select on public.user_features, public.user_embeddings, public.video_embeddings to service_role;
 grant select on all tables in schema two_tower to service_role;
+-- Partitions are read through their parents; one made after this file ran has no grants either.
+do $partitions$
+declare
+    v_partition regclass;
+begin
+    for v_partition in
+        select c.oid from pg_catalog.pg_class c where c.relnamespace = 'two_tower'::regnamespace and c.relkind = 'r' and c.relispartition
+    loop
+        execute format('revoke all on %s from service_role', v_partition);
+    end loop;
+end
+$partitions$;
 grant insert, update, delete on two_tower.reviews, two_tower.settings to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
@@ -58,7 +83,8 @@ grant execute on routine
 two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
 two_tower.count_user_features(uuid[]), two_tower.require_page(int, int, int),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
-two_tower.stage_model(text), two_tower.backfill_batch(text, text, uuid, int), two_tower.finish_backfill(text), two_tower.backfill_model(text),
+two_tower.stage_model(text), two_tower.backfill_model(text), two_tower.backfill_batch(text, text, uuid, int),
+two_tower.finish_backfill(text),
 two_tower.activate_model(text, boolean), two_tower.rollback_model(text), two_tower.retire_model(text),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
 two_tower.refresh(int, interval), two_tower.refresh_batch(uuid, int), two_tower.requeue_failures(), two_tower.update_popularity(),

@@ -38,4 +38,4 @@ end
 $func$;
 
 comment on function two_tower.activate_model(text, boolean) is
-'Makes a backfilled version the one that serves, in one transaction; 55000 says what is missing, and p_force activates regardless of coverage';
+'Makes a backfilled version the one that serves, in one transaction; 55000 says what is missing, p_force goes ahead all the same';

@@ -20,4 +20,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.create_partitions(text) is 'Makes and attaches the empty partitions of a version, unless they exist';
+comment on function two_tower.create_partitions(text) is
+'Makes and attaches the empty partitions of a version, unless they exist';

@@ -17,4 +17,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.finish_backfill(text) is 'Builds the index of a filled version, unless it has one, and notes that it is backfilled';
+comment on function two_tower.finish_backfill(text) is
+'Builds the index of a filled version, unless it has one, and notes that it is backfilled';

@@ -91,4 +91,4 @@ end
 $func$;
 
 comment on function two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea) is
-'Registers a model as a candidate. Idempotent for equal content; 22023 names what is wrong with a tower or document, 23505 a version taken by other content';
+'Registers a model as a candidate, once for equal content; 22023 names what is wrong with it, 23505 a version that is taken';

@@ -14,4 +14,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.require_model(text) is 'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';
+comment on function two_tower.require_model(text) is
+'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';

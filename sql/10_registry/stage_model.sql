@@ -18,4 +18,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.stage_model(text) is 'Turns a candidate into a staged version, which refreshes write; does nothing for one that is live already';
+comment on function two_tower.stage_model(text) is
+'Turns a candidate into a staged version, which refreshes write; does nothing for one that is live already';

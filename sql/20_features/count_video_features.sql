@@ -14,4 +14,5 @@ as $func$
     join public.videos v on v.id = u.id
 $func$;
 
-comment on function two_tower.count_video_features(uuid[]) is 'What the item tower reads of each video; no row for a video that does not exist';
+comment on function two_tower.count_video_features(uuid[]) is
+'What the item tower reads of each video; no row for a video that does not exist';

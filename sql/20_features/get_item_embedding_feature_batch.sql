@@ -1,4 +1,6 @@
-create or replace function public.get_item_embedding_feature_batch("limit" int default 1000, "offset" int default 0, after uuid default null)
+create or replace function public.get_item_embedding_feature_batch(
+    "limit" int default 1000, "offset" int default 0, after uuid default null
+)
 returns table (video_id uuid, features jsonb)
 language plpgsql stable security invoker set search_path = ''
 as $func$

@@ -12,4 +12,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.require_self(uuid) is 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
+comment on function two_tower.require_self(uuid) is
+'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';

@@ -35,4 +35,5 @@ begin
 end
 $func$;
 
-comment on function public.update_user_features(uuid) is 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
+comment on function public.update_user_features(uuid) is
+'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';

@@ -5,4 +5,5 @@ as $plpython$
 check_tower(plpy, p_tower, p_content, p_input_dim)
 $plpython$;
 
-comment on function two_tower.check_tower(text, bytea, int) is 'Raises 22023 with the reason unless the file is a tower as the contract has it';
+comment on function two_tower.check_tower(text, bytea, int) is
+'Raises 22023 with the reason unless the file is a tower as the contract has it';

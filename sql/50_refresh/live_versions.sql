@@ -6,4 +6,5 @@ as $func$
     )
 $func$;
 
-comment on function two_tower.live_versions() is 'The versions whose vectors every refresh writes: a rollback must lose no freshness';
+comment on function two_tower.live_versions() is
+'The versions whose vectors every refresh writes: a rollback must lose no freshness';

@@ -18,4 +18,5 @@ begin
 end
 $proc$;
 
-comment on procedure two_tower.rebuild() is 'Recomputes every feature row and every vector of the live versions, whatever the log says';
+comment on procedure two_tower.rebuild() is
+'Recomputes every feature row and every vector of the live versions, whatever the log says';

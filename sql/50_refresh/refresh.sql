@@ -61,4 +61,4 @@ end
 $proc$;
 
 comment on procedure two_tower.refresh(int, interval) is
-'Drains the change log, committing batch by batch, until it is empty or the time or number of batches is used up. Several may run side by side';
+'Drains the change log, committing batch by batch, until it is empty or a limit is reached; several may run side by side';

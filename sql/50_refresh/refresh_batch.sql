@@ -40,4 +40,4 @@ end
 $func$;
 
 comment on function two_tower.refresh_batch(uuid, int) is
-'Takes one batch of changed videos, or of changed users after p_after in id order, off the log and refreshes them; counts, and the last user looked at';
+'Refreshes one batch of changed videos, or of changed users after p_after in id order; counts, and the last user looked at';

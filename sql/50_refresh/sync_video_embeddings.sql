@@ -16,4 +16,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.sync_video_embeddings() is 'Marks videos that lack a vector of any live version, then refreshes; counts';
+comment on function two_tower.sync_video_embeddings() is
+'Marks videos that lack a vector of any live version, then refreshes; counts';

@@ -28,4 +28,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.update_popularity() is 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
+comment on function two_tower.update_popularity() is
+'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';

@@ -6,9 +6,9 @@ create or replace function two_tower.rank_videos(p_user_id uuid, p_limit int, p_
 returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker
 set search_path = ''
-set hnsw.iterative_scan = 'relaxed_order'
-set hnsw.ef_search = 400
-set hnsw.max_scan_tuples = 50000
+set "hnsw.iterative_scan" = 'relaxed_order'
+set "hnsw.ef_search" = 400
+set "hnsw.max_scan_tuples" = 50000
 as $func$
 declare
     -- Below this many candidates, computing every distance is faster than walking the index, and exact.

@@ -13,4 +13,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.recommend_batch(uuid[], int) is 'recommend_videos for many users at once, for mailings and evaluation';
+comment on function two_tower.recommend_batch(uuid[], int) is
+'recommend_videos for many users at once, for mailings and evaluation';

@@ -5,9 +5,9 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = ''
-set hnsw.iterative_scan = 'relaxed_order'
-set hnsw.ef_search = 400
-set hnsw.max_scan_tuples = 50000
+set "hnsw.iterative_scan" = 'relaxed_order'
+set "hnsw.ef_search" = 400
+set "hnsw.max_scan_tuples" = 50000
 as $func$
 #variable_conflict use_column
 declare
