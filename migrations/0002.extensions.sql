@@ -46,7 +46,8 @@ begin
         where e.extname = 'vector' and n.nspname = 'extensions'
     ) then
         raise exception 'the extension vector is installed in another schema than extensions'
-            using errcode = '0A000', hint = 'Run: alter extension vector set schema extensions; then migrate again.';
+            using errcode = '0A000', hint = 'Run: create schema if not exists extensions; grant usage on schema extensions to public; '
+                || 'alter extension vector set schema extensions; then migrate again.';
     end if;
     if exists (
         select from pg_catalog.pg_extension
