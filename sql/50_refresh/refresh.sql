@@ -53,8 +53,7 @@ begin
     if not exists (
         select from two_tower.job_runs r where r.job = 'update_popularity' and r.started_at > pg_catalog.now() - interval '1 day'
     ) then
-        insert into two_tower.job_runs (job, result, finished_at)
-        values ('update_popularity', pg_catalog.jsonb_build_object('videos', two_tower.update_popularity()), pg_catalog.clock_timestamp());
+        perform two_tower.update_popularity();
     end if;
     commit;
 end

@@ -2,6 +2,9 @@ create or replace function two_tower.refresh_now() returns jsonb
 language plpgsql volatile security invoker set search_path = ''
 as $func$
 declare
+    -- Each user holds an advisory lock until the transaction ends, in a table that all sessions share. What is more than half of
+    -- it stays in the log, where the next refresh() finds it.
+    c_most constant int := current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int / 2;
     v_done jsonb := '{"users": 0, "videos": 0, "vectors": 0, "failed": 0}';
     v_after uuid;
     v_batch record;
@@ -9,12 +12,15 @@ begin
     loop
         select b.result, b.last_id into v_batch from two_tower.refresh_batch(v_after) b;
         v_done := (select jsonb_object_agg(d.key, d.value::int + (v_batch.result ->> d.key)::int) from jsonb_each_text(v_done) d);
+        exit when (v_done ->> 'users')::int + (v_done ->> 'videos')::int > c_most;
         continue when (v_batch.result ->> 'videos')::int > 0;
         exit when v_batch.last_id is null;
         v_after := v_batch.last_id;
     end loop;
-    return v_done;
+    return v_done || jsonb_build_object('pending', (
+        (select count(distinct c.user_id) from two_tower.user_changes c) + (select count(distinct c.video_id) from two_tower.video_changes c)
+    ));
 end
 $func$;
 
-comment on function two_tower.refresh_now() is 'Drains the change log within the caller''s transaction; counts';
+comment on function two_tower.refresh_now() is 'Drains the change log within the caller''s transaction; counts, and what is left pending';

@@ -4,6 +4,7 @@ language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
     v_marked int;
+    v_done jsonb;
 begin
     insert into two_tower.user_changes (user_id)
     select d.user_id
@@ -12,7 +13,9 @@ begin
         select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
     ) >= min_likes;
     get diagnostics v_marked = row_count;
-    return jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+    v_done := jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+    insert into two_tower.job_runs (job, result, finished_at) values ('sync_user_embeddings', v_done, clock_timestamp());
+    return v_done;
 end
 $func$;
 

@@ -4,6 +4,7 @@ language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
     v_marked int;
+    v_done jsonb;
 begin
     insert into two_tower.video_changes (video_id)
     select v.id from public.videos v
@@ -12,7 +13,9 @@ begin
         where not exists (select from two_tower.video_embeddings e where e.model_version = l.version and e.video_id = v.id)
     );
     get diagnostics v_marked = row_count;
-    return jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+    v_done := jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+    insert into two_tower.job_runs (job, result, finished_at) values ('sync_video_embeddings', v_done, clock_timestamp());
+    return v_done;
 end
 $func$;
 

@@ -24,6 +24,8 @@ begin
     select s.video_id, s.score from scored s
     on conflict (video_id) do update set score = excluded.score where p.score <> excluded.score;
     get diagnostics v_rows = row_count;
+    insert into two_tower.job_runs (job, result, finished_at)
+    values ('update_popularity', jsonb_build_object('videos', v_rows), clock_timestamp());
     return v_rows;
 end
 $func$;

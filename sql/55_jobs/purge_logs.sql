@@ -1,0 +1,25 @@
+-- SECURITY DEFINER: pg_cron's own log belongs to its extension.
+create or replace function two_tower.purge_logs(p_keep interval default '7 days') returns jsonb
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_jobs int;
+    v_cron int := 0;
+begin
+    -- The last run of each job stays, however old: it says since when nothing has run.
+    delete from two_tower.job_runs r
+    where r.started_at < now() - p_keep
+        and exists (select from two_tower.job_runs later where later.job = r.job and later.started_at > r.started_at);
+    get diagnostics v_jobs = row_count;
+    -- pg_cron keeps every run for ever: a job a minute is half a million rows a year.
+    if to_regclass('cron.job_run_details') is not null then
+        delete from cron.job_run_details d
+        where d.end_time < now() - p_keep
+            and d.jobid in (select j.jobid from cron.job j where starts_with(j.jobname, 'two_tower_'));
+        get diagnostics v_cron = row_count;
+    end if;
+    return jsonb_build_object('job_runs', v_jobs, 'cron_runs', v_cron);
+end
+$func$;
+
+comment on function two_tower.purge_logs(interval) is 'Deletes job log entries older than p_keep, those of pg_cron too; counts';

@@ -1,0 +1,17 @@
+-- SECURITY DEFINER: as schedule_jobs.
+create or replace function two_tower.unschedule_jobs() returns int
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_count int := 0;
+begin
+    if to_regprocedure('cron.unschedule(bigint)') is not null then
+        select count(*) filter (where cron.unschedule(j.jobid)) into v_count
+        from cron.job j
+        where starts_with(j.jobname, 'two_tower_') and j.database = current_database();
+    end if;
+    return v_count;
+end
+$func$;
+
+comment on function two_tower.unschedule_jobs() is 'Takes the jobs out of pg_cron; how many there were';
