@@ -127,8 +127,8 @@ def world_template(cluster: Server, template: str) -> str:
 
 @pytest.fixture
 def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
-    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one; ``template`` names
-    another one to clone."""
+    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one; ``template``
+    names another one to clone."""
     made: list[str] = []
 
     def make(*, empty: bool = False, template: str | None = None) -> str:
@@ -160,14 +160,14 @@ def empty_dsn(database: NewDatabase) -> str:
 
 @pytest.fixture
 def world_dsn(database: NewDatabase, world_template: str) -> str:
-    """A database of this test's own with the small world and an active model. Modules that live in it override ``dsn``."""
+    """A database of this test's own with the small world and an active model. Modules override ``dsn`` with it."""
     return database(template=world_template)
 
 
 @pytest.fixture
 def connect(dsn: str) -> Iterator[Connect]:
-    """``connect()`` opens one more connection to ``dsn``, in autocommit mode and as superuser unless told; all are closed
-    at the end."""
+    """``connect()`` opens one more connection to ``dsn``, in autocommit mode and as superuser unless told; all are
+    closed at the end."""
     opened: list[Connection] = []
 
     def open_one(*, autocommit: bool = True, user: str | None = None) -> Connection:

@@ -41,7 +41,7 @@ def ident(kind: str, number: int) -> UUID:
 
 @dataclass(frozen=True)
 class World:
-    """Rows of a catalogue and of what users decided. Some users and videos are odd on purpose, see :func:`make_world`."""
+    """Rows of a catalogue and of what users decided. Some users and videos are odd on purpose."""
 
     users: list[UUID]
     videos: list[UUID]
@@ -123,8 +123,9 @@ def make_world(n_videos: int = 300, n_users: int = 50, seed: int = 0) -> World:
             decisions.append((user, video, kind, EPOCH + timedelta(minutes=rng.randrange(200_000))))
     return World(
         users, videos, tags, performers, published, rows, video_tags, video_performers, decisions,
-        no_decisions=users[0], only_skips=users[1], only_nopes=users[2], one_like=users[3], many=users[4], usual=users[5],
-        bare_video=videos[0], unpublished_video=videos[1], future_video=videos[2], rare_tag=tags[-1],
+        no_decisions=users[0], only_skips=users[1], only_nopes=users[2], one_like=users[3], many=users[4],
+        usual=users[5], bare_video=videos[0], unpublished_video=videos[1], future_video=videos[2],
+        rare_tag=tags[-1],
     )  # fmt: skip
 
 
@@ -184,6 +185,7 @@ class TinyModel:
 def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
     """Towers for ``schema``, the same for the same seed."""
     import torch
+
     from two_tower.export import item_graph, user_graph
     from two_tower.model import ItemTower, UserTower
 
@@ -204,7 +206,7 @@ def schema_of(db: Connection) -> FeatureSchema:
 
     if one(db, "select exists (select from two_tower.training_set() where label = 1)"):
         return dataset.read(db).schema
-    return FeatureSchema({name: () for name in VOCABULARIES})
+    return FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
 
 
 def register(db: Connection, model: TinyModel, version: str = "v1") -> str:

@@ -1,0 +1,964 @@
+CREATE SCHEMA auth;
+
+CREATE SCHEMA extensions;
+
+CREATE SCHEMA two_tower;
+
+COMMENT ON SCHEMA two_tower IS 'pg-two-tower: model registry, embeddings, change log and operators'' routines';
+
+CREATE EXTENSION IF NOT EXISTS plpython3u WITH SCHEMA pg_catalog;
+
+COMMENT ON EXTENSION plpython3u IS 'PL/Python3U untrusted procedural language';
+
+CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
+
+COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
+
+CREATE TYPE two_tower.user_counts AS (
+	user_id uuid,
+	liked_tags jsonb,
+	liked_performers jsonb,
+	liked_makers jsonb,
+	liked_labels jsonb,
+	liked_series jsonb,
+	liked_sources jsonb,
+	liked_video_ids uuid[],
+	noped_video_ids uuid[],
+	like_count integer,
+	nope_count integer,
+	price_sum double precision,
+	priced_count integer
+);
+
+CREATE TYPE two_tower.video_counts AS (
+	video_id uuid,
+	tags uuid[],
+	performers uuid[],
+	maker text,
+	label text,
+	series text,
+	source text,
+	price double precision,
+	duration_seconds integer,
+	released_days integer
+);
+
+CREATE FUNCTION auth.uid() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. force computes the vector even if its input has not changed';
+
+CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.get_item_embedding_feature_batch("limit" integer, "offset" integer, after uuid) IS 'Payloads of videos in id order; pass the last id as "after" to page without an offset';
+
+CREATE FUNCTION public.get_item_embedding_features(video_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.get_item_embedding_features(video_id uuid) IS 'What the item tower reads of a video, as JSON';
+
+CREATE FUNCTION public.get_user_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(user_id uuid, features jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.get_user_embedding_feature_batch("limit" integer, "offset" integer, after uuid) IS 'Payloads of users who have decided on anything, in id order; pass the last id as "after" to page without an offset';
+
+CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
+
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[]) IS 'What next for the caller: published videos not decided on yet, optionally with one of the given tags, rank 1 first';
+
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "hnsw.iterative_scan" TO 'relaxed_order'
+    SET "hnsw.ef_search" TO '400'
+    SET "hnsw.max_scan_tuples" TO '50000';
+
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer) IS 'Published videos nearest to a video, rank 1 first';
+
+CREATE TABLE public.user_features (
+    user_id uuid NOT NULL,
+    liked_tags jsonb DEFAULT '{}'::jsonb NOT NULL,
+    liked_performers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    liked_makers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    liked_labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    liked_series jsonb DEFAULT '{}'::jsonb NOT NULL,
+    liked_sources jsonb DEFAULT '{}'::jsonb NOT NULL,
+    liked_video_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    noped_video_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    like_count integer DEFAULT 0 NOT NULL,
+    nope_count integer DEFAULT 0 NOT NULL,
+    price_sum double precision DEFAULT 0 NOT NULL,
+    priced_count integer DEFAULT 0 NOT NULL
+);
+
+CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS public.user_features
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
+
+CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version the one that serves, in one transaction; 55000 says what is missing, p_force goes ahead all the same';
+
+CREATE FUNCTION two_tower.active_version() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
+
+CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid, p_limit integer) IS 'Embeds the next videos or users after p_after that lack a vector of the version; the last id, or null when none is left';
+
+CREATE PROCEDURE two_tower.backfill_model(IN version text)
+    LANGUAGE plpgsql;
+
+COMMENT ON PROCEDURE two_tower.backfill_model(IN version text) IS 'Stages a candidate and embeds every video and every user with a like under it, batch by batch; call again to resume';
+
+CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
+
+CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer) RETURNS void
+    LANGUAGE plpython3u STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it';
+
+CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
+
+CREATE FUNCTION two_tower.count_video_features(p_video_ids uuid[]) RETURNS SETOF two_tower.video_counts
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.count_video_features(p_video_ids uuid[]) IS 'What the item tower reads of each video; no row for a video that does not exist';
+
+CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes and attaches the empty partitions of a version, unless they exist';
+
+CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
+
+CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them';
+
+CREATE FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user';
+
+CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
+
+CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Builds the index of a filled version, unless it has one, and notes that it is backfilled';
+
+CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'Vectors for raw inputs of a tower, in their order';
+
+CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS text[]
+    LANGUAGE plpython3u STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The onnxruntime engine: vectors as halfvec literals for concatenated sparsevec_send inputs, in their order';
+
+CREATE FUNCTION two_tower.is_service() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or an owner who has its rights';
+
+CREATE FUNCTION two_tower.live_versions() RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.live_versions() IS 'The versions whose vectors every refresh writes: a rollback must lose no freshness';
+
+CREATE FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) IS 'Waits until no other transaction refreshes any of these';
+
+CREATE FUNCTION two_tower.log_deleted_attributes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_deleted_attributes() IS 'Trigger: logs videos that lost a tag or performer';
+
+CREATE FUNCTION two_tower.log_deleted_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_deleted_decisions() IS 'Trigger: logs the users of deleted decisions';
+
+CREATE FUNCTION two_tower.log_deleted_videos() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_deleted_videos() IS 'Trigger: logs deleted videos';
+
+CREATE FUNCTION two_tower.log_inserted_attributes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_inserted_attributes() IS 'Trigger: logs videos that got a tag or performer';
+
+CREATE FUNCTION two_tower.log_inserted_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_inserted_decisions() IS 'Trigger: logs the users of inserted decisions';
+
+CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
+
+CREATE FUNCTION two_tower.log_truncated_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features';
+
+CREATE FUNCTION two_tower.log_truncated_videos() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_truncated_videos() IS 'Trigger: logs every video';
+
+CREATE FUNCTION two_tower.log_updated_attributes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_updated_attributes() IS 'Trigger: logs videos of which a tag or performer changed';
+
+CREATE FUNCTION two_tower.log_updated_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_updated_decisions() IS 'Trigger: logs the users of decisions that an update changed';
+
+CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+
+CREATE FUNCTION two_tower.model_transition() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses a change of state that the lifecycle does not have';
+
+CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "hnsw.iterative_scan" TO 'relaxed_order'
+    SET "hnsw.ef_search" TO '400'
+    SET "hnsw.max_scan_tuples" TO '50000';
+
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_version text) IS 'The best published videos for a user that the user has not decided on, best first, with the reason of each: taste, popular or newest';
+
+CREATE PROCEDURE two_tower.rebuild()
+    LANGUAGE plpgsql;
+
+COMMENT ON PROCEDURE two_tower.rebuild() IS 'Recomputes every feature row and every vector of the live versions, whatever the log says';
+
+CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
+
+CREATE FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer DEFAULT 20) RETURNS TABLE(user_id uuid, video_id uuid, score real, rank integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer) IS 'recommend_videos for many users at once, for mailings and evaluation';
+
+CREATE PROCEDURE two_tower.refresh(IN max_batches integer DEFAULT NULL::integer, IN max_duration interval DEFAULT '00:00:50'::interval)
+    LANGUAGE plpgsql;
+
+COMMENT ON PROCEDURE two_tower.refresh(IN max_batches integer, IN max_duration interval) IS 'Drains the change log, committing batch by batch, until it is empty or a limit is reached; several may run side by side';
+
+CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT result jsonb, OUT last_id uuid) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of changed users after p_after in id order; counts, and the last user looked at';
+
+CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.refresh_now() IS 'Drains the change log within the caller''s transaction; counts';
+
+CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
+
+CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[], p_force boolean) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+
+CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[], p_force boolean) IS 'Makes the vectors of these videos what their rows say; the number of vectors written. The caller holds their locks';
+
+CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) IS 'Registers a model as a candidate, once for equal content; 22023 names what is wrong with it, 23505 a version that is taken';
+
+CREATE FUNCTION two_tower.requeue_failures() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log';
+
+CREATE FUNCTION two_tower.require_model(p_version text) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.require_model(p_version text) IS 'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';
+
+CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT 0, p_most integer DEFAULT 10000) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.require_page(p_limit integer, p_offset integer, p_most integer) IS 'Raises 22023 for a limit or an offset out of bounds';
+
+CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
+
+CREATE FUNCTION two_tower.retire_model(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.retire_model(p_version text) IS 'Drops the vectors of a staged or standby version and keeps its record';
+
+CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given standby version, or the one that served last';
+
+CREATE FUNCTION two_tower.stage_model(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.stage_model(p_version text) IS 'Turns a candidate into a staged version, which refreshes write; does nothing for one that is live already';
+
+CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) IS 'Makes user_features of these users what was counted, touching only rows that differ; the number of rows touched';
+
+CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.sync_user_embeddings(recent interval, min_likes integer) IS 'Marks users with a decision in the window and at least min_likes likes, then refreshes; counts';
+
+CREATE FUNCTION two_tower.sync_video_embeddings() RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.sync_video_embeddings() IS 'Marks videos that lack a vector of any live version, then refreshes; counts';
+
+CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
+
+CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
+
+CREATE FUNCTION two_tower.update_popularity() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
+
+CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
+
+CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.video_payloads(p_video_ids uuid[]) IS 'The payload of get_item_embedding_features, for many videos at once';
+
+CREATE TABLE auth.users (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.performers (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL
+);
+
+CREATE TABLE public.profiles (
+    user_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.tags (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL
+);
+
+CREATE TABLE two_tower.user_embeddings (
+    model_version text NOT NULL,
+    user_id uuid NOT NULL,
+    embedding extensions.halfvec(128) NOT NULL,
+    input_hash bytea NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY LIST (model_version);
+
+CREATE VIEW public.user_embeddings WITH (security_invoker='true');
+
+COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+
+CREATE TABLE public.user_video_decisions (
+    user_id uuid NOT NULL,
+    video_id uuid NOT NULL,
+    decision_type text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text])))
+);
+
+CREATE TABLE two_tower.video_embeddings (
+    model_version text NOT NULL,
+    video_id uuid NOT NULL,
+    embedding extensions.halfvec(128) NOT NULL,
+    input_hash bytea NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY LIST (model_version);
+
+CREATE VIEW public.video_embeddings WITH (security_invoker='true');
+
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version';
+
+CREATE TABLE public.video_performers (
+    video_id uuid NOT NULL,
+    performer_id uuid NOT NULL
+);
+
+CREATE TABLE public.video_tags (
+    video_id uuid NOT NULL,
+    tag_id uuid NOT NULL
+);
+
+CREATE TABLE public.videos (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    product_url text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    description text,
+    maker text,
+    label text,
+    series text,
+    source text,
+    thumbnail_url text,
+    price numeric,
+    duration_seconds integer,
+    distribution_started_at timestamp with time zone,
+    product_released_at timestamp with time zone,
+    published_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT videos_duration_seconds_check CHECK ((duration_seconds >= 0)),
+    CONSTRAINT videos_price_check CHECK (((price >= (0)::numeric) AND (price < '1000000000000'::numeric)))
+);
+
+CREATE TABLE two_tower.change_failures (
+    kind text NOT NULL,
+    id uuid NOT NULL,
+    sqlstate text NOT NULL,
+    error text NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    failed_at timestamp with time zone DEFAULT now() NOT NULL,
+    retry_at timestamp with time zone NOT NULL,
+    CONSTRAINT change_failures_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'video'::text])))
+);
+
+CREATE TABLE two_tower.created_objects (
+    kind text NOT NULL,
+    name text NOT NULL,
+    CONSTRAINT created_objects_kind_check CHECK ((kind = ANY (ARRAY['schema'::text, 'table'::text, 'column'::text, 'function'::text, 'row level security'::text])))
+);
+
+CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.failed_changes IS 'Users and videos set aside because refreshing them failed';
+
+CREATE TABLE two_tower.job_runs (
+    id bigint NOT NULL,
+    job text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    result jsonb,
+    error text
+);
+
+CREATE VIEW two_tower.job_log WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.job_log IS 'Runs of the jobs, with what each did or why it failed';
+
+ALTER TABLE two_tower.job_runs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.job_runs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE two_tower.model_documents (
+    model_version text NOT NULL,
+    feature_schema jsonb NOT NULL,
+    normalizer jsonb NOT NULL,
+    metrics jsonb NOT NULL,
+    meta jsonb NOT NULL
+);
+
+CREATE TABLE two_tower.model_files (
+    model_version text NOT NULL,
+    name text NOT NULL,
+    content bytea NOT NULL,
+    sha256 text GENERATED ALWAYS AS (encode(sha256(content), 'hex'::text)) STORED NOT NULL,
+    CONSTRAINT model_files_name_check CHECK ((name = ANY (ARRAY['user_tower.onnx'::text, 'item_tower.onnx'::text, 'weights.safetensors'::text])))
+);
+ALTER TABLE ONLY two_tower.model_files ALTER COLUMN content SET STORAGE EXTERNAL;
+
+CREATE TABLE two_tower.model_inputs (
+    model_version text NOT NULL,
+    tower text NOT NULL,
+    segment text NOT NULL,
+    key text NOT NULL,
+    "position" integer NOT NULL
+);
+
+CREATE TABLE two_tower.model_segments (
+    model_version text NOT NULL,
+    tower text NOT NULL,
+    segment text NOT NULL,
+    vocabulary text,
+    "offset" integer NOT NULL,
+    size integer NOT NULL,
+    CONSTRAINT model_segments_offset_check CHECK (("offset" >= 0)),
+    CONSTRAINT model_segments_size_check CHECK ((size >= 0)),
+    CONSTRAINT model_segments_tower_check CHECK ((tower = ANY (ARRAY['user'::text, 'item'::text])))
+);
+
+CREATE TABLE two_tower.model_versions (
+    version text NOT NULL,
+    number integer NOT NULL,
+    state text DEFAULT 'candidate'::text NOT NULL,
+    schema_version integer NOT NULL,
+    user_dim integer NOT NULL,
+    item_dim integer NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    backfilled_at timestamp with time zone,
+    activated_at timestamp with time zone,
+    CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
+    CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
+    CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
+    CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
+);
+
+ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.model_versions_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW two_tower.models WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.models IS 'Every registered version with its state and metrics';
+
+CREATE TABLE two_tower.reviews (
+    reviewer_id uuid NOT NULL,
+    video_id uuid NOT NULL,
+    stars real NOT NULL,
+    created_at timestamp with time zone,
+    CONSTRAINT reviews_stars_check CHECK (((stars >= (0)::double precision) AND (stars <= (5)::double precision)))
+);
+
+CREATE TABLE two_tower.settings (
+    name text NOT NULL,
+    value jsonb NOT NULL,
+    description text NOT NULL
+);
+
+CREATE TABLE two_tower.user_changes (
+    user_id uuid NOT NULL,
+    id bigint NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+CREATE TABLE two_tower.video_changes (
+    video_id uuid NOT NULL,
+    id bigint NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+CREATE VIEW two_tower.status WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are';
+
+ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.user_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE two_tower.video_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.video_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE two_tower.video_popularity (
+    video_id uuid NOT NULL,
+    score double precision NOT NULL
+);
+
+CREATE TABLE two_tower.vocabularies (
+    model_version text NOT NULL,
+    vocabulary text NOT NULL,
+    key text NOT NULL,
+    index integer NOT NULL,
+    CONSTRAINT vocabularies_index_check CHECK ((index >= 0))
+);
+
+ALTER TABLE ONLY auth.users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.performers
+    ADD CONSTRAINT performers_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.performers
+    ADD CONSTRAINT performers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.profiles
+    ADD CONSTRAINT profiles_pkey PRIMARY KEY (user_id);
+
+ALTER TABLE ONLY public.tags
+    ADD CONSTRAINT tags_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.tags
+    ADD CONSTRAINT tags_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.user_features
+    ADD CONSTRAINT user_features_pkey PRIMARY KEY (user_id);
+
+ALTER TABLE ONLY public.user_video_decisions
+    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id);
+
+ALTER TABLE ONLY public.video_performers
+    ADD CONSTRAINT video_performers_pkey PRIMARY KEY (video_id, performer_id);
+
+ALTER TABLE ONLY public.video_tags
+    ADD CONSTRAINT video_tags_pkey PRIMARY KEY (video_id, tag_id);
+
+ALTER TABLE ONLY public.videos
+    ADD CONSTRAINT videos_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.videos
+    ADD CONSTRAINT videos_product_url_key UNIQUE (product_url);
+
+ALTER TABLE ONLY two_tower.change_failures
+    ADD CONSTRAINT change_failures_pkey PRIMARY KEY (kind, id);
+
+ALTER TABLE ONLY two_tower.created_objects
+    ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
+
+ALTER TABLE ONLY two_tower.job_runs
+    ADD CONSTRAINT job_runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY two_tower.model_documents
+    ADD CONSTRAINT model_documents_pkey PRIMARY KEY (model_version);
+
+ALTER TABLE ONLY two_tower.model_files
+    ADD CONSTRAINT model_files_pkey PRIMARY KEY (model_version, name);
+
+ALTER TABLE ONLY two_tower.model_inputs
+    ADD CONSTRAINT model_inputs_pkey PRIMARY KEY (model_version, tower, segment, key);
+
+ALTER TABLE ONLY two_tower.model_segments
+    ADD CONSTRAINT model_segments_pkey PRIMARY KEY (model_version, tower, segment);
+
+ALTER TABLE ONLY two_tower.model_versions
+    ADD CONSTRAINT model_versions_number_key UNIQUE (number);
+
+ALTER TABLE ONLY two_tower.model_versions
+    ADD CONSTRAINT model_versions_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY two_tower.reviews
+    ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
+
+ALTER TABLE ONLY two_tower.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY two_tower.user_changes
+    ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
+
+ALTER TABLE ONLY two_tower.user_embeddings
+    ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (model_version, user_id);
+
+ALTER TABLE ONLY two_tower.video_changes
+    ADD CONSTRAINT video_changes_pkey PRIMARY KEY (video_id, id);
+
+ALTER TABLE ONLY two_tower.video_embeddings
+    ADD CONSTRAINT video_embeddings_pkey PRIMARY KEY (model_version, video_id);
+
+ALTER TABLE ONLY two_tower.video_popularity
+    ADD CONSTRAINT video_popularity_pkey PRIMARY KEY (video_id);
+
+ALTER TABLE ONLY two_tower.vocabularies
+    ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
+
+CREATE INDEX user_video_decisions_video_id_idx ON public.user_video_decisions USING btree (video_id);
+
+CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING btree (performer_id, video_id);
+
+CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
+
+CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
+
+CREATE UNIQUE INDEX model_versions_one_active ON two_tower.model_versions USING btree (state) WHERE (state = 'active'::text);
+
+CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
+
+CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
+
+CREATE TRIGGER two_tower_delete AFTER DELETE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_decisions();
+
+CREATE TRIGGER two_tower_delete AFTER DELETE ON public.video_performers REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_attributes();
+
+CREATE TRIGGER two_tower_delete AFTER DELETE ON public.video_tags REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_attributes();
+
+CREATE TRIGGER two_tower_delete AFTER DELETE ON public.videos REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_videos();
+
+CREATE TRIGGER two_tower_insert AFTER INSERT ON public.user_video_decisions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_decisions();
+
+CREATE TRIGGER two_tower_insert AFTER INSERT ON public.video_performers REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_attributes();
+
+CREATE TRIGGER two_tower_insert AFTER INSERT ON public.video_tags REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_attributes();
+
+CREATE TRIGGER two_tower_insert AFTER INSERT ON public.videos REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_videos();
+
+CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.user_video_decisions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_decisions();
+
+CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_performers FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_tags FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.videos FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+CREATE TRIGGER two_tower_update AFTER UPDATE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_decisions();
+
+CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_performers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
+
+CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
+
+CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
+
+CREATE TRIGGER two_tower_transition BEFORE UPDATE OF state ON two_tower.model_versions FOR EACH ROW WHEN ((old.state IS DISTINCT FROM new.state)) EXECUTE FUNCTION two_tower.model_transition();
+
+ALTER TABLE ONLY public.profiles
+    ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.user_features
+    ADD CONSTRAINT user_features_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.user_video_decisions
+    ADD CONSTRAINT user_video_decisions_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.user_video_decisions
+    ADD CONSTRAINT user_video_decisions_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.video_performers
+    ADD CONSTRAINT video_performers_performer_id_fkey FOREIGN KEY (performer_id) REFERENCES public.performers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.video_performers
+    ADD CONSTRAINT video_performers_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.video_tags
+    ADD CONSTRAINT video_tags_tag_id_fkey FOREIGN KEY (tag_id) REFERENCES public.tags(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.video_tags
+    ADD CONSTRAINT video_tags_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.model_documents
+    ADD CONSTRAINT model_documents_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.model_files
+    ADD CONSTRAINT model_files_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.model_inputs
+    ADD CONSTRAINT model_inputs_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.model_segments
+    ADD CONSTRAINT model_segments_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.reviews
+    ADD CONSTRAINT reviews_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.video_popularity
+    ADD CONSTRAINT video_popularity_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.vocabularies
+    ADD CONSTRAINT vocabularies_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.performers ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.profiles ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.tags ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY two_tower_catalogue ON public.performers FOR SELECT TO anon, authenticated USING (true);
+
+CREATE POLICY two_tower_catalogue ON public.tags FOR SELECT TO anon, authenticated USING (true);
+
+CREATE POLICY two_tower_catalogue ON public.video_performers FOR SELECT TO anon, authenticated USING (true);
+
+CREATE POLICY two_tower_catalogue ON public.video_tags FOR SELECT TO anon, authenticated USING (true);
+
+CREATE POLICY two_tower_catalogue ON public.videos FOR SELECT TO anon, authenticated USING (true);
+
+CREATE POLICY two_tower_own ON public.profiles FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+CREATE POLICY two_tower_own ON public.user_features FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+CREATE POLICY two_tower_own ON public.user_video_decisions TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+
+ALTER TABLE public.user_features ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_video_decisions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.video_performers ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.video_tags ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.job_runs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_documents ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_files ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_inputs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_segments ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_versions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authenticated USING ((state = 'active'::text));
+
+CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO authenticated USING (true);
+
+CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.user_embeddings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_embeddings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_popularity ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.vocabularies ENABLE ROW LEVEL SECURITY;
