@@ -244,6 +244,37 @@ def train(
         say(f"{registered} is registered; serve it with `two-tower model activate`")
 
 
+@app.command()
+def evaluate(
+    version: Annotated[str | None, typer.Argument(help="A version; by default the newest.")] = None,
+    min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
+    min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
+    over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
+    max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Measure a version beside the references, compare torch, ONNX and stored vectors, and exit 3 where it falls short."""
+    from dataclasses import asdict
+
+    from two_tower import gate
+    from two_tower.database import connect
+    from two_tower.errors import GateFailed
+    from two_tower.registry import newest
+
+    thresholds = gate.Thresholds(min_recall, min_ndcg, over_popularity, max_drop)
+    with connect(dsn, autocommit=True) as connection:
+        verdict = gate.judge(connection, version or newest(connection), thresholds)
+    if json:
+        print_json(asdict(verdict))
+    else:
+        out.print(metrics_table(verdict.metrics, f"{verdict.version}: {verdict.measured_on}"))
+        for what, distance in verdict.parity.items():
+            say(f"cosine distance between {what}: {'not stored yet' if distance is None else f'{distance:.1e}'}")
+    if verdict.reasons:
+        raise GateFailed(f"{verdict.version} falls short: " + "; ".join(verdict.reasons))
+
+
 def metrics_table(metrics: dict[str, Any], title: str) -> Any:
     """Rows of recommenders, columns of metrics, for a terminal."""
     from rich.table import Table

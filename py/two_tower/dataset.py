@@ -75,8 +75,12 @@ copy (
 """
 
 
-def read(connection: psycopg.Connection[Any], options: DatasetOptions | None = None) -> TrainingData:
-    """The whole training set. Raises UserError where there is nothing to learn from.
+def read(
+    connection: psycopg.Connection[Any], options: DatasetOptions | None = None, schema: FeatureSchema | None = None
+) -> TrainingData:
+    """The whole training set, laid out by ``schema``, by default one of the vocabularies that ``options`` bound.
+
+    Raises UserError where there is nothing to learn from.
 
     Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
     """
@@ -96,7 +100,8 @@ def read(connection: psycopg.Connection[Any], options: DatasetOptions | None = N
     item = rows["item"].astype(np.int32)
     likes = np.bincount(item[label == LIKE], minlength=items.height)
     entries = {name: _entries(items, segment) for segment, name in ITEM_SEGMENTS.items()}
-    schema = FeatureSchema({name: _vocabulary(entries[name], likes, options.limit(name)) for name in VOCABULARIES})
+    if schema is None:
+        schema = FeatureSchema({name: _vocabulary(entries[name], likes, options.limit(name)) for name in VOCABULARIES})
     return TrainingData(
         user_ids=np.array(users, dtype=str),
         item_ids=items["video_id"].to_numpy().astype(str),

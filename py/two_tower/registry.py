@@ -82,6 +82,14 @@ def versions(connection: Connection) -> list[dict[str, Any]]:
     return cursor.execute("select * from two_tower.models order by registered_at, version").fetchall()
 
 
+def newest(connection: Connection) -> str:
+    """The version registered last."""
+    row = connection.execute("select version from two_tower.model_versions order by number desc limit 1").fetchone()
+    if row is None:
+        raise UserError("there is no model", "train one with `two-tower train`")
+    return str(row[0])
+
+
 def newest_candidate(connection: Connection) -> str:
     """The version that ``model activate`` means when it is told none."""
     row = connection.execute(
