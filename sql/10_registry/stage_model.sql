@@ -4,7 +4,6 @@ language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
     v_state text;
-    v_reasons text[];
 begin
     select state into strict v_state from two_tower.model_versions where version = p_version for update;
     if v_state in ('staged', 'active', 'standby') then

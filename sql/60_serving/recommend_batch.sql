@@ -1,3 +1,4 @@
+-- SECURITY DEFINER: service_role asks on everybody's behalf, without owning the tables.
 create or replace function two_tower.recommend_batch(user_ids uuid[], "limit" int default 20)
 returns table (user_id uuid, video_id uuid, score real, rank int)
 language plpgsql stable parallel unsafe security definer set search_path = ''

@@ -1,62 +1,16 @@
 -- SECURITY DEFINER: it reads vectors, which anon may not; it gives away the order of the catalogue and nothing of any user.
+-- In SQL, because the contract calls an argument and a column video_id, which PL/pgSQL does not take.
 create or replace function public.similar_videos(video_id uuid, "limit" int default 20)
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text
 )
-language plpgsql stable security definer
-set search_path = ''
-set "hnsw.iterative_scan" = 'relaxed_order'
-set "hnsw.ef_search" = 400
-set "hnsw.max_scan_tuples" = 50000
+language sql stable parallel unsafe security definer set search_path = ''
 as $func$
-#variable_conflict use_column
-declare
-    v_version text := two_tower.active_version();
-    v_vector extensions.halfvec;
-    v_ids uuid[] := '{}';
-    v_scores real[] := '{}';
-    v_reasons text[] := '{}';
-    v_more uuid[];
-    v_more_scores real[];
-begin
-    perform two_tower.require_page("limit", 0, 200);
-    if not exists (select from public.videos v where v.id = similar_videos.video_id and v.published_at <= now()) then
-        raise exception 'there is no video %', similar_videos.video_id using errcode = 'P0002';
-    end if;
-    select e.embedding into v_vector from two_tower.video_embeddings e
-    where e.model_version = v_version and e.video_id = similar_videos.video_id;
-    if v_vector is not null then
-        select coalesce(array_agg(n.id order by n.distance, n.id), '{}'),
-            coalesce(array_agg((1 - n.distance)::real order by n.distance, n.id), '{}')
-        into v_ids, v_scores
-        from (
-            select e.video_id as id, e.embedding OPERATOR(extensions.<=>) v_vector as distance
-            from two_tower.video_embeddings e
-            where e.model_version = v_version and e.video_id <> similar_videos.video_id
-                and (select v.published_at <= now() from public.videos v where v.id = e.video_id)
-            order by e.embedding OPERATOR(extensions.<=>) v_vector limit "limit"
-        ) as n;
-        v_reasons := array_fill('similar'::text, array[cardinality(v_ids)]);
-    end if;
-    if cardinality(v_ids) < "limit" then
-        select array_agg(n.id order by n.score desc, n.id), array_agg(n.score::real order by n.score desc, n.id)
-        into v_more, v_more_scores
-        from (
-            select v.id, coalesce(p.score, 0) as score
-            from public.videos v left join two_tower.video_popularity p on p.video_id = v.id
-            where v.published_at <= now() and v.id <> similar_videos.video_id and v.id <> all (v_ids)
-            order by coalesce(p.score, 0) desc, v.id limit "limit" - cardinality(v_ids)
-        ) as n;
-        v_ids := v_ids || v_more;
-        v_scores := v_scores || v_more_scores;
-        v_reasons := v_reasons || array_fill('popular'::text, array[coalesce(cardinality(v_more), 0)]);
-    end if;
-    return query
-    select r.id, r.score, r.position::int, v.title::text, v.thumbnail_url::text, v.product_url::text, r.reason, v_version
-    from unnest(v_ids, v_scores, v_reasons) with ordinality as r (id, score, reason, position)
-    join public.videos v on v.id = r.id
-    order by r.position;
-end
+    select r.video_id, r.score, r.rank, v.title::text, v.thumbnail_url::text, v.product_url::text, r.reason,
+        two_tower.active_version()
+    from two_tower.rank_similar($1, $2) r
+    join public.videos v on v.id = r.video_id
+    order by r.rank
 $func$;
 
 comment on function public.similar_videos(uuid, int) is 'Published videos nearest to a video, rank 1 first';
