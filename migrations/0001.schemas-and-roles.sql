@@ -13,6 +13,8 @@ create table two_tower.created_objects (
     primary key (kind, name)
 );
 
+comment on table two_tower.created_objects is 'What the migrations created, as opposed to found; going back removes these and no others';
+
 -- Roles belong to the cluster, so another database's migration may create one at the same moment.
 do $roles$
 declare

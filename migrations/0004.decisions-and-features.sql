@@ -92,6 +92,8 @@ create table two_tower.reviews (
     primary key (reviewer_id, video_id)
 );
 
+comment on table two_tower.reviews is 'Star reviews to train on, by reviewers who need not be users';
+
 create index reviews_video_id_idx on two_tower.reviews (video_id);
 
 -- One user's counts and one video's item features, as they pass between routines.
@@ -111,6 +113,8 @@ create type two_tower.user_counts as (
     priced_count int
 );
 
+comment on type two_tower.user_counts is 'Raw counts of one user, as they pass between routines';
+
 create type two_tower.video_counts as (
     video_id uuid,
     tags uuid[],
@@ -124,10 +128,14 @@ create type two_tower.video_counts as (
     released_days int
 );
 
+comment on type two_tower.video_counts is 'What the item tower reads of one video, as it passes between routines';
+
 -- Which of two equally good answers comes first must not depend on chance, and popular videos must be cheap to read.
 create table two_tower.video_popularity (
     video_id uuid primary key references public.videos (id) on delete cascade,
     score double precision not null
 );
+
+comment on table two_tower.video_popularity is 'Time-decayed likes per video, written by two_tower.update_popularity()';
 
 create index video_popularity_score_idx on two_tower.video_popularity (score desc, video_id);

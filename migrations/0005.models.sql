@@ -7,6 +7,8 @@ create table two_tower.settings (
     description text not null
 );
 
+comment on table two_tower.settings is 'Settings that operators may change, each with what it means';
+
 insert into two_tower.settings values
 ('inference_engine', '"onnxruntime"', 'How embeddings are computed inside the server: onnxruntime (PL/Python)'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half');
@@ -30,6 +32,8 @@ create table two_tower.model_versions (
     activated_at timestamptz
 );
 
+comment on table two_tower.model_versions is 'Every registered model version and its state; one is active at most';
+
 create unique index model_versions_one_active on two_tower.model_versions (state) where state = 'active';
 
 create table two_tower.model_files (
@@ -39,6 +43,8 @@ create table two_tower.model_files (
     sha256 text not null generated always as (encode(sha256(content), 'hex')) stored,
     primary key (model_version, name)
 );
+
+comment on table two_tower.model_files is 'The towers (ONNX) and weights (safetensors) of each version';
 
 -- Weights do not compress; storing them as they are makes loading a model faster.
 alter table two_tower.model_files alter column content set storage external;
@@ -51,6 +57,8 @@ create table two_tower.model_documents (
     meta jsonb not null
 );
 
+comment on table two_tower.model_documents is 'Feature schema, normalizer, metrics and description of each version';
+
 -- One row per run of inputs of a tower, as the feature schema has it; offsets count from 0.
 create table two_tower.model_segments (
     model_version text not null references two_tower.model_versions (version) on delete cascade,
@@ -62,6 +70,8 @@ create table two_tower.model_segments (
     primary key (model_version, tower, segment)
 );
 
+comment on table two_tower.model_segments is 'Runs of inputs of each tower, by version';
+
 create table two_tower.vocabularies (
     model_version text not null references two_tower.model_versions (version) on delete cascade,
     vocabulary text not null,
@@ -69,6 +79,8 @@ create table two_tower.vocabularies (
     index int not null check (index >= 0),
     primary key (model_version, vocabulary, key)
 );
+
+comment on table two_tower.vocabularies is 'Keys of each vocabulary and their index, by version';
 
 -- What the encoder looks up: segments and vocabularies, joined. Positions count from 1, as in a sparsevec.
 create table two_tower.model_inputs (
@@ -79,3 +91,5 @@ create table two_tower.model_inputs (
     position int not null,
     primary key (model_version, tower, segment, key)
 );
+
+comment on table two_tower.model_inputs is 'What the encoder looks up: the position of each key in each segment, by version';

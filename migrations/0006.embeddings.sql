@@ -29,6 +29,8 @@ create table two_tower.user_embeddings (
     primary key (model_version, user_id)
 ) partition by list (model_version);
 
+comment on table two_tower.user_embeddings is 'User vectors, one partition per model version';
+
 create table two_tower.video_embeddings (
     model_version text not null,
     video_id uuid not null,
@@ -37,3 +39,5 @@ create table two_tower.video_embeddings (
     updated_at timestamptz not null default now(),
     primary key (model_version, video_id)
 ) partition by list (model_version);
+
+comment on table two_tower.video_embeddings is 'Video vectors, one partition per model version';

@@ -10,12 +10,16 @@ create table two_tower.user_changes (
     primary key (user_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
+comment on table two_tower.user_changes is 'Users whose inputs changed since they were last refreshed';
+
 create table two_tower.video_changes (
     video_id uuid not null,
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
     primary key (video_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 
 -- Changes whose processing failed, set aside until retry_at.
 create table two_tower.change_failures (
@@ -29,6 +33,8 @@ create table two_tower.change_failures (
     primary key (kind, id)
 );
 
+comment on table two_tower.change_failures is 'Users and videos set aside because refreshing them failed';
+
 create table two_tower.job_runs (
     id bigint generated always as identity primary key,
     job text not null,
@@ -37,5 +43,7 @@ create table two_tower.job_runs (
     result jsonb,
     error text
 );
+
+comment on table two_tower.job_runs is 'Runs of the jobs, read through two_tower.job_log';
 
 create index job_runs_job_idx on two_tower.job_runs (job, started_at desc);
