@@ -113,8 +113,8 @@ order by n.nspname collate "C", c.relname collate "C"
 
 _ROUTINES = """
 select p.oid::regprocedure::text || ' '
-    || case format('%%s%%s', p.prokind, p.provolatile) when 'fi' then 'immutable' when 'fs' then 'stable' when 'fv' then 'volatile'
-        else 'procedure' end
+    || case when p.prokind = 'p' then 'procedure' when p.provolatile = 'i' then 'immutable'
+        when p.provolatile = 's' then 'stable' else 'volatile' end
     || case when p.prosecdef then ' DEFINER' else ' invoker' end
     || ' parallel ' || case p.proparallel when 's' then 'safe' when 'r' then 'restricted' else 'unsafe' end
     || coalesce(' ' || (select s from unnest(p.proconfig) s where s like 'search_path=%%'), ' NO SEARCH_PATH')

@@ -30,6 +30,8 @@ CREATE TYPE two_tower.user_counts AS (
 	priced_count integer
 );
 
+COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
+
 CREATE TYPE two_tower.video_counts AS (
 	video_id uuid,
 	tags uuid[],
@@ -42,6 +44,8 @@ CREATE TYPE two_tower.video_counts AS (
 	duration_seconds integer,
 	released_days integer
 );
+
+COMMENT ON TYPE two_tower.video_counts IS 'What the item tower reads of one video, as it passes between routines';
 
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -83,11 +87,8 @@ CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid
 COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[]) IS 'What next for the caller: published videos not decided on yet, optionally with one of the given tags, rank 1 first';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
-    SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '400'
-    SET "hnsw.max_scan_tuples" TO '50000';
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO '';
 
 COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer) IS 'Published videos nearest to a video, rank 1 first';
 
@@ -298,6 +299,21 @@ CREATE FUNCTION two_tower.model_transition() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses a change of state that the lifecycle does not have';
 
+CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
+
+CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "hnsw.iterative_scan" TO 'relaxed_order'
+    SET "hnsw.ef_search" TO '400'
+    SET "hnsw.max_scan_tuples" TO '50000';
+
+COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer) IS 'Published videos nearest to a video, best first, with the reason of each: similar or popular';
+
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -339,7 +355,7 @@ CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.refresh_now() IS 'Drains the change log within the caller''s transaction; counts';
+COMMENT ON FUNCTION two_tower.refresh_now() IS 'Drains the change log within the caller''s transaction; counts, and what is left pending';
 
 CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
@@ -401,6 +417,12 @@ CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETU
 
 COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given standby version, or the one that served last';
 
+CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text, command text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+
 CREATE FUNCTION two_tower.stage_model(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
@@ -436,6 +458,12 @@ CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uu
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
+
+CREATE FUNCTION two_tower.unschedule_jobs() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.unschedule_jobs() IS 'Takes the jobs out of pg_cron; how many there were';
 
 CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -484,6 +512,8 @@ CREATE TABLE two_tower.user_embeddings (
 )
 PARTITION BY LIST (model_version);
 
+COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per model version';
+
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
 COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
@@ -504,6 +534,8 @@ CREATE TABLE two_tower.video_embeddings (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 PARTITION BY LIST (model_version);
+
+COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per model version';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
@@ -550,11 +582,15 @@ CREATE TABLE two_tower.change_failures (
     CONSTRAINT change_failures_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'video'::text])))
 );
 
+COMMENT ON TABLE two_tower.change_failures IS 'Users and videos set aside because refreshing them failed';
+
 CREATE TABLE two_tower.created_objects (
     kind text NOT NULL,
     name text NOT NULL,
     CONSTRAINT created_objects_kind_check CHECK ((kind = ANY (ARRAY['schema'::text, 'table'::text, 'column'::text, 'function'::text, 'row level security'::text])))
 );
+
+COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created, as opposed to found; going back removes these and no others';
 
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
@@ -568,6 +604,8 @@ CREATE TABLE two_tower.job_runs (
     result jsonb,
     error text
 );
+
+COMMENT ON TABLE two_tower.job_runs IS 'Runs of the jobs, read through two_tower.job_log';
 
 CREATE VIEW two_tower.job_log WITH (security_invoker='true');
 
@@ -590,6 +628,8 @@ CREATE TABLE two_tower.model_documents (
     meta jsonb NOT NULL
 );
 
+COMMENT ON TABLE two_tower.model_documents IS 'Feature schema, normalizer, metrics and description of each version';
+
 CREATE TABLE two_tower.model_files (
     model_version text NOT NULL,
     name text NOT NULL,
@@ -599,6 +639,8 @@ CREATE TABLE two_tower.model_files (
 );
 ALTER TABLE ONLY two_tower.model_files ALTER COLUMN content SET STORAGE EXTERNAL;
 
+COMMENT ON TABLE two_tower.model_files IS 'The towers (ONNX) and weights (safetensors) of each version';
+
 CREATE TABLE two_tower.model_inputs (
     model_version text NOT NULL,
     tower text NOT NULL,
@@ -606,6 +648,8 @@ CREATE TABLE two_tower.model_inputs (
     key text NOT NULL,
     "position" integer NOT NULL
 );
+
+COMMENT ON TABLE two_tower.model_inputs IS 'What the encoder looks up: the position of each key in each segment, by version';
 
 CREATE TABLE two_tower.model_segments (
     model_version text NOT NULL,
@@ -618,6 +662,8 @@ CREATE TABLE two_tower.model_segments (
     CONSTRAINT model_segments_size_check CHECK ((size >= 0)),
     CONSTRAINT model_segments_tower_check CHECK ((tower = ANY (ARRAY['user'::text, 'item'::text])))
 );
+
+COMMENT ON TABLE two_tower.model_segments IS 'Runs of inputs of each tower, by version';
 
 CREATE TABLE two_tower.model_versions (
     version text NOT NULL,
@@ -634,6 +680,8 @@ CREATE TABLE two_tower.model_versions (
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
+
+COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and its state; one is active at most';
 
 ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.model_versions_number_seq
@@ -656,11 +704,15 @@ CREATE TABLE two_tower.reviews (
     CONSTRAINT reviews_stars_check CHECK (((stars >= (0)::double precision) AND (stars <= (5)::double precision)))
 );
 
+COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
+
 CREATE TABLE two_tower.settings (
     name text NOT NULL,
     value jsonb NOT NULL,
     description text NOT NULL
 );
+
+COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each with what it means';
 
 CREATE TABLE two_tower.user_changes (
     user_id uuid NOT NULL,
@@ -669,12 +721,16 @@ CREATE TABLE two_tower.user_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
+COMMENT ON TABLE two_tower.user_changes IS 'Users whose inputs changed since they were last refreshed';
+
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
@@ -703,6 +759,8 @@ CREATE TABLE two_tower.video_popularity (
     score double precision NOT NULL
 );
 
+COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, written by two_tower.update_popularity()';
+
 CREATE TABLE two_tower.vocabularies (
     model_version text NOT NULL,
     vocabulary text NOT NULL,
@@ -710,6 +768,8 @@ CREATE TABLE two_tower.vocabularies (
     index integer NOT NULL,
     CONSTRAINT vocabularies_index_check CHECK ((index >= 0))
 );
+
+COMMENT ON TABLE two_tower.vocabularies IS 'Keys of each vocabulary and their index, by version';
 
 ALTER TABLE ONLY auth.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);

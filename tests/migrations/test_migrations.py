@@ -191,7 +191,8 @@ create table auth.users (id uuid primary key, email text);
 create table public.videos (
     id uuid primary key, product_url text unique, title varchar(200), description text, maker text, label text,
     series text, source text, thumbnail_url text, price integer, duration_seconds int,
-    distribution_started_at timestamptz, product_released_at timestamptz, published_at timestamptz, created_at timestamptz default now(), our_own_column text
+    distribution_started_at timestamptz, product_released_at timestamptz, published_at timestamptz,
+    created_at timestamptz default now(), our_own_column text
 );
 create table public.tags (id uuid primary key, name text, colour text);
 create table public.performers (id uuid primary key, name text);

@@ -1,0 +1,242 @@
+"""What holds for every object of the schema, asked of the catalogue and of plpgsql_check."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from conftest import Connection
+from two_tower import migrate
+from world_fixtures import column, one
+
+OURS = """
+(n.nspname = 'two_tower' or n.nspname = 'public') and not exists (
+    select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+)
+"""
+ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {OURS}"
+
+# A set clause on a procedure forbids commit inside it, and on active_version() it would forbid inlining and with it the
+# planner's choice of one partition.
+WITHOUT_SEARCH_PATH = {
+    "two_tower.active_version()",
+    "two_tower.refresh(integer,interval)",
+    "two_tower.rebuild()",
+    "two_tower.backfill_model(text)",
+}
+# What anybody signed in or anonymous may do with the rights of the owner.
+DEFINERS_OF_CLIENTS = {
+    "embed_user(boolean)",
+    "get_user_embedding_features(uuid)",
+    "recommend_videos(integer,uuid[])",
+    "similar_videos(uuid,integer)",
+    "update_user_features(uuid)",
+}
+
+
+# As pg_cron has it, which exists in one database of a cluster only.
+CRON = """
+create schema cron;
+create table cron.job (jobid bigint, schedule text, command text, database text, jobname text);
+create table cron.job_run_details (jobid bigint, runid bigint, status text, end_time timestamptz);
+create function cron.schedule(text, text, text) returns bigint language sql as 'select 1::bigint';
+create function cron.unschedule(bigint) returns bool language sql as 'select true';
+"""
+# Names that the contract gives to arguments, and literals that are assigned to a variable where it is declared.
+HARMLESS = r"name of parameter \"(limit|offset)\" is reserved keyword|cast \"text\" value .* \(statement block\)"
+
+
+def test_plpgsql_check_finds_nothing(db: Connection) -> None:
+    """Every plpgsql routine, and every trigger function for each table that it is a trigger of."""
+    db.execute(CRON.encode())
+    try:
+        db.execute("create extension plpgsql_check")
+    except psycopg.Error as error:
+        major = db.info.server_version // 10000
+        pytest.fail(f"install the package postgresql-{major}-plpgsql-check for this test: {error}")
+    routines = f"""{ROUTINES} and p.prolang = (select oid from pg_language where lanname = 'plpgsql')"""
+    found = db.execute(
+        f"""select format(
+            '%s %s line %s: %s %s %s (%s)', p.oid::regprocedure, t.tgrelid::regclass, c.lineno, c.level, c.sqlstate,
+            concat_ws(', ', c.message, c.detail, c.hint), c.statement
+        )
+        from (select p.* {routines}) p
+        left join pg_trigger t on t.tgfoid = p.oid
+        cross join lateral plpgsql_check_function_tb(
+            p.oid::regprocedure, coalesce(t.tgrelid, 0::oid)::regclass,
+            oldtable => t.tgoldtable, newtable => t.tgnewtable,
+            performance_warnings => false, extra_warnings => true, security_warnings => true
+        ) c
+        where p.prorettype <> 'trigger'::regtype or t.oid is not null""".encode()
+    ).fetchall()
+    assert [line for (line,) in found if not re.search(HARMLESS, line)] == []
+    assert one(db, f"select count(*) {routines}") > 20
+
+
+def test_every_trigger_function_is_a_trigger_somewhere(db: Connection) -> None:
+    idle = column(
+        db,
+        f"""select p.oid::regprocedure::text {ROUTINES} and p.prorettype = 'trigger'::regtype
+        and not exists (select from pg_trigger t where t.tgfoid = p.oid)""",
+    )
+    assert idle == []
+
+
+def test_public_may_execute_nothing(db: Connection) -> None:
+    assert (
+        column(
+            db, f"select p.oid::regprocedure::text {ROUTINES} and has_function_privilege('public', p.oid, 'EXECUTE')"
+        )
+        == []
+    )
+
+
+def test_every_routine_pins_its_search_path(db: Connection) -> None:
+    loose = column(
+        db,
+        f"""select p.oid::regprocedure::text {ROUTINES} and not exists (
+            select from unnest(p.proconfig) s where s in ('search_path=""', 'search_path=')
+        )""",
+    )
+    assert set(loose) == WITHOUT_SEARCH_PATH
+
+
+def test_no_definer_goes_without_a_search_path(db: Connection) -> None:
+    definers = column(db, f"select p.oid::regprocedure::text {ROUTINES} and p.prosecdef")
+    assert not WITHOUT_SEARCH_PATH & set(definers)
+    clients = f"""select p.oid::regprocedure::text {ROUTINES} and p.prosecdef and (
+        has_function_privilege('anon', p.oid, 'EXECUTE') or has_function_privilege('authenticated', p.oid, 'EXECUTE')
+    )"""
+    assert set(column(db, clients)) == DEFINERS_OF_CLIENTS
+
+
+def test_every_routine_states_what_it_is() -> None:
+    """Volatility (of functions), security and parallel safety are written down, not left to defaults."""
+    silent = []
+    for path in migrate.logic_files():
+        for header in re.findall(
+            r"create or replace (function|procedure) (\S+?)\((.*?)as \$", path.read_text(), re.DOTALL
+        ):
+            kind, name, text = header
+            volatility = re.search(r"\b(immutable|stable|volatile)\b", text)
+            if (kind == "function" and "returns trigger" not in text and not volatility) or not re.search(
+                r"\bsecurity (invoker|definer)\b", text
+            ):
+                silent.append(f"{path.name}: {name}")
+            if re.search(r"\b(immutable|stable)\b", text) and "language sql" in text and "parallel" not in text:
+                silent.append(f"{path.name}: {name} (parallel)")
+    assert silent == []
+
+
+def test_every_routine_has_a_file_of_its_name() -> None:
+    stray = []
+    for path in migrate.logic_files():
+        names = re.findall(r"create or replace (?:function|procedure) (?:public|two_tower)\.(\w+)", path.read_text())
+        if names and not (
+            path.stem in names or path.stem.startswith("log_") or (len(names) == 1 and names[0] == path.stem)
+        ):
+            stray.append(f"{path.name}: {names}")
+    assert stray == []
+
+
+def test_every_definer_says_why(db: Connection) -> None:
+    """A reader of ``security definer`` finds the reason beside it."""
+    silent = [
+        p.name
+        for p in migrate.logic_files()
+        if "security definer" in p.read_text() and "SECURITY DEFINER:" not in p.read_text()
+    ]
+    assert silent == []
+
+
+def test_every_table_has_row_level_security(world_dsn: str) -> None:
+    """Partitions too, which a model makes as it is staged."""
+    with psycopg.connect(world_dsn) as db:
+        tables = """from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname in ('public', 'two_tower', 'auth')"""
+        assert (
+            column(db, f"select c.oid::regclass::text {tables} and c.relkind in ('r', 'p') and not c.relrowsecurity")
+            == []
+        )
+        assert one(db, f"select count(*) {tables} and c.relispartition and c.relkind = 'r'") == 2
+
+
+def test_every_view_reads_with_the_rights_of_its_reader(db: Connection) -> None:
+    views = column(
+        db,
+        """select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname in ('public', 'two_tower') and c.relkind = 'v'
+            and not coalesce('security_invoker=true' = any (c.reloptions), false)""",
+    )
+    assert views == []
+
+
+def test_every_foreign_key_is_indexed(db: Connection) -> None:
+    """A deleted user or video must not scan what refers to it."""
+    missing = column(
+        db,
+        """select k.conrelid::regclass || ' ' || k.conname from pg_constraint k
+        join pg_namespace n on n.oid = k.connamespace
+        where k.contype = 'f' and n.nspname in ('public', 'two_tower') and not exists (
+            select from pg_index i where i.indrelid = k.conrelid and i.indpred is null and i.indisvalid
+                and (i.indkey::int2[])[0 : cardinality(k.conkey) - 1] @> k.conkey
+        )""",
+    )
+    assert missing == []
+
+
+def test_every_policy_reads_the_user_once_per_statement(db: Connection) -> None:
+    """``auth.uid()`` as a sub-select is an InitPlan; bare, it runs for every row."""
+    bare = column(
+        db,
+        """select schemaname || '.' || tablename || ' ' || policyname from pg_policies
+        where concat(qual, with_check) ~ 'auth\\.uid\\(\\)'
+            and concat(qual, with_check) !~* '\\( SELECT auth\\.uid\\(\\) AS uid\\)'""",
+    )
+    assert bare == []
+    assert one(db, "select count(*) from pg_policies where qual ~ 'auth'") >= 4
+
+
+def test_every_routine_and_view_has_a_comment(db: Connection) -> None:
+    assert (
+        column(db, f"select p.oid::regprocedure::text {ROUTINES} and obj_description(p.oid, 'pg_proc') is null") == []
+    )
+    views = """select c.oid::regclass::text from pg_class c
+        where c.relkind = 'v' and obj_description(c.oid, 'pg_class') is null
+        and c.relnamespace in ('public'::regnamespace, 'two_tower'::regnamespace)"""
+    assert column(db, views) == []
+
+
+def test_every_table_and_type_of_ours_has_a_comment(db: Connection) -> None:
+    tables = column(
+        db,
+        """select c.oid::regclass::text from pg_class c
+        where c.relnamespace = 'two_tower'::regnamespace and c.relkind in ('r', 'p', 'c') and not c.relispartition
+            and coalesce(obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type')) is null
+        order by 1""",
+    )
+    assert tables == []
+
+
+def test_the_four_client_roles_own_nothing_and_belong_to_nobody(db: Connection) -> None:
+    roles = "('anon', 'authenticated', 'service_role', 'authenticator')"
+    owned = one(
+        db,
+        f"""select count(*) from pg_shdepend
+        where deptype = 'o' and refobjid in (select oid from pg_roles where rolname in {roles})""",
+    )
+    assert owned == 0
+    members = db.execute(
+        f"""select m.rolname, g.rolname from pg_auth_members a
+        join pg_roles m on m.oid = a.member join pg_roles g on g.oid = a.roleid
+        where m.rolname in {roles} order by 1, 2""".encode()
+    ).fetchall()
+    assert members == [("authenticator", "anon"), ("authenticator", "authenticated"), ("authenticator", "service_role")]
+    powers = db.execute(
+        f"""select rolname from pg_roles where rolname in {roles}
+        and (rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls and rolname <> 'service_role'
+            or rolinherit or rolcanlogin and rolname <> 'authenticator')""".encode()
+    ).fetchall()
+    assert powers == []
