@@ -17,13 +17,21 @@ from two_tower.features import DIM
 
 # A row of (uuid, halfvec) in a binary COPY: field count, then length and bytes of each field.
 _ROW = np.dtype(
-    [("fields", ">i2"), ("l1", ">i4"), ("id", "V16"), ("l2", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("embedding", ">f2", DIM)]
+    [
+        ("fields", ">i2"),
+        ("l1", ">i4"),
+        ("id", "V16"),
+        ("l2", ">i4"),
+        ("dim", ">i2"),
+        ("unused", ">i2"),
+        ("embedding", ">f2", DIM),
+    ]
 )
 _HEADER = 19  # signature, flags, length of an extension
 
 
 def vectors(connection: psycopg.Connection[Any], statement: LiteralString, version: str) -> pl.DataFrame:
-    """``id`` (text) and ``embedding`` (128 float32) of a query of (uuid, halfvec), whose only parameter is the version."""
+    """``id`` (text), ``embedding`` (128 float32) of a query of (uuid, halfvec) whose one parameter is the version."""
     query = psycopg.sql.SQL(statement).format(psycopg.sql.Literal(version))
     packed = b"".join(_copy(connection, psycopg.sql.SQL("copy ({}) to stdout (format binary)").format(query)))
     rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
@@ -35,7 +43,7 @@ def vectors(connection: psycopg.Connection[Any], statement: LiteralString, versi
     )
 
 
-def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composable) -> list[bytes]:
+def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composed) -> list[bytes]:
     with connection.cursor().copy(query) as copy:
         return [bytes(block) for block in copy]
 
@@ -60,7 +68,8 @@ def export(connection: psycopg.Connection[Any], version: str, directory: Path) -
 
 def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str, bytes]]:
     row = connection.execute(
-        "select feature_schema, normalizer, metrics, meta from two_tower.model_documents where model_version = %s", (version,)
+        "select feature_schema, normalizer, metrics, meta from two_tower.model_documents where model_version = %s",
+        (version,),
     ).fetchone()
     if row is None:
         raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
@@ -70,7 +79,10 @@ def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str,
     found += [(name, _json(document)) for name, document in zip(names, row, strict=True)]
     keys = connection.execute(
         """select s.vocabulary, coalesce(jsonb_agg(v.key order by v.index) filter (where v.key is not null), '[]')
-        from (select distinct vocabulary from two_tower.model_segments where model_version = %(v)s and vocabulary is not null) s
+        from (
+            select distinct vocabulary from two_tower.model_segments
+            where model_version = %(v)s and vocabulary is not null
+        ) s
         left join two_tower.vocabularies v on v.model_version = %(v)s and v.vocabulary = s.vocabulary
         group by s.vocabulary""",
         {"v": version},
@@ -78,10 +90,14 @@ def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str,
     # A JSON object from key to index, which is what a client looks up.
     found += [(f"vocab_{name}.json", _json({key: at for at, key in enumerate(listed)})) for name, listed in keys]
     users = vectors(
-        connection, "select user_id, embedding from two_tower.user_embeddings where model_version = {} order by user_id", version
+        connection,
+        "select user_id, embedding from two_tower.user_embeddings where model_version = {} order by user_id",
+        version,
     )
     videos = vectors(
-        connection, "select video_id, embedding from two_tower.video_embeddings where model_version = {} order by video_id", version
+        connection,
+        "select video_id, embedding from two_tower.video_embeddings where model_version = {} order by video_id",
+        version,
     )
     urls = connection.execute("select id::text, product_url from public.videos").fetchall()
     known = pl.DataFrame(urls, schema={"id": pl.String, "product_url": pl.String}, orient="row")

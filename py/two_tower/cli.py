@@ -181,7 +181,8 @@ app.add_typer(import_app, name="import")
 @app.command()
 def migrate(
     to: Annotated[
-        str | None, typer.Option("--to", metavar="ID", help="Go forward or back to this migration; 0 is nothing at all.")
+        str | None,
+        typer.Option("--to", metavar="ID", help="Go forward or back to this migration; 0 is nothing at all."),
     ] = None,
     dsn: Dsn = None,
     json: Json = False,
@@ -210,7 +211,9 @@ def train(
     max_performer_features: Annotated[int, typer.Option(min=0, help="Performers with an input of their own.")] = 5_000,
     max_video_features: Annotated[int, typer.Option(min=0, help="Videos with an input of their own.")] = 10_000,
     use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
-    val_ratio: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")] = 0.2,
+    val_ratio: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")
+    ] = 0.2,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
     version: Annotated[str | None, typer.Option(help="A name for the model; by default the time.")] = None,
     dsn: Dsn = None,
@@ -254,7 +257,7 @@ def evaluate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Measure a version beside the references, compare torch, ONNX and stored vectors, and exit 3 where it falls short."""
+    """Measure a version beside references; compare torch, ONNX and stored vectors; exit 3 where it falls short."""
     from dataclasses import asdict
 
     from two_tower import gate
@@ -315,7 +318,9 @@ def refresh(dsn: Dsn = None, json: Json = False) -> None:
 @app.command()
 def recommend(
     output: Annotated[Path, typer.Option(help="A file that ends in .csv or .parquet.")],
-    user: Annotated[list[str] | None, typer.Option("--user", metavar="ID", help="For this user; may be repeated.")] = None,
+    user: Annotated[
+        list[str] | None, typer.Option("--user", metavar="ID", help="For this user; may be repeated.")
+    ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Videos per user.")] = 20,
     dsn: Dsn = None,

@@ -1,7 +1,7 @@
 """Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
 
-SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.count_video_features``); here
-keys become positions. Memory is that of the sparse result plus one table of the catalogue.
+SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.count_video_features``);
+here keys become positions. Memory is that of the sparse result plus one table of the catalogue.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class DatasetOptions:
 
     def limit(self, vocabulary: str) -> int:
         """The most entries that a vocabulary may have."""
-        named = {"tag": self.max_tag_features, "performer": self.max_performer_features, "video": self.max_video_features}
+        named = {
+            "tag": self.max_tag_features,
+            "performer": self.max_performer_features,
+            "video": self.max_video_features,
+        }
         return named.get(vocabulary, self.max_category_features)
 
 
@@ -96,7 +100,9 @@ def read(
     if items.height == 0:
         raise UserError("there are no videos to recommend", "import a catalogue: two-tower import catalog FILE")
     if not (label == LIKE).any():
-        raise UserError("there are no likes to learn from", "import some: two-tower import decisions FILE, or import reviews FILE")
+        raise UserError(
+            "there are no likes to learn from", "import some: two-tower import decisions FILE, or import reviews FILE"
+        )
     item = rows["item"].astype(np.int32)
     likes = np.bincount(item[label == LIKE], minlength=items.height)
     entries = {name: _entries(items, segment) for segment, name in ITEM_SEGMENTS.items()}

@@ -3,7 +3,7 @@
     make demo
     make demo CATALOG=catalog.csv REVIEWS=reviews.csv
 
-It has a database of its own in the embedded server, made anew each time, so nothing else is touched and every run starts alike.
+It has a database of its own in the embedded server, made anew each time: nothing else is touched, and runs start alike.
 """
 
 from __future__ import annotations
@@ -43,10 +43,15 @@ T = TypeVar("T")
 def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
     """Everything above. Raises UserError where only one of the two files is given, or a file cannot be imported."""
     if (catalog is None) != (reviews is None):
-        raise UserError("a demo on your own files needs both of them", "make demo CATALOG=catalog.csv REVIEWS=reviews.csv")
+        raise UserError(
+            "a demo on your own files needs both of them", "make demo CATALOG=catalog.csv REVIEWS=reviews.csv"
+        )
     started = time.perf_counter()
     dsn = _database()
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower demo") as connection, TemporaryDirectory() as made:
+    with (
+        psycopg.connect(dsn, autocommit=True, application_name="two-tower demo") as connection,
+        TemporaryDirectory() as made,
+    ):
         heldout: Path | None = None
         if catalog and reviews:
             _import(connection, importing.import_catalog, catalog)
@@ -71,7 +76,11 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
             )
         if heldout:
             metrics = _step("recommending to everyone", lambda: _measure(connection, data, heldout))
-            out.print(metrics_table(metrics, f"On likes that the database never saw ({pl.read_csv(heldout).height:,} of them)"))
+            out.print(
+                metrics_table(
+                    metrics, f"On likes that the database never saw ({pl.read_csv(heldout).height:,} of them)"
+                )
+            )
         else:
             out.print(metrics_table(model.metrics, "On a fifth of the reviews, held out while these were measured"))
         _newcomer(connection)
@@ -107,7 +116,11 @@ def _measure(connection: Connection, data: TrainingData, heldout: Path) -> dict[
     items = {str(v): at for at, v in enumerate(data.item_ids)}
     shape = (data.n_users, data.n_items)
     urls = dict(connection.execute("select product_url, id::text from public.videos").fetchall())
-    wanted = [(users[u], items[urls[v]]) for u, v in pl.read_csv(heldout).select("user_id", "product_url").iter_rows() if u in users]
+    wanted = [
+        (users[u], items[urls[v]])
+        for u, v in pl.read_csv(heldout).select("user_id", "product_url").iter_rows()
+        if u in users
+    ]
     rows, columns = np.array(wanted).T
     relevant = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
     answers = connection.execute(
@@ -125,9 +138,7 @@ def _measure(connection: Connection, data: TrainingData, heldout: Path) -> dict[
         "random": evaluate.by_chance(data.n_items),
     }
     # Beyond its 20 rows the database says nothing, so neither AUC nor coverage is of the same kind for all three.
-    return {
-        name: evaluate.rank(scorer, relevant, seen, k=K, auc=False).mean() for name, scorer in scorers.items()
-    }
+    return {name: {**evaluate.rank(scorer, relevant, seen, k=K, auc=False).mean()} for name, scorer in scorers.items()}
 
 
 def _newcomer(connection: Connection) -> None:
@@ -175,7 +186,9 @@ def _newcomer(connection: Connection) -> None:
 def _recommended(connection: Connection) -> list[str]:
     """The ten best titles for the newcomer, asked as PostgREST asks: as ``authenticated``, with the claims of a JWT."""
     with connection.transaction():
-        connection.execute("select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", (NEWCOMER,))
+        connection.execute(
+            "select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", (NEWCOMER,)
+        )
         connection.execute("set local role authenticated")
         rows = connection.execute("select title, reason from recommend_videos(10) order by rank").fetchall()
     return [f"{title} ({reason})" for title, reason in rows]

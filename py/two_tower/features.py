@@ -1,8 +1,8 @@
 """What the towers read: the layout of the raw inputs, and the trainer's side of building them.
 
-SQL turns rows into counts for serving (``sql/encoding``); the trainer sums the same per-item counts over histories, so
-that a part of a history can be left out by subtraction. Both follow one :class:`FeatureSchema`, and a test compares them
-for every user. Nothing here is non-linear: log1p, z-scores and norms live inside the exported towers.
+SQL turns rows into counts for serving (``sql/20_features``); the trainer sums the same per-item counts over histories,
+so that a part of a history can be left out by subtraction. Both follow one :class:`FeatureSchema`, and a test compares
+them for every user. Nothing here is non-linear: log1p, z-scores and norms live inside the exported towers.
 
 A raw input is a concatenation of segments. ``numeric`` comes first; every other segment holds one count per entry of a
 vocabulary. A vocabulary belongs to a feature (``tag``, ``performer``, ...), and the two towers share it.
@@ -143,7 +143,7 @@ LIKE, NOPE, SKIP = 1, 0, -1
 class TrainingData:
     """Interactions and item inputs, as read from the database.
 
-    ``user`` and ``item`` are positions in ``user_ids`` and ``item_ids``. Rows are ordered by user, then time, then item.
+    ``user`` and ``item`` are positions in ``user_ids`` and ``item_ids``. Rows are in order of user, time and item.
     """
 
     user_ids: np.ndarray

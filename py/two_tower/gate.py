@@ -1,7 +1,7 @@
 """Whether a model version is good enough: its metrics beside the references, its parity, and thresholds on both.
 
-A version is measured on likes that it has not seen. Where enough users have liked something since it was trained, on those; else
-by the record of its training, in which towers fitted to a part of the data were measured on the rest.
+A version is measured on likes that it has not seen: where enough users have liked something since it was trained, on
+those; else by the record of its training, in which towers fitted to a part of the data were measured on the rest.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def judge(connection: Connection, version: str, thresholds: Thresholds | None = 
     measured_on = "likes since it was trained" if metrics else "likes held out of its training"
     metrics = metrics or recorded
     compared = parity(connection, version, towers)
-    return Verdict(version, measured_on, metrics, compared, _reasons(connection, version, metrics, compared, thresholds, k))
+    return Verdict(
+        version, measured_on, metrics, compared, _reasons(connection, version, metrics, compared, thresholds, k)
+    )
 
 
 def _reasons(
@@ -91,17 +93,21 @@ def _reasons(
     popular = metrics.get("popularity", {}).get(recall)
     if popular is not None and own.get(recall) is not None and own[recall] < thresholds.over_popularity * popular:
         reasons.append(
-            f"{recall} is {own[recall]:.4f}, and must be at least {thresholds.over_popularity:g} times popularity's {popular:.4f}"
+            f"{recall} is {own[recall]:.4f}, and must be at least "
+            f"{thresholds.over_popularity:g} times popularity's {popular:.4f}"
         )
     incumbent = connection.execute(
-        "select version, metrics -> 'two-tower' from two_tower.models where state = 'active' and version <> %s", (version,)
+        "select version, metrics -> 'two-tower' from two_tower.models where state = 'active' and version <> %s",
+        (version,),
     ).fetchone()
     if incumbent:
         for name in (recall, ndcg):
             before = (incumbent[1] or {}).get(name)
             if before is not None and own.get(name) is not None and own[name] < (1 - thresholds.max_drop) * before:
                 share = thresholds.max_drop
-                reasons.append(f"{name} is {own[name]:.4f}, more than {share:.0%} below the {before:.4f} of active {incumbent[0]}")
+                reasons.append(
+                    f"{name} is {own[name]:.4f}, more than {share:.0%} below the {before:.4f} of active {incumbent[0]}"
+                )
     reasons += [
         f"{what} differ by a cosine distance of {distance:.2g}, and may by {thresholds.max_distance:g}"
         for what, distance in compared.items()
@@ -122,19 +128,23 @@ class Towers:
 def load(connection: Connection, version: str) -> Towers:
     """The towers of ``version``, from safetensors."""
     row = connection.execute(
-        "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'", (version,)
+        "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'",
+        (version,),
     ).fetchone()
     if row is None:
         raise UserError(f"model {version} has no weights")
     keys: dict[str, tuple[str, ...]] = dict.fromkeys(VOCABULARIES, ())
     found = connection.execute(
-        "select vocabulary, array_agg(key order by index) from two_tower.vocabularies where model_version = %s group by vocabulary",
+        """select vocabulary, array_agg(key order by index)
+        from two_tower.vocabularies where model_version = %s group by vocabulary""",
         (version,),
     )
     keys |= {name: tuple(listed) for name, listed in found}
     schema = FeatureSchema(keys)
     weights = load_tensors(bytes(row[0]))
-    return Towers(schema, UserTower.load(schema, _part(weights, "user.")), ItemTower.load(schema, _part(weights, "item.")))
+    return Towers(
+        schema, UserTower.load(schema, _part(weights, "user.")), ItemTower.load(schema, _part(weights, "item."))
+    )
 
 
 def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -157,7 +167,7 @@ def _since(connection: Connection, towers: Towers, trained_at: float, k: int) ->
 
 
 def parity(connection: Connection, version: str, towers: Towers | None = None) -> dict[str, float | None]:
-    """Largest cosine distance, over a sample of users and videos, between torch and the engine, and between engine and stored.
+    """Largest cosine distances in a sample of users and videos: torch to the engine, the engine to what is stored.
 
     None where there is nothing to compare. Changes that no refresh has seen yet are left out of the sample.
     """
@@ -184,7 +194,9 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
             ).format(
                 id=psycopg.sql.Identifier("user_id" if kind == "user" else "id"),
                 id_=psycopg.sql.Identifier(f"{kind}_id"),
-                source=psycopg.sql.SQL("public.user_features where like_count > 0" if kind == "user" else "public.videos"),
+                source=psycopg.sql.SQL(
+                    "public.user_features where like_count > 0" if kind == "user" else "public.videos"
+                ),
                 changes=psycopg.sql.Identifier(f"{kind}_changes"),
                 encode=psycopg.sql.Identifier(f"encode_{kind}s"),
                 count=psycopg.sql.Identifier(f"count_{kind}_features"),

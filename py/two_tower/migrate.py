@@ -33,9 +33,9 @@ _INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
 def migrate(dsn: str | None = None, to: str | None = None) -> dict[str, list[str]]:
     """Applies pending migrations and then all of ``sql/``; with ``to``, goes forward or back to that migration.
 
-    ``to`` is a migration's id or its number; ``"0"`` goes back to nothing. Going back drops the logic and leaves it to the
-    checkout that has that migration as its newest to apply its own. Returns the ids ``applied`` and ``rolled_back``.
-    Twenty at once are fine: they take turns by an advisory lock, and the later ones find nothing to do.
+    ``to`` is a migration's id or its number; ``"0"`` goes back to nothing. Going back drops the logic; the checkout
+    whose newest migration that is applies its own. Returns the ids ``applied`` and ``rolled_back``. Twenty at once are
+    fine: they take turns by an advisory lock, and the later ones find nothing to do.
     """
     target = resolve_dsn(dsn)
     with _turn(target) as connection:

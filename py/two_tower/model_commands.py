@@ -30,7 +30,8 @@ def list_(dsn: Dsn = None, json: Json = False) -> None:
     for row in found:
         metrics = row["metrics"].get("two-tower", {})
         numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in ("recall@20", "ndcg@20")]
-        times = ["" if row[name] is None else f"{row[name]:%Y-%m-%d %H:%M}" for name in ("registered_at", "activated_at")]
+        moments = (row["registered_at"], row["activated_at"])
+        times = ["" if moment is None else f"{moment:%Y-%m-%d %H:%M}" for moment in moments]
         table.add_row(row["version"], row["state"], *numbers, *times)
     out.print(table if found else "no models; train one with `two-tower train`")
 
@@ -66,7 +67,7 @@ def activate(
 
 @app.command()
 def rollback(
-    version: Annotated[str | None, typer.Argument(help="A standby version; by default the one that served last.")] = None,
+    version: Annotated[str | None, typer.Argument(help="A standby version; else the one that served last.")] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -116,6 +117,7 @@ def _report(result: dict[str, object], json: bool) -> None:
     if json:
         print_json(result)
     elif result["changed"]:
-        say(f"{result['model_version']} is active" + (f"; {result['previous']} stands by" if result["previous"] else ""))
+        previous = f"; {result['previous']} stands by" if result["previous"] else ""
+        say(f"{result['model_version']} is active{previous}")
     else:
         say(f"{result['model_version']} was active already")

@@ -15,7 +15,13 @@ Report = Callable[[str, float], None]
 @contextmanager
 def bar(console: Console) -> Iterator[Report]:
     """A bar whose text and share the caller sets; it goes when the work ends. ``console`` is that of standard error."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda what, share: progress.update(task, description=what, completed=share)

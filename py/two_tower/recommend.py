@@ -31,7 +31,7 @@ def write(
 ) -> int:
     """Write the best ``limit`` videos of ``users`` (None: of everyone) to ``output``, CSV or Parquet by its extension.
 
-    The number of rows. The file appears when it is complete; all users are answered from one snapshot, so from one model version.
+    The number of rows. The file appears when it is complete. One snapshot, so one model version, answers all users.
     """
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"cannot tell the format of {output.name}", "give a name that ends in .csv or .parquet")

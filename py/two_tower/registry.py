@@ -57,7 +57,7 @@ def meta(version: str, model: TrainedModel, data: TrainingData) -> dict[str, Any
 
 
 def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
-    """Export ``model`` and register it as a candidate; its version. Raises psycopg.Error where the database refuses it."""
+    """Export ``model`` and register it as a candidate; its version. Raises psycopg.Error where it is refused."""
     from two_tower.export import export_towers
 
     version = version or new_version(connection)
@@ -93,15 +93,18 @@ def newest(connection: Connection) -> str:
 def newest_candidate(connection: Connection) -> str:
     """The version that ``model activate`` means when it is told none."""
     row = connection.execute(
-        "select version from two_tower.model_versions where state in ('candidate', 'staged') order by number desc limit 1"
+        """select version from two_tower.model_versions
+        where state in ('candidate', 'staged') order by number desc limit 1"""
     ).fetchone()
     if row is None:
-        raise UserError("there is no candidate to activate", "train one with `two-tower train`, or name a standby version")
+        raise UserError(
+            "there is no candidate to activate", "train one with `two-tower train`, or name a standby version"
+        )
     return str(row[0])
 
 
 def refresh(connection: Connection, progress: Progress) -> dict[str, int]:
-    """Drain the change log in batches; counts of users, videos, vectors and failures. ``connection`` is in autocommit mode."""
+    """Drain the change log in batches; counts of what was done. ``connection`` is in autocommit mode."""
     done = {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
     after = None
     connection.execute("select two_tower.requeue_failures()")
@@ -134,7 +137,8 @@ def backfill(connection: Connection, version: str, progress: Progress) -> None:
     connection.execute("select two_tower.require_model(%s), two_tower.stage_model(%s)", (version, version))
     row = connection.execute(
         """select
-            (select count(*) from public.videos) - (select count(*) from two_tower.video_embeddings where model_version = %(v)s),
+            (select count(*) from public.videos)
+                - (select count(*) from two_tower.video_embeddings where model_version = %(v)s),
             (select count(*) from public.user_features where like_count > 0)
                 - (select count(*) from two_tower.user_embeddings where model_version = %(v)s)""",
         {"v": version},
@@ -143,7 +147,9 @@ def backfill(connection: Connection, version: str, progress: Progress) -> None:
     for kind, missing in zip(("video", "user"), row, strict=True):
         last, batches, size = None, 0, 500
         while True:
-            found = connection.execute("select two_tower.backfill_batch(%s, %s, %s, %s)", (version, kind, last, size)).fetchone()
+            found = connection.execute(
+                "select two_tower.backfill_batch(%s, %s, %s, %s)", (version, kind, last, size)
+            ).fetchone()
             assert found is not None
             if found[0] is None:
                 break
