@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
@@ -137,6 +138,8 @@ class _Import:
         self.options = options or ImportOptions()
         self.progress = progress or (lambda *_: None)
         stem = "stdin" if str(source) == "-" else Path(source).name.split(".")[0]
+        self.sender: ThreadPoolExecutor
+        """The thread in which rows go to the database while the next are read and checked."""
         self.rejects = Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
         self.summary = ImportSummary(str(source), dry_run=self.options.dry_run)
 
@@ -156,7 +159,11 @@ class _Import:
             ) as table,
         ):
             columns = _choose_columns(table, kind)
-            with self.conn.transaction(force_rollback=self.options.dry_run), self.conn.cursor() as cursor:
+            with (
+                self.conn.transaction(force_rollback=self.options.dry_run),
+                self.conn.cursor() as cursor,
+                ThreadPoolExecutor(1) as self.sender,
+            ):
                 cursor.execute("set local jit = off")
                 cursor.execute("set local work_mem = '128MB'")
                 work = kind(self, cursor, columns, **arguments)
@@ -164,6 +171,7 @@ class _Import:
                     work.stage(batch)
                     self.progress(table.read_bytes, table.total_bytes, "reading")
                 self.progress(table.read_bytes, table.total_bytes, "merging")
+                work.settle()
                 work.merge()
                 work.count_distinct()
         summary.rows = table.rows
@@ -225,6 +233,9 @@ class _Kind:
     def merge(self) -> None:
         """Merges the temporary table, and completes the summary."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Waits until the connection is free."""
 
     def count_distinct(self) -> None:
         """Says how many users and items the file has, where merging has not."""
@@ -463,18 +474,24 @@ class _Distinct:
 
 
 class _Repeats:
-    """Tells which 64-bit hashes came before: all of those that did, and a few of a hundred others. Memory: 128 MB."""
+    """A Bloom filter: tells which 64-bit hashes came before, and takes a few new ones for old: one in two thousand over
+    ten million, one in thirty over a hundred million. Memory: 64 MB."""
+
+    multipliers = (1, 0x9FB21C651E98DF25)
 
     def __init__(self) -> None:
-        self.slots = np.zeros(1 << 27, np.uint8)
+        self.bits = np.zeros(1 << 26, np.uint8)
 
     def among(self, hashes: np.ndarray) -> np.ndarray:
         """Whether each came before, earlier calls included; remembers them."""
-        at = hashes >> np.uint64(37)
-        repeated = self.slots[at] > 0
-        new = np.ones(len(at), bool)
-        new[np.unique(at, return_index=True)[1]] = False
-        self.slots[at] = 1
+        repeated = np.ones(len(hashes), bool)
+        for multiplier in self.multipliers:
+            place = hashes * np.uint64(multiplier) >> np.uint64(35)
+            byte, bit = place >> np.uint64(3), np.left_shift(1, place & np.uint64(7)).astype(np.uint8)
+            repeated &= self.bits[byte] & bit > 0
+            np.bitwise_or.at(self.bits, byte, bit)
+        new = np.ones(len(hashes), bool)
+        new[np.unique(hashes, return_index=True)[1]] = False
         return repeated | new
 
 
@@ -501,6 +518,7 @@ class _Feedback(_Kind):
         self.seen = np.empty(0, bool)
         """Of ``video_ids``, those that a row is about."""
         self.users = _Distinct()
+        self.sending: Future[None] | None = None
         query = sql.SQL(
             "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
             " to stdout (format csv)"
@@ -564,6 +582,7 @@ class _Feedback(_Kind):
         unknown = batch.filter(good)[self.item].unique(maintain_order=True)
         if len(unknown) == 0:
             return batch
+        self.settle()
         rows = self.cursor.execute(
             "insert into public.videos (product_url, title, published_at)"
             " select url, '', now() from unnest(%s::text[]) url returning product_url, id::text",
@@ -589,7 +608,12 @@ class _Feedback(_Kind):
         users = user_uuids(batch[self.user])
         self.users.add(_hash(users))
         values = {"user": users, "video": self.video_ids[videos], "value": batch["value"], "created": moments}
-        self.write(batch["line"], values)
+        self.settle()
+        self.sending = self.task.sender.submit(self.write, batch["line"], values)
+
+    def settle(self) -> None:
+        if self.sending:
+            self.sending.result()
 
     def write(self, lines: pl.Series, values: Mapping[str, Any]) -> None:
         """Copies rows into the temporary table."""
@@ -692,20 +716,31 @@ class _Reviews(_Feedback):
         """Gives the table, which has the rows already, its indexes and its constraints back."""
         self.cursor.execute("set local maintenance_work_mem = '256MB'")
         self.cursor.execute("analyze pg_temp.repeated")
+        self.cursor.execute("drop table if exists pg_temp.suspects")
+        self.cursor.execute(
+            "create temp table suspects on commit drop as"
+            " select ctid as place, reviewer_id, video_id from two_tower.reviews"
+            " where (reviewer_id, video_id) in (select reviewer_id, video_id from pg_temp.repeated)"
+        )
         self.summary.duplicates = self.count(
             "delete from two_tower.reviews where ctid = any (array("
-            " select ctid from (select r.ctid, row_number() over"
-            " (partition by reviewer_id, video_id order by r.ctid desc) as n from two_tower.reviews r"
-            " join (select distinct reviewer_id, video_id from pg_temp.repeated) k using (reviewer_id, video_id)) as rows"
+            " select place from (select place, row_number() over"
+            " (partition by reviewer_id, video_id order by place desc) as n from pg_temp.suspects) as numbered"
             " where n > 1))"
         )
         for definition in self.indexes:
             self.cursor.execute(definition)
-        # A video that was deleted meanwhile takes its reviews along; none can go before this transaction ends.
+        # A video that was deleted meanwhile takes its reviews along; none can go from here on.
         self.cursor.execute("lock table public.videos in share mode")
-        orphans = self.count(
-            "delete from two_tower.reviews r where not exists (select from public.videos v where v.id = r.video_id)"
-        )
+        orphans = 0
+        videos = [UUID(bytes=video) for video in self.video_ids[self.seen].tolist()]
+        gone = self.cursor.execute(
+            "select array_agg(s.video) from unnest(%s::uuid[]) s (video)"
+            " where not exists (select from public.videos v where v.id = s.video) having count(*) > 0",
+            [videos],
+        ).fetchone()
+        if gone:
+            orphans = self.cursor.execute("delete from two_tower.reviews where video_id = any (%s)", gone).rowcount
         self.cursor.execute("analyze two_tower.reviews")
         self.summary.inserted = self.copied - self.summary.duplicates - orphans
 
@@ -758,6 +793,7 @@ class _Decisions(_Feedback):
             return batch
         ids = batch.select(pl.col(self.user)).unique(maintain_order=True)
         raw = user_uuids(ids[self.user])
+        self.settle()
         unknown = self.cursor.execute(
             "select u.at from unnest(%b::uuid[]) with ordinality u (id, at)"
             " where not exists (select from auth.users where id = u.id)",

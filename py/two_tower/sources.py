@@ -30,7 +30,7 @@ import polars as pl
 
 from two_tower.errors import UserError
 
-BLOCK = 8 << 20
+BLOCK = 4 << 20
 """Bytes of CSV that are parsed at a time."""
 PARQUET_ROWS = 100_000
 LONGEST_CELL = 1 << 20
