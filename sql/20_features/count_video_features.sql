@@ -8,8 +8,10 @@ as $func$
         v.price::real::double precision,
         v.duration_seconds,
         -- Days since the epoch of the feature schema (features.EPOCH in the trainer).
-        greatest(floor(extract(epoch from
-            coalesce(v.product_released_at, v.distribution_started_at) - timestamptz '1900-01-01 00:00+00') / 86400), 0)::int
+        case when coalesce(v.product_released_at, v.distribution_started_at) is not null then
+            greatest(floor(extract(epoch from
+                coalesce(v.product_released_at, v.distribution_started_at) - timestamptz '1900-01-01 00:00+00') / 86400), 0)::int
+        end
     from (select distinct u.id from unnest(p_video_ids) as u (id)) as u
     join public.videos v on v.id = u.id
 $func$;

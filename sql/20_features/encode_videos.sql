@@ -1,7 +1,8 @@
 -- The one encoder of the item tower. A video outside the vocabulary has no id input: the tower places it by its content.
+-- extra_float_digits: as encode_users.
 create or replace function two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text)
 returns table (video_id uuid, input extensions.sparsevec)
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = '' set extra_float_digits = 1
 as $func$
     with counts as materialized (
         select c.* from unnest(p_counts) as c

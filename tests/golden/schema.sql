@@ -181,13 +181,15 @@ COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'V
 
 CREATE FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO ''
+    SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user';
 
 CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO ''
+    SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
 
@@ -473,13 +475,15 @@ COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, th
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO ''
+    SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO ''
+    SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.video_payloads(p_video_ids uuid[]) IS 'The payload of get_item_embedding_features, for many videos at once';
 
