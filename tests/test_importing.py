@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import polars as pl
 import psycopg
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from two_tower import sources
 from two_tower.errors import UserError
-from two_tower.ids import user_uuid, user_uuids
+from two_tower.ids import NAMESPACE, user_uuid, user_uuids
 from two_tower.importing import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
 
 Connection = psycopg.Connection[Any]
@@ -145,6 +145,16 @@ def test_equal_names_of_an_adopted_table_are_one(shop: Connection, write: Write)
     assert versions(shop) == before
 
 
+def test_columns_of_an_adopted_table_keep_their_types(shop: Connection, write: Write) -> None:
+    shop.execute("alter table public.videos alter price type numeric(8, 1), alter maker type varchar(5)")
+    path = write("product_url,title,price,maker\nu/1,One,9.99,Short\n")
+    assert import_catalog(shop, path).updated == 1
+    assert rows(shop, "select price::text from public.videos where product_url = 'u/1'") == ["10.0"]
+    assert import_catalog(shop, path).unchanged == 1
+    with pytest.raises(psycopg.errors.StringDataRightTruncation):
+        import_catalog(shop, write("product_url,title,maker\nu/1,One,Too long\n"))
+
+
 def test_bad_cells_of_a_catalogue_are_rejected_by_line_and_column(db: Connection, write: Write) -> None:
     header = "product_url,title,price,duration_seconds,released_at\n"
     good = ["a,A,1,1380.0,2024-02-29", "b,B,1e3,,20240131", 'c,C,,0,"31.01.2024"', "d,D, 5 ,1,2024/01/31 10:00"]
@@ -206,7 +216,7 @@ def test_stars_are_numbers_from_0_to_5(shop: Connection, write: Write, stars: st
 def test_ids_that_are_not_uuids_are_mapped_and_trimmed(shop: Connection, write: Write) -> None:
     import_reviews(shop, write(f"product_url,reviewer_id,stars\nu/1,a b,1\n u/2 , a b ,1\nu/3,{ANNA.upper()},1\n"))
     assert set(rows(shop, "select reviewer_id from two_tower.reviews")) == {user_uuid("a b"), UUID(ANNA)}
-    assert user_uuid("a b") == UUID("930ab29f-cf95-56ab-8224-e766b4fc15ba")
+    assert user_uuid("a b") == uuid5(NAMESPACE, "a b") == UUID("930ab29f-cf95-56ab-8224-e766b4fc15ba")
 
 
 def test_one_id_and_many_are_mapped_alike() -> None:
@@ -458,6 +468,14 @@ def test_the_error_of_a_wrong_header_names_the_columns_there_are(shop: Connectio
     assert "user_id or reviewer_id, decision or label" in caught.value.message
     assert caught.value.hint is not None
     assert "who, product_url" in caught.value.hint
+
+
+def test_a_database_that_is_not_set_up(empty_dsn: str, write: Write) -> None:
+    with psycopg.connect(empty_dsn) as empty:
+        for work in (import_catalog, import_reviews, import_decisions):
+            with pytest.raises(UserError, match="not set up") as caught:
+                work(empty, write("product_url,title,reviewer_id,stars,label\nu/1,a,b,1,1\n"))
+            assert caught.value.hint == "run `two-tower migrate`"
 
 
 def test_a_file_that_is_not_there(shop: Connection) -> None:

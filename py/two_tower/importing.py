@@ -144,6 +144,14 @@ class _Import:
         self.summary = ImportSummary(str(source), dry_run=self.options.dry_run)
 
     def run(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
+        try:
+            return self.transfer(kind, **arguments)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise UserError(
+                f"the database is not set up: {error.diag.message_primary}", "run `two-tower migrate`"
+            ) from error
+
+    def transfer(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
         started = time.monotonic()
         summary = self.summary
         with (
@@ -332,7 +340,9 @@ class _Catalog(_Kind):
         )
         types = dict(
             self.cursor.execute(
-                "select attname, pg_catalog.format_type(atttypid, atttypmod) from pg_catalog.pg_attribute"
+                # A number is compared as it will be rounded; a text that is too long must fail, not be cut.
+                "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
+                " from pg_catalog.pg_attribute join pg_catalog.pg_type t on t.oid = atttypid"
                 " where attrelid = 'public.videos'::regclass and attnum > 0 and not attisdropped"
             ).fetchall()
         )
