@@ -1,7 +1,7 @@
 """Ranking metrics by full ranking over the catalogue with the seen excluded, and the references to compare with.
 
-Everything works on score blocks ``scorer(rows) -> [len(rows), n_items]``, so memory is bounded by the block. Per user, then
-averaged over users with something relevant:
+Everything works on score blocks ``scorer(rows) -> [len(rows), n_items]``, so memory is bounded by the block. Per
+user, then averaged over users with something relevant:
 
     Recall@K = hits / |relevant|        NDCG@K: binary gain, log2(rank + 1), ideal over min(|relevant|, K)
     MAP@K = sum of P@i at hits / min(|relevant|, K)        AUC = P(a relevant item scores above an irrelevant one)
@@ -112,7 +112,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _auc(scores: np.ndarray, wanted: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """[b]: Mann-Whitney statistic of the wanted among the rest; hidden items take no part, ties are broken by position."""
+    """[b]: Mann-Whitney statistic of the wanted among the rest, hidden items apart; ties are broken by position."""
     wanted = wanted & ~hidden
     order = np.argsort(scores, axis=1, kind="stable")
     place = np.empty_like(order)
@@ -191,9 +191,11 @@ def report(
     few: int = 5,
     seed: int = 0,
 ) -> dict[str, dict[str, object]]:
-    """``metrics.json``: scorer name -> metrics overall, with intervals, for users with few known likes, and for cold items.
+    """``metrics.json``: scorer name -> metrics overall, with intervals, for users with few known likes, and for cold
+    items.
 
-    ``likes``: what was known in training; an item is cold when nobody liked it there, a user has few likes at ``few`` or fewer.
+    ``likes``: what was known in training; an item is cold when nobody liked it there, a user has few likes at
+    ``few`` or fewer.
     """
     cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
     count = np.asarray(likes.sum(axis=1)).ravel()

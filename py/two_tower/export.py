@@ -1,8 +1,8 @@
 """Towers -> ONNX and safetensors.
 
-The graphs are written node by node with ``onnx.helper``: they are a dozen standard operators each, so the file says exactly
-what runs, whatever exporter a release of torch brings, and :func:`parity` compares it with torch on every export. Opset 17,
-IR version 8: understood by onnxruntime since 1.12, onnxruntime-web included.
+The graphs are written node by node with ``onnx.helper``: they are some tens of standard operators, so the file says
+exactly what runs, whatever exporter a release of torch brings, and :func:`parity` compares it with torch on every
+export. Opset 17, IR version 8: understood by onnxruntime since 1.12, onnxruntime-web included.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 
 from .features import DIM
-from .model import INNER, TINY, ItemTower, UserTower
+from .model import INNER, TINY, VECTOR, ItemTower, UserTower
 from .train import TrainedModel
 
 OPSET = 17
 IR_VERSION = 8
-VECTOR = 16
-"""float32 values in the widest vector register."""
 
 
 class _Graph:
@@ -88,25 +86,28 @@ def item_graph(tower: ItemTower) -> bytes:
     zero, one = g.constant("zero", 0), g.constant("one", 1)
     numeric = g.columns("item_features", 0, tower.start, "numeric")
     known = g.add("Cast", [g.add("Greater", [numeric, zero], "positive")], "known", to=TensorProto.FLOAT)
-    # Vectorised logarithms differ in the last bit from the scalar ones that finish an array: whole vectors per row keep a
-    # row's result the same in a batch of any size.
+    # Whole vectors per row, see VECTOR.
     wide = g.add("Pad", [numeric, g.constant("vector_pads", [0, 0, 0, VECTOR - tower.start], np.int64)], "wide")
     score = g.add("Log", [g.add("Add", [g.add("Max", [wide, zero], "clamped"), one], "shifted")], "logarithm_wide")
     score = g.columns(score, 0, tower.start, "logarithm")
     score = g.add("Sub", [score, g.constant("mean", _array(tower.mean))], "centred")
-    score = g.add("Div", [score, g.constant("deviation", _array(tower.deviation))], "score")
+    score = g.add("Div", [score, g.constant("divisor", _array(tower.divisor))], "score")
     score = g.add("Mul", [score, known], "score_known")
     score = g.add("Clip", [score, g.constant("low", -5), g.constant("high", 5)], "score_clipped")
     parts = [score, known, g.columns("item_features", tower.start, tower.stop, "named")]
     features = g.add("Concat", parts, "content", axis=1)
-    place = g.add("MatMul", [features, g.constant("linear", _array(tower.linear.weight).T)], "linear_part")
-    place = g.add("Add", [place, g.constant("linear_bias", _array(tower.linear.bias))], "suggested")
-    if tower.inward.out_features:
-        hidden = g.add("MatMul", [features, g.constant("inward", _array(tower.inward.weight).T)], "inward_part")
-        hidden = g.add("Add", [hidden, g.constant("inward_bias", _array(tower.inward.bias))], "hidden")
-        hidden = g.add("Relu", [hidden], "active")
-        hidden = g.add("MatMul", [hidden, g.constant("outward", _array(tower.outward.weight).T)], "outward_part")
-        place = g.add("Add", [place, hidden], "suggested_deep")
+    place = g.constant("place_bias", _array(tower.bias)[None])
+    if len(tower.centres):
+        centres = _array(tower.centres)  # [hidden, width]
+        near = g.add("MatMul", [features, g.constant("centres", -2 * centres.T)], "products")
+        near = g.add(
+            "Add", [near, g.add("ReduceSumSquare", [features], "square_length", axes=[1], keepdims=1)], "partial"
+        )
+        near = g.add("Add", [near, g.constant("square_centres", np.square(centres).sum(axis=1))], "differences")
+        near = g.add("Max", [near, zero], "square_distances")
+        near = g.add("Mul", [near, g.constant("decay", -0.5 / tower.square_width.item())], "exponents")
+        hidden = g.add("MatMul", [g.add("Exp", [near], "near"), g.constant("outward", _array(tower.outward))], "moved")
+        place = g.add("Add", [hidden, place], "suggested")
     if tower.own.shape[0]:
         identity = g.columns("item_features", tower.stop, width, "identity")
         has = g.add("ReduceSum", [identity, g.constant("axis", [1], np.int64)], "has_id", keepdims=1)
@@ -133,7 +134,7 @@ def export_towers(model: TrainedModel) -> tuple[bytes, bytes, bytes]:
 
 
 def parity(graph: bytes, tower: UserTower | ItemTower, rows: np.ndarray | None = None, seed: int = 0) -> float:
-    """Largest cosine distance between ONNX and torch on ``rows`` [b, width], by default sparse random counts and an empty row."""
+    """Largest cosine distance between ONNX and torch on ``rows`` [b, width], by default random counts."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,17 +1,21 @@
-"""Closed-form start of both towers: a low-rank, user-weighted EASE^R over likes and nopes, without a dense item x item matrix.
+"""The closed forms behind both towers: taste from histories, place from content. Nothing here is trained by gradients.
 
-EASE^R (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW) regresses every item on all others. Here
+Histories. EASE^R (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW) regresses every item on all
+others and forbids that an item predicts itself. :class:`HistoryModel` solves it at low rank, without an item x item
+matrix:
 
-- the inputs are likes and nopes, the target is likes plus a little of the skips and nopes (what was watched at all);
-- a user's row is weighted by ``like_count ** -user_power``, an input's ridge by its popularity;
+- the inputs are likes and nopes; the target is likes plus a little of the skips and nopes (what was watched at all);
+- a user's row is weighted by ``like_count ** -user_power``, an input's ridge grows with its popularity;
 - the user side of the Gram matrix is diagonalised once (exactly where it is small, by a randomised SVD where it isn't),
-  after which every ridge strength costs a few products with sparse matrices and the constraint "no item predicts
-  itself" is still met exactly in the kept part of the spectrum;
-- the *scores* of the training users, not the item x item weights, are factorised, so that the 127 dimensions go where
-  the users are.
+  after which every ridge strength costs a few products with sparse matrices;
+- the *scores* of the training users, not the item x item weights, are factorised: the few dimensions go where users
+  are.
 
-With B = [likes, nopes] scaled by row and column weights, Y the weighted target, M = (B B' + I)^-1 and c the multipliers of
-the constraint, the scores are Y - M Y - M (B c) and the weights on the inputs B' M (Y + B c) - c.
+With B = [likes, nopes] scaled by row and column weights, Y the weighted target, M = (B B' + I)^-1 and c the
+multipliers of the constraint, the scores are Y - M (Y + B c) and the weights on the inputs are B' M (Y + B c) - c.
+
+Content. :class:`ContentModel` is a kernel ridge regression from what is known of an item to its place, with exact
+leave-one-out predictions: how well an item would be placed if it were new.
 """
 
 from __future__ import annotations
@@ -33,8 +37,24 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 def to_torch(matrix: sparse.spmatrix) -> torch.Tensor:
     """SciPy sparse -> torch CSR, float32, same shape."""
     csr = matrix.tocsr()
-    index, column = torch.from_numpy(csr.indptr.astype(np.int64)), torch.from_numpy(csr.indices.astype(np.int64))
-    return torch.sparse_csr_tensor(index, column, torch.from_numpy(csr.data.astype(np.float32)), csr.shape)
+    start, column = torch.from_numpy(csr.indptr.astype(np.int64)), torch.from_numpy(csr.indices.astype(np.int64))
+    return torch.sparse_csr_tensor(start, column, torch.from_numpy(csr.data.astype(np.float32)), csr.shape)
+
+
+def column_sums(matrix: sparse.spmatrix) -> np.ndarray:
+    """[n] float64"""
+    return np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel()
+
+
+def orthonormal(tall: torch.Tensor) -> torch.Tensor:
+    """An orthonormal basis of the columns of [m, r], by Cholesky: several times as fast as Householder's QR.
+
+    Its error grows with the square of the condition number; where float32 does not allow that, QR it is.
+    """
+    factor, failed = torch.linalg.cholesky_ex(tall.T @ tall)
+    if int(failed):
+        return torch.linalg.qr(tall)[0]
+    return torch.linalg.solve_triangular(factor, tall.T, upper=False).T.contiguous()
 
 
 def low_rank_svd(
@@ -45,9 +65,10 @@ def low_rank_svd(
     Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4).
     """
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.linalg.qr(multiply(torch.randn(columns, rank + oversample, generator=generator)))[0]
+    basis = orthonormal(multiply(torch.randn(columns, rank + oversample, generator=generator)))
     for _ in range(iterations):
-        basis = torch.linalg.qr(multiply(torch.linalg.qr(transposed(basis))[0]))[0]  # [m, rank + oversample]
+        basis = orthonormal(multiply(orthonormal(transposed(basis))))  # [m, rank + oversample]
+    basis = orthonormal(basis)
     projected = transposed(basis)  # [columns, rank + oversample]
     values, vectors = torch.linalg.eigh(projected.T @ projected)
     values, vectors = values.flip(0)[:rank].clamp(min=0), vectors.flip(1)[:, :rank]
@@ -68,7 +89,7 @@ class Factors:
 
 
 class HistoryModel:
-    """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge strength."""
+    """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge and target."""
 
     def __init__(
         self,
@@ -76,99 +97,134 @@ class HistoryModel:
         nopes: sparse.csr_matrix,
         skips: sparse.csr_matrix,
         *,
-        user_power: float = 0.25,
-        popularity_ridge: float = 0.001,
-        nope_input: float = 0.7,
-        skip_target: float = 0.4,
-        nope_target: float = 0.1,
-        exact: int = 5000,
+        user_power: float = 0.4,
+        popularity_ridge: float = 0.002,
+        nope_input: float = 0.5,
+        exact: int = 2048,
         rank: int = 1024,
         seed: int = 0,
     ) -> None:
-        """``likes``, ``nopes``, ``skips``: [n_users, n_items] of ones, disjoint.
+        """``likes``, ``nopes``, ``skips``: [n_users, n_items] of ones, disjoint; at least one user and one item.
 
-        ``exact``: up to this many users the spectrum is complete; above, ``rank`` values of it are kept.
+        Up to ``exact`` users the spectrum is complete; above, the ``rank`` largest values of it are kept.
         """
         self.seed = seed
+        self.label = (likes, nopes, skips)
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
         self.row = (like_count / like_count.mean()) ** -user_power
-        rows = sparse.diags(self.row)
         self.column = [
-            weight / np.sqrt(1 + popularity_ridge * np.asarray(m.sum(axis=0)).ravel())  # [n_items]
-            for m, weight in ((likes, 1.0), (nopes, nope_input))
-        ]
+            weight / np.sqrt(1 + popularity_ridge * column_sums(m)) for m, weight in ((likes, 1.0), (nopes, nope_input))
+        ]  # two of [n_items]
+        rows = sparse.diags(self.row)
         self.block = [(rows @ m @ sparse.diags(c)).tocsr() for m, c in zip((likes, nopes), self.column, strict=True)]
-        self.target = (rows @ (likes + skip_target * skips + nope_target * nopes)).tocsr()  # [n_users, n_items]
         both = sparse.hstack(self.block, format="csr")  # [n_users, 2 n_items]
         n_users = both.shape[0]
         forward, backward = to_torch(both), to_torch(both.T)
         if n_users <= exact:
-            gram = torch.cat([forward @ torch.from_numpy(part.T.toarray()) for part in _row_blocks(both)], dim=1)
-            self.eigen, self.basis = torch.linalg.eigh(gram)  # [n_users], [n_users, n_users]
-            self.eigen, self.tail = self.eigen.clamp(min=0), 0.0
+            values, self.basis = torch.linalg.eigh(forward @ torch.from_numpy(both.T.toarray()))  # [n], [n, n]
+            self.values, self.tail = values.clamp(min=0), 0.0
         else:
-            kept = min(rank, min(both.shape) - 1)
+            kept = min(rank, min(both.shape))
             self.basis, s, _ = low_rank_svd(
                 lambda q: forward @ q, lambda q: backward @ q, both.shape[1], kept, iterations=3, seed=seed
             )
-            self.eigen = s**2
-            self.tail = max(float((both.data**2).sum() - self.eigen.sum()), 0.0) / max(n_users - kept, 1)
-        self.basis_target = self._project(self.target)  # [r, n_items]
-        self.basis_block = [self._project(b) for b in self.block]
+            self.values = s**2
+            self.tail = max(float((both.data**2).sum() - self.values.sum()), 0.0) / max(n_users - kept, 1)
+        self.projected = [self._project(b) for b in self.block]
 
     def _project(self, matrix: sparse.csr_matrix) -> torch.Tensor:
+        """basis' matrix [r, n_items]"""
         return (to_torch(matrix.T) @ self.basis).T
 
-    def solve(self, ridge: float, rank: int) -> Factors:
-        """Factors of the scores at ridge strength ``ridge`` (in likes); ``rank`` is cut to what the data have."""
-        n_users, n_items = self.target.shape
-        pairs = range(len(self.block))
-        rest = ridge / (self.tail + ridge)  # M outside the kept spectrum
-        shrink = rest - ridge / (self.eigen + ridge)  # [r]; M = rest I - basis diag(shrink) basis'
-        scale = ridge**-0.5  # of the blocks
+    def solve(self, ridge: float, rank: int, *, skip_target: float = 0.4, nope_target: float = 0.2) -> Factors:
+        """Factors at ridge strength ``ridge``, in likes. ``rank`` is cut to what the data have."""
+        likes, nopes, skips = self.label
+        target = (sparse.diags(self.row) @ (likes + skip_target * skips + nope_target * nopes)).tocsr()
+        n_users, n_items = target.shape
+        scale = ridge**-0.5
+        block, projected = [scale * b for b in self.block], [scale * p for p in self.projected]
+        target_projected = self._project(target)
+        # M = rest I - basis diag(shrink) basis'; outside the kept spectrum it is taken as constant.
+        rest = ridge / (self.tail + ridge)
+        shrink = rest - ridge / (self.values + ridge)  # [r]
 
-        def inner(
-            a: sparse.csr_matrix, a_basis: torch.Tensor, b: sparse.csr_matrix, b_basis: torch.Tensor
-        ) -> np.ndarray:
-            """diag(a' M b) [n_items]"""
-            own = np.asarray(a.multiply(b).sum(axis=0)).ravel()
-            return rest * own - torch.einsum("rn,r,rn->n", a_basis, shrink, b_basis).numpy()
+        def inner(a: int, other: sparse.csr_matrix, other_projected: torch.Tensor) -> np.ndarray:
+            """diag(block[a]' M other) [n_items]"""
+            direct = rest * column_sums(block[a].multiply(other))
+            return direct - (projected[a] * shrink[:, None] * other_projected).sum(dim=0).double().numpy()
 
+        free = np.stack([inner(i, target, target_projected) for i in (0, 1)], axis=1)  # [n_items, 2]
         bound = np.zeros((n_items, 2, 2))
-        free = np.zeros((n_items, 2))
-        for i in pairs:
-            free[:, i] = scale * inner(self.block[i], self.basis_block[i], self.target, self.basis_target)
-            for j in pairs:
-                cross = inner(self.block[i], self.basis_block[i], self.block[j], self.basis_block[j])
-                bound[:, i, j] = (i == j) * (1 + 1e-6) - cross / ridge
+        for i in (0, 1):
+            for j in (0, 1):
+                bound[:, i, j] = (i == j) * (1 + 1e-6) - inner(i, block[j], projected[j])
         multiplier = np.linalg.solve(bound, free[:, :, None])[:, :, 0].astype(np.float32)  # c [n_items, 2]
-        own = scale * sum(self.block[i] @ sparse.diags(multiplier[:, i]) for i in pairs)  # B c [n_users, n_items]
-        corrected = (self.target + own).tocsr()
-        projected = self.basis_target + scale * sum(
-            self.basis_block[i] * torch.from_numpy(multiplier[:, i]) for i in pairs
-        )
-        # Scores, rows unweighted: target - M (target + B c) = low rank + sparse.
-        unweight = torch.from_numpy((1 / self.row).astype(np.float32))[:, None]
-        left, right = unweight * self.basis, shrink[:, None] * projected  # [n_users, r], [r, n_items]
-        direct = sparse.diags(1 / self.row) @ (self.target - rest * corrected)
+
+        corrected = (target + sum(block[i] @ sparse.diags(multiplier[:, i]) for i in (0, 1))).tocsr()  # Y + B c
+        corrected_projected = target_projected + sum(
+            projected[i] * torch.from_numpy(multiplier[:, i]) for i in (0, 1)
+        )  # [r, n_items]
+        # Scores with the rows' weights taken off, as low rank + sparse.
+        left = torch.from_numpy((1 / self.row).astype(np.float32))[:, None] * self.basis  # [n_users, r]
+        right = shrink[:, None] * corrected_projected  # [r, n_items]
+        direct = sparse.diags(1 / self.row) @ (target - rest * corrected)
         forward, backward = to_torch(direct), to_torch(direct.T)
         _, _, item = low_rank_svd(
             lambda q: left @ (right @ q) + forward @ q,
             lambda q: right.T @ (left.T @ q) + backward @ q,
             n_items,
-            max(1, min(rank, n_users, n_items)),
+            min(rank, n_users, n_items),
             iterations=4,
             seed=self.seed,
         )
         weighted = to_torch(corrected) @ item  # [n_users, rank]
         weighted = rest * weighted - self.basis @ (shrink[:, None] * (self.basis.T @ weighted))
         like, nope = (
-            torch.from_numpy((self.column[i] * scale).astype(np.float32))[:, None]
-            * (scale * (to_torch(self.block[i].T) @ weighted) - torch.from_numpy(multiplier[:, i : i + 1]) * item)
-            for i in pairs
+            torch.from_numpy((scale * self.column[i]).astype(np.float32))[:, None]
+            * (to_torch(block[i].T) @ weighted - torch.from_numpy(multiplier[:, i : i + 1]) * item)
+            for i in (0, 1)
         )
         return Factors(like, nope, item)
 
 
-def _row_blocks(matrix: sparse.csr_matrix, rows: int = 1024) -> list[sparse.csr_matrix]:
-    return [matrix[start : start + rows] for start in range(0, matrix.shape[0], rows)]
+class ContentModel:
+    """Weighted kernel ridge regression, Gaussian kernel, on the span of ``centres`` (Nystroem)."""
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        centres: torch.Tensor,
+        likes: torch.Tensor,
+        *,
+        bandwidth: float,
+        doubt: float = 30.0,
+    ) -> None:
+        """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: an item of few counts for less.
+
+        The kernel's squared width is ``bandwidth`` times the variance of the features, summed.
+        """
+        self.square_width = float(bandwidth * features.var(dim=0, unbiased=False).sum().clamp(min=1e-6))
+        self.weight = (likes / (likes + doubt))[:, None]  # [n, 1]
+        jitter = 1e-3 * torch.eye(len(centres))
+        self.factor = torch.linalg.cholesky(gaussian(centres, centres, self.square_width) + jitter)  # [h, h]
+        kernel = gaussian(features, centres, self.square_width)  # [n, h]
+        self.basis = torch.linalg.solve_triangular(self.factor, kernel.T, upper=False).T  # [n, h]
+        self.gram = self.basis.T @ (self.weight * self.basis)  # [h, h]
+
+    def solve(self, target: torch.Tensor, ridge: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Coefficients on the centres [h, d], bias [d], leave-one-out predictions [n, d] of ``target`` [n, d]."""
+        bias = (self.weight * target).sum(dim=0) / self.weight.sum().clamp(min=1e-6)
+        factor = torch.linalg.cholesky(self.gram + ridge * torch.eye(len(self.gram)))
+        solution = torch.cholesky_solve(self.basis.T @ (self.weight * (target - bias)), factor)  # [h, d]
+        leverage = (
+            torch.linalg.solve_triangular(factor, self.basis.T, upper=False).square().sum(dim=0)[:, None] * self.weight
+        )
+        fitted = self.basis @ solution  # [n, d]
+        left_out = bias + (fitted - leverage * (target - bias)) / (1 - leverage).clamp(min=1e-3)
+        return torch.linalg.solve_triangular(self.factor.T, solution, upper=True), bias, left_out
+
+
+def gaussian(a: torch.Tensor, b: torch.Tensor, square_width: float) -> torch.Tensor:
+    """[n, d], [m, d] -> exp(-|a - b|^2 / (2 square_width)) [n, m]"""
+    square = a.square().sum(dim=1, keepdim=True) - 2 * (a @ b.T) + b.square().sum(dim=1)
+    return torch.exp(-square.clamp(min=0) / (2 * square_width))

@@ -1,7 +1,8 @@
 """Losses over scores of users against items. Pure functions: they know nothing of the towers.
 
-Sampled softmax with logQ correction as in Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item
-recommendations" (RecSys): an item drawn with probability q is seen too often by a factor q, so log q is taken off its logit.
+Sampled softmax with logQ correction as in Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus
+item recommendations" (RecSys): an item drawn with probability q is seen too often by a factor q, so log q is taken
+off its logit.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def full_softmax(
 ) -> torch.Tensor:
     """Multinomial likelihood over the whole catalogue, averaged over rows with a target.
 
-    ``scores`` [b, n]; ``targets`` [b, n] non-negative weights, normalised per row; ``masked`` [b, n] bool: candidates left out
-    (what the user's input already holds). Source: Liang et al. 2018, "Variational autoencoders for collaborative filtering".
+    ``scores`` [b, n]; ``targets`` [b, n] non-negative weights, normalised per row; ``masked`` [b, n] bool:
+    candidates left out (what the user's input already holds). Source: Liang et al. 2018, "Variational autoencoders
+    for collaborative filtering".
     """
     logits = scores / temperature
     if masked is not None:
@@ -47,10 +49,11 @@ def sampled_softmax(
 ) -> torch.Tensor:
     """Softmax of each user's positive against all candidates of the batch, corrected for how they were sampled.
 
-    ``users`` [b, d]; ``items`` [c, d], the in-batch positives and any mixed negatives; ``positive`` [b] int, the column of each
-    user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is masked; ``log_q`` [c], log of
-    the probability with which each candidate was sampled; ``negatives`` [b, c] bool, candidates the user refused: their logits
-    are raised by ``log(1 + negative_weight)``, as if drawn so much more often.
+    ``users`` [b, d]; ``items`` [c, d], the in-batch positives and any mixed negatives; ``positive`` [b] int, the
+    column of each user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is
+    masked; ``log_q`` [c], log of the probability with which each candidate was sampled; ``negatives`` [b, c] bool,
+    candidates the user refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more
+    often.
     """
     logits = users @ items.T / temperature - log_q  # [b, c]
     if negatives is not None:
@@ -67,5 +70,5 @@ def binary_cross_entropy(
     temperature: torch.Tensor | float = 1.0,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Pointwise alternative on explicit feedback: ``scores`` and ``labels`` (1 like, 0 nope) of one shape, optional ``weights``."""
+    """Pointwise loss on explicit feedback: ``scores``, ``labels`` (1 like, 0 nope), ``weights``, all of one shape."""
     return functional.binary_cross_entropy_with_logits(scores / temperature, labels, weight=weights)

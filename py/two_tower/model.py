@@ -1,10 +1,11 @@
 """The two towers: raw counts in, unit vectors of :data:`two_tower.features.DIM` out. They know nothing of the loss.
 
-An inner product is served exactly by cosine: the item vector is ``[v, sqrt(1 - |v|^2)]`` and the user vector ``[w, 0] / |w|``,
-so their cosine is ``w . v / |w|`` and an item may be short (niche) or long (popular) without leaving the unit sphere.
+An inner product is served exactly by cosine: the item vector is ``[v, sqrt(1 - |v|^2)]`` and the user vector
+``[w, 0] / |w|``, so their cosine is ``w . v / |w|`` and an item may be short (niche) or long (popular) on the unit
+sphere.
 
-Each tower has two equivalent paths: ``forward`` on dense rows, which is what is exported, and ``embed`` on SciPy rows, whose
-cost is that of the entries present.
+Each tower has two equivalent paths: ``forward`` on dense rows, which is what is exported, and ``embed`` on SciPy rows,
+whose cost is that of the entries present.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ INNER = DIM - 1
 """Dimensions left for the inner product."""
 
 TINY = 1e-12
+"""A shorter taste has no direction."""
+
+VECTOR = 16
+"""float32 values in the widest vector register. Rows of transcendental functions are whole vectors: the scalar code
+that finishes an odd row may differ in the last bit, and an embedding must not depend on its place in a batch."""
 
 
 class UserTower(nn.Module):
     """A weight per input count, a bias (the taste of someone of whom nothing is known), and the norm.
 
-    A liked video that has its own id takes its place by that id; one without takes the place its tags, performers, ... suggest:
-    the id's weight holds the difference, since the counts of both are in the input.
+    A liked video whose id is in the vocabulary counts by that id, another by its tags, performers, ...: the weight
+    of an id is the difference to what its content already adds, since both are in the input.
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
@@ -53,26 +59,30 @@ class UserTower(nn.Module):
 
 
 class ItemTower(nn.Module):
-    """A place of its own for an item whose id is known, else the place its content suggests: linear plus one hidden layer."""
+    """A place of its own for an item whose id is known, else the place its content suggests.
+
+    Content is placed by one hidden layer of Gaussian units, each around the content of a known item.
+    """
 
     def __init__(self, schema: FeatureSchema, hidden: int = 0) -> None:
+        """``hidden`` units, rounded up to whole vectors; those that stay unused keep weights of zero."""
         super().__init__()
         identity = schema.segment("item", "id")
         self.start, self.stop = len(ITEM_NUMERIC), identity.offset
         width = 2 * len(ITEM_NUMERIC) + self.stop - self.start
-        self.register_buffer("mean", torch.zeros(len(ITEM_NUMERIC)))
-        self.register_buffer("deviation", torch.ones(len(ITEM_NUMERIC)))
-        self.linear = nn.Linear(width, INNER)
-        self.inward = nn.Linear(width, hidden)
-        self.outward = nn.Linear(hidden, INNER, bias=False)
+        hidden = -(-hidden // VECTOR) * VECTOR
+        self.mean = nn.Buffer(torch.zeros(len(ITEM_NUMERIC)))
+        self.divisor = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))
+        self.square_width = nn.Buffer(torch.ones(()))
+        self.centres = nn.Parameter(torch.zeros(hidden, width))
+        self.outward = nn.Parameter(torch.zeros(hidden, INNER))
+        self.bias = nn.Parameter(torch.zeros(INNER))
         self.own = nn.Parameter(torch.zeros(identity.size, INNER))
-        for weight in (self.linear.weight, self.linear.bias, self.outward.weight):
-            nn.init.zeros_(weight)
 
     def standardise(self, numeric: torch.Tensor) -> torch.Tensor:
         """Raw numbers [b, 3] -> [b, 6]: z-scores of log1p, zero where unknown, then whether each is known."""
         known = (numeric > 0).to(numeric.dtype)
-        score = (torch.log1p(numeric.clamp(min=0)) - self.mean) / self.deviation * known
+        score = (torch.log1p(numeric.clamp(min=0)) - self.mean) / self.divisor * known
         return torch.cat([score.clamp(-5, 5), known], dim=1)
 
     def content(self, counts: torch.Tensor) -> torch.Tensor:
@@ -81,7 +91,9 @@ class ItemTower(nn.Module):
 
     def place(self, features: torch.Tensor) -> torch.Tensor:
         """Content features [b, width] -> [b, INNER]."""
-        return self.linear(features) + self.outward(torch.relu(self.inward(features)))
+        near = features.square().sum(dim=1, keepdim=True) - 2 * (features @ self.centres.T)
+        near = near + self.centres.square().sum(dim=1)  # squared distances [b, hidden]
+        return torch.exp(near.clamp(min=0) / (-2 * self.square_width)) @ self.outward + self.bias
 
     def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """[b, item_dim] float32 -> [b, DIM], unit length."""

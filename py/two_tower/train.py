@@ -1,14 +1,16 @@
 """Fit both towers to a :class:`~two_tower.features.TrainingData`.
 
-1. Split each user's interactions; train on the rest; choose the ridge strengths by NDCG@20 on what was held out.
-2. Fit again on everything with what was chosen.
+1. Hold out a part of each user's interactions. On the rest, choose the ridge, the worth of skips and nopes, the
+weight of
+   what is popular, and how content places an item that is new, each by how well the held-out likes are ranked.
+2. Measure the towers so chosen on what was held out, then fit again on everything.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,14 @@ from scipy import sparse
 
 from . import evaluate
 from .features import ITEM_NUMERIC, LIKE, NOPE, SKIP, FeatureSchema, TrainingData, user_counts
-from .linear import Factors, HistoryModel
+from .linear import ContentModel, Factors, HistoryModel, column_sums, to_torch
 from .model import INNER, ItemTower, UserTower
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it done, 0 to 1."""
+
+NUMERIC_WEIGHT = 1.5
+"""Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,35 @@ class TrainOptions:
 
     seed: int = 0
     val_ratio: float = 0.2
-    """Share of each user's interactions held out to choose hyperparameters and to report metrics."""
+    """Share of each user's interactions held out to choose hyperparameters and to measure; 0 takes the defaults."""
     min_likes: int = 5
     """Users with fewer likes keep all of them in training."""
     k: int = 20
-    ridges: tuple[float, ...] = (30.0, 100.0, 300.0)
-    """Strengths tried, in likes."""
-    content_ridges: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
-    """Strengths tried for the way from content to places, in items."""
+    max_seconds: float = 3600.0
+    """After so long no further candidate is tried; what was started is finished."""
+    max_users: int = 100_000
+    """Users (a random part of them beyond this) from whom the factors are derived. All users are embedded."""
+    val_users: int = 10_000
+    """Users by whom candidates are compared."""
+    hidden: int = 2048
+    """Most hidden units of the item tower."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hyperparameters that are chosen by validation, with the values the search starts from."""
+
+    ridge: float = 80.0
+    """Of the regression on histories, in likes."""
+    skip_target: float = 0.4
+    nope_target: float = 0.2
+    """What a skipped and a noped video are worth as a target, beside 1 for a liked one: they were watched."""
+    popular: float = 0.1
+    """Of a mean user's taste, what is added to everyone's."""
+    bandwidth: float = 0.5
+    """Squared width of the content kernel, in variances of the content."""
+    content_ridge: float = 0.1
+    """Of the regression of places on content."""
 
 
 @dataclass
@@ -48,18 +74,18 @@ class TrainedModel:
     item_tower: ItemTower
     schema: FeatureSchema
     metrics: dict[str, Any]
-    """Of the validation split, by towers that had not seen it."""
+    """Of the validation split, by towers that had not seen it; empty without one."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per candidate that was tried."""
+    """One entry per candidate that was tried, in order."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def normalizer(self) -> dict[str, Any]:
         """``normalizer.json``: the constants that are baked into the graphs."""
-        mean, deviation = self.item_tower.mean.tolist(), self.item_tower.deviation.tolist()
+        mean, divisor = self.item_tower.mean.tolist(), self.item_tower.divisor.tolist()
         return {
             "item_numeric": {
-                name: {"transform": "log1p, z-score, clip to 5; 0 is unknown", "mean": m, "std": d}
-                for name, m, d in zip(ITEM_NUMERIC, mean, deviation, strict=True)
+                name: {"transform": "(log1p(x) - mean) / divisor, clipped to 5; 0 is unknown", "mean": m, "divisor": d}
+                for name, m, d in zip(ITEM_NUMERIC, mean, divisor, strict=True)
             },
             "output": "L2",
         }
@@ -75,7 +101,7 @@ def split(data: TrainingData, *, ratio: float, min_likes: int, seed: int) -> np.
     order = np.lexsort((rng.random(n), data.time, data.user))
     user = data.user[order]
     count = np.bincount(user, minlength=data.n_users)
-    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    first = np.cumsum(count) - count
     place = np.arange(n) - first[user]  # within the user, oldest first
     likes = np.bincount(data.user[data.label == LIKE], minlength=data.n_users)
     kept = np.where(likes < min_likes, count, np.ceil(count * (1 - ratio)))
@@ -84,123 +110,212 @@ def split(data: TrainingData, *, ratio: float, min_likes: int, seed: int) -> np.
     return held
 
 
+@torch.no_grad()
 def fit(data: TrainingData, options: TrainOptions | None = None, progress: Progress | None = None) -> TrainedModel:
     """Train on ``data``. The same data, options, machine and thread count give the same model, bit for bit."""
     options = options or TrainOptions()
     tell = progress or (lambda what, share: None)
     started = time.monotonic()
-    torch.manual_seed(options.seed)
     held = split(data, ratio=options.val_ratio, min_likes=options.min_likes, seed=options.seed)
-    history: list[dict[str, Any]] = []
-
-    tell("spectrum of the training part", 0.0)
-    part = _Part(data, ~held, options.seed)
-    relevant, seen = data.matrix(LIKE, held), part.seen()
-    best: tuple[float, float, UserTower, ItemTower] | None = None
-    for step, ridge in enumerate(options.ridges):
-        tell(f"ridge {ridge:g}", 0.2 + 0.1 * step)
-        towers = part.towers(ridge, options.content_ridges[1])
-        score = rank(towers, part, relevant, seen, options.k).mean()[f"ndcg@{options.k}"] if relevant.nnz else 0.0
-        history.append({"ridge": ridge, "ndcg": score})
-        if best is None or score > best[0]:
-            best = (score, ridge, *towers)
-    assert best is not None
-    _, ridge, *towers = best
-    tell("measuring", 0.5)
-    users, items = part.embed((towers[0], towers[1]))
-    metrics: dict[str, Any] = {}
-    if relevant.nnz:
-        model = {"two-tower": evaluate.by_vectors(users, items)}
-        metrics = evaluate.report(model, part.likes, seen, relevant, k=options.k, seed=options.seed)["two-tower"]
-    tell("fitting to everything", 0.6)
-    user_tower, item_tower = _Part(data, np.ones(len(data.user), dtype=bool), options.seed).towers(
-        ridge, options.content_ridges[1]
-    )
+    choice, metrics, history = Choice(), dict[str, Any](), list[dict[str, Any]]()
+    if (data.label[held] == LIKE).any():
+        tell("reading the histories", 0.0)
+        search = _Search(data, held, options, tell, started + options.max_seconds)
+        choice, history = search.run()
+        tell("measuring", 0.6)
+        metrics = search.measure(choice)
+    tell("fitting to everything", 0.7)
+    part = Part(data, np.ones(len(data.user), dtype=bool), options)
+    user_tower, item_tower = part.towers(choice)
     tell("done", 1.0)
-    chosen = {"ridge": ridge, "content_ridge": options.content_ridges[1], "seconds": time.monotonic() - started}
+    chosen = (
+        asdict(options) | asdict(choice) | {"hidden": len(item_tower.centres), "seconds": time.monotonic() - started}
+    )
     return TrainedModel(user_tower, item_tower, data.schema, metrics, history, chosen)
 
 
-def rank(
-    towers: tuple[UserTower, ItemTower], part: _Part, relevant: sparse.csr_matrix, seen: sparse.csr_matrix, k: int
-) -> evaluate.Ranking:
-    """Metrics of ``towers`` on held-out likes."""
-    users, items = part.embed(towers)
-    return evaluate.rank(evaluate.by_vectors(users, items), relevant, seen, k=k, auc=False)
+class Part:
+    """Interactions to train on, as matrices over users and *known* videos (those with an id of their own)."""
 
-
-class _Part:
-    """The rows to train on, as matrices, with the work that all ridge strengths share."""
-
-    def __init__(self, data: TrainingData, rows: np.ndarray, seed: int) -> None:
-        self.data = data
+    def __init__(self, data: TrainingData, rows: np.ndarray, options: TrainOptions) -> None:
+        self.data, self.options = data, options
         self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
         identity = data.schema.segment("item", "id")
-        ids = data.item_counts[:, identity.slice]  # [n_items, n_videos]
-        self.model = HistoryModel(
-            (self.likes @ ids).tocsr(), (self.nopes @ ids).tocsr(), (self.skips @ ids).tocsr(), seed=seed
+        self.ids = data.item_counts[:, identity.slice].tocsr()  # [n_items, n_videos]
+        self.known = [(m @ self.ids).tocsr() for m in (self.likes, self.nopes, self.skips)]  # [n_users, n_videos]
+        self.like_count = torch.from_numpy(column_sums(self.known[0])).float()  # [n_videos]
+        self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
+        numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
+        for i in range(len(ITEM_NUMERIC)):
+            present = torch.log1p(numeric[:, i][numeric[:, i] > 0])
+            if len(present) > 1 and float(present.std()) > 0:
+                self.item_tower.mean[i], self.item_tower.divisor[i] = present.mean(), present.std() / NUMERIC_WEIGHT
+        # Content is learned from the best-known videos, as many as fit into memory; centres are the best-known of
+        # those.
+        width = self.item_tower.stop + len(ITEM_NUMERIC)
+        order = torch.argsort(self.like_count, descending=True, stable=True)
+        self.examples = order[: min(20_000, max(1_000, 200_000_000 // width))]
+        counts = self.ids.T.tocsr()[self.examples.numpy()] @ data.item_counts  # [e, item_dim]
+        self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
+        self.hidden = min(options.hidden, 4_000_000 // width, len(self.examples))
+        self._histories: HistoryModel | None = None
+
+    def factors(self, choice: Choice) -> Factors:
+        """Factors over the known videos [n_videos, at most INNER]."""
+        n_users, n_videos = self.known[0].shape
+        if n_users == 0 or n_videos == 0:
+            return Factors(*(torch.zeros(n_videos, 0) for _ in range(3)))
+        if self._histories is None:
+            used = [m[_sample(n_users, self.options.max_users, self.options.seed)] for m in self.known]
+            self._histories = HistoryModel(*used, seed=self.options.seed)
+        return self._histories.solve(
+            choice.ridge, INNER, skip_target=choice.skip_target, nope_target=choice.nope_target
         )
-        self.ids = ids
-        self.weight = np.asarray((self.likes @ ids).sum(axis=0)).ravel()  # [n_videos]
+
+    def tastes(self, factors: Factors) -> torch.Tensor:
+        """[n_users, rank], before anything is added for popularity."""
+        return to_torch(self.known[0]) @ factors.like + to_torch(self.known[1]) @ factors.nope
+
+    def content_model(self, choice: Choice) -> ContentModel:
+        likes = self.like_count[self.examples].clamp(min=0.3)
+        return ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
 
     def seen(self) -> sparse.csr_matrix:
         return (self.likes + self.nopes + self.skips).tocsr()
 
-    def embed(self, towers: tuple[UserTower, ItemTower]) -> tuple[np.ndarray, np.ndarray]:
-        """Unit vectors of all users [n_users, DIM], from this part's history alone, and of all items [n_items, DIM]."""
+    def embed(self, user_tower: UserTower, item_tower: ItemTower) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors of all users [n_users, DIM], by this part's history alone, and of all items [n_items, DIM]."""
         counts = user_counts(self.data.schema, self.data.item_counts, self.likes, self.nopes)
-        return towers[0].embed(counts), towers[1].embed(self.data.item_counts)
+        return user_tower.embed(counts), item_tower.embed(self.data.item_counts)
 
-    def towers(self, ridge: float, content_ridge: float) -> tuple[UserTower, ItemTower]:
-        return assemble(self.data, self.model.solve(ridge, INNER), self.ids, self.weight, self.likes, content_ridge)
+    def towers(self, choice: Choice, factors: Factors | None = None) -> tuple[UserTower, ItemTower]:
+        """Towers whose inner products are the scores of the factors."""
+        schema = self.data.schema
+        factors = self.factors(choice) if factors is None else factors
+        n_videos, rank = factors.item.shape
+        user_tower, item_tower = UserTower(schema), ItemTower(schema, self.hidden)
+        item_tower.mean, item_tower.divisor = self.item_tower.mean, self.item_tower.divisor
+        if rank == 0:
+            return user_tower, item_tower
+        item_tower.own[:, :rank] = factors.item / factors.item.norm(dim=1).max()
+        content = self.content_model(choice)
+        outward, item_tower.bias[:], _ = content.solve(item_tower.own[self.examples], choice.content_ridge)
+        item_tower.outward[: self.hidden] = outward
+        item_tower.centres[: self.hidden] = self.content[: self.hidden]
+        item_tower.square_width.fill_(content.square_width)
+
+        # What a liked video without an id of its own says of a user: the weights of the known, regressed on their
+        # counts.
+        counts = self.ids.T.tocsr() @ self.data.item_counts[:, len(ITEM_NUMERIC) : self.item_tower.stop]
+        features = sparse.hstack([sparse.csr_matrix(np.ones((n_videos, 1))), counts], format="csr", dtype=np.float32)
+        weight = sparse.diags((self.like_count / (self.like_count + 30)).numpy())
+        gram = torch.from_numpy((features.T @ weight @ features).toarray()).float()
+        gram.diagonal().add_(10.0)
+        by_content = torch.linalg.solve(gram, to_torch(features.T @ weight) @ factors.like)  # [1 + named counts, rank]
+        liked = schema.segment("user", "liked_video_ids").slice
+        user_tower.weight[0, :rank] = by_content[0]
+        user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
+        user_tower.weight[liked, :rank] = factors.like - to_torch(features) @ by_content
+        user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
+        user_tower.bias[:rank] = choice.popular * self.tastes(factors).mean(dim=0)
+        return user_tower, item_tower
 
 
-@torch.no_grad()
-def assemble(
-    data: TrainingData,
-    factors: Factors,
-    ids: sparse.csr_matrix,
-    weight: np.ndarray,
-    likes: sparse.csr_matrix,
-    content_ridge: float,
-) -> tuple[UserTower, ItemTower]:
-    """Towers whose scores are those of ``factors``, with the places of unknown items regressed on content."""
-    schema = data.schema
-    user_tower, item_tower = UserTower(schema), ItemTower(schema)
-    rank_ = factors.item.shape[1]
-    longest = factors.item.norm(dim=1).max().clamp(min=1e-12)
+class _Search:
+    """Coordinate-wise search for a :class:`Choice` on held-out likes; features hold nothing of what is held out."""
 
-    numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
-    for i in range(len(ITEM_NUMERIC)):
-        known = torch.log1p(numeric[:, i][numeric[:, i] > 0])
-        if len(known) > 1 and float(known.std()) > 0:
-            item_tower.mean[i], item_tower.deviation[i] = known.mean(), known.std()
-    item_tower.own[:, :rank_] = factors.item / longest
+    def __init__(
+        self, data: TrainingData, held: np.ndarray, options: TrainOptions, tell: Progress, deadline: float
+    ) -> None:
+        self.options, self.tell, self.deadline = options, tell, deadline
+        self.part = Part(data, ~held, options)
+        self.relevant, self.seen = data.matrix(LIKE, held), self.part.seen()
+        users = np.flatnonzero(np.diff(self.relevant.indptr))
+        users = users[_sample(len(users), options.val_users, options.seed)]
+        self.users = users
+        self.known_relevant = (self.relevant[users] @ self.part.ids).tocsr()  # [u, n_videos]
+        self.known_seen = (self.seen[users] @ self.part.ids).tocsr()
+        self.history: list[dict[str, Any]] = []
 
-    # Content -> place, a ridge regression over the known items, those with more likes counting more.
-    of_video = ids.T.tocsr()  # [n_videos, n_items]
-    content = torch.from_numpy((of_video @ data.item_counts)[:, : item_tower.stop].toarray())
-    features = torch.cat([item_tower.content(content), torch.ones(len(content), 1)], dim=1)
-    certain = torch.from_numpy(weight / (weight + 10)).float()[:, None]
-    gram = features.T @ (certain * features)
-    gram.diagonal()[:-1].add_(content_ridge)
-    gram.diagonal().add_(1e-3)
-    solution = torch.linalg.solve(gram, features.T @ (certain * item_tower.own))  # [width + 1, INNER]
-    item_tower.linear.weight.copy_(solution[:-1].T)
-    item_tower.linear.bias.copy_(solution[-1])
+    def run(self) -> tuple[Choice, list[dict[str, Any]]]:
+        """The choice and the log of what was tried."""
+        best, factors, score = self._factors(Choice())
+        best, factors, score = self._climb(best, factors, score)
+        for skip, nope in ((0.0, 0.0), (0.8, 0.4)):
+            if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
+                found = self._factors(replace(best, skip_target=skip, nope_target=nope))
+                if found[2] > score:
+                    best, factors, score = found
+        tastes = self.part.tastes(factors)
+        mean, tastes = tastes.mean(dim=0), tastes[self.users]
+        options = (replace(best, popular=p) for p in (0.03, 0.1, 0.3, 1.0))
+        best = self._best(options, lambda c: (tastes + c.popular * mean, factors.item))
+        self._settled = factors
+        return self._content(best, tastes + best.popular * mean, factors.item), self.history
 
-    # The same for the history: what a liked video without an id of its own adds is regressed on the counts it adds.
-    counted = schema.segment("user", "liked_video_ids").offset
-    start = schema.segment("user", "liked_tags").offset
-    features = torch.cat([torch.ones(len(content), 1), content[:, len(ITEM_NUMERIC) :]], dim=1)  # like_count, tags, ...
-    gram = features.T @ (certain * features)
-    gram.diagonal().add_(content_ridge)
-    solution = torch.linalg.solve(gram, features.T @ (certain * factors.like))
-    n_videos = len(content)
-    user_tower.weight[0, :rank_] = solution[0]
-    user_tower.weight[start:counted, :rank_] = solution[1:]
-    user_tower.weight[counted : counted + n_videos, :rank_] = factors.like - features @ solution
-    user_tower.weight[counted + n_videos :, :rank_] = factors.nope
-    mean = torch.from_numpy(np.asarray((likes @ ids).mean(axis=0), dtype=np.float32)).reshape(1, -1) @ factors.like
-    user_tower.bias[:rank_] = 0.1 * mean[0]
-    return user_tower, item_tower
+    def measure(self, choice: Choice) -> dict[str, Any]:
+        """Metrics of the towers on all held-out likes."""
+        users, items = self.part.embed(*self.part.towers(choice, self._settled))
+        scorers = {"two-tower": evaluate.by_vectors(users, items)}
+        k, seed = self.options.k, self.options.seed
+        return evaluate.report(scorers, self.part.likes, self.seen, self.relevant, k=k, seed=seed)["two-tower"]
+
+    def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:
+        """Halve or double the ridge while that helps."""
+        for step in (0.5, 2.0):
+            moved = False
+            while 1 < best.ridge < 10_000 and time.monotonic() < self.deadline:
+                found = self._factors(replace(best, ridge=best.ridge * step))
+                if found[2] <= score:
+                    break
+                (best, factors, score), moved = found, True
+            if moved:
+                break
+        return best, factors, score
+
+    def _factors(self, choice: Choice) -> tuple[Choice, Factors, float]:
+        factors = self.part.factors(choice)
+        tastes = self.part.tastes(factors)
+        tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
+        return choice, factors, self._score(choice, tastes, factors.item)
+
+    def _content(self, best: Choice, tastes: torch.Tensor, item: torch.Tensor) -> Choice:
+        """How content places an item, judged by leaving each item out: as if each in turn were new."""
+        target = (item / item.norm(dim=1).max().clamp(min=1e-12))[self.part.examples]
+        place = torch.zeros(item.shape)
+
+        def vectors(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+            place[self.part.examples] = model.solve(target, choice.content_ridge)[2]
+            return tastes, place
+
+        scored: list[tuple[float, Choice]] = []
+        for bandwidth in (0.5, 0.25, 1.0):
+            if scored and time.monotonic() > self.deadline:
+                break
+            model = self.part.content_model(replace(best, bandwidth=bandwidth))
+            found = self._best((replace(best, bandwidth=bandwidth, content_ridge=r) for r in (0.1, 0.4)), vectors)
+            scored.append((self.history[-1]["best"], found))
+        return max(scored, key=lambda pair: pair[0])[1]
+
+    def _best(
+        self, choices: Iterable[Choice], vectors: Callable[[Choice], tuple[torch.Tensor, torch.Tensor]]
+    ) -> Choice:
+        scored = [(self._score(choice, *vectors(choice)), choice) for choice in choices]
+        self.history[-1]["best"] = max(score for score, _ in scored)
+        return max(scored, key=lambda pair: pair[0])[1]
+
+    def _score(self, choice: Choice, tastes: torch.Tensor, item: torch.Tensor) -> float:
+        """Recall@k + NDCG@k of tastes [u, rank] against places [n_videos, rank]."""
+        scorer = evaluate.by_vectors(tastes.numpy(), item.numpy())
+        k = self.options.k
+        mean = evaluate.rank(scorer, self.known_relevant, self.known_seen, k=k, auc=False).mean()
+        self.history.append(asdict(choice) | mean)
+        self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.1 + 0.03 * len(self.history)))
+        return mean[f"recall@{k}"] + mean[f"ndcg@{k}"]
+
+
+def _sample(n: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``range(n)``, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
