@@ -38,13 +38,13 @@ $yoyo$;
 
 -- anon: the catalogue and what is similar to what.
 grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers to anon, authenticated;
-grant execute on function public.similar_videos(uuid, int) to anon, authenticated, service_role;
+grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on public.profiles, public.user_features, public.user_embeddings, public.video_embeddings to authenticated;
 grant select, insert, update, delete on public.user_video_decisions to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function public.recommend_videos(int, uuid[]) to authenticated;
+grant execute on function public.recommend_videos(int, uuid[], real) to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;

@@ -23,6 +23,10 @@ SCHEMA_VERSION = 1
 DIM = 128
 """Length of an embedding."""
 
+NORM_DIMENSION = DIM
+"""Where an item vector spends what its length leaves to 1, counted from 1. A user vector has zero there, so that cosine ranks
+like the inner product; how similar two items are is asked without it."""
+
 EPOCH = "1900-01-01"
 """``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""
 
@@ -130,6 +134,7 @@ class FeatureSchema:
             "schema_version": SCHEMA_VERSION,
             "epoch": EPOCH,
             "embedding_dim": DIM,
+            "norm_dimension": NORM_DIMENSION,
             "user": side(self.user, USER_NUMERIC),
             "item": side(self.item, ITEM_NUMERIC),
         }
