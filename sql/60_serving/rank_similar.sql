@@ -23,6 +23,9 @@ begin
             select (d.feature_schema ->> 'norm_dimension')::int as v_norm
             from two_tower.model_documents d where d.model_version = v_version
         ) as schema;
+    end if;
+    -- Zero without its norm: nothing is known of the video.
+    if extensions.l2_norm(v_vector) > 0 then
         select n.ids, n.scores into v_ids, v_scores
         from two_tower.nearest_list(v_version, v_vector, p_limit, array[p_video_id], null, p_diversity) n;
     end if;
