@@ -30,9 +30,15 @@ begin
         if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
             begin
                 execute 'create role ' || v_role || ' ' || v_options;
-                if v_role = 'authenticator' then
-                    grant anon, authenticated, service_role to authenticator;
-                end if;
+                -- The limits that Supabase sets; PostgREST applies a role's settings when it takes the role.
+                case v_role
+                    when 'anon' then alter role anon set statement_timeout = '3s';
+                    when 'authenticated' then alter role authenticated set statement_timeout = '8s';
+                    when 'authenticator' then
+                        alter role authenticator set statement_timeout = '8s';
+                        grant anon, authenticated, service_role to authenticator;
+                    else null;
+                end case;
             exception
                 -- A concurrent create shows as a duplicate object, or as a clash in the catalogue's index.
                 when duplicate_object or unique_violation then null;

@@ -21,6 +21,8 @@ begin
             published_at timestamptz,
             created_at timestamptz not null default now()
         );
+        -- The newest first, where nobody's taste and no popularity is known.
+        create index videos_published_at_idx on public.videos (published_at desc, id);
         insert into two_tower.created_objects values ('table', 'public.videos');
     end if;
     if to_regclass('public.tags') is null then

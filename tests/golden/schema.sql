@@ -80,17 +80,17 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[]) IS 'What next for the caller: published videos not decided on yet, optionally with one of the given tags, rank 1 first';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real) IS 'What next for the caller: published videos not decided on, optionally with one of some tags. diversity above 0 trades score for variety';
 
-CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer) IS 'Published videos nearest to a video, rank 1 first';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Published videos nearest to a video, rank 1 first. diversity above 0 trades score for variety';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -166,6 +166,12 @@ CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes and attaches the empty partitions of a version, unless they exist';
+
+CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -301,29 +307,44 @@ CREATE FUNCTION two_tower.model_transition() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses a change of state that the lifecycle does not have';
 
+CREATE FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'nearest_videos, diversified where that is asked for, as two arrays: videos, best first, and their cosines';
+
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, distance double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "hnsw.iterative_scan" TO 'relaxed_order'
+    SET "hnsw.ef_search" TO '400'
+    SET "hnsw.max_scan_tuples" TO '50000';
+
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'The published videos nearest to a vector, less the excluded and those without any of the tags, in order of distance and id';
+
+CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Published videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
 
-CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '400'
-    SET "hnsw.max_scan_tuples" TO '50000';
+    SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer) IS 'Published videos nearest to a video, best first, with the reason of each: similar or popular';
+COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The published videos nearest to a video, with the reason of each: similar, popular or newest';
 
-CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '400'
-    SET "hnsw.max_scan_tuples" TO '50000';
+    SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_version text) IS 'The best published videos for a user that the user has not decided on, best first, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best published videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -388,6 +409,12 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log';
+
+CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.require_diversity(p_diversity real) IS 'Raises 22023 for a diversity out of bounds';
 
 CREATE FUNCTION two_tower.require_model(p_version text) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -867,6 +894,8 @@ CREATE INDEX user_video_decisions_video_id_idx ON public.user_video_decisions US
 CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING btree (performer_id, video_id);
 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
+
+CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 
