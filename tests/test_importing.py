@@ -293,8 +293,11 @@ def shape_of_reviews(db: Connection) -> list[Any]:
 
 
 @pytest.mark.parametrize("duplicates", [False, True])
-def test_the_first_import_and_a_later_one_give_the_same(shop: Connection, write: Write, duplicates: bool) -> None:
-    """Into an empty table rows go directly; otherwise they are merged."""
+def test_the_first_import_and_a_later_one_give_the_same(
+    shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, duplicates: bool
+) -> None:
+    """Into an empty table rows go directly; otherwise they are merged. Either way batch by batch."""
+    monkeypatch.setattr(sources, "BLOCK", 256)
     lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6},{'2024-01-01' if i % 2 else ''}" for i in range(60)]
     lines += [f"u/1,r{i},5,2025-01-01" for i in range(9)] if duplicates else []
     path = write("\n".join(["product_url,reviewer_id,stars,created_at", *lines]))
@@ -326,6 +329,20 @@ def test_a_failed_first_import_leaves_the_table_with_its_indexes(shop: Connectio
     with pytest.raises(UserError, match="not valid UTF-8"):
         import_reviews(shop, write(b"product_url,reviewer_id,stars\nu/1,a,5\nu/1,\xff,5\n"))
     assert shape_of_reviews(shop) == shape
+
+
+def test_products_and_users_are_looked_up_between_batches(
+    shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 128)
+    lines = [f"{ANNA if i % 3 else f'r{i % 5}'},n/{i % 40},1" for i in range(300)]
+    path = write("\n".join(["user_id,product_url,label", *lines]))
+    known = import_decisions(shop, path, ImportOptions(unknown="create"))
+    assert (known.items_created, known.rejected, known.users) == (40, 100, 1)
+    everyone = import_decisions(shop, path, create_users=True)
+    assert (everyone.users_created, everyone.rejected, everyone.users, everyone.items) == (5, 0, 6, 40)
+    assert adds_up(known)
+    assert adds_up(everyone)
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, write: Write) -> None:
