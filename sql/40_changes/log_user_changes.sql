@@ -44,7 +44,11 @@ create or replace function two_tower.log_truncated_decisions() returns trigger
 language plpgsql security definer set search_path = ''
 as $func$
 begin
-    insert into two_tower.user_changes (user_id) select f.user_id from public.user_features f;
+    -- A truncate of auth.users that cascades has emptied user_features as well; vectors still tell whose they are.
+    insert into two_tower.user_changes (user_id)
+    select f.user_id from public.user_features f
+    union
+    select e.user_id from two_tower.user_embeddings e;
     return null;
 end
 $func$;
@@ -52,4 +56,4 @@ $func$;
 comment on function two_tower.log_inserted_decisions() is 'Trigger: logs the users of inserted decisions';
 comment on function two_tower.log_deleted_decisions() is 'Trigger: logs the users of deleted decisions';
 comment on function two_tower.log_updated_decisions() is 'Trigger: logs the users of decisions that an update changed';
-comment on function two_tower.log_truncated_decisions() is 'Trigger: logs every user with features';
+comment on function two_tower.log_truncated_decisions() is 'Trigger: logs every user with features or vectors';

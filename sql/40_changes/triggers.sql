@@ -1,5 +1,20 @@
 -- Every input of the towers, and every way in which it can change.
 
+-- What an adopted table holds was decided before there was a log; the first refresh must find it there.
+do $adopted$
+begin
+    if not exists (
+        select from pg_catalog.pg_trigger t
+        where t.tgrelid = 'public.user_video_decisions'::regclass and t.tgname = 'two_tower_insert'
+    ) then
+        -- What creating a trigger takes anyway: nobody decides between this and the triggers below.
+        lock table public.user_video_decisions in share row exclusive mode;
+        insert into two_tower.user_changes (user_id)
+        select distinct d.user_id from public.user_video_decisions d where d.decision_type <> 'skip';
+    end if;
+end
+$adopted$;
+
 create or replace trigger two_tower_insert after insert on public.user_video_decisions
 referencing new table as new_rows for each statement execute function two_tower.log_inserted_decisions();
 

@@ -275,7 +275,7 @@ CREATE FUNCTION two_tower.log_truncated_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features';
+COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features or vectors';
 
 CREATE FUNCTION two_tower.log_truncated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER

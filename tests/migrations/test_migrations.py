@@ -233,8 +233,8 @@ def test_existing_tables_are_adopted_and_given_back_untouched(empty: Connection,
         column(empty, "select name from two_tower.created_objects where kind = 'table' and name <> 'auth.users'") == []
     )
     assert one(empty, "select relrowsecurity from pg_class where oid = 'public.videos'::regclass")
-    # They work: what was decided before is in the next rebuild, and what is decided from now on in the log.
-    empty.execute("call two_tower.rebuild()")
+    # They work: what was decided before is in the first refresh.
+    empty.execute("call two_tower.refresh()")
     assert one(empty, "select liked_tags from public.user_features") == {"00000000-0000-0000-0000-0000000000aa": 1}
     empty.execute("delete from public.user_features")
     migrate.migrate(empty_dsn, to="0")
