@@ -1,0 +1,811 @@
+"""Freshness: nothing lost (I3), nobody waits (I4), equal inputs give equal bits (I1), only what changed costs (I7)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import errors
+
+from conftest import Connect, Connection, NewDatabase
+from two_tower import registry
+from world_fixtures import (
+    EPOCH,
+    NOBODY,
+    Client,
+    World,
+    column,
+    copy_rows,
+    ident,
+    load,
+    make_world,
+    one,
+    random_model,
+    refresh,
+    register,
+    schema_of,
+    tiny_model,
+)
+
+WORLD = make_world()
+State = dict[str, Any]
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+def state(db: Connection) -> State:
+    """Every feature row and every vector of every version, to the bit; when they were written is no part of it."""
+    features = db.execute("select user_id, (to_jsonb(f) - 'updated_at')::text from public.user_features f").fetchall()
+    found: State = {f"features {key}": text for key, text in features}
+    for kind in ("user", "video"):
+        query = f"""select {kind}_id, model_version, embedding::text, encode(input_hash, 'hex')
+            from two_tower.{kind}_embeddings"""
+        for key, version, vector, digest in db.execute(query.encode()):
+            found[f"{kind} {key} {version}"] = (vector, digest)
+    return found
+
+
+def pending(db: Connection) -> tuple[int, int]:
+    """Users and videos in the change log."""
+    row = db.execute(
+        """select (select count(distinct user_id) from two_tower.user_changes),
+            (select count(distinct video_id) from two_tower.video_changes)"""
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def assert_fresh(db: Connection) -> State:
+    """What a refresh left equals what a rebuild makes, and is about users with likes and about videos that exist."""
+    assert pending(db) == (0, 0)
+    assert one(db, "select failed_changes from two_tower.status") == 0
+    found = state(db)
+    users = column(db, "select distinct user_id from public.user_video_decisions where decision_type = 'like'")
+    videos = column(db, "select id from public.videos")
+    for version in one(db, "select two_tower.live_versions()"):
+        assert {k.split()[1] for k in found if k.startswith("user ") and k.endswith(version)} == {str(u) for u in users}
+        assert {k.split()[1] for k in found if k.startswith("video ") and k.endswith(version)} == {
+            str(v) for v in videos
+        }
+    db.execute("call two_tower.rebuild()")
+    rebuilt = state(db)
+    assert {k for k in found.keys() | rebuilt.keys() if found.get(k) != rebuilt.get(k)} == set()
+    return found
+
+
+def refreshed(db: Connection) -> dict[str, int]:
+    """Refreshes, and says what that did."""
+    before = one(db, "select coalesce(max(id), 0) from two_tower.job_log")
+    refresh(db)
+    row = db.execute("select result from two_tower.job_log where job = 'refresh' and id > %s", (before,)).fetchone()
+    return row[0] if row else {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
+
+
+# -------------------------------------------------------------------------------------------- I3: every kind of change
+
+USER, MANY, VIDEO, LIKED = WORLD.usual, WORLD.many, WORLD.videos[7], next(iter(WORLD.of(WORLD.one_like, "like")))
+NOPED = min(WORLD.of(WORLD.only_nopes, "nope"))
+TAG, PERFORMER = WORLD.tags[3], WORLD.performers[3]
+UNDECIDED = next(v for v in WORLD.videos if v not in WORLD.decided(USER))
+
+CHANGES: dict[str, str] = {
+    "like": f"insert into user_video_decisions values ('{USER}', '{UNDECIDED}', 'like')",
+    "nope": f"insert into user_video_decisions values ('{USER}', '{UNDECIDED}', 'nope')",
+    "first like": f"insert into user_video_decisions values ('{WORLD.no_decisions}', '{VIDEO}', 'like')",
+    "likes of many at once": f"""insert into user_video_decisions select id, '{UNDECIDED}', 'like' from auth.users
+        on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
+    "like becomes nope": f"update user_video_decisions set decision_type = 'nope' where user_id = '{WORLD.one_like}'",
+    "like becomes skip": f"update user_video_decisions set decision_type = 'skip' where user_id = '{WORLD.one_like}'",
+    "skips become likes": "update user_video_decisions set decision_type = 'like' where decision_type = 'skip'",
+    "upsert": f"""insert into user_video_decisions values ('{WORLD.one_like}', '{LIKED}', 'nope')
+        on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
+    "merge": f"""merge into user_video_decisions d using auth.users u on u.id = d.user_id and d.video_id = '{LIKED}'
+        when matched then delete when not matched then insert values (u.id, '{LIKED}', 'like', now())""",
+    "like of another time": f"""update user_video_decisions set created_at = created_at - interval '99 days'
+        where user_id = '{MANY}' and video_id = '{min(WORLD.of(MANY, "like"))}'""",
+    "decisions change hands": f"""update user_video_decisions set user_id = '{WORLD.no_decisions}'
+        where user_id = '{WORLD.one_like}'""",
+    "decision about another video": f"""update user_video_decisions set video_id = '{WORLD.bare_video}'
+        where user_id = '{WORLD.one_like}'""",
+    "like taken back": f"delete from user_video_decisions where user_id = '{WORLD.one_like}'",
+    "nope taken back": f"""delete from user_video_decisions
+        where user_id = '{WORLD.only_nopes}' and video_id = '{NOPED}'""",
+    "half of all decisions": "delete from user_video_decisions where extract(minute from created_at)::int % 2 = 0",
+    "all decisions, row by row": "delete from user_video_decisions",
+    "all decisions, truncated": "truncate user_video_decisions",
+    "user deleted": f"delete from auth.users where id = '{USER}'",
+    "all users deleted": "delete from auth.users",
+    "all users truncated": "truncate auth.users cascade",
+    "video inserted": f"insert into videos (id, product_url, title, maker) values ('{NOBODY}', 'x', 'x', 'maker a')",
+    "video deleted": f"delete from videos where id = '{LIKED}'",
+    "videos deleted": "delete from videos where maker = 'maker a'",
+    "all videos truncated": "truncate videos cascade",
+    "maker": f"update videos set maker = 'maker z' where id = '{LIKED}'",
+    "label": f"update videos set label = null where id = '{LIKED}'",
+    "series": f"update videos set series = 'series z' where id = '{LIKED}'",
+    "source": f"update videos set source = 'source z' where id = '{LIKED}'",
+    "price": "update videos set price = coalesce(price, 0) + 1",
+    "price of a noped video": f"update videos set price = 3, maker = 'maker b' where id = '{NOPED}'",
+    "duration": f"update videos set duration_seconds = 77 where id = '{LIKED}'",
+    "release": f"update videos set product_released_at = '2020-02-02' where id = '{LIKED}'",
+    "other release": f"""update videos set product_released_at = null, distribution_started_at = now()
+        where id = '{LIKED}'""",
+    "tagged": f"insert into video_tags values ('{LIKED}', '{WORLD.rare_tag}')",
+    "untagged": "delete from video_tags",
+    "tags swapped": f"update video_tags set video_id = '{WORLD.bare_video}' where tag_id = '{TAG}' and video_id = "
+    f"(select video_id from video_tags where tag_id = '{TAG}' limit 1)",
+    "tag deleted": f"delete from tags where id = '{TAG}'",
+    "tags truncated": "truncate video_tags",
+    "all tags truncated": "truncate tags cascade",
+    "performer of a video": f"insert into video_performers values ('{WORLD.bare_video}', '{PERFORMER}')",
+    "performer deleted": f"delete from performers where id = '{PERFORMER}'",
+    "performers swapped": f"update video_performers set performer_id = '{PERFORMER}' where video_id = "
+    "(select video_id from video_performers group by 1 having count(*) = 1 "
+    f"and bool_and(performer_id <> '{PERFORMER}') limit 1)",
+    "performers truncated": "truncate video_performers",
+}  # fmt: skip
+
+IDLE: dict[str, str] = {
+    "skip": f"insert into user_video_decisions values ('{USER}', '{UNDECIDED}', 'skip')",
+    "skip taken back": "delete from user_video_decisions where decision_type = 'skip'",
+    "skip at another time": "update user_video_decisions set created_at = now() where decision_type = 'skip'",
+    "decisions set to what they are": "update user_video_decisions set decision_type = decision_type",
+    "title": "update videos set title = title || '!'",
+    "thumbnail, description, url": "update videos set thumbnail_url = 'x', description = 'y', product_url = id::text",
+    "publication": "update videos set published_at = null",
+    "columns set to what they are": "update videos set maker = maker, price = price, label = label",
+    "links set to what they are": "update video_tags set tag_id = tag_id",
+    "name of a tag": "update tags set name = name || '!'",
+    "new tag, unused": f"insert into tags values ('{NOBODY}', 'unused')",
+    "new user": f"insert into auth.users values ('{NOBODY}')",
+    "profile": "update profiles set created_at = now()",
+    "no row": "delete from videos where false",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_i3_a_refresh_after_a_change_equals_a_rebuild(change: str, db: Connection) -> None:
+    before = state(db)
+    db.execute(CHANGES[change].encode())
+    assert pending(db) != (0, 0), "the change marked nothing"
+    assert refreshed(db)["failed"] == 0
+    assert assert_fresh(db) != before, "the change changed nothing"
+
+
+@pytest.mark.parametrize("change", IDLE)
+def test_i7_a_change_of_no_input_marks_nothing(change: str, db: Connection) -> None:
+    before = state(db)
+    db.execute(IDLE[change].encode())
+    assert pending(db) == (0, 0)
+    assert assert_fresh(db) == before
+
+
+def test_i3_a_retagged_video_changes_its_likers_and_nobody_else(db: Connection) -> None:
+    before = state(db)
+    video = max(WORLD.videos, key=lambda v: sum(d[1] == v and d[2] == "like" for d in WORLD.decisions))
+    tag = next(t for t in WORLD.tags[:-1] if (video, t) not in WORLD.video_tags)
+    db.execute("insert into video_tags values (%s, %s)", (video, tag))
+    refresh(db)
+    after = assert_fresh(db)
+    changed = {key.split()[1] for key in after if after[key] != before.get(key) and not key.startswith("video")}
+    likers = {str(u) for u, v, d, _ in WORLD.decisions if v == video and d == "like"}
+    assert len(likers) > 3
+    assert changed == likers
+
+
+def test_i3_a_transaction_that_is_rolled_back_leaves_no_mark(db: Connection) -> None:
+    with db.transaction(force_rollback=True):
+        db.execute(CHANGES["likes of many at once"].encode())
+        assert pending(db) != (0, 0)
+    assert pending(db) == (0, 0)
+
+
+def test_i3_all_live_versions_are_kept_fresh_and_others_are_not(db: Connection) -> None:
+    """A rollback must lose no freshness: standby and staged versions get every change."""
+    tiny_model(db, "v2", seed=2)
+    tiny_model(db, "v3", seed=3, activate=False)
+    db.execute("call two_tower.backfill_model('v3')")
+    tiny_model(db, "v4", seed=4, activate=False)
+    assert one(db, "select two_tower.live_versions()") == ["v1", "v2", "v3"]
+    db.execute(CHANGES["like"].encode())
+    done = refreshed(db)
+    assert (done["users"], done["vectors"]) == (1, 3)
+    found = assert_fresh(db)
+    assert len({found[f"user {USER} {version}"] for version in ("v1", "v2", "v3")}) == 3
+    assert f"user {USER} v4" not in found
+
+
+def test_i3_a_refresh_without_any_model_keeps_features(database: NewDatabase) -> None:
+    with psycopg.connect(database(), autocommit=True) as db:
+        load(db, WORLD)
+        refresh(db)
+        assert one(db, "select count(*) from public.user_features") == len(WORLD.users) - 2
+        assert pending(db) == (0, 0)
+        # Registered later, a model finds everything.
+        tiny_model(db)
+        assert_fresh(db)
+
+
+def test_an_empty_log_does_nothing(db: Connection) -> None:
+    """An idle tick, as pg_cron makes one every minute, writes no row anywhere."""
+    refresh(db)
+    size = one(db, "select pg_current_wal_insert_lsn() - '0/0'")
+    jobs = one(db, "select count(*) from two_tower.job_runs")
+    rows = one(db, "select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_xact_user_tables")
+    for _ in range(3):
+        refresh(db)
+    assert one(db, "select count(*) from two_tower.job_runs") == jobs
+    assert one(db, "select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_xact_user_tables") == rows
+    assert one(db, "select pg_current_wal_insert_lsn() - '0/0'") - size < 1_000_000  # other databases write too
+    assert one(db, "select two_tower.sync_user_embeddings('1 second')")["users"] == 0
+    assert one(db, "select two_tower.sync_video_embeddings()")["videos"] == 0
+
+
+# -------------------------------------------------------------------------------------------- I1, I7: equal bits, cost
+
+
+@pytest.mark.parametrize(("kind", "ids"), [("user", WORLD.users), ("video", WORLD.videos)])
+def test_i1_a_vector_of_a_batch_of_one_equals_the_one_in_a_batch_of_hundreds(
+    kind: str, ids: list[Any], db: Connection
+) -> None:
+    query = f"select {kind}_id, embedding::text from two_tower.embed_{kind}s(%s)"
+    together = dict(db.execute(query.encode(), (ids,)).fetchall())
+    assert len(together) == len(ids) - (3 if kind == "user" else 0)
+    for start, size in [(0, 1), (1, 1), (7, 1), (5, 2), (9, 7), (11, 63), (20, 29)]:
+        apart = dict(db.execute(query.encode(), (ids[start : start + size],)).fetchall())
+        assert apart == {k: together[k] for k in ids[start : start + size] if k in together}
+    stored = dict(db.execute(f"select {kind}_id, embedding::text from {kind}_embeddings".encode()).fetchall())
+    assert stored == together
+
+
+def test_i1_a_vector_is_the_same_in_every_backend_and_at_any_time(db: Connection, connect: Connect) -> None:
+    query = "select user_id, embedding::text from two_tower.embed_users(%s) order by 1"
+    first = db.execute(query, (WORLD.users,)).fetchall()
+    assert connect().execute(query, (WORLD.users[::-1],)).fetchall() == first
+    assert db.execute(query, (WORLD.users * 2,)).fetchall() == first
+
+
+def test_i7_a_refresh_costs_what_changed(db: Connection) -> None:
+    db.execute(CHANGES["like"].encode())
+    assert refreshed(db) == {"users": 1, "videos": 0, "vectors": 1, "failed": 0}
+    # A video of one liker: the video, and that liker.
+    likers = [v for v in WORLD.videos if sum(d[1] == v and d[2] != "skip" for d in WORLD.decisions) == 2]
+    db.execute("update videos set maker = 'maker q' where id = %s", (likers[0],))
+    done = refreshed(db)
+    assert (done["videos"], done["users"]) == (1, 2)
+
+
+def test_i7_equal_inputs_cost_no_inference_and_no_write(db: Connection) -> None:
+    """Everything is marked; nothing has changed. The engine is taken away, and nobody misses it."""
+    stamps = "select array_agg(xmin::text || updated_at order by user_id) from two_tower.user_embeddings"
+    before, features = one(db, stamps), "select array_agg(xmin::text order by user_id) from public.user_features"
+    rows = one(db, features)
+    db.execute("update two_tower.settings set value = '\"nothing\"' where name = 'inference_engine'")
+    db.execute("insert into two_tower.user_changes (user_id) select user_id from public.user_features")
+    db.execute("insert into two_tower.video_changes (video_id) select id from public.videos")
+    done = refreshed(db)
+    assert (done["users"], done["videos"], done["vectors"], done["failed"]) == (48, 300, 0, 0)
+    assert one(db, stamps) == before
+    assert one(db, features) == rows
+
+
+def test_i7_a_change_that_no_input_of_the_model_shows_rewrites_no_vector(db: Connection) -> None:
+    """The tag is new to the model: features change, vectors do not."""
+    db.execute("insert into tags values (%s, 'new')", (NOBODY,))
+    before = one(db, "select array_agg(xmin::text order by user_id) from two_tower.user_embeddings")
+    db.execute("insert into video_tags values (%s, %s)", (LIKED, NOBODY))
+    assert refreshed(db)["vectors"] == 0
+    assert one(db, "select liked_tags ? %s from user_features where user_id = %s", str(NOBODY), WORLD.one_like)
+    assert one(db, "select array_agg(xmin::text order by user_id) from two_tower.user_embeddings") == before
+
+
+def test_a_time_box_and_a_number_of_batches_end_a_refresh(db: Connection) -> None:
+    db.execute(CHANGES["price"].encode())
+    db.execute("call two_tower.refresh(max_duration => '-1 second')")
+    assert pending(db)[1] == 300
+    db.execute("call two_tower.refresh(max_batches => 1)")
+    assert pending(db)[0] > 0
+    refresh(db)
+    assert_fresh(db)
+
+
+# -------------------------------------------------------------------------------------------- I4: nobody waits
+
+
+@pytest.fixture
+def impatient(connect: Connect) -> Connection:
+    """A connection that fails rather than wait."""
+    connection = connect()
+    connection.execute("set lock_timeout = '300ms'; set statement_timeout = '10s'")
+    return connection
+
+
+def test_i4_writes_do_not_wait_for_a_refresh_that_holds_its_transaction_open(
+    db: Connection, connect: Connect, impatient: Connection
+) -> None:
+    """Same user, same video, same rows of the log: everything a client writes goes through."""
+    for change in ("like", "tagged", "price", "first like"):
+        db.execute(CHANGES[change].encode())
+    refresher = connect(autocommit=False)
+    for kind in ("videos", "users"):
+        result = one(refresher, "select result from two_tower.refresh_batch()")
+        assert result[kind] > 0
+    other = min(v for v in WORLD.videos if v not in WORLD.decided(USER) and v != UNDECIDED)
+    for write in (
+        f"insert into user_video_decisions values ('{USER}', '{other}', 'like')",
+        f"insert into user_video_decisions values ('{WORLD.no_decisions}', '{other}', 'like')",
+        f"update user_video_decisions set decision_type = 'nope' where user_id = '{USER}' and video_id = '{UNDECIDED}'",
+        f"delete from user_video_decisions where user_id = '{WORLD.one_like}'",
+        f"update videos set maker = 'maker w', price = 1 where id = '{LIKED}'",
+        f"delete from video_tags where video_id = '{LIKED}'",
+        f"delete from videos where id = '{WORLD.videos[9]}'",
+    ):
+        impatient.execute(write.encode())
+    refresher.commit()
+    assert pending(db) != (0, 0)
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_i4_a_refresh_does_not_wait_for_writers(db: Connection, connect: Connect, impatient: Connection) -> None:
+    writer = connect(autocommit=False)
+    writer.execute(CHANGES["like"].encode())
+    writer.execute(f"update videos set maker = 'maker w' where id = '{LIKED}'".encode())
+    refresh(impatient)
+    writer.commit()
+    assert pending(db) != (0, 0)
+    refresh(impatient)
+    assert_fresh(db)
+
+
+def test_i4_a_refresh_steps_over_what_another_one_holds(
+    db: Connection, connect: Connect, impatient: Connection
+) -> None:
+    db.execute(CHANGES["like"].encode())
+    holder = connect(autocommit=False)
+    assert one(holder, "select result from two_tower.refresh_batch()")["users"] == 1
+    # More comes in for the same user, and for another one.
+    db.execute(CHANGES["decisions change hands"].encode())
+    db.execute(f"delete from user_video_decisions where user_id = '{USER}' and decision_type = 'nope'".encode())
+    refresh(impatient)
+    assert pending(db)[0] == 1, "the other users are done; the held one is left to its holder"
+    holder.commit()
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_i3_a_like_that_commits_while_its_user_is_refreshed_is_in_the_next_refresh(
+    db: Connection, connect: Connect
+) -> None:
+    """The named interleaving: log row one - taken and read - log row two - first refresh commits."""
+    first, second = [v for v in WORLD.videos if v not in WORLD.decided(USER)][:2]
+    like = "insert into user_video_decisions values (%s, %s, 'like')"
+    db.execute(like, (USER, first))
+    refresher = connect(autocommit=False)
+    refresher.execute("select two_tower.refresh_batch()")
+    db.execute(like, (USER, second))
+    refresher.commit()
+    assert one(db, "select %s = any (liked_video_ids) from user_features where user_id = %s", first, USER)
+    assert pending(db) == (1, 0)
+    refresh(db)
+    assert one(db, "select %s = any (liked_video_ids) from user_features where user_id = %s", second, USER)
+    assert_fresh(db)
+
+
+def test_i3_a_transaction_that_began_before_a_refresh_and_commits_after_it_is_not_lost(
+    db: Connection, connect: Connect
+) -> None:
+    """Values of the log's sequence say nothing about the order of commits."""
+    slow = connect(autocommit=False)
+    slow.execute(CHANGES["nope taken back"].encode())
+    db.execute(CHANGES["like"].encode())
+    refresh(db)
+    assert pending(db) == (0, 0)
+    slow.commit()
+    assert pending(db) == (1, 0)
+    refresh(db)
+    assert_fresh(db)
+
+
+# -------------------------------------------------------------------------------------------- several workers
+
+
+def crowd(db: Connection, size: int) -> None:
+    """``size`` more users with three likes each."""
+    users = [ident("crowd", n) for n in range(size)]
+    copy_rows(db, "auth.users (id)", [(u,) for u in users])
+    rows = [
+        (u, WORLD.videos[(n * 7 + k * 31) % 300], "like", EPOCH + timedelta(hours=n + k))
+        for n, u in enumerate(users)
+        for k in range(3)
+    ]
+    copy_rows(db, "public.user_video_decisions (user_id, video_id, decision_type, created_at)", rows)
+
+
+def side_by_side(*work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(len(work)) as pool:
+        for future in [pool.submit(w) for w in work]:
+            future.result(timeout=120)
+
+
+def test_i3_two_workers_side_by_side_lose_nothing(db: Connection, connect: Connect) -> None:
+    crowd(db, 1200)
+    db.execute(CHANGES["price"].encode())
+    workers = [connect(), connect()]
+    started = one(db, "select coalesce(max(id), 0) from two_tower.job_log")
+    side_by_side(*[lambda c=c: refresh(c) for c in workers])
+    # Each leaves to the other what that one holds; what it had not committed by the end is for the next.
+    refresh(db)
+    rows = column(db, "select result from two_tower.job_log where job = 'refresh' and id > %s", started)
+    assert sum(r["failed"] for r in rows) == 0
+    assert_fresh(db)
+
+
+def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect: Connect) -> None:
+    stop = threading.Event()
+    clients, refreshers = [connect() for _ in range(3)], [connect() for _ in range(2)]
+
+    def like(at: int) -> None:
+        connection = clients[at]
+        connection.execute("set lock_timeout = '5s'")
+        kinds = ("like", "nope", "skip")
+        for n in range(120):
+            connection.execute(
+                """insert into user_video_decisions values (%s, %s, %s)
+                on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
+                (WORLD.users[(n * 3 + at) % 50], WORLD.videos[(n * 11 + at * 5) % 300], kinds[(n + at) % 3]),
+            )
+            if n % 10 == at:
+                connection.execute("update videos set price = %s where id = %s", (n, WORLD.videos[n]))
+            if n % 7 == at:
+                connection.execute("delete from user_video_decisions where user_id = %s", (WORLD.users[n % 50],))
+
+    def drain(connection: Connection) -> None:
+        while not stop.is_set():
+            refresh(connection)
+
+    def work() -> None:
+        try:
+            side_by_side(*[lambda at=at: like(at) for at in range(3)])
+        finally:
+            stop.set()
+
+    side_by_side(work, *[lambda c=c: drain(c) for c in refreshers])
+    refresh(db)
+    assert_fresh(db)
+
+
+# -------------------------------------------------------------------------------------------- what fails is set aside
+
+
+def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
+    """A model whose weight of one tag is infinite: inference fails for whoever likes that tag."""
+    carriers = [v for v, t in WORLD.video_tags if t == WORLD.rare_tag]
+    db.execute("delete from user_video_decisions where video_id = any (%s) and user_id <> %s", (carriers, USER))
+    db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
+    schema = schema_of(db)
+    model = random_model(schema, seed=9)
+    assert str(WORLD.rare_tag) not in schema.vocabularies["tag"]
+    vocabulary = (*schema.vocabularies["tag"][:-1], str(WORLD.rare_tag))
+    model.vocabularies["tag"] = list(vocabulary)
+    segment = schema.segment("user", "liked_tags")
+    with torch.no_grad():
+        model.user_tower.weight[segment.offset + segment.size - 1] = float("inf")
+    from two_tower.export import user_graph
+
+    model.user_graph = user_graph(model.user_tower)
+    register(db, model, "poison")
+    registry.activate(db, "poison", lambda what, share: None)
+
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, carriers[0]))
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
+    done = refreshed(db)
+    assert (done["users"], done["failed"]) == (2, 1)
+    (failure,) = db.execute("select kind, id, sqlstate, attempts, error from two_tower.failed_changes").fetchall()
+    assert failure[:4] == ("user", USER, "22023", 1)
+    assert "not finite" in failure[4]
+    assert one(db, "select failed_changes from two_tower.status") == 1
+    # Everyone else is served, and neither the failure nor an idle minute repeats.
+    assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.no_decisions) == 1
+    assert pending(db) == (0, 0)
+    assert refreshed(db)["users"] == 0
+
+    # Its time comes: tried again, failed again, further away.
+    db.execute("update two_tower.change_failures set retry_at = now()")
+    assert refreshed(db)["failed"] == 1
+    attempts, later = (
+        db.execute("select attempts, retry_at - failed_at > '90 seconds' from two_tower.failed_changes").fetchone()
+        or ()
+    )
+    assert (attempts, later) == (2, True)
+
+    # The cause goes away, and so does the failure.
+    db.execute("delete from user_video_decisions where user_id = %s and video_id = %s", (USER, carriers[0]))
+    assert refreshed(db)["failed"] == 0
+    assert_fresh(db)
+
+
+def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) -> None:
+    """A number that the counts cannot hold, in a catalogue without our check on it."""
+    db.execute("alter table videos drop constraint videos_price_check")
+    db.execute("update videos set price = 1e39 where id = %s", (LIKED,))
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
+    refresh(db)
+    failed = set(column(db, "select id from two_tower.failed_changes"))
+    assert failed == {LIKED} | {u for u, v, d, _ in WORLD.decisions if v == LIKED and d != "skip"}
+    assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.no_decisions) == 1
+    db.execute("update videos set price = 10 where id = %s", (LIKED,))
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_a_failure_that_is_nobodys_fault_fails_the_refresh_and_keeps_the_log(db: Connection, connect: Connect) -> None:
+    """As when onnxruntime is missing: no user is blamed, and nothing is forgotten."""
+    source = one(db, "select pg_get_functiondef('two_tower.infer'::regproc)")
+    db.execute(
+        """create or replace function two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[])
+        returns extensions.halfvec[] language plpgsql
+        as 'begin raise exception ''no library'' using errcode = ''58000''; end'"""
+    )
+    db.execute(CHANGES["like"].encode())
+    with pytest.raises(psycopg.Error, match="no library") as caught:
+        refresh(db)
+    assert caught.value.sqlstate == "58000"
+    assert pending(db) == (1, 0)
+    assert one(db, "select count(*) from two_tower.failed_changes") == 0
+    assert one(db, "select last_error from two_tower.status") == "no library"
+    db.execute(source.encode())
+    refresh(db)
+    assert_fresh(db)
+
+
+# -------------------------------------------------------------------------------------------- any history
+
+SMALL = make_world(40, 12, seed=5)
+
+users, videos = st.sampled_from(SMALL.users), st.sampled_from(SMALL.videos)
+tags, performers = st.sampled_from(SMALL.tags[:6]), st.sampled_from(SMALL.performers[:4])
+operations = st.one_of(
+    st.tuples(
+        st.just(
+            "insert into user_video_decisions values (%s, %s, %s, %s) on conflict (user_id, video_id) "
+            "do update set decision_type = excluded.decision_type, created_at = excluded.created_at"
+        ),
+        users, videos, st.sampled_from(["like", "nope", "skip"]), st.sampled_from([EPOCH, EPOCH + timedelta(days=40)]),
+    ),
+    st.tuples(st.just("delete from user_video_decisions where user_id = %s and video_id = %s"), users, videos),
+    st.tuples(st.just("delete from user_video_decisions where user_id = %s"), users),
+    st.tuples(st.just("update user_video_decisions set decision_type = 'like' where video_id = %s"), videos),
+    st.tuples(st.just("insert into video_tags values (%s, %s) on conflict do nothing"), videos, tags),
+    st.tuples(st.just("delete from video_tags where tag_id = %s"), tags),
+    st.tuples(st.just("insert into video_performers values (%s, %s) on conflict do nothing"), videos, performers),
+    st.tuples(st.just("delete from video_performers where video_id = %s"), videos),
+    st.tuples(
+        st.just("update videos set maker = %s where id = %s"), st.sampled_from(["maker a", "", None, "new"]), videos
+    ),
+    st.tuples(st.just("update videos set price = %s where id = %s"), st.sampled_from([0, 0.1, 33.3, None]), videos),
+    st.tuples(st.just("update videos set title = %s where id = %s"), st.sampled_from(["a", "b"]), videos),
+    st.tuples(st.just("delete from videos where id = %s"), videos),
+    st.tuples(
+        st.just(
+            "insert into videos (id, product_url, title, maker) values (%s, gen_random_uuid(), '', 'maker b') "
+            "on conflict do nothing"
+        ),
+        videos,
+    ),
+    st.tuples(st.just("delete from auth.users where id = %s"), users),
+    st.tuples(st.just("insert into auth.users (id) values (%s) on conflict do nothing"), users),
+    st.tuples(st.just("truncate user_video_decisions")),
+    st.tuples(st.just("refresh")),
+    st.tuples(st.just("two refreshes")),
+    st.tuples(st.just("one batch")),
+)  # fmt: skip
+
+
+class Lab:
+    """A database that one history after another is played on."""
+
+    def __init__(self, dsn: str) -> None:
+        self.db, *self.workers = (psycopg.connect(dsn, autocommit=True) for _ in range(3))
+        load(self.db, SMALL)
+        tiny_model(self.db)
+
+    def play(self, statement: str, *values: Any) -> None:
+        if statement == "refresh":
+            refresh(self.db)
+        elif statement == "one batch":
+            self.db.execute("call two_tower.refresh(max_batches => 1)")
+        elif statement == "two refreshes":
+            side_by_side(*[lambda c=c: refresh(c) for c in self.workers])
+        else:
+            # A decision of someone, or about something, that was deleted.
+            with suppress(errors.ForeignKeyViolation):
+                self.db.execute(statement.encode(), values)
+
+
+@pytest.fixture
+def lab(database: NewDatabase) -> Iterator[Lab]:
+    made = Lab(database())
+    yield made
+    for connection in (made.db, *made.workers):
+        connection.close()
+
+
+@settings(
+    max_examples=40, derandomize=True, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(history=st.lists(operations, min_size=4, max_size=14))
+def test_i3_any_history_ends_as_a_rebuild_would_have_it(lab: Lab, history: list[tuple[Any, ...]]) -> None:
+    for statement, *values in history:
+        lab.play(statement, *values)
+    refresh(lab.db)
+    assert_fresh(lab.db)
+
+
+# -------------------------------------------------------------------------------------------- one's own like, and syncs
+
+
+def own_vector(db: Connection) -> str:
+    return str(one(db, "select embedding::text from public.user_embeddings where user_id = %s", USER))
+
+
+def test_embed_user_makes_the_callers_vector_fresh_before_it_returns(db: Connection, client: Client) -> None:
+    before = own_vector(db)
+    with client.as_("authenticated", USER) as connection:
+        connection.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, UNDECIDED))
+    db.execute(CHANGES["first like"].encode())
+    (answer,) = client.rpc("authenticated", USER, "embed_user")
+    message = "features and embedding updated"
+    assert answer == {"success": True, "user_id": str(USER), "message": message, "model_version": "v1"}
+    assert own_vector(db) != before
+    assert pending(db) == (1, 0), "the other user is left to the refresh"
+    assert one(db, "select %s = any (liked_video_ids) from user_features where user_id = %s", UNDECIDED, USER)
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_embed_user_says_when_there_was_nothing_to_do(db: Connection, client: Client) -> None:
+    stamp = "select xmin::text from two_tower.user_embeddings where user_id = %s"
+    before = one(db, stamp, USER)
+    assert client.rpc("authenticated", USER, "embed_user")[0]["message"] == "features and embedding were up to date"
+    assert client.rpc("authenticated", USER, "embed_user", force=True)[0]["success"]
+    assert one(db, stamp, USER) == before, "equal vectors are not rewritten, even by force"
+    for user in (WORLD.no_decisions, WORLD.only_skips, WORLD.only_nopes):
+        (answer,) = client.rpc("authenticated", user, "embed_user", force=None)
+        assert answer["message"] == "no likes to embed"
+        assert one(db, "select count(*) from user_embeddings where user_id = %s", user) == 0
+
+
+def test_embed_user_after_the_last_like_is_gone(db: Connection, client: Client) -> None:
+    db.execute("delete from user_video_decisions where user_id = %s", (USER,))
+    assert client.rpc("authenticated", USER, "embed_user")[0]["message"] == "no likes to embed"
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_embed_user_force_mends_a_vector_that_is_wrong(db: Connection, client: Client) -> None:
+    right = own_vector(db)
+    db.execute(
+        """update two_tower.user_embeddings e set embedding = o.embedding from two_tower.user_embeddings o
+        where e.user_id = %s and o.user_id = %s""",
+        (USER, MANY),
+    )
+    assert own_vector(db) != right
+    client.rpc("authenticated", USER, "embed_user", force=True)
+    assert own_vector(db) == right
+
+
+def test_embed_user_without_a_user_or_a_model(database: NewDatabase, client: Client) -> None:
+    with pytest.raises(errors.InvalidAuthorizationSpecification):
+        client.rpc("authenticated", None, "embed_user")
+    with pytest.raises(errors.InsufficientPrivilege):
+        client.rpc("anon", None, "embed_user")
+    with pytest.raises(errors.NoDataFound):
+        client.rpc("authenticated", NOBODY, "embed_user")
+    with psycopg.connect(database()) as bare:
+        load(bare, WORLD)
+        bare.execute("select set_config('request.jwt.claims', %s, true)", (f'{{"sub": "{USER}"}}',))
+        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="no model is active"):
+            bare.execute("select public.embed_user()")
+
+
+def test_sync_user_embeddings_marks_those_with_recent_decisions(db: Connection) -> None:
+    db.execute(
+        "update user_video_decisions set created_at = now() where user_id = any (%s)",
+        ([USER, WORLD.one_like, WORLD.only_nopes],),
+    )
+    db.execute("truncate two_tower.user_changes")
+    db.execute("truncate two_tower.user_embeddings")
+    done = one(db, "select two_tower.sync_user_embeddings('1 hour', 2)")
+    assert (done["marked"], done["vectors"]) == (1, 1)
+    assert column(db, "select user_id from user_embeddings") == [USER]
+    done = one(db, "select two_tower.sync_user_embeddings('1 hour', 1)")
+    assert (done["marked"], done["vectors"]) == (2, 1)
+    assert one(db, "select two_tower.sync_user_embeddings('100 years', 0)")["vectors"] == len(WORLD.users) - 3 - 2
+
+
+def test_sync_video_embeddings_marks_what_lacks_a_vector_of_any_live_version(db: Connection) -> None:
+    tiny_model(db, "v2", seed=2)
+    db.execute(
+        "delete from two_tower.video_embeddings where model_version = 'v1' and video_id = any (%s)", (WORLD.videos[:7],)
+    )
+    db.execute(
+        "delete from two_tower.video_embeddings where model_version = 'v2' and video_id = any (%s)",
+        (WORLD.videos[5:9],),
+    )
+    done = one(db, "select two_tower.sync_video_embeddings()")
+    assert (done["marked"], done["videos"], done["vectors"]) == (9, 9, 11)
+    assert_fresh(db)
+
+
+def test_rebuild_mends_what_no_change_led_to(db: Connection) -> None:
+    right = state(db)
+    db.execute("update user_features set like_count = 99, liked_tags = '{}'")
+    db.execute("delete from two_tower.user_embeddings where user_id = %s", (USER,))
+    db.execute("update two_tower.video_embeddings set input_hash = ''")
+    db.execute(
+        """insert into two_tower.user_embeddings (model_version, user_id, embedding, input_hash)
+        select model_version, %s, embedding, '' from two_tower.user_embeddings limit 1""",
+        (NOBODY,),
+    )
+    db.execute("call two_tower.rebuild()")
+    assert state(db) == right
+
+
+def test_the_status_view_shows_lag_and_coverage(db: Connection) -> None:
+    cursor = db.cursor(row_factory=psycopg.rows.dict_row)
+    db.execute(CHANGES["like"].encode())
+    db.execute(CHANGES["maker"].encode())
+    before = cursor.execute("table two_tower.status").fetchone()
+    assert before is not None
+    assert (before["pending_user_changes"], before["pending_video_changes"]) == (1, 1)
+    assert before["lag"] >= timedelta(0)
+    refresh(db)
+    after = cursor.execute("table two_tower.status").fetchone()
+    assert after is not None
+    assert (after["pending_user_changes"], after["pending_video_changes"], after["lag"]) == (0, 0, None)
+    assert (after["videos"], after["video_vectors"]) == (300, 300)
+    assert (after["users_with_likes"], after["user_vectors"]) == (47, 47)
+    assert after["last_refresh"] is not None
+    assert after["last_error"] is None
+
+
+def test_popularity_counts_likes_by_age_and_follows_them(db: Connection) -> None:
+    """Relative to the newest like, never to the clock."""
+    scores = "select jsonb_object_agg(video_id, round(score::numeric, 9)) from two_tower.video_popularity"
+    db.execute("select two_tower.update_popularity()")
+    found = one(db, scores)
+    newest = max(at for _, _, d, at in WORLD.decisions if d == "like")
+    expected: dict[str, float] = {}
+    for _, video, decision, at in WORLD.decisions:
+        if decision == "like":
+            expected[str(video)] = expected.get(str(video), 0) + 0.5 ** ((newest - at) / timedelta(days=90))
+    assert {k: float(v) for k, v in found.items()} == pytest.approx(expected)
+    db.execute("update user_video_decisions set created_at = created_at - interval '1000 days'")
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, scores) == found
+    db.execute("update user_video_decisions set decision_type = 'nope'")
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, "select count(*) from two_tower.video_popularity") == 0
+
+
+def test_worlds_differ_where_tests_need_it() -> None:
+    """What the cases above take for granted of the world they run in."""
+    assert isinstance(WORLD, World)
+    assert len(WORLD.of(USER, "like")) >= 2
+    assert len(WORLD.of(WORLD.one_like, "like")) == 1
+    assert not WORLD.decided(WORLD.no_decisions)
+    assert UNDECIDED not in WORLD.decided(USER)
