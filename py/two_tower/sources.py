@@ -19,12 +19,12 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import polars as pl
 
@@ -169,9 +169,9 @@ def open_table(
                 where = copy.name
             table = _open_parquet(name, Path(where), rejects, rename)
         else:
-            stream: IO[bytes] = buffered
+            stream: io.BufferedIOBase = buffered
             if magic.startswith(b"\x1f\x8b"):
-                stream = stack.enter_context(gzip.GzipFile(fileobj=buffered))
+                stream = stack.enter_context(closing(gzip.GzipFile(fileobj=buffered)))
             blocks = _blocks(name, stream, encoding or _encoding_by_mark(magic))
             table = _open_csv(name, blocks, rejects, expected, rename, delimiter, say)
             table._position = lambda: counted.position
@@ -192,7 +192,7 @@ class _Counted(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         data = self.raw.read(len(buffer))
         buffer[: len(data)] = data
         self.position += len(data)
@@ -206,7 +206,7 @@ def _encoding_by_mark(start: bytes) -> str:
     return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
 
 
-def _blocks(name: str, stream: IO[bytes], encoding: str) -> Iterator[tuple[bytes, int]]:
+def _blocks(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines in UTF-8, each line ending in a newline, with the number of the block's first line."""
     try:
         is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
