@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 import psycopg
@@ -42,6 +43,8 @@ def write(
             connection.execute("set transaction isolation level repeatable read, read only")
             if users is None:
                 users = [str(u) for (u,) in connection.execute("select id from auth.users order by id")]
+            else:
+                _check(connection, users)
             file.write(HEADER.encode())
             for start in range(0, len(users), _BATCH):
                 query = psycopg.sql.SQL(_QUERY).format(users[start : start + _BATCH], limit)
@@ -60,3 +63,13 @@ def write(
     finally:
         draft.unlink(missing_ok=True)
     return rows
+
+
+def _check(connection: psycopg.Connection[Any], users: list[str]) -> None:
+    for user in users:
+        try:
+            known = connection.execute("select from auth.users where id = %s", (UUID(user),)).fetchone()
+        except ValueError:
+            raise UserError(f"{user!r} is not a user id", "give a UUID") from None
+        if known is None:
+            raise UserError(f"there is no user {user}")
