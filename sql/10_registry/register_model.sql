@@ -56,6 +56,15 @@ begin
                 ('user_tower.onnx', encode(sha256(p_user_tower), 'hex')), ('item_tower.onnx', encode(sha256(p_item_tower), 'hex'))
             )
             having count(*) = 2
+        ) and exists (
+            select from two_tower.model_documents d where d.model_version = p_version and d.feature_schema = p_feature_schema
+        ) and not exists (
+            -- The same towers read by another vocabulary are another model. The sizes are in the schema.
+            select v.key, e.key, e.position - 1
+            from jsonb_each(p_vocabularies) as v
+            cross join lateral jsonb_array_elements_text(v.value) with ordinality as e (key, position)
+            except
+            select k.vocabulary, k.key, k.index from two_tower.vocabularies k where k.model_version = p_version
         ) then
             return p_version;
         end if;
