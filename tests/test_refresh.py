@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase
-from two_tower import registry
+from two_tower.export import user_graph
 from world_fixtures import (
     EPOCH,
     NOBODY,
@@ -29,10 +29,7 @@ from world_fixtures import (
     load,
     make_world,
     one,
-    random_model,
     refresh,
-    register,
-    schema_of,
     tiny_model,
 )
 
@@ -491,25 +488,24 @@ def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect
 
 
 def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
-    """A model whose weight of one tag is infinite: inference fails for whoever likes that tag."""
-    carriers = [v for v, t in WORLD.video_tags if t == WORLD.rare_tag]
-    db.execute("delete from user_video_decisions where video_id = any (%s) and user_id <> %s", (carriers, USER))
+    """A weight so large that two likes of its tag are no number any more: inference fails for whoever has them."""
+    carriers = sorted(v for v, t in WORLD.video_tags if t == WORLD.rare_tag)
     db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
-    schema = schema_of(db)
-    model = random_model(schema, seed=9)
-    assert str(WORLD.rare_tag) not in schema.vocabularies["tag"]
-    vocabulary = (*schema.vocabularies["tag"][:-1], str(WORLD.rare_tag))
-    model.vocabularies["tag"] = list(vocabulary)
-    segment = schema.segment("user", "liked_tags")
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (MANY, carriers[0]))
+    model = tiny_model(db, "poison", seed=9)
+    segment = model.schema.segment("user", "liked_tags")
     with torch.no_grad():
-        model.user_tower.weight[segment.offset + segment.size - 1] = float("inf")
-    from two_tower.export import user_graph
+        model.user_tower.weight[segment.offset + model.vocabularies["tag"].index(str(WORLD.rare_tag))] = 3e38
+    with db.transaction():
+        # No such model can be registered; a superuser can still spoil one.
+        db.execute("set local session_replication_role = replica")
+        db.execute(
+            "update two_tower.model_files set content = %s where model_version = 'poison' and name = 'user_tower.onnx'",
+            (user_graph(model.user_tower),),
+        )
 
-    model.user_graph = user_graph(model.user_tower)
-    register(db, model, "poison")
-    registry.activate(db, "poison", lambda what, share: None)
-
-    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, carriers[0]))
+    for carrier in carriers:
+        db.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, carrier))
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
     done = refreshed(db)
     assert (done["users"], done["failed"]) == (2, 1)
@@ -532,7 +528,7 @@ def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
     assert (attempts, later) == (2, True)
 
     # The cause goes away, and so does the failure.
-    db.execute("delete from user_video_decisions where user_id = %s and video_id = %s", (USER, carriers[0]))
+    db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
     assert refreshed(db)["failed"] == 0
     assert_fresh(db)
 
@@ -547,26 +543,6 @@ def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) ->
     assert failed == {LIKED} | {u for u, v, d, _ in WORLD.decisions if v == LIKED and d != "skip"}
     assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.no_decisions) == 1
     db.execute("update videos set price = 10 where id = %s", (LIKED,))
-    refresh(db)
-    assert_fresh(db)
-
-
-def test_a_failure_that_is_nobodys_fault_fails_the_refresh_and_keeps_the_log(db: Connection, connect: Connect) -> None:
-    """As when onnxruntime is missing: no user is blamed, and nothing is forgotten."""
-    source = one(db, "select pg_get_functiondef('two_tower.infer'::regproc)")
-    db.execute(
-        """create or replace function two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[])
-        returns extensions.halfvec[] language plpgsql
-        as 'begin raise exception ''no library'' using errcode = ''58000''; end'"""
-    )
-    db.execute(CHANGES["like"].encode())
-    with pytest.raises(psycopg.Error, match="no library") as caught:
-        refresh(db)
-    assert caught.value.sqlstate == "58000"
-    assert pending(db) == (1, 0)
-    assert one(db, "select count(*) from two_tower.failed_changes") == 0
-    assert one(db, "select last_error from two_tower.status") == "no library"
-    db.execute(source.encode())
     refresh(db)
     assert_fresh(db)
 
