@@ -299,7 +299,11 @@ def test_other_content_under_a_taken_version_is_refused(db: Connection, candidat
     register(db, candidate, "v2")
     with pytest.raises(errors.UniqueViolation, match="registered already"):
         register(db, random_model(candidate.schema, seed=3), "v2")
-    mixed = replace(candidate, item_graph=random_model(candidate.schema, seed=3).item_graph)
+    other = random_model(candidate.schema, seed=3)
+    assert candidate.metrics
+    assert other.metrics
+    parity = candidate.metrics["parity"] | {"item": other.metrics["parity"]["item"]}
+    mixed = replace(candidate, item_graph=other.item_graph, metrics=candidate.metrics | {"parity": parity})
     with pytest.raises(errors.UniqueViolation, match="registered already"):
         register(db, mixed, "v2")
 

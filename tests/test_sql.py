@@ -24,7 +24,7 @@ WITHOUT_SEARCH_PATH = {
     "two_tower.active_version()",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
-    "two_tower.backfill_model(text)",
+    "two_tower.backfill_model(text,boolean)",
 }
 # What anybody signed in or anonymous may do with the rights of the owner.
 DEFINERS_OF_CLIENTS = {

@@ -168,6 +168,13 @@ def column(db: Connection, query: str, *values: Any) -> list[Any]:
 # ---------------------------------------------------------------------------------------------------- models
 
 
+METRICS = {
+    "two-tower": {"recall@20": 0.5, "ndcg@20": 0.5},
+    "popularity": {"recall@20": 0.1, "ndcg@20": 0.1},
+}
+"""What a trainer would report of a model that is better than popularity; nobody measured it."""
+
+
 @dataclass
 class TinyModel:
     """Towers with random weights, and all that ``two_tower.register_model`` takes. Change a field to spoil it."""
@@ -180,14 +187,17 @@ class TinyModel:
     feature_schema: dict[str, Any]
     vocabularies: dict[str, list[str]]
     metrics: dict[str, Any] | None
+    weights: bytes
 
 
 def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
     """Towers for ``schema``, the same for the same seed."""
     import torch
+    from safetensors.torch import save
 
     from two_tower.export import item_graph, user_graph
     from two_tower.model import ItemTower, UserTower
+    from two_tower.registry import parity_sample
 
     user, item = UserTower(schema), ItemTower(schema)
     generator = torch.Generator().manual_seed(seed)
@@ -196,7 +206,12 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
             parameter.normal_(0, 0.1, generator=generator)
     vocabularies = {name: list(keys) for name, keys in schema.vocabularies.items()}
     graphs = user_graph(user), item_graph(item)
-    return TinyModel(user, item, schema, *graphs, schema.to_json(), vocabularies, {"recall@20": 0.5})
+    metrics = METRICS | {"parity": parity_sample(schema, (user, graphs[0]), (item, graphs[1]))}
+    weights = save(
+        {f"user.{k}": v.detach().contiguous() for k, v in user.state_dict().items()}
+        | {f"item.{k}": v.detach().contiguous() for k, v in item.state_dict().items()}
+    )
+    return TinyModel(user, item, schema, *graphs, schema.to_json(), vocabularies, metrics, weights)
 
 
 def schema_of(db: Connection) -> FeatureSchema:
@@ -214,7 +229,7 @@ def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',
-            p_vocabularies => %s, p_metrics => %s, p_meta => '{}', p_weights => 'none')""",
+            p_vocabularies => %s, p_metrics => %s, p_meta => '{}', p_weights => %s)""",
         (
             version,
             model.user_graph,
@@ -222,6 +237,7 @@ def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
             Jsonb(model.feature_schema),
             Jsonb(model.vocabularies),
             None if model.metrics is None else Jsonb(model.metrics),
+            model.weights,
         ),
     ).fetchone()
     assert row is not None

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from two_tower.errors import UserError
+from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from two_tower.features import TrainingData
+    from two_tower.features import FeatureSchema, TrainingData
+    from two_tower.model import ItemTower, UserTower
     from two_tower.train import TrainedModel
 
 Connection = psycopg.Connection[Any]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it done, 0 to 1."""
+
+GATE = "TT003"
+"""SQLSTATE with which the database says that a quality gate refuses."""
+BATCH = 500
+
+
+@contextmanager
+def gated() -> Iterator[None]:
+    """Turns the database's refusal into :class:`GateFailed`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate != GATE:
+            raise
+        raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
 
 
 def new_version(connection: Connection) -> str:
@@ -30,9 +52,10 @@ def new_version(connection: Connection) -> str:
     return next(v for n in range(len(taken) + 1) if (v := f"{stem}.{n}" if n else stem) not in taken)
 
 
-def meta(version: str, model: TrainedModel, data: TrainingData) -> dict[str, Any]:
-    """``model_meta.json``: what the model is, and what it was made of."""
+def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str | None = None) -> dict[str, Any]:
+    """``model_meta.json``: what the model is, what it was made of, by what, and beside which active version."""
     import numpy as np
+    import torch
 
     schema = model.schema
     return {
@@ -52,23 +75,91 @@ def meta(version: str, model: TrainedModel, data: TrainingData) -> dict[str, Any
             "videos": data.n_items,
             "interactions": len(data.user),
             **{name: int(np.sum(data.label == label)) for name, label in (("likes", 1), ("nopes", 0), ("skips", -1))},
+            "latest": datetime.fromtimestamp(float(data.time.max(initial=0)), UTC).isoformat(timespec="seconds"),
         },
+        "lineage": {"incumbent": incumbent, "pg-two-tower": installed("pg-two-tower"), "torch": str(torch.__version__)},
     }
 
 
 def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
-    """Export ``model`` and register it as a candidate; its version. Raises psycopg.Error where it is refused."""
+    """Export ``model`` and register it as a candidate; its version.
+
+    Raises psycopg.Error where the database refuses it.
+    """
     from two_tower.export import export_towers
 
     version = version or new_version(connection)
     user_tower, item_tower, weights = export_towers(model)
-    vocabularies = {name: list(keys) for name, keys in model.schema.vocabularies.items()}
-    documents = (model.schema.to_json(), model.normalizer(), vocabularies, model.metrics, meta(version, model, data))
+    sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
+    # Without anything held out there are no metrics; the database says so.
+    metrics = model.metrics and model.metrics | {"parity": sample}
+    incumbent = connection.execute("select two_tower.active_version()").fetchone()
+    register_files(
+        connection,
+        version,
+        (user_tower, item_tower, weights),
+        feature_schema=model.schema.to_json(),
+        normalizer=model.normalizer(),
+        vocabularies={name: list(keys) for name, keys in model.schema.vocabularies.items()},
+        metrics=metrics,
+        meta=meta(version, model, data, incumbent and incumbent[0]),
+    )
+    return version
+
+
+def register_files(
+    connection: Connection,
+    version: str,
+    files: tuple[bytes, bytes, bytes],
+    *,
+    feature_schema: dict[str, Any],
+    normalizer: dict[str, Any],
+    vocabularies: dict[str, list[str]],
+    metrics: dict[str, Any],
+    meta: dict[str, Any],
+) -> None:
+    """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
+
+    Does nothing where that version is registered with the same content. Raises psycopg.Error where the database
+    refuses it.
+    """
+    user_tower, item_tower, weights = files
+    documents = (feature_schema, normalizer, vocabularies, metrics, meta)
     connection.execute(
         "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (version, user_tower, item_tower, *(Jsonb(_plain(document)) for document in documents), weights),
     )
-    return version
+
+
+def parity_sample(
+    schema: FeatureSchema, user: tuple[UserTower, bytes], item: tuple[ItemTower, bytes], rows: int = 6, seed: int = 0
+) -> dict[str, Any]:
+    """``metrics["parity"]``: for each tower (torch, ONNX) its file's hash, inputs by ``seed``, and torch's vectors.
+
+    The database refuses a tower that answers otherwise. Nobody's likes are in it, since metrics are published. The
+    first input is empty; each count of the others is a pair of position (from 0) and value.
+    """
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(seed)
+    identity = schema.segment("item", "id")
+    sample = {}
+    for name, (tower, graph), width in (("user", user, schema.user_dim), ("item", item, schema.item_dim)):
+        inputs = np.zeros((rows, width), dtype=np.float32)
+        for at, row in enumerate(inputs[1:]):
+            free = width if name == "user" else identity.offset  # an item has one id at most
+            row[rng.integers(0, free, 24)] = rng.integers(1, 6, 24) if name == "user" else 1
+            if name == "item" and identity.size and at % 2:
+                row[identity.offset + rng.integers(0, identity.size)] = 1
+        with torch.no_grad():
+            outputs = tower(torch.from_numpy(inputs)).numpy()
+        sample[name] = {
+            "sha256": hashlib.sha256(graph).hexdigest(),
+            "inputs": [[[int(at), float(row[at])] for at in np.flatnonzero(row)] for row in inputs],
+            "outputs": [[round(float(value), 6) for value in vector] for vector in outputs],
+        }
+    return sample
 
 
 def _plain(document: Any) -> Any:
@@ -79,7 +170,10 @@ def _plain(document: Any) -> Any:
 def versions(connection: Connection) -> list[dict[str, Any]]:
     """Every version with its state, newest last."""
     cursor = connection.cursor(row_factory=dict_row)
-    return cursor.execute("select * from two_tower.models order by registered_at, version").fetchall()
+    found = cursor.execute("select * from two_tower.models order by registered_at, version").fetchall()
+    for row in found:
+        row["metrics"].pop("parity", None)  # for machines
+    return found
 
 
 def newest(connection: Connection) -> str:
@@ -132,42 +226,117 @@ def _pending(connection: Connection) -> int:
     return int(row[0])
 
 
-def backfill(connection: Connection, version: str, progress: Progress) -> None:
-    """Stage ``version`` and compute the vectors it lacks, batch by batch; call again to resume."""
-    connection.execute("select two_tower.require_model(%s), two_tower.stage_model(%s)", (version, version))
-    row = connection.execute(
-        """select
-            (select count(*) from public.videos)
-                - (select count(*) from two_tower.video_embeddings where model_version = %(v)s),
-            (select count(*) from public.user_features where like_count > 0)
-                - (select count(*) from two_tower.user_embeddings where model_version = %(v)s)""",
-        {"v": version},
-    ).fetchone()
+def backfill(
+    connection: Connection, version: str, progress: Progress, *, workers: int = 1, force: bool = False
+) -> None:
+    """Stage ``version`` and compute the vectors that it lacks, by ``workers`` connections; call again to resume.
+
+    Raises GateFailed where its metrics are refused, which rejects it; with ``force`` they are recorded and overruled.
+    """
+    row = connection.execute("select two_tower.stage_model(%s, %s)", (version, force)).fetchone()
     assert row is not None
-    for kind, missing in zip(("video", "user"), row, strict=True):
-        last, batches, size = None, 0, 500
-        while True:
-            found = connection.execute(
-                "select two_tower.backfill_batch(%s, %s, %s, %s)", (version, kind, last, size)
-            ).fetchone()
-            assert found is not None
-            if found[0] is None:
-                break
-            last, batches = found[0], batches + 1
-            progress(f"embedding {kind}s", min(1.0, batches * size / max(missing, 1)))
-    progress("building the index", 1.0)
-    connection.execute("select two_tower.finish_backfill(%s)", (version,))
+    if row[0]["state"] == "rejected":
+        raise GateFailed(f"{version} is rejected: " + "; ".join(row[0]["reasons"]))
+    share = _Share(connection, version, progress)
+    others = [_another(connection) for _ in range(workers - 1)]
+    try:
+        for kind in ("video", "user"):
+            share.begin(kind)
+            with ThreadPoolExecutor(workers) as pool:
+                work = [pool.submit(_fill, one, version, kind, share) for one in (connection, *others)]
+                for done in work:
+                    done.result()
+            if kind == "video":
+                progress("building the index", 0.5)
+                connection.execute("select two_tower.attach_partitions(%s)", (version,))
+                _make_good(connection, version, progress)
+        connection.execute("select two_tower.finish_backfill(%s)", (version,))
+    finally:
+        for one in others:
+            one.close()
 
 
-def activate(connection: Connection, version: str | None, progress: Progress, *, force: bool = False) -> dict[str, Any]:
-    """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves."""
+class _Share:
+    """How much of a backfill is done, told by any of its workers."""
+
+    def __init__(self, connection: Connection, version: str, progress: Progress) -> None:
+        row = connection.execute(
+            """select (select count(*) from public.videos),
+                (select count(*) from public.user_features where like_count > 0), two_tower.backfilled_share(%s)""",
+            (version,),
+        ).fetchone()
+        assert row is not None
+        self.videos, self.users, done = row
+        self.total = max(self.videos + self.users, 1)
+        self.done = int((done or 0) * self.total)
+        self.kind, self.progress = "", progress
+
+    def begin(self, kind: str) -> None:
+        self.kind = kind
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        self.progress(f"embedding {self.kind}s", min(1.0, self.done / self.total))
+
+
+def _another(connection: Connection) -> Connection:
+    """One more connection to the same database."""
+    parameters = dict(connection.info.get_parameters())
+    if connection.info.password:
+        parameters["password"] = connection.info.password
+    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+
+
+def _fill(connection: Connection, version: str, kind: str, share: _Share) -> None:
+    """One worker: from a place of its own round and round, until a whole lap finds nothing missing."""
+    after, whole, left = str(uuid4()), False, 0
+    statement = "select last_id::text, seen, done from two_tower.backfill_batch(%s, %s, %s, %s)"
+    while True:
+        row = connection.execute(statement, (version, kind, after, BATCH)).fetchone()
+        assert row is not None
+        after, seen, done = row
+        left += seen
+        if after is None:
+            if whole and not left:
+                return
+            whole, left = True, 0
+        elif done:
+            share.add(done)
+        else:
+            connection.execute("select pg_sleep(0.05)")  # another worker has them
+
+
+def _make_good(connection: Connection, version: str, progress: Progress) -> None:
+    """One pass over all videos, for those that changed between their embedding and the attaching of the partition."""
+    after = None
+    while True:
+        row = connection.execute(
+            """select b.last_id, (select checked_at is not null from two_tower.model_versions where version = %(v)s)
+            from two_tower.backfill_batch(%(v)s, 'change', %(after)s) b""",
+            {"v": version, "after": after},
+        ).fetchone()
+        assert row is not None
+        after, checked = row
+        if checked or after is None:
+            return
+        progress("looking at what changed meanwhile", 0.5)
+
+
+def activate(
+    connection: Connection, version: str | None, progress: Progress, *, force: bool = False, workers: int = 1
+) -> dict[str, Any]:
+    """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
+
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded.
+    """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))
     refresh(connection, progress)
-    backfill(connection, version, progress)
+    backfill(connection, version, progress, workers=workers, force=force)
     # What changed during the backfill; after this, refreshes keep the version current.
     refresh(connection, progress)
-    row = connection.execute("select two_tower.activate_model(%s, %s)", (version, force)).fetchone()
+    with gated():
+        row = connection.execute("select two_tower.activate_model(%s, %s)", (version, force)).fetchone()
     assert row is not None
     connection.execute("select two_tower.update_popularity()")
     return dict(row[0])

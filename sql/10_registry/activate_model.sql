@@ -1,11 +1,15 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
+--
+-- SQLSTATEs: P0002 no such version, 55000 it is in no state to serve, 55006 another activation is under way, TT003 the gate said no.
 create or replace function two_tower.activate_model(p_version text, p_force boolean default false) returns jsonb
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
     v_previous text;
-    v_videos bigint;
-    v_users bigint;
+    v_state text;
+    v_attached boolean;
+    v_report jsonb := '{"reasons": []}';
+    v_forced boolean := false;
 begin
     perform two_tower.require_model(p_version);
     -- One activation at a time; readers do not take this lock.
@@ -14,28 +18,44 @@ begin
     end if;
     v_previous := two_tower.active_version();
     if v_previous is not distinct from p_version then
-        return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', false);
+        return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', false, 'forced', false);
     end if;
-    if (select state not in ('staged', 'standby') from two_tower.model_versions where version = p_version) then
+    select m.state, m.attached_at is not null into v_state, v_attached from two_tower.model_versions m where m.version = p_version;
+    if v_state in ('rejected', 'retired') then
+        raise exception 'model % is %, and cannot be activated', p_version, v_state using errcode = '55000';
+    end if;
+    if v_state = 'candidate' or not v_attached then
         raise exception 'model % is not backfilled', p_version
             using errcode = '55000', hint = format('Run: call two_tower.backfill_model(%L)', p_version);
     end if;
-    if not p_force then
-        select count(*) into v_videos from public.videos v
-        where not exists (select from two_tower.video_embeddings e where e.model_version = p_version and e.video_id = v.id);
-        select count(*) into v_users from public.user_features f
-        where f.like_count > 0
-            and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id);
-        if v_videos + v_users > 0 or (select backfilled_at is null from two_tower.model_versions where version = p_version) then
-            raise exception 'model % lacks the vectors of % videos and % users', p_version, v_videos, v_users
-                using errcode = '55000', hint = format('Run: call two_tower.backfill_model(%L)', p_version);
+    -- A version that stands by has passed, and every refresh has written it since: going back must not wait for anything.
+    if v_state = 'staged' then
+        begin
+            v_report := two_tower.gate_model(p_version);
+        exception when others then
+            if not p_force then
+                raise;
+            end if;
+            v_report := jsonb_build_object('reasons', jsonb_build_array('the gate failed: ' || sqlerrm));
+        end;
+        if v_report -> 'reasons' <> '[]' then
+            if not p_force then
+                raise exception 'model % does not pass its gate: %', p_version,
+                    (select string_agg(r.reason, '; ') from jsonb_array_elements_text(v_report -> 'reasons') as r (reason))
+                    using errcode = 'TT003', hint = 'two_tower.gate_model(version) shows what was measured; p_force goes ahead, and is recorded.';
+            end if;
+            v_forced := true;
         end if;
     end if;
+    -- The flip: two rows, which nobody else locks.
     update two_tower.model_versions set state = 'standby' where state = 'active';
-    update two_tower.model_versions set state = 'active', activated_at = now() where version = p_version;
-    return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', true);
+    perform set_config('two_tower.report', (v_report || jsonb_build_object('forced', v_forced))::text, true);
+    update two_tower.model_versions set state = 'active', activated_at = clock_timestamp(), forced = forced or v_forced
+    where version = p_version;
+    perform set_config('two_tower.report', '', true);
+    return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', true, 'forced', v_forced);
 end
 $func$;
 
 comment on function two_tower.activate_model(text, boolean) is
-'Makes a backfilled version the one that serves, in one transaction; 55000 says what is missing, p_force goes ahead all the same';
+'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded';

@@ -1,35 +1,87 @@
+drop function if exists two_tower.backfill_batch(text, text, uuid, int);
 -- SECURITY DEFINER: a procedure that commits cannot be one, so two_tower.backfill_model() leaves the work to this.
-create or replace function two_tower.backfill_batch(p_version text, p_kind text, p_after uuid default null, p_limit int default 500)
-returns uuid
+--
+-- Several workers may call it at once: each takes the rows that no other holds. What a refresh has set aside is left to refreshes.
+create or replace function two_tower.backfill_batch(
+    p_version text, p_kind text, p_after uuid default null, p_limit int default 500, out last_id uuid, out seen int, out done int
+)
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
+    v_model record;
+    v_found uuid[];
     v_ids uuid[];
 begin
+    select m.number, m.state, m.attached_at, m.backfilled_at into strict v_model from two_tower.model_versions m where m.version = p_version;
+    if v_model.state not in ('staged', 'active', 'standby') then
+        raise exception 'model % is %', p_version, v_model.state using errcode = '55000';
+    end if;
+    if p_kind <> 'video' and v_model.attached_at is null then
+        raise exception 'the videos of model % are not embedded yet', p_version using errcode = '55000';
+    end if;
+    seen := 0;
+    done := 0;
     if p_kind = 'video' then
-        v_ids := array(
-            select v.id from public.videos v
-            where (p_after is null or v.id > p_after) and not exists (
-                select from two_tower.video_embeddings e where e.model_version = p_version and e.video_id = v.id
-            )
-            order by v.id limit p_limit
+        -- Into the table that is not attached yet. Afterwards refreshes and the pass over changes write it. Refreshes do not,
+        -- so the locks are others than theirs.
+        if v_model.attached_at is not null then
+            return;
+        end if;
+        execute format(
+            'select array(select v.id from public.videos v where ($1 is null or v.id > $1) '
+            'and not exists (select from two_tower.video_embeddings_%1$s e where e.model_version = $2 and e.video_id = v.id) '
+            'and not exists (select from two_tower.change_failures f where f.kind = ''video'' and f.id = v.id) '
+            'order by v.id limit $3)', v_model.number
+        ) into v_found using p_after, p_version, p_limit;
+        v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('backfill', v_found) end;
+        if v_ids <> '{}' then
+            execute format(
+                'insert into two_tower.video_embeddings_%s (model_version, video_id, embedding, input_hash) '
+                'select $1, v.id, v.embedding, v.hash '
+                'from (select array_agg(e.video_id order by e.video_id) as ids, array_agg(e.input order by e.video_id) as inputs, '
+                'array_agg(sha256(extensions.sparsevec_send(e.input)) order by e.video_id) as hashes '
+                'from two_tower.encode_videos(array(select c from two_tower.count_video_features($2) c), $1) e) as p '
+                'cross join lateral unnest(p.ids, p.hashes, two_tower.infer($1, ''item'', p.inputs)) as v (id, hash, embedding) '
+                'where p.ids is not null on conflict do nothing', v_model.number
+            ) using p_version, v_ids;
+        end if;
+    elsif p_kind = 'change' then
+        -- A pass over all: videos that changed, came or went between their embedding and the attaching.
+        v_found := array(
+            select k.id
+            from (
+                select v.id from public.videos v union select e.video_id from two_tower.video_embeddings e where e.model_version = p_version
+            ) as k (id)
+            where (p_after is null or k.id > p_after)
+                and not exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = k.id)
+            order by k.id limit p_limit
         );
+        v_ids := v_found;
         perform two_tower.lock_changes('video', v_ids);
         perform two_tower.refresh_videos(v_ids, array[p_version]);
-    else
-        v_ids := array(
+        if v_ids = '{}' then
+            update two_tower.model_versions set checked_at = clock_timestamp() where version = p_version and checked_at is null;
+        end if;
+    elsif p_kind = 'user' then
+        v_found := array(
             select f.user_id from public.user_features f
-            where (p_after is null or f.user_id > p_after) and f.like_count > 0 and not exists (
-                select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id
-            )
+            where (p_after is null or f.user_id > p_after) and f.like_count > 0
+                and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id)
+                and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = f.user_id)
             order by f.user_id limit p_limit
         );
-        perform two_tower.lock_changes('user', v_ids);
-        perform two_tower.refresh_users(v_ids, array[p_version]);
+        v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
+        if v_ids <> '{}' then
+            perform two_tower.refresh_users(v_ids, array[p_version]);
+        end if;
+    else
+        raise exception 'there is nothing called % to backfill', p_kind using errcode = '22023', hint = 'video, change or user.';
     end if;
-    return v_ids[cardinality(v_ids)];
+    last_id := v_found[cardinality(v_found)];
+    seen := cardinality(v_found);
+    done := cardinality(v_ids);
 end
 $func$;
 
 comment on function two_tower.backfill_batch(text, text, uuid, int) is
-'Embeds the next videos or users after p_after that lack a vector of the version; the last id, or null when none is left';
+'Embeds the next rows after p_after that a version lacks; the last one seen (null at the end), how many were seen, how many were free';

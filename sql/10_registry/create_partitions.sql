@@ -1,5 +1,5 @@
--- Attaching an empty table takes a lock on the parent that readers and writers do not feel (SHARE UPDATE EXCLUSIVE), and
--- from then on refreshes keep the new version current while its backfill runs. The HNSW index comes after the fill.
+-- Tables of their own, attached only when two_tower.attach_partitions() has built the index: until then nobody reads or writes
+-- them but the backfill.
 create or replace function two_tower.create_partitions(p_version text) returns void
 language plpgsql volatile security invoker set search_path = ''
 as $func$
@@ -14,11 +14,11 @@ begin
         if to_regclass('two_tower.' || v_partition) is null then
             execute format('create table two_tower.%I (like two_tower.%I including all) with (fillfactor = 90)', v_partition, v_parent);
             execute format('alter table two_tower.%I enable row level security', v_partition);
-            execute format('alter table two_tower.%I attach partition two_tower.%I for values in (%L)', v_parent, v_partition, p_version);
+            -- Supabase grants new tables to everybody by default; partitions are read through their parents.
+            execute format('revoke all on two_tower.%I from public, anon, authenticated, service_role', v_partition);
         end if;
     end loop;
 end
 $func$;
 
-comment on function two_tower.create_partitions(text) is
-'Makes and attaches the empty partitions of a version, unless they exist';
+comment on function two_tower.create_partitions(text) is 'Makes the empty tables of a version''s vectors, unless they exist';

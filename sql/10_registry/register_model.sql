@@ -13,13 +13,33 @@ create or replace function two_tower.register_model(
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
+    -- What the encoder fills, in the order of schema version 1; see py/two_tower/features.py.
+    c_layout constant jsonb := '{
+        "user": [
+            ["numeric", null], ["liked_tags", "tag"], ["liked_performers", "performer"], ["liked_makers", "maker"],
+            ["liked_labels", "label"], ["liked_series", "series"], ["liked_sources", "source"], ["liked_video_ids", "video"],
+            ["noped_video_ids", "video"]
+        ],
+        "item": [
+            ["numeric", null], ["tags", "tag"], ["performers", "performer"], ["maker", "maker"], ["label", "label"],
+            ["series", "series"], ["source", "source"], ["id", "video"]
+        ]
+    }';
+    c_numeric constant jsonb := '{
+        "user": ["like_count", "nope_count", "price_sum", "priced_count"], "item": ["price", "duration_seconds", "released_days"]
+    }';
     v_user_dim int := (p_feature_schema #>> '{user,dim}')::int;
     v_item_dim int := (p_feature_schema #>> '{item,dim}')::int;
+    v_max_bytes double precision := two_tower.model_setting('model_max_bytes');
+    v_max_distance double precision := two_tower.model_setting('gate_max_distance');
+    v_tower text;
+    v_file record;
     v_segment record;
     v_size int;
+    v_at int;
 begin
-    if p_version !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' then
-        raise exception 'the version % is not a name of 1 to 63 letters, digits, dots, dashes and underscores', quote_literal(p_version)
+    if p_version is null or p_version !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' then
+        raise exception 'the version % is not a name of 1 to 63 letters, digits, dots, dashes and underscores', quote_nullable(p_version)
             using errcode = '22023';
     end if;
     if (p_feature_schema ->> 'schema_version')::int is distinct from 1 then
@@ -29,43 +49,77 @@ begin
     if v_user_dim is null or v_item_dim is null then
         raise exception 'the feature schema does not say user.dim and item.dim' using errcode = '22023';
     end if;
-    if p_metrics is null or p_metrics = '{}' then
+    if p_metrics is null or p_metrics in ('{}', 'null') then
         raise exception 'model % comes without metrics', p_version using errcode = '22023', hint = 'Evaluate it: two-tower evaluate.';
     end if;
-    perform two_tower.check_tower('user', p_user_tower, v_user_dim);
-    perform two_tower.check_tower('item', p_item_tower, v_item_dim);
-
-    for v_segment in
-        select s.*
-        from (values ('user'), ('item')) as t (tower)
-        cross join lateral jsonb_to_recordset(p_feature_schema #> array[t.tower, 'segments'])
-            as s (name text, "offset" int, size int, vocabulary text)
-        where s.vocabulary is not null
+    for v_file in
+        select f.name, octet_length(f.content) as size
+        from (values ('user tower', p_user_tower), ('item tower', p_item_tower), ('file of weights', p_weights)) as f (name, content)
     loop
-        v_size := jsonb_array_length(p_vocabularies -> v_segment.vocabulary);
-        if v_size is distinct from v_segment.size then
-            raise exception 'segment % has % inputs, but vocabulary % has % entries',
-                v_segment.name, v_segment.size, v_segment.vocabulary, coalesce(v_size::text, 'no') using errcode = '22023';
+        if v_file.size is null or v_file.size > v_max_bytes then
+            raise exception 'the % %', v_file.name, coalesce('has ' || v_file.size || ' bytes, more than the ' || v_max_bytes || ' allowed', 'is missing')
+                using errcode = '22023', hint = 'The setting model_max_bytes in two_tower.settings is the limit.';
         end if;
     end loop;
+    perform two_tower.check_tower('user', p_user_tower, v_user_dim, p_weights, p_metrics #> '{parity,user}', v_max_distance);
+    perform two_tower.check_tower('item', p_item_tower, v_item_dim, p_weights, p_metrics #> '{parity,item}', v_max_distance);
+
+    foreach v_tower in array array['user', 'item'] loop
+        if (
+            select jsonb_agg(jsonb_build_array(s.value -> 'name', coalesce(s.value -> 'vocabulary', 'null')) order by s.position)
+            from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
+        ) is distinct from c_layout -> v_tower or p_feature_schema #> array[v_tower, 'numeric'] is distinct from c_numeric -> v_tower
+        then
+            raise exception 'the % segments of the feature schema are not those of schema version 1', v_tower using errcode = '22023';
+        end if;
+        v_at := 0;
+        for v_segment in
+            select s.* from jsonb_to_recordset(p_feature_schema #> array[v_tower, 'segments'])
+                as s (name text, "offset" int, size int, vocabulary text)
+        loop
+            v_size := case
+                when v_segment.vocabulary is null then jsonb_array_length(c_numeric -> v_tower)
+                when jsonb_typeof(p_vocabularies -> v_segment.vocabulary) = 'array' then jsonb_array_length(p_vocabularies -> v_segment.vocabulary)
+            end;
+            if v_size is distinct from v_segment.size then
+                raise exception 'segment % has % inputs, but vocabulary % has % entries',
+                    v_segment.name, v_segment.size, coalesce(v_segment.vocabulary, 'numeric'), coalesce(v_size::text, 'no') using errcode = '22023';
+            end if;
+            if v_segment."offset" is distinct from v_at then
+                raise exception 'segment % of the % tower begins at %, and must begin at %', v_segment.name, v_tower, v_segment."offset", v_at
+                    using errcode = '22023';
+            end if;
+            v_at := v_at + v_size;
+        end loop;
+        if v_at is distinct from (p_feature_schema #>> array[v_tower, 'dim'])::int then
+            raise exception 'the % segments have % inputs together, and the tower has %', v_tower, v_at, p_feature_schema #>> array[v_tower, 'dim']
+                using errcode = '22023';
+        end if;
+    end loop;
+    if exists (
+        select from jsonb_each(p_vocabularies) as v
+        cross join lateral jsonb_array_elements(v.value) as e (key)
+        group by v.key, e.key having count(*) > 1 or jsonb_typeof(e.key) <> 'string'
+    ) then
+        raise exception 'a vocabulary holds an entry twice, or one that is not text' using errcode = '22023';
+    end if;
 
     if exists (select from two_tower.model_versions where version = p_version) then
-        if exists (
-            select from two_tower.model_files
+        if (
+            select count(*) = 2 from two_tower.model_files
             where model_version = p_version and (name, sha256) in (
                 ('user_tower.onnx', encode(sha256(p_user_tower), 'hex')), ('item_tower.onnx', encode(sha256(p_item_tower), 'hex'))
             )
-            having count(*) = 2
-        ) and exists (
-            select from two_tower.model_documents d where d.model_version = p_version and d.feature_schema = p_feature_schema
-        ) and not exists (
-            -- The same towers read by another vocabulary are another model. The sizes are in the schema.
-            select v.key, e.key, e.position - 1
-            from jsonb_each(p_vocabularies) as v
-            cross join lateral jsonb_array_elements_text(v.value) with ordinality as e (key, position)
-            except
-            select k.vocabulary, k.key, k.index from two_tower.vocabularies k where k.model_version = p_version
-        ) then
+        ) and p_feature_schema = (select d.feature_schema from two_tower.model_documents d where d.model_version = p_version)
+            -- The sizes agree, since both fit the same schema.
+            and not exists (
+                select v.key, e.key, e.position - 1
+                from jsonb_each(p_vocabularies) as v
+                cross join lateral jsonb_array_elements_text(v.value) with ordinality as e (key, position)
+                except
+                select o.vocabulary, o.key, o.index from two_tower.vocabularies o where o.model_version = p_version
+            )
+        then
             return p_version;
         end if;
         raise exception 'model version % is registered already, with other content', p_version
@@ -78,7 +132,7 @@ begin
     values (p_version, 'user_tower.onnx', p_user_tower), (p_version, 'item_tower.onnx', p_item_tower),
         (p_version, 'weights.safetensors', p_weights);
     insert into two_tower.model_documents (model_version, feature_schema, normalizer, metrics, meta)
-    values (p_version, p_feature_schema, p_normalizer, p_metrics, p_meta);
+    values (p_version, p_feature_schema, coalesce(p_normalizer, '{}'), p_metrics, coalesce(p_meta, '{}'));
     insert into two_tower.model_segments (model_version, tower, segment, vocabulary, "offset", size)
     select p_version, t.tower, s.name, s.vocabulary, s."offset", s.size
     from (values ('user'), ('item')) as t (tower)

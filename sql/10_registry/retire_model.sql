@@ -1,22 +1,45 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
+--
+-- Detaching a partition takes an exclusive lock on its parent, for a moment. Whoever waits for it makes all readers behind it wait
+-- too; so it is asked for 15 ms at a time, until there is a moment without readers.
 create or replace function two_tower.retire_model(p_version text) returns void
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
-    v_state text;
+    c_until constant timestamptz := clock_timestamp() + interval '60 seconds';
+    v_model record;
+    c_timeout constant text := current_setting('lock_timeout');
     v_parent text;
-    v_number int;
 begin
     perform two_tower.require_model(p_version);
-    select state, number into v_state, v_number from two_tower.model_versions where version = p_version for update;
-    if v_state not in ('staged', 'standby') then
-        raise exception 'model % is % and cannot be retired', p_version, v_state using errcode = '55000';
+    select m.state, m.number, m.attached_at into v_model from two_tower.model_versions m where m.version = p_version for update;
+    if v_model.state not in ('staged', 'standby') then
+        raise exception 'model % is % and cannot be retired', p_version, v_model.state
+            using errcode = '55000', hint = case v_model.state when 'active' then 'Activate another version first.' else 'It has no vectors to drop.' end;
     end if;
-    update two_tower.model_versions set state = 'retired' where version = p_version;
-    foreach v_parent in array array['user_embeddings', 'video_embeddings'] loop
-        execute format('drop table if exists two_tower.%I', format('%s_%s', v_parent, v_number));
+    update two_tower.model_versions set state = 'retired', attached_at = null where version = p_version;
+    perform set_config('lock_timeout', '15ms', true);
+    loop
+        begin
+            if v_model.attached_at is not null then
+                lock table two_tower.user_embeddings in access exclusive mode;
+                lock table two_tower.video_embeddings in access exclusive mode;
+            end if;
+            foreach v_parent in array array['user_embeddings', 'video_embeddings'] loop
+                execute format('drop table if exists two_tower.%I', format('%s_%s', v_parent, v_model.number));
+            end loop;
+            exit;
+        exception when lock_not_available or deadlock_detected then
+            if clock_timestamp() > c_until then
+                raise exception 'model % is still being read or written', p_version
+                    using errcode = '55P03', hint = 'Nothing was changed; try again at a quieter time.';
+            end if;
+        end;
+        perform pg_sleep(0.02 + random() * 0.1);
     end loop;
+    perform set_config('lock_timeout', c_timeout, true);
 end
 $func$;
 
-comment on function two_tower.retire_model(text) is 'Drops the vectors of a staged or standby version and keeps its record';
+comment on function two_tower.retire_model(text) is
+'Drops the vectors of a staged or standby version, without holding up readers, and keeps its record and its files';

@@ -16,4 +16,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.rollback_model(text) is 'Activates the given standby version, or the one that served last';
+comment on function two_tower.rollback_model(text) is
+'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';

@@ -1,21 +1,38 @@
+drop function if exists two_tower.stage_model(text);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
-create or replace function two_tower.stage_model(p_version text) returns void
+--
+-- The verdict is an answer and not an exception: an exception would undo the rejection that it reports.
+create or replace function two_tower.stage_model(p_version text, p_force boolean default false) returns jsonb
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
     v_state text;
+    v_reasons text[];
+    v_report jsonb;
 begin
+    perform two_tower.require_model(p_version);
     select state into strict v_state from two_tower.model_versions where version = p_version for update;
-    if v_state in ('staged', 'active', 'standby') then
-        return;
+    if v_state in ('rejected', 'retired') then
+        raise exception 'model % is %, and can be neither backfilled nor activated', p_version, v_state
+            using errcode = '55000', hint = 'Its files can be registered under another version: two-tower model export, model register.';
     end if;
     if v_state <> 'candidate' then
-        raise exception 'model % is %, and can be neither backfilled nor activated', p_version, v_state using errcode = '55000';
+        return jsonb_build_object('state', v_state, 'reasons', '[]'::jsonb);
     end if;
-    perform two_tower.create_partitions(p_version);
-    update two_tower.model_versions set state = 'staged' where version = p_version;
+    v_reasons := two_tower.gate_metrics(p_version);
+    v_report := jsonb_build_object('reasons', to_jsonb(v_reasons), 'forced', v_reasons <> '{}' and p_force);
+    perform set_config('two_tower.report', v_report::text, true);
+    if v_reasons <> '{}' and not p_force then
+        v_state := 'rejected';
+    else
+        v_state := 'staged';
+        perform two_tower.create_partitions(p_version);
+    end if;
+    update two_tower.model_versions set state = v_state, forced = v_reasons <> '{}' and p_force where version = p_version;
+    perform set_config('two_tower.report', '', true);
+    return v_report || jsonb_build_object('state', v_state);
 end
 $func$;
 
-comment on function two_tower.stage_model(text) is
-'Turns a candidate into a staged version, which refreshes write; does nothing for one that is live already';
+comment on function two_tower.stage_model(text, boolean) is
+'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';

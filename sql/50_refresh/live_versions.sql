@@ -2,7 +2,8 @@ create or replace function two_tower.live_versions() returns text[]
 language sql stable parallel safe security invoker set search_path = ''
 as $func$
     select array(
-        select m.version from two_tower.model_versions m where m.state in ('active', 'staged', 'standby') order by m.number
+        select m.version from two_tower.model_versions m
+        where m.state in ('active', 'staged', 'standby') and m.attached_at is not null order by m.number
     )
 $func$;
 

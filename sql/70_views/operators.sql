@@ -1,9 +1,10 @@
 create or replace view two_tower.models with (security_invoker = true) as
-select m.version, m.state, m.user_dim, m.item_dim, m.registered_at, m.backfilled_at, m.activated_at, d.metrics, d.meta
+select m.version, m.state, m.user_dim, m.item_dim, m.registered_at, m.backfilled_at, m.activated_at,
+    d.metrics, d.meta, two_tower.backfilled_share(m.version) as backfilled, m.forced
 from two_tower.model_versions m
 join two_tower.model_documents d on d.model_version = m.version;
 
-comment on view two_tower.models is 'Every registered version with its state and metrics';
+comment on view two_tower.models is 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
 create or replace view two_tower.job_log with (security_invoker = true) as
 select r.id, r.job, r.started_at, r.finished_at, r.result, r.error from two_tower.job_runs r;

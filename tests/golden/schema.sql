@@ -119,23 +119,35 @@ CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version the one that serves, in one transaction; 55000 says what is missing, p_force goes ahead all the same';
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
-CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500) RETURNS uuid
+CREATE FUNCTION two_tower.attach_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid, p_limit integer) IS 'Embeds the next videos or users after p_after that lack a vector of the version; the last id, or null when none is left';
+COMMENT ON FUNCTION two_tower.attach_partitions(p_version text) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';
 
-CREATE PROCEDURE two_tower.backfill_model(IN version text)
+CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT last_id uuid, OUT seen integer, OUT done integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid, p_limit integer, OUT last_id uuid, OUT seen integer, OUT done integer) IS 'Embeds the next rows after p_after that a version lacks; the last one seen (null at the end), how many were seen, how many were free';
+
+CREATE PROCEDURE two_tower.backfill_model(IN version text, IN force boolean DEFAULT false)
     LANGUAGE plpgsql;
 
-COMMENT ON PROCEDURE two_tower.backfill_model(IN version text) IS 'Stages a candidate and embeds every video and every user with a like under it, batch by batch; call again to resume';
+COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean) IS 'Stages a candidate and embeds all videos, and all users with a like, by the batch; call again to resume, or several times at once';
+
+CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -143,11 +155,17 @@ CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
-CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer) RETURNS void
+CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it';
+COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+
+CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids text, noped_video_ids text, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input_hash bytea, embedding extensions.halfvec)
+    LANGUAGE plpython3u STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean) IS 'Of each distinct user with a like or nope: a row of features; and for each with a like and each version a row with the hash of its input, and the vector where it is another than the stored one''s or forced';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -165,7 +183,7 @@ CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes and attaches the empty partitions of a version, unless they exist';
+COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors, unless they exist';
 
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -203,7 +221,42 @@ CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Builds the index of a filled version, unless it has one, and notes that it is backfilled';
+COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
+
+CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
+
+CREATE FUNCTION two_tower.gate_metrics(p_version text) RETURNS text[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.gate_metrics(p_version text) IS 'Reasons why a version''s recorded metrics do not let it replace the active one or, as the first, beat popularity; none if they do';
+
+CREATE FUNCTION two_tower.gate_model(p_version text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.gate_model(p_version text) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no';
+
+CREATE FUNCTION two_tower.gate_parity(p_version text) RETURNS double precision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.gate_parity(p_version text) IS 'Largest cosine distance, over a sample, between what a version has stored and what it computes now';
+
+CREATE FUNCTION two_tower.gate_recall(p_version text) RETURNS double precision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET "hnsw.iterative_scan" TO 'relaxed_order'
+    SET "hnsw.ef_search" TO '400';
+
+COMMENT ON FUNCTION two_tower.gate_recall(p_version text) IS 'Share of the 20 exact nearest videos that the index of a version finds, over a sample of users';
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
@@ -301,11 +354,23 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
 
+CREATE FUNCTION two_tower.model_part_frozen() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.model_part_frozen() IS 'Trigger: refuses to change or delete a part of a registered version';
+
+CREATE FUNCTION two_tower.model_setting(p_name text) RETURNS double precision
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.model_setting(p_name text) IS 'A number that two_tower.settings must have';
+
 CREATE FUNCTION two_tower.model_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses a change of state that the lifecycle does not have';
+COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
 
 CREATE FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -438,13 +503,13 @@ CREATE FUNCTION two_tower.retire_model(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.retire_model(p_version text) IS 'Drops the vectors of a staged or standby version and keeps its record';
+COMMENT ON FUNCTION two_tower.retire_model(p_version text) IS 'Drops the vectors of a staged or standby version, without holding up readers, and keeps its record and its files';
 
 CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given standby version, or the one that served last';
+COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';
 
 CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text, command text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -452,11 +517,11 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
 
 COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
 
-CREATE FUNCTION two_tower.stage_model(p_version text) RETURNS void
+CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.stage_model(p_version text) IS 'Turns a candidate into a staged version, which refreshes write; does nothing for one that is live already';
+COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) RETURNS integer
     LANGUAGE plpgsql
@@ -499,6 +564,12 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
+
+CREATE FUNCTION two_tower.user_histories(p_user_ids uuid[], OUT users bytea, OUT seen bytea, OUT likes bytea, OUT times bytea, OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.user_histories(p_user_ids uuid[], OUT users bytea, OUT seen bytea, OUT likes bytea, OUT times bytea, OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) IS 'Likes and nopes of these users and what the videos carry, packed for compute_users(); users count from 0 in the order given';
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -661,6 +732,28 @@ CREATE TABLE two_tower.model_documents (
 
 COMMENT ON TABLE two_tower.model_documents IS 'Feature schema, normalizer, metrics and description of each version';
 
+CREATE TABLE two_tower.model_events (
+    id bigint NOT NULL,
+    model_version text NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    role text DEFAULT SESSION_USER NOT NULL,
+    from_state text,
+    to_state text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    report jsonb
+);
+
+COMMENT ON TABLE two_tower.model_events IS 'Every change of state of a model version, with what its gate found and whether it was overruled';
+
+ALTER TABLE two_tower.model_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.model_events_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE two_tower.model_files (
     model_version text NOT NULL,
     name text NOT NULL,
@@ -706,6 +799,9 @@ CREATE TABLE two_tower.model_versions (
     registered_at timestamp with time zone DEFAULT now() NOT NULL,
     backfilled_at timestamp with time zone,
     activated_at timestamp with time zone,
+    attached_at timestamp with time zone,
+    checked_at timestamp with time zone,
+    forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
@@ -725,7 +821,7 @@ ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS
 
 CREATE VIEW two_tower.models WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.models IS 'Every registered version with its state and metrics';
+COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
 CREATE TABLE two_tower.reviews (
     reviewer_id uuid NOT NULL,
@@ -850,6 +946,9 @@ ALTER TABLE ONLY two_tower.job_runs
 ALTER TABLE ONLY two_tower.model_documents
     ADD CONSTRAINT model_documents_pkey PRIMARY KEY (model_version);
 
+ALTER TABLE ONLY two_tower.model_events
+    ADD CONSTRAINT model_events_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY two_tower.model_files
     ADD CONSTRAINT model_files_pkey PRIMARY KEY (model_version, name);
 
@@ -899,6 +998,8 @@ CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at 
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 
+CREATE INDEX model_events_model_version_idx ON two_tower.model_events USING btree (model_version, id);
+
 CREATE UNIQUE INDEX model_versions_one_active ON two_tower.model_versions USING btree (state) WHERE (state = 'active'::text);
 
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
@@ -937,7 +1038,19 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OL
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
 
-CREATE TRIGGER two_tower_transition BEFORE UPDATE OF state ON two_tower.model_versions FOR EACH ROW WHEN ((old.state IS DISTINCT FROM new.state)) EXECUTE FUNCTION two_tower.model_transition();
+CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
+
+CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_files FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
+
+CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_inputs FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
+
+CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_segments FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
+
+CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularies FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
+
+CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
+
+CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tower.model_versions FOR EACH ROW EXECUTE FUNCTION two_tower.model_transition();
 
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
@@ -1025,6 +1138,8 @@ ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.job_runs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_documents ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_files ENABLE ROW LEVEL SECURITY;
 

@@ -1,0 +1,31 @@
+-- SECURITY DEFINER: building an index and attaching take the owner of the tables.
+--
+-- Attaching takes a lock on the parents that readers and writers do not feel (SHARE UPDATE EXCLUSIVE). From then on refreshes
+-- write the version; what changed while its videos were being embedded is made good by two_tower.backfill_batch(…, 'change').
+create or replace function two_tower.attach_partitions(p_version text) returns boolean
+language plpgsql volatile security definer set search_path = ''
+as $func$
+declare
+    v_number int;
+begin
+    -- Of several workers one builds, the others wait for it.
+    perform pg_advisory_xact_lock(hashtextextended('two_tower.attach ' || p_version, 0));
+    select number into v_number from two_tower.model_versions where version = p_version and state = 'staged' and attached_at is null;
+    if v_number is null then
+        return false;
+    end if;
+    -- One index build over a full table is many times faster than inserting into an index.
+    execute format(
+        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
+        format('video_embeddings_%s_hnsw', v_number), format('video_embeddings_%s', v_number)
+    );
+    execute format('analyze two_tower.%I', format('video_embeddings_%s', v_number));
+    execute format('alter table two_tower.user_embeddings attach partition two_tower.user_embeddings_%s for values in (%L)', v_number, p_version);
+    execute format('alter table two_tower.video_embeddings attach partition two_tower.video_embeddings_%s for values in (%L)', v_number, p_version);
+    update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;
+    return true;
+end
+$func$;
+
+comment on function two_tower.attach_partitions(text) is
+'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';

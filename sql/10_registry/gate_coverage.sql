@@ -1,0 +1,29 @@
+-- What is in the change log is not missing: the next refresh writes it, for every version. Nor is what is set aside as failed
+-- for the active version too.
+create or replace function two_tower.gate_coverage(p_version text, out videos bigint, out users bigint)
+language plpgsql stable security invoker set search_path = ''
+as $func$
+declare
+    v_active text := two_tower.active_version();
+begin
+    select count(*) into videos from public.videos v
+    where not exists (select from two_tower.video_embeddings e where e.model_version = p_version and e.video_id = v.id)
+        and not exists (select from two_tower.video_changes c where c.video_id = v.id)
+        and not (
+            v_active is not null
+            and exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = v.id)
+            and not exists (select from two_tower.video_embeddings e where e.model_version = v_active and e.video_id = v.id)
+        );
+    select count(*) into users from public.user_features f
+    where f.like_count > 0
+        and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id)
+        and not exists (select from two_tower.user_changes c where c.user_id = f.user_id)
+        and not (
+            v_active is not null
+            and exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = f.user_id)
+            and not exists (select from two_tower.user_embeddings e where e.model_version = v_active and e.user_id = f.user_id)
+        );
+end
+$func$;
+
+comment on function two_tower.gate_coverage(text) is 'How many videos, and users with a like, lack a vector of an attached version';

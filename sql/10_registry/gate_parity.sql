@@ -1,0 +1,41 @@
+-- A sample by hash of the id: the same at every call, and not the first users in some order. Whatever waits in the change log
+-- may differ, and is left out.
+create or replace function two_tower.gate_parity(p_version text) returns double precision
+language plpgsql stable security invoker set search_path = ''
+as $func$
+declare
+    v_size int := two_tower.model_setting('gate_sample');
+    v_users uuid[];
+    v_videos uuid[];
+begin
+    v_videos := array(
+        select e.video_id from two_tower.video_embeddings e
+        where e.model_version = p_version and not exists (select from two_tower.video_changes c where c.video_id = e.video_id)
+        order by hashtextextended(e.video_id::text, 0) limit v_size
+    );
+    v_users := array(
+        select e.user_id from two_tower.user_embeddings e
+        where e.model_version = p_version and not exists (select from two_tower.user_changes c where c.user_id = e.user_id)
+            and not exists (
+                select from two_tower.video_changes c
+                join public.user_video_decisions d on d.video_id = c.video_id and d.user_id = e.user_id
+            )
+        order by hashtextextended(e.user_id::text, 0) limit v_size
+    );
+    return (
+        select coalesce(max(d.distance), 0)
+        from (
+            select e.embedding OPERATOR(extensions.<=>) s.embedding as distance
+            from two_tower.embed_videos(v_videos, p_version) e
+            join two_tower.video_embeddings s on s.model_version = p_version and s.video_id = e.video_id
+            union all
+            select e.embedding OPERATOR(extensions.<=>) s.embedding
+            from two_tower.embed_users(v_users, p_version) e
+            join two_tower.user_embeddings s on s.model_version = p_version and s.user_id = e.user_id
+        ) as d
+    );
+end
+$func$;
+
+comment on function two_tower.gate_parity(text) is
+'Largest cosine distance, over a sample, between what a version has stored and what it computes now';
