@@ -8,8 +8,8 @@ matrix:
 - a user's row is weighted by ``like_count ** -user_power``, an input's ridge grows with its popularity;
 - the user side of the Gram matrix is diagonalised once (exactly where it is small, by a randomised SVD where it isn't),
   after which every ridge strength costs a few products with sparse matrices;
-- the *scores* of the training users, not the item x item weights, are factorised: the few dimensions go where users
-  are.
+- the *scores* of the training users, not the item x item weights, are factorised, and of them what is above zero: the
+  few dimensions go where users are, and to what they may be shown.
 
 With B = [likes, nopes] scaled by row and column weights, Y the weighted target, M = (B B' + I)^-1 and c the
 multipliers of the constraint, the scores are Y - M (Y + B c) and the weights on the inputs are B' M (Y + B c) - c.
@@ -30,6 +30,12 @@ from scipy import sparse
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
 warnings.filterwarnings("ignore", message="Sparse invariant checks")
+
+DENSE = 60_000_000
+"""Scores that are held in memory at once."""
+
+LEAST_ROWS = 4_000
+"""Fewer users than this say too little of where scores vary, when there are more."""
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -85,7 +91,7 @@ class Factors:
     nope: torch.Tensor
     """[n_items, rank]"""
     item: torch.Tensor
-    """[n_items, rank], orthonormal columns, so that no row is longer than 1"""
+    """[n_items, rank]"""
 
 
 class HistoryModel:
@@ -111,10 +117,16 @@ class HistoryModel:
         self.seed = seed
         self.label = (likes, nopes, skips)
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
-        self.row = (like_count / like_count.mean()) ** -user_power
+        self.row = ((like_count / like_count.mean()) ** -user_power).astype(np.float32)
         self.column = [
-            weight / np.sqrt(1 + popularity_ridge * column_sums(m)) for m, weight in ((likes, 1.0), (nopes, nope_input))
+            (weight / np.sqrt(1 + popularity_ridge * column_sums(m))).astype(np.float32)
+            for m, weight in ((likes, 1.0), (nopes, nope_input))
         ]  # two of [n_items]
+        popularity = np.maximum(column_sums(likes) / max(column_sums(likes).mean(), 1e-9), 0.01)
+        self.user_weight = torch.from_numpy(like_count**-0.3).float()[
+            :, None
+        ]  # [n_users, 1], of scores when factorised
+        self.item_weight = torch.from_numpy(popularity**-0.2).float()[:, None]  # [n_items, 1], likewise
         rows = sparse.diags(self.row)
         self.block = [(rows @ m @ sparse.diags(c)).tocsr() for m, c in zip((likes, nopes), self.column, strict=True)]
         both = sparse.hstack(self.block, format="csr")  # [n_users, 2 n_items]
@@ -140,7 +152,7 @@ class HistoryModel:
         """Factors at ridge strength ``ridge``, in likes. ``rank`` is cut to what the data have."""
         likes, nopes, skips = self.label
         target = (sparse.diags(self.row) @ (likes + skip_target * skips + nope_target * nopes)).tocsr()
-        n_users, n_items = target.shape
+        n_items = target.shape[1]
         scale = ridge**-0.5
         block, projected = [scale * b for b in self.block], [scale * p for p in self.projected]
         target_projected = self._project(target)
@@ -165,26 +177,48 @@ class HistoryModel:
             projected[i] * torch.from_numpy(multiplier[:, i]) for i in (0, 1)
         )  # [r, n_items]
         # Scores with the rows' weights taken off, as low rank + sparse.
-        left = torch.from_numpy((1 / self.row).astype(np.float32))[:, None] * self.basis  # [n_users, r]
+        left = torch.from_numpy(1 / self.row)[:, None] * self.basis  # [n_users, r]
         right = shrink[:, None] * corrected_projected  # [r, n_items]
-        direct = sparse.diags(1 / self.row) @ (target - rest * corrected)
-        forward, backward = to_torch(direct), to_torch(direct.T)
-        _, _, item = low_rank_svd(
-            lambda q: left @ (right @ q) + forward @ q,
-            lambda q: right.T @ (left.T @ q) + backward @ q,
-            n_items,
-            min(rank, n_users, n_items),
-            iterations=4,
-            seed=self.seed,
-        )
-        weighted = to_torch(corrected) @ item  # [n_users, rank]
+        direct = (sparse.diags(1 / self.row) @ (target - rest * corrected)).tocsr()
+        axes = self._axes(left, right, direct, rank)  # [n_items, rank]
+        weighted = to_torch(corrected) @ (self.item_weight * axes)  # [n_users, rank]
         weighted = rest * weighted - self.basis @ (shrink[:, None] * (self.basis.T @ weighted))
         like, nope = (
-            torch.from_numpy((scale * self.column[i]).astype(np.float32))[:, None]
-            * (to_torch(block[i].T) @ weighted - torch.from_numpy(multiplier[:, i : i + 1]) * item)
+            torch.from_numpy(scale * self.column[i])[:, None]
+            * (to_torch(block[i].T) @ weighted - torch.from_numpy(multiplier[:, i : i + 1]) * (self.item_weight * axes))
             for i in (0, 1)
         )
-        return Factors(like, nope, item)
+        return Factors(like, nope, axes / self.item_weight)
+
+    def _axes(self, left: torch.Tensor, right: torch.Tensor, direct: sparse.csr_matrix, rank: int) -> torch.Tensor:
+        """Axes [n_items, rank] on which the weighted scores ``left @ right + direct`` [n_users, n_items] vary most.
+
+        Where a block of scores fits into memory, what is below zero counts as zero: no one will be shown it.
+        """
+        n_users, n_items = direct.shape
+        rank = min(rank, n_users, n_items)
+        rows = min(n_users, DENSE // n_items)
+        if rows < min(n_users, LEAST_ROWS):
+            left = self.user_weight * left
+            weighted = (
+                sparse.diags(self.user_weight.ravel().numpy()) @ direct @ sparse.diags(self.item_weight.ravel().numpy())
+            )
+            right = right * self.item_weight.T
+            forward, backward = to_torch(weighted), to_torch(weighted.T)
+            return low_rank_svd(
+                lambda q: left @ (right @ q) + forward @ q,
+                lambda q: right.T @ (left.T @ q) + backward @ q,
+                n_items,
+                rank,
+                iterations=4,
+                seed=self.seed,
+            )[2]
+        chosen = np.sort(np.random.default_rng(self.seed).permutation(n_users)[:rows])
+        scores = left[chosen] @ right + torch.from_numpy(direct[chosen].toarray().astype(np.float32))
+        scores = scores.clamp_(min=0).mul_(self.user_weight[chosen]).mul_(self.item_weight.T)
+        return low_rank_svd(
+            lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), iterations=4, seed=self.seed
+        )[2]
 
 
 class ContentModel:

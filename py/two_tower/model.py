@@ -108,14 +108,19 @@ class ItemTower(nn.Module):
         return torch.cat([place, (1 - square).clamp(min=0).sqrt()], dim=1)
 
     @torch.no_grad()
-    def embed(self, counts: sparse.csr_matrix, block: int = 4096) -> np.ndarray:
-        """[m, item_dim] sparse -> [m, DIM] float32."""
-        rows = []
+    def suggest(self, counts: sparse.csr_matrix, block: int = 4096) -> torch.Tensor:
+        """Where content alone puts the items: [m, item_dim] sparse -> [m, INNER]."""
+        named = counts[:, : self.stop].tocsr()
+        places = [torch.zeros(0, INNER)]
         for start in range(0, counts.shape[0], block):
-            part = counts[start : start + block]
-            place = self.place(self.content(torch.from_numpy(part[:, : self.stop].toarray())))  # [b, INNER]
-            identity = part[:, self.stop :]
-            unknown = torch.from_numpy(1 - np.asarray(identity.sum(axis=1), dtype=np.float32))  # [b, 1]
-            own = torch.from_numpy(np.asarray(identity @ self.own.numpy(), dtype=np.float32))
-            rows.append(self.finish(own + unknown * place).numpy())
-        return np.concatenate(rows) if rows else np.zeros((0, DIM), dtype=np.float32)
+            dense = torch.from_numpy(named[start : start + block].toarray())  # [b, stop]
+            places.append(self.place(self.content(dense)))
+        return torch.cat(places)
+
+    @torch.no_grad()
+    def embed(self, counts: sparse.csr_matrix) -> np.ndarray:
+        """[m, item_dim] sparse -> [m, DIM] float32."""
+        identity = counts[:, self.stop :]
+        unknown = torch.from_numpy(1 - np.asarray(identity.sum(axis=1), dtype=np.float32))  # [m, 1]
+        own = torch.from_numpy(np.asarray(identity @ self.own.numpy(), dtype=np.float32))
+        return self.finish(own + unknown * self.suggest(counts)).numpy()

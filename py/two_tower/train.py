@@ -9,7 +9,7 @@ weight of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,10 @@ class Choice:
     """Squared width of the content kernel, in variances of the content."""
     content_ridge: float = 0.1
     """Of the regression of places on content."""
+    novelty: float = 0.7
+    """Length of a place that only content suggests, beside that of the regression."""
+    prior: float = 1.0
+    """Likes that what content suggests is worth, beside those a known video has."""
 
 
 @dataclass
@@ -134,6 +138,20 @@ def fit(data: TrainingData, options: TrainOptions | None = None, progress: Progr
     return TrainedModel(user_tower, item_tower, data.schema, metrics, history, chosen)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the known videos are, and where their content alone would put them."""
+
+    own: torch.Tensor
+    """[n_videos, rank]"""
+    suggested: torch.Tensor
+    """[n_videos, rank], each by a regression that left it out; the mean place where a video is no example"""
+    outward: torch.Tensor
+    """[hidden, rank]"""
+    bias: torch.Tensor
+    """[rank]"""
+
+
 class Part:
     """Interactions to train on, as matrices over users and *known* videos (those with an id of their own)."""
 
@@ -180,6 +198,20 @@ class Part:
         likes = self.like_count[self.examples].clamp(min=0.3)
         return ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
 
+    def place(self, factors: Factors, content: ContentModel, choice: Choice) -> Placement:
+        """Places of the known videos, longest 1, and how content suggests them."""
+        own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)  # [n_videos, rank]
+        outward, bias, left_out = content.solve(own[self.examples], choice.content_ridge)
+        suggested = bias.repeat(len(own), 1)
+        suggested[self.examples] = left_out
+        return Placement(own, suggested, outward, bias)
+
+    def blend(self, placement: Placement, choice: Choice) -> torch.Tensor:
+        """Places of the known videos [n_videos, rank]: the fewer likes one has, the more its content counts."""
+        likes = self.like_count[:, None]
+        blended = likes * placement.own + choice.prior * choice.novelty * placement.suggested
+        return blended / (likes + choice.prior)
+
     def seen(self) -> sparse.csr_matrix:
         return (self.likes + self.nopes + self.skips).tocsr()
 
@@ -197,10 +229,11 @@ class Part:
         item_tower.mean, item_tower.divisor = self.item_tower.mean, self.item_tower.divisor
         if rank == 0:
             return user_tower, item_tower
-        item_tower.own[:, :rank] = factors.item / factors.item.norm(dim=1).max()
         content = self.content_model(choice)
-        outward, item_tower.bias[:], _ = content.solve(item_tower.own[self.examples], choice.content_ridge)
-        item_tower.outward[: self.hidden] = outward
+        placement = self.place(factors, content, choice)
+        item_tower.own[:, :rank] = self.blend(placement, choice)
+        item_tower.bias[:rank] = choice.novelty * placement.bias
+        item_tower.outward[: self.hidden, :rank] = choice.novelty * placement.outward
         item_tower.centres[: self.hidden] = self.content[: self.hidden]
         item_tower.square_width.fill_(content.square_width)
 
@@ -231,10 +264,7 @@ class _Search:
         self.part = Part(data, ~held, options)
         self.relevant, self.seen = data.matrix(LIKE, held), self.part.seen()
         users = np.flatnonzero(np.diff(self.relevant.indptr))
-        users = users[_sample(len(users), options.val_users, options.seed)]
-        self.users = users
-        self.known_relevant = (self.relevant[users] @ self.part.ids).tocsr()  # [u, n_videos]
-        self.known_seen = (self.seen[users] @ self.part.ids).tocsr()
+        self.users = users[_sample(len(users), options.val_users, options.seed)]
         self.history: list[dict[str, Any]] = []
 
     def run(self) -> tuple[Choice, list[dict[str, Any]]]:
@@ -246,12 +276,29 @@ class _Search:
                 found = self._factors(replace(best, skip_target=skip, nope_target=nope))
                 if found[2] > score:
                     best, factors, score = found
+        self._settled = factors
         tastes = self.part.tastes(factors)
         mean, tastes = tastes.mean(dim=0), tastes[self.users]
-        options = (replace(best, popular=p) for p in (0.03, 0.1, 0.3, 1.0))
-        best = self._best(options, lambda c: (tastes + c.popular * mean, factors.item))
-        self._settled = factors
-        return self._content(best, tastes + best.popular * mean, factors.item), self.history
+        best, placement = self._content(best, tastes + best.popular * mean, factors)
+
+        _, tower = self.part.towers(replace(best, novelty=1.0), factors)
+        suggested = tower.suggest(self.part.data.item_counts)[:, : factors.item.shape[1]]  # [n_items, rank]
+        item, video = self.part.ids.nonzero()
+
+        def catalogue(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+            places = choice.novelty * suggested
+            places[item] = self.part.blend(placement, choice)[video]
+            return tastes + choice.popular * mean, places
+
+        for name, values in (
+            ("novelty", (1.0, 0.7, 0.5)),
+            ("prior", (0.1, 1.0, 10.0)),
+            ("popular", (0.01, 0.1, 0.5, 2.0)),
+        ):
+            if time.monotonic() < self.deadline:
+                choices = [replace(best, **{name: value}) for value in values]
+                best = max(choices, key=lambda choice: self._score(choice, *catalogue(choice), whole=True))
+        return best, self.history
 
     def measure(self, choice: Choice) -> dict[str, Any]:
         """Metrics of the towers on all held-out likes."""
@@ -279,38 +326,29 @@ class _Search:
         tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
         return choice, factors, self._score(choice, tastes, factors.item)
 
-    def _content(self, best: Choice, tastes: torch.Tensor, item: torch.Tensor) -> Choice:
+    def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
         """How content places an item, judged by leaving each item out: as if each in turn were new."""
-        target = (item / item.norm(dim=1).max().clamp(min=1e-12))[self.part.examples]
-        place = torch.zeros(item.shape)
-
-        def vectors(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
-            place[self.part.examples] = model.solve(target, choice.content_ridge)[2]
-            return tastes, place
-
-        scored: list[tuple[float, Choice]] = []
-        for bandwidth in (0.5, 0.25, 1.0):
-            if scored and time.monotonic() > self.deadline:
+        top, placement, chosen = -1.0, None, best
+        for bandwidth, ridge in ((0.5, 0.1), (0.25, 0.1), (1.0, 0.1), (0.0, 0.4)):
+            if placement is not None and time.monotonic() > self.deadline:
                 break
-            model = self.part.content_model(replace(best, bandwidth=bandwidth))
-            found = self._best((replace(best, bandwidth=bandwidth, content_ridge=r) for r in (0.1, 0.4)), vectors)
-            scored.append((self.history[-1]["best"], found))
-        return max(scored, key=lambda pair: pair[0])[1]
+            choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
+            found = self.part.place(factors, self.part.content_model(choice), choice)
+            score = self._score(choice, tastes, found.suggested)
+            if score > top:
+                top, chosen, placement = score, choice, found
+        assert placement is not None
+        return chosen, placement
 
-    def _best(
-        self, choices: Iterable[Choice], vectors: Callable[[Choice], tuple[torch.Tensor, torch.Tensor]]
-    ) -> Choice:
-        scored = [(self._score(choice, *vectors(choice)), choice) for choice in choices]
-        self.history[-1]["best"] = max(score for score, _ in scored)
-        return max(scored, key=lambda pair: pair[0])[1]
-
-    def _score(self, choice: Choice, tastes: torch.Tensor, item: torch.Tensor) -> float:
-        """Recall@k + NDCG@k of tastes [u, rank] against places [n_videos, rank]."""
-        scorer = evaluate.by_vectors(tastes.numpy(), item.numpy())
-        k = self.options.k
-        mean = evaluate.rank(scorer, self.known_relevant, self.known_seen, k=k, auc=False).mean()
-        self.history.append(asdict(choice) | mean)
-        self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.1 + 0.03 * len(self.history)))
+    def _score(self, choice: Choice, tastes: torch.Tensor, places: torch.Tensor, *, whole: bool = False) -> float:
+        """Recall@k + NDCG@k of tastes [u, rank] against places of the known videos or of the whole catalogue."""
+        scorer, k = evaluate.by_vectors(tastes.numpy(), places.numpy()), self.options.k
+        relevant, seen = (m[self.users] for m in (self.relevant, self.seen))
+        if not whole:
+            relevant, seen = (relevant @ self.part.ids).tocsr(), (seen @ self.part.ids).tocsr()
+        mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
+        self.history.append({"whole": whole} | asdict(choice) | mean)
+        self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.02 * len(self.history)))
         return mean[f"recall@{k}"] + mean[f"ndcg@{k}"]
 
 
