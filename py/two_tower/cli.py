@@ -237,7 +237,7 @@ def train(
         data = read(connection, options)
         from two_tower.train import TrainOptions, fit
 
-        chosen = TrainOptions(seed=seed, val_ratio=val_ratio)
+        chosen = TrainOptions(seed=seed, val_ratio=val_ratio, use_price_feature=use_price_feature)
         model = fit(data, chosen, progress)
         registered = registry.register(connection, model, data, version)
     if json:

@@ -85,7 +85,8 @@ def item_graph(tower: ItemTower) -> bytes:
     width = tower.stop + tower.own.shape[0]
     zero, one = g.constant("zero", 0), g.constant("one", 1)
     numeric = g.columns("item_features", 0, tower.start, "numeric")
-    known = g.add("Cast", [g.add("Greater", [numeric, zero], "positive")], "known", to=TensorProto.FLOAT)
+    known = g.add("Cast", [g.add("Greater", [numeric, zero], "positive")], "present", to=TensorProto.FLOAT)
+    known = g.add("Mul", [known, g.constant("used", _array(tower.used))], "known")
     # Whole vectors per row, see VECTOR.
     wide = g.add("Pad", [numeric, g.constant("vector_pads", [0, 0, 0, VECTOR - tower.start], np.int64)], "wide")
     score = g.add("Log", [g.add("Add", [g.add("Max", [wide, zero], "clamped"), one], "shifted")], "logarithm_wide")

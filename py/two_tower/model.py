@@ -51,6 +51,13 @@ class UserTower(nn.Module):
         unit = torch.where(norm > TINY, taste / norm.clamp(min=TINY), first)
         return torch.cat([unit, torch.zeros_like(norm)], dim=1)
 
+    @classmethod
+    def load(cls, schema: FeatureSchema, tensors: dict[str, torch.Tensor]) -> UserTower:
+        """The tower whose ``state_dict`` is ``tensors``."""
+        tower = cls(schema)
+        tower.load_state_dict(tensors)
+        return tower
+
     @torch.no_grad()
     def embed(self, counts: sparse.csr_matrix) -> np.ndarray:
         """[m, user_dim] sparse -> [m, DIM] float32."""
@@ -73,15 +80,23 @@ class ItemTower(nn.Module):
         hidden = -(-hidden // VECTOR) * VECTOR
         self.mean = nn.Buffer(torch.zeros(len(ITEM_NUMERIC)))
         self.divisor = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))
+        self.used = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))  # 0 for a number that takes no part
         self.square_width = nn.Buffer(torch.ones(()))
         self.centres = nn.Parameter(torch.zeros(hidden, width))
         self.outward = nn.Parameter(torch.zeros(hidden, INNER))
         self.bias = nn.Parameter(torch.zeros(INNER))
         self.own = nn.Parameter(torch.zeros(identity.size, INNER))
 
+    @classmethod
+    def load(cls, schema: FeatureSchema, tensors: dict[str, torch.Tensor]) -> ItemTower:
+        """The tower whose ``state_dict`` is ``tensors``."""
+        tower = cls(schema, hidden=len(tensors["centres"]))
+        tower.load_state_dict(tensors)
+        return tower
+
     def standardise(self, numeric: torch.Tensor) -> torch.Tensor:
         """Raw numbers [b, 3] -> [b, 6]: z-scores of log1p, zero where unknown, then whether each is known."""
-        known = (numeric > 0).to(numeric.dtype)
+        known = (numeric > 0).to(numeric.dtype) * self.used
         score = (torch.log1p(numeric.clamp(min=0)) - self.mean) / self.divisor * known
         return torch.cat([score.clamp(-5, 5), known], dim=1)
 

@@ -36,6 +36,8 @@ class TrainOptions:
     seed: int = 0
     val_ratio: float = 0.2
     """Share of each user's interactions held out to choose hyperparameters and to measure; 0 takes the defaults."""
+    use_price_feature: bool = False
+    """Whether prices take part in placing items; where they change with campaigns, they say little of taste."""
     min_likes: int = 5
     """Users with fewer likes keep all of them in training."""
     k: int = 20
@@ -78,7 +80,8 @@ class TrainedModel:
     item_tower: ItemTower
     schema: FeatureSchema
     metrics: dict[str, Any]
-    """Of the validation split, by towers that had not seen it; empty without one."""
+    """Recommender -> metrics on the validation split: ``two-tower``, by towers that had not seen it, and the references.
+    Empty without a split."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per candidate that was tried, in order."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -86,10 +89,16 @@ class TrainedModel:
     def normalizer(self) -> dict[str, Any]:
         """``normalizer.json``: the constants that are baked into the graphs."""
         mean, divisor = self.item_tower.mean.tolist(), self.item_tower.divisor.tolist()
+        used = self.item_tower.used.tolist()
         return {
             "item_numeric": {
-                name: {"transform": "(log1p(x) - mean) / divisor, clipped to 5; 0 is unknown", "mean": m, "divisor": d}
-                for name, m, d in zip(ITEM_NUMERIC, mean, divisor, strict=True)
+                name: {
+                    "transform": "(log1p(x) - mean) / divisor, clipped to 5; 0 is unknown",
+                    "mean": m,
+                    "divisor": d,
+                    "used": bool(u),
+                }
+                for name, m, d, u in zip(ITEM_NUMERIC, mean, divisor, used, strict=True)
             },
             "output": "L2",
         }
@@ -127,7 +136,9 @@ def fit(data: TrainingData, options: TrainOptions | None = None, progress: Progr
         search = _Search(data, held, options, tell, started + options.max_seconds)
         choice, history = search.run()
         tell("measuring", 0.6)
+        before = time.monotonic()
         metrics = search.measure(choice)
+        started += time.monotonic() - before  # the references are not training
     tell("fitting to everything", 0.7)
     part = Part(data, np.ones(len(data.user), dtype=bool), options)
     user_tower, item_tower = part.towers(choice)
@@ -164,6 +175,7 @@ class Part:
         self.like_count = torch.from_numpy(column_sums(self.known[0])).float()  # [n_videos]
         self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
         numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
+        self.item_tower.used[ITEM_NUMERIC.index("price")] = float(options.use_price_feature)
         for i in range(len(ITEM_NUMERIC)):
             present = torch.log1p(numeric[:, i][numeric[:, i] > 0])
             if len(present) > 1 and float(present.std()) > 0:
@@ -227,6 +239,7 @@ class Part:
         n_videos, rank = factors.item.shape
         user_tower, item_tower = UserTower(schema), ItemTower(schema, self.hidden)
         item_tower.mean, item_tower.divisor = self.item_tower.mean, self.item_tower.divisor
+        item_tower.used = self.item_tower.used
         if rank == 0:
             return user_tower, item_tower
         content = self.content_model(choice)
@@ -301,11 +314,13 @@ class _Search:
         return best, self.history
 
     def measure(self, choice: Choice) -> dict[str, Any]:
-        """Metrics of the towers on all held-out likes."""
+        """Metrics of the towers on all held-out likes, beside those of the references."""
         users, items = self.part.embed(*self.part.towers(choice, self._settled))
-        scorers = {"two-tower": evaluate.by_vectors(users, items)}
         k, seed = self.options.k, self.options.seed
-        return evaluate.report(scorers, self.part.likes, self.seen, self.relevant, k=k, seed=seed)["two-tower"]
+        references, left_out = evaluate.references(self.part.likes, seed)
+        scorers = {"two-tower": evaluate.by_vectors(users, items)} | references
+        report = evaluate.report(scorers, self.part.likes, self.seen, self.relevant, k=k, seed=seed)
+        return report | ({"left_out": left_out} if left_out else {})
 
     def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:
         """Halve or double the ridge while that helps."""
