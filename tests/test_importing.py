@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +24,8 @@ from two_tower import sources
 from two_tower.errors import UserError
 from two_tower.ids import NAMESPACE, user_uuid, user_uuids
 from two_tower.importing import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
+from two_tower.migrate import migrate
+from two_tower.server import Server
 
 Connection = psycopg.Connection[Any]
 Write = Callable[..., Path]
@@ -72,7 +77,7 @@ def rejects(summary: ImportSummary) -> list[tuple[Any, ...]]:
 
 def adds_up(summary: ImportSummary) -> bool:
     parts = (summary.inserted, summary.updated, summary.unchanged, summary.rejected, summary.duplicates)
-    return summary.rows == sum(parts)
+    return summary.rows == sum(parts) + summary.resumed
 
 
 def versions(db: Connection) -> list[Any]:
@@ -565,6 +570,150 @@ def test_an_error_of_the_database_leaves_it_as_it_was(shop: Connection, write: W
     assert import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\n")).updated == 1
 
 
+# -------------------------------------------------------------------------------------------------- what is summed up
+
+
+def test_a_summary_says_what_a_count_of_the_file_says(shop: Connection, write: Write, tmp_path: Path) -> None:
+    lines = [f"u/{i % 4},r{i % 50},{i % 12 / 2}" for i in range(600)]  # u/0 is unknown, 5.5 stars are too many
+    path = write("\n".join(["product_url,reviewer_id,stars", *lines]))
+    summary = import_reviews(shop, path)
+    frame = pl.read_csv(path)
+    known = frame.filter(pl.col("product_url") != "u/0")
+    taken = known.filter(pl.col("stars") <= 5)
+    assert summary.rows == len(frame)
+    assert summary.rejected == len(frame) - len(taken)
+    assert summary.users == taken["reviewer_id"].n_unique()
+    assert summary.items == taken["product_url"].n_unique()
+    assert summary.joined == pytest.approx(len(known) / len(frame), abs=1e-6)
+    assert summary.distribution == {f"{stars:g}": rows for stars, rows in taken["stars"].value_counts().iter_rows()}
+    assert summary.inserted == len(taken.select("product_url", "reviewer_id").unique())
+    assert adds_up(summary)
+
+
+def test_decisions_are_counted_by_kind(shop: Connection, write: Write) -> None:
+    path = write(f"user_id,product_url,decision\n{ANNA},u/1,LIKE\n{ANNA},u/2,dislike\n{ANNA},u/3,skip\n{ANNA},x,0\n")
+    summary = import_decisions(shop, path)
+    assert summary.distribution == {"like": 1, "nope": 1, "skip": 1}
+    assert summary.joined == 0.75
+
+
+def test_the_report_of_an_earlier_run_does_not_outlive_its_reasons(shop: Connection, write: Write) -> None:
+    import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,x,9\n"))
+    assert Path("file.rejects.csv").exists()
+    import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,x,5\n"))
+    assert not Path("file.rejects.csv").exists()
+    Path("file.rejects.csv").write_text("somebody's notes\n")
+    import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,x,5\n"))
+    assert Path("file.rejects.csv").read_text() == "somebody's notes\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ in chunks
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
+def test_chunks_give_what_one_transaction_gives(
+    shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 256)
+    lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6}" if i != 20 else "u/1,r,9" for i in range(60)]
+    path = write("\n".join(["product_url,reviewer_id,stars", *lines]))
+    whole = import_reviews(shop, path)
+    query = "select reviewer_id, video_id, stars from two_tower.reviews order by 1, 2"
+    found = rows(shop, query)
+    shop.execute("truncate two_tower.reviews")
+    summary = import_reviews(shop, path, ImportOptions(chunk=chunk))
+    assert rows(shop, query) == found
+    summary.seconds = whole.seconds = 0
+    assert summary == whole
+    catalogue = import_catalog(shop, write(CATALOGUE, "catalog.csv"), ImportOptions(chunk=2))
+    assert (catalogue.unchanged, catalogue.items) == (3, 3)
+
+
+class _BrokenOffError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
+    shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Into an empty table (``first``) and into one that has rows."""
+    monkeypatch.setattr(sources, "BLOCK", 256)
+    if not first:
+        import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,other,3\n", "other.csv"))
+    lines = [f"u/{i % 3 + 1},r{i // 3},{'9' if i % 10 == 0 else 3}" for i in range(60)]
+    path = write("\n".join(["product_url,reviewer_id,stars", *lines]))
+    merges = 0
+
+    def broken_off(done: int, total: int | None, step: str) -> None:
+        nonlocal merges
+        merges += step == "merging"
+        if merges == 3:
+            raise _BrokenOffError
+
+    with pytest.raises(_BrokenOffError):
+        import_reviews(shop, path, ImportOptions(chunk=20), broken_off)
+    in_already = rows(shop, "select count(*) from two_tower.reviews")[0] - (not first)
+    assert in_already == 36
+    said: list[str] = []
+    summary = import_reviews(shop, path, ImportOptions(chunk=20, say=said.append))
+    assert "goes on after line 41" in said[0]
+    assert (summary.rows, summary.resumed, summary.inserted, summary.rejected) == (60, 40, 18, 2)
+    assert adds_up(summary)
+    assert [line for line, *_ in rejects(summary)] == [2, 12, 22, 32, 42, 52]
+    again = import_reviews(shop, path, ImportOptions(chunk=20))  # finished: nothing to go on with
+    assert (again.resumed, again.unchanged, again.rejected) == (0, 54, 6)
+    path.write_text(path.read_text() + "\nu/1,new,1\n")
+    assert import_reviews(shop, path, ImportOptions(chunk=20)).inserted == 1
+
+
+@pytest.mark.parametrize("chunk", [None, 30])
+def test_a_server_that_dies_in_the_middle(
+    new_server: Callable[..., Server], write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int | None
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 256)
+    server = new_server(durable=True)  # else what was committed may go as well
+    dsn = server.start()
+    migrate(dsn)
+    with psycopg.connect(dsn, autocommit=True) as db:
+        import_catalog(db, write(CATALOGUE, "catalog.csv"))
+        shape = shape_of_reviews(db)
+    path = write(reviews_text(300))
+    calls = 0
+
+    def killing(done: int, total: int | None, step: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            for process in processes_of(server):
+                os.kill(process, signal.SIGKILL)
+
+    with (
+        psycopg.connect(dsn, autocommit=True) as db,
+        pytest.raises(UserError, match="connection to the database was lost") as caught,
+    ):
+        import_reviews(db, path, ImportOptions(chunk=chunk), killing)
+    assert caught.value.hint is not None
+    assert "run this again" in caught.value.hint
+    with psycopg.connect(server.start(), autocommit=True) as db:
+        (there,) = rows(db, "select count(*) from two_tower.reviews")
+        assert there == 0 if chunk is None else there > 0 and there % chunk == 0
+        assert shape_of_reviews(db) == shape
+        summary = import_reviews(db, path, ImportOptions(chunk=chunk))
+        assert (summary.rows, summary.inserted, summary.resumed) == (300, 300 - there, there)
+        assert rows(db, "select count(*), count(distinct reviewer_id) from two_tower.reviews") == [(300, 300)]
+
+
+def processes_of(server: Server) -> list[int]:
+    """The postmaster and its backends: those who work in its data directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == server.data:
+                found.append(int(process.name))
+    return found
+
+
 # -------------------------------------------------------------------------------------------------- the command line
 
 
@@ -587,6 +736,9 @@ def test_command_line(dsn: str, shop: Connection, write: Write) -> None:
     )
     assert result.exit_code == 0
     assert "1 were inserted" in result.stdout
+    again = run("reviews", path, "--dsn", dsn, "--map", "who=reviewer_id", "--summary", "s.json", "--chunk", "1")
+    assert again.exit_code == 0
+    assert json.loads(Path("s.json").read_text(encoding="utf-8"))["distribution"] == {"5": 2}
     failed = run("decisions", path, "--dsn", dsn)
     assert failed.exit_code == 1
     assert "lacks the columns" in failed.stderr

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from two_tower.cli import Dsn, Json, log, say
+from two_tower.errors import UserError
 
 if TYPE_CHECKING:
-    from two_tower.importing import ImportSummary
+    from two_tower.importing import ImportOptions, ImportSummary
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Read a catalogue, reviews or decisions from CSV or Parquet.")
 
@@ -29,6 +30,13 @@ DelimiterOption = Annotated[
 ]
 EncodingOption = Annotated[str | None, typer.Option(show_default=False, help="Else UTF-8, or UTF-16 by its mark.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+ChunkOption = Annotated[
+    int | None,
+    typer.Option(min=1, show_default=False, help="Rows per transaction; else the file is one. A second run goes on."),
+]
+SummaryOption = Annotated[
+    Path | None, typer.Option(show_default=False, help="Also write the summary, as JSON, to this file.")
+]
 UnknownOption = Annotated[
     str, typer.Option(metavar="reject|create", help="What to do with a product that the catalogue lacks.")
 ]
@@ -44,11 +52,14 @@ def catalog(
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Insert and update videos: product_url, title, and tags, performers (separated by |), maker, price, …"""
     from two_tower.importing import import_catalog
 
-    _run(import_catalog, file, dsn, json, rejects, columns, delimiter, encoding, "reject", dry_run)
+    options = _options(rejects, columns, delimiter, encoding, "reject", dry_run, chunk)
+    _run(import_catalog, file, dsn, json, options, summary)
 
 
 @app.command()
@@ -62,11 +73,14 @@ def reviews(
     encoding: EncodingOption = None,
     unknown: UnknownOption = "reject",
     dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Insert and update reviews: product_url, reviewer_id, stars, and maybe created_at."""
     from two_tower.importing import import_reviews
 
-    _run(import_reviews, file, dsn, json, rejects, columns, delimiter, encoding, unknown, dry_run)
+    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    _run(import_reviews, file, dsn, json, options, summary)
 
 
 @app.command()
@@ -81,41 +95,25 @@ def decisions(
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
     dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Insert and update decisions: user_id, product_url or video_id, decision or label, and maybe created_at."""
     from two_tower.importing import import_decisions
 
-    _run(
-        import_decisions,
-        file,
-        dsn,
-        json,
-        rejects,
-        columns,
-        delimiter,
-        encoding,
-        unknown,
-        dry_run,
-        create_users=create_users,
-    )
+    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    _run(import_decisions, file, dsn, json, options, summary, create_users=create_users)
 
 
-def _run(
-    work: Callable[..., ImportSummary],
-    file: str,
-    dsn: str | None,
-    json: bool,
+def _options(
     rejects: Path | None,
     columns: list[str] | None,
     delimiter: str | None,
     encoding: str | None,
     unknown: str,
     dry_run: bool,
-    **arguments: Any,
-) -> None:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from two_tower.database import connect
+    chunk: int | None,
+) -> ImportOptions:
     from two_tower.importing import ImportOptions
 
     if unknown not in ("reject", "create"):
@@ -126,9 +124,24 @@ def _run(
     mapping = dict(pair.split("=", 1) for pair in columns or [] if "=" in pair)
     if len(mapping) != len(columns or []):
         raise typer.BadParameter("give THEIRS=OURS, each column once", param_hint="--map")
-    options = ImportOptions(
-        rejects, delimiter, encoding, mapping, "create" if unknown == "create" else "reject", dry_run, say
+    return ImportOptions(
+        rejects, delimiter, encoding, mapping, "create" if unknown == "create" else "reject", dry_run, chunk, say
     )
+
+
+def _run(
+    work: Callable[..., ImportSummary],
+    file: str,
+    dsn: str | None,
+    json: bool,
+    options: ImportOptions,
+    summary_file: Path | None,
+    **arguments: Any,
+) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from two_tower.database import connect
+
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
         console=log, transient=True, disable=not log.is_terminal,
@@ -140,10 +153,20 @@ def _run(
             bar.update(task, completed=done, total=total, description=step)
 
         summary = work(connection, file if file == "-" else Path(file), options, progress, **arguments)
+    if summary_file:
+        write_text(summary_file, summary.to_json() + "\n")
     if json:
         typer.echo(summary.to_json())
         return
     typer.echo(describe(summary))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a result that the user asked to have in a file."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def describe(summary: ImportSummary) -> str:
@@ -153,6 +176,13 @@ def describe(summary: ImportSummary) -> str:
         f"{summary.source}: {summary.rows:,} rows in {summary.seconds:.1f} s",
         f"  {summary.inserted:,} {verb} inserted, {summary.updated:,} updated, {summary.unchanged:,} unchanged",
     ]
+    if summary.resumed:
+        lines.append(f"  {summary.resumed:,} came in before, with a run that was broken off")
+    if summary.joined is not None:
+        lines.append(f"  {summary.joined:.1%} of the rows are about a product of the catalogue")
+    if summary.distribution:
+        counts = ", ".join(f"{name}: {count:,}" for name, count in summary.distribution.items())
+        lines.append(f"  {counts}")
     if summary.duplicates:
         lines.append(f"  {summary.duplicates:,} replaced by a later row of the file")
     if summary.users_created or (summary.items_created and summary.items_created != summary.inserted):

@@ -1,5 +1,7 @@
 """Catalogues, reviews and decisions from files into the database: one transaction per file, all of it or nothing.
 
+A file that is too large for that goes in chunks, one transaction each; a run that is broken off is resumed by the next.
+
 Batches of the file are checked column by column, bad rows set aside, the others copied into a temporary table; then a
 few statements merge that table with what is there. Rows that are equal already are not written, so a second import of
 a file changes nothing and wakes no trigger.
@@ -11,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
@@ -20,10 +23,11 @@ import numpy as np
 import polars as pl
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from two_tower.errors import UserError
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
-from two_tower.sources import Rejects, Table, open_table
+from two_tower.sources import Rejects, Table, open_table, table_of
 
 Unknown = Literal["reject", "create"]
 Progress = Callable[[int, int | None, str], None]
@@ -46,12 +50,14 @@ class ImportOptions:
     """What becomes of a review or decision about a product that the catalogue lacks."""
     dry_run: bool = False
     """Do everything, then roll back."""
+    chunk: int | None = None
+    """Rows per transaction; else the file is one transaction."""
     say: Callable[[str], None] = lambda _: None
 
 
 @dataclass
 class ImportSummary:
-    """``rows`` = ``inserted`` + ``updated`` + ``unchanged`` + ``rejected`` + ``duplicates``."""
+    """``rows`` = ``inserted`` + ``updated`` + ``unchanged`` + ``rejected`` + ``duplicates`` + ``resumed``."""
 
     source: str
     rows: int = 0
@@ -60,13 +66,19 @@ class ImportSummary:
     unchanged: int = 0
     rejected: int = 0
     duplicates: int = 0
-    """Rows that a later row of the file, with the same key, replaced."""
+    """Rows that a later row of the file (of the chunk), with the same key, replaced."""
+    resumed: int = 0
+    """Rows that an earlier run, broken off, had brought in, and that this one passed over."""
     users: int = 0
     """Distinct users among the rows that were taken."""
     items: int = 0
     """Distinct videos among the rows that were taken."""
     users_created: int = 0
     items_created: int = 0
+    joined: float | None = None
+    """Of reviews and decisions: the share of the rows whose product the catalogue knew."""
+    distribution: dict[str, int] = field(default_factory=dict)
+    """Of reviews: rows by stars, to the nearest half. Of decisions: rows by decision. Without those rejected."""
     seconds: float = 0.0
     rejects: Path | None = None
     """The report, if a row was rejected."""
@@ -123,25 +135,48 @@ def import_decisions(
     return _Import(conn, source, options, progress).run(_Decisions, create_users=create_users)
 
 
+def import_catalog_rows(
+    conn: psycopg.Connection[Any], name: str, rows: pl.DataFrame, rejects: Rejects
+) -> ImportSummary:
+    """Does with ``rows`` what ``import_catalog`` does with those of a file.
+
+    ``rows`` has ``line``, by which a rejected row is reported, and columns of a catalogue; ``tags`` and ``performers``
+    may be lists. May run inside a transaction of the caller's.
+    """
+    before = rejects.rows
+    summary = _Import(conn, table_of(name, rows), None, None, rejects).run(_Catalog)
+    summary.rejected = rejects.rows - before
+    summary.unchanged = len(rows) - summary.rejected - summary.duplicates - summary.inserted - summary.updated
+    return summary
+
+
 class _Import:
-    """One file on its way into one transaction."""
+    """One file on its way into one transaction, or into one per chunk."""
 
     def __init__(
         self,
         conn: psycopg.Connection[Any],
-        source: Path | str,
+        source: Path | str | Table,
         options: ImportOptions | None,
         progress: Progress | None,
+        rejects: Rejects | None = None,
     ) -> None:
         self.conn = conn
         self.source = source
         self.options = options or ImportOptions()
         self.progress = progress or (lambda *_: None)
-        stem = "stdin" if str(source) == "-" else Path(source).name.split(".")[0]
         self.sender: ThreadPoolExecutor
         """The thread in which rows go to the database while the next are read and checked."""
-        self.rejects = Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
-        self.summary = ImportSummary(str(source), dry_run=self.options.dry_run)
+        name = source.name if isinstance(source, Table) else str(source)
+        stem = "stdin" if name == "-" else Path(name).name.split(".")[0]
+        self.rejects = rejects or Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
+        self.own_rejects = rejects is None
+        self.summary = ImportSummary(name, dry_run=self.options.dry_run)
+        self.users = _Distinct()
+        self.items = _Distinct()
+        self.joined = 0
+        self.chunks = 0
+        """Transactions that are committed."""
 
     def run(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
         try:
@@ -150,45 +185,88 @@ class _Import:
             raise UserError(
                 f"the database is not set up: {error.diag.message_primary}", "run `two-tower migrate`"
             ) from error
+        except psycopg.OperationalError as error:
+            if not self.conn.closed:
+                raise
+            done = f"{self.chunks} chunks are in" if self.chunks else "nothing is imported"
+            raise UserError(
+                f"{self.summary.source}: the connection to the database was lost, and {done}: {str(error).strip()}",
+                "once the database is back, run this again: it finishes the work",
+            ) from error
 
     def transfer(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
         started = time.monotonic()
         summary = self.summary
-        with (
-            self.rejects,
-            open_table(
-                self.source,
-                self.rejects,
-                expected={name for group in kind.required for name in group} | set(kind.optional),
-                renamed=self.options.columns,
-                delimiter=self.options.delimiter,
-                encoding=self.options.encoding,
-                say=self.options.say,
-            ) as table,
-        ):
+        resumption = _Resumption(self, kind) if self.options.chunk and not self.options.dry_run else None
+        with ExitStack() as stack:
+            if self.own_rejects:
+                stack.enter_context(self.rejects)
+                self.rejects.begin(resumption.after if resumption else 0)
+            table = stack.enter_context(self.open(kind))
             columns = _choose_columns(table, kind)
-            with (
-                self.conn.transaction(force_rollback=self.options.dry_run),
-                self.conn.cursor() as cursor,
-                ThreadPoolExecutor(1) as self.sender,
-            ):
-                cursor.execute("set local jit = off")
-                cursor.execute("set local work_mem = '128MB'")
-                work = kind(self, cursor, columns, **arguments)
-                for batch in table.batches(columns):
-                    work.stage(batch)
-                    self.progress(table.read_bytes, table.total_bytes, "reading")
-                self.progress(table.read_bytes, table.total_bytes, "merging")
-                work.settle()
-                work.merge()
-                work.count_distinct()
+            batches = stack.enter_context(closing(table.batches(columns)))
+            pending: pl.DataFrame | None = None
+            while True:
+                with (
+                    self.conn.transaction(force_rollback=self.options.dry_run),
+                    self.conn.cursor() as cursor,
+                    ThreadPoolExecutor(1) as self.sender,
+                ):
+                    cursor.execute("set local jit = off")
+                    cursor.execute("set local work_mem = '128MB'")
+                    work = kind(self, cursor, columns, **arguments)
+                    room = self.options.chunk if resumption else None
+                    last = 0
+                    while room is None or room > 0:
+                        batch = next(batches, None) if pending is None else pending
+                        pending = None
+                        if batch is None:
+                            break
+                        if resumption:
+                            batch = resumption.rest(batch)
+                        if room is not None:
+                            batch, left = batch[:room], batch[room:]
+                            pending = left if len(left) else None
+                            room -= len(batch)
+                        last = batch["line"].max() if len(batch) else last  # type: ignore[assignment]
+                        work.stage(batch)
+                        self.progress(table.read_bytes, table.total_bytes, "reading")
+                    self.progress(table.read_bytes, table.total_bytes, "merging")
+                    work.settle()
+                    work.merge()
+                    work.count_distinct()
+                    if resumption:
+                        resumption.record(cursor, last, finished=batch is None)
+                self.chunks += 1
+                if batch is None:
+                    break
         summary.rows = table.rows
         summary.rejected = self.rejects.rows
-        summary.rejects = self.rejects.path if self.rejects.rows else None
-        taken = summary.rows - summary.rejected - summary.duplicates
+        summary.rejects = self.rejects.path if self.rejects.rows or self.rejects.passed_over else None
+        summary.resumed = self.rejects.passed_over + (resumption.rows if resumption else 0)
+        if issubclass(kind, _Feedback):
+            summary.users, summary.items = self.users.count(), self.items.count()
+            rows = summary.rows - summary.resumed
+            summary.joined = round(self.joined / rows, 6) if rows else None
+        taken = summary.rows - summary.rejected - summary.duplicates - summary.resumed
         summary.unchanged = taken - summary.inserted - summary.updated
+        summary.distribution = dict(sorted(summary.distribution.items()))
         summary.seconds = round(time.monotonic() - started, 3)
         return summary
+
+    def open(self, kind: type[_Kind]) -> Table:
+        """The file, its header read."""
+        if isinstance(self.source, Table):
+            return self.source
+        return open_table(
+            self.source,
+            self.rejects,
+            expected={name for group in kind.required for name in group} | set(kind.optional),
+            renamed=self.options.columns,
+            delimiter=self.options.delimiter,
+            encoding=self.options.encoding,
+            say=self.options.say,
+        )
 
     def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
         """The rows of ``batch`` that have none of ``faults``, each (column, condition, reason). The first counts."""
@@ -203,6 +281,63 @@ class _Import:
                 self.rejects.add_rows(bad.filter(fault=i).select("line", value.alias("value")), column, reason)
             return batch.filter(marked["fault"].is_null())
         return batch
+
+
+class _Resumption:
+    """Where an earlier run of the same file, in chunks, was broken off: kept in the job log, committed with each chunk.
+
+    A file is the same if its name, size and time of change are. What comes through a pipe starts over, which is safe:
+    rows that are in already are not written again.
+    """
+
+    def __init__(self, task: _Import, kind: type[_Kind]) -> None:
+        self.task = task
+        self.job = f"import {kind.name}"
+        self.run: int | None = None
+        self.after = 0
+        """The last line that is in already."""
+        self.rows = 0
+        """Rows passed over."""
+        self.file: dict[str, Any] | None = None
+        path = Path(str(task.source))
+        if str(task.source) != "-" and path.is_file():
+            found = path.stat()
+            self.file = {"file": str(path.resolve()), "bytes": found.st_size, "changed": found.st_mtime_ns}
+            with task.conn.transaction():
+                row = task.conn.execute(
+                    "select id, (result ->> 'line')::bigint, finished_at is null from two_tower.job_runs"
+                    " where job = %s and result @> %s order by id desc limit 1",
+                    [self.job, Jsonb(self.file)],
+                ).fetchone()
+            if row and row[2]:
+                self.run, self.after = row[0], row[1]
+                task.options.say(f"{path}: goes on after line {self.after:,}, where an earlier run was broken off")
+
+    def rest(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows that are not in yet."""
+        if not self.after:
+            return batch
+        left = batch.filter(pl.col("line") > self.after)
+        self.rows += len(batch) - len(left)
+        return left
+
+    def record(self, cursor: psycopg.Cursor[Any], line: int, *, finished: bool) -> None:
+        """Says, in the transaction of a chunk, that it is in."""
+        if self.file is None:
+            return
+        self.after = max(self.after, line)
+        state = Jsonb({**self.file, "line": self.after})
+        if self.run is None:
+            row = cursor.execute(
+                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id", [self.job, state]
+            ).fetchone()
+            assert row is not None
+            self.run = row[0]
+        cursor.execute(
+            "update two_tower.job_runs set result = %s, finished_at = case when %s then clock_timestamp() end"
+            " where id = %s",
+            [state, finished, self.run],
+        )
 
 
 def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
@@ -224,6 +359,7 @@ def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
 class _Kind:
     """What one kind of file holds, and how it is merged."""
 
+    name: str
     required: tuple[tuple[str, ...], ...]
     """Groups of alternatives."""
     optional: tuple[str, ...] = ()
@@ -267,6 +403,7 @@ class _Kind:
 
 
 class _Catalog(_Kind):
+    name = "catalog"
     required = (("product_url",), ("title",))
     lists: ClassVar = {
         "tags": ("tags", "video_tags", "tag_id"),
@@ -334,7 +471,7 @@ class _Catalog(_Kind):
 
     def merge(self) -> None:
         self.cursor.execute("analyze pg_temp.staged")
-        self.summary.duplicates = self.count(
+        self.summary.duplicates += self.count(
             "delete from pg_temp.staged s using pg_temp.staged l"
             " where l.product_url = s.product_url and l.line > s.line"
         )
@@ -355,7 +492,7 @@ class _Catalog(_Kind):
             )
             for name, target in zip(self.texts, targets, strict=True)
         )
-        self.summary.inserted = self.summary.items_created = self.count(
+        created = self.count(
             sql.SQL(
                 "with created as ("
                 " insert into public.videos (product_url, published_at, {columns})"
@@ -365,6 +502,8 @@ class _Catalog(_Kind):
                 ") insert into pg_temp.touched select id, true from created"
             ).format(columns=columns, cells=cells)
         )
+        self.summary.inserted += created
+        self.summary.items_created += created
         self.cursor.execute(
             "create temp table matched on commit drop as"
             " select distinct on (s.line) s.line, v.id as video_id from pg_temp.staged s"
@@ -387,10 +526,12 @@ class _Catalog(_Kind):
         )
         for kind in self.present:
             self.merge_names(kind, *self.lists[kind])
-        self.summary.items, self.summary.updated = self.one(
+        items, updated = self.one(
             "select (select count(*) from pg_temp.matched), count(*) from"
             " (select from pg_temp.touched group by video_id having not bool_or(is_new)) as updated"
         )
+        self.summary.items += items
+        self.summary.updated += updated
 
     def merge_names(self, kind: str, names: str, links: str, link: str) -> None:
         """Makes the tags, or the performers, of the file's videos exactly those of the file."""
@@ -527,7 +668,6 @@ class _Feedback(_Kind):
         self.video_ids = np.empty(0, UUID_BYTES)
         self.seen = np.empty(0, bool)
         """Of ``video_ids``, those that a row is about."""
-        self.users = _Distinct()
         self.sending: Future[None] | None = None
         query = sql.SQL(
             "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
@@ -548,6 +688,11 @@ class _Feedback(_Kind):
         """The numbers that labels stand for, null where they stand for none, and the reason to reject those."""
         raise NotImplementedError
 
+    @staticmethod
+    def word(value: float) -> str:
+        """What a number stands for."""
+        return f"{value:g}"
+
     def know(self, items: pl.Series, ids: pl.Series) -> None:
         """Adds videos to those that can be referred to."""
         start = len(self.videos)
@@ -565,6 +710,7 @@ class _Feedback(_Kind):
         batch = batch.with_columns(values.alias("value")).join(
             self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
         )
+        self.task.joined += len(batch) - batch["video"].null_count()
         if self.task.options.unknown == "create" and self.item == "product_url":
             batch = self.create_videos(batch)
         item, user = pl.col(self.item), pl.col(self.user)
@@ -616,7 +762,10 @@ class _Feedback(_Kind):
             else pl.Series([None], dtype=pl.Int64).new_from_index(0, len(batch))
         )
         users = user_uuids(batch[self.user])
-        self.users.add(_hash(users))
+        self.task.users.add(_hash(users))
+        for value, rows in batch.select((pl.col("value") * 2).round() / 2).to_series().value_counts().iter_rows():
+            name = self.word(value)
+            self.summary.distribution[name] = self.summary.distribution.get(name, 0) + rows
         values = {"user": users, "video": self.video_ids[videos], "value": batch["value"], "created": moments}
         self.settle()
         self.sending = self.task.sender.submit(self.write, batch["line"], values)
@@ -646,14 +795,14 @@ class _Feedback(_Kind):
         (staged,) = self.one("select count(*) from pg_temp.staged")
         self.cursor.execute("drop table pg_temp.staged")
         self.cursor.execute("analyze pg_temp.latest")
-        self.summary.duplicates = staged - kept
+        self.summary.duplicates += staged - kept
 
     def count_distinct(self) -> None:
-        self.summary.users = self.users.count()
-        self.summary.items = int(self.seen.sum())
+        self.task.items.add(_hash(self.video_ids[self.seen]))
 
 
 class _Reviews(_Feedback):
+    name = "reviews"
     required = (("product_url",), ("reviewer_id",), ("stars",))
     optional = ("created_at",)
 
@@ -732,7 +881,7 @@ class _Reviews(_Feedback):
             " select ctid as place, reviewer_id, video_id from two_tower.reviews"
             " where (reviewer_id, video_id) in (select reviewer_id, video_id from pg_temp.repeated)"
         )
-        self.summary.duplicates = self.count(
+        duplicates = self.count(
             "delete from two_tower.reviews where ctid = any (array("
             " select place from (select place, row_number() over"
             " (partition by reviewer_id, video_id order by place desc) as n from pg_temp.suspects) as numbered"
@@ -752,16 +901,17 @@ class _Reviews(_Feedback):
         if gone:
             orphans = self.cursor.execute("delete from two_tower.reviews where video_id = any (%s)", gone).rowcount
         self.cursor.execute("analyze two_tower.reviews")
-        self.summary.inserted = self.copied - self.summary.duplicates - orphans
+        self.summary.duplicates += duplicates
+        self.summary.inserted += self.copied - duplicates - orphans
 
     def merge_staged(self) -> None:
         self.deduplicate()
-        self.summary.updated = self.count(
+        self.summary.updated += self.count(
             "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
             " from pg_temp.latest l where r.reviewer_id = l.user_id and r.video_id = l.video_id"
             " and (r.stars <> l.value or r.created_at is distinct from coalesce(l.created_at, r.created_at))"
         )
-        self.summary.inserted = self.count(
+        self.summary.inserted += self.count(
             "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
             " select l.user_id, l.video_id, l.value, l.created_at from pg_temp.latest l where not exists"
             " (select from two_tower.reviews r where r.reviewer_id = l.user_id and r.video_id = l.video_id)"
@@ -770,6 +920,7 @@ class _Reviews(_Feedback):
 
 
 class _Decisions(_Feedback):
+    name = "decisions"
     required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
     optional = ("created_at",)
     labels: Mapping[str, float] = {
@@ -798,6 +949,10 @@ class _Decisions(_Feedback):
         known = words.replace_strict(self.labels, default=None, return_dtype=pl.Float32)
         return known, "not a decision: like, nope, dislike, skip, 1 or 0"
 
+    @staticmethod
+    def word(value: float) -> str:
+        return {1.0: "like", 0.0: "nope"}.get(value, "skip")
+
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
         if self.create_users or len(batch) == 0:
             return batch
@@ -815,12 +970,12 @@ class _Decisions(_Feedback):
     def merge(self) -> None:
         self.deduplicate()
         if self.create_users:
-            self.summary.users_created = self.count(
+            self.summary.users_created += self.count(
                 "insert into auth.users (id) select distinct user_id from pg_temp.latest l"
                 " where not exists (select from auth.users u where u.id = l.user_id) order by user_id"
             )
         decision = sql.SQL("case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end")
-        self.summary.updated = self.count(
+        self.summary.updated += self.count(
             sql.SQL(
                 "update public.user_video_decisions d"
                 " set decision_type = {decision}, created_at = coalesce(l.created_at, d.created_at)"
@@ -828,7 +983,7 @@ class _Decisions(_Feedback):
                 " and (d.decision_type <> {decision} or d.created_at <> coalesce(l.created_at, d.created_at))"
             ).format(decision=decision)
         )
-        self.summary.inserted = self.count(
+        self.summary.inserted += self.count(
             sql.SQL(
                 "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
                 " select l.user_id, l.video_id, {decision}, coalesce(l.created_at, now()) from pg_temp.latest l"

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -50,11 +50,31 @@ _OTHER_FORMATS = {
 class Rejects:
     """The report of rejected rows: a CSV of line, column, value and reason, made when the first row is rejected."""
 
+    header = "line,column,value,reason\n"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
+        self.passed_over = 0
+        """Rows that an earlier run, which this one resumes, has reported."""
+        self._after = 0
         self._file: IO[str] | None = None
         self._lock = Lock()  # the thread that reads has rejects, and so has the one that checks
+
+    def begin(self, after: int = 0) -> None:
+        """Removes the report of an earlier run, or goes on with it where that run got as far as line ``after``."""
+        self._after = after
+        if not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+            if file.readline() != self.header:
+                return  # no report, and replaced only if there is one to write
+            reported = [record for record in csv.reader(file) if int(record[0]) <= after]
+        self.path.unlink()
+        if reported:
+            with self.path.open("w", encoding="utf-8", newline="") as file:
+                file.write(self.header)
+                csv.writer(file, lineterminator="\n").writerows(reported)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +89,12 @@ class Rejects:
 
     def add_rows(self, rows: pl.DataFrame, column: str, reason: str) -> None:
         """Rejected rows with columns ``line`` and ``value``, all for one reason."""
+        if self._after:
+            later = rows.filter(pl.col("line") > self._after)
+            self.passed_over += len(rows) - len(later)
+            rows = later
+            if len(rows) == 0:
+                return
         report = rows.select(
             "line",
             pl.lit(column).alias("column"),
@@ -78,10 +104,12 @@ class Rejects:
         with self._lock:
             if self._file is None:
                 try:
-                    self._file = self.path.open("w", encoding="utf-8", newline="")
+                    resumed = bool(self._after) and self.path.is_file()
+                    self._file = self.path.open("a" if resumed else "w", encoding="utf-8", newline="")
                 except OSError as error:
                     raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error
-                self._file.write("line,column,value,reason\n")
+                if not resumed:
+                    self._file.write(self.header)
             self._file.write(report.write_csv(include_header=False))
             self.rows += len(rows)
 
@@ -106,7 +134,7 @@ class Table:
     def read_bytes(self) -> int:
         return self._position()
 
-    def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
+    def batches(self, names: list[str]) -> Generator[pl.DataFrame]:
         """Frames of ``line`` (Int64) and ``names``, in the order of the file; an empty cell is null.
 
         A thread reads the next while the caller is busy with the last.
@@ -123,6 +151,12 @@ class Table:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closing.close()
+
+
+def table_of(name: str, rows: pl.DataFrame) -> Table:
+    """A table of rows that are in memory already; they have ``line``."""
+    columns = [column for column in rows.columns if column != "line"]
+    return Table(name, columns, None, lambda names: iter([rows.select("line", *names)]), lambda: 0, rows=len(rows))
 
 
 def open_table(
