@@ -1,0 +1,530 @@
+"""Recommendations as clients ask for them: always k good rows, never what was decided on, with a reason on each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import errors
+
+from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
+from two_tower import migrate
+from two_tower.server import Server
+from world_fixtures import EPOCH, NOBODY, Client, column, load, make_world, one, refresh, tiny_model
+
+WORLD = make_world()
+COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+def recommend(client: Client, user: UUID, **arguments: Any) -> Rows:
+    """The answer, after what must be true of any answer."""
+    rows = client.rpc("authenticated", user, "recommend_videos", **arguments)
+    check(rows)
+    return rows
+
+
+def check(rows: Rows) -> None:
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len({row["video_id"] for row in rows}) == len(rows)
+    assert all(row.keys() == COLUMNS for row in rows)
+    published = {str(v) for v in WORLD.published}
+    assert {row["video_id"] for row in rows} <= published | {str(NOBODY)}
+    order = ["taste", "similar", "popular", "newest"]
+    reasons = [order.index(row["reason"]) for row in rows]
+    assert reasons == sorted(reasons), "a rung of the ladder fills what the ones above left open"
+    for reason in order:
+        scores = [row["score"] for row in rows if row["reason"] == reason]
+        assert scores == sorted(scores, reverse=True)
+
+
+def ids(rows: Rows) -> list[str]:
+    return [row["video_id"] for row in rows]
+
+
+def without(user: UUID) -> set[str]:
+    """Published videos that the user has not decided on."""
+    return {str(v) for v in WORLD.published} - {str(v) for v in WORLD.decided(user)}
+
+
+def vectors(db: Connection, kind: str) -> dict[str, np.ndarray]:
+    query = f"select {kind}_id::text, embedding::text from public.{kind}_embeddings"
+    return {key: np.array(json.loads(text), dtype=np.float32) for key, text in db.execute(query.encode())}
+
+
+# -------------------------------------------------------------------------------------------- the list
+
+
+def test_the_default_is_twenty_ranked_rows(client: Client) -> None:
+    rows = recommend(client, WORLD.usual)
+    assert len(rows) == 20
+    assert {row["reason"] for row in rows} == {"taste"}
+    assert {row["model_version"] for row in rows} == {"v1"}
+    titles = {str(row[0]): row[2] for row in WORLD.video_rows}
+    assert all(row["title"] == titles[row["video_id"]] for row in rows)
+
+
+def test_they_are_the_nearest_of_what_the_user_has_not_decided_on(db: Connection, client: Client) -> None:
+    taste, items = vectors(db, "user")[str(WORLD.usual)], vectors(db, "video")
+    norm = np.linalg.norm
+    scores = {v: float(items[v] @ taste / norm(items[v]) / norm(taste)) for v in without(WORLD.usual)}
+    rows = recommend(client, WORLD.usual, limit=50)
+    assert ids(rows) == sorted(scores, key=lambda v: (-round(scores[v], 6), v))[:50]
+    assert [row["score"] for row in rows] == pytest.approx([scores[row["video_id"]] for row in rows], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        (WORLD.no_decisions, "popular"),
+        (WORLD.only_skips, "popular"),
+        (WORLD.only_nopes, "popular"),
+        (WORLD.one_like, "taste"),
+        (WORLD.usual, "taste"),
+        (WORLD.many, "taste"),
+        (NOBODY, "popular"),
+    ],
+    ids=["no decisions", "only skips", "only nopes", "one like", "usual", "200 decisions", "deleted"],
+)
+def test_everyone_gets_twenty_whatever_they_have_decided(user: UUID, reason: str, client: Client) -> None:
+    rows = recommend(client, user)
+    assert len(rows) == 20
+    assert rows[0]["reason"] == reason
+    assert set(ids(rows)) <= without(user)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 19, 100, 200])
+def test_as_many_as_asked_for(limit: int, client: Client) -> None:
+    rows = recommend(client, WORLD.usual, limit=limit)
+    assert len(rows) == limit
+    assert ids(rows) == ids(recommend(client, WORLD.usual, limit=200))[:limit]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 201, 2**31 - 1, None])
+def test_a_limit_out_of_bounds_is_a_bad_argument(limit: int | None, client: Client) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="limit must be between 1 and 200"):
+        client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=limit)
+    with pytest.raises(errors.InvalidParameterValue, match="limit must be between 1 and 200"):
+        client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3], limit=limit)
+
+
+def test_everything_decided_but_thirty(db: Connection, client: Client) -> None:
+    left = {str(v) for v in sorted(WORLD.published)[::7][:30]}
+    db.execute(
+        """insert into user_video_decisions
+        select %s, id, case hashtext(id::text) %% 3 when 0 then 'like' when 1 then 'nope' else 'skip' end from videos
+        where id <> all (%s) on conflict do nothing""",
+        (WORLD.no_decisions, [UUID(v) for v in left]),
+    )
+    for _ in ("before the refresh", "after it"):
+        assert set(ids(recommend(client, WORLD.no_decisions, limit=200))) == left
+        assert len(recommend(client, WORLD.no_decisions, limit=30)) == 30
+        refresh(db)
+    db.execute(
+        "insert into user_video_decisions select %s, id, 'skip' from videos on conflict do nothing",
+        (WORLD.no_decisions,),
+    )
+    assert recommend(client, WORLD.no_decisions) == []
+
+
+def test_what_was_just_decided_is_gone_at_once(db: Connection, client: Client) -> None:
+    first = ids(recommend(client, WORLD.usual))
+    for video, decision in zip(first[:3], ("like", "nope", "skip"), strict=True):
+        db.execute("insert into user_video_decisions values (%s, %s, %s)", (WORLD.usual, video, decision))
+    again = ids(recommend(client, WORLD.usual))
+    assert again[:17] == first[3:]
+    assert len(again) == 20
+
+
+def test_a_video_unpublished_a_second_ago_is_hidden(db: Connection, client: Client) -> None:
+    first = ids(recommend(client, WORLD.usual))
+    similar = ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3]))
+    for published_at in (None, "infinity"):
+        db.execute(
+            "update videos set published_at = %s where id = any (%s)", (published_at, [*first[:2], *similar[:2]])
+        )
+        assert not {*first[:2], *similar[:2]} & set(ids(recommend(client, WORLD.usual)))
+        assert ids(recommend(client, WORLD.usual))[0] in first
+        assert not set(similar[:2]) & set(ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3])))
+
+
+def test_a_new_video_without_a_vector_fills_up_at_the_end(db: Connection, client: Client) -> None:
+    before = recommend(client, WORLD.many, limit=200)
+    assert {row["reason"] for row in before} == {"taste"}
+    assert len(before) == len(without(WORLD.many)) < 200
+    db.execute("insert into videos (id, product_url, title, published_at) values (%s, 'n', 'new', now())", (NOBODY,))
+    after = recommend(client, WORLD.many, limit=200)
+    assert (after[-1]["video_id"], after[-1]["reason"]) == (str(NOBODY), "newest")
+    assert ids(after[:-1]) == ids(before)
+
+
+def test_a_user_who_has_just_begun_gets_taste_before_any_refresh(db: Connection, client: Client) -> None:
+    liked = WORLD.published[5:9]
+    for video in liked:
+        db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, video))
+    at_once = recommend(client, WORLD.no_decisions)
+    assert {row["reason"] for row in at_once} == {"taste"}
+    refresh(db)
+    assert recommend(client, WORLD.no_decisions) == at_once
+
+
+def test_embed_user_changes_ones_own_list_and_nobody_elses(db: Connection, client: Client) -> None:
+    mine, theirs = recommend(client, WORLD.usual), recommend(client, WORLD.one_like)
+    for video in ids(mine)[5:10]:
+        db.execute("insert into user_video_decisions values (%s, %s, 'nope')", (WORLD.usual, video))
+    stale = recommend(client, WORLD.usual)
+    client.rpc("authenticated", WORLD.usual, "embed_user")
+    fresh = recommend(client, WORLD.usual)
+    assert {row["video_id"]: row["score"] for row in fresh} != {row["video_id"]: row["score"] for row in stale}
+    assert recommend(client, WORLD.one_like) == theirs
+
+
+def test_the_same_question_has_the_same_answer(db: Connection, client: Client, connect: Connect) -> None:
+    other = Client(connect(autocommit=False, user="authenticator"))
+    first = recommend(client, WORLD.usual, limit=200)
+    assert recommend(other, WORLD.usual, limit=200) == first
+    db.execute("vacuum analyze two_tower.video_embeddings")
+    assert recommend(client, WORLD.usual, limit=200) == first
+
+
+def test_ties_are_broken_by_id(db: Connection, client: Client) -> None:
+    db.execute(
+        "update two_tower.video_embeddings set embedding = (select embedding from two_tower.video_embeddings limit 1) "
+        "where video_id = any (%s)",
+        (WORLD.published,),
+    )
+    expected = sorted(without(WORLD.usual))[:20]
+    assert ids(recommend(client, WORLD.usual)) == expected
+    assert (
+        ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3]))
+        == [str(v) for v in sorted(WORLD.published) if v != WORLD.published[3]][:20]
+    )
+
+
+# -------------------------------------------------------------------------------------------- filters
+
+
+def test_a_filter_by_tag(client: Client) -> None:
+    every = ids(recommend(client, WORLD.usual, limit=200))
+    for tags in ([WORLD.tags[0]], [WORLD.tags[1], WORLD.tags[2]], [WORLD.tags[3], NOBODY], WORLD.tags[:10] * 10):
+        carriers = set().union(*({str(v) for v in WORLD.tagged(t)} for t in tags))
+        rows = recommend(client, WORLD.usual, limit=200, tag_ids=tags)
+        assert set(ids(rows)) == carriers & without(WORLD.usual)
+        assert {row["reason"] for row in rows} == {"taste"}
+        assert [v for v in every if v in carriers] == [v for v in ids(rows) if v in every]
+
+
+@pytest.mark.parametrize("user", [WORLD.no_decisions, WORLD.only_nopes, WORLD.usual, WORLD.many])
+def test_a_filter_that_leaves_two_videos(user: UUID, client: Client) -> None:
+    rows = recommend(client, user, tag_ids=[WORLD.rare_tag])
+    assert set(ids(rows)) == {str(v) for v in WORLD.tagged(WORLD.rare_tag)} & without(user)
+
+
+@pytest.mark.parametrize("tags", [[], [NOBODY], [None]])
+def test_a_filter_that_nothing_passes(tags: list[Any], client: Client) -> None:
+    assert recommend(client, WORLD.usual, tag_ids=tags) == []
+    assert recommend(client, WORLD.no_decisions, tag_ids=tags) == []
+
+
+def test_no_filter_and_null_are_the_same(client: Client) -> None:
+    assert recommend(client, WORLD.usual, tag_ids=None) == recommend(client, WORLD.usual)
+
+
+def test_more_tags_than_a_hundred_are_a_bad_argument(client: Client) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="at most 100 tags"):
+        client.rpc("authenticated", WORLD.usual, "recommend_videos", tag_ids=[NOBODY] * 101)
+
+
+# -------------------------------------------------------------------------------------------- before a model
+
+
+@pytest.fixture
+def bare(database: NewDatabase) -> Iterator[tuple[Connection, Client]]:
+    """The world without a model."""
+    target = database()
+    with psycopg.connect(target, autocommit=True) as db, psycopg.connect(
+        in_database(target, target.split("/")[-1].split("?")[0], "authenticator")
+    ) as connection:  # fmt: skip
+        load(db, WORLD)
+        yield db, Client(connection)
+
+
+def popularity() -> dict[str, float]:
+    newest = max(at for _, _, d, at in WORLD.decisions if d == "like")
+    scores: dict[str, float] = {}
+    for _, video, decision, at in WORLD.decisions:
+        if decision == "like":
+            scores[str(video)] = scores.get(str(video), 0) + 0.5 ** ((newest - at) / timedelta(days=90))
+    return scores
+
+
+def test_before_any_model_is_active_the_answer_is_popularity(bare: tuple[Connection, Client]) -> None:
+    db, client = bare
+    refresh(db)
+    db.execute("select two_tower.update_popularity()")
+    scores = popularity()
+    for user in (WORLD.usual, WORLD.no_decisions):
+        rows = recommend(client, user)
+        assert {(row["reason"], row["model_version"]) for row in rows} == {("popular", None)}
+        expected = sorted(without(user) & scores.keys(), key=lambda v: (-scores[v], v))[:20]
+        assert ids(rows) == expected
+        assert [row["score"] for row in rows] == pytest.approx([scores[v] for v in expected], rel=1e-5)
+    tagged = recommend(client, WORLD.usual, tag_ids=[WORLD.tags[0]])
+    assert set(ids(tagged)) <= {str(v) for v in WORLD.tagged(WORLD.tags[0])} & without(WORLD.usual)
+    assert len(tagged) == 20 or set(ids(tagged)) == {str(v) for v in WORLD.tagged(WORLD.tags[0])} & without(WORLD.usual)
+
+
+def test_before_anything_is_popular_the_newest_come_first(bare: tuple[Connection, Client]) -> None:
+    db, client = bare
+    db.execute("truncate user_video_decisions")
+    rows = recommend(client, WORLD.no_decisions, limit=200)
+    published_at = {str(row[0]): row[-1] for row in WORLD.video_rows}
+    newest = sorted((str(v) for v in WORLD.published), key=lambda v: (EPOCH - published_at[v], v))
+    assert ids(rows) == newest[:200]
+    assert {row["reason"] for row in rows} == {"popular"}
+
+
+def test_similar_videos_before_any_model(bare: tuple[Connection, Client]) -> None:
+    db, client = bare
+    db.execute("select two_tower.update_popularity()")
+    rows = client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3])
+    check(rows)
+    assert len(rows) == 20
+    assert {row["model_version"] for row in rows} == {None}
+    scores = popularity()
+    assert ids(rows) == sorted(scores.keys() & {str(v) for v in WORLD.published} - {str(WORLD.published[3])},
+                               key=lambda v: (-scores[v], v))[:20]  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------- similar videos
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+def test_similar_videos_for_anybody(role: str, client: Client) -> None:
+    rows = client.rpc(role, None, "similar_videos", video_id=WORLD.published[3])
+    check(rows)
+    assert len(rows) == 20
+    assert str(WORLD.published[3]) not in ids(rows)
+    assert rows[0]["reason"] == "similar"
+    assert {row["model_version"] for row in rows} == {"v1"}
+
+
+@pytest.mark.parametrize("video", [NOBODY, WORLD.unpublished_video, WORLD.future_video])
+def test_nothing_is_similar_to_what_nobody_may_see(video: UUID, client: Client) -> None:
+    with pytest.raises(errors.NoDataFound, match=str(video)):
+        client.rpc("anon", None, "similar_videos", video_id=video)
+
+
+def test_a_video_without_a_vector_has_popular_neighbours(db: Connection, client: Client) -> None:
+    db.execute("insert into videos (id, product_url, title, published_at) values (%s, 'n', 'new', now())", (NOBODY,))
+    rows = client.rpc("anon", None, "similar_videos", video_id=NOBODY)
+    check(rows)
+    assert len(rows) == 20
+    assert {row["reason"] for row in rows} == {"popular"}
+
+
+# -------------------------------------------------------------------------------------------- many users at once
+
+
+def test_recommend_batch_says_what_recommend_videos_says(db: Connection, client: Client) -> None:
+    users = [*WORLD.users, NOBODY]
+    rows = db.execute(
+        "select user_id, video_id::text, score, rank from two_tower.recommend_batch(%s, 20)", (users,)
+    ).fetchall()
+    assert len(rows) == 20 * len(users)
+    for user in users[::5]:
+        own = [row[1:] for row in rows if row[0] == user]
+        expected = [(r["video_id"], pytest.approx(r["score"], rel=1e-6), r["rank"]) for r in recommend(client, user)]
+        assert sorted(own, key=lambda row: row[2]) == expected
+
+
+def test_recommend_batch_is_the_services_alone_and_has_bounds(db: Connection, client: Client) -> None:
+    batch = "select * from two_tower.recommend_batch(%s, %s)"
+    with client.as_("service_role") as connection:
+        assert len(connection.execute(batch, ([WORLD.usual], 7)).fetchall()) == 7
+    for role in ("anon", "authenticated"):
+        with pytest.raises(errors.InsufficientPrivilege), client.as_(role, WORLD.usual) as connection:
+            connection.execute(batch, ([WORLD.usual], 7))
+    assert db.execute(batch, ([], 7)).fetchall() == []
+    assert db.execute(batch, (None, 7)).fetchall() == []
+    for limit in (0, 1001, None):
+        with pytest.raises(errors.InvalidParameterValue):
+            db.execute(batch, ([WORLD.usual], limit))
+
+
+# -------------------------------------------------------------------------------------------- as PostgREST calls it
+
+
+def test_arguments_as_json_brings_them(client: Client) -> None:
+    assert len(recommend(client, WORLD.usual, limit="3")) == 3
+    assert ids(recommend(client, WORLD.usual, tag_ids=[str(WORLD.rare_tag).upper()])) == ids(
+        recommend(client, WORLD.usual, tag_ids=[WORLD.rare_tag])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("recommend_videos", {"limit": "three"}),
+        ("recommend_videos", {"limit": 2.5}),
+        ("recommend_videos", {"limit": [1]}),
+        ("recommend_videos", {"tag_ids": ["x"]}),
+        ("recommend_videos", {"tag_ids": "'); drop table videos; --"}),
+        ("similar_videos", {"video_id": "1 or 1=1"}),
+        ("similar_videos", {"video_id": {"a": 1}}),
+        ("get_item_embedding_features", {"video_id": "../../etc/passwd"}),
+        ("embed_user", {"force": "perhaps"}),
+    ],
+)
+def test_a_mistyped_argument_is_the_clients_error(name: str, arguments: dict[str, Any], client: Client) -> None:
+    with pytest.raises(errors.InvalidTextRepresentation):
+        client.rpc("authenticated", WORLD.usual, name, **arguments)
+
+
+def test_missing_and_extra_arguments_find_no_function(client: Client) -> None:
+    with pytest.raises(errors.UndefinedFunction):
+        client.rpc("anon", None, "similar_videos")
+    with pytest.raises(LookupError):
+        client.rpc("authenticated", WORLD.usual, "recommend_videos", user_id=str(WORLD.many))
+
+
+def test_nobody_is_asked_to_sign_in(client: Client) -> None:
+    for claims in ({}, {"sub": None}, {"email": "a@example.org"}):
+        with (
+            pytest.raises(errors.InvalidAuthorizationSpecification, match="not signed in"),
+            client.as_("authenticated", **claims) as connection,
+        ):
+            connection.execute("select * from public.recommend_videos()")
+    with pytest.raises(errors.InsufficientPrivilege):
+        client.rpc("anon", WORLD.usual, "recommend_videos")
+    for nobody in ("", "not-a-uuid"):
+        with pytest.raises(errors.InvalidTextRepresentation), client.as_("authenticated", nobody) as connection:
+            connection.execute("select * from public.recommend_videos()")
+
+
+def test_a_connection_remembers_nobody(client: Client) -> None:
+    """The pool hands the connection to the next request."""
+    recommend(client, WORLD.usual)
+    with pytest.raises(errors.InvalidAuthorizationSpecification):
+        client.rpc("authenticated", None, "recommend_videos")
+    assert one(client.connection, "select current_user") == "authenticator"
+
+
+# -------------------------------------------------------------------------------------------- SQL users
+
+
+def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> None:
+    tiny_model(db, "v2", seed=2)
+    db.execute("set enable_seqscan = off; set enable_sort = off")
+    plan = "\n".join(
+        column(
+            db,
+            """explain (analyze, costs off, timing off, summary off)
+            select v.video_id from public.video_embeddings v
+            order by v.embedding operator(extensions.<=>) (
+                select u.embedding from public.user_embeddings u where u.user_id = %s
+            ) limit 20""",
+            WORLD.usual,
+        )
+    )
+    assert re.search(r"Index Scan using video_embeddings_2_hnsw on video_embeddings_2", plan), plan
+    executed = [line for line in plan.splitlines() if "video_embeddings_1" in line and "never executed" not in line]
+    assert executed == [], plan
+
+
+def test_the_views_show_the_active_version_alone(db: Connection) -> None:
+    tiny_model(db, "v2", seed=2)
+    assert one(db, "select count(*) from public.video_embeddings") == 300
+    assert column(db, "select distinct model_version from public.user_embeddings") == ["v2"]
+    types = db.execute("select * from public.user_embeddings limit 0").description
+    assert types is not None
+    assert [c.name for c in types] == ["user_id", "embedding", "model_version", "updated_at"]
+
+
+# -------------------------------------------------------------------------------------------- without onnxruntime
+
+
+@pytest.fixture(scope="module")
+def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose Python finds neither numpy nor onnxruntime."""
+    directory = server_directory("two-tower-poor-")
+    (directory / "nothing").mkdir(mode=0o755)
+    before = os.environ.get("TWO_TOWER_SERVER_PACKAGES")
+    os.environ["TWO_TOWER_SERVER_PACKAGES"] = str(directory / "nothing")
+    server = Server(directory, durable=False)
+    try:
+        server.start()
+        migrate.migrate(server.dsn)  # makes the roles too, which no dump of a database holds
+        yield server
+    finally:
+        if before is None:
+            del os.environ["TWO_TOWER_SERVER_PACKAGES"]
+        else:
+            os.environ["TWO_TOWER_SERVER_PACKAGES"] = before
+        remove_server(server)
+
+
+@pytest.fixture
+def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
+    """The world and its active model, restored from a dump into the server without onnxruntime."""
+    bindir: Path = poor_server.installation.bindir
+    with psycopg.connect(poor_server.dsn, autocommit=True) as connection:
+        connection.execute("drop database if exists world with (force)")
+        connection.execute("create database world")
+    target = in_database(poor_server.dsn, "world")
+    dump = subprocess.run([bindir / "pg_dump", dsn], capture_output=True, check=True).stdout
+    restore = [bindir / "psql", "-q", "-v", "ON_ERROR_STOP=1", target]
+    done = subprocess.run(restore, input=dump, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    with psycopg.connect(target, autocommit=True) as db, psycopg.connect(
+        in_database(target, "world", "authenticator")
+    ) as connection:  # fmt: skip
+        yield db, Client(connection)
+
+
+def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: tuple[Connection, Client]) -> None:
+    db, client = poor
+    # Stored vectors serve as ever: the dump holds all that serving needs.
+    rows = recommend(client, WORLD.usual)
+    assert {row["reason"] for row in rows} == {"taste"}
+    # A new user's vector cannot be computed on the spot; the list is popular then.
+    for user in (WORLD.usual, WORLD.no_decisions):
+        db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, rows[0]["video_id"]))
+    db.execute("select two_tower.update_popularity()")
+    fallback = recommend(client, WORLD.no_decisions)
+    assert len(fallback) == 20
+    assert fallback[0]["reason"] == "popular"
+    assert rows[0]["video_id"] not in ids(fallback)
+
+    with pytest.raises(psycopg.Error, match=r"the server's Python 3\.\d+ cannot import onnxruntime") as caught:
+        client.rpc("authenticated", WORLD.usual, "embed_user")
+    assert caught.value.sqlstate == "58000"
+    assert "Install numpy and onnxruntime for Python 3." in str(caught.value.diag.message_hint)
+    assert len(recommend(client, WORLD.usual)) == 20, "the backend lives on"
+
+    # A refresh fails as a whole: no user is to blame, and the log keeps what there is to do.
+    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
+        refresh(db)
+    assert one(db, "select pending_user_changes from two_tower.status") == 2
+    assert one(db, "select failed_changes from two_tower.status") == 0
+    assert "cannot import onnxruntime" in one(db, "select last_error from two_tower.status")
+    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
+        db.execute("select * from two_tower.embed_users(array[%s]::uuid[])", (WORLD.usual,))
+    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
+        tiny_model(db, "v2")
+    assert one(db, "select count(*) from two_tower.models") == 1
