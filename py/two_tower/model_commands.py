@@ -13,6 +13,9 @@ from two_tower.cli import Dsn, Json, Verbs, log, out, print_json, say
 app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Register, activate, roll back, retire and export models.")
 
 Version = Annotated[str, typer.Argument(help="A model version; see `two-tower model list`.")]
+Workers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
+Force = Annotated[bool, typer.Option("--force", help="Go ahead although the gate says no; that is recorded.")]
+Url = Annotated[str, typer.Argument(help="file:///path or s3://bucket/prefix, with AWS_* in the environment.")]
 
 
 @app.command("list")
@@ -26,42 +29,64 @@ def list_(dsn: Dsn = None, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = Table("version", "state", "Recall@20", "NDCG@20", "registered", "activated")
+    table = Table("version", "state", "backfilled", "Recall@20", "NDCG@20", "registered", "activated")
     for row in found:
         metrics = row["metrics"].get("two-tower", {})
         numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in ("recall@20", "ndcg@20")]
         moments = (row["registered_at"], row["activated_at"])
         times = ["" if moment is None else f"{moment:%Y-%m-%d %H:%M}" for moment in moments]
-        table.add_row(row["version"], row["state"], *numbers, *times)
+        state = row["state"] + (", forced" if row["forced"] else "")
+        share = "" if row["backfilled"] is None else f"{row['backfilled']:.1%}"
+        table.add_row(row["version"], state, share, *numbers, *times)
     out.print(table if found else "no models; train one with `two-tower train`")
 
 
 @app.command()
-def backfill(version: Version, dsn: Dsn = None) -> None:
+def register(
+    directory: Annotated[Path, typer.Argument(help="A directory of `two-tower model export`.")],
+    version: Annotated[str | None, typer.Option(help="Another name for it; by default the manifest's.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Register exported files as a candidate, after comparing each with the manifest."""
+    from two_tower import artifacts
+    from two_tower.database import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        name, new = artifacts.register(connection, directory, version)
+    if json:
+        print_json({"version": name, "registered": new})
+    else:
+        say(f"{name} is registered" if new else f"{name} was registered already")
+
+
+@app.command()
+def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: Dsn = None) -> None:
     """Compute the vectors that a version lacks, while the active one serves. Resumes where it was broken off."""
     from two_tower import registry
     from two_tower.database import connect
     from two_tower.progress import bar
 
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        registry.backfill(connection, version, progress)
+        registry.backfill(connection, version, progress, workers=workers, force=force)
     say(f"{version} is backfilled")
 
 
 @app.command()
 def activate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
-    force: Annotated[bool, typer.Option(help="Activate even without full coverage.")] = False,
+    workers: Workers = 1,
+    force: Force = False,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Make a version the one that serves, after computing what it lacks."""
+    """Make a version the one that serves, after computing what it lacks. Exits 3 where its gate says no."""
     from two_tower import registry
     from two_tower.database import connect
     from two_tower.progress import bar
 
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        result = registry.activate(connection, version, progress, force=force)
+        result = registry.activate(connection, version, progress, force=force, workers=workers)
     _report(result, json)
 
 
@@ -111,6 +136,52 @@ def export(
     else:
         for path in written:
             typer.echo(path)
+
+
+@app.command()
+def publish(
+    url: Url,
+    version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Upload a version's files, and then make it the current one there. What is published never changes."""
+    from two_tower import artifacts
+    from two_tower.database import connect
+    from two_tower.progress import bar
+
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        row = connection.execute("select two_tower.require_model(%s)", (version,)).fetchone()
+        assert row is not None
+        result = artifacts.publish(connection, row[0], url, progress)
+    if json:
+        print_json(result)
+    else:
+        say(f"{result['version']} is the current version at {url}; {result['uploaded']} files uploaded")
+
+
+@app.command()
+def fetch(
+    url: Url,
+    version: Annotated[str | None, typer.Option(help="A version; by default the current one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Download a published version, verify every file, and register it as a candidate."""
+    from two_tower import artifacts
+    from two_tower.database import connect
+    from two_tower.progress import bar
+
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        result = artifacts.fetch(connection, url, version, progress)
+    if json:
+        print_json(result)
+    else:
+        say(
+            f"{result['version']} is registered"
+            if result["registered"]
+            else f"{result['version']} was registered already"
+        )
 
 
 def _report(result: dict[str, object], json: bool) -> None:

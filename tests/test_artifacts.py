@@ -1,0 +1,285 @@
+"""Exported files travel: verified, whole or not at all, and recommending the same wherever they arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import obstore.store
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+
+from conftest import Connection, NewDatabase
+from two_tower import artifacts, registry
+from two_tower.errors import UserError
+from world_fixtures import load, make_world, one, random_model, refresh, register, schema_of, tiny_model
+
+Publish = Callable[[str], str]
+WORLD = make_world()
+
+
+def quiet(what: str, share: float) -> None:
+    pass
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on this machine, with its credentials in the environment; the name of its bucket."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        patch.setenv("AWS_REGION", "us-east-1")
+        httpx.put(f"http://{host}:{port}/models").raise_for_status()
+        yield "models"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place to publish to."""
+    if request.param == "file":
+        return f"file://{tmp_path}/published%20models"
+    return f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+@pytest.fixture
+def other(database: NewDatabase) -> Iterator[Connection]:
+    """A database with the same world and without any model."""
+    with psycopg.connect(database(), autocommit=True) as connection:
+        load(connection, WORLD)
+        refresh(connection)
+        yield connection
+
+
+def recommendations(db: Connection) -> list[Any]:
+    query = "select user_id, video_id, score, rank from two_tower.recommend_batch(%s, 20) order by user_id, rank"
+    return db.execute(query, (WORLD.users,)).fetchall()
+
+
+def versions(db: Connection) -> dict[str, str]:
+    return dict(db.execute("select version, state from two_tower.models").fetchall())
+
+
+def names(url: str) -> set[str]:
+    store = artifacts._store(url)
+    return {entry["path"] for batch in obstore.list(store) for entry in batch}
+
+
+def current(url: str) -> str | None:
+    found = artifacts._get(artifacts._store(url), url, artifacts.CURRENT)
+    return None if found is None else str(json.loads(found)["version"])
+
+
+# ------------------------------------------------------------------------------------------------ there and back
+
+
+def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: str, other: Connection) -> None:
+    done = artifacts.publish(db, "v1", url, quiet)
+    assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED)}
+    assert current(url) == "v1"
+    assert artifacts.fetch(other, url, None, quiet) == {"version": "v1", "url": url, "registered": True}
+    registry.activate(other, "v1", quiet)
+    registry.refresh(db, quiet)
+    assert recommendations(other) == recommendations(db)
+    documents = "select feature_schema, normalizer, metrics, meta from two_tower.model_documents"
+    assert other.execute(documents).fetchone() == db.execute(documents).fetchone()
+
+
+def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    before = names(url)
+    assert artifacts.publish(db, "v1", url, quiet)["uploaded"] == 0
+    assert names(url) == before
+    assert artifacts.fetch(other, url, "v1", quiet)["registered"]
+    assert not artifacts.fetch(other, url, "v1", quiet)["registered"]
+    assert versions(other) == {"v1": "candidate"}
+
+
+def test_current_follows_what_is_published_and_versions_stay(db: Connection, url: str, other: Connection) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    tiny_model(db, "v2", seed=2)
+    artifacts.publish(db, "v2", url, quiet)
+    assert current(url) == "v2"
+    assert artifacts.fetch(other, url, "v1", quiet)["version"] == "v1"
+    assert artifacts.fetch(other, url, None, quiet)["version"] == "v2"
+    artifacts.publish(db, "v1", url, quiet)
+    assert current(url) == "v1"
+
+
+def test_vectors_that_a_refresh_changed_do_not_change_what_is_published(db: Connection, url: str) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    db.execute("delete from public.user_video_decisions where user_id = %s", (WORLD.usual,))
+    refresh(db)
+    assert artifacts.publish(db, "v1", url, quiet)["uploaded"] == 0
+
+
+def test_another_model_of_that_name_is_not_published_over_it(db: Connection, url: str, other: Connection) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    register(other, random_model(schema_of(other), seed=5), "v1")
+    with pytest.raises(UserError, match="another model is published as v1"):
+        artifacts.publish(other, "v1", url, quiet)
+    assert current(url) == "v1"
+
+
+def test_exported_files_register_under_another_name(db: Connection, tmp_path: Path) -> None:
+    artifacts.export(db, "v1", tmp_path)
+    assert artifacts.register(db, tmp_path) == ("v1", False)
+    assert artifacts.register(db, tmp_path, "v1.again") == ("v1.again", True)
+    meta = one(db, "select meta from two_tower.models where version = 'v1.again'")
+    assert (meta["version"], meta["lineage"]["registered_from"]) == ("v1.again", "v1")
+
+
+# ------------------------------------------------------------------------------------------------ what breaks
+
+
+DAMAGED = (
+    "user_tower.onnx", "item_tower.onnx", "weights.safetensors", "feature_schema.json", "vocab_tag.json",
+    "metrics.json", "user_embeddings.parquet",
+)  # fmt: skip
+
+
+def test_a_damaged_file_is_refused_and_leaves_nothing(db: Connection, tmp_path: Path, other: Connection) -> None:
+    url = f"file://{tmp_path}"
+    artifacts.publish(db, "v1", url, quiet)
+    for name in DAMAGED:
+        path = tmp_path / "v1" / name
+        sound = path.read_bytes()
+        flipped = bytearray(sound)
+        flipped[len(flipped) // 2] ^= 1
+        for damaged in (bytes(flipped), sound[:-1], sound + b"0", b"", None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            with pytest.raises(UserError, match=name):
+                artifacts.fetch(other, url, None, quiet)
+            with pytest.raises(UserError, match=name):
+                artifacts.register(other, tmp_path / "v1")
+        path.write_bytes(sound)
+    assert versions(other) == {}
+    artifacts.fetch(other, url, None, quiet)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"", b"[]", b"{}", b'{"version": "v1"}', b'{"version": "../v1", "files": []}',
+        b'{"version": "v1", "files": [{"path": "../../passwd", "bytes": 1, "sha256": "x"}]}',
+        b'{"version": "v1", "files": [{"path": "/etc/passwd", "bytes": 1, "sha256": "x"}]}',
+        b'{"version": "v1", "files": [{"path": "a", "bytes": "1", "sha256": "x"}]}',
+    ],
+)  # fmt: skip
+def test_a_manifest_that_is_none_is_refused(manifest: bytes, tmp_path: Path, other: Connection) -> None:
+    (tmp_path / "current").mkdir()
+    (tmp_path / "current" / "manifest.json").write_bytes(manifest)
+    with pytest.raises(UserError, match="manifest"):
+        artifacts.fetch(other, f"file://{tmp_path}", None, quiet)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "file://host/x", "file:///", "s3://", "/tmp/x", "x"])
+def test_an_unknown_kind_of_url_is_an_error(url: str, db: Connection) -> None:
+    with pytest.raises(UserError, match="no place to publish to"):
+        artifacts.publish(db, "v1", url, quiet)
+
+
+def test_nothing_published_is_said(url: str, db: Connection) -> None:
+    with pytest.raises(UserError, match=r"there is no current/manifest\.json"):
+        artifacts.fetch(db, url, None, quiet)
+
+
+def test_a_bucket_that_is_not_there_is_said(s3: str, db: Connection) -> None:
+    with pytest.raises(UserError, match="s3://nowhere"):
+        artifacts.publish(db, "v1", "s3://nowhere/models", quiet)
+
+
+KILLED = """
+import os, signal, sys
+import psycopg
+from two_tower import artifacts
+
+dsn, url, at = sys.argv[1:]
+
+def die(what, share):
+    if what == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with psycopg.connect(dsn, autocommit=True) as connection:
+    {call}
+"""
+PUBLISHED = [
+    "feature_schema.json", "item_tower.onnx", "manifest.json", "metrics.json", "model_meta.json", "normalizer.json",
+    "user_embeddings.parquet", "user_tower.onnx", "video_embeddings.parquet",
+    *(f"vocab_{name}.json" for name in ("label", "maker", "performer", "series", "source", "tag", "video")),
+    "weights.safetensors",
+]  # fmt: skip
+
+
+def killed(call: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED.format(call=call), *arguments], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    assert names(url) == {f"v1/{name}" for name in PUBLISHED} | {"current/manifest.json"}
+
+
+@pytest.mark.parametrize(
+    "at", ["uploading user_tower.onnx", "uploading weights.safetensors", "uploading manifest.json", "moving current"]
+)
+def test_a_publish_killed_at_any_file_leaves_current_as_it_was(
+    at: str, db: Connection, dsn: str, url: str, other: Connection
+) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    killed("artifacts.publish(connection, 'v2', url, die)", dsn, url, at)
+    assert current(url) == "v1"
+    assert artifacts.fetch(other, url, None, quiet) == {"version": "v1", "url": url, "registered": True}
+    # The next attempt completes it.
+    artifacts.publish(db, "v2", url, quiet)
+    assert artifacts.fetch(other, url, None, quiet)["version"] == "v2"
+
+
+def test_every_file_of_a_version_can_be_the_last(db: Connection, dsn: str, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}"
+    artifacts.publish(db, "v1", url, quiet)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    for name in PUBLISHED:
+        seen: list[str] = []
+
+        def stop(what: str, share: float, name: str = name, seen: list[str] = seen) -> None:
+            seen.append(what)
+            if what == f"uploading {name}":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            artifacts.publish(db, "v2", url, stop)
+        assert current(url) == "v1"
+        with pytest.raises(UserError, match=r"there is no v2/manifest\.json"):
+            artifacts.fetch(db, url, "v2", quiet)
+
+
+def test_a_fetch_that_is_killed_registers_nothing(db: Connection, dsn: str, url: str, other: Connection) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    target = other.info.dsn
+    for at in ("downloading user_tower.onnx", "downloading weights.safetensors", "registering"):
+        killed("artifacts.fetch(connection, url, None, die)", target, url, at)
+        assert versions(other) == {}
+    assert artifacts.fetch(other, url, None, quiet)["registered"]
