@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -190,7 +191,7 @@ def report(
     k: int = 20,
     few: int = 5,
     seed: int = 0,
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """``metrics.json``: scorer name -> metrics overall, with intervals, for users with few known likes, and for cold
     items.
 
@@ -199,7 +200,7 @@ def report(
     """
     cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
     count = np.asarray(likes.sum(axis=1)).ravel()
-    result: dict[str, dict[str, object]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, scorer in scorers.items():
         ranking = rank(scorer, relevant, seen, k=k)
         headings = (f"recall@{k}", f"ndcg@{k}")

@@ -80,8 +80,8 @@ class TrainedModel:
     item_tower: ItemTower
     schema: FeatureSchema
     metrics: dict[str, Any]
-    """Recommender -> metrics on the validation split: ``two-tower``, by towers that had not seen it, and the references.
-    Empty without a split."""
+    """Recommender -> metrics on the validation split: ``two-tower``, by towers that had not seen it, and the
+    references. Empty without a split."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per candidate that was tried, in order."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -232,6 +232,7 @@ class Part:
         counts = user_counts(self.data.schema, self.data.item_counts, self.likes, self.nopes)
         return user_tower.embed(counts), item_tower.embed(self.data.item_counts)
 
+    @torch.no_grad()
     def towers(self, choice: Choice, factors: Factors | None = None) -> tuple[UserTower, ItemTower]:
         """Towers whose inner products are the scores of the factors."""
         schema = self.data.schema

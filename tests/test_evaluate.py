@@ -1,0 +1,117 @@
+"""Metrics against values worked out by hand, and the references."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from synthetic import make_data
+from two_tower import evaluate
+from two_tower.features import LIKE
+from two_tower.train import split
+
+
+def scorer(scores: np.ndarray) -> evaluate.Scorer:
+    return lambda rows: scores[rows]
+
+
+def csr(rows: list[list[int]]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(np.array(rows, dtype=np.float32))
+
+
+def test_by_hand() -> None:
+    scores = np.array([[9, 8, 7, 6, 5], [1, 2, 3, 4, 5]], dtype=np.float32)
+    relevant = csr([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0]])
+    seen = csr([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    found = evaluate.rank(scorer(scores), relevant, seen, k=2)
+    # User 0: ranks items 1, 2 | 3, 4 (0 is seen): a hit at rank 1, the other relevant one is out of the top 2.
+    # User 1: ranks 4, 3 | 2, 1, 0: no hit.
+    assert found.values["recall@2"].tolist() == [0.5, 0.0]
+    assert found.values["ndcg@2"][0] == pytest.approx(1 / (1 + 1 / np.log2(3)))
+    assert found.values["map@2"].tolist() == [0.5, 0.0]
+    assert found.values["auc"].tolist() == [pytest.approx(3 / 4), 0.0]  # pairs (1,2), (1,4), (3,4) right; (3,2) wrong
+    assert found.coverage == pytest.approx(4 / 5)
+
+
+def test_no_seen_item_is_recommended_even_when_too_few_are_left() -> None:
+    relevant, seen = csr([[1, 0, 0]]), csr([[0, 1, 1]])
+    found = evaluate.rank(scorer(np.array([[0.0, 2.0, 1.0]], dtype=np.float32)), relevant, seen, k=20)
+    assert found.values["recall@20"].tolist() == [1.0]
+    assert found.values["ndcg@20"].tolist() == [1.0]
+    assert found.coverage == pytest.approx(1 / 3)
+
+
+def test_a_relevant_item_that_is_seen_is_a_miss() -> None:
+    found = evaluate.rank(scorer(np.ones((1, 3), dtype=np.float32)), csr([[1, 0, 0]]), csr([[1, 0, 0]]), k=2)
+    assert found.values["recall@2"].tolist() == [0.0]
+
+
+def test_candidates_alone_are_ranked() -> None:
+    scores = np.array([[5, 4, 3, 2]], dtype=np.float32)
+    found = evaluate.rank(scorer(scores), csr([[1, 0, 0, 1]]), candidates=np.array([2, 3]), k=1)
+    assert found.values["recall@1"].tolist() == [0.0]
+    found = evaluate.rank(scorer(scores), csr([[1, 0, 0, 1]]), candidates=np.array([2, 3]), k=2)
+    assert found.values["recall@2"].tolist() == [1.0]
+
+
+def test_blocks_do_not_change_the_metrics() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((50, 30), dtype=np.float32)
+    relevant = sparse.csr_matrix((rng.random((50, 30)) < 0.1).astype(np.float32))
+    one, many = (evaluate.rank(scorer(scores), relevant, k=5, block=b) for b in (7, 1000))
+    for name, values in one.values.items():
+        assert np.array_equal(values, many.values[name]), name
+
+
+def test_top_k_is_best_first() -> None:
+    scores = np.array([[1.0, 3.0, 2.0, 3.0]])
+    assert evaluate.top_k(scores, 4).tolist() == [[1, 3, 2, 0]]
+    assert evaluate.top_k(scores, 2).tolist() == [[1, 3]]
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_users() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for users in (100, 10_000):
+        found = evaluate.Ranking(np.arange(users), {"recall@20": rng.random(users)}, 1.0)
+        low, high = found.interval("recall@20")
+        assert low < found.mean()["recall@20"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 5
+
+
+def test_nothing_relevant_gives_no_number_and_no_error() -> None:
+    found = evaluate.rank(scorer(np.ones((2, 3), dtype=np.float32)), sparse.csr_matrix((2, 3), dtype=np.float32))
+    assert np.isnan(found.mean()["recall@20"])
+    assert all(np.isnan(found.interval("ndcg@20")))
+
+
+def test_references_are_in_their_known_order() -> None:
+    data = make_data()
+    held = split(data, ratio=0.2, min_likes=5, seed=0)
+    likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)
+    found, missing = evaluate.references(likes)
+    assert missing == {}
+    report = evaluate.report(found, likes, likes, relevant)
+    score = {name: metrics["ndcg@20"] for name, metrics in report.items()}
+    assert score["random"] < score["popularity"] < min(score["item-kNN"], score["EASE^R"])
+
+
+def test_ease_is_left_out_with_a_reason_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "EASE_LIMIT", 10)
+    found, missing = evaluate.references(make_data(users=30, items=20, each=5).matrix(LIKE))
+    assert "EASE^R" not in found
+    assert "20 items" in missing["EASE^R"]
+
+
+def test_ease_is_the_ridge_regression_that_leaves_each_item_out() -> None:
+    rng = np.random.default_rng(0)
+    likes = sparse.csr_matrix((rng.random((60, 8)) < 0.4).astype(np.float32))
+    dense, ridge = likes.toarray().astype(np.float64), 3.0
+    expected = np.zeros((60, 8))
+    for item in range(8):
+        others = np.delete(dense, item, axis=1)
+        weights = np.linalg.solve(others.T @ others + ridge * np.eye(7), others.T @ dense[:, item])
+        expected[:, item] = others @ weights
+    assert np.allclose(evaluate.by_ease(likes, ridge)(np.arange(60)), expected, atol=1e-4)
