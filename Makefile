@@ -24,7 +24,8 @@ setup:
 demo: setup
 	@$(BIN)/two-tower demo $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(REVIEWS),--reviews '$(REVIEWS)') $(ARGS)
 
-test: setup
+test:
+	@./setup.sh --test
 	@$(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
 
 lint: setup

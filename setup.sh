@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need, and nothing that is already there.
 #
-#   ./setup.sh            everything: system packages, then .venv and the server's Python packages
-#   ./setup.sh --system   the system packages alone; the only part that needs root
+#   ./setup.sh            system packages, then .venv and the server's Python packages
+#   ./setup.sh --test     the same, and Node.js with npm, in which the tests run the browser's module
+#   ./setup.sh --system   the system packages alone, Node.js included; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
 # configuration: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and the rest choose where packages, torch included, come from.
@@ -12,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 umask 022 # the server runs as another user when root starts it, and reads what is installed here
 
 readonly LOG=$PWD/.setup.log STAMP=.venv/.setup-stamp
+NODE=0 # whether Node.js is wanted
 readonly EXTENSIONS=(plpython3u vector pg_cron plpgsql_check)
 readonly CPU_TORCH=https://download.pytorch.org/whl/cpu
 
@@ -79,6 +81,12 @@ find_python() {
       return
     fi
   done
+}
+
+missing_node() {
+  local program
+  ((NODE)) || return 0
+  for program in node npm; do command -v "$program" >/dev/null || printf ' %s' "$program"; done
 }
 
 can_make_venv() { [[ -n $1 ]] && "$1" -c 'import ensurepip, venv' 2>/dev/null; }
@@ -169,6 +177,7 @@ setup_system() {
   missing=''
   [[ -n $config ]] && missing=$(missing_extensions "$config") || missing="PostgreSQL 15 to 18, ${EXTENSIONS[*]}"
   can_make_venv "$python" || missing+=" python3-venv"
+  missing+=$(missing_node)
   [[ -n $missing ]] || return 0
 
   require_apt "$missing"
@@ -176,6 +185,7 @@ setup_system() {
   step "apt-get update" attempt apt_update
 
   can_make_venv "$python" || packages+=(python3 python3-venv)
+  [[ -z $(missing_node) ]] || packages+=(nodejs npm)
   if [[ -z $config ]]; then
     version=$(packaged_server)
     [[ -n $version ]] || die "no PostgreSQL 15 to 18 with PL/Python in the package archives of this system;" \
@@ -205,7 +215,7 @@ setup_system() {
   if ! has_extension "$config" vector; then
     step "pgvector from Debian's source package" attempt build_pgvector "$config"
   fi
-  missing=$(missing_extensions "$config")
+  missing=$(missing_extensions "$config")$(missing_node)
   [[ -z $missing ]] || die "still missing for $("$config" --version): $missing; see $LOG"
 }
 
@@ -254,13 +264,17 @@ ready() {
   [[ -r $STAMP && $(<"$STAMP") == "$(inputs_hash)" && -x .venv/bin/two-tower ]] || return 1
   .venv/bin/python -c '' 2>/dev/null || return 1
   config=$(find_server)
-  [[ -n $config && -z $(missing_extensions "$config") ]] || return 1
+  [[ -n $config && -z $(missing_extensions "$config")$(missing_node) ]] || return 1
   [[ -e .two-tower/site-packages-$(server_python "$config")/.complete ]]
 }
 
 case ${1:-} in
-  --system) setup_system ;;
-  '')
+  --system)
+    NODE=1
+    setup_system
+    ;;
+  '' | --test)
+    [[ ${1:-} != --test ]] || NODE=1
     ready && exit
     exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
     ready && exit
@@ -268,5 +282,5 @@ case ${1:-} in
     setup_python
     say "done; .venv/bin/two-tower is ready"
     ;;
-  *) say "usage: ./setup.sh [--system]"; exit 2 ;;
+  *) say "usage: ./setup.sh [--test | --system]"; exit 2 ;;
 esac

@@ -1,0 +1,110 @@
+"""In the browser: a payload, the JavaScript module and onnxruntime-web give the vector that the database stores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pgvector import HalfVector, SparseVector
+
+import two_tower
+from conftest import Connection, locked
+from two_tower import artifacts
+from world_fixtures import Client, load, make_world, one, tiny_model
+
+WORLD = make_world(n_users=120)
+ONNXRUNTIME_WEB = "onnxruntime-web@1.22.0"
+MODULE = Path(two_tower.__file__).parent / "web" / "two-tower.js"
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def node_modules() -> Path:
+    """onnxruntime-web, installed once into build/."""
+    directory = REPOSITORY / "build" / "node"
+    for program in ("node", "npm"):
+        assert shutil.which(program), f"{program} is not installed; run ./setup.sh --test"
+    with locked("npm"):
+        marker = directory / "installed"
+        if not marker.exists() or marker.read_text() != ONNXRUNTIME_WEB:
+            directory.mkdir(parents=True, exist_ok=True)
+            command = ["npm", "install", "--prefix", str(directory), "--no-save", "--no-audit", "--no-fund"]
+            done = subprocess.run(
+                [*command, "--ignore-scripts", ONNXRUNTIME_WEB],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=240,
+            )
+            assert done.returncode == 0, done.stderr
+            marker.write_text(ONNXRUNTIME_WEB)
+    return directory / "node_modules"
+
+
+@pytest.fixture
+def model(db: Connection, tmp_path: Path) -> Path:
+    """A published model of a world with a hundred users and more."""
+    load(db, WORLD)
+    tiny_model(db)
+    artifacts.publish(db, "v1", f"file://{tmp_path}", lambda what, share: None)
+    return tmp_path
+
+
+def in_node(modules: Path, directory: Path, users: list[Any], videos: list[Any]) -> dict[str, Any]:
+    job = {"module": str(MODULE), "users": users, "videos": videos}
+    (directory / "job.json").write_text(json.dumps(job))
+    driver = Path(__file__).parent / "web_driver.mjs"
+    done = subprocess.run(
+        ["node", str(driver), str(directory), str(modules)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def stored(db: Connection, kind: str) -> dict[str, np.ndarray]:
+    rows = db.execute(f"select {kind}_id::text, embedding::text from public.{kind}_embeddings".encode())
+    return {name: HalfVector.from_text(text).to_numpy().astype(np.float32) for name, text in rows}
+
+
+def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
+    expected = stored(db, "user")
+    assert len(expected) >= 100
+    payloads = [client.rpc("authenticated", user, "get_user_embedding_features", user_id=user)[0] for user in expected]
+    found = in_node(node_modules, model, payloads, [])
+    assert found["version"] == "v1"
+    worst = np.abs(np.array(found["users"]) - np.stack(list(expected.values()))).max()
+    assert worst <= 2e-3
+
+    # And the input is the encoder's own, number by number.
+    inputs = db.execute(
+        """select e.user_id::text, e.input::text from two_tower.encode_users(
+            array(select c from two_tower.count_user_features(%s::uuid[]) c), 'v1') e""",
+        (list(expected),),
+    )
+    encoded = {user: SparseVector.from_text(text).to_numpy().astype(np.float32) for user, text in inputs}
+    for user, row in zip(expected, found["inputs"], strict=True):
+        assert (np.array(row, dtype=np.float32) == encoded[user]).all()
+
+
+def test_every_video_gets_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
+    expected = stored(db, "video")
+    assert len(expected) == len(WORLD.videos)
+    payloads = [
+        [video, client.rpc("service_role", None, "get_item_embedding_features", video_id=video)[0]]
+        for video in expected
+    ]
+    found = in_node(node_modules, model, [], payloads)
+    assert np.abs(np.array(found["videos"]) - np.stack(list(expected.values()))).max() <= 2e-3
+
+
+def test_nobody_in_particular_has_an_input_too(model: Path, node_modules: Path, db: Connection, client: Client) -> None:
+    payload = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.no_decisions)[0]
+    strange = payload | {"liked_makers": {"constructor": 2, "__proto__": 1, "toString": 1, "nobody": 7}}
+    found = in_node(node_modules, model, [payload, strange], [])
+    assert found["inputs"] == [[0.0] * one(db, "select user_dim from two_tower.model_versions")] * 2
+    assert abs(np.linalg.norm(found["users"][0]) - 1) < 1e-5
