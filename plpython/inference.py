@@ -93,17 +93,21 @@ def unpack(numpy, packed):
     return rows, words[positions], words[positions + numpy.repeat(counts, counts)].view(numpy.float32), len(counts)
 
 
-def run(numpy, session, full_batches, packed):
-    """Vectors [n, 128] float32 of packed sparse rows, in runs of bounded size."""
-    rows, positions, values, total = unpack(numpy, packed)
+def run(numpy, session, full_batches, entries):
+    """Vectors [n, 128] float32 of sparse rows, given as (row, column, value, number of rows) in row order."""
+    rows, columns, values, total = entries
     feed = session.get_inputs()[0]
     outputs = []
-    for start in range(0, total, ROWS_PER_RUN):
+    dense = numpy.zeros((min(ROWS_PER_RUN, total), feed.shape[1]), dtype=numpy.float32)
+    if full_batches:
+        dense = numpy.zeros((ROWS_PER_RUN, feed.shape[1]), dtype=numpy.float32)
+    bounds = numpy.searchsorted(rows, numpy.arange(0, total + ROWS_PER_RUN, ROWS_PER_RUN)).tolist()
+    for start, first, last in zip(range(0, total, ROWS_PER_RUN), bounds[:-1], bounds[1:], strict=True):
         size = min(ROWS_PER_RUN, total - start)
-        first, last = numpy.searchsorted(rows, (start, start + size))
-        dense = numpy.zeros((ROWS_PER_RUN if full_batches else size, feed.shape[1]), dtype=numpy.float32)
-        dense[rows[first:last] - start, positions[first:last]] = values[first:last]
-        outputs.append(session.run(None, {feed.name: dense})[0][:size])
+        at = rows[first:last] - start, columns[first:last]
+        dense[at] = values[first:last]
+        outputs.append(session.run(None, {feed.name: dense if full_batches else dense[:size]})[0][:size])
+        dense[at] = 0  # cheaper than new pages for each run
     return numpy.concatenate(outputs)
 
 
@@ -128,13 +132,10 @@ def literals(numpy, GD, vectors):
     return [f"[{text[at : at + width].rstrip(' ,')}]" for at in range(0, len(text), width)]
 
 
-def infer(plpy, GD, version, tower, packed):
-    """Halfvec literals for packed sparse inputs, in their order."""
-    if not packed:
-        return []
-    numpy, onnxruntime = load_libraries(plpy)
+def evaluate(plpy, GD, numpy, onnxruntime, version, tower, entries):
+    """Halfvec literals of sparse rows, given as :func:`run` takes them."""
     session, full_batches = session_for(plpy, GD, numpy, onnxruntime, version, tower)
-    vectors = run(numpy, session, full_batches, packed)
+    vectors = run(numpy, session, full_batches, entries)
     bad = numpy.flatnonzero(~(numpy.abs(vectors) <= 1.0001).all(axis=1))
     if len(bad):
         plpy.error(
@@ -143,6 +144,14 @@ def infer(plpy, GD, version, tower, packed):
             sqlstate="22023",
         )
     return literals(numpy, GD, vectors)
+
+
+def infer(plpy, GD, version, tower, packed):
+    """Halfvec literals for packed sparse inputs, in their order."""
+    if not packed:
+        return []
+    numpy, onnxruntime = load_libraries(plpy)
+    return evaluate(plpy, GD, numpy, onnxruntime, version, tower, unpack(numpy, packed))
 
 
 def check_tower(plpy, tower, content, input_dim):

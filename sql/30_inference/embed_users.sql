@@ -9,16 +9,11 @@ declare
 begin
     for v_start in 1 .. coalesce(cardinality(user_ids), 0) by c_batch loop
         return query
-        select v.user_id, v.embedding
-        from (
-            select array_agg(e.user_id order by e.user_id) as ids, array_agg(e.input order by e.user_id) as inputs
-            from two_tower.encode_users(
-                array(select c from two_tower.count_user_features(user_ids[v_start : v_start + c_batch - 1]) c where c.like_count > 0),
-                v_version
-            ) e
-        ) b
-        cross join lateral unnest(b.ids, two_tower.infer(v_version, 'user', b.inputs)) as v (user_id, embedding)
-        where b.ids is not null;
+        select c.user_id, c.embedding
+        from two_tower.compute_users(
+            array(select distinct u.id from unnest(user_ids[v_start : v_start + c_batch - 1]) as u (id) where u.id is not null),
+            array[v_version], true, false
+        ) as c;
     end loop;
 end
 $func$;

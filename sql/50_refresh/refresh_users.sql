@@ -3,44 +3,55 @@ returns int
 language plpgsql volatile security invoker set search_path = ''
 as $func$
 declare
-    v_counts two_tower.user_counts[];
-    v_version text;
-    v_rows int;
-    v_total int := 0;
+    v_versions text[] := coalesce(p_versions, two_tower.live_versions());
+    v_written int;
 begin
-    v_counts := array(select c from two_tower.count_user_features(p_user_ids) c);
-    perform two_tower.store_user_features(p_user_ids, v_counts);
-    v_counts := array(select c from unnest(v_counts) c where c.like_count > 0);
-    foreach v_version in array coalesce(p_versions, two_tower.live_versions()) loop
-        delete from two_tower.user_embeddings e
-        where e.model_version = v_version and e.user_id = any (p_user_ids)
-            and not exists (select from unnest(v_counts) c where c.user_id = e.user_id);
-        with encoded as materialized (
-            select e.user_id, e.input, sha256(extensions.sparsevec_send(e.input)) as hash
-            from two_tower.encode_users(v_counts, v_version) e
-        ),
-        changed as materialized (
-            select e.user_id, e.input, e.hash
-            from encoded e
-            left join two_tower.user_embeddings s on s.model_version = v_version and s.user_id = e.user_id
-            where p_force or s.input_hash is distinct from e.hash
-        ),
-        packed as (
-            select array_agg(c.user_id order by c.user_id) as ids, array_agg(c.hash order by c.user_id) as hashes,
-                array_agg(c.input order by c.user_id) as inputs
-            from changed c having count(*) > 0
+    with computed as materialized (
+        select * from two_tower.compute_users(p_user_ids, v_versions, p_force)
+    ),
+    without_features as (
+        -- A row exists exactly for users who have liked or disliked something.
+        delete from public.user_features f
+        where f.user_id = any (p_user_ids) and not exists (select from computed c where c.user_id = f.user_id)
+    ),
+    features as (
+        insert into public.user_features as f (
+            user_id, liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources,
+            liked_video_ids, noped_video_ids, like_count, nope_count, price_sum, priced_count
         )
+        select c.user_id, c.liked_tags, c.liked_performers, c.liked_makers, c.liked_labels, c.liked_series, c.liked_sources,
+            c.liked_video_ids::uuid[], c.noped_video_ids::uuid[], c.like_count, c.nope_count, c.price_sum, c.priced_count
+        from computed c
+        where c.model_version is null
+        on conflict (user_id) do update set
+            liked_tags = excluded.liked_tags, liked_performers = excluded.liked_performers, liked_makers = excluded.liked_makers,
+            liked_labels = excluded.liked_labels, liked_series = excluded.liked_series, liked_sources = excluded.liked_sources,
+            liked_video_ids = excluded.liked_video_ids, noped_video_ids = excluded.noped_video_ids,
+            like_count = excluded.like_count, nope_count = excluded.nope_count,
+            price_sum = excluded.price_sum, priced_count = excluded.priced_count, updated_at = now()
+        where (f.like_count, f.nope_count, f.price_sum, f.priced_count, f.liked_video_ids, f.noped_video_ids,
+                f.liked_makers, f.liked_labels, f.liked_series, f.liked_sources, f.liked_tags, f.liked_performers)
+            is distinct from (excluded.like_count, excluded.nope_count, excluded.price_sum, excluded.priced_count,
+                excluded.liked_video_ids, excluded.noped_video_ids, excluded.liked_makers, excluded.liked_labels,
+                excluded.liked_series, excluded.liked_sources, excluded.liked_tags, excluded.liked_performers)
+    ),
+    without_vectors as (
+        delete from two_tower.user_embeddings e
+        where e.model_version = any (v_versions) and e.user_id = any (p_user_ids)
+            and not exists (select from computed c where c.user_id = e.user_id and c.model_version = e.model_version)
+    ),
+    vectors as (
         insert into two_tower.user_embeddings as s (model_version, user_id, embedding, input_hash)
-        select v_version, v.user_id, v.embedding, v.hash
-        from packed p
-        cross join lateral unnest(p.ids, p.hashes, two_tower.infer(v_version, 'user', p.inputs)) as v (user_id, hash, embedding)
+        select c.model_version, c.user_id, c.embedding, c.input_hash
+        from computed c
+        where c.embedding is not null
         on conflict (model_version, user_id) do update
         set embedding = excluded.embedding, input_hash = excluded.input_hash, updated_at = now()
-        where s.input_hash <> excluded.input_hash or s.embedding OPERATOR(extensions.<>) excluded.embedding;
-        get diagnostics v_rows = row_count;
-        v_total := v_total + v_rows;
-    end loop;
-    return v_total;
+        where s.input_hash <> excluded.input_hash or s.embedding OPERATOR(extensions.<>) excluded.embedding
+        returning 1
+    )
+    select count(*) into v_written from vectors;
+    return v_written;
 end
 $func$;
 

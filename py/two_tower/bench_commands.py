@@ -1,0 +1,73 @@
+"""``two-tower bench``: what it costs, each figure with its baseline in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from two_tower.cli import Json, Verbs, log, out, print_json, say
+
+if TYPE_CHECKING:
+    from two_tower.bench import Figure
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    help="Measure, each figure beside its baseline in the same run. Works in a throwaway server of its own.",
+)
+
+Quick = Annotated[bool, typer.Option("--quick", help="A minute's look, at smaller sizes.")]
+
+
+@app.command()
+def freshness(
+    quick: Quick = False,
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Users among whom 1,000 change; by default 10000,100000,1000000."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How soon a like is in the vectors, and what that costs the like, the refresh and the connection."""
+    from dataclasses import replace
+
+    from two_tower.bench import throwaway_server
+    from two_tower.bench_freshness import Scale, run
+    from two_tower.progress import bar
+
+    scale = Scale.quick() if quick else Scale()
+    if sizes:
+        try:
+            numbers = tuple(sorted({int(part) for part in sizes.split(",")}))
+        except ValueError:
+            raise typer.BadParameter("--sizes takes numbers with commas between: 10000,1000000") from None
+        if len(numbers) < 2 or numbers[0] < 1:
+            raise typer.BadParameter("--sizes takes at least two numbers of users, of which the first is the baseline")
+        scale = replace(scale, sizes=numbers)
+    if quick:
+        say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
+    with throwaway_server() as server, bar(log) as progress:
+        figures = run(server, scale, progress)
+    show(figures, json, "freshness")
+
+
+def show(figures: Sequence[Figure], json: bool, title: str) -> None:
+    """Figures as a table, or as the JSON that the contract has."""
+    if json:
+        print_json([figure.as_dict() for figure in figures])
+        return
+    table = Table("figure", title=title, title_justify="left")
+    for name in ("value", "baseline", "ratio"):
+        table.add_column(name, justify="right")
+    table.add_column("unit")
+    for figure in figures:
+        numbers = (figure.value, figure.baseline, figure.ratio)
+        table.add_row(figure.figure, *("–" if n is None else _number(n) for n in numbers), figure.unit)
+    out.print(table)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,25 @@
+-- From rows to features and vectors in one go, counted and evaluated in numpy and onnxruntime. What it counts is defined by
+-- count_user_features() and encode_users(), whose results it equals bit for bit.
+create or replace function two_tower.compute_users(
+    p_user_ids uuid[], p_versions text[], p_force boolean default false, p_features boolean default true
+)
+returns table (
+    user_id uuid, model_version text,
+    liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb,
+    liked_video_ids text, noped_video_ids text, like_count int, nope_count int, price_sum double precision, priced_count int,
+    input_hash bytea, embedding extensions.halfvec
+)
+language plpython3u stable parallel unsafe security invoker set search_path = ''
+as $plpython$
+-- include plpython/inference.py
+-- include plpython/histories.py
+if not p_user_ids:
+    return []
+numpy, onnxruntime = load_libraries(plpy)
+engine = lambda version, entries: evaluate(plpy, GD, numpy, onnxruntime, version, "user", entries)
+return list(compute_users(plpy, GD, numpy, engine, p_user_ids, p_versions, p_force, p_features))
+$plpython$;
+
+comment on function two_tower.compute_users(uuid[], text[], boolean, boolean) is
+'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of '
+'the input, and the vector unless the stored one was made of the same input';
