@@ -48,7 +48,8 @@ CREATE TYPE two_tower.video_counts AS (
 COMMENT ON TYPE two_tower.video_counts IS 'What the item tower reads of one video, as it passes between routines';
 
 CREATE FUNCTION auth.uid() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE;
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
 
 CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -165,7 +166,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean) IS 'Of each distinct user with a like or nope: a row of features; and for each with a like and each version a row with the hash of its input, and the vector where it is another than the stored one''s or forced';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of the input, and the vector unless the stored one was made of the same input';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -433,7 +434,7 @@ CREATE PROCEDURE two_tower.refresh(IN max_batches integer DEFAULT NULL::integer,
 
 COMMENT ON PROCEDURE two_tower.refresh(IN max_batches integer, IN max_duration interval) IS 'Drains the change log, committing batch by batch, until it is empty or a limit is reached; several may run side by side';
 
-CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT result jsonb, OUT last_id uuid) RETURNS record
+CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 1000, OUT result jsonb, OUT last_id uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
