@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -687,6 +688,8 @@ def test_a_server_that_dies_in_the_middle(
         if calls == 5:
             for process in processes_of(server):
                 os.kill(process, signal.SIGKILL)
+            while processes_of(server):  # a process takes a moment to die
+                time.sleep(0.01)
 
     with (
         psycopg.connect(dsn, autocommit=True) as db,

@@ -1,0 +1,80 @@
+"""``two-tower pull``, ``dataset``, ``ingest`` and ``sync-videos``: data in and out, other than from files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from two_tower.cli import Dsn, Json, log, say
+from two_tower.errors import UserError
+from two_tower.import_commands import SummaryOption, write_text
+
+if TYPE_CHECKING:
+    from two_tower.pull import PullSummary
+
+LEAST_KEY = 16
+"""Characters. A shorter key can be guessed."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs of this module to ``two-tower``."""
+    app.command()(pull)
+
+
+# ---------------------------------------------------------------------------------------------------------------- pull
+
+
+def pull(
+    source: Annotated[
+        str, typer.Option("--from", metavar="URL", help="PostgreSQL to copy from, such as a Supabase; read only.")
+    ],
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Hash ids of users with the key in TWO_TOWER_ANONYMISE_KEY.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete what the source lacks, even if it did not come from there.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Copy videos, tags, performers, users, decisions and reviews from another database; again: only what changed."""
+    from two_tower.database import connect
+    from two_tower.progress import bar
+    from two_tower.pull import pull as run
+    from two_tower.settings import Settings
+
+    key = None
+    if anonymise:
+        secret = Settings().anonymise_key
+        key = secret.get_secret_value().encode() if secret else b""
+        if len(key) < LEAST_KEY:
+            raise UserError(
+                f"--anonymise takes a key of at least {LEAST_KEY} characters in TWO_TOWER_ANONYMISE_KEY",
+                "make one with `openssl rand -hex 32`, and keep it: with another one everybody is somebody else",
+            )
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        done = run(connection, source, key=key, replace=replace, dry_run=dry_run, say=say, progress=progress)
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    if json:
+        typer.echo(done.to_json())
+    else:
+        typer.echo(describe_pull(done))
+
+
+def describe_pull(done: PullSummary) -> str:
+    """The summary in words."""
+    verb = "would be" if done.dry_run else "were"
+    lines = [f"{done.source}: {done.bytes:,} bytes in {done.seconds:.1f} s"]
+    for name, told in done.tables.items():
+        line = f"  {name}: {told.rows:,} rows, {told.copied:,} copied"
+        changes = [(told.inserted, "inserted"), (told.updated, "updated"), (told.deleted, "deleted")]
+        if any(count for count, _ in changes):
+            line += f"; {verb} " + ", ".join(f"{count:,} {what}" for count, what in changes if count)
+        if told.orphans:
+            line += f"; {told.orphans:,} refer to what the source does not have, and are left out"
+        lines.append(line)
+    return "\n".join(lines)
