@@ -115,6 +115,10 @@ def item_graph(tower: ItemTower) -> bytes:
         place = g.add("Mul", [place, g.add("Sub", [one, has], "has_none")], "suggested_if_none")
         own = g.add("MatMul", [identity, g.constant("own", _array(tower.own))], "own_place")
         place = g.add("Add", [own, place], "long_place")
+    if not len(tower.centres) and not tower.own.shape[0]:
+        # Nothing tells items apart; there must be a row for each all the same.
+        nothing = g.add("ReduceMax", [known], "anything_known", axes=[1], keepdims=1)
+        place = g.add("Add", [place, g.add("Mul", [nothing, zero], "nothing")], "long_place")
     square = g.add("ReduceSumSquare", [place], "square", axes=[1], keepdims=1)
     place = g.add("Div", [place, g.add("Sqrt", [g.add("Max", [square, one], "square_cut")], "longer")], "place")
     rest = g.add("Sqrt", [g.add("Max", [g.add("Sub", [one, square], "rest_square"), zero], "rest_clamped")], "rest")
