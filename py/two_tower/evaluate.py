@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -61,7 +62,7 @@ def rank(
 ) -> Ranking:
     """Rank the ``candidates`` (item positions; default all) less the ``seen`` for every user with a relevant one.
 
-    ``relevant``, ``seen``: [n_users, n_items], non-zero where true. Ties are broken by item position.
+    ``relevant``, ``seen``: [n_users, n_items], non-zero where true.
     """
     n_items = relevant.shape[1]
     allowed = np.ones(n_items, dtype=bool)
@@ -103,26 +104,26 @@ def rank(
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions [b, k] of the k best of scores [b, n], best first, ties by position."""
-    if k < scores.shape[1]:
-        found = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        found = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    """Positions [b, k] of the k best of scores [b, n], best first; equal ones that are both shown go by position."""
+    found = np.sort(torch.topk(torch.from_numpy(scores), k, dim=1, sorted=False).indices.numpy(), axis=1)
     order = np.argsort(-np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1)
 
 
 def _auc(scores: np.ndarray, wanted: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """[b]: Mann-Whitney statistic of the wanted among the rest, hidden items apart; ties are broken by position."""
+    """[b]: Mann-Whitney statistic of the wanted among the rest, hidden items (of score -inf) apart; a tie is half."""
     wanted = wanted & ~hidden
-    order = np.argsort(scores, axis=1, kind="stable")
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(scores.shape[1])[None, :], axis=1)
-    positives = wanted.sum(axis=1)
-    negatives = (~wanted & ~hidden).sum(axis=1)
-    below = (place * wanted).sum(axis=1) - positives * hidden.sum(axis=1) - positives * (positives - 1) / 2
-    pairs = positives * negatives
-    return np.where(pairs > 0, below / np.maximum(pairs, 1), 0.5)
+    values = np.full(len(scores), 0.5)
+    ordered = np.sort(scores, axis=1)
+    for row in range(len(scores)):
+        own = np.sort(scores[row, wanted[row]])
+        rest = ordered[row, hidden[row].sum() :]
+        negatives = len(rest) - len(own)
+        if len(own) and negatives:
+            below = np.searchsorted(rest, own) + np.searchsorted(rest, own, side="right")
+            among = np.searchsorted(own, own) + np.searchsorted(own, own, side="right")
+            values[row] = (below - among).sum() / 2 / (len(own) * negatives)
+    return values
 
 
 def by_vectors(users: np.ndarray, items: np.ndarray) -> Scorer:
@@ -161,8 +162,6 @@ def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100, block: int = 10
 
 def by_ease(likes: sparse.csr_matrix, ridge: float = 150.0) -> Scorer:
     """EASE^R (Steck 2019), dense over the items: ``B = I - P diag(1 / diag P)``, ``P = (X'X + ridge I)^-1``."""
-    import torch
-
     gram = torch.from_numpy((likes.T @ likes).toarray().astype(np.float32))
     gram.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))

@@ -45,7 +45,7 @@ class TrainOptions:
     """After so long no further candidate is tried; what was started is finished."""
     max_users: int = 100_000
     """Users (a random part of them beyond this) from whom the factors are derived. All users are embedded."""
-    val_users: int = 10_000
+    val_users: int = 2_500
     """Users by whom candidates are compared."""
     hidden: int = 2048
     """Most hidden units of the item tower."""
@@ -189,6 +189,7 @@ class Part:
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
         self.hidden = min(options.hidden, 4_000_000 // width, len(self.examples))
         self._histories: HistoryModel | None = None
+        self._content_models: dict[float, ContentModel] = {}
 
     def factors(self, choice: Choice) -> Factors:
         """Factors over the known videos [n_videos, at most INNER]."""
@@ -207,8 +208,11 @@ class Part:
         return to_torch(self.known[0]) @ factors.like + to_torch(self.known[1]) @ factors.nope
 
     def content_model(self, choice: Choice) -> ContentModel:
-        likes = self.like_count[self.examples].clamp(min=0.3)
-        return ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
+        if choice.bandwidth not in self._content_models:
+            likes = self.like_count[self.examples].clamp(min=0.3)
+            model = ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
+            self._content_models[choice.bandwidth] = model
+        return self._content_models[choice.bandwidth]
 
     def place(self, factors: Factors, content: ContentModel, choice: Choice) -> Placement:
         """Places of the known videos, longest 1, and how content suggests them."""
@@ -284,6 +288,10 @@ class _Search:
     def run(self) -> tuple[Choice, list[dict[str, Any]]]:
         """The choice and the log of what was tried."""
         best, factors, score = self._factors(Choice())
+        for popular in (0.01, 1.0):
+            found = self._factors(replace(best, popular=popular), factors)
+            if found[2] > score:
+                best, factors, score = found
         best, factors, score = self._climb(best, factors, score)
         for skip, nope in ((0.0, 0.0), (0.8, 0.4)):
             if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
@@ -307,7 +315,7 @@ class _Search:
         for name, values in (
             ("novelty", (1.0, 0.7, 0.5)),
             ("prior", (0.1, 1.0, 10.0)),
-            ("popular", (0.01, 0.1, 0.5, 2.0)),
+            ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
         ):
             if time.monotonic() < self.deadline:
                 choices = [replace(best, **{name: value}) for value in values]
@@ -336,8 +344,8 @@ class _Search:
                 break
         return best, factors, score
 
-    def _factors(self, choice: Choice) -> tuple[Choice, Factors, float]:
-        factors = self.part.factors(choice)
+    def _factors(self, choice: Choice, factors: Factors | None = None) -> tuple[Choice, Factors, float]:
+        factors = self.part.factors(choice) if factors is None else factors
         tastes = self.part.tastes(factors)
         tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
         return choice, factors, self._score(choice, tastes, factors.item)
