@@ -488,7 +488,7 @@ def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
         connection.execute("create database world")
     target = in_database(poor_server.dsn, "world")
     dump = subprocess.run([bindir / "pg_dump", dsn], capture_output=True, check=True).stdout
-    restore = [bindir / "psql", "-q", "-v", "ON_ERROR_STOP=1", target]
+    restore = [str(bindir / "psql"), "-q", "-v", "ON_ERROR_STOP=1", target]
     done = subprocess.run(restore, input=dump, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     with psycopg.connect(target, autocommit=True) as db, psycopg.connect(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,9 +18,11 @@ import pytest
 import catalogue_dump
 from conftest import Connection, in_database
 from two_tower import migrate
+from two_tower.errors import UserError
 from two_tower.server import Server
 from world_fixtures import column, one
 
+Change = Callable[[str, str], None]
 IDS = sorted(p.name.removesuffix(".sql") for p in migrate.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
 
 # Everything that a migration could leave behind, roles excepted. Not looked at: yoyo's tables, which say what was
@@ -67,7 +70,7 @@ def empty(empty_dsn: str) -> Connection:
 
 
 @pytest.fixture
-def other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
     """``other_files(old, new)`` replaces a text in a copy of the migrations, which ``migrate`` then uses."""
 
     def change(old: str, new: str) -> None:
@@ -159,9 +162,10 @@ def test_twenty_at_once(empty_dsn: str, dsn: str, bindir: Path) -> None:
 
 def test_plain_yoyo_builds_everything(empty_dsn: str, dsn: str, bindir: Path) -> None:
     parts = urlsplit(empty_dsn)
-    command = [Path(sys.executable).parent / "yoyo", "apply", "--batch", "--no-config-file", "--database"]
+    yoyo = str(Path(sys.executable).parent / "yoyo")
     uri = f"postgresql+psycopg://{parts.username}@{parts.path}?{parts.query}"
-    done = subprocess.run([*command, uri, "migrations"], cwd=migrate.MIGRATIONS.parent, capture_output=True, text=True)
+    command = [yoyo, "apply", "--batch", "--no-config-file", "--database", uri, "migrations"]
+    done = subprocess.run(command, cwd=migrate.MIGRATIONS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert catalogue_dump.schema(bindir, empty_dsn) == catalogue_dump.schema(bindir, dsn)
     with psycopg.connect(empty_dsn) as found, psycopg.connect(dsn) as expected:
@@ -169,11 +173,11 @@ def test_plain_yoyo_builds_everything(empty_dsn: str, dsn: str, bindir: Path) ->
 
 
 def test_an_unknown_target_is_an_error(dsn: str) -> None:
-    with pytest.raises(migrate.UserError, match=r"no migration '0042'"):
+    with pytest.raises(UserError, match=r"no migration '0042'"):
         migrate.migrate(dsn, to="0042")
 
 
-def test_a_migration_that_fails_leaves_no_trace_of_itself(empty: Connection, empty_dsn: str, other_files) -> None:
+def test_a_migration_that_fails_leaves_no_trace(empty: Connection, empty_dsn: str, other_files: Change) -> None:
     other_files(
         "create table two_tower.change_failures (", "create table two_tower.nonsense (nonsense); create table x ("
     )
@@ -336,20 +340,20 @@ def _without_nonce(dump: bytes) -> bytes:
 # -------------------------------------------------------------------------------------------- what can be wrong
 
 
-def test_an_extension_that_is_not_installed_is_an_error_with_the_package(empty_dsn: str, other_files) -> None:
+def test_an_extension_that_is_not_installed_is_an_error_with_the_package(empty_dsn: str, other_files: Change) -> None:
     other_files("values ('vector', 'postgresql-'", "values ('two_tower_no_such', 'postgresql-'")
     with pytest.raises(psycopg.errors.FeatureNotSupported, match=r"two_tower_no_such is not installed") as caught:
         migrate.migrate(empty_dsn)
     assert "Install the package postgresql-" in str(caught.value.diag.message_hint)
 
 
-def test_a_server_of_another_version_is_an_error(empty_dsn: str, other_files) -> None:
+def test_a_server_of_another_version_is_an_error(empty_dsn: str, other_files: Change) -> None:
     other_files("if v_major not between 15 and 18", "if v_major not between 98 and 99")
     with pytest.raises(psycopg.errors.FeatureNotSupported, match=r"runs on PostgreSQL 15 to 18; this server is \d+"):
         migrate.migrate(empty_dsn)
 
 
-def test_an_old_pgvector_is_an_error(empty_dsn: str, other_files) -> None:
+def test_an_old_pgvector_is_an_error(empty_dsn: str, other_files: Change) -> None:
     other_files("'{0,8,0}'", "'{99,0,0}'")
     with pytest.raises(psycopg.errors.FeatureNotSupported, match=r"pgvector 0\.8\.0 or newer"):
         migrate.migrate(empty_dsn)
