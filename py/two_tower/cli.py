@@ -374,11 +374,12 @@ def demo(
 
 def _register_groups() -> None:
     # At the end, because these modules take their conventions from this one.
-    from two_tower import bench_commands, data_commands, import_commands, model_commands
+    from two_tower import bench_commands, data_commands, import_commands, model_commands, retrain_command
 
     app.add_typer(import_commands.app, name="import")
     app.add_typer(model_commands.app, name="model")
     app.add_typer(bench_commands.app, name="bench")
+    app.command()(retrain_command.retrain)
     data_commands.register(app)
 
 

@@ -1,0 +1,189 @@
+"""The weekly run, with real training and a real webhook: whatever fails, the version that served serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Connection
+from world_fixtures import make_world, one, tiny_model
+
+WORLD = make_world()
+LENIENT = ("--over-popularity", "0", "--max-drop", "1")
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+@dataclass
+class Webhook:
+    """A server on this machine that keeps what it is told."""
+
+    url: str
+    status: int = 200
+    told: list[Any] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        assert len(self.told) == 1, self.told
+        assert list(self.told[0]) == ["text"]
+        return str(self.told[0]["text"])
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            assert self.headers["content-type"] == "application/json"
+            hook.told.append(json.loads(body))
+            self.send_response(hook.status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hook.url = f"http://127.0.0.1:{server.server_port}/services/secret"
+    yield hook
+    server.shutdown()
+    server.server_close()
+
+
+def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    """``two-tower retrain --json``, which must exit with ``code``."""
+    command = [str(Path(sys.executable).with_name("two-tower")), "retrain", "--dsn", dsn, "--json", *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=os.environ | {"COLUMNS": "500", "OMP_NUM_THREADS": "1"} | env,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def states(db: Connection) -> dict[str, str]:
+    return dict(db.execute("select version, state from two_tower.models order by registered_at").fetchall())
+
+
+def lenient(db: Connection) -> None:
+    """Nothing can be learned of random likes; the database's own gate is told to let that pass."""
+    db.execute("update two_tower.settings set value = '1' where name = 'gate_max_drop'")
+
+
+def current(directory: Path) -> str | None:
+    path = directory / "current" / "manifest.json"
+    return str(json.loads(path.read_text())["version"]) if path.exists() else None
+
+
+def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
+    lenient(db)
+    tiny_model(db, "v2", seed=2)
+    done = retrain(dsn, *LENIENT, "--publish", f"file://{tmp_path}", TWO_TOWER_WEBHOOK=webhook.url)
+    result = json.loads(done.stdout)
+    version = result["version"]
+    assert (result["previous"], result["published"], result["retired"], result["warnings"]) == ("v2", True, ["v1"], [])
+    assert states(db) == {"v1": "retired", "v2": "standby", version: "active"}
+    assert current(tmp_path) == version
+    assert webhook.text.startswith(f"Model {version} is active; Recall@20 ")
+    assert f"v2 stands by; published to file://{tmp_path}" in webhook.text
+    meta = one(db, "select meta from two_tower.models where state = 'active'")
+    assert meta["lineage"]["incumbent"] == "v2"
+    # And back, if it must be.
+    assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v2"
+
+
+def test_a_model_that_is_not_good_enough_is_rejected_and_the_exit_code_is_3(
+    db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
+) -> None:
+    done = retrain(dsn, "--webhook", webhook.url, "--publish", f"file://{tmp_path}", code=3)
+    assert "falls short" in done.stderr
+    assert list(states(db).values()) == ["active", "rejected"]
+    assert webhook.text.startswith("Retraining was stopped by a gate: ")
+    assert "recall@20" in webhook.text
+    assert webhook.text.endswith("Model v1 stays active.")
+    assert current(tmp_path) is None
+    report = one(db, "select report from two_tower.model_events where to_state = 'rejected'")
+    assert any("recall@20" in reason for reason in report["reasons"])
+
+
+def test_the_databases_gate_says_no_too(db: Connection, dsn: str, webhook: Webhook) -> None:
+    retrain(dsn, *LENIENT, "--webhook", webhook.url, code=3)
+    assert list(states(db).values()) == ["active", "rejected"]
+    assert "of active v1" in webhook.text
+
+
+def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
+    db: Connection, dsn: str, webhook: Webhook
+) -> None:
+    lenient(db)
+    db.execute("update two_tower.settings set value = '-1' where name = 'gate_max_distance'")
+    done = retrain(dsn, *LENIENT, "--webhook", webhook.url, code=1)
+    assert "parity sample" in done.stderr  # registration measures by the same setting
+    assert states(db) == {"v1": "active"}
+    db.execute("update two_tower.settings set value = '0.001' where name = 'gate_max_distance'")
+    db.execute("update two_tower.settings set value = '1.1' where name = 'gate_min_recall'")
+    webhook.told.clear()
+    retrain(dsn, *LENIENT, "--webhook", webhook.url, code=3)
+    assert list(states(db).values()) == ["active", "retired"]
+    assert "its index finds" in webhook.text
+    assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
+
+
+def test_nothing_to_learn_from_is_told(db: Connection, dsn: str, webhook: Webhook) -> None:
+    db.execute("delete from public.user_video_decisions")
+    done = retrain(dsn, "--webhook", webhook.url, code=1)
+    assert "no likes to learn from" in done.stderr
+    assert states(db) == {"v1": "active"}
+    assert webhook.text.startswith("Retraining failed while training: there are no likes to learn from")
+
+
+def test_where_publishing_fails_the_old_model_stays(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
+    lenient(db)
+    (tmp_path / "file").write_text("in the way")
+    retrain(dsn, *LENIENT, "--webhook", webhook.url, "--publish", f"file://{tmp_path}/file/models", code=1)
+    assert list(states(db).values()) == ["active", "retired"]
+    assert webhook.text.startswith("Retraining failed while publishing: ")
+
+
+def test_where_only_the_pointer_fails_the_old_model_is_brought_back(
+    db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
+) -> None:
+    lenient(db)
+    (tmp_path / "current").write_text("no directory")
+    retrain(dsn, *LENIENT, "--webhook", webhook.url, "--publish", f"file://{tmp_path}", code=1)
+    assert list(states(db).values()) == ["active", "retired"]
+    assert one(db, "select two_tower.active_version()") == "v1"
+    assert webhook.text.endswith("Model v1 stays active.")
+
+
+@pytest.mark.parametrize("fault", ["status", "nobody there", "no URL"])
+def test_a_webhook_that_fails_spoils_nothing_and_stays_secret(
+    fault: str, db: Connection, dsn: str, webhook: Webhook
+) -> None:
+    lenient(db)
+    webhook.status = 500
+    url = {"status": webhook.url, "nobody there": "http://127.0.0.1:9/secret", "no URL": "secret"}[fault]
+    done = retrain(dsn, *LENIENT, "--webhook", url)
+    assert len(json.loads(done.stdout)["warnings"]) == 1
+    assert "warning: the webhook" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert list(states(db).values()) == ["standby", "active"]
