@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from two_tower.cli import Dsn, Json, log, say
+from two_tower.cli import Dsn, Json, Verbs, log, print_json, say
 from two_tower.errors import UserError
 from two_tower.import_commands import SummaryOption, write_text
 
 if TYPE_CHECKING:
+    from two_tower.ingest import IngestOptions, IngestSummary
     from two_tower.pull import PullSummary
+
+ingest_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Read a catalogue from an API.")
+dataset_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Write what the trainer reads, for other trainers.")
 
 LEAST_KEY = 16
 """Characters. A shorter key can be guessed."""
@@ -20,6 +26,9 @@ LEAST_KEY = 16
 def register(app: typer.Typer) -> None:
     """Adds the verbs of this module to ``two-tower``."""
     app.command()(pull)
+    app.command("sync-videos")(sync_videos)
+    app.add_typer(ingest_app, name="ingest")
+    app.add_typer(dataset_app, name="dataset")
 
 
 # ---------------------------------------------------------------------------------------------------------------- pull
@@ -78,3 +87,191 @@ def describe_pull(done: PullSummary) -> str:
             line += f"; {told.orphans:,} refer to what the source does not have, and are left out"
         lines.append(line)
     return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------------------------------- ingest
+
+SinceOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], show_default=False, help="First day of release; Japan's days.")
+]
+UntilOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], show_default=False, help="Last day of release.")
+]
+LookBackOption = Annotated[int, typer.Option(min=0, help="Days back from today, where --since is not given.")]
+FloorOption = Annotated[
+    list[str] | None,
+    typer.Option("--floor", metavar="SITE/SERVICE/FLOOR", show_default=False, help="By default FANZA/digital/videoa."),
+]
+PauseOption = Annotated[float, typer.Option(min=0.0, help="Seconds between requests.")]
+AttemptsOption = Annotated[int, typer.Option(min=1, help="Times that a page is asked for.")]
+IngestRejects = Annotated[
+    Path | None, typer.Option(show_default=False, help="Report of rejected products; else dmm.rejects.csv.")
+]
+
+
+@ingest_app.command("dmm")
+def ingest_dmm(
+    floors: FloorOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    look_back: LookBackOption = 3,
+    everything: Annotated[bool, typer.Option("--all", help="From the first day on, whatever the look-back.")] = False,
+    pause: PauseOption = 1.0,
+    attempts: AttemptsOption = 6,
+    rejects: IngestRejects = None,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Insert and update videos from the DMM/FANZA affiliate API; set DMM_API_ID and DMM_AFFILIATE_ID for it."""
+    from two_tower.database import connect
+    from two_tower.dmm import DEFAULT_FLOOR, Dmm, floor
+    from two_tower.ingest import ingest
+    from two_tower.progress import bar
+
+    source = Dmm.from_settings()
+    sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
+    options = _ingest_options(since, until, None if everything else look_back, pause, attempts, rejects)
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        done = ingest(connection, source, sections, options, say, progress)
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    typer.echo(done.to_json() if json else describe_ingest(done))
+
+
+def _ingest_options(
+    since: datetime | None,
+    until: datetime | None,
+    look_back: int | None,
+    pause: float,
+    attempts: int,
+    rejects: Path | None = None,
+) -> IngestOptions:
+    from two_tower.ingest import IngestOptions
+
+    first = since.date() if since else None
+    if first is None and look_back is not None:
+        first = today_in_japan() - timedelta(days=look_back)
+    last = until.date() if until else None
+    if first and last and first > last:
+        raise typer.BadParameter("ends before it begins", param_hint="--until")
+    return IngestOptions(first, last, pause=pause, attempts=attempts, rejects=rejects)
+
+
+def today_in_japan() -> date:
+    """The day that the API's dates are counted from."""
+    return (datetime.now(UTC) + timedelta(hours=9)).date()
+
+
+def describe_ingest(done: IngestSummary) -> str:
+    """The summary in words."""
+    lines = [f"{done.source}: {done.seconds:.1f} s"]
+    for told in done.sections:
+        lines.append(
+            f"  {told.section}: {told.items:,} products on {told.pages:,} pages; {told.inserted:,} were inserted,"
+            f" {told.updated:,} updated, {told.unchanged:,} unchanged"
+        )
+        for count, what in (
+            (told.rejected, f"rejected: see {done.rejects}"),
+            (told.missing, "counted by the API and not shown"),
+            (told.retries, "requests made again"),
+        ):
+            if count:
+                lines.append(f"    {count:,} {what}")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------------------------- sync-videos
+
+
+def sync_videos(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="URL", show_default=False, help="Where models are published: file:// or s3://."
+        ),
+    ] = None,
+    floors: FloorOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    look_back: LookBackOption = 3,
+    pause: PauseOption = 1.0,
+    attempts: AttemptsOption = 6,
+    skip_fetch: Annotated[bool, typer.Option("--skip-fetch", help="Keep the model.")] = False,
+    skip_ingest: Annotated[bool, typer.Option("--skip-ingest", help="Ask no API.")] = False,
+    skip_embed: Annotated[bool, typer.Option("--skip-embed", help="Compute no vectors.")] = False,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """The daily job: fetch and activate the current model, ingest recent products, embed what is missing or old."""
+    from two_tower.database import connect
+    from two_tower.dmm import DEFAULT_FLOOR, Dmm, floor
+    from two_tower.ingest import ingest
+    from two_tower.progress import bar
+    from two_tower.sync_videos import sync_videos as run
+
+    if not skip_fetch and not model:
+        raise typer.BadParameter("say from where, or --skip-fetch", param_hint="--model")
+    source = None if skip_ingest else Dmm.from_settings()
+    sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
+    options = _ingest_options(since, until, look_back, pause, attempts)
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+
+        def step() -> IngestSummary:
+            assert source is not None
+            return ingest(connection, source, sections, options, say, progress)
+
+        done = run(
+            connection,
+            model_url=None if skip_fetch else model,
+            ingest=step if source else None,
+            embed=not skip_embed,
+            progress=progress,
+        )
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    if json:
+        typer.echo(done.to_json())
+    else:
+        if done.model:
+            say(f"model {done.model['version']}: " + ("activated" if done.model["activated"] else "nothing new"))
+        if done.ingest:
+            typer.echo(describe_ingest(done.ingest))
+        if done.embeddings:
+            say(", ".join(f"{name}: {value}" for name, value in done.embeddings.items()))
+    if done.errors:
+        raise UserError("; ".join(f"{step} failed: {why}" for step, why in done.errors.items()))
+
+
+# ------------------------------------------------------------------------------------------------------------- dataset
+
+
+@dataset_app.command("export")
+def dataset_export(
+    directory: Annotated[Path, typer.Argument(help="Gets runs/<time>/, and latest, which leads to the newest.")],
+    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
+    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    val_ratio: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of each history held out.")] = 0.2,
+    min_likes: Annotated[int, typer.Option(min=0, help="Users with fewer likes are in the training part alone.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the split, where times are unknown.")] = 0,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Write interactions, split, and features of users and items, as Parquet, with summary.json."""
+    from two_tower.database import connect
+    from two_tower.dataset import DatasetOptions
+    from two_tower.dataset_export import export
+    from two_tower.progress import bar
+
+    options = DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars)
+    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        done = export(
+            connection, directory, options, val_ratio=val_ratio, min_likes=min_likes, seed=seed, progress=progress
+        )
+    if json:
+        print_json(done)
+        return
+    typer.echo(done["directory"])
+    for name, told in done["files"].items():
+        say(f"  {name}: {told['rows']:,} rows")
