@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import numpy as np
@@ -678,6 +679,14 @@ class _Feedback(_Kind):
         if data:
             known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
             self.know(known["item"], known["id"])
+            # An affiliate link is known by the address that it leads to as well.
+            links = known.filter(pl.col("item").str.contains("[?&]lurl=http"))
+            leads_to = pl.Series(
+                "item", [parse_qs(urlsplit(link).query)["lurl"][0] for link in links["item"]], pl.String
+            )
+            led = links.with_columns(leads_to).unique("item", keep="first", maintain_order=True)
+            led = led.join(known, on="item", how="anti", maintain_order="left")
+            self.know(led["item"], led["id"])
 
     @staticmethod
     def order(columns: list[str]) -> tuple[str, str, str]:

@@ -358,7 +358,7 @@ class _Asker:
 
     def page(self, section: str, span: Span, offset: int, seen: set[str]) -> tuple[Page, int]:
         """The page and the attempts that it took. A page that stays shorter than it says is taken as it is."""
-        wait, short = self.options.first_wait, None
+        wait, short, refusal = self.options.first_wait, None, None
         for attempt in range(1, self.options.attempts + 1):
             try:
                 page = self.source.read(section, self.answer(section, span, offset))
@@ -378,7 +378,9 @@ class _Asker:
             except GarbledError as error:
                 problem, asked_to_wait = str(error), None
             except RefusedError as error:
-                raise UserError(f"{self.source.name} refuses: {self.redacted(str(error))}") from None
+                refusal = str(error)
+            if refusal is not None:  # raised here, so that no traceback leads to what was answered
+                raise UserError(f"{self.source.name} refuses: {self.redacted(refusal)}")
             if attempt < self.options.attempts:
                 pause = min(max(wait, asked_to_wait or 0), self.options.longest_wait)
                 self.say(f"{section}, from product {offset:,}: {self.redacted(problem)}; again in {pause:.0f} s")
