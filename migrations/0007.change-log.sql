@@ -2,13 +2,14 @@
 -- depends: 0006.embeddings
 
 -- Keyed by the changed row's id, so that all changes of one user are taken together, in an order that two refreshes share.
--- Values of id come from a sequence and say nothing about commit order; nothing relies on that.
+-- Values of id come from a sequence and say nothing about commit order; nothing relies on that. A vacuum that gave the end of
+-- an emptied log back would lock it against writers meanwhile: pages stay, and are used again.
 create table two_tower.user_changes (
     user_id uuid not null,
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
     primary key (user_id, id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
 
 comment on table two_tower.user_changes is 'Users whose inputs changed since they were last refreshed';
 
@@ -17,7 +18,7 @@ create table two_tower.video_changes (
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
     primary key (video_id, id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
 
 comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 

@@ -294,17 +294,46 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
 
 
 @app.command()
-def refresh(dsn: Dsn = None, json: Json = False) -> None:
-    """Bring features and vectors up to date with what has changed."""
+def refresh(
+    recent: Annotated[
+        str | None,
+        typer.Option(metavar="INTERVAL", help="First mark users with a decision in the last '2 hours', say."),
+    ] = None,
+    min_likes: Annotated[int | None, typer.Option(min=1, help="First mark users with this many likes or more.")] = None,
+    include_existing: Annotated[
+        bool, typer.Option("--include-existing", help="Mark users who have all their vectors, too.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at no more users and videos than this.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and change nothing.")] = False,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Bring features and vectors up to date with what has changed.
+
+    Changes mark their users and videos themselves, and what is marked is always refreshed. The options mark more users
+    before that, those who fit all of them: by default those who lack a vector of a version that is served or kept
+    ready, with --include-existing everyone. Where the input is the same, the vector stays as it is.
+    """
     import time
 
     from two_tower import registry
     from two_tower.database import connect
     from two_tower.progress import bar
 
+    marks = (recent, min_likes or 1, include_existing) if recent or min_likes or include_existing else None
     started = time.perf_counter()
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        done: dict[str, Any] = registry.refresh(connection, progress)
+        if dry_run:
+            pending = registry.pending(connection)
+            found = registry.stale_users(connection, *marks, limit) if marks else 0
+            answer = {"pending_users": pending["users"], "pending_videos": pending["videos"], "to_mark": found}
+            if json:
+                print_json(answer)
+            else:
+                say(f"pending: {pending['users']} users and {pending['videos']} videos; {found} more users to mark")
+            return
+        marked = registry.mark_users(connection, *marks, limit) if marks else 0
+        done: dict[str, Any] = {"marked": marked, **registry.refresh(connection, progress, limit)}
     done["seconds"] = round(time.perf_counter() - started, 3)
     if json:
         print_json(done)

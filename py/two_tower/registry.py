@@ -29,6 +29,9 @@ Connection = psycopg.Connection[Any]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it done, 0 to 1."""
 
+REFRESH_BATCH = 1000
+"""Users or videos per transaction of a refresh, as two_tower.refresh_batch() has it."""
+
 GATE = "TT003"
 """SQLSTATE with which the database says that a quality gate refuses."""
 BATCH = 500
@@ -197,14 +200,22 @@ def newest_candidate(connection: Connection) -> str:
     return str(row[0])
 
 
-def refresh(connection: Connection, progress: Progress) -> dict[str, int]:
-    """Drain the change log in batches; counts of what was done. ``connection`` is in autocommit mode."""
+def refresh(connection: Connection, progress: Progress, limit: int | None = None) -> dict[str, int]:
+    """Drain the change log in batches; counts of what was done. ``connection`` is in autocommit mode.
+
+    With ``limit``, ends after so many users and videos, and leaves the rest in the log.
+    """
     done = {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
     after = None
     connection.execute("select two_tower.requeue_failures()")
-    total = max(_pending(connection), 1)
+    total = max(sum(pending(connection).values()), 1)
     while True:
-        row = connection.execute("select result, last_id from two_tower.refresh_batch(%s)", (after,)).fetchone()
+        left = REFRESH_BATCH if limit is None else min(REFRESH_BATCH, limit - done["users"] - done["videos"])
+        if left < 1:
+            return done
+        row = connection.execute(
+            "select result, last_id from two_tower.refresh_batch(%s, %s)", (after, left)
+        ).fetchone()
         assert row is not None
         result, last = row
         done = {name: count + result[name] for name, count in done.items()}
@@ -216,11 +227,38 @@ def refresh(connection: Connection, progress: Progress) -> dict[str, int]:
             after = last
 
 
-def _pending(connection: Connection) -> int:
-    # Users that follow from changed videos are in the log only once the videos are done.
+def pending(connection: Connection) -> dict[str, int]:
+    """``users`` and ``videos`` in the change log. Who follows from changed videos is there later."""
     row = connection.execute(
-        """select (select count(distinct user_id) from two_tower.user_changes)
-            + (select count(distinct video_id) from two_tower.video_changes)"""
+        """select (select count(distinct user_id) from two_tower.user_changes),
+            (select count(distinct video_id) from two_tower.video_changes)"""
+    ).fetchone()
+    assert row is not None
+    return {"users": int(row[0]), "videos": int(row[1])}
+
+
+def mark_users(
+    connection: Connection, recent: str | None, min_likes: int, include_existing: bool, limit: int | None
+) -> int:
+    """Put users with at least ``min_likes`` likes into the change log; how many.
+
+    Those who lack a vector of a live version, or with ``include_existing`` all; with ``recent``, an interval as
+    PostgreSQL reads it, only those with a decision in that last time. Raises psycopg.DataError where it cannot read it.
+    """
+    row = connection.execute(
+        "select two_tower.mark_users(%s::interval, %s, %s, %s)", (recent, min_likes, include_existing, limit)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def stale_users(
+    connection: Connection, recent: str | None, min_likes: int, include_existing: bool, limit: int | None
+) -> int:
+    """How many users :func:`mark_users` would mark."""
+    row = connection.execute(
+        "select count(*) from two_tower.stale_users(%s::interval, %s, %s, %s)",
+        (recent, min_likes, include_existing, limit),
     ).fetchone()
     assert row is not None
     return int(row[0])

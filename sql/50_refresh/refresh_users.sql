@@ -6,6 +6,12 @@ declare
     v_versions text[] := coalesce(p_versions, two_tower.live_versions());
     v_written int;
 begin
+    -- Rows of features are compressed when they are long; the default method takes as long as all the counting.
+    begin
+        perform set_config('default_toast_compression', 'lz4', true);
+    exception
+        when invalid_parameter_value then null;  -- this server was built without it
+    end;
     with computed as materialized (
         select * from two_tower.compute_users(p_user_ids, v_versions, p_force)
     ),

@@ -355,6 +355,12 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
 
+CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.mark_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Puts the users of stale_users() into the change log, for the next refresh; how many';
+
 CREATE FUNCTION two_tower.model_part_frozen() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO '';
@@ -470,6 +476,12 @@ CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_i
 
 COMMENT ON FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) IS 'Registers a model as a candidate, once for equal content; 22023 names what is wrong with it, 23505 a version that is taken';
 
+CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
+
 CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO '';
@@ -523,6 +535,12 @@ CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT fa
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
+
+CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS SETOF uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) RETURNS integer
     LANGUAGE plpgsql
@@ -847,7 +865,7 @@ CREATE TABLE two_tower.user_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
 
 COMMENT ON TABLE two_tower.user_changes IS 'Users whose inputs changed since they were last refreshed';
 
@@ -856,7 +874,7 @@ CREATE TABLE two_tower.video_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
 
 COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
 

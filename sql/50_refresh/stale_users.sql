@@ -1,0 +1,31 @@
+create or replace function two_tower.stale_users(
+    p_recent interval default null, p_min_likes int default 1, p_include_existing boolean default false, p_limit int default null
+)
+returns setof uuid
+language sql stable parallel safe security invoker set search_path = ''
+as $func$
+    with active as (
+        select d.user_id
+        from public.user_video_decisions d
+        where p_recent is null or d.created_at >= now() - p_recent
+        group by d.user_id
+    )
+    select a.user_id
+    from active a
+    where (
+        select count(*) from public.user_video_decisions l where l.user_id = a.user_id and l.decision_type = 'like'
+    ) >= greatest(p_min_likes, 1)
+        and (
+            p_include_existing
+            or exists (
+                select from unnest(two_tower.live_versions()) as v (version)
+                where not exists (select from two_tower.user_embeddings e where e.model_version = v.version and e.user_id = a.user_id)
+            )
+        )
+    order by a.user_id
+    limit p_limit
+$func$;
+
+comment on function two_tower.stale_users(interval, int, boolean, int) is
+'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; '
+'with p_include_existing those who have all, too';

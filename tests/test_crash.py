@@ -1,0 +1,173 @@
+"""The refreshing backend, and the whole server, killed at random moments: nothing is lost or half done (I3)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from conftest import remove_server, server_directory
+from two_tower.migrate import migrate
+from two_tower.server import Server
+from world_fixtures import World, column, load, make_world, one, tiny_model
+
+Connection = psycopg.Connection[Any]
+
+WORLD: World = make_world(60, 40, seed=3)
+BACKEND_KILLS = 38
+SERVER_KILLS = 12
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A cluster of this module's own, which it may kill. Durable, since a like must survive the kill."""
+    made = Server(server_directory("two-tower-crash-"))
+    made.start()
+    migrate(made.dsn)
+    with connect(made) as db:
+        # Small, so that recovery is quick.
+        for setting in ("shared_buffers = '32MB'", "max_wal_size = '64MB'", "restart_after_crash = on"):
+            db.execute(f"alter system set {setting}".encode())
+        load(db, WORLD)
+        tiny_model(db)
+        db.execute("select two_tower.unschedule_jobs()")
+    yield made
+    remove_server(made)
+
+
+def connect(server: Server) -> Connection:
+    """Waits for a recovery that is under way."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return psycopg.connect(server.dsn, autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def state(db: Connection) -> list[tuple[Any, ...]]:
+    """Features and vectors, to the bit."""
+    return db.execute(
+        """select 'features', user_id, null, (to_jsonb(f) - 'updated_at')::text from user_features f
+        union all select 'user', user_id, model_version, embedding::text || input_hash::text
+        from two_tower.user_embeddings
+        union all select 'video', video_id, model_version, embedding::text || input_hash::text
+        from two_tower.video_embeddings
+        order by 1, 2, 3"""
+    ).fetchall()
+
+
+class Likes(threading.Thread):
+    """A client that likes and takes back without a pause, until the server is gone; knows what was acknowledged."""
+
+    def __init__(self, server: Server, rng: random.Random) -> None:
+        super().__init__()
+        self.connection, self.rng = connect(server), rng
+        self.certain: dict[tuple[UUID, UUID], str] = {}
+        self.doubtful: tuple[UUID, UUID] | None = None
+        """The pair of which the answer never came."""
+
+    def run(self) -> None:
+        with suppress(psycopg.OperationalError), self.connection:
+            while True:
+                pair = self.rng.choice(WORLD.users), self.rng.choice(WORLD.videos)
+                kind = self.rng.choice(["like", "like", "nope"])
+                self.doubtful = pair
+                self.connection.execute(
+                    """insert into user_video_decisions values (%s, %s, %s) on conflict (user_id, video_id)
+                    do update set decision_type = excluded.decision_type, created_at = now()""",
+                    (*pair, kind),
+                )
+                self.certain[pair] = kind
+                self.doubtful = None
+
+
+def refreshes(connection: Connection) -> None:
+    """Refreshes without a pause, until it is killed."""
+    with suppress(psycopg.OperationalError), connection:
+        while True:
+            connection.execute("call two_tower.refresh()")
+
+
+def assert_nothing_lost(db: Connection, likes: Likes) -> None:
+    stored = {(u, v): d for u, v, d in db.execute("select user_id, video_id, decision_type from user_video_decisions")}
+    certain = {pair: kind for pair, kind in likes.certain.items() if pair != likes.doubtful}
+    assert {pair: stored.get(pair) for pair in certain} == certain
+    db.execute("call two_tower.refresh()")
+    assert one(db, "select pending_user_changes + pending_video_changes from two_tower.status") == 0
+    assert column(db, "select error from two_tower.failed_changes") == []
+    fresh = state(db)
+    db.execute("call two_tower.rebuild()")
+    assert state(db) == fresh
+
+
+def mark_everything(db: Connection) -> None:
+    """Work for a refresh, of videos and of users."""
+    db.execute("update videos set price = random() * 40")
+    db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+
+
+@pytest.mark.parametrize("seed", range(BACKEND_KILLS // 19))
+def test_i3_a_refreshing_backend_is_killed(server: Server, seed: int) -> None:
+    # PostgreSQL answers the death of one backend by starting all of them anew, with a recovery.
+    rng = random.Random(seed)
+    for _ in range(19):
+        with connect(server) as db:
+            mark_everything(db)
+        likes = Likes(server, rng)
+        refresher = connect(server)
+        pid = refresher.info.backend_pid
+        worker = threading.Thread(target=refreshes, args=(refresher,))
+        likes.start()
+        worker.start()
+        time.sleep(rng.uniform(0, 0.5))
+        os.kill(pid, signal.SIGKILL)
+        for thread in (worker, likes):  # the server cuts everyone off, and recovers
+            thread.join(30)
+            assert not thread.is_alive()
+        with connect(server) as db:
+            assert_nothing_lost(db, likes)
+
+
+@pytest.mark.parametrize("seed", range(100, 100 + SERVER_KILLS))
+def test_i3_the_whole_server_is_killed(server: Server, seed: int) -> None:
+    rng = random.Random(seed)
+    with connect(server) as db:
+        mark_everything(db)
+    likes = Likes(server, rng)
+    workers = [threading.Thread(target=refreshes, args=(connect(server),)) for _ in range(2)]
+    for thread in (likes, *workers):
+        thread.start()
+    time.sleep(rng.uniform(0, 0.6))
+    for pid in processes(server):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for thread in (likes, *workers):
+        thread.join(30)
+        assert not thread.is_alive()
+    server.start()
+    with connect(server) as db:
+        assert_nothing_lost(db, likes)
+
+
+def processes(server: Server) -> list[int]:
+    """The server's own processes, the postmaster first: those at work in its data directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == server.data:
+                found.append(int(process.name))
+    postmaster = int((server.data / "postmaster.pid").read_text().split()[0])
+    return [postmaster, *(pid for pid in found if pid != postmaster)]
