@@ -197,7 +197,7 @@ def test_a_catalogue_without_anything_but_videos(clean_db: Connection) -> None:
     register(clean_db, model, "bare")
     clean_db.execute("call two_tower.refresh()")
     clean_db.execute("call two_tower.backfill_model('bare')")
-    clean_db.execute("select two_tower.activate_model('bare', true)")
+    clean_db.execute("select two_tower.activate_model('bare')")
     assert one(clean_db, "select count(distinct embedding::text) from public.video_embeddings") == 1
     assert one(clean_db, "select count(*) from two_tower.recommend_batch(array[%s]::uuid[], 20)", WORLD.usual) == 20
 
