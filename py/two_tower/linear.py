@@ -210,14 +210,14 @@ class HistoryModel:
                 lambda q: right.T @ (left.T @ q) + backward @ q,
                 n_items,
                 rank,
-                iterations=2,
+                iterations=3,
                 seed=self.seed,
             )[2]
         chosen = np.sort(np.random.default_rng(self.seed).permutation(n_users)[:rows])
         scores = left[chosen] @ right + torch.from_numpy(direct[chosen].toarray().astype(np.float32))
         scores = scores.clamp_(min=0).mul_(self.user_weight[chosen]).mul_(self.item_weight.T)
         return low_rank_svd(
-            lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), iterations=2, seed=self.seed
+            lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), iterations=3, seed=self.seed
         )[2]
 
 
