@@ -1,0 +1,151 @@
+"""Datasets for other trainers: the trainer's own rows and split, and features in which nothing held out is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from two_tower.dataset import DatasetOptions, read
+from two_tower.dataset_export import export
+from two_tower.errors import UserError
+from two_tower.train import split
+from world_fixtures import column, load, make_world, one
+
+Connection = psycopg.Connection[Any]
+
+FILES = ["interactions_train.parquet", "interactions_val.parquet", "item_features.parquet", "user_features.parquet"]
+
+
+@pytest.fixture
+def world(db: Connection) -> Connection:
+    load(db, make_world())
+    db.execute(
+        "insert into two_tower.reviews select gen_random_uuid(), id, stars, '2024-05-01' from public.videos,"
+        " (values (5), (4.5), (1), (3)) s (stars) where product_url like '%/1_'"
+    )
+    return db
+
+
+def frames(directory: Path) -> dict[str, pl.DataFrame]:
+    return {name.removesuffix(".parquet"): pl.read_parquet(directory / "latest" / name) for name in FILES}
+
+
+def test_interactions_are_those_of_the_trainer(world: Connection, tmp_path: Path) -> None:
+    summary = export(world, tmp_path, val_ratio=0.25, seed=3)
+    got = frames(tmp_path)
+    data = read(world)
+    held = split(data, ratio=0.25, min_likes=5, seed=3)
+    for name, rows in (("train", ~held), ("val", held)):
+        frame = got[f"interactions_{name}"]
+        assert frame["user_id"].to_list() == data.user_ids[data.user[rows]].tolist()
+        assert frame["video_id"].to_list() == data.item_ids[data.item[rows]].tolist()
+        assert frame["label"].to_list() == data.label[rows].tolist()
+        assert frame["created_at"].dt.epoch("us").to_list() == np.round(data.time[rows] * 1e6).astype(int).tolist()
+        counts = {name: (frame["decision"] == name).sum() for name in ("like", "nope", "skip")}
+        assert summary["interactions"][name] == counts
+        assert summary["files"][f"interactions_{name}.parquet"]["rows"] == len(frame)
+    assert len(got["interactions_val"]) > 100
+    addresses = dict(world.execute("select id::text, product_url from public.videos").fetchall())
+    assert all(
+        addresses[video] == address
+        for video, address in got["interactions_train"].select("video_id", "product_url").iter_rows()
+    )
+    stars = one(world, "select count(*) from two_tower.reviews where stars = 4.5")
+    assert summary["stars"]["4.5"] == stars
+    assert summary["users"] == len(data.user_ids)
+
+
+def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path) -> None:
+    export(world, tmp_path)
+    items = {row["video_id"]: row for row in frames(tmp_path)["item_features"].iter_rows(named=True)}
+    assert len(items) == 300
+    payloads = world.execute("select video_id::text, features from public.get_item_embedding_feature_batch(1000)")
+    names = dict(
+        world.execute("select id::text, name from public.tags union all select id::text, name from performers")
+    )
+    for video, payload in payloads:
+        row = items[video]
+        assert sorted(row["tags"]) == sorted(payload["tags"])
+        assert sorted(row["performers"]) == sorted(payload["performers"])
+        assert [names[tag] for tag in row["tags"]] == row["tag_names"]
+        assert [names[performer] for performer in row["performers"]] == row["performer_names"]
+        for name in ("maker", "label", "series", "source", "duration_seconds"):
+            assert row[name] == payload[name], name
+        assert row["price"] == (None if payload["price"] is None else pytest.approx(payload["price"], rel=1e-6))
+
+
+def test_users_are_counted_as_the_database_counts_them(world: Connection, tmp_path: Path) -> None:
+    """With nothing held out, features equal the payload that serves."""
+    export(world, tmp_path, min_likes=10**6)
+    got = frames(tmp_path)
+    assert len(got["interactions_val"]) == 0
+    users = {row["user_id"]: row for row in got["user_features"].iter_rows(named=True)}
+    decided = column(world, "select distinct user_id::text from public.user_video_decisions")
+    payloads = dict(world.execute("select user_id::text, features from two_tower.user_payloads(%s::uuid[])", [decided]))
+    for user in decided:
+        row, payload = users[user], payloads[user]
+        for name in ("like_count", "nope_count", "like_count_30d"):
+            assert row[name] == payload[name], name
+        for name in ("like_ratio", "positive_ratio_30d", "price_mean"):
+            assert row[name] == (None if payload[name] is None else pytest.approx(payload[name], rel=1e-6)), name
+        for name in ("liked_tags", "liked_performers", "liked_makers", "liked_labels", "liked_series", "liked_sources"):
+            assert {entry["key"]: entry["count"] for entry in row[name]} == payload[name], name
+        for name in ("liked_video_ids", "noped_video_ids"):
+            assert sorted(row[name]) == sorted(payload[name]), name
+
+
+def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) -> None:
+    export(world, tmp_path, val_ratio=0.5)
+    got = frames(tmp_path)
+    held = set(got["interactions_val"].select("user_id", "video_id").iter_rows())
+    for row in got["user_features"].iter_rows(named=True):
+        known = set(row["liked_video_ids"]) | set(row["noped_video_ids"])
+        assert not any((row["user_id"], video) in held for video in known)
+        assert row["like_count"] == len(row["liked_video_ids"])
+    train = got["interactions_train"]
+    assert got["user_features"]["like_count"].sum() == (train["label"] == 1).sum()
+
+
+def test_runs_are_kept_and_latest_is_the_newest(world: Connection, tmp_path: Path) -> None:
+    first = export(world, tmp_path)
+    world.execute("delete from two_tower.reviews")
+    second = export(world, tmp_path, DatasetOptions(min_stars=3))
+    assert (tmp_path / "latest").resolve() == Path(second["directory"]).resolve()
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert sorted([Path(first["directory"]).name, Path(second["directory"]).name]) == runs
+    for run in (first, second):
+        assert sorted(path.name for path in Path(run["directory"]).iterdir()) == sorted([*FILES, "summary.json"])
+    written = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert written == {name: value for name, value in second.items() if name != "directory"}
+    assert written["options"]["min_stars"] == 3
+    assert written["files"]["item_features.parquet"]["rows"] == 300
+
+
+def test_a_failed_export_leaves_latest_as_it_was(world: Connection, tmp_path: Path) -> None:
+    first = export(world, tmp_path)
+    world.execute("delete from public.user_video_decisions")
+    world.execute("delete from two_tower.reviews")
+    with pytest.raises(UserError, match="no likes to learn from"):
+        export(world, tmp_path)
+    assert (tmp_path / "latest").resolve() == Path(first["directory"]).resolve()
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    (tmp_path / "file").write_text("")
+    world.execute("insert into two_tower.reviews select gen_random_uuid(), id, 5 from public.videos")
+    with pytest.raises(UserError, match="cannot write the dataset"):
+        export(world, tmp_path / "file" / "below")
+
+
+def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
+    from two_tower.cli import app
+
+    result = CliRunner().invoke(app, ["dataset", "export", str(tmp_path / "data"), "--dsn", dsn, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["users"] > 40
+    assert (tmp_path / "data" / "latest" / "interactions_train.parquet").exists()
