@@ -171,10 +171,6 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-from two_tower.import_commands import app as import_app  # noqa: E402 - it takes its options from above
-
-app.add_typer(import_app, name="import")
-
 # --------------------------------------------------------------------------------------------------------- the schema
 
 
