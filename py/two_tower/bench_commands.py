@@ -54,6 +54,26 @@ def freshness(
     show(figures, json, "freshness")
 
 
+@app.command("import")
+def import_(
+    quick: Quick = False,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1_000, show_default=False, help="Reviews in the file; by default 1000000, quick 200000."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 3, quick 1.")] = None,
+    json: Json = False,
+) -> None:
+    """A reviews CSV into an empty database, and once more, against a bare COPY of the same file."""
+    from two_tower.bench import throwaway_server
+    from two_tower.bench_import import run
+    from two_tower.progress import bar
+
+    with throwaway_server() as server, bar(log) as progress:
+        figures = run(server, rows or (200_000 if quick else 1_000_000), rounds or (1 if quick else 3), progress)
+    show(figures, json, "import")
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
     """Figures as a table, or as the JSON that the contract has."""
     if json:
