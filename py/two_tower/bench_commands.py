@@ -54,6 +54,34 @@ def freshness(
     show(figures, json, "freshness")
 
 
+@app.command()
+def serving(
+    quick: Quick = False,
+    sizes: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Videos in the catalogue; by default 100000,1000000.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Recall and latency of recommend_videos against the bare index query, and how many answers a second."""
+    from two_tower.bench import throwaway_server
+    from two_tower.bench_serving import run
+    from two_tower.progress import bar
+
+    numbers = [30_000] if quick else [100_000, 1_000_000]
+    if sizes:
+        try:
+            numbers = sorted({int(part) for part in sizes.split(",")})
+        except ValueError:
+            raise typer.BadParameter("--sizes takes numbers with commas between: 100000,1000000") from None
+        if numbers[0] < 10_000:
+            raise typer.BadParameter("--sizes takes at least 10000 videos")
+    if quick:
+        say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
+    with throwaway_server(durable=False) as server, bar(log) as progress:
+        figures = run(server, numbers, 2 if quick else 10, progress)
+    show(figures, json, "serving")
+
+
 @app.command("import")
 def import_(
     quick: Quick = False,
