@@ -68,7 +68,7 @@ def inspect_onnx(data, message="Model", depth=0):
             found["domains"] |= inner["domains"]
             found["external"] += inner["external"]
             found["nodes"] += inner["nodes"]
-        elif message == "Node" and number == 7:
+        elif message == "Node" and number == 7 and not isinstance(value, int):
             found["domains"].add(bytes(value).decode())
         elif message == "Tensor" and number == 8 and not isinstance(value, int):
             name = bytes(value).decode()
@@ -92,7 +92,9 @@ def what_is_wrong_with_onnx(data):
     if not found["nodes"]:
         return "is not an ONNX model: it has no operators"
     if found["external"]:
-        return f"keeps weights in other files ({', '.join(sorted(found['external'])[:3])}); it must hold all of them"
+        return (
+            f"keeps weights in other files ({', '.join(sorted(set(found['external']))[:3])}); it must hold all of them"
+        )
     custom = sorted(found["domains"] - {"", "ai.onnx"})
     if custom:
         return f"uses operators that are not of standard ONNX ({', '.join(custom[:3])})"

@@ -12,6 +12,10 @@ declare
     v_found uuid[];
     v_ids uuid[];
 begin
+    if p_kind = 'video' then
+        -- two_tower.attach_partitions() waits for batches under way, and those that come later find its work done.
+        perform pg_advisory_xact_lock_shared(hashtextextended('two_tower.attach ' || p_version, 0));
+    end if;
     select m.number, m.state, m.attached_at, m.backfilled_at into strict v_model from two_tower.model_versions m where m.version = p_version;
     if v_model.state not in ('staged', 'active', 'standby') then
         raise exception 'model % is %', p_version, v_model.state using errcode = '55000';

@@ -1,21 +1,23 @@
+drop function if exists two_tower.retire_model(text);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
 -- Detaching a partition takes an exclusive lock on its parent, for a moment. Whoever waits for it makes all readers behind it wait
 -- too; so it is asked for 15 ms at a time, until there is a moment without readers.
-create or replace function two_tower.retire_model(p_version text) returns void
+create or replace function two_tower.retire_model(p_version text, p_patience interval default '60 seconds') returns void
 language plpgsql volatile security definer set search_path = ''
 as $func$
 declare
-    c_until constant timestamptz := clock_timestamp() + interval '60 seconds';
-    v_model record;
+    c_until constant timestamptz := clock_timestamp() + p_patience;
     c_timeout constant text := current_setting('lock_timeout');
+    v_model record;
     v_parent text;
 begin
     perform two_tower.require_model(p_version);
     select m.state, m.number, m.attached_at into v_model from two_tower.model_versions m where m.version = p_version for update;
     if v_model.state not in ('staged', 'standby') then
         raise exception 'model % is % and cannot be retired', p_version, v_model.state
-            using errcode = '55000', hint = case v_model.state when 'active' then 'Activate another version first.' else 'It has no vectors to drop.' end;
+            using errcode = '55000',
+                hint = case v_model.state when 'active' then 'Activate another version first.' else 'It has no vectors to drop.' end;
     end if;
     update two_tower.model_versions set state = 'retired', attached_at = null where version = p_version;
     perform set_config('lock_timeout', '15ms', true);
@@ -41,5 +43,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.retire_model(text) is
-'Drops the vectors of a staged or standby version, without holding up readers, and keeps its record and its files';
+comment on function two_tower.retire_model(text, interval) is
+'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';

@@ -512,11 +512,11 @@ CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
 
-CREATE FUNCTION two_tower.retire_model(p_version text) RETURNS void
+CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.retire_model(p_version text) IS 'Drops the vectors of a staged or standby version, without holding up readers, and keeps its record and its files';
+COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
 
 CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
