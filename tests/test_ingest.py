@@ -34,7 +34,7 @@ from dmm_api import (
 )
 from two_tower.dmm import DEFAULT_FLOOR, Dmm, duration, floor, price
 from two_tower.errors import UserError
-from two_tower.importing import ImportOptions, import_reviews
+from two_tower.importing import ImportOptions, import_catalog, import_reviews
 from two_tower.ingest import IngestOptions, IngestSummary, ingest
 
 Connection = psycopg.Connection[Any]
@@ -188,6 +188,10 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
         assert AFFILIATE_ID not in str(addresses)
     assert rows(db, "select title from public.videos v join two_tower.reviews r on r.video_id = v.id") == ["題名 1"]
     assert import_reviews(db, reviews).unchanged == 1
+    catalogue = tmp_path / "catalogue.csv"
+    catalogue.write_text(f"product_url,title,maker\n{plain},By hand,M\n", encoding="utf-8")
+    assert import_catalog(db, catalogue).updated == 1
+    assert rows(db, "select count(*) from public.videos") == [2]
     (told,) = run(db, api).sections
     assert (told.readdressed, told.inserted) == (2, 0)
     assert plain in rows(db, "select product_url from public.videos")

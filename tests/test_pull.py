@@ -323,6 +323,23 @@ def test_a_source_that_cannot_be_reached_or_read(target: Connection, empty_dsn: 
         pull(target, empty_dsn)
 
 
+def test_a_source_that_goes_away_in_the_middle(source: Connection, target: Connection) -> None:
+    before = contents(target)
+
+    def cut(what: str, share: float) -> None:
+        if what == "copying videos":
+            source.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'two-tower pull' and datname = current_database()"
+            )
+
+    with pytest.raises(UserError, match="connection to the source was lost, and nothing has changed"):
+        pull(target, dsn_of(source), progress=cut)
+    assert contents(target) == before
+    pull(target, dsn_of(source))
+    assert contents(target) == contents(source)
+
+
 def test_certificates_are_verified(
     source: Connection, target: Connection, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:

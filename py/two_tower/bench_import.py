@@ -7,7 +7,6 @@ through the same protocol can be faster. Every measurement is a process of its o
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,8 +30,19 @@ ROWS_PER_REVIEWER = 50
 _PART = 1_000_000
 DATABASE = "bench_import"
 
-_IMPORT = "from two_tower.cli import app; app()"
-_BARE = """
+# The kernel's own account of a child's peak begins with what its parent had when it was forked.
+_PEAK = """
+import atexit, pathlib, sys
+def say_peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    print("peak", status.split("VmHWM:")[1].split()[0], file=sys.stderr)
+atexit.register(say_peak)
+"""
+_IMPORT = f"""{_PEAK}
+from two_tower.cli import app
+app()
+"""
+_BARE = f"""{_PEAK}
 import json, sys, time
 import psycopg
 started = time.monotonic()
@@ -40,7 +50,7 @@ with psycopg.connect(sys.argv[1]) as connection, open(sys.argv[2], "rb") as file
     with connection.cursor().copy("copy public.bare from stdin (format csv, header)") as copy:
         while block := file.read(1 << 18):
             copy.write(block)
-print(json.dumps({"seconds": time.monotonic() - started}))
+print(json.dumps(dict(seconds=time.monotonic() - started)))
 """
 
 
@@ -104,12 +114,8 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> None:
 
 def _measured(command: list[str], directory: str) -> _Run:
     """What a process says it took, and its peak of memory."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=out, stderr=log, cwd=directory)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        log.seek(0)
-        if process.returncode:
-            raise UserError(f"a measured process failed: {log.read().strip()[-600:]}")
-        return _Run(json.load(out)["seconds"], usage.ru_maxrss / 1024)
+    process = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise UserError(f"a measured process failed: {process.stderr.strip()[-600:]}")
+    peak = int(process.stderr.rsplit("peak ", 1)[1])
+    return _Run(json.loads(process.stdout)["seconds"], peak / 1024)

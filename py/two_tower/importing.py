@@ -100,8 +100,9 @@ def import_catalog(
 
     Columns: ``product_url``, ``title``, and any of ``tags``, ``performers`` (lists separated by ``|``), ``maker``,
     ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``, ``thumbnail_url``. A column
-    that the file lacks leaves values alone; an empty cell empties them. Raises UserError if the file cannot be
-    imported, psycopg.Error if the database refuses; in both cases nothing has changed.
+    that the file lacks leaves values alone; an empty cell empties them. A product whose affiliate link the catalogue
+    has may be named by the address that the link leads to. Raises UserError if the file cannot be imported,
+    psycopg.Error if the database refuses; in both cases nothing has changed.
     """
     return _Import(conn, source, options, progress).run(_Catalog)
 
@@ -237,6 +238,7 @@ class _Import:
                     work.merge()
                     work.count_distinct()
                     if resumption:
+                        self.rejects.flush()
                         resumption.record(cursor, last, finished=batch is None)
                 self.chunks += 1
                 if batch is None:
@@ -403,6 +405,14 @@ class _Kind:
 # ---------------------------------------------------------------------------------------------------------- catalogue
 
 
+_LINK = "[?&]lurl=http"
+"""What an affiliate link to a product contains. The catalogue knows it by the address that it leads to as well."""
+
+
+def _leads_to(link: str) -> str:
+    return parse_qs(urlsplit(link).query)["lurl"][0]
+
+
 class _Catalog(_Kind):
     name = "catalog"
     required = (("product_url",), ("title",))
@@ -436,10 +446,17 @@ class _Catalog(_Kind):
         )
         cursor.execute("create temp table staged_names (kind text, line bigint, name text) on commit drop")
         cursor.execute("create temp table touched (video_id uuid, is_new boolean) on commit drop")
+        links = cursor.execute(
+            "select product_url from public.videos where product_url ~ %s order by product_url desc", [_LINK]
+        ).fetchall()
+        self.links = {_leads_to(link): link for (link,) in links}
+        """Address → the affiliate link under which the catalogue has it."""
 
     def stage(self, batch: pl.DataFrame) -> None:
         strings = [name for name, kind in batch.schema.items() if kind == pl.String and name not in self.lists]
         batch = batch.with_columns(pl.col(strings).str.strip_chars().replace("", None))
+        if self.links:
+            batch = batch.with_columns(pl.col("product_url").replace(self.links))
         faults = [("product_url", pl.col("product_url").is_null(), "empty")]
         parsed = {}
         if "price" in batch.columns:
@@ -679,12 +696,9 @@ class _Feedback(_Kind):
         if data:
             known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
             self.know(known["item"], known["id"])
-            # An affiliate link is known by the address that it leads to as well.
-            links = known.filter(pl.col("item").str.contains("[?&]lurl=http"))
-            leads_to = pl.Series(
-                "item", [parse_qs(urlsplit(link).query)["lurl"][0] for link in links["item"]], pl.String
-            )
-            led = links.with_columns(leads_to).unique("item", keep="first", maintain_order=True)
+            links = known.filter(pl.col("item").str.contains(_LINK))
+            led = links.with_columns(pl.Series("item", [_leads_to(link) for link in links["item"]], pl.String))
+            led = led.unique("item", keep="first", maintain_order=True)
             led = led.join(known, on="item", how="anti", maintain_order="left")
             self.know(led["item"], led["id"])
 

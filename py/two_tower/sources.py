@@ -69,12 +69,18 @@ class Rejects:
         with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
             if file.readline() != self.header:
                 return  # no report, and replaced only if there is one to write
-            reported = [record for record in csv.reader(file) if int(record[0]) <= after]
+            reported = [record for record in csv.reader(file) if record[0].isdecimal() and int(record[0]) <= after]
         self.path.unlink()
         if reported:
             with self.path.open("w", encoding="utf-8", newline="") as file:
                 file.write(self.header)
                 csv.writer(file, lineterminator="\n").writerows(reported)
+
+    def flush(self) -> None:
+        """Leaves nothing for a kill to take."""
+        with self._lock:
+            if self._file:
+                self._file.flush()
 
     def __enter__(self) -> Self:
         return self
