@@ -1,0 +1,84 @@
+"""The benchmarks run at toy sizes and yield every figure. What they measure is not asserted: this machine is busy."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from two_tower import bench_freshness
+from two_tower.bench import Figure, compared
+from two_tower.cli import app
+
+TOY = bench_freshness.Scale(
+    sizes=(200, 400), changed=50, videos=300, short_history=5, users=200, history=10, rounds=2, likes=10, seconds=0.1
+)
+FRESHNESS = {
+    "refresh_50_at_400_vs_200": "ms",
+    "like_rate_with_triggers": "likes/s",
+    "like_rate_with_triggers_async": "likes/s",
+    "like_p99_during_refresh": "ms",
+    "refresh_vs_client_pipeline": "vectors/s",
+    "refresh_vs_client_by_key": "vectors/s",
+    "embed_vs_bare_onnxruntime": "rows/s",
+    "cold_first_embed_ms": "ms",
+    "warm_backend_mb": "MB",
+}
+
+
+def test_freshness_yields_every_figure_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_freshness.Scale, "quick", lambda: TOY)
+    made: list[Path] = []
+    directory = tempfile.mkdtemp
+
+    def remember(**words: str) -> str:
+        made.append(Path(directory(**words)))
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", remember)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["bench", "freshness", "--quick", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "quick" in result.stderr
+    figures = json.loads(result.stdout)
+    assert {f["figure"]: f["unit"] for f in figures} == FRESHNESS
+    for figure in figures:
+        assert list(figure) == ["figure", "value", "baseline", "ratio", "unit"]
+        assert all(math.isfinite(figure[name]) and figure[name] > 0 for name in ("value", "baseline", "ratio")), figure
+    assert made
+    assert not any(path.exists() for path in made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_the_full_run_are_those_of_the_contract() -> None:
+    sizes = bench_freshness.Scale().sizes
+    names = [f"refresh_1000_at_{bench_freshness.short(n)}_vs_{bench_freshness.short(sizes[0])}" for n in sizes[1:]]
+    assert names == ["refresh_1000_at_100k_vs_10k", "refresh_1000_at_1m_vs_10k"]
+
+
+@pytest.mark.parametrize("sizes", ["10", "10,many", "0,10", ","])
+def test_sizes_that_cannot_be_compared_are_refused(sizes: str) -> None:
+    assert CliRunner().invoke(app, ["bench", "freshness", "--sizes", sizes]).exit_code == 2
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    figure = compared("x", [(1, 2), (30, 10), (8, 8)], "ms")
+    assert figure == Figure("x", 8, 8, 1.0, "ms")
+    assert Figure("x", 123456.7, None, None, "ms").as_dict() == {
+        "figure": "x", "value": 123500.0, "baseline": None, "ratio": None, "unit": "ms",
+    }  # fmt: skip
+
+
+def test_figures_are_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    from two_tower.bench_commands import show
+
+    show([Figure("speed", 12345.6, 2.0, 6172.8, "rows/s"), Figure("alone", 1.5, None, None, "MB")], False, "t")
+    shown = capsys.readouterr().out
+    assert "12,346" in shown
+    assert "–" in shown

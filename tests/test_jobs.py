@@ -1,0 +1,172 @@
+"""Schedules: put in and taken out, cheap when idle, and for real in the database of pg_cron."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from conftest import Connection, locked, remove_server, server_directory
+from two_tower.migrate import migrate
+from two_tower.server import Server
+from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, tiny_model
+
+WORLD = make_world()
+JOBS = {
+    "two_tower_refresh": "* * * * *",
+    "two_tower_sync_users": "7 * * * *",
+    "two_tower_sync_videos": "17 3 * * *",
+    "two_tower_popularity": "37 3 * * *",
+    "two_tower_purge": "57 3 * * *",
+}
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+# ------------------------------------------------------------------------------------------------ idle and purged
+
+
+def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Connection) -> None:
+    db.execute("select two_tower.update_popularity()")
+    runs = one(db, "select count(*) from two_tower.job_runs")
+    db.execute("call two_tower.refresh()")
+    before = one(db, "select pg_current_wal_insert_lsn()::text")
+    # Other tests may write to the same cluster meanwhile, hence several tries.
+    written = []
+    for _ in range(20):
+        before = one(db, "select pg_current_wal_insert_lsn()::text")
+        db.execute("call two_tower.refresh()")
+        written.append(one(db, "select pg_current_wal_insert_lsn() - %s::pg_lsn", before))
+    assert min(written) == 0
+    assert one(db, "select count(*) from two_tower.job_runs") == runs
+    started = time.perf_counter()
+    for _ in range(100):
+        db.execute("call two_tower.refresh()")
+    assert (time.perf_counter() - started) / 100 < 0.1
+
+
+def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
+    db.execute("insert into two_tower.user_changes (user_id) select gen_random_uuid() from generate_series(1, 50000)")
+    db.execute("delete from two_tower.user_changes")
+    db.execute("vacuum (analyze) two_tower.user_changes")
+    db.execute("call two_tower.refresh()")
+    touched = """select coalesce(sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit), 0)
+        from pg_statio_user_tables where schemaname = 'two_tower' and relname in ('user_changes', 'video_changes')"""
+    db.execute("select pg_stat_force_next_flush()")
+    before = one(db, touched)
+    for _ in range(10):
+        db.execute("call two_tower.refresh()")
+    db.execute("select pg_stat_force_next_flush()")
+    assert (one(db, touched) - before) / 10 < 50
+
+
+def test_purge_logs_keeps_what_is_recent_and_the_last_run_of_each_job(db: Connection) -> None:
+    db.execute("delete from two_tower.job_runs")
+    db.execute(
+        """insert into two_tower.job_runs (job, started_at, finished_at)
+        select job, now() - age, now() - age from (values
+            ('refresh', interval '9 days'), ('refresh', interval '8 days'), ('refresh', interval '1 hour'),
+            ('update_popularity', interval '30 days'), ('update_popularity', interval '20 days')
+        ) as r (job, age)"""
+    )
+    assert one(db, "select two_tower.purge_logs()") == {"job_runs": 3, "cron_runs": 0}
+    kept = "select job || ' ' || extract(day from now() - started_at) from two_tower.job_runs order by 1"
+    assert column(db, kept) == ["refresh 0", "update_popularity 20"]
+    assert one(db, "select two_tower.purge_logs('0 seconds')") == {"job_runs": 0, "cron_runs": 0}
+
+
+def test_without_pg_cron_scheduling_says_what_to_do(db: Connection) -> None:
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="pg_cron is not installed") as caught:
+        db.execute("select * from two_tower.schedule_jobs()")
+    assert "shared_preload_libraries" in (caught.value.diag.message_hint or "")
+    assert one(db, "select two_tower.unschedule_jobs()") == 0
+
+
+# ------------------------------------------------------------------------------------------------ bulk loads
+
+
+def test_i3_a_bulk_load_marks_each_user_once_and_all_are_refreshed(db: Connection) -> None:
+    users = [(f"00000000-0000-0000-0001-{n:012}", EPOCH) for n in range(2_000)]
+    copy_rows(db, "auth.users (id, created_at)", users)
+    rows = [(user, video, "like", EPOCH) for user, _ in users for video in WORLD.videos[:20]]
+    copy_rows(db, "user_video_decisions (user_id, video_id, decision_type, created_at)", rows)
+    assert one(db, "select count(*) from two_tower.user_changes") == len(users)
+    db.execute("call two_tower.refresh()")
+    assert (
+        one(db, "select count(*) from user_embeddings where user_id < '00000000-0000-0000-0002-000000000000'") == 2_000
+    )
+    vectors = "select count(distinct embedding::text) from user_embeddings where user_id = any (%s::uuid[])"
+    assert one(db, vectors, [user for user, _ in users]) == 1
+
+
+# ------------------------------------------------------------------------------------------------ pg_cron for real
+
+
+@pytest.fixture(scope="module")
+def cron() -> Iterator[Connection]:
+    """The database of pg_cron in a cluster of this module's own, with the world and a model."""
+    server = Server(server_directory("two-tower-cron-"), durable=False)
+    if "pg_cron" not in server.installation.extensions:
+        pytest.fail("pg_cron is not installed")
+    with locked("cron"):
+        server.start()
+    migrate(server.dsn)
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        load(db, WORLD)
+        tiny_model(db)
+        yield db
+    remove_server(server)
+
+
+def scheduled(db: Connection) -> dict[str, Any]:
+    query = "select jobname, schedule from cron.job where starts_with(jobname, 'two_tower_') and active"
+    return dict(db.execute(query).fetchall())
+
+
+@pytest.mark.xdist_group("cron")
+def test_schedules_are_put_in_once_and_taken_out(cron: Connection) -> None:
+    for _ in range(2):
+        found = cron.execute("select job, schedule, command from two_tower.schedule_jobs()").fetchall()
+        assert {job: schedule for job, schedule, _ in found} == scheduled(cron) == JOBS
+        for _, _, command in found:
+            cron.execute(command.encode())
+    assert one(cron, "select two_tower.unschedule_jobs()") == len(JOBS)
+    assert scheduled(cron) == {}
+    assert one(cron, "select two_tower.unschedule_jobs()") == 0
+
+
+@pytest.mark.xdist_group("cron")
+def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Connection) -> None:
+    cron.execute("select two_tower.schedule_jobs()")
+    vector = "select updated_at, embedding::text from user_embeddings where user_id = %s"
+    before = cron.execute(vector, (WORLD.one_like,)).fetchone()
+    cron.execute(
+        "insert into user_video_decisions values (%s, %s, 'like')",
+        (WORLD.one_like, next(v for v in WORLD.videos if v not in WORLD.decided(WORLD.one_like))),
+    )
+    started = time.monotonic()
+    while cron.execute(vector, (WORLD.one_like,)).fetchone() == before:
+        assert time.monotonic() - started < 70
+        time.sleep(0.5)
+    assert one(cron, "select pending_user_changes from two_tower.status") == 0
+    done = cron.execute("select error, result from two_tower.job_log where job = 'refresh' order by id desc").fetchone()
+    assert done is not None
+    assert done[0] is None
+    assert done[1]["vectors"] > 0
+    # Its own log is purged with ours.
+    while (
+        one(cron, "select count(*) from cron.job_run_details where end_time is not null and status = 'succeeded'") == 0
+    ):
+        assert time.monotonic() - started < 75
+        time.sleep(0.2)
+    cron.execute("update cron.job_run_details set end_time = now() - interval '8 days' where end_time is not null")
+    assert one(cron, "select (two_tower.purge_logs() ->> 'cron_runs')::int") > 0
+    assert one(cron, "select two_tower.unschedule_jobs()") == len(JOBS)
+    assert one(cron, "select count(*) from user_embeddings where user_id = %s", NOBODY) == 0
