@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 import time
@@ -16,10 +17,12 @@ import psycopg
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from psycopg import errors
+from typer.testing import CliRunner
 
 import model_files as untyped_model_files
 from conftest import Connect, Connection, NewDatabase
-from two_tower import registry
+from two_tower import bench_lifecycle, registry
+from two_tower.cli import app
 from two_tower.errors import GateFailed
 from world_fixtures import (
     METRICS,
@@ -186,6 +189,16 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
         db.execute("select two_tower.retire_model('v1')")
     assert readers.mixed == []
     assert states(db) == {"v1": "retired", "v2": "active"}
+
+
+def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = bench_lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
+    monkeypatch.setattr(bench_lifecycle.Scale, "quick", lambda: toy)
+    done = CliRunner().invoke(app, ["bench", "lifecycle", "--quick", "--json"])
+    assert done.exit_code == 0, done.output
+    figures = {figure["figure"]: figure for figure in json.loads(done.stdout)}
+    assert list(figures) == ["flip_p99_ms", "slowest_read_ms", "mixed_answers"]
+    assert figures["mixed_answers"]["value"] == 0
 
 
 # ------------------------------------------------------------------------------------------------ backfill

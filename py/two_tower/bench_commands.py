@@ -102,6 +102,31 @@ def import_(
     show(figures, json, "import")
 
 
+@app.command()
+def lifecycle(
+    quick: Quick = False,
+    videos: Annotated[
+        int | None, typer.Option(min=500, show_default=False, help="Catalogue; by default 10000 videos, quick 2000.")
+    ] = None,
+    flips: Annotated[
+        int | None, typer.Option(min=2, show_default=False, help="Activations, rollbacks; by default 100, quick 30.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Eight readers at full speed through activations and rollbacks: what a flip takes, and what it costs them."""
+    from dataclasses import replace
+
+    from two_tower.bench import throwaway_server
+    from two_tower.bench_lifecycle import Scale, run
+    from two_tower.progress import bar
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(scale, videos=videos or scale.videos, flips=flips or scale.flips)
+    with throwaway_server() as server, bar(log) as progress:
+        figures = run(server, scale, progress)
+    show(figures, json, "lifecycle")
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
     """Figures as a table, or as the JSON that the contract has."""
     if json:
