@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -569,6 +570,27 @@ def test_an_error_of_the_database_leaves_it_as_it_was(shop: Connection, write: W
         import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\nu/9,Nine,new\n"))
     assert versions(shop) == before
     assert import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\n")).updated == 1
+
+
+def test_two_imports_at_once_that_meet_the_same_new_things(dsn: str, shop: Connection, write: Write) -> None:
+    catalogue = [f"n/{i},Title {i},new {i % 7},performer {i % 5}" for i in range(400)]
+    decisions = [f"{ANNA},n/{i},1" for i in range(400)]
+    write("\n".join(["product_url,title,tags,performers", *catalogue]), "more.csv")
+    write("\n".join(["user_id,product_url,label", *decisions]), "decisions.csv")
+
+    def work(number: int) -> ImportSummary:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            if number % 2:
+                return import_catalog(connection, Path("more.csv"))
+            return import_decisions(connection, Path("decisions.csv"), ImportOptions(unknown="create"))
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(work, range(4)))
+    assert sum(summary.items_created for summary in done) == 400
+    assert rows(shop, "select count(*) from public.videos where title like 'Title%' and product_url like 'n/%'") == [
+        400
+    ]
+    assert rows(shop, "select count(*) from public.user_video_decisions") == [400]
 
 
 # -------------------------------------------------------------------------------------------------- what is summed up

@@ -395,6 +395,10 @@ class _Kind:
         """The only row of a query."""
         return self.cursor.execute(query).fetchone()
 
+    def lock_catalogue(self) -> None:
+        """Waits for others who add to the catalogue: two who meet the same new tag would fail one of them."""
+        self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
+
     def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
         """Copies a frame into a table with the same columns in the same order. Times are in UTC."""
         with self.cursor.copy(sql.SQL("copy {} from stdin (format csv)").format(sql.SQL(table))) as copy:
@@ -488,6 +492,7 @@ class _Catalog(_Kind):
             self.copy("pg_temp.staged_names", frame.filter(pl.col("name") != "").unique(maintain_order=True))
 
     def merge(self) -> None:
+        self.lock_catalogue()
         self.cursor.execute("analyze pg_temp.staged")
         self.summary.duplicates += self.count(
             "delete from pg_temp.staged s using pg_temp.staged l"
@@ -762,13 +767,20 @@ class _Feedback(_Kind):
         if len(unknown) == 0:
             return batch
         self.settle()
-        rows = self.cursor.execute(
+        self.lock_catalogue()
+        self.cursor.execute(
             "insert into public.videos (product_url, title, published_at)"
-            " select url, '', now() from unnest(%s::text[]) url returning product_url, id::text",
+            " select url, '', now() from unnest(%s::text[]) url"
+            " where not exists (select from public.videos v where v.product_url = url)",
+            [unknown.to_list()],
+        )
+        self.summary.items_created += self.cursor.rowcount
+        rows = self.cursor.execute(
+            "select distinct on (product_url) product_url, id::text from public.videos where product_url = any (%s)"
+            " order by product_url, id",
             [unknown.to_list()],
         ).fetchall()
         self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
-        self.summary.items_created += len(rows)
         return batch.drop("video").join(
             self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
         )

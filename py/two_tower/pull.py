@@ -268,7 +268,7 @@ class _Pull:
                 connection.execute(b"set local " + setting.encode())
         self.source.execute("set local idle_in_transaction_session_timeout = 0")
         self.source.execute("set local row_security = off")  # an error instead of some of the rows
-        self.target.execute("select pg_advisory_xact_lock(hashtextextended('two-tower pull', 0))")
+        self.target.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
         pairs = self.pairs()
         scopes: dict[str, tuple[sql.Composable, sql.Composable]] = {}
         for at, pair in enumerate(pairs):
