@@ -8,6 +8,11 @@ add column attached_at timestamptz,
 add column checked_at timestamptz,
 add column forced boolean not null default false;
 
+-- Until now every version that was staged had its partitions.
+update two_tower.model_versions
+set attached_at = coalesce(backfilled_at, now()), checked_at = coalesce(backfilled_at, now())
+where state in ('staged', 'active', 'standby');
+
 -- Without a foreign key: the history of a version outlives it.
 create table two_tower.model_events (
     id bigint generated always as identity primary key,

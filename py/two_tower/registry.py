@@ -94,8 +94,11 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
     version = version or new_version(connection)
     user_tower, item_tower, weights = export_towers(model)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
-    # Without anything held out there are no metrics; the database says so.
-    metrics = model.metrics and model.metrics | {"parity": sample}
+    if not model.metrics:
+        raise UserError(
+            "the model cannot be measured, because no likes were held out of its training",
+            "users with five likes or more take part in that; collect more likes first",
+        )
     incumbent = connection.execute("select two_tower.active_version()").fetchone()
     register_files(
         connection,
@@ -104,7 +107,7 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
         feature_schema=model.schema.to_json(),
         normalizer=model.normalizer(),
         vocabularies={name: list(keys) for name, keys in model.schema.vocabularies.items()},
-        metrics=metrics,
+        metrics=model.metrics | {"parity": sample},
         meta=meta(version, model, data, incumbent and incumbent[0]),
     )
     return version

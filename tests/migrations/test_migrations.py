@@ -17,10 +17,10 @@ import pytest
 
 import catalogue_dump
 from conftest import Connection, in_database
-from two_tower import migrate
+from two_tower import migrate, registry
 from two_tower.errors import UserError
 from two_tower.server import Server
-from world_fixtures import column, one
+from world_fixtures import column, one, random_model, register, schema_of
 
 Change = Callable[[str, str], None]
 IDS = sorted(p.name.removesuffix(".sql") for p in migrate.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
@@ -404,3 +404,19 @@ def test_every_migration_has_a_way_back_and_says_what_it_depends_on() -> None:
         assert (migrate.MIGRATIONS / f"{name}.rollback.sql").exists(), name
         assert re.search(rf"^-- depends: ?{previous or ''}$", text, re.MULTILINE), name
         assert "%" not in text, f"{name}: a percent sign is a parameter to psycopg"
+
+
+def test_versions_that_were_live_before_their_attaching_was_noted_stay_live(world_dsn: str) -> None:
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        model = random_model(schema_of(db), seed=2)
+        register(db, model, "v2")
+        db.execute("select two_tower.stage_model('v2')")  # a backfill that has only begun
+    migrate.migrate(world_dsn, to="0007")
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        assert one(db, "select array_agg(version || ' ' || state) from two_tower.model_versions") == ["v1 active"]
+        assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
+    migrate.migrate(world_dsn)
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        assert one(db, "select two_tower.live_versions()") == ["v1"]
+        registry.activate(db, register(db, model, "v3"), lambda what, share: None)
+        assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v1"
