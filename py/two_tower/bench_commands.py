@@ -87,7 +87,7 @@ def import_(
     quick: Quick = False,
     rows: Annotated[
         int | None,
-        typer.Option(min=1_000, show_default=False, help="Reviews in the file; by default 1000000, quick 200000."),
+        typer.Option(min=1_000, show_default=False, help="Reviews in the file; by default 1000000, quick 500000."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 3, quick 1.")] = None,
     json: Json = False,
@@ -98,7 +98,7 @@ def import_(
     from two_tower.progress import bar
 
     with throwaway_server() as server, bar(log) as progress:
-        figures = run(server, rows or (200_000 if quick else 1_000_000), rounds or (1 if quick else 3), progress)
+        figures = run(server, rows or (500_000 if quick else 1_000_000), rounds or (1 if quick else 3), progress)
     show(figures, json, "import")
 
 
