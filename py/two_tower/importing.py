@@ -289,8 +289,8 @@ class _Import:
 class _Resumption:
     """Where an earlier run of the same file, in chunks, was broken off: kept in the job log, committed with each chunk.
 
-    A file is the same if its name, size and time of change are. What comes through a pipe starts over, which is safe:
-    rows that are in already are not written again.
+    A file is the same if its name, size and time of change are, and it is read in the same way. What comes through a
+    pipe starts over, which is safe: rows that are in already are not written again.
     """
 
     def __init__(self, task: _Import, kind: type[_Kind]) -> None:
@@ -305,7 +305,17 @@ class _Resumption:
         path = Path(str(task.source))
         if str(task.source) != "-" and path.is_file():
             found = path.stat()
-            self.file = {"file": str(path.resolve()), "bytes": found.st_size, "changed": found.st_mtime_ns}
+            self.file = {
+                "file": str(path.resolve()),
+                "bytes": found.st_size,
+                "changed": found.st_mtime_ns,
+                "read": [
+                    dict(task.options.columns),
+                    task.options.delimiter,
+                    task.options.encoding,
+                    task.options.unknown,
+                ],
+            }
             with task.conn.transaction():
                 row = task.conn.execute(
                     "select id, (result ->> 'line')::bigint, finished_at is null from two_tower.job_runs"
@@ -314,7 +324,10 @@ class _Resumption:
                 ).fetchone()
             if row and row[2]:
                 self.run, self.after = row[0], row[1]
-                task.options.say(f"{path}: goes on after line {self.after:,}, where an earlier run was broken off")
+                task.options.say(
+                    f"{path}: goes on after line {self.after:,}, where an earlier run was broken off;"
+                    " without --chunk it starts over"
+                )
 
     def rest(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows that are not in yet."""

@@ -34,6 +34,8 @@ Progress = Callable[[str, float], None]
 
 ROWS_PER_BUCKET = 64
 _BLOCK = 256 << 10
+_REMEMBERED = 200_000
+"""Users whose pseudonyms are kept at hand."""
 _HEADER = 19  # of a binary COPY: signature, flags, length of an extension
 
 
@@ -260,6 +262,7 @@ class _Pull:
         self.summary = summary
         self.say = say
         self.progress = progress
+        self.pseudonyms: dict[bytes, bytes] = {}
 
     def run(self, replace: bool) -> None:
         for connection in (self.source, self.target):
@@ -373,7 +376,11 @@ class _Pull:
         renamed = theirs
         if pair.buckets == 0:
             renamed = theirs.with_columns(
-                pl.Series("bucket", [str(self.pseudonym(UUID(user).bytes)) for user in theirs["bucket"]], pl.String)
+                pl.Series(
+                    "bucket",
+                    [str(UUID(bytes=self.pseudonym(UUID(user).bytes))) for user in theirs["bucket"]],
+                    pl.String,
+                )
             )
         both = renamed.with_columns(theirs["bucket"].alias("there")).join(
             ours.with_columns(pl.col("bucket").alias("here")), on="bucket", how="full", suffix="_here"
@@ -462,13 +469,19 @@ class _Pull:
         self.target.execute(sql.SQL("alter table {} add primary key ({})").format(table.staged, keys))
         self.target.execute(sql.SQL("analyze {}").format(table.staged))
 
-    def pseudonym(self, user: bytes) -> UUID:
-        """The id that stands for a user's (16 bytes): HMAC-SHA256 under the key, as a UUID of version 8."""
-        assert self.key is not None
-        made = bytearray(hmac.digest(self.key, user, "sha256")[:16])
-        made[6] = made[6] & 0x0F | 0x80
-        made[8] = made[8] & 0x3F | 0x80
-        return UUID(bytes=bytes(made))
+    def pseudonym(self, user: bytes) -> bytes:
+        """The id that stands for a user's, both of 16 bytes: HMAC-SHA256 under the key, as a UUID of version 8."""
+        found = self.pseudonyms.get(user)
+        if found is None:
+            assert self.key is not None
+            made = bytearray(hmac.digest(self.key, user, "sha256")[:16])
+            made[6] = made[6] & 0x0F | 0x80
+            made[8] = made[8] & 0x3F | 0x80
+            found = bytes(made)
+            if len(self.pseudonyms) >= _REMEMBERED:
+                self.pseudonyms.clear()
+            self.pseudonyms[user] = found
+        return found
 
     def pseudonymised(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """A binary COPY with the first column of every row, an id, replaced."""
@@ -481,7 +494,7 @@ class _Pull:
             begun = True
             while (end := _end_of_row(buffer, at)) is not None:
                 if end - at > 2:  # else the trailer
-                    buffer[at + 6 : at + 22] = self.pseudonym(bytes(buffer[at + 6 : at + 22])).bytes
+                    buffer[at + 6 : at + 22] = self.pseudonym(bytes(buffer[at + 6 : at + 22]))
                 at = end
             yield bytes(buffer[:at])
             del buffer[:at]
