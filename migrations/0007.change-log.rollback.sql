@@ -2,6 +2,8 @@ drop table two_tower.job_runs;
 
 drop table two_tower.change_failures;
 
+drop table two_tower.catalogue_state;
+
 drop table two_tower.video_changes;
 
 drop table two_tower.user_changes;

@@ -22,6 +22,16 @@ create table two_tower.video_changes (
 
 comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 
+-- Changes with the catalogue: backends that have read videos keep what they read while this is the same.
+create table two_tower.catalogue_state (
+    one boolean primary key default true check (one),
+    generation uuid not null default gen_random_uuid()
+);
+
+comment on table two_tower.catalogue_state is 'Which generation of the catalogue this is; another one after every refresh of videos';
+
+insert into two_tower.catalogue_state default values;
+
 -- Changes whose processing failed, set aside until retry_at.
 create table two_tower.change_failures (
     kind text not null check (kind in ('user', 'video')),

@@ -6,8 +6,12 @@ Strings stay on one line, because PL/Python indents a body.
 """
 
 VOCABULARIES_KEPT = 4
+VIDEOS_KEPT = 50_000
+KEYS = 26
+"""Bits of a key's number within its segment; above them is the segment's."""
 CONTENT = ("liked_tags", "liked_performers", "liked_makers", "liked_labels", "liked_series", "liked_sources")
-HISTORIES = "select * from two_tower.user_histories($1)"
+DECISIONS = "select * from two_tower.user_decisions($1)"
+CONTENTS = "select * from two_tower.video_contents($1)"
 KNOWN = "select u.n::int - 1 as n, e.input_hash from unnest($1) with ordinality as u (id, n) join two_tower.user_embeddings e on e.model_version = $2 and e.user_id = u.id"  # noqa: E501
 VERSION = "select number, user_dim from two_tower.model_versions where version = $1"
 INPUTS = "select segment, array_agg(key) as keys, array_agg(position) as positions from two_tower.model_inputs where model_version = $1 and tower = 'user' group by segment"  # noqa: E501
@@ -40,66 +44,114 @@ def identifiers(raw):
     return [f"{p[:8]}-{p[8:12]}-{p[12:16]}-{p[16:20]}-{p[20:]}" for p in parts]
 
 
-def numbered(values):
-    """Number of each value in order of appearance, and the distinct values in that order."""
-    known = {}
-    return [known.setdefault(value, len(known)) for value in values], list(known)
-
-
 def ranges(numpy, starts, lengths):
     """Concatenation of ``arange(start, start + length)``."""
     ends = numpy.cumsum(lengths)
     return numpy.arange(ends[-1] if len(ends) else 0) + numpy.repeat(starts - (ends - lengths), lengths)
 
 
+class Contents:
+    """What likes of videos count, by slot: each video that was asked for has one, in order of appearance."""
+
+    def __init__(self, numpy):
+        self.numpy = numpy
+        self.slots, self.names = {}, []
+        self.keys, self.numbers = [[] for _ in CONTENT], [{} for _ in CONTENT]
+        self.price = numpy.zeros(0)
+        self.start, self.size, self.codes = (numpy.zeros(0, dtype=numpy.int64) for _ in range(3))
+
+    def find(self, plpy, GD, ids):
+        """Slots of videos by the bytes of their ids, -1 for those that do not exist. Reads those it has not seen."""
+        missing = [key for key in dict.fromkeys(ids) if key not in self.slots]
+        if missing:
+            self._add(plpy.execute(prepared(plpy, GD, CONTENTS, ["uuid[]"]), [identifiers(missing)])[0])
+        return self.numpy.array([self.slots.get(key, -1) for key in ids], dtype=self.numpy.int64)
+
+    def _add(self, row):
+        numpy = self.numpy
+        ids = pieces(numpy, row["video_ids"])
+        videos, codes = [], []
+        for segment, name in enumerate(("tag", "performer")):
+            values = pieces(numpy, row[f"{name}_ids"])
+            videos.append(column(numpy, row[f"{name}_videos"], ">i4").astype(numpy.int64))
+            codes.append(self._number(segment, values, identifiers))
+        for segment, name in enumerate(("makers", "labels", "series", "sources"), start=2):
+            present = [(n, value) for n, value in enumerate(row[name] or ()) if value]
+            videos.append(numpy.array([n for n, _ in present], dtype=numpy.int64))
+            codes.append(self._number(segment, [value for _, value in present], list))
+        at, code = numpy.concatenate(videos), numpy.concatenate(codes)
+        size = numpy.bincount(at, minlength=len(ids))
+        self.start = numpy.concatenate([self.start, len(self.codes) + numpy.cumsum(size) - size])
+        self.size = numpy.concatenate([self.size, size])
+        self.codes = numpy.concatenate([self.codes, code[numpy.argsort(at, kind="stable")]])
+        self.price = numpy.concatenate([self.price, column(numpy, row["prices"], ">f8").astype(numpy.float64)])
+        self.slots.update(zip(ids, range(len(self.names), len(self.names) + len(ids)), strict=True))
+        self.names += identifiers(ids)
+
+    def _number(self, segment, values, text):
+        """Codes of keys of a segment, with numbers for the new ones."""
+        known, keys = self.numbers[segment], self.keys[segment]
+        new = [value for value in dict.fromkeys(values) if value not in known]
+        known.update(zip(new, range(len(keys), len(keys) + len(new)), strict=True))
+        keys += text(new)
+        return self.numpy.array([known[value] for value in values], dtype=self.numpy.int64) | segment << KEYS
+
+
+def contents_of(GD, numpy, generation, cached):
+    """What this backend knows of the catalogue, if it is of that generation; else nothing yet.
+
+    Whoever takes changes of videos out of the log sets another generation in the same transaction. So where the log has
+    none and the generation is the same, the rows are the same.
+    """
+    if not cached or generation is None:
+        return Contents(numpy)
+    kept = GD.get("two_tower_contents")
+    if kept is None or kept[0] != generation or len(kept[1].names) > VIDEOS_KEPT:
+        kept = GD["two_tower_contents"] = (generation, Contents(numpy))
+    return kept[1]
+
+
 class Histories:
     """Counts of a batch of users, numbered from 0. Users without likes and nopes are in none of it."""
 
-    def __init__(self, numpy, row, users):
-        self.numpy, self.users = numpy, users
-        user, video = (column(numpy, row[name], ">i4").astype(numpy.int64) for name in ("users", "seen"))
-        liked = column(numpy, row["likes"], "?")
-        # Newest first, equally new ones by id, as the videos' numbers are ordered; likes before nopes.
-        order = numpy.lexsort((video, ~column(numpy, row["times"], ">i8").astype(numpy.int64), ~liked, user))
-        self.user, self.video, self.liked = user[order], video[order], liked[order]
-        self.video_ids = identifiers(pieces(numpy, row["video_ids"]))
-        price = column(numpy, row["prices"], ">f8").astype(numpy.float64)[self.video]
+    def __init__(self, numpy, row, users, contents, slots):
+        self.numpy, self.users, self.contents = numpy, users, contents
+        there = slots >= 0
+        ids = numpy.frombuffer(numpy.ascontiguousarray(column(numpy, row["videos"], "V16")).tobytes(), dtype=">u8")
+        ids = ids.reshape(-1, 2)[there]
+        user = column(numpy, row["users"], ">i4").astype(numpy.int64)[there]
+        liked = column(numpy, row["likes"], "?")[there]
+        # Likes before nopes, newest first, equally new ones by id.
+        newest = ~column(numpy, row["times"], ">i8").astype(numpy.int64)[there]
+        order = numpy.lexsort((ids[:, 1], ids[:, 0], newest, user * 2 + ~liked))
+        self.user, self.video, self.liked = user[order], slots[there][order], liked[order]
+        price = contents.price[self.video]
         priced = self.liked & ~(price <= 0)
         count = [numpy.bincount(self.user[mask], minlength=users) for mask in (self.liked, ~self.liked, priced)]
         self.like_count, self.nope_count, self.priced_count = count
         self.price_sum = numpy.bincount(self.user[priced], price[priced], users)
-        self._count_content(row)
+        self._count_content()
 
-    def _count_content(self, row):
-        """Number of likes by user and key. Keys of all segments are numbered through, segment after segment."""
-        numpy = self.numpy
-        videos, codes, self.keys, self.first = [], [], [], [0]
-        for at, ids in (("tag_videos", "tag_ids"), ("performer_videos", "performer_ids")):
-            code, keys = numbered(pieces(numpy, row[ids]))
-            videos.append(column(numpy, row[at], ">i4").astype(numpy.int64))
-            self._add(codes, code, identifiers(keys))
-        for name in ("makers", "labels", "series", "sources"):
-            present = [(n, value) for n, value in enumerate(row[name] or ()) if value]
-            code, keys = numbered(value for _, value in present)
-            videos.append(numpy.array([n for n, _ in present], dtype=numpy.int64))
-            self._add(codes, code, keys)
-        at, code = numpy.concatenate(videos), numpy.concatenate(codes)
-        code = code[numpy.argsort(at)]
-        size = numpy.bincount(at, minlength=len(self.video_ids))
-        start = numpy.cumsum(size) - size
-        lengths = size[self.video[self.liked]]
-        carried = code[ranges(numpy, start[self.video[self.liked]], lengths)]
-        width = max(len(self.keys), 1)
-        cells, self.content_count = numpy.unique(
-            numpy.repeat(self.user[self.liked], lengths) * width + carried, return_counts=True
-        )
-        self.cells, self.width = cells, width
-        self.content_user, self.content_code = cells // width, cells % width
-
-    def _add(self, codes, code, keys):
-        codes.append(self.numpy.array(code, dtype=self.numpy.int64) + len(self.keys))
-        self.keys += keys
-        self.first.append(len(self.keys))
+    def _count_content(self):
+        """Number of likes by user and key. Keys in use are numbered through, segment after segment."""
+        numpy, contents = self.numpy, self.contents
+        video = self.video[self.liked]
+        lengths = contents.size[video]
+        carried = contents.codes[ranges(numpy, contents.start[video], lengths)]
+        user = numpy.repeat(self.user[self.liked], lengths)
+        cells, self.content_count = numpy.unique(user << KEYS + 3 | carried, return_counts=True)
+        self.content_user, code = cells >> KEYS + 3, cells & (1 << KEYS + 3) - 1
+        offsets = numpy.cumsum([0] + [len(keys) for keys in contents.keys])
+        dense = offsets[code >> KEYS] + (code & (1 << KEYS) - 1)
+        used = numpy.zeros(offsets[-1] + 1, dtype=bool)
+        used[dense] = True
+        self.content_code = (numpy.cumsum(used) - 1)[dense]
+        used = numpy.flatnonzero(used)
+        self.first = numpy.searchsorted(used, offsets).tolist()
+        bounds = zip(contents.keys, offsets, self.first[:-1], self.first[1:], strict=False)
+        self.keys = [keys[n - start] for keys, start, a, b in bounds for n in used[a:b].tolist()]
+        self.width = max(len(self.keys), 1)
+        self.cells = self.content_user * self.width + self.content_code
 
     def features(self):
         """Of every user with a like or nope, by number: the columns of user_features after the id, as literals."""
@@ -116,7 +168,7 @@ class Histories:
         pairs = zip(self.content_code[rest].tolist(), self.content_count[rest].tolist(), strict=True)
         entries[rest] = [f"{quoted[code]}:{count}" for code, count in pairs]
         entries = entries.tolist()
-        ids = numpy.array(self.video_ids, dtype=object)[self.video].tolist()
+        ids = [self.contents.names[slot] for slot in self.video.tolist()]
         every = numpy.arange(self.users)
         corners = (every[:, None] * self.width + numpy.array(self.first)[None, :]).ravel()
         bound = numpy.searchsorted(self.cells, corners).reshape(self.users, len(self.first)).tolist()
@@ -136,14 +188,14 @@ class Histories:
         place = [vocabulary.get(name, {}).get(key, 0) for name, a, b in bounds for key in self.keys[a:b]]
         place = numpy.array(place, dtype=numpy.int64)
         liked, noped = (vocabulary.get(name, {}) for name in ("liked_video_ids", "noped_video_ids"))
-        own = numpy.array(
-            [[known.get(key, 0) for key in self.video_ids] for known in (noped, liked)], dtype=numpy.int64
-        )
+        seen, place_of = numpy.unique(self.video, return_inverse=True)
+        names = [self.contents.names[slot] for slot in seen.tolist()]
+        own = numpy.array([[known.get(name, 0) for name in names] for known in (noped, liked)], dtype=numpy.int64)
         numbers = (self.like_count, self.nope_count, self.price_sum, self.priced_count)
         every = numpy.arange(self.users)
         row = numpy.concatenate([self.content_user, self.user, *(every for _ in numbers)])
         position = numpy.concatenate(
-            [place[self.content_code], own[self.liked.astype(numpy.int64), self.video]]
+            [place[self.content_code], own[self.liked.astype(numpy.int64), place_of]]
             + [numpy.where(value != 0, n + 1, 0) for n, value in enumerate(numbers)]
         )
         value = numpy.concatenate([self.content_count, numpy.ones(len(self.user)), *numbers]).astype(numpy.float32)
@@ -187,14 +239,17 @@ def vocabulary_of(plpy, GD, version):
     return entry, dim
 
 
-def compute_users(plpy, GD, numpy, evaluate, ids, versions, force, features):
+def compute_users(plpy, GD, numpy, evaluate, ids, versions, force, features, cached):
     """Rows of two_tower.compute_users(): features once per user, then hash and vector once per user and version.
 
-    A vector is None where the stored one was made of the same input, unless ``force``. ``evaluate`` turns a version and
-    sparse rows, given as (row, column, value, number of rows), into literals.
+    A vector is None where the stored one was made of the same input, unless ``force``. ``cached`` lets it use what this
+    backend knows of the catalogue. ``evaluate`` turns a version and sparse rows, given as :func:`run` takes them, into
+    literals.
     """
-    row = plpy.execute(prepared(plpy, GD, HISTORIES, ["uuid[]"]), [ids])[0]
-    histories = Histories(numpy, row, len(ids))
+    row = plpy.execute(prepared(plpy, GD, DECISIONS, ["uuid[]"]), [ids])[0]
+    contents = contents_of(GD, numpy, row["generation"], cached)
+    slots = contents.find(plpy, GD, pieces(numpy, row["videos"]))
+    histories = Histories(numpy, row, len(ids), contents, slots)
     if features:
         for n, values in histories.features().items():
             yield (ids[n], None, *values, None, None)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from conftest import Connection
+from conftest import Connect, Connection
 from world_fixtures import NOBODY, make_world, one, tiny_model
 
 WORLD = make_world()
@@ -21,12 +21,18 @@ def dsn(world_dsn: str) -> str:
     return world_dsn
 
 
-def assert_equal(db: Connection, users: list[UUID]) -> int:
-    """Features and hashes of inputs are the same both ways; the number of users with features."""
+def compare(db: Connection, users: list[UUID] = WORLD.users) -> int:
+    """Features are the same both ways; the number of users with features."""
     counted = f"select user_id, {COLUMNS} from two_tower.count_user_features(%s) order by 1"
-    computed = f"""select user_id, {COLUMNS} from two_tower.compute_users(%s, '{{}}') order by 1"""
+    computed = f"select user_id, {COLUMNS} from two_tower.compute_users(%s, '{{}}') order by 1"
     expected = db.execute(counted.encode(), (users,)).fetchall()
     assert db.execute(computed.encode(), (users,)).fetchall() == expected
+    return len(expected)
+
+
+def assert_equal(db: Connection, users: list[UUID]) -> int:
+    """Features and hashes of inputs are the same both ways, and what is stored; the number of users with features."""
+    found = compare(db, users)
     for version in one(db, "select two_tower.live_versions()"):
         encoded = """select e.user_id, encode(sha256(extensions.sparsevec_send(e.input)), 'hex')
             from two_tower.encode_users(
@@ -37,7 +43,7 @@ def assert_equal(db: Connection, users: list[UUID]) -> int:
         assert db.execute(hashed.encode(), (users, version)).fetchall() == digests
         stored = "select user_id, encode(input_hash, 'hex') from two_tower.user_embeddings where model_version = %s"
         assert set(digests) <= set(db.execute(stored.encode(), (version,)).fetchall())
-    return len(expected)
+    return found
 
 
 def test_i2_every_user_is_counted_alike(db: Connection) -> None:
@@ -67,4 +73,51 @@ def test_i2_odd_prices_names_and_times(db: Connection) -> None:
         db.execute("update user_video_decisions set created_at = %s where user_id = %s", (time, user))
     db.execute("call two_tower.refresh()")
     assert one(db, "select count(*) from two_tower.failed_changes") == 0
+    assert_equal(db, WORLD.users)
+
+
+def test_i3_what_a_backend_knows_of_the_catalogue_gets_old(db: Connection, connect: Connect) -> None:
+    other = connect()
+    retag = """update video_tags set tag_id = %s where tag_id = %s
+        and video_id not in (select video_id from video_tags where tag_id = %s)"""
+    first, second, third = WORLD.tags[:3]
+    assert_equal(db, WORLD.users)
+    # In the log, by whomever; then refreshed by another backend.
+    other.execute(retag, (first, second, first))
+    compare(db)
+    other.execute("call two_tower.refresh()")
+    assert_equal(db, WORLD.users)
+    other.execute("delete from videos where id = %s", (WORLD.videos[5],))
+    compare(db)
+    other.execute("call two_tower.refresh()")
+    assert_equal(db, WORLD.users)
+    # Past the triggers, then rebuilt.
+    other.execute("set session_replication_role = replica")
+    other.execute(retag, (second, third, second))
+    other.execute("call two_tower.rebuild()")
+    assert_equal(db, WORLD.users)
+
+
+def test_i3_a_catalogue_that_was_rolled_back_is_forgotten(db: Connection, connect: Connect) -> None:
+    assert_equal(db, WORLD.users)
+    with db.transaction(force_rollback=True):
+        db.execute("update videos set maker = 'never', price = 7")
+        db.execute("select two_tower.refresh_batch(null)")
+        compare(db)
+    assert_equal(db, WORLD.users)
+    other = connect()
+    other.execute("update videos set maker = 'in the end' where maker = 'maker a'")
+    other.execute("call two_tower.refresh()")
+    assert_equal(db, WORLD.users)
+
+
+def test_i3_an_old_snapshot_keeps_to_its_catalogue(db: Connection, connect: Connect) -> None:
+    other = connect()
+    assert_equal(db, WORLD.users)
+    with db.transaction():
+        db.execute("set transaction isolation level repeatable read")
+        compare(db)
+        other.execute("update videos set maker = 'later'")
+        other.execute("call two_tower.refresh()")
+        compare(db)
     assert_equal(db, WORLD.users)

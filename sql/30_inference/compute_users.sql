@@ -1,7 +1,9 @@
+drop function if exists two_tower.compute_users(uuid[], text[], boolean, boolean);
 -- From rows to features and vectors in one go, counted and evaluated in numpy and onnxruntime. What it counts is defined by
 -- count_user_features() and encode_users(), whose results it equals bit for bit.
 create or replace function two_tower.compute_users(
-    p_user_ids uuid[], p_versions text[], p_force boolean default false, p_features boolean default true
+    p_user_ids uuid[], p_versions text[], p_force boolean default false, p_features boolean default true,
+    p_cached boolean default true
 )
 returns table (
     user_id uuid, model_version text,
@@ -17,9 +19,9 @@ if not p_user_ids:
     return []
 numpy, onnxruntime = load_libraries(plpy)
 engine = lambda version, entries: evaluate(plpy, GD, numpy, onnxruntime, version, "user", entries)
-return list(compute_users(plpy, GD, numpy, engine, p_user_ids, p_versions, p_force, p_features))
+return list(compute_users(plpy, GD, numpy, engine, p_user_ids, p_versions, p_force, p_features, p_cached))
 $plpython$;
 
-comment on function two_tower.compute_users(uuid[], text[], boolean, boolean) is
+comment on function two_tower.compute_users(uuid[], text[], boolean, boolean, boolean) is
 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of '
 'the input, and the vector unless the stored one was made of the same input';

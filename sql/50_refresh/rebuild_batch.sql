@@ -12,6 +12,7 @@ begin
         );
         perform two_tower.lock_changes('video', v_ids);
         perform two_tower.refresh_videos(v_ids, null, true);
+        perform two_tower.renew_catalogue();
     else
         v_ids := array(
             select k.id

@@ -13,7 +13,7 @@ begin
         when invalid_parameter_value then null;  -- this server was built without it
     end;
     with computed as materialized (
-        select * from two_tower.compute_users(p_user_ids, v_versions, p_force)
+        select * from two_tower.compute_users(p_user_ids, v_versions, p_force, true, not p_force)
     ),
     without_features as (
         -- A row exists exactly for users who have liked or disliked something.

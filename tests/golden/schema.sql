@@ -162,11 +162,11 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
-CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids text, noped_video_ids text, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input_hash bytea, embedding extensions.halfvec)
+CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids text, noped_video_ids text, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input_hash bytea, embedding extensions.halfvec)
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of the input, and the vector unless the stored one was made of the same input';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean, p_cached boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of the input, and the vector unless the stored one was made of the same input';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -482,6 +482,12 @@ CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS
 
 COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
 
+CREATE FUNCTION two_tower.renew_catalogue() RETURNS void
+    LANGUAGE sql
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.renew_catalogue() IS 'Tells backends that what they know of videos is out of date';
+
 CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO '';
@@ -584,11 +590,11 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
-CREATE FUNCTION two_tower.user_histories(p_user_ids uuid[], OUT users bytea, OUT seen bytea, OUT likes bytea, OUT times bytea, OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
+CREATE FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT users bytea, OUT videos bytea, OUT likes bytea, OUT times bytea, OUT generation uuid) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.user_histories(p_user_ids uuid[], OUT users bytea, OUT seen bytea, OUT likes bytea, OUT times bytea, OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) IS 'Likes and nopes of these users and what the videos carry, packed for compute_users(); users count from 0 in the order given';
+COMMENT ON FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT users bytea, OUT videos bytea, OUT likes bytea, OUT times bytea, OUT generation uuid) IS 'Likes and nopes of these users, packed for compute_users(); users count from 0 in the order given. The generation is that of the catalogue, or null while changes of videos are in the log';
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -596,6 +602,12 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
+
+CREATE FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) IS 'What likes of these videos count, packed for compute_users(); videos that do not exist are left out';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -691,6 +703,14 @@ CREATE TABLE public.videos (
     CONSTRAINT videos_duration_seconds_check CHECK ((duration_seconds >= 0)),
     CONSTRAINT videos_price_check CHECK (((price >= (0)::numeric) AND (price < '1000000000000'::numeric)))
 );
+
+CREATE TABLE two_tower.catalogue_state (
+    one boolean DEFAULT true NOT NULL,
+    generation uuid DEFAULT gen_random_uuid() NOT NULL,
+    CONSTRAINT catalogue_state_one_check CHECK (one)
+);
+
+COMMENT ON TABLE two_tower.catalogue_state IS 'Which generation of the catalogue this is; another one after every refresh of videos';
 
 CREATE TABLE two_tower.change_failures (
     kind text NOT NULL,
@@ -953,6 +973,9 @@ ALTER TABLE ONLY public.videos
 ALTER TABLE ONLY public.videos
     ADD CONSTRAINT videos_product_url_key UNIQUE (product_url);
 
+ALTER TABLE ONLY two_tower.catalogue_state
+    ADD CONSTRAINT catalogue_state_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY two_tower.change_failures
     ADD CONSTRAINT change_failures_pkey PRIMARY KEY (kind, id);
 
@@ -1149,6 +1172,8 @@ ALTER TABLE public.video_performers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.video_tags ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.catalogue_state ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
