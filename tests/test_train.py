@@ -108,7 +108,7 @@ def test_no_item_predicts_itself() -> None:
     rng = np.random.default_rng(0)
     likes = sparse.csr_matrix((rng.random((40, 9)) < 0.4).astype(np.float32))
     nothing = sparse.csr_matrix((40, 9), dtype=np.float32)
-    model = HistoryModel(likes, nothing, nothing, user_power=0.0, popularity_ridge=0.0)
+    model = HistoryModel(likes, nothing, nothing, user_power=0.0)
     factors = model.solve(3.0, 9)
     scores = (to_torch(likes) @ factors.like @ factors.item.T).numpy()
     assert np.allclose(scores, evaluate.by_ease(likes, 3.0)(np.arange(40)), atol=1e-3)

@@ -5,13 +5,13 @@ others and forbids that an item predicts itself. :class:`HistoryModel` solves it
 matrix:
 
 - the inputs are likes and nopes; the target is likes plus a little of the skips and nopes (what was watched at all);
-- a user's row is weighted by ``like_count ** -user_power``, an input's ridge grows with its popularity;
+- a user's row is weighted by ``like_count ** -user_power``;
 - the user side of the Gram matrix is diagonalised once (exactly where it is small, by a randomised SVD where it isn't),
   after which every ridge strength costs a few products with sparse matrices;
 - the *scores* of the training users, not the item x item weights, are factorised, and of them what is above zero: the
   few dimensions go where users are, and to what they may be shown.
 
-With B = [likes, nopes] scaled by row and column weights, Y the weighted target, M = (B B' + I)^-1 and c the
+With B = [likes, nopes] scaled by row weights, Y the weighted target, M = (B B' + I)^-1 and c the
 multipliers of the constraint, the scores are Y - M (Y + B c) and the weights on the inputs are B' M (Y + B c) - c.
 
 Content. :class:`ContentModel` is a kernel ridge regression from what is known of an item to its place, with exact
@@ -104,7 +104,6 @@ class HistoryModel:
         skips: sparse.csr_matrix,
         *,
         user_power: float = 0.4,
-        popularity_ridge: float = 0.002,
         nope_input: float = 0.5,
         exact: int = 2048,
         rank: int = 1024,
@@ -118,17 +117,14 @@ class HistoryModel:
         self.label = (likes, nopes, skips)
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
         self.row = ((like_count / like_count.mean()) ** -user_power).astype(np.float32)
-        self.column = [
-            (weight / np.sqrt(1 + popularity_ridge * column_sums(m))).astype(np.float32)
-            for m, weight in ((likes, 1.0), (nopes, nope_input))
-        ]  # two of [n_items]
+        self.weight = (1.0, nope_input)
         popularity = np.maximum(column_sums(likes) / max(column_sums(likes).mean(), 1e-9), 0.01)
         self.user_weight = torch.from_numpy(like_count**-0.3).float()[
             :, None
         ]  # [n_users, 1], of scores when factorised
         self.item_weight = torch.from_numpy(popularity**-0.2).float()[:, None]  # [n_items, 1], likewise
         rows = sparse.diags(self.row)
-        self.block = [(rows @ m @ sparse.diags(c)).tocsr() for m, c in zip((likes, nopes), self.column, strict=True)]
+        self.block = [(weight * rows @ m).tocsr() for m, weight in zip((likes, nopes), self.weight, strict=True)]
         both = sparse.hstack(self.block, format="csr")  # [n_users, 2 n_items]
         n_users = both.shape[0]
         forward, backward = to_torch(both), to_torch(both.T)
@@ -184,7 +180,7 @@ class HistoryModel:
         weighted = to_torch(corrected) @ (self.item_weight * axes)  # [n_users, rank]
         weighted = rest * weighted - self.basis @ (shrink[:, None] * (self.basis.T @ weighted))
         like, nope = (
-            torch.from_numpy(scale * self.column[i])[:, None]
+            (scale * self.weight[i])
             * (to_torch(block[i].T) @ weighted - torch.from_numpy(multiplier[:, i : i + 1]) * (self.item_weight * axes))
             for i in (0, 1)
         )
