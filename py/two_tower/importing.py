@@ -404,7 +404,7 @@ class _Kind:
         """Rows that a statement wrote."""
         return self.cursor.execute(query).rowcount
 
-    def one(self, query: LiteralString) -> Any:
+    def one(self, query: LiteralString | sql.Composed) -> Any:
         """The only row of a query."""
         return self.cursor.execute(query).fetchone()
 
@@ -531,12 +531,12 @@ class _Catalog(_Kind):
         created = self.count(
             sql.SQL(
                 "with created as ("
-                " insert into public.videos (product_url, published_at, {columns})"
-                " select s.product_url, now(), {cells} from pg_temp.staged s"
+                " insert into public.videos (id, product_url, published_at, {columns})"
+                " select {id}, s.product_url, now(), {cells} from pg_temp.staged s"
                 " where not exists (select from public.videos v where v.product_url = s.product_url)"
                 " order by s.line returning id"
                 ") insert into pg_temp.touched select id, true from created"
-            ).format(columns=columns, cells=cells)
+            ).format(id=_new_id("videos", "video", "s.product_url"), columns=columns, cells=cells)
         )
         self.summary.inserted += created
         self.summary.items_created += created
@@ -576,10 +576,11 @@ class _Catalog(_Kind):
             "names": sql.Identifier("public", names),
             "links": sql.Identifier("public", links),
             "link": sql.Identifier(link),
+            "id": _new_id(names, kind, "n.name"),
         }
         self.cursor.execute(
             sql.SQL(
-                "insert into {names} (name) select n.name"
+                "insert into {names} (id, name) select {id}, n.name"
                 " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind}"
                 " and not exists (select from {names} o where o.name = n.name) group by n.name order by min(n.line)"
             ).format(**parts)
@@ -782,9 +783,11 @@ class _Feedback(_Kind):
         self.settle()
         self.lock_catalogue()
         self.cursor.execute(
-            "insert into public.videos (product_url, title, published_at)"
-            " select url, '', now() from unnest(%s::text[]) url"
-            " where not exists (select from public.videos v where v.product_url = url)",
+            sql.SQL(
+                "insert into public.videos (id, product_url, title, published_at)"
+                " select {}, url, '', now() from unnest(%s::text[]) url"
+                " where not exists (select from public.videos v where v.product_url = url)"
+            ).format(_new_id("videos", "video", "url")),
             [unknown.to_list()],
         )
         self.summary.items_created += self.cursor.rowcount
@@ -831,19 +834,28 @@ class _Feedback(_Kind):
         with self.cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(sql.SQL(table))) as copy:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + _binary_rows(columns) + b"\xff\xff")
 
-    def deduplicate(self) -> None:
-        """Keeps the last row of each user and video."""
+    def find_changes(self, table: LiteralString, user: LiteralString, differs: LiteralString) -> None:
+        """Fills ``changes`` with the last row of each user and video, if ``table`` (``t``) lacks it or ``differs``."""
         self.cursor.execute("analyze pg_temp.staged")
-        self.cursor.execute("drop table if exists pg_temp.latest")
-        kept = self.count(
-            "create temp table latest on commit drop as"
+        self.cursor.execute("drop table if exists pg_temp.changes")
+        self.cursor.execute(
+            "create temp table changes"
+            " (user_id uuid, video_id uuid, value real, created_at timestamptz, is_new boolean) on commit drop"
+        )
+        query = sql.SQL(
+            "with latest as materialized ("
             " select distinct on (user_id, video_id) user_id, video_id, value, created_at"
             " from pg_temp.staged order by user_id, video_id, line desc"
-        )
-        (staged,) = self.one("select count(*) from pg_temp.staged")
+            "), found as ("
+            " insert into pg_temp.changes select l.*, t.video_id is null"
+            " from latest l left join {table} t on t.{user} = l.user_id and t.video_id = l.video_id"
+            " where t.video_id is null or {differs}"
+            ") select (select count(*) from pg_temp.staged) - (select count(*) from latest)"
+        ).format(table=sql.SQL(table), user=sql.SQL(user), differs=sql.SQL(differs))
+        (duplicates,) = self.one(query)
+        self.summary.duplicates += duplicates
         self.cursor.execute("drop table pg_temp.staged")
-        self.cursor.execute("analyze pg_temp.latest")
-        self.summary.duplicates += staged - kept
+        self.cursor.execute("analyze pg_temp.changes")
 
     def count_distinct(self) -> None:
         self.task.items.add(_hash(self.video_ids[self.seen]))
@@ -953,17 +965,18 @@ class _Reviews(_Feedback):
         self.summary.inserted += self.copied - duplicates - orphans
 
     def merge_staged(self) -> None:
-        self.deduplicate()
+        self.find_changes(
+            "two_tower.reviews",
+            "reviewer_id",
+            "t.stars <> l.value or t.created_at is distinct from coalesce(l.created_at, t.created_at)",
+        )
         self.summary.updated += self.count(
             "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
-            " from pg_temp.latest l where r.reviewer_id = l.user_id and r.video_id = l.video_id"
-            " and (r.stars <> l.value or r.created_at is distinct from coalesce(l.created_at, r.created_at))"
+            " from pg_temp.changes l where not l.is_new and r.reviewer_id = l.user_id and r.video_id = l.video_id"
         )
         self.summary.inserted += self.count(
             "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
-            " select l.user_id, l.video_id, l.value, l.created_at from pg_temp.latest l where not exists"
-            " (select from two_tower.reviews r where r.reviewer_id = l.user_id and r.video_id = l.video_id)"
-            " order by l.user_id, l.video_id"
+            " select user_id, video_id, value, created_at from pg_temp.changes where is_new order by user_id, video_id"
         )
 
 
@@ -1016,27 +1029,30 @@ class _Decisions(_Feedback):
         return self.task.reject(batch, [(self.user, pl.col(self.user).is_in(strangers.implode()), "unknown user")])
 
     def merge(self) -> None:
-        self.deduplicate()
+        word = "case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
+        self.find_changes(
+            "public.user_video_decisions",
+            "user_id",
+            f"t.decision_type <> {word} or t.created_at <> coalesce(l.created_at, t.created_at)",
+        )
         if self.create_users:
             self.summary.users_created += self.count(
-                "insert into auth.users (id) select distinct user_id from pg_temp.latest l"
-                " where not exists (select from auth.users u where u.id = l.user_id) order by user_id"
+                "insert into auth.users (id) select distinct user_id from pg_temp.changes l"
+                " where is_new and not exists (select from auth.users u where u.id = l.user_id) order by user_id"
             )
-        decision = sql.SQL("case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end")
+        decision = sql.SQL(word)
         self.summary.updated += self.count(
             sql.SQL(
                 "update public.user_video_decisions d"
                 " set decision_type = {decision}, created_at = coalesce(l.created_at, d.created_at)"
-                " from pg_temp.latest l where d.user_id = l.user_id and d.video_id = l.video_id"
-                " and (d.decision_type <> {decision} or d.created_at <> coalesce(l.created_at, d.created_at))"
+                " from pg_temp.changes l where not l.is_new and d.user_id = l.user_id and d.video_id = l.video_id"
             ).format(decision=decision)
         )
         self.summary.inserted += self.count(
             sql.SQL(
                 "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
-                " select l.user_id, l.video_id, {decision}, coalesce(l.created_at, now()) from pg_temp.latest l"
-                " where not exists (select from public.user_video_decisions d"
-                " where d.user_id = l.user_id and d.video_id = l.video_id) order by l.user_id, l.video_id"
+                " select l.user_id, l.video_id, {decision}, coalesce(l.created_at, now()) from pg_temp.changes l"
+                " where l.is_new order by l.user_id, l.video_id"
             ).format(decision=decision)
         )
 
@@ -1093,3 +1109,12 @@ def _timestamps(cells: pl.Series) -> pl.Series:
         parsed = parsed.zip_with(parsed.is_not_null(), found)
     parsed = parsed.set(~parsed.dt.year().is_between(1000, 9999).fill_null(value=False), None)
     return moments.zip_with(moments.is_not_null(), cells.replace_strict(left, parsed, default=None, return_dtype=naive))
+
+
+def _new_id(table: LiteralString, kind: str, name: LiteralString) -> sql.Composed:
+    """SQL of the id that ``name`` has in every database; a random one where something of another name has taken it."""
+    parts = {"table": sql.Identifier("public", table), "kind": sql.Literal(kind), "name": sql.SQL(name)}
+    return sql.SQL(
+        "case when exists (select from {table} o where o.id = two_tower.named_id({kind}, {name}))"
+        " then gen_random_uuid() else two_tower.named_id({kind}, {name}) end"
+    ).format(**parts)
