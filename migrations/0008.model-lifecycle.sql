@@ -33,6 +33,6 @@ create index model_events_model_version_idx on two_tower.model_events (model_ver
 insert into two_tower.settings values
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that may be registered, in bytes'),
 ('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),
-('gate_min_recall', '0.95', 'Share of the exact nearest videos that the index of a model must find'),
+('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_sample', '50', 'How many users and videos the gate looks at');
