@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from .linear import to_torch
+
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
 
@@ -165,8 +167,8 @@ def by_ease(likes: sparse.csr_matrix, ridge: float = 150.0) -> Scorer:
     gram = torch.from_numpy((likes.T @ likes).toarray().astype(np.float32))
     gram.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = (-inverse / inverse.diagonal()).fill_diagonal_(0).numpy()
-    return lambda rows: likes[rows] @ weights
+    weights = (-inverse / inverse.diagonal()).fill_diagonal_(0)
+    return lambda rows: (to_torch(likes[rows]) @ weights).numpy()
 
 
 def references(likes: sparse.csr_matrix, seed: int = 0) -> tuple[dict[str, Scorer], dict[str, str]]:
