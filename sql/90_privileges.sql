@@ -92,5 +92,5 @@ two_tower.refresh(int, interval), two_tower.refresh_batch(uuid, int), two_tower.
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
-two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval)
+two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text)
 to service_role;

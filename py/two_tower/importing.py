@@ -35,6 +35,10 @@ Progress = Callable[[int, int | None, str], None]
 """Called with bytes read, bytes in all (None where unknown), and what is being done."""
 
 
+WORTH_ANALYZING = 1_000
+"""Rows written from which on an import leaves fresh statistics behind."""
+
+
 @dataclass(frozen=True)
 class ImportOptions:
     """What is the same for every import."""
@@ -254,6 +258,9 @@ class _Import:
         taken = summary.rows - summary.rejected - summary.duplicates - summary.resumed
         summary.unchanged = taken - summary.inserted - summary.updated
         summary.distribution = dict(sorted(summary.distribution.items()))
+        if summary.inserted + summary.updated >= WORTH_ANALYZING and not self.options.dry_run:
+            # A refresh may follow before autovacuum has looked, and would plan for empty tables.
+            self.conn.execute(kind.analyze)
         summary.seconds = round(time.monotonic() - started, 3)
         return summary
 
@@ -376,6 +383,8 @@ class _Kind:
     """What one kind of file holds, and how it is merged."""
 
     name: str
+    analyze: LiteralString
+    """Gathers statistics of the tables that this kind fills."""
     required: tuple[tuple[str, ...], ...]
     """Groups of alternatives."""
     optional: tuple[str, ...] = ()
@@ -432,6 +441,7 @@ def _leads_to(link: str) -> str:
 
 class _Catalog(_Kind):
     name = "catalog"
+    analyze = "analyze public.videos, public.tags, public.video_tags, public.performers, public.video_performers"
     required = (("product_url",), ("title",))
     lists: ClassVar = {
         "tags": ("tags", "video_tags", "tag_id"),
@@ -863,6 +873,7 @@ class _Feedback(_Kind):
 
 class _Reviews(_Feedback):
     name = "reviews"
+    analyze = "analyze two_tower.reviews"
     required = (("product_url",), ("reviewer_id",), ("stars",))
     optional = ("created_at",)
 
@@ -982,6 +993,7 @@ class _Reviews(_Feedback):
 
 class _Decisions(_Feedback):
     name = "decisions"
+    analyze = "analyze public.user_video_decisions"
     required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
     optional = ("created_at",)
     labels: Mapping[str, float] = {

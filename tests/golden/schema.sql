@@ -379,6 +379,12 @@ CREATE FUNCTION two_tower.model_transition() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
 
+CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
+
 CREATE FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO '';
