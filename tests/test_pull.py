@@ -88,6 +88,10 @@ def moved(summary: PullSummary) -> int:
     return sum(told.copied for told in summary.tables.values())
 
 
+def moved_by(summary: dict[str, Any]) -> int:
+    return sum(told["copied"] for told in summary["tables"].values())
+
+
 def changes(summary: PullSummary) -> dict[str, tuple[int, int, int]]:
     """Inserted, updated, deleted, where there is anything."""
     found = {name: (told.inserted, told.updated, told.deleted) for name, told in summary.tables.items()}
@@ -465,6 +469,10 @@ def test_command_line(source: Connection, target: Connection, monkeypatch: pytes
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["anonymised"] is True
     assert KEY.decode() not in result.output + json.dumps(summary)
+    assert CliRunner().invoke(app, ["pull", "--dsn", dsn_of(target)]).exit_code == 2
+    monkeypatch.setenv("TWO_TOWER_PULL_FROM", dsn_of(source))
+    result = CliRunner().invoke(app, ["pull", "--dsn", dsn_of(target), "--anonymise", "--json"])
+    assert moved_by(json.loads(result.stdout)) == 0
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == 1
     assert "with another key" in result.stderr

@@ -36,8 +36,14 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     source: Annotated[
-        str, typer.Option("--from", metavar="URL", help="PostgreSQL to copy from, such as a Supabase; read only.")
-    ],
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            show_default=False,
+            help="PostgreSQL to copy from, such as a Supabase; read only. Else TWO_TOWER_PULL_FROM.",
+        ),
+    ] = None,
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Hash ids of users with the key in TWO_TOWER_ANONYMISE_KEY.")
     ] = False,
@@ -55,9 +61,14 @@ def pull(
     from two_tower.pull import pull as run
     from two_tower.settings import Settings
 
+    settings = Settings()
+    if source is None:
+        if settings.pull_from is None:
+            raise typer.BadParameter("say from where, or set TWO_TOWER_PULL_FROM", param_hint="--from")
+        source = settings.pull_from.get_secret_value()
     key = None
     if anonymise:
-        secret = Settings().anonymise_key
+        secret = settings.anonymise_key
         key = secret.get_secret_value().encode() if secret else b""
         if len(key) < LEAST_KEY:
             raise UserError(
