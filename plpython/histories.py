@@ -138,20 +138,23 @@ class Histories:
         video = self.video[self.liked]
         lengths = contents.size[video]
         carried = contents.codes[ranges(numpy, contents.start[video], lengths)]
-        user = numpy.repeat(self.user[self.liked], lengths)
-        cells, self.content_count = numpy.unique(user << KEYS + 3 | carried, return_counts=True)
-        self.content_user, code = cells >> KEYS + 3, cells & (1 << KEYS + 3) - 1
         offsets = numpy.cumsum([0] + [len(keys) for keys in contents.keys])
-        dense = offsets[code >> KEYS] + (code & (1 << KEYS) - 1)
-        used = numpy.zeros(offsets[-1] + 1, dtype=bool)
-        used[dense] = True
-        self.content_code = (numpy.cumsum(used) - 1)[dense]
+        carried = offsets[carried >> KEYS] + (carried & (1 << KEYS) - 1)
+        used = numpy.zeros(offsets[-1], dtype=bool)
+        used[carried] = True
         used = numpy.flatnonzero(used)
         self.first = numpy.searchsorted(used, offsets).tolist()
-        bounds = zip(contents.keys, offsets, self.first[:-1], self.first[1:], strict=False)
-        self.keys = [keys[n - start] for keys, start, a, b in bounds for n in used[a:b].tolist()]
+        # In the order in which jsonb keeps keys, which saves it the sorting.
+        self.keys, rank = [], numpy.zeros(offsets[-1], dtype=numpy.int64)
+        for keys, offset, a, b in zip(contents.keys, offsets.tolist(), self.first[:-1], self.first[1:], strict=False):
+            ordered = sorted((len(key), key, n) for n in used[a:b].tolist() for key in [keys[n - offset].encode()])
+            rank[[n for _, _, n in ordered]] = numpy.arange(a, b)
+            self.keys += [keys[n - offset] for _, _, n in ordered]
         self.width = max(len(self.keys), 1)
-        self.cells = self.content_user * self.width + self.content_code
+        self.cells, self.content_count = numpy.unique(
+            numpy.repeat(self.user[self.liked], lengths) * self.width + rank[carried], return_counts=True
+        )
+        self.content_user, self.content_code = self.cells // self.width, self.cells % self.width
 
     def features(self):
         """Of every user with a like or nope, by number: the columns of user_features after the id, as literals."""
