@@ -17,9 +17,11 @@ import obstore.store
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner
 
 from conftest import Connection, NewDatabase
 from two_tower import artifacts, registry
+from two_tower.cli import app
 from two_tower.errors import UserError
 from world_fixtures import load, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
@@ -147,6 +149,33 @@ def test_exported_files_register_under_another_name(db: Connection, tmp_path: Pa
     assert artifacts.register(db, tmp_path, "v1.again") == ("v1.again", True)
     meta = one(db, "select meta from two_tower.models where version = 'v1.again'")
     assert (meta["version"], meta["lineage"]["registered_from"]) == ("v1.again", "v1")
+
+
+def run(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:
+    """What ``two-tower model WORDS --json`` prints."""
+    done = CliRunner().invoke(app, ["model", *words, "--dsn", dsn, "--json"])
+    assert done.exit_code == code, (done.output, done.exception)
+    return dict(json.loads(done.stdout)) if done.stdout else {}
+
+
+def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path) -> None:
+    target = other.info.dsn
+    assert run(dsn, "publish", url)["version"] == "v1"
+    assert run(target, "fetch", url)["registered"]
+    assert run(target, "activate", "--workers", "2")["model_version"] == "v1"
+    directory = str(tmp_path / "files")
+    run(dsn, "export", directory)
+    assert run(target, "register", directory, "--version", "again") == {"version": "again", "registered": True}
+    assert run(target, "activate", "again")["previous"] == "v1"
+    assert run(target, "rollback")["model_version"] == "v1"
+    # Only what is half as good again may follow now.
+    other.execute("update two_tower.settings set value = '-0.5' where name = 'gate_max_drop'")
+    run(target, "register", directory, "--version", "not.better")
+    run(target, "activate", "not.better", code=3)
+    run(target, "register", directory, "--version", "forced")
+    assert run(target, "activate", "forced", "--force")["forced"]
+    run(target, "activate", "nothing", code=1)
+    assert versions(other) == {"v1": "standby", "again": "standby", "not.better": "rejected", "forced": "active"}
 
 
 # ------------------------------------------------------------------------------------------------ what breaks

@@ -248,7 +248,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     ),
     "vocabulary holds a key twice": (
         lambda m: replace(m, vocabularies=m.vocabularies | {"tag": ["x"] * len(m.vocabularies["tag"])}),
-        "",
+        "holds an entry twice",
     ),
     "no metrics": (lambda m: replace(m, metrics={}), "without metrics"),
     "null for metrics": (lambda m: replace(m, metrics=None), "without metrics"),

@@ -64,6 +64,7 @@ def judge(connection: Connection, version: str, thresholds: Thresholds | None = 
     if row is None:
         raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
     recorded, trained_at = row
+    recorded.pop("parity", None)  # the sample by which the database knows the files
     towers = load(connection, version)
     metrics = _since(connection, towers, datetime.fromisoformat(trained_at).timestamp(), k) if trained_at else None
     measured_on = "likes since it was trained" if metrics else "likes held out of its training"
