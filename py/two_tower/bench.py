@@ -126,8 +126,8 @@ set session_replication_role = origin;
 analyze public.tags, public.performers, public.videos, public.video_tags, public.video_performers;
 """
 
-# Decision k of a user lies in the k-th stretch of the catalogue; stretches grow, so that the first ones are popular. All
-# users' first decisions come first, then all second ones: a user's rows lie far apart, as they do in life.
+# Decision k of a user lies in the k-th stretch of the catalogue; stretches grow, so that the first ones are popular.
+# All users' first decisions come first, then all second ones: a user's rows lie far apart, as they do in life.
 _PEOPLE = """
 set session_replication_role = replica;
 select setseed(0.25);
