@@ -12,7 +12,7 @@ from scipy import sparse
 from synthetic import make_data
 from two_tower import evaluate
 from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
-from two_tower.linear import ContentModel, HistoryModel, low_rank_svd, to_torch
+from two_tower.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
 from two_tower.train import Choice, Part, TrainedModel, TrainOptions, fit, split
 
 torch.set_num_threads(1)  # the tests of one machine share its cores
@@ -127,6 +127,17 @@ def test_randomised_svd_finds_the_leading_triplets() -> None:
     u, s, v = low_rank_svd(lambda q: matrix @ q, lambda q: matrix.T @ q, 80, 20, iterations=4, seed=0)
     assert torch.allclose(s, torch.linalg.svdvals(matrix)[:20], rtol=1e-3)
     assert torch.allclose(u * s @ v.T, matrix, atol=1e-2)
+
+
+def test_balancing_moves_spread_and_keeps_scores() -> None:
+    generator = torch.Generator().manual_seed(0)
+    like, nope, item = (torch.randn(n, 4, generator=generator) * torch.tensor([9.0, 3, 1, 0.3]) for n in (30, 30, 30))
+    tastes = torch.randn(50, 30, generator=generator) @ like
+    moved = balance(Factors(like, nope, item), tastes, length=1.0)
+    assert torch.allclose(moved.like @ moved.item.T, like @ item.T, rtol=1e-3, atol=1e-2)
+    assert torch.allclose(moved.nope @ moved.item.T, nope @ item.T, rtol=1e-3, atol=1e-2)
+    level = balance(Factors(like, nope, item), tastes, length=0.0).item.norm(dim=1)
+    assert torch.allclose(level, torch.ones(30))
 
 
 def test_leave_one_out_is_what_leaving_one_out_gives() -> None:

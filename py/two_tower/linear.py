@@ -94,6 +94,20 @@ class Factors:
     """[n_items, rank]"""
 
 
+def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, length: float = 0.8) -> Factors:
+    """The same factors on axes that an index by neighbourhood finds its way in, given the users' tastes [n_users, rank].
+
+    A ``share`` of the tastes' spread (1/2: all of it) moves from tastes to places, which leaves every score as it is.
+    Then the length of a place is raised to the power ``length``: the few very popular items stand out less.
+    """
+    spread, axes = torch.linalg.eigh(tastes.T @ tastes / max(len(tastes), 1))
+    spread = spread.clamp(min=max(1e-6 * float(spread.max()), 1e-20))
+    item = factors.item @ (axes * spread**share)
+    item = item * item.norm(dim=1, keepdim=True).clamp(min=1e-12) ** (length - 1)
+    inverse = axes * spread**-share
+    return Factors(factors.like @ inverse, factors.nope @ inverse, item)
+
+
 class HistoryModel:
     """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge and target."""
 

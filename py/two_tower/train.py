@@ -19,7 +19,7 @@ from scipy import sparse
 
 from . import evaluate
 from .features import ITEM_NUMERIC, LIKE, NOPE, SKIP, FeatureSchema, TrainingData, user_counts
-from .linear import ContentModel, Factors, HistoryModel, column_sums, to_torch
+from .linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch
 from .model import INNER, ItemTower, UserTower
 
 Progress = Callable[[str, float], None]
@@ -201,9 +201,10 @@ class Part:
         if self._histories is None:
             used = [m[_sample(n_users, self.options.max_users, self.options.seed)] for m in self.known]
             self._histories = HistoryModel(*used, seed=self.options.seed)
-        return self._histories.solve(
+        factors = self._histories.solve(
             choice.ridge, INNER, skip_target=choice.skip_target, nope_target=choice.nope_target
         )
+        return balance(factors, self.tastes(factors))
 
     def tastes(self, factors: Factors) -> torch.Tensor:
         """[n_users, rank], before anything is added for popularity."""
