@@ -23,6 +23,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,14 +65,26 @@ def orthonormal(tall: torch.Tensor) -> torch.Tensor:
 
 
 def low_rank_svd(
-    multiply: Product, transposed: Product, columns: int, rank: int, *, iterations: int, seed: int, oversample: int = 32
+    multiply: Product,
+    transposed: Product,
+    columns: int,
+    rank: int,
+    *,
+    iterations: int,
+    seed: int,
+    oversample: int = 32,
+    start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Leading singular triplets U [m, rank], s [rank], V [columns, rank] of an operator known by its products.
 
-    Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4).
+    Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4), from ``start`` [columns, any], a guess
+    of V, where there is one.
     """
     generator = torch.Generator().manual_seed(seed)
-    basis = orthonormal(multiply(torch.randn(columns, rank + oversample, generator=generator)))
+    drawn = torch.randn(columns, rank + oversample, generator=generator) / columns**0.5
+    if start is not None:
+        drawn[:, : start.shape[1]] = start
+    basis = orthonormal(multiply(drawn))
     for _ in range(iterations):
         basis = orthonormal(multiply(orthonormal(transposed(basis))))  # [m, rank + oversample]
     basis = orthonormal(basis)
@@ -95,7 +108,7 @@ class Factors:
 
 
 def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, length: float = 0.8) -> Factors:
-    """The same factors on axes that an index by neighbourhood finds its way in, given the users' tastes [n_users, rank].
+    """The same factors on axes in which an index finds its way, given the tastes [n_users, rank] of the users.
 
     A ``share`` of the tastes' spread (1/2: all of it) moves from tastes to places, which leaves every score as it is.
     Then the length of a place is raised to the power ``length``: the few very popular items stand out less.
@@ -129,6 +142,7 @@ class HistoryModel:
         """
         self.seed = seed
         self.label = (likes, nopes, skips)
+        self.last: torch.Tensor | None = None  # the axes that were found last: a start for those of a similar ridge
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
         self.row = ((like_count / like_count.mean()) ** -user_power).astype(np.float32)
         self.weight = (1.0, nope_input)
@@ -191,6 +205,7 @@ class HistoryModel:
         right = shrink[:, None] * corrected_projected  # [r, n_items]
         direct = (sparse.diags(1 / self.row) @ (target - rest * corrected)).tocsr()
         axes = self._axes(left, right, direct, rank)  # [n_items, rank]
+        self.last = axes
         weighted = to_torch(corrected) @ (self.item_weight * axes)  # [n_users, rank]
         weighted = rest * weighted - self.basis @ (shrink[:, None] * (self.basis.T @ weighted))
         like, nope = (
@@ -208,6 +223,7 @@ class HistoryModel:
         n_users, n_items = direct.shape
         rank = min(rank, n_users, n_items)
         rows = min(n_users, DENSE // n_items)
+        guess: dict[str, Any] = {"iterations": 1 if self.last is not None else 3, "seed": self.seed, "start": self.last}
         if rows < min(n_users, LEAST_ROWS):
             left = self.user_weight * left
             weighted = (
@@ -220,15 +236,12 @@ class HistoryModel:
                 lambda q: right.T @ (left.T @ q) + backward @ q,
                 n_items,
                 rank,
-                iterations=3,
-                seed=self.seed,
+                **guess,
             )[2]
         chosen = np.sort(np.random.default_rng(self.seed).permutation(n_users)[:rows])
         scores = left[chosen] @ right + torch.from_numpy(direct[chosen].toarray().astype(np.float32))
         scores = scores.clamp_(min=0).mul_(self.user_weight[chosen]).mul_(self.item_weight.T)
-        return low_rank_svd(
-            lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), iterations=3, seed=self.seed
-        )[2]
+        return low_rank_svd(lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), **guess)[2]
 
 
 class ContentModel:

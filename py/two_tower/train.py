@@ -45,7 +45,7 @@ class TrainOptions:
     """After so long no further candidate is tried; what was started is finished."""
     max_users: int = 100_000
     """Users (a random part of them beyond this) from whom the factors are derived. All users are embedded."""
-    val_users: int = 2_500
+    val_users: int = 1_500
     """Users by whom candidates are compared."""
     measured_users: int = 10_000
     """Users by whom the result is measured."""
@@ -296,11 +296,10 @@ class _Search:
             if found[2] > score:
                 best, factors, score = found
         best, factors, score = self._climb(best, factors, score)
-        for skip, nope in ((0.0, 0.0), (0.8, 0.4)):
-            if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
-                found = self._factors(replace(best, skip_target=skip, nope_target=nope))
-                if found[2] > score:
-                    best, factors, score = found
+        if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
+            found = self._factors(replace(best, skip_target=0.0, nope_target=0.0))
+            if found[2] > score:
+                best, factors, score = found
         self._settled = factors
         tastes = self.part.tastes(factors)
         mean, tastes = tastes.mean(dim=0), tastes[self.users]
@@ -361,7 +360,7 @@ class _Search:
     def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
         """How content places an item, judged by leaving each item out: as if each in turn were new."""
         top, placement, chosen = -1.0, None, best
-        for bandwidth, ridge in ((0.5, 0.1), (0.25, 0.1), (1.0, 0.1), (0.0, 0.4)):
+        for bandwidth, ridge in ((0.5, 0.1), (1.0, 0.1), (0.0, 0.4)):
             if placement is not None and time.monotonic() > self.deadline:
                 break
             choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
