@@ -24,7 +24,7 @@ begin
     end if;
     v_recall := two_tower.gate_recall(p_version);
     if v_recall < v_min_recall then
-        v_reasons := v_reasons || format('its index finds %s of the nearest videos, and must find %s', round(v_recall::numeric, 4), v_min_recall);
+        v_reasons := v_reasons || format('its lists hold %s of the nearest videos, and must find %s', round(v_recall::numeric, 4), v_min_recall);
     end if;
     return jsonb_build_object(
         'reasons', to_jsonb(v_reasons), 'missing_videos', v_coverage.videos, 'missing_users', v_coverage.users,

@@ -250,14 +250,9 @@ COMMENT ON FUNCTION two_tower.gate_parity(p_version text) IS 'Largest cosine dis
 
 CREATE FUNCTION two_tower.gate_recall(p_version text) RETURNS double precision
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET enable_sort TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '400';
+    SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.gate_recall(p_version text) IS 'Share of the 20 exact nearest videos that the index of a version finds, over a sample of users';
+COMMENT ON FUNCTION two_tower.gate_recall(p_version text) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
