@@ -433,7 +433,7 @@ def test_the_gate_wants_what_is_stored_to_be_what_is_computed(staged: Connection
 
 def test_the_gate_wants_the_index_to_find_what_is_near(staged: Connection) -> None:
     set_to(staged, "gate_min_recall", "1.01")
-    refused(staged, "its index finds 1.0000 of the nearest videos, and must find 1.01")
+    refused(staged, "its lists hold 1.0000 of the nearest videos, and must find 1.01")
 
 
 def test_the_gate_looks_at_the_incumbent_of_the_moment(

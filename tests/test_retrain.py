@@ -144,7 +144,7 @@ def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
     webhook.told.clear()
     retrain(dsn, *LENIENT, "--webhook", webhook.url, code=3)
     assert list(states(db).values()) == ["active", "retired"]
-    assert "its index finds" in webhook.text
+    assert "its lists hold" in webhook.text
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
 
 
