@@ -280,7 +280,10 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
 
     names = ("recall@20", "ndcg@20", "map@20", "auc", "coverage@20")
     table = Table("", "Recall@20", "NDCG@20", "MAP@20", "AUC", "coverage", title=title, title_justify="left")
-    for recommender, values in metrics.items():
+    # The model's own row first, then the references from weak to strong.
+    order = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
+    for recommender in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):
+        values = metrics[recommender]
         if isinstance(values, dict) and values.get("recall@20") is not None:
             table.add_row(recommender, *("–" if values.get(n) is None else f"{values[n]:.4f}" for n in names))
     return table

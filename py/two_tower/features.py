@@ -24,8 +24,8 @@ DIM = 128
 """Length of an embedding."""
 
 NORM_DIMENSION = DIM
-"""Where an item vector spends what its length leaves to 1, counted from 1. A user vector has zero there, so that cosine ranks
-like the inner product; how similar two items are is asked without it."""
+"""Where an item vector spends what its length leaves to 1, counted from 1. A user vector has zero there, so that cosine
+ranks like the inner product; how similar two items are is asked without it."""
 
 EPOCH = "1900-01-01"
 """``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""

@@ -14,6 +14,15 @@ begin
     if v_number is null then
         return false;
     end if;
+    -- The graph is built in the order of the table. Users' vectors have nothing in the last entry, where unpopular videos have most
+    -- of their length: those go in last, or searches lose their way among them (docs/experiments.md has the figures).
+    drop table if exists pg_temp.two_tower_ordered;
+    execute format('create temp table two_tower_ordered on commit drop as table two_tower.%I', format('video_embeddings_%s', v_number));
+    execute format('truncate two_tower.%I', format('video_embeddings_%s', v_number));
+    execute format(
+        'insert into two_tower.%I select * from pg_temp.two_tower_ordered order by (embedding::real[])[128], video_id',
+        format('video_embeddings_%s', v_number)
+    );
     -- One index build over a full table is many times faster than inserting into an index.
     execute format(
         'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
