@@ -59,7 +59,8 @@ def orthonormal(tall: torch.Tensor) -> torch.Tensor:
     Its error grows with the square of the condition number; where float32 does not allow that, QR it is.
     """
     factor, failed = torch.linalg.cholesky_ex(tall.T @ tall)
-    if int(failed):
+    pivots = factor.diagonal()
+    if int(failed) or float(pivots.min()) < 2e-3 * float(pivots.max()):
         return torch.linalg.qr(tall)[0]
     return torch.linalg.solve_triangular(factor, tall.T, upper=False).T.contiguous()
 
