@@ -25,7 +25,7 @@ K = 20
 USERS = 1_000
 DECISIONS = 100
 """Of each user, all of them excluded from the answer."""
-EF_SEARCH = 200
+EF_SEARCH = 400
 """As two_tower.nearest_videos sets it."""
 
 _ROW = np.dtype(

@@ -7,7 +7,7 @@ language plpgsql stable parallel unsafe security invoker
 set search_path = ''
 -- The scan goes on until enough rows pass the filter. Its order is relaxed, and made strict below.
 set "hnsw.iterative_scan" = 'relaxed_order'
-set "hnsw.ef_search" = 200
+set "hnsw.ef_search" = 400
 set "hnsw.max_scan_tuples" = 50000
 as $func$
 #variable_conflict use_column

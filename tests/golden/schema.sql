@@ -390,7 +390,7 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '200'
+    SET "hnsw.ef_search" TO '400'
     SET "hnsw.max_scan_tuples" TO '50000';
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'The published videos nearest to a vector, less the excluded and those without any of the tags, in order of distance and id';
