@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -379,7 +380,7 @@ def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
     return chosen + [name for name in kind.optional if name in table.columns]
 
 
-class _Kind:
+class _Kind(ABC):
     """What one kind of file holds, and how it is merged."""
 
     name: str
@@ -395,18 +396,18 @@ class _Kind:
         self.cursor = cursor
         self.columns = columns
 
+    @abstractmethod
     def stage(self, batch: pl.DataFrame) -> None:
         """Checks a batch and copies it into the temporary table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def merge(self) -> None:
         """Merges the temporary table, and completes the summary."""
-        raise NotImplementedError
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - not every kind has anything to wait for
         """Waits until the connection is free."""
 
-    def count_distinct(self) -> None:
+    def count_distinct(self) -> None:  # noqa: B027 - most kinds count as they merge
         """Says how many users and items the file has, where merging has not."""
 
     def count(self, query: LiteralString | sql.Composed) -> int:
@@ -732,13 +733,13 @@ class _Feedback(_Kind):
             self.know(led["item"], led["id"])
 
     @staticmethod
+    @abstractmethod
     def order(columns: list[str]) -> tuple[str, str, str]:
         """The columns of item, user and label."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, label: pl.Series) -> tuple[pl.Series, str]:
         """The numbers that labels stand for, null where they stand for none, and the reason to reject those."""
-        raise NotImplementedError
 
     @staticmethod
     def word(value: float) -> str:
