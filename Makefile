@@ -1,6 +1,8 @@
 # make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
 # make test   every test
-# make lint   ruff, mypy, sqlfluff
+# make docs-test   every command of the documents, as written; links and names in them; `make test` does it too
+# make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
+# make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows
 # make setup  installs what is missing; the targets above do it first
 # make clean  stops the embedded server and removes it, the virtual environment and all that was built
 
@@ -13,7 +15,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test docs-test docker-test lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -28,11 +30,20 @@ test:
 	@./setup.sh --test
 	@$(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
 
+docs-test:
+	@./setup.sh --test
+	@$(BIN)/pytest tests/test_docs.py $(ARGS)
+
+docker-test:
+	@docker/test.sh
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint migrations sql
+	@$(BIN)/zizmor --quiet --offline .github
+	@PATH=$(BIN):$$PATH; if command -v actionlint >/dev/null; then actionlint; fi
 
 clean:
 	@if [ -x $(BIN)/two-tower ]; then $(BIN)/two-tower down || true; fi

@@ -2,8 +2,8 @@
 # Installs what `make demo` and `make test` need, and nothing that is already there.
 #
 #   ./setup.sh            system packages, then .venv and the server's Python packages
-#   ./setup.sh --test     the same, and Node.js with npm, in which the tests run the browser's module
-#   ./setup.sh --system   the system packages alone, Node.js included; the only part that needs root
+#   ./setup.sh --test     the same, and what the tests look through: Node.js with npm, and Chromium
+#   ./setup.sh --system   the system packages alone, those of the tests included; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
 # configuration: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and the rest choose where packages, torch included, come from.
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 umask 022 # the server runs as another user when root starts it, and reads what is installed here
 
 readonly LOG=$PWD/.setup.log STAMP=.venv/.setup-stamp
-NODE=0 # whether Node.js is wanted
+TESTS=0 # whether what only tests need is wanted
 readonly EXTENSIONS=(plpython3u vector pg_cron plpgsql_check)
 readonly CPU_TORCH=https://download.pytorch.org/whl/cpu
 
@@ -83,10 +83,14 @@ find_python() {
   done
 }
 
-missing_node() {
-  local program
-  ((NODE)) || return 0
-  for program in node npm; do command -v "$program" >/dev/null || printf ' %s' "$program"; done
+# Packages that only tests need, by the program that each brings.
+missing_for_tests() {
+  local program package
+  ((TESTS)) || return 0
+  for program in node:nodejs npm chromium; do
+    package=${program#*:} program=${program%:*}
+    command -v "$program" >/dev/null || printf ' %s' "$package"
+  done
 }
 
 can_make_venv() { [[ -n $1 ]] && "$1" -c 'import ensurepip, venv' 2>/dev/null; }
@@ -171,13 +175,13 @@ require_apt() {
 
 setup_system() {
   local config version missing python extension
-  local -a packages=() wanted=("${EXTENSIONS[@]}")
+  local -a packages=() for_tests=() wanted=("${EXTENSIONS[@]}")
   config=$(find_server)
   python=$(find_python)
   missing=''
   [[ -n $config ]] && missing=$(missing_extensions "$config") || missing="PostgreSQL 15 to 18, ${EXTENSIONS[*]}"
   can_make_venv "$python" || missing+=" python3-venv"
-  missing+=$(missing_node)
+  missing+=$(missing_for_tests)
   [[ -n $missing ]] || return 0
 
   require_apt "$missing"
@@ -185,7 +189,8 @@ setup_system() {
   step "apt-get update" attempt apt_update
 
   can_make_venv "$python" || packages+=(python3 python3-venv)
-  [[ -z $(missing_node) ]] || packages+=(nodejs npm)
+  read -ra for_tests <<<"$(missing_for_tests)"
+  packages+=("${for_tests[@]}")
   if [[ -z $config ]]; then
     version=$(packaged_server)
     [[ -n $version ]] || die "no PostgreSQL 15 to 18 with PL/Python in the package archives of this system;" \
@@ -215,7 +220,7 @@ setup_system() {
   if ! has_extension "$config" vector; then
     step "pgvector from Debian's source package" attempt build_pgvector "$config"
   fi
-  missing=$(missing_extensions "$config")$(missing_node)
+  missing=$(missing_extensions "$config")$(missing_for_tests)
   [[ -z $missing ]] || die "still missing for $("$config" --version): $missing; see $LOG"
 }
 
@@ -245,7 +250,7 @@ install_project() {
   local index
   index=$(cpu_torch_index)
   attempt .venv/bin/python -m pip install --disable-pip-version-check --no-input ${index:+--extra-index-url "$index"} \
-    --editable '.[train,dev]'
+    --editable '.[train,ui,dev]'
 }
 
 setup_python() {
@@ -254,7 +259,7 @@ setup_python() {
   can_make_venv "$python" || die "no Python 3.11 or newer with venv and ensurepip; name one with PYTHON=/path/to/python3"
   rm -f "$STAMP" # a run that fails below is not finished
   step "virtual environment ($("$python" -V))" make_venv "$python"
-  step "pip install pg-two-tower[train,dev]" install_project
+  step "pip install pg-two-tower[train,ui,dev]" install_project
   step "numpy, onnxruntime for the server's Python $(server_python "$(find_server)")" .venv/bin/python -m two_tower.server
   inputs_hash >"$STAMP"
 }
@@ -264,17 +269,17 @@ ready() {
   [[ -r $STAMP && $(<"$STAMP") == "$(inputs_hash)" && -x .venv/bin/two-tower ]] || return 1
   .venv/bin/python -c '' 2>/dev/null || return 1
   config=$(find_server)
-  [[ -n $config && -z $(missing_extensions "$config")$(missing_node) ]] || return 1
+  [[ -n $config && -z $(missing_extensions "$config")$(missing_for_tests) ]] || return 1
   [[ -e .two-tower/site-packages-$(server_python "$config")/.complete ]]
 }
 
 case ${1:-} in
   --system)
-    NODE=1
+    TESTS=1
     setup_system
     ;;
   '' | --test)
-    [[ ${1:-} != --test ]] || NODE=1
+    [[ ${1:-} != --test ]] || TESTS=1
     ready && exit
     exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
     ready && exit

@@ -5,7 +5,7 @@ because PL/Python indents a body.
 """
 
 SESSIONS_KEPT = 4
-ROWS_PER_RUN = 64
+ROWS_PER_RUN = 128
 
 
 def load_libraries(plpy):
@@ -90,52 +90,57 @@ def unpack(numpy, packed):
     rows = numpy.repeat(numpy.arange(len(counts)), counts)
     within = numpy.arange(len(rows)) - numpy.repeat(numpy.cumsum(counts) - counts, counts)
     positions = numpy.repeat(starts, counts) + within
-    return rows, words[positions], words[positions + numpy.repeat(counts, counts)].view(numpy.float32), len(counts)
+    return (
+        rows,
+        words[positions].astype(numpy.int64),
+        words[positions + numpy.repeat(counts, counts)].view(numpy.float32),
+        len(counts),
+    )
 
 
-def run(numpy, session, full_batches, entries):
-    """Vectors [n, 128] float32 of sparse rows, given as (row, column, value, number of rows) in row order."""
-    rows, columns, values, total = entries
+def run(numpy, session, full_batches, pieces):
+    """Vectors [n, 128] float32 of sparse rows.
+
+    ``pieces`` yields up to ROWS_PER_RUN rows at a time: how many, then the cells of the dense matrix [rows, width] that
+    are not zero, and their values. Cell ROWS_PER_RUN * width is one that nobody reads.
+    """
     feed = session.get_inputs()[0]
+    size = ROWS_PER_RUN * feed.shape[1]
+    cells = numpy.zeros(size + 1, dtype=numpy.float32)
+    dense = cells[:size].reshape(ROWS_PER_RUN, -1)
     outputs = []
-    dense = numpy.zeros((min(ROWS_PER_RUN, total), feed.shape[1]), dtype=numpy.float32)
-    if full_batches:
-        dense = numpy.zeros((ROWS_PER_RUN, feed.shape[1]), dtype=numpy.float32)
-    bounds = numpy.searchsorted(rows, numpy.arange(0, total + ROWS_PER_RUN, ROWS_PER_RUN)).tolist()
-    for start, first, last in zip(range(0, total, ROWS_PER_RUN), bounds[:-1], bounds[1:], strict=True):
-        size = min(ROWS_PER_RUN, total - start)
-        at = rows[first:last] - start, columns[first:last]
-        dense[at] = values[first:last]
-        outputs.append(session.run(None, {feed.name: dense if full_batches else dense[:size]})[0][:size])
-        dense[at] = 0  # cheaper than new pages for each run
+    for rows, at, values in pieces:
+        cells[at] = values
+        outputs.append(session.run(None, {feed.name: dense if full_batches else dense[:rows]})[0][:rows])
+        cells[at] = 0  # cheaper than new pages for each run
     return numpy.concatenate(outputs)
 
 
-def half_literals(numpy, GD):
-    """Text of every half-precision number in [-1, 1] by its bit pattern; five digits bring each back exactly."""
-    table = GD.get("two_tower_literals")
-    if table is None:
-        table = numpy.full(65536, b"", dtype="S12")
-        codes = numpy.arange(0x3C01, dtype=numpy.uint16)
-        for sign in (0, 0x8000):
-            numbers = (codes | sign).astype(numpy.uint16).view(numpy.float16).tolist()
-            table[sign : sign + 0x3C01] = [f"{number:.5g},".ljust(12).encode() for number in numbers]
-        GD["two_tower_literals"] = table
-    return table
+def sparse_pieces(numpy, width, entries):
+    """Pieces as :func:`run` takes them of sparse rows, given as (row, column, value, number of rows) in row order."""
+    rows, columns, values, total = entries
+    cells = rows * width + columns
+    bounds = numpy.searchsorted(rows, numpy.arange(0, total + ROWS_PER_RUN, ROWS_PER_RUN)).tolist()
+    for start, first, last in zip(range(0, total, ROWS_PER_RUN), bounds[:-1], bounds[1:], strict=True):
+        yield min(ROWS_PER_RUN, total - start), cells[first:last] - start * width, values[first:last]
 
 
-def literals(numpy, GD, vectors):
-    """One halfvec literal per row of ``vectors`` [n, dim] float32, each number rounded to nearest."""
-    codes = vectors.astype(numpy.float16).view(numpy.uint16)
-    text = half_literals(numpy, GD)[codes].tobytes().decode("ascii")
-    width = 12 * vectors.shape[1]
-    return [f"[{text[at : at + width].rstrip(' ,')}]" for at in range(0, len(text), width)]
+def images(numpy, vectors):
+    """What PostgreSQL stores for a halfvec of every row of ``vectors`` [n, dim] float32, one after the other.
+
+    That is, without the length: the dimensions, a zero, and the numbers, each rounded to nearest; 16 bits each, in the
+    machine's order. two_tower.halfvec_of() takes it as it is.
+    """
+    halves = numpy.zeros((len(vectors), 2 + vectors.shape[1]), dtype=numpy.uint16)
+    halves[:, 0] = vectors.shape[1]
+    halves[:, 2:] = vectors.astype(numpy.float16).view(numpy.uint16)
+    return halves.tobytes()
 
 
-def evaluate(plpy, GD, numpy, onnxruntime, version, tower, entries):
-    """Halfvec literals of sparse rows, given as :func:`run` takes them."""
+def evaluate(plpy, GD, numpy, onnxruntime, version, tower, pieces_of):
+    """Images of the halfvecs of rows; ``pieces_of`` makes of the input's width what :func:`run` takes."""
     session, full_batches = session_for(plpy, GD, numpy, onnxruntime, version, tower)
-    vectors = run(numpy, session, full_batches, entries)
+    vectors = run(numpy, session, full_batches, pieces_of(session.get_inputs()[0].shape[1]))
     bad = numpy.flatnonzero(~(numpy.abs(vectors) <= 1.0001).all(axis=1))
     if len(bad):
         plpy.error(
@@ -143,15 +148,16 @@ def evaluate(plpy, GD, numpy, onnxruntime, version, tower, entries):
             detail=f"{len(bad)} of {len(vectors)} rows, the first at position {bad[0] + 1}.",
             sqlstate="22023",
         )
-    return literals(numpy, GD, vectors)
+    return images(numpy, vectors)
 
 
 def infer(plpy, GD, version, tower, packed):
-    """Halfvec literals for packed sparse inputs, in their order."""
+    """Images of halfvecs for packed sparse inputs, in their order."""
     if not packed:
-        return []
+        return b""
     numpy, onnxruntime = load_libraries(plpy)
-    return evaluate(plpy, GD, numpy, onnxruntime, version, tower, unpack(numpy, packed))
+    entries = unpack(numpy, packed)
+    return evaluate(plpy, GD, numpy, onnxruntime, version, tower, lambda width: sparse_pieces(numpy, width, entries))
 
 
 def check_tower(plpy, tower, content, input_dim):

@@ -11,17 +11,17 @@ begin
                 'get_item_embedding_features', 'get_item_embedding_feature_batch', 'recommend_videos', 'similar_videos'
             )
     loop
-        execute format('revoke all on routine %s from public, anon, authenticated, service_role', v_routine);
+        execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
     end loop;
 end
 $revoke$;
 
-revoke all on schema two_tower from public, anon, authenticated, service_role;
-revoke all on all tables in schema two_tower from public, anon, authenticated, service_role;
-revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
+revoke all on schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
+revoke all on all tables in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
+revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
 public.profiles, public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, two_tower_viewer;
 
 -- yoyo's own tables, which default privileges give to everybody on Supabase; row level security does not stop a truncate.
 do $yoyo$
@@ -92,5 +92,26 @@ two_tower.refresh(int, interval), two_tower.refresh_batch(uuid, int), two_tower.
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
-two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text)
+two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
+two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
+two_tower.gate_coverage(text), two_tower.sample_models(int)
 to service_role;
+
+-- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
+-- only reads.
+grant usage on schema two_tower to two_tower_viewer;
+grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers, public.profiles,
+public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings to two_tower_viewer;
+grant select on two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
+two_tower.video_popularity, two_tower.user_changes, two_tower.video_changes, two_tower.change_failures, two_tower.job_runs,
+two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
+two_tower.problems, two_tower.sizes to two_tower_viewer;
+grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to two_tower_viewer;
+grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to two_tower_viewer;
+grant execute on function
+two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
+two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
+two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real),
+two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real), two_tower.job_definitions(), two_tower.cron_jobs(),
+two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text)
+to two_tower_viewer;

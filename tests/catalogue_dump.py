@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 GOLDEN = Path(__file__).parent / "golden"
-ROLES = ("public", "anon", "authenticated", "service_role", "authenticator")
+ROLES = ("public", "anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
 
 _NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*)$")
 _VIEW = re.compile(r"(?m)^(CREATE VIEW .*?) AS\n.*?;$", re.DOTALL)

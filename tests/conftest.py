@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -207,3 +208,23 @@ def new_server() -> Iterator[Callable[..., Server]]:
     for root, server in made:
         remove_server(server)
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """What tests/node/package-lock.json pins by hash, installed once into build/node."""
+    pinned, directory = Path(__file__).parent / "node", Path(__file__).parents[1] / "build" / "node"
+    for program in ("node", "npm"):
+        assert shutil.which(program), f"{program} is not installed; run ./setup.sh --test"
+    lock = (pinned / "package-lock.json").read_text()
+    with locked("npm"):
+        marker = directory / "installed"
+        if not marker.exists() or marker.read_text() != lock:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(pinned / name, directory)
+            command = ["npm", "ci", "--prefix", str(directory), "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+            assert done.returncode == 0, done.stderr
+            marker.write_text(lock)
+    return directory / "node_modules"

@@ -238,6 +238,14 @@ def test_a_bucket_that_is_not_there_is_said(s3: str, db: Connection) -> None:
         artifacts.publish(db, "v1", "s3://nowhere/models", quiet)
 
 
+def test_variables_set_to_nothing_are_as_if_unset(s3: str, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(UserError, match=r"there is no current/manifest\.json"):
+        artifacts.fetch(db, f"s3://{s3}/empty", None, quiet)
+
+
 KILLED = """
 import os, signal, sys
 import psycopg

@@ -25,6 +25,7 @@ FRESHNESS = {
     "refresh_vs_client_pipeline": "vectors/s",
     "refresh_vs_client_by_key": "vectors/s",
     "embed_vs_bare_onnxruntime": "rows/s",
+    "embed_counted_vs_bare_onnxruntime": "rows/s",
     "cold_first_embed_ms": "ms",
     "warm_backend_mb": "MB",
 }

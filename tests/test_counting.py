@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
+import numpy as np
+import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import Connect, Connection
-from world_fixtures import NOBODY, make_world, one, tiny_model
+from two_tower.database import DATABASE_FILES
+from world_fixtures import NOBODY, make_world, one, refresh, tiny_model
 
 WORLD = make_world()
-COLUMNS = (
-    "liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources, liked_video_ids::uuid[], "
-    "noped_video_ids::uuid[], like_count, nope_count, price_sum, priced_count"
-)
+MAPS = "liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources"
+TOTALS = "like_count, nope_count, price_sum, priced_count"
+Input = dict[int, float]
+
+
+def plpython(name: str) -> Any:
+    """A module of ``plpython/``, as a routine includes it."""
+    spec = importlib.util.spec_from_file_location(name, DATABASE_FILES / "plpython" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+histories = plpython("histories")
 
 
 @pytest.fixture
@@ -23,26 +44,48 @@ def dsn(world_dsn: str) -> str:
 
 def compare(db: Connection, users: list[UUID] = WORLD.users) -> int:
     """Features are the same both ways; the number of users with features."""
-    counted = f"select user_id, {COLUMNS} from two_tower.count_user_features(%s) order by 1"
-    computed = f"select user_id, {COLUMNS} from two_tower.compute_users(%s, '{{}}') order by 1"
-    expected = db.execute(counted.encode(), (users,)).fetchall()
-    assert db.execute(computed.encode(), (users,)).fetchall() == expected
+    counted = (
+        f"select user_id, {MAPS}, liked_video_ids, noped_video_ids, {TOTALS} from two_tower.count_user_features(%s)"
+    )
+    lists = "two_tower.uuids_of(liked_video_ids, -1, true), two_tower.uuids_of(noped_video_ids, -1, true)"
+    computed = f"select user_id, {MAPS}, {lists}, {TOTALS} from two_tower.compute_users(%s, '{{}}')"
+    expected = db.execute(f"{counted} order by 1".encode(), (users,)).fetchall()
+    assert db.execute(f"{computed} order by 1".encode(), (users,)).fetchall() == expected
     return len(expected)
 
 
+def unpacked(packed: bytes, dim: int) -> Input:
+    """Values by position, from 1, of a packed input."""
+    ((rows, cells, values),) = histories.packed_pieces(np, dim, 1, np.array([len(packed)]), packed)
+    assert rows == 1
+    return {cell + 1: value for cell, value in zip(cells.tolist(), values.tolist(), strict=True) if cell != dim}
+
+
+def parsed(sparse: str) -> tuple[Input, int]:
+    """Values by position, and the dimensions, of a sparsevec literal."""
+    entries, dim = sparse.removeprefix("{").split("}/")
+    pairs = (entry.split(":") for entry in entries.split(","))
+    return {int(at): float(np.float32(value)) for at, value in pairs}, int(dim)
+
+
 def assert_equal(db: Connection, users: list[UUID]) -> int:
-    """Features and hashes of inputs are the same both ways, and what is stored; the number of users with features."""
+    """Features and inputs are the same both ways, and what is stored; the number of users with features."""
     found = compare(db, users)
     for version in one(db, "select two_tower.live_versions()"):
-        encoded = """select e.user_id, encode(sha256(extensions.sparsevec_send(e.input)), 'hex')
+        encoded = """select e.user_id, e.input::text
             from two_tower.encode_users(
                 array(select c from two_tower.count_user_features(%s) c where c.like_count > 0), %s) e order by 1"""
-        hashed = """select user_id, encode(input_hash, 'hex')
+        packed = """select user_id, input, input_hash
             from two_tower.compute_users(%s, array[%s], true, false) order by 1"""
-        digests = db.execute(encoded.encode(), (users, version)).fetchall()
-        assert db.execute(hashed.encode(), (users, version)).fetchall() == digests
-        stored = "select user_id, encode(input_hash, 'hex') from two_tower.user_embeddings where model_version = %s"
-        assert set(digests) <= set(db.execute(stored.encode(), (version,)).fetchall())
+        expected = [(user, *parsed(text)) for user, text in db.execute(encoded.encode(), (users, version))]
+        computed = db.execute(packed.encode(), (users, version)).fetchall()
+        assert [
+            (user, unpacked(one_input, dim))
+            for (user, one_input, _), (_, _, dim) in zip(computed, expected, strict=True)
+        ] == [(user, values) for user, values, _ in expected]
+        assert all(hashlib.sha256(one_input).digest() == digest for _, one_input, digest in computed)
+        stored = "select user_id, input, input_hash from two_tower.user_embeddings where model_version = %s"
+        assert set(computed) <= set(db.execute(stored.encode(), (version,)).fetchall())
     return found
 
 
@@ -121,3 +164,157 @@ def test_i3_an_old_snapshot_keeps_to_its_catalogue(db: Connection, connect: Conn
         other.execute("call two_tower.refresh()")
         compare(db)
     assert_equal(db, WORLD.users)
+
+
+# ---------------------------------------------------------------------------------------------- inputs that are stored
+
+
+@given(
+    dim=st.sampled_from([5, 5_000, 1 << 20, (1 << 20) + 1, 1 << 30]),
+    rows=st.lists(
+        st.dictionaries(
+            st.integers(0, 4),
+            st.sampled_from([1.0, 2.0, 4095.0, 4096.0, 0.5, 1.5, -1.0, 123456.79, 1e30]).map(np.float32),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_a_packed_input_is_the_same_unpacked(dim: int, rows: list[dict[int, Any]]) -> None:
+    # The last five positions, so that wide inputs need their width.
+    expected = [{dim - 5 + at: row[at] for at in sorted(row)} for row in rows]
+    entries = [(n, at, value) for n, row in enumerate(expected) for at, value in row.items()]
+    number, column, value = (np.array(each) for each in zip(*entries, strict=True))
+    packed = histories.pack_inputs(np, dim, number, column, value.astype(np.float32))
+    assert [unpacked(each, dim) for each in packed] == [{at + 1: v for at, v in row.items()} for row in expected]
+    # Several at once, two rows to a piece.
+    found = []
+    sizes = np.array([len(each) for each in packed])
+    for count, cells, values in histories.packed_pieces(np, dim, 2, sizes, b"".join(packed)):
+        piece: list[Input] = [{} for _ in range(count)]
+        for cell, each in zip(cells.tolist(), values.tolist(), strict=True):
+            if cell != 2 * dim:
+                piece[cell // dim][cell % dim] = each
+        found += piece
+    assert found == expected
+
+
+def embedded(db: Connection, *users: UUID, version: str = "v1") -> dict[UUID, str]:
+    query = "select user_id, embedding::text from two_tower.embed_users(%s, %s)"
+    return dict(db.execute(query, (list(users), version)).fetchall())
+
+
+def swap_inputs(db: Connection, first: UUID, second: UUID) -> None:
+    """Each gets the stored input of the other, so that it shows where an input is read."""
+    db.execute(
+        """update two_tower.user_embeddings e set input = o.input from two_tower.user_embeddings o
+        where o.model_version = e.model_version and (e.user_id, o.user_id) in ((%(a)s, %(b)s), (%(b)s, %(a)s))""",
+        {"a": first, "b": second},
+    )
+
+
+def test_i7_embedding_reads_the_stored_input_of_a_user_without_changes(db: Connection) -> None:
+    first, second = WORLD.usual, WORLD.many
+    right = embedded(db, first, second)
+    assert right == dict(
+        db.execute("select user_id, embedding::text from user_embeddings where user_id = any (%s)", ([first, second],))
+    )
+    swap_inputs(db, first, second)
+    assert embedded(db, first, second) == {first: right[second], second: right[first]}
+    db.execute("update two_tower.user_embeddings set input = null")
+    assert embedded(db, first, second) == right
+
+
+STALE: dict[str, Callable[[Connection], object]] = {
+    "a like in the log": lambda db: db.execute(
+        "insert into user_video_decisions values (%s, %s, 'like')",
+        (WORLD.usual, next(v for v in WORLD.videos if v not in WORLD.decided(WORLD.usual))),
+    ),
+    "a video in the log": lambda db: db.execute(
+        "update videos set maker = 'another' where id = %s", (min(WORLD.of(WORLD.usual, "like")),)
+    ),
+    "a failure set aside": lambda db: db.execute(
+        """insert into two_tower.change_failures (kind, id, sqlstate, error, retry_at)
+        values ('user', %s, '22023', 'tried', now() + interval '1 day')""",
+        (WORLD.usual,),
+    ),
+    "a version that no refresh writes": lambda db: db.execute(
+        "update two_tower.model_versions set attached_at = null where version = 'v1'"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_i3_embedding_counts_rows_where_a_stored_input_may_be_old(change: str, db: Connection) -> None:
+    swap_inputs(db, WORLD.usual, WORLD.many)
+    STALE[change](db)
+    found = embedded(db, WORLD.usual)
+    db.execute("update two_tower.user_embeddings set input = null")
+    assert found == embedded(db, WORLD.usual)
+
+
+def test_i3_embedding_a_changed_user_gives_what_a_refresh_will_store(db: Connection) -> None:
+    for change in ("a like in the log", "a video in the log"):
+        STALE[change](db)
+        before = embedded(db, *WORLD.users)
+        refresh(db)
+        assert dict(db.execute("select user_id, embedding::text from user_embeddings").fetchall()) == before
+        assert embedded(db, *WORLD.users) == before
+
+
+def test_the_gate_goes_by_the_rows_and_not_by_a_stored_input(db: Connection) -> None:
+    assert one(db, "select two_tower.gate_parity('v1', 1000)") < 1e-6
+    db.execute(
+        """update two_tower.user_embeddings e set input = o.input, embedding = o.embedding
+        from two_tower.user_embeddings o where e.user_id = %s and o.user_id = %s""",
+        (WORLD.usual, WORLD.many),
+    )
+    assert one(db, "select two_tower.gate_parity('v1', 1000)") > 1e-4
+
+
+# ---------------------------------------------------------------------------------------------- bytes taken for values
+
+
+@pytest.mark.parametrize(("dim", "image"), [(128, "\\x03000000003c00c00028"), (3, "\\x04000000003c00c00028")])
+def test_bytes_of_other_dimensions_are_no_vector(dim: int, image: str, db: Connection) -> None:
+    with pytest.raises(psycopg.errors.DataException, match=r"expected \d+ dimensions"):
+        db.execute("select two_tower.halfvec_of(%s, %s, true)", (image, dim))
+
+
+def test_an_engine_that_gives_too_few_bytes_is_refused(db: Connection) -> None:
+    db.execute(
+        """create or replace function two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea)
+        returns bytea language sql as $$ select ''::bytea $$"""
+    )
+    db.execute(
+        """create or replace function two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea)
+        returns bytea language sql as $$ select ''::bytea $$"""
+    )
+    with pytest.raises(psycopg.errors.RaiseException, match="the engine gave 0 bytes for 1 vectors"):
+        embedded(db, WORLD.usual)
+    with pytest.raises(psycopg.errors.RaiseException, match="the engine gave 0 bytes for 1 vectors"):
+        db.execute("select * from two_tower.embed_videos(%s)", (WORLD.videos[:1],))
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+def test_i6_nobody_but_the_owner_makes_values_of_bytes(role: str, db: Connection) -> None:
+    for routine in ("halfvec_of(bytea,int,boolean)", "uuids_of(bytea,int,boolean)"):
+        assert not one(db, "select has_function_privilege(%s, %s, 'execute')", role, f"two_tower.{routine}")
+        assert not one(db, "select has_function_privilege('public', %s, 'execute')", f"two_tower.{routine}")
+    db.execute(f"set role {role}".encode())
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        db.execute("select two_tower.halfvec_of('\\x0100000000', 1, true)")
+
+
+def test_values_made_of_bytes_are_the_values(db: Connection) -> None:
+    """Every half-precision number that a vector of unit length can hold; lists of all lengths."""
+    inference = plpython("inference")
+    halves = np.arange(0x3C01, dtype=np.uint16)
+    numbers = np.concatenate([halves, halves[1:] | 0x8000]).view(np.float16).astype(np.float32)
+    vectors = np.resize(numbers, (len(numbers) // 128 + 1, 128))
+    images = inference.images(np, vectors)
+    for n, vector in enumerate(vectors):
+        same = """select extensions.halfvec_send(two_tower.halfvec_of(%s, 128, true))
+            = extensions.halfvec_send(%s::real[]::extensions.halfvec)"""
+        assert one(db, same, images[260 * n : 260 * n + 260], vector.tolist())

@@ -49,6 +49,27 @@ def test_a_refused_candidate_weighs_more() -> None:
     assert loss.item() == pytest.approx(math.log(1 + 3))
 
 
+def test_what_a_user_knows_is_no_negative_but_the_target_stays() -> None:
+    users, items, ids = torch.zeros(1, 2), torch.zeros(3, 2), torch.arange(3)
+    known = torch.tensor([[True, True, False]])
+    loss = sampled_softmax(users, items, torch.tensor([0]), ids, torch.zeros(3), masked=known)
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_a_refused_item_weighs_more_in_the_full_softmax_too() -> None:
+    scores, targets = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    refused = torch.tensor([[False, True, False]])
+    loss = full_softmax(scores, targets, negatives=refused, negative_weight=2.0)
+    assert loss.item() == pytest.approx(math.log(1 + 3 + 1))
+
+
+def test_nothing_to_learn_from_costs_nothing() -> None:
+    none, items = torch.zeros(0, 2), torch.zeros(3, 2)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    assert sampled_softmax(none, items, nobody, torch.arange(3), torch.zeros(3)).item() == 0
+    assert binary_cross_entropy(torch.zeros(0), torch.zeros(0)).item() == 0
+
+
 def test_full_softmax_ignores_the_input_and_rows_without_target() -> None:
     scores = torch.tensor([[5.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
     targets = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])

@@ -19,8 +19,10 @@ import psycopg
 import pytest
 
 from conftest import NewDatabase, in_database
+from test_web import in_node, stored
 from two_tower.server import Server
 from two_tower.world import World, generate
+from world_fixtures import Client
 
 USERS, VIDEOS = 300, 300
 pytestmark = pytest.mark.xdist_group("path")
@@ -144,6 +146,21 @@ def test_exported_files_are_complete_and_agree(ready: str, tmp_path: Path) -> No
     stored = {video: np.array(json.loads(vector), dtype=np.float32) for video, vector in rows}
     for video, vector in videos.select("video_id", "embedding").iter_rows():
         np.testing.assert_allclose(vector, stored[video], atol=1e-3)
+
+
+def test_a_browser_gives_a_hundred_users_of_the_demo_their_stored_vectors(
+    ready: str, tmp_path: Path, node_modules: Path
+) -> None:
+    two_tower(ready, "model", "activate")
+    two_tower(ready, "model", "publish", f"file://{tmp_path}")
+    with psycopg.connect(ready, autocommit=True) as connection:
+        expected = dict(list(stored(connection, "user").items())[:100])
+    assert len(expected) == 100
+    with psycopg.connect(ready, user="authenticator") as connection:
+        ask = Client(connection).rpc
+        payloads = [ask("authenticated", user, "get_user_embedding_features", user_id=user)[0] for user in expected]
+    found = in_node(node_modules, tmp_path, payloads, [])["users"]
+    assert np.abs(np.array(found) - np.stack(list(expected.values()))).max() <= 2e-3
 
 
 def test_the_same_seed_gives_the_same_model(ready: str) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -30,12 +31,24 @@ ASKERS: dict[str, tuple[str, UUID | None]] = {
     "nobody": ("authenticated", None),
     "me": ("authenticated", ME),
     "service": ("service_role", None),
+    "viewer": ("two_tower_viewer", None),
 }
 
 
 @pytest.fixture
 def dsn(world_dsn: str) -> str:
     return world_dsn
+
+
+@pytest.fixture
+def anyone(db: Connection, dsn: str, connect: Connect) -> Iterator[Client]:
+    """A login that may take every role of ASKERS, the viewer's too, which no client's login may."""
+    login = f"{urlsplit(dsn).path.removeprefix('/')}_login"
+    db.execute(f"create role {login} login noinherit in role authenticator, two_tower_viewer".encode())
+    connection = connect(autocommit=False, user=login)
+    yield Client(connection)
+    connection.close()
+    db.execute(f"drop role {login}".encode())
 
 
 def attempt(client: Client, asker: str, query: str) -> str:
@@ -147,7 +160,9 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
         got = {asker: attempt(client, asker, query) for asker in ASKERS}
         lines.append(line(f"public.{name}", got))
     routines = db.execute(
-        """select p.oid::regprocedure::text, p.prokind::text, coalesce(array_agg('null::' || format_type(a.type, null)
+        # Of a strict function a constant null is the answer before anybody asks whether the caller may.
+        """select p.oid::regprocedure::text, p.prokind::text, coalesce(array_agg(
+                format(case p.prokind when 'p' then 'null::%s' else '(select null::%s)' end, format_type(a.type, null))
             order by a.at) filter (where a.type is not null), '{}'), p.proretset, format('%I.%I', n.nspname, p.proname)
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
         left join lateral unnest(p.proargtypes::oid[]) with ordinality as a (type, at) on true
@@ -162,15 +177,15 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
             if many
             else f"select {name}({inner})"
         )
-        got = {asker: attempt(client, asker, query) for asker in ("anon", "nobody", "me")}
+        got = {asker: attempt(client, asker, query) for asker in ("anon", "nobody", "me", "viewer")}
         lines.append(line(signature, got))
     return lines
 
 
-def test_the_matrix_of_what_each_got(db: Connection, client: Client, request: pytest.FixtureRequest) -> None:
+def test_the_matrix_of_what_each_got(db: Connection, anyone: Client, request: pytest.FixtureRequest) -> None:
     refresh(db)
     found = "\n".join(
-        ["# relations", *rows_of_relations(db, client), "", "# routines", *answers_of_routines(db, client), ""]
+        ["# relations", *rows_of_relations(db, anyone), "", "# routines", *answers_of_routines(db, anyone), ""]
     )
     path = catalogue_dump.GOLDEN / "access.txt"
     if request.config.getoption("--golden-update"):
@@ -553,6 +568,19 @@ def test_a_claim_of_a_role_is_no_role(client: Client) -> None:
         for ask in refused:
             with pytest.raises(errors.InsufficientPrivilege), connection.transaction():
                 ask()
+
+
+def test_no_client_may_keep_the_server_busy(db: Connection, client: Client) -> None:
+    """A limit of time for each role, which PostgREST applies with the role and the server at login."""
+    found = dict(
+        db.execute(
+            """select rolname, substring(c.setting from '=(.*)')
+            from pg_roles cross join unnest(rolconfig) as c (setting)
+            where rolname in ('anon', 'authenticated', 'authenticator') and c.setting like 'statement_timeout=%'"""
+        ).fetchall()
+    )
+    assert found == {"anon": "3s", "authenticated": "8s", "authenticator": "8s"}
+    assert one(client.connection, "show statement_timeout") == "8s"
 
 
 def test_the_login_itself_may_do_nothing(client: Client, connect: Connect) -> None:

@@ -13,14 +13,29 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import polars as pl
 import psycopg
 import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
-from two_tower import migrate
+from two_tower import bench_serving, migrate
+from two_tower import recommend as recommend_file
 from two_tower.server import Server
-from world_fixtures import EPOCH, NOBODY, Client, column, load, make_world, one, refresh, tiny_model
+from world_fixtures import (
+    EPOCH,
+    NOBODY,
+    Client,
+    column,
+    copy_rows,
+    ident,
+    load,
+    make_world,
+    one,
+    refresh,
+    rpc,
+    tiny_model,
+)
 
 WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
@@ -250,6 +265,211 @@ def test_more_tags_than_a_hundred_are_a_bad_argument(client: Client) -> None:
         client.rpc("authenticated", WORLD.usual, "recommend_videos", tag_ids=[NOBODY] * 101)
 
 
+# -------------------------------------------------------------------------------------------- by the index
+
+by_index = pytest.mark.xdist_group("large")
+LARGE = 6_000
+TAGGED = 6
+"""Videos that carry the tag of a thousandth of the catalogue."""
+
+
+@pytest.fixture(scope="module")
+def large_template(cluster: Server, world_template: str) -> Iterator[str]:
+    """The world with 6,000 videos more, in clusters, as the index of a million is asked for them."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 128))
+    vectors = centres[rng.integers(60, size=LARGE)] + 0.7 * rng.normal(size=(LARGE, 128))
+    name = f"large_{os.getpid()}"
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {world_template}".encode())
+        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
+            db.execute("set session_replication_role = replica")
+            index = one(db, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
+            db.execute("drop index two_tower.video_embeddings_1_hnsw")
+            added = [ident("more", n) for n in range(LARGE)]
+            at = EPOCH - timedelta(days=1)
+            columns = "(id, product_url, title, published_at)"
+            copy_rows(db, f"public.videos {columns}", [(v, f"https://more.example/{v}", str(v), at) for v in added])
+            rows = [(v, "v1", str([round(x, 3) for x in e]), "") for v, e in zip(added, vectors.tolist(), strict=True)]
+            copy_rows(db, "two_tower.video_embeddings (video_id, model_version, embedding, input_hash)", rows)
+            copy_rows(db, "public.video_tags", [(v, WORLD.rare_tag) for v in added[: TAGGED - 2]])
+            copy_rows(db, "public.video_tags", [(v, t) for v in added[::2] for t in WORLD.tags[:2]])
+            for user in (WORLD.no_decisions, WORLD.one_like, WORLD.usual, WORLD.many):
+                taste = str((centres[rng.choice(60, 3)].sum(axis=0) + rng.normal(size=128)).round(3).tolist())
+                db.execute("delete from two_tower.user_embeddings where user_id = %s", (user,))
+                db.execute("insert into two_tower.user_embeddings values ('v1', %s, %s, '')", (user, taste))
+            db.execute(index.encode())
+            db.execute("analyze")
+            # What is larger than this is not searched exactly.
+            db.execute("update pg_class set reltuples = 1e6 where relname = 'video_embeddings_1'")
+        yield name
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture
+def large(large_template: str, database: NewDatabase) -> Iterator[tuple[Connection, Client]]:
+    target = database(template=large_template)
+    with psycopg.connect(target, autocommit=True) as db, psycopg.connect(
+        in_database(target, target.split("/")[-1].split("?")[0], "authenticator")
+    ) as connection:  # fmt: skip
+        yield db, Client(connection)
+
+
+def decide(db: Connection, user: UUID, count: int) -> None:
+    """The user has decided on the ``count`` videos that are nearest, and on nothing else."""
+    db.execute("delete from user_video_decisions where user_id = %s", (user,))
+    db.execute(
+        """insert into user_video_decisions (user_id, video_id, decision_type)
+        select u.user_id, n.video_id, 'skip' from user_embeddings u cross join lateral (
+            select v.video_id from video_embeddings v
+            order by (v.embedding operator(extensions.<=>) u.embedding) + 0, v.video_id limit %s
+        ) n where u.user_id = %s""",
+        (count, user),
+    )
+
+
+def nearest(db: Connection, user: UUID, limit: int, tags: list[UUID] | None = None) -> dict[str, float]:
+    """Ids and cosines of the nearest that the user may be shown, by comparing with every video."""
+    rows = db.execute(
+        """select e.video_id::text, 1 - (e.embedding operator(extensions.<=>) u.embedding) as score
+        from user_embeddings u cross join video_embeddings e
+        join videos v on v.id = e.video_id and v.published_at <= now()
+        where u.user_id = %(user)s
+            and not exists (select from user_video_decisions d where (d.user_id, d.video_id) = (u.user_id, e.video_id))
+            and (%(tags)s::uuid[] is null or exists (
+                select from video_tags t where t.video_id = e.video_id and t.tag_id = any (%(tags)s)
+            ))
+        order by 2 desc, 1 limit %(limit)s""",
+        {"user": user, "tags": tags, "limit": limit},
+    ).fetchall()
+    return dict(rows)
+
+
+def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, tags: list[UUID] | None = None) -> Rows:
+    """The answer, which is complete, ordered, true to the vectors, and holds at least 95 % of the nearest."""
+    rows = client.rpc("authenticated", user, "recommend_videos", limit=limit, tag_ids=tags)
+    expected = nearest(db, user, limit, tags)
+    assert len(rows) == len(expected) == limit
+    assert {row["reason"] for row in rows} == {"taste"}
+    everything = nearest(db, user, 10_000, tags)
+    assert [row["score"] for row in rows] == pytest.approx([everything[v] for v in ids(rows)], abs=1e-5)
+    order = sorted(rows, key=lambda row: (-row["score"], row["video_id"]))
+    assert [row["score"] for row in rows] == [row["score"] for row in order]
+    assert len(expected.keys() & set(ids(rows))) >= 0.95 * limit
+    return rows
+
+
+@by_index
+@pytest.mark.parametrize("decisions", [0, 1, 50, 5_000])
+@pytest.mark.parametrize("limit", [20, 200])
+def test_the_index_gives_as_many_whatever_was_decided(
+    decisions: int, limit: int, large: tuple[Connection, Client]
+) -> None:
+    db, client = large
+    decide(db, WORLD.usual, decisions)
+    found_by_index(db, client, WORLD.usual, limit)
+
+
+@by_index
+def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
+    db, client = large
+    scans = "select idx_scan from pg_stat_user_indexes where indexrelname = 'video_embeddings_1_hnsw'"
+    before = one(db, scans)
+    with client.as_("authenticated", WORLD.usual) as connection:
+        connection.execute("select * from public.recommend_videos()")
+        connection.execute("select pg_stat_force_next_flush()")
+    assert one(db, scans) == before + 1
+
+
+@by_index
+def test_where_the_index_ends_the_list_does_not(large: tuple[Connection, Client]) -> None:
+    """Everything decided but thirty, the farthest of all: no scan of an index comes by them."""
+    db, client = large
+    known = one(db, "select count(*) from video_embeddings v join videos on id = video_id where published_at <= now()")
+    every = list(nearest(db, WORLD.one_like, known))
+    db.execute("delete from user_video_decisions where user_id = %s", (WORLD.one_like,))
+    left = list(nearest(db, WORLD.one_like, known))[-30:]
+    assert set(left) <= set(every)
+    db.execute(
+        "insert into user_video_decisions select %s, id, 'nope' from videos where id <> all (%s::uuid[])",
+        (WORLD.one_like, left),
+    )
+    rows = client.rpc("authenticated", WORLD.one_like, "recommend_videos", limit=30)
+    assert ids(rows) == left
+    assert {row["reason"] for row in rows} == {"taste"}
+
+
+@by_index
+@pytest.mark.parametrize("tags", [WORLD.tags[:1], WORLD.tags[:2]], ids=["looked up", "by the index"])
+def test_a_filter_by_a_tag_of_many(tags: list[UUID], large: tuple[Connection, Client]) -> None:
+    db, client = large
+    found_by_index(db, client, WORLD.many, 20, tags)
+    found_by_index(db, client, WORLD.many, 200, tags)
+
+
+@by_index
+def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> None:
+    db, client = large
+    decide(db, WORLD.usual, 50)
+    expected = nearest(db, WORLD.usual, 20, [WORLD.rare_tag])
+    rows = client.rpc("authenticated", WORLD.usual, "recommend_videos", tag_ids=[WORLD.rare_tag])
+    assert TAGGED - 2 <= len(expected) <= TAGGED
+    assert ids(rows) == list(expected)
+
+
+@by_index
+def test_what_the_index_still_holds_but_nobody_may_see_is_hidden(large: tuple[Connection, Client]) -> None:
+    db, client = large
+    first = ids(found_by_index(db, client, WORLD.usual))
+    db.execute("update videos set published_at = null where id = any (%s)", (first[:5],))
+    again = ids(found_by_index(db, client, WORLD.usual))
+    assert not set(first[:5]) & set(again)
+    assert set(first[5:]) <= set(again)
+
+
+@by_index
+def test_diversity_by_the_index_keeps_the_best_and_gives_as_many(large: tuple[Connection, Client]) -> None:
+    _, client = large
+    plain = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=200)
+    varied = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=200, diversity=0.5)
+    assert len(set(ids(varied))) == 200
+    assert ids(varied)[0] == ids(plain)[0]
+    assert ids(varied) != ids(plain)
+
+
+@by_index
+def test_the_documented_query_uses_the_index_with_the_planner_as_it_is(large: tuple[Connection, Client]) -> None:
+    """As somebody who is signed in, through the views, row level security and all."""
+    db, client = large
+    db.execute("update pg_class set reltuples = 6300 where relname = 'video_embeddings_1'")
+    with client.as_("authenticated", WORLD.usual) as connection:
+        plan = "\n".join(column(connection, f"explain (analyze, costs off, timing off, summary off) {DOCUMENTED}"))
+    assert "Index Scan using video_embeddings_1_hnsw on video_embeddings_1" in plan, plan
+    assert "Seq Scan" not in plan, plan
+
+
+DOCUMENTED = """
+select v.video_id from public.video_embeddings v
+order by v.embedding operator(extensions.<=>) (
+    select u.embedding from public.user_embeddings u where u.user_id = auth.uid()
+) limit 20
+"""
+
+
+def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server) -> None:
+    figures = bench_serving.run(cluster, [3_000], 0.2, lambda what, share: None)
+    assert [figure.figure for figure in figures] == [
+        "recall_at_20_3k",
+        "recommend_p50_3k",
+        "recommend_p99_3k",
+        "recommend_per_s_2_clients_3k",
+        "recommend_per_s_16_clients_3k",
+        "recommend_batch_users_per_s_3k",
+    ]
+    assert figures[0].value == 1, "a small catalogue is searched exactly"
+    assert all(figure.value > 0 and figure.baseline and figure.ratio for figure in figures)
+
+
 # -------------------------------------------------------------------------------------------- before a model
 
 
@@ -367,6 +587,24 @@ def test_recommend_batch_is_the_services_alone_and_has_bounds(db: Connection, cl
             db.execute(batch, ([WORLD.usual], limit))
 
 
+@pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])
+def test_a_file_for_everyone_is_the_same_however_many_connections_write_it(
+    name: str, db: Connection, tmp_path: Path
+) -> None:
+    files = []
+    for workers in (1, 3):
+        directory = tmp_path / str(workers)
+        directory.mkdir()
+        rows = recommend_file.write(db, None, 7, directory / name, lambda *_: None, workers)
+        assert rows == 7 * len(WORLD.users)
+        assert recommend_file.write(db, [str(WORLD.usual)], 7, directory / f"one-{name}", lambda *_: None, workers) == 7
+        assert sorted(path.name for path in directory.iterdir()) == [name, f"one-{name}"]
+        read = pl.read_csv if name.endswith("csv") else pl.read_parquet
+        files.append((read(directory / name).rows(), read(directory / f"one-{name}").rows()))
+    assert files[0] == files[1]
+    assert [len(rows) for rows in files[0]] == [7 * len(WORLD.users), 7]
+
+
 # -------------------------------------------------------------------------------------------- as PostgREST calls it
 
 
@@ -415,6 +653,28 @@ def test_nobody_is_asked_to_sign_in(client: Client) -> None:
     for nobody in ("", "not-a-uuid"):
         with pytest.raises(errors.InvalidTextRepresentation), client.as_("authenticated", nobody) as connection:
             connection.execute("select * from public.recommend_videos()")
+
+
+def test_an_expired_claim_opens_no_more_than_a_valid_one(client: Client) -> None:
+    """PostgREST refuses an expired token before the database hears of it; one that came through has its user's rows."""
+    with client.as_("authenticated", WORLD.usual, exp=1) as connection:
+        assert rpc(connection, "recommend_videos") == recommend(client, WORLD.usual)
+        assert set(column(connection, "select user_id from public.user_video_decisions")) == {WORLD.usual}
+        with pytest.raises(errors.InsufficientPrivilege), connection.transaction():
+            rpc(connection, "get_user_embedding_features", user_id=str(WORLD.many))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("update_user_features", {"p_user_id": str(WORLD.many)}),
+        ("get_user_embedding_features", {"user_id": str(WORLD.many)}),
+    ],
+)
+def test_a_claim_of_another_user_is_not_ones_own(name: str, arguments: dict[str, str], client: Client) -> None:
+    with pytest.raises(errors.InsufficientPrivilege, match="another user"):
+        client.rpc("authenticated", WORLD.usual, name, **arguments)
+    assert len(client.rpc("authenticated", WORLD.many, name, **arguments)) == 1
 
 
 def test_a_connection_remembers_nobody(client: Client) -> None:

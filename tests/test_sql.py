@@ -18,10 +18,10 @@ OURS = """
 """
 ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {OURS}"
 
-# A set clause on a procedure forbids commit inside it, and on active_version() it would forbid inlining and with it the
-# planner's choice of one partition.
+# A set clause on a procedure forbids commit inside it; what is written in C reads no names.
 WITHOUT_SEARCH_PATH = {
-    "two_tower.active_version()",
+    "two_tower.halfvec_of(bytea,integer,boolean)",
+    "two_tower.uuids_of(bytea,integer,boolean)",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",
@@ -39,8 +39,12 @@ DEFINERS_OF_CLIENTS = {
 # As pg_cron has it, which exists in one database of a cluster only.
 CRON = """
 create schema cron;
-create table cron.job (jobid bigint, schedule text, command text, database text, jobname text);
-create table cron.job_run_details (jobid bigint, runid bigint, status text, end_time timestamptz);
+create table cron.job (
+    jobid bigint, schedule text, command text, nodeport int, database text, jobname text, active boolean
+);
+create table cron.job_run_details (
+    jobid bigint, runid bigint, status text, return_message text, start_time timestamptz, end_time timestamptz
+);
 create function cron.schedule(text, text, text) returns bigint language sql as 'select 1::bigint';
 create function cron.unschedule(bigint) returns bool language sql as 'select true';
 """

@@ -11,9 +11,10 @@ from scipy import sparse
 
 from synthetic import make_data
 from two_tower import evaluate
+from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
 from two_tower.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
-from two_tower.train import Choice, Part, TrainedModel, TrainOptions, fit, split
+from two_tower.train import Choice, Part, TrainedModel, TrainOptions, fit, split, split_in_time
 
 torch.set_num_threads(1)  # the tests of one machine share its cores
 
@@ -67,6 +68,61 @@ def test_users_with_few_likes_keep_them_all() -> None:
     likes = np.bincount(data.user[data.label == LIKE], minlength=50)
     assert not held[np.isin(data.user, np.flatnonzero(likes < 4))].any()
     assert held.any()
+
+
+def test_a_split_in_time_holds_out_all_that_came_later() -> None:
+    data = make_data(users=60, times=True)
+    held = split_in_time(data, ratio=0.2)
+    assert data.time[held].min() > data.time[~held].max()
+    labelled = data.label != SKIP
+    assert held[labelled].mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_what_has_the_same_time_or_none_is_on_one_side_of_the_point() -> None:
+    data = make_data(users=60, times=True)
+    coarse = replace(data, time=np.where(data.user % 3 == 0, 0.0, np.round(data.time / 250_000) * 250_000 + 1))
+    held = split_in_time(coarse, ratio=0.3)
+    assert held.any()
+    assert not held[coarse.time == 0].any()
+    for time in np.unique(coarse.time):
+        assert len(np.unique(held[coarse.time == time])) == 1
+
+
+def test_a_split_in_time_needs_times_that_differ(data: TrainingData) -> None:
+    with pytest.raises(UserError, match="no point in time"):
+        fit(data, TrainOptions(split="temporal"))
+
+
+def test_users_without_a_history_before_the_point_in_time_are_left_out() -> None:
+    data = make_data(users=120, times=True)
+    late = data.user % 4 == 0
+    data = replace(data, time=np.where(late, 2e6 + data.time, data.time))
+    model = fit(data, TrainOptions(split="temporal", val_ratio=0.4, max_seconds=0))
+    assert 0 < model.metrics["two-tower"]["users"] <= 90  # 30 of 120 came after it
+    assert model.hyperparameters["split_at"] > "1970"
+
+
+def test_nobody_to_measure_by_is_said() -> None:
+    data = make_data(users=40, times=True)
+    data = replace(data, time=(data.user >= 30).astype(np.float64))  # all who came later are new
+    with pytest.raises(UserError, match="nobody with a history"):
+        fit(data, TrainOptions(split="temporal", val_ratio=0.25))
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_deleting_what_is_held_out_leaves_the_towers_that_are_measured_as_they_are(temporal: bool) -> None:
+    """Point in time: rows, target items and vocabulary alike. What is held out could as well not exist."""
+    data = make_data(users=60, items=240, each=8, times=True)
+    held = split_in_time(data, ratio=0.3) if temporal else hold_out(data)
+    later = np.setdiff1d(data.item[held & (data.label == LIKE)], data.item[~held & (data.label == LIKE)])
+    assert len(later) > 5  # liked among the held-out rows alone
+    one = Part(data, ~held, TrainOptions())
+    other = Part(kept(data, ~held), np.ones(int((~held).sum()), dtype=bool), TrainOptions())
+    for ours, theirs in zip(one.towers(Choice()), other.towers(Choice()), strict=True):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+    known = data.schema.segment("item", "id").slice
+    assert one.item_counts[later][:, known].nnz == 0
 
 
 def test_no_held_out_row_is_in_the_features_that_predict_it(data: TrainingData) -> None:

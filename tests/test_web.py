@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,12 @@ import pytest
 from pgvector import HalfVector, SparseVector
 
 import two_tower
-from conftest import Connection, locked
+from conftest import Connection
 from two_tower import artifacts
 from world_fixtures import Client, load, make_world, one, tiny_model
 
 WORLD = make_world(n_users=120)
-ONNXRUNTIME_WEB = "onnxruntime-web@1.22.0"
 MODULE = Path(two_tower.__file__).parent / "web" / "two-tower.js"
-REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """onnxruntime-web, installed once into build/."""
-    directory = REPOSITORY / "build" / "node"
-    for program in ("node", "npm"):
-        assert shutil.which(program), f"{program} is not installed; run ./setup.sh --test"
-    with locked("npm"):
-        marker = directory / "installed"
-        if not marker.exists() or marker.read_text() != ONNXRUNTIME_WEB:
-            directory.mkdir(parents=True, exist_ok=True)
-            command = ["npm", "install", "--prefix", str(directory), "--no-save", "--no-audit", "--no-fund"]
-            done = subprocess.run(
-                [*command, "--ignore-scripts", ONNXRUNTIME_WEB],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=240,
-            )
-            assert done.returncode == 0, done.stderr
-            marker.write_text(ONNXRUNTIME_WEB)
-    return directory / "node_modules"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from two_tower.cli import Json, Verbs, log, out, print_json, say
+from two_tower.cli import Json, Verbs, log, manual, out, print_json, say
 
 if TYPE_CHECKING:
     from two_tower.bench import Figure
@@ -22,7 +22,7 @@ app = typer.Typer(
 Quick = Annotated[bool, typer.Option("--quick", help="A minute's look, at smaller sizes.")]
 
 
-@app.command()
+@app.command(epilog=manual("two-tower bench freshness --quick", "two-tower bench freshness --sizes 10000,100000"))
 def freshness(
     quick: Quick = False,
     sizes: Annotated[
@@ -54,7 +54,7 @@ def freshness(
     show(figures, json, "freshness")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower bench serving --quick", "two-tower bench serving --sizes 100000 --json"))
 def serving(
     quick: Quick = False,
     sizes: Annotated[
@@ -77,12 +77,12 @@ def serving(
             raise typer.BadParameter("--sizes takes at least 10000 videos")
     if quick:
         say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
-    with throwaway_server(durable=False) as server, bar(log) as progress:
+    with throwaway_server() as server, bar(log) as progress:
         figures = run(server, numbers, 2 if quick else 10, progress)
     show(figures, json, "serving")
 
 
-@app.command("import")
+@app.command("import", epilog=manual("two-tower bench import --quick", "two-tower bench import --rows 2000000"))
 def import_(
     quick: Quick = False,
     rows: Annotated[
@@ -102,7 +102,7 @@ def import_(
     show(figures, json, "import")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower bench lifecycle --quick", "two-tower bench lifecycle --videos 50000"))
 def lifecycle(
     quick: Quick = False,
     videos: Annotated[

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -37,7 +37,7 @@ class Verbs(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has enough
             raise typer.Exit(0) from None
         except ModuleNotFoundError as error:
-            if error.name not in {"onnx", "onnxruntime", "safetensors", "scipy", "torch"}:
+            if error.name not in {"onnx", "onnxruntime", "optuna", "safetensors", "scipy", "torch"}:
                 raise
             _complain(f"this takes {error.name}, which is not installed", "pip install 'pg-two-tower[train]'")
             raise typer.Exit(1) from error
@@ -73,6 +73,35 @@ Dsn = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", callback=_also_before_the_verb, help="Print the result as JSON.")]
 
+
+def manual(*examples: str, exits: str = "0 done, 1 it failed, 2 wrong usage") -> str:
+    """What ends the help of a verb: examples, and its exit codes."""
+    return "\n".join(["Examples:", *(f"  {example}" for example in examples), "", f"Exit codes: {exits}."])
+
+
+PATH = """
+The path, in the order of a first day:
+  two-tower up                                  a private PostgreSQL in ./.two-tower
+  two-tower migrate                             tables, routines, policies
+  two-tower doctor                              what the server lacks, and how to mend it
+  two-tower import catalog catalog.csv
+  two-tower import decisions decisions.csv --create-users
+  two-tower train                               a candidate, measured beside references
+  two-tower model activate                      embeds everybody, asks the gate, serves
+  two-tower recommend --all --output recs.csv   or recommend_videos() in SQL and PostgREST
+  two-tower psql -- -c "select two_tower.schedule_jobs()"
+                                                refreshes every minute, by pg_cron
+  two-tower status                              exit code 1 when a promise is broken
+
+On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
+
+The database is --dsn, else DATABASE_URL (also from a file .env here), else the embedded server of this directory.
+Results go to standard output, progress and messages to standard error; --json makes a result data.
+
+Exit codes: 0 done, 1 the work failed or a promise is broken, 2 wrong usage, 3 a quality gate said no.
+After each verb, --help says the rest. Documents: README.md, docs/.
+"""
+
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
@@ -80,6 +109,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A Two-Tower recommender that lives inside PostgreSQL.",
+    epilog=PATH.strip(),
 )
 
 
@@ -101,14 +131,21 @@ def print_json(value: Any) -> None:
 # ------------------------------------------------------------------------------------------------ the embedded server
 
 
-@app.command()
+@app.command(epilog=manual("two-tower up", "two-tower up --port 54320", "export DATABASE_URL=$(two-tower up)"))
 def up(
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Also listen on 127.0.0.1, with a password.")
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Also listen on this port of 127.0.0.1, with a password. Else: a socket only."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start the embedded PostgreSQL of this directory, creating it first, and print its DSN."""
+    """Start the embedded PostgreSQL of this directory, creating it first, and print its DSN.
+
+    Data, log and socket are in ./.two-tower. Started by root, the server runs as
+    user postgres. If it runs already, only the DSN is printed.
+    """
     from two_tower.server import Server
 
     server = Server(Path.cwd())
@@ -120,18 +157,21 @@ def up(
         typer.echo(dsn)
 
 
-@app.command()
+@app.command(epilog=manual("two-tower down"))
 def down() -> None:
-    """Stop the embedded PostgreSQL. Its data stay."""
+    """Stop the embedded PostgreSQL of this directory. Its data stay; connections are cut."""
     from two_tower.server import Server
 
     stopped = Server(Path.cwd()).stop()
     say("stopped" if stopped else "not running")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=manual("two-tower psql", "two-tower psql -- -c 'select * from two_tower.status'", exits="those of psql"),
+)
 def psql(ctx: typer.Context, dsn: Dsn = None) -> None:
-    """Open psql. What follows `--` goes to psql: two-tower psql -- -c 'select 1'."""
+    """Open psql on the database. What follows -- goes to psql."""
     from two_tower.database import resolve_dsn
     from two_tower.server import installations
 
@@ -144,9 +184,20 @@ def psql(ctx: typer.Context, dsn: Dsn = None) -> None:
     os.execv(program, [program, "--dbname", target, *ctx.args])  # noqa: S606 - psql takes this process's place
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower doctor",
+        "two-tower doctor --dsn postgresql://postgres@db.example/app",
+        exits="0 all that is needed is there (warnings aside), 1 something is missing, 2 wrong usage",
+    )
+)
 def doctor(dsn: Dsn = None, json: Json = False) -> None:
-    """Check a PostgreSQL for what the recommender needs, and say how to mend what it lacks. Changes nothing."""
+    """Check a PostgreSQL for what the recommender needs, and say how to mend what it lacks.
+
+    Version, extensions, onnxruntime in the server's Python, memory for index
+    builds, pg_cron, migrations, active model. Changes nothing: what must be tried
+    is rolled back.
+    """
     from dataclasses import asdict
 
     from two_tower.database import connect, resolve_dsn
@@ -174,16 +225,24 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
 # --------------------------------------------------------------------------------------------------------- the schema
 
 
-@app.command()
+@app.command(epilog=manual("two-tower migrate", "two-tower migrate --to 0007.change-log", "two-tower migrate --to 0"))
 def migrate(
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="ID", help="Go forward or back to this migration; 0 is nothing at all."),
+        typer.Option(
+            "--to",
+            metavar="ID",
+            help="Go forward or back to this migration (a file of migrations/ without .sql); 0 takes all away.",
+        ),
     ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Apply what is pending of migrations/, then all of sql/. Doing it again changes nothing."""
+    """Apply what is pending of migrations/, then all of sql/. Doing it again changes nothing.
+
+    Takes a superuser, since PL/Python functions do, and an advisory lock, so that
+    two at once are one after the other. Existing tables are adopted.
+    """
     from two_tower.migrate import migrate as run
 
     result = run(dsn, to)
@@ -199,7 +258,14 @@ def migrate(
 # ----------------------------------------------------------------------------------------------- training and measuring
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower train",
+        "two-tower train --min-stars 3.5 --version friday",
+        "two-tower train --search 50 --search-timeout 3600",
+        "two-tower train --json",
+    )
+)
 def train(
     min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
     max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
@@ -210,13 +276,49 @@ def train(
     val_ratio: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")
     ] = 0.2,
+    split: Annotated[
+        Literal["user", "temporal"],
+        typer.Option(help="Hold out the latest of each user's decisions, or everybody's from one point in time on."),
+    ] = "user",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="0, or 10 with --loss, or where the catalogue is too large for the closed form",
+            help="Go on by gradients, at most so long, and keep the epoch that validation finds best, if any.",
+        ),
+    ] = None,
+    loss: Annotated[
+        Literal["softmax", "bce"] | None, typer.Option(help="What gradients minimise; softmax if not said.")
+    ] = None,
+    neg_per_pos: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="4",
+            help="Negatives per like that gradients draw from what a user is not known to know. The closed form, and "
+            "a softmax over a catalogue of up to 20,000, count all of that already.",
+        ),
+    ] = None,
+    search: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Tune hyperparameters by N trials, over all runs on the study.")
+    ] = 0,
+    search_timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Begin no further trial after so long.")
+    ] = None,
+    study: Annotated[
+        Path, typer.Option(help="Where trials are kept (SQLite); the same command goes on from there.")
+    ] = Path("two-tower-study.sqlite"),
     seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
     version: Annotated[str | None, typer.Option(help="A name for the model; by default the time.")] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Train both towers on what the database knows, measure them, and register the model as a candidate."""
-    from two_tower import registry
+    """Train both towers on what the database knows, measure them, and register the model as a candidate.
+
+    Several processes share the gradients: torchrun --nproc-per-node 2 -m two_tower train --epochs 10.
+    """
+    from two_tower import gradient, registry
     from two_tower.database import connect
     from two_tower.dataset import DatasetOptions, read
     from two_tower.progress import bar
@@ -228,14 +330,29 @@ def train(
         max_performer_features=max_performer_features,
         max_video_features=max_video_features,
     )
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        progress("reading", 0.0)
-        data = read(connection, options)
-        from two_tower.train import TrainOptions, fit
+    with gradient.joined() as processes:
+        if processes.rank:
+            gradient.follow(processes)
+            return
+        with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+            progress("reading", 0.0)
+            data = read(connection, options)
+            from two_tower.train import TrainOptions, fit
 
-        chosen = TrainOptions(seed=seed, val_ratio=val_ratio, use_price_feature=use_price_feature)
-        model = fit(data, chosen, progress)
-        registered = registry.register(connection, model, data, version)
+            chosen = TrainOptions(
+                seed=seed,
+                val_ratio=val_ratio,
+                use_price_feature=use_price_feature,
+                split=split,
+                epochs=gradient.Recipe.epochs if epochs is None and loss else epochs,
+                loss=loss or gradient.Recipe.loss,
+                neg_per_pos=neg_per_pos,
+                search=search,
+                search_timeout=search_timeout,
+                study=str(study),
+            )
+            model = fit(data, chosen, progress, processes)
+            registered = registry.register(connection, model, data, version)
     if json:
         print_json({"version": registered, "metrics": model.metrics, "hyperparameters": model.hyperparameters})
     else:
@@ -243,7 +360,13 @@ def train(
         say(f"{registered} is registered; serve it with `two-tower model activate`")
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower evaluate",
+        "two-tower evaluate friday --min-recall 0.2 --max-drop 0.02",
+        exits="0 good enough, 1 it failed, 2 wrong usage, 3 a threshold is missed",
+    )
+)
 def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest.")] = None,
     min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
@@ -253,7 +376,11 @@ def evaluate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Measure a version beside references; compare torch, ONNX and stored vectors; exit 3 where it falls short."""
+    """Measure a version beside references, and hold it against thresholds.
+
+    On likes that came since it was trained, where 200 users have some; else as held
+    out of its training. Also compares PyTorch, ONNX and stored vectors by cosine.
+    """
     from dataclasses import asdict
 
     from two_tower import gate
@@ -300,7 +427,13 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
 # -------------------------------------------------------------------------------------------------- driving and looking
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower refresh",
+        "two-tower refresh --recent '2 hours'",
+        "two-tower refresh --include-existing --min-likes 5 --dry-run",
+    )
+)
 def refresh(
     recent: Annotated[
         str | None,
@@ -317,9 +450,12 @@ def refresh(
 ) -> None:
     """Bring features and vectors up to date with what has changed.
 
-    Changes mark their users and videos themselves, and what is marked is always refreshed. The options mark more users
-    before that, those who fit all of them: by default those who lack a vector of a version that is served or kept
-    ready, with --include-existing everyone. Where the input is the same, the vector stays as it is.
+    Changes mark their users and videos themselves, and what is marked is always
+    refreshed. The options mark more users before that, those who fit all of them:
+    by default those who lack a vector of a version that is served or kept ready,
+    with --include-existing everyone. Where the input is the same, the vector stays
+    as it is. Several may run side by side; a user that fails is set aside, retried
+    later, and is no failure of the command (see two_tower.failed_changes).
     """
     import time
 
@@ -351,7 +487,12 @@ def refresh(
         )
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower recommend --all --limit 20 --output recs.csv",
+        "two-tower recommend --user 7f0e… --user 9a31… --output two.parquet",
+    )
+)
 def recommend(
     output: Annotated[Path, typer.Option(help="A file that ends in .csv or .parquet.")],
     user: Annotated[
@@ -359,6 +500,7 @@ def recommend(
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Videos per user.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that ask side by side.")] = 1,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -370,39 +512,24 @@ def recommend(
     if everyone == bool(user):
         raise typer.BadParameter("say either --all or --user ID")
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        rows = write(connection, None if everyone else user, limit, output, progress)
+        rows = write(connection, None if everyone else user, limit, output, progress, workers)
     if json:
         print_json({"output": output, "rows": rows})
     else:
         say(f"{rows} rows in {output}")
 
 
-@app.command()
-def status(dsn: Dsn = None, json: Json = False) -> None:
-    """How fresh and how complete the vectors are."""
-    from psycopg.rows import dict_row
-    from rich.table import Table
-
-    from two_tower.database import connect
-
-    with connect(dsn) as connection:
-        row = connection.cursor(row_factory=dict_row).execute("select * from two_tower.status").fetchone()
-    assert row is not None
-    if json:
-        print_json(row)
-        return
-    table = Table(show_header=False)
-    for name, value in row.items():
-        table.add_row(name.replace("_", " "), "–" if value is None else str(value))
-    out.print(table)
-
-
-@app.command()
+@app.command(
+    epilog=manual("two-tower demo", "two-tower demo --catalog catalog.csv --reviews reviews.csv"),
+)
 def demo(
     catalog: Annotated[Path | None, typer.Option(help="Your own catalogue, instead of the generated world.")] = None,
     reviews: Annotated[Path | None, typer.Option(help="Your own reviews; together with --catalog.")] = None,
 ) -> None:
-    """The whole path on a small world in the embedded server: import, train, activate, like, refresh, recommend."""
+    """Show the whole path on a small world: import, train, activate, like, refresh, recommend.
+
+    In database two_tower_demo of the embedded server, made anew each time.
+    """
     from two_tower.demo import run
 
     run(catalog, reviews)
@@ -410,12 +537,23 @@ def demo(
 
 def _register_groups() -> None:
     # At the end, because these modules take their conventions from this one.
-    from two_tower import bench_commands, data_commands, import_commands, model_commands, retrain_command
+    from two_tower import (
+        bench_commands,
+        data_commands,
+        import_commands,
+        model_commands,
+        retrain_command,
+        status_commands,
+    )
+    from two_tower.ui import command as ui_command
 
     app.add_typer(import_commands.app, name="import")
     app.add_typer(model_commands.app, name="model")
     app.add_typer(bench_commands.app, name="bench")
-    app.command()(retrain_command.retrain)
+    app.command(epilog=retrain_command.MANUAL)(retrain_command.retrain)
+    app.command(epilog=status_commands.STATUS_MANUAL)(status_commands.status)
+    app.command(epilog=status_commands.METRICS_MANUAL)(status_commands.metrics)
+    app.command(epilog=ui_command.MANUAL)(ui_command.ui)
     data_commands.register(app)
 
 

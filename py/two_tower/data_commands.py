@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from two_tower.cli import Dsn, Json, Verbs, log, print_json, say
+from two_tower.cli import Dsn, Json, Verbs, log, manual, print_json, say
 from two_tower.errors import UserError
 from two_tower.import_commands import SummaryOption, write_text
 
@@ -25,8 +25,20 @@ LEAST_KEY = 16
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs of this module to ``two-tower``."""
-    app.command()(pull)
-    app.command("sync-videos")(sync_videos)
+    app.command(
+        epilog=manual(
+            "two-tower pull --from 'postgresql://reader@db.example/app?sslmode=verify-full'",
+            "TWO_TOWER_PULL_FROM=… two-tower pull --anonymise --summary pulled.json",
+        )
+    )(pull)
+    app.command(
+        "sync-videos",
+        epilog=manual(
+            "two-tower sync-videos --model s3://bucket/prefix",
+            "two-tower sync-videos --skip-fetch --look-back 7",
+            exits="0 done, 1 a step failed, a gate's no included (the others were done), 2 wrong usage",
+        ),
+    )(sync_videos)
     app.add_typer(ingest_app, name="ingest")
     app.add_typer(dataset_app, name="dataset")
 
@@ -55,7 +67,12 @@ def pull(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Copy videos, tags, performers, users, decisions and reviews from another database; again: only what changed."""
+    """Copy catalogue, users, decisions and reviews from another database; again: only what changed.
+
+    In one read-only snapshot, also through a transaction pooler. Rows that the
+    source has lost are deleted here if the last pull was from the same source;
+    otherwise nothing is done without --replace.
+    """
     from two_tower.database import connect
     from two_tower.progress import bar
     from two_tower.pull import pull as run
@@ -120,7 +137,13 @@ IngestRejects = Annotated[
 ]
 
 
-@ingest_app.command("dmm")
+@ingest_app.command(
+    "dmm",
+    epilog=manual(
+        "two-tower ingest dmm",
+        "two-tower ingest dmm --since 2026-11-01 --until 2026-11-07 --floor FANZA/digital/videoa",
+    ),
+)
 def ingest_dmm(
     floors: FloorOption = None,
     since: SinceOption = None,
@@ -134,7 +157,11 @@ def ingest_dmm(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Insert and update videos from the DMM/FANZA affiliate API; set DMM_API_ID and DMM_AFFILIATE_ID for it."""
+    """Insert and update videos from the DMM/FANZA affiliate API.
+
+    Takes DMM_API_ID and DMM_AFFILIATE_ID in the environment or .env, and
+    DMM_LINK_AFFILIATE_ID for affiliate links.
+    """
     from two_tower.database import connect
     from two_tower.dmm import DEFAULT_FLOOR, Dmm, floor
     from two_tower.ingest import ingest
@@ -215,7 +242,11 @@ def sync_videos(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """The daily job: fetch and activate the current model, ingest recent products, embed what is missing or old."""
+    """Fetch the published model, ingest recent products, embed what lacks a vector: the daily job.
+
+    The model is activated if it is new and its gate agrees. A step that fails does
+    not keep the others from being done.
+    """
     from two_tower.database import connect
     from two_tower.dmm import DEFAULT_FLOOR, Dmm, floor
     from two_tower.ingest import ingest
@@ -258,7 +289,9 @@ def sync_videos(
 # ------------------------------------------------------------------------------------------------------------- dataset
 
 
-@dataset_app.command("export")
+@dataset_app.command(
+    "export", epilog=manual("two-tower dataset export data", "two-tower dataset export data --val-ratio 0.1")
+)
 def dataset_export(
     directory: Annotated[Path, typer.Argument(help="Gets runs/<time>/, and latest, which leads to the newest.")],
     min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,

@@ -41,3 +41,14 @@ def connect(
     return psycopg.connect(
         resolve_dsn(dsn), autocommit=autocommit, application_name=application_name, connect_timeout=15
     )
+
+
+def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """One more connection to the same database, in autocommit mode."""
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    parameters = dict(connection.info.get_parameters())
+    if connection.info.password:
+        parameters["password"] = connection.info.password
+    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
+
+if TYPE_CHECKING:  # scipy comes with the trainer; what merely activates a model, or shows it, does without
+    from scipy import sparse
 
 SCHEMA_VERSION = 1
 """Version of the layout below. It changes whenever the meaning or the order of an input changes."""
@@ -177,6 +179,8 @@ class TrainingData:
 
     def matrix(self, label: int, rows: np.ndarray | None = None) -> sparse.csr_matrix:
         """[n_users, n_items] float32 of ones where an interaction (of ``rows``, a mask, if given) has ``label``."""
+        from scipy import sparse
+
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
@@ -192,6 +196,8 @@ def user_counts(
 
     Linear in the histories: ``user_counts(a) - user_counts(b) == user_counts(a - b)``.
     """
+    from scipy import sparse
+
     item = {s.name: item_counts[:, s.slice] for s in schema.item}
     price = item["numeric"][:, 0].astype(np.float64)  # SQL sums in double precision too
     priced = (price > 0).astype(np.float64)

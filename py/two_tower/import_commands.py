@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.cli import Dsn, Json, log, say
+from two_tower.cli import Dsn, Json, log, manual, say
 from two_tower.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app: typer.Typer = typer.Typer(no_args_is_help=True, help="Read a catalogue, rev
 Source = Annotated[str, typer.Argument(metavar="FILE", help="CSV, gzip of CSV, or Parquet; - is standard input.")]
 RejectsOption = Annotated[
     Path | None,
-    typer.Option(show_default=False, help="Report of rejected rows; else FILE.rejects.csv in this directory."),
+    typer.Option(show_default=False, help="Report of rejected rows; else NAME.rejects.csv in this directory."),
 ]
 MapOption = Annotated[
     list[str] | None,
@@ -42,7 +42,19 @@ UnknownOption = Annotated[
 ]
 
 
-@app.command()
+EXITS = (
+    "0 imported (rejected rows are in the report), 1 it failed; nothing, or with --chunk a part, came in, 2 wrong usage"
+)
+
+
+@app.command(
+    epilog=manual(
+        "two-tower import catalog catalog.csv",
+        "two-tower import catalog items.parquet --map url=product_url --map genres=tags --dry-run",
+        "zcat catalog.csv.gz | two-tower import catalog -",
+        exits=EXITS,
+    )
+)
 def catalog(
     file: Source,
     dsn: Dsn = None,
@@ -55,14 +67,26 @@ def catalog(
     chunk: ChunkOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Insert and update videos: product_url, title, and tags, performers (separated by |), maker, price, …"""
+    """Insert and update videos.
+
+    Columns: product_url, title; if known tags, performers (lists separated by |),
+    maker, label, series, source, price, duration_seconds, released_at,
+    thumbnail_url. A file is imported whole or not at all, unless --chunk is given;
+    importing it again changes nothing. Videos that it does not name stay.
+    """
     from two_tower.importing import import_catalog
 
     options = _options(rejects, columns, delimiter, encoding, "reject", dry_run, chunk)
     _run(import_catalog, file, dsn, json, options, summary)
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower import reviews reviews.csv.gz",
+        "two-tower import reviews reviews.csv --chunk 1000000 --summary summary.json",
+        exits=EXITS,
+    )
+)
 def reviews(
     file: Source,
     dsn: Dsn = None,
@@ -76,14 +100,23 @@ def reviews(
     chunk: ChunkOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Insert and update reviews: product_url, reviewer_id, stars, and maybe created_at."""
+    """Insert and update star reviews, to train on; reviewers need not be users.
+
+    Columns: product_url, reviewer_id, stars (0 to 5), and created_at if known.
+    """
     from two_tower.importing import import_reviews
 
     options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
     _run(import_reviews, file, dsn, json, options, summary)
 
 
-@app.command()
+@app.command(
+    epilog=manual(
+        "two-tower import decisions decisions.csv --create-users",
+        "two-tower import decisions likes.csv --map who=user_id --unknown create",
+        exits=EXITS,
+    )
+)
 def decisions(
     file: Source,
     dsn: Dsn = None,
@@ -98,7 +131,12 @@ def decisions(
     chunk: ChunkOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Insert and update decisions: user_id, product_url or video_id, decision or label, and maybe created_at."""
+    """Insert and update what users decided on videos.
+
+    Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
+    DISLIKE, NOPE, SKIP) or label (1, 0); and created_at if known. An id of a user
+    that is not a UUID becomes one, the same at every import.
+    """
     from two_tower.importing import import_decisions
 
     options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)

@@ -122,6 +122,20 @@ def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, lengt
     return Factors(factors.like @ inverse, factors.nope @ inverse, item)
 
 
+def truncated(likes: sparse.csr_matrix, rank: int, *, user_power: float = 0.4, seed: int = 0) -> Factors:
+    """The best rank-``rank`` projection of the histories ``likes`` [n_users, n_items]: memory is that of the factors.
+
+    A start where the closed form does not fit. Source: Cremonesi, Koren, Turrin 2010, "Performance of recommender
+    algorithms on top-n recommendation tasks" (RecSys); rows weighted as in :class:`HistoryModel`.
+    """
+    like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)
+    weighted = sparse.diags((like_count**-user_power).astype(np.float32)) @ likes
+    forward, backward = to_torch(weighted), to_torch(weighted.T)
+    rank = min(rank, *likes.shape)
+    axes = low_rank_svd(lambda q: forward @ q, lambda q: backward @ q, likes.shape[1], rank, iterations=3, seed=seed)[2]
+    return Factors(axes, torch.zeros_like(axes), axes.clone())
+
+
 class HistoryModel:
     """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge and target."""
 
@@ -136,13 +150,16 @@ class HistoryModel:
         exact: int = 2048,
         rank: int = 1024,
         seed: int = 0,
+        start: torch.Tensor | None = None,
     ) -> None:
         """``likes``, ``nopes``, ``skips``: [n_users, n_items] of ones, disjoint; at least one user and one item.
 
-        Up to ``exact`` users the spectrum is complete; above, the ``rank`` largest values of it are kept.
+        Up to ``exact`` users the spectrum is complete; above, the ``rank`` largest values of it are kept. They are
+        found sooner from ``start``, the :attr:`inputs` of a model of similar histories.
         """
         self.seed = seed
         self.label = (likes, nopes, skips)
+        self.inputs: torch.Tensor | None  # [2 n_items, rank], axes of likes and nopes; None where the spectrum is exact
         self.last: torch.Tensor | None = None  # the axes that were found last: a start for those of a similar ridge
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
         self.row = ((like_count / like_count.mean()) ** -user_power).astype(np.float32)
@@ -159,11 +176,17 @@ class HistoryModel:
         forward, backward = to_torch(both), to_torch(both.T)
         if n_users <= exact:
             values, self.basis = torch.linalg.eigh(forward @ torch.from_numpy(both.T.toarray()))  # [n], [n, n]
-            self.values, self.tail = values.clamp(min=0), 0.0
+            self.values, self.tail, self.inputs = values.clamp(min=0), 0.0, None
         else:
             kept = min(rank, min(both.shape))
-            self.basis, s, _ = low_rank_svd(
-                lambda q: forward @ q, lambda q: backward @ q, both.shape[1], kept, iterations=3, seed=seed
+            self.basis, s, self.inputs = low_rank_svd(
+                lambda q: forward @ q,
+                lambda q: backward @ q,
+                both.shape[1],
+                kept,
+                iterations=3 if start is None else 1,
+                seed=seed,
+                start=start,
             )
             self.values = s**2
             self.tail = max(float((both.data**2).sum() - self.values.sum()), 0.0) / max(n_users - kept, 1)
@@ -174,8 +197,14 @@ class HistoryModel:
         return (to_torch(matrix.T) @ self.basis).T
 
     def solve(self, ridge: float, rank: int, *, skip_target: float = 0.4, nope_target: float = 0.2) -> Factors:
-        """Factors at ridge strength ``ridge``, in likes. ``rank`` is cut to what the data have."""
+        """Factors at ridge strength ``ridge``, in likes, or the least that a truncated spectrum allows.
+
+        ``rank`` is cut to what the data have.
+        """
         likes, nopes, skips = self.label
+        if self.tail:
+            # The constraint takes what is not kept as constant. Where that outweighs the ridge, scores are rubbish.
+            ridge = max(ridge, 1.5 * float(self.values[-1]))
         target = (sparse.diags(self.row) @ (likes + skip_target * skips + nope_target * nopes)).tocsr()
         n_items = target.shape[1]
         scale = ridge**-0.5

@@ -7,6 +7,8 @@ off its logit.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -20,14 +22,18 @@ def full_softmax(
     *,
     temperature: torch.Tensor | float = 1.0,
     masked: torch.Tensor | None = None,
+    negatives: torch.Tensor | None = None,
+    negative_weight: float = 0.0,
 ) -> torch.Tensor:
-    """Multinomial likelihood over the whole catalogue, averaged over rows with a target.
+    """Multinomial likelihood over the whole catalogue, averaged over rows with a target; 0 where none has.
 
     ``scores`` [b, n]; ``targets`` [b, n] non-negative weights, normalised per row; ``masked`` [b, n] bool:
-    candidates left out (what the user's input already holds). Source: Liang et al. 2018, "Variational autoencoders
-    for collaborative filtering".
+    candidates left out (what the user's input already holds); ``negatives`` [b, n] bool and ``negative_weight`` as in
+    :func:`sampled_softmax`. Source: Liang et al. 2018, "Variational autoencoders for collaborative filtering".
     """
     logits = scores / temperature
+    if negatives is not None:
+        logits = logits + negatives * math.log1p(negative_weight)
     if masked is not None:
         logits = logits.masked_fill(masked, MASKED)
     total = targets.sum(dim=1)  # [b]
@@ -44,23 +50,29 @@ def sampled_softmax(
     log_q: torch.Tensor,
     *,
     temperature: torch.Tensor | float = 1.0,
+    masked: torch.Tensor | None = None,
     negatives: torch.Tensor | None = None,
     negative_weight: float = 0.0,
 ) -> torch.Tensor:
     """Softmax of each user's positive against all candidates of the batch, corrected for how they were sampled.
 
+    Averaged over the users; 0 where there are none.
+
     ``users`` [b, d]; ``items`` [c, d], the in-batch positives and any mixed negatives; ``positive`` [b] int, the
     column of each user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is
-    masked; ``log_q`` [c], log of the probability with which each candidate was sampled; ``negatives`` [b, c] bool,
-    candidates the user refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more
-    often.
+    masked; ``log_q`` [c], log of how often each candidate is expected in the batch; ``masked`` [b, c] bool, candidates
+    left out (what else the user is known to know), the target apart; ``negatives`` [b, c] bool, candidates the user
+    refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more often.
     """
     logits = users @ items.T / temperature - log_q  # [b, c]
     if negatives is not None:
-        logits = logits + negatives * torch.log1p(torch.tensor(negative_weight))
-    own = functional.one_hot(positive, len(ids)).bool()  # [b, c]
-    accidental = (ids[None, :] == ids[positive][:, None]) & ~own
-    return functional.cross_entropy(logits.masked_fill(accidental, MASKED), positive)
+        logits = logits + negatives * math.log1p(negative_weight)
+    left_out = ids[None, :] == ids[positive][:, None]  # [b, c], other copies of the target
+    if masked is not None:
+        left_out = left_out | masked
+    left_out = left_out & ~functional.one_hot(positive, len(ids)).bool()
+    total = functional.cross_entropy(logits.masked_fill(left_out, MASKED), positive, reduction="sum")
+    return total / max(len(positive), 1)
 
 
 def binary_cross_entropy(
@@ -70,5 +82,10 @@ def binary_cross_entropy(
     temperature: torch.Tensor | float = 1.0,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Pointwise loss on explicit feedback: ``scores``, ``labels`` (1 like, 0 nope), ``weights``, all of one shape."""
-    return functional.binary_cross_entropy_with_logits(scores / temperature, labels, weight=weights)
+    """Pointwise loss on explicit feedback, averaged over the pairs; 0 where there are none.
+
+    ``scores``, ``labels`` (1 like, 0 nope or never seen) and ``weights`` have one shape.
+    """
+    logits = scores / temperature
+    total = functional.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="sum")
+    return total / max(labels.numel(), 1)

@@ -44,12 +44,17 @@ class UserTower(nn.Module):
         """[b, user_dim] float32 -> [b, DIM], unit length."""
         return self.finish(counts @ self.weight + self.bias)
 
-    def finish(self, taste: torch.Tensor) -> torch.Tensor:
-        """[b, INNER] -> [b, DIM] of unit length; the first axis where the taste is zero."""
-        norm = (taste * taste).sum(dim=1, keepdim=True).sqrt()  # [b, 1]
+    @staticmethod
+    def direct(taste: torch.Tensor) -> torch.Tensor:
+        """[b, INNER] -> [b, INNER] of unit length; the first axis where the taste is zero. Its gradient is finite."""
+        norm = (taste * taste).sum(dim=1, keepdim=True).clamp(min=TINY**2).sqrt()  # [b, 1]
         first = torch.zeros_like(taste) + torch.eye(1, INNER)  # [b, INNER]
-        unit = torch.where(norm > TINY, taste / norm.clamp(min=TINY), first)
-        return torch.cat([unit, torch.zeros_like(norm)], dim=1)
+        return torch.where(norm > TINY, taste / norm, first)
+
+    def finish(self, taste: torch.Tensor) -> torch.Tensor:
+        """[b, INNER] -> [b, DIM] of unit length, the norm dimension zero."""
+        unit = self.direct(taste)
+        return torch.cat([unit, torch.zeros_like(unit[:, :1])], dim=1)
 
     @classmethod
     def load(cls, schema: FeatureSchema, tensors: dict[str, torch.Tensor]) -> UserTower:
@@ -116,21 +121,33 @@ class ItemTower(nn.Module):
         unknown = 1 - identity.sum(dim=1, keepdim=True)  # [b, 1]
         return self.finish(identity @ self.own + unknown * self.place(self.content(counts)))
 
+    @staticmethod
+    def cut(place: torch.Tensor) -> torch.Tensor:
+        """[b, INNER] -> [b, INNER]; what is longer than 1 is cut to 1. A user's cosine is the inner product with it."""
+        return place / (place * place).sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+
     def finish(self, place: torch.Tensor) -> torch.Tensor:
-        """[b, INNER] -> [b, DIM] of unit length; what is longer than 1 is cut to 1."""
+        """[b, INNER] -> [b, DIM] of unit length: the place, cut, and what its length leaves to 1."""
         square = (place * place).sum(dim=1, keepdim=True)  # [b, 1]
-        place = place / square.clamp(min=1).sqrt()
-        return torch.cat([place, (1 - square).clamp(min=0).sqrt()], dim=1)
+        return torch.cat([self.cut(place), (1 - square).clamp(min=0).sqrt()], dim=1)
+
+    @torch.no_grad()
+    def near(self, counts: sparse.csr_matrix) -> torch.Tensor:
+        """The hidden layer by the entries present: [b, item_dim] sparse -> [b, hidden]."""
+        numeric = self.standardise(torch.from_numpy(counts[:, : self.start].toarray()))  # [b, 2 x numbers]
+        named = counts[:, self.start : self.stop]
+        first, rest = self.centres[:, : numeric.shape[1]], self.centres[:, numeric.shape[1] :]
+        products = numeric @ first.T + torch.from_numpy(named @ np.ascontiguousarray(rest.numpy().T))
+        square = numeric.square().sum(dim=1, keepdim=True)
+        square = square + torch.from_numpy(np.asarray(named.multiply(named).sum(axis=1), dtype=np.float32))
+        square = square - 2 * products + self.centres.square().sum(dim=1)  # squared distances [b, hidden]
+        return torch.exp(square.clamp(min=0) / (-2 * self.square_width))
 
     @torch.no_grad()
     def suggest(self, counts: sparse.csr_matrix, block: int = 4096) -> torch.Tensor:
         """Where content alone puts the items: [m, item_dim] sparse -> [m, INNER]."""
-        named = counts[:, : self.stop].tocsr()
-        places = [torch.zeros(0, INNER)]
-        for start in range(0, counts.shape[0], block):
-            dense = torch.from_numpy(named[start : start + block].toarray())  # [b, stop]
-            places.append(self.place(self.content(dense)))
-        return torch.cat(places)
+        blocks = (counts[start : start + block] for start in range(0, counts.shape[0], block))
+        return torch.cat([torch.zeros(0, INNER), *(self.near(rows) @ self.outward + self.bias for rows in blocks)])
 
     @torch.no_grad()
     def embed(self, counts: sparse.csr_matrix) -> np.ndarray:

@@ -8,9 +8,20 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from two_tower.cli import Dsn, Json, Verbs, log, out, print_json, say
+from two_tower.cli import Dsn, Json, Verbs, log, manual, out, print_json, say
 
-app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Register, activate, roll back, retire and export models.")
+STATES = """
+States: candidate → staged (being backfilled) → active → standby → retired; rejected, where the gate said no.
+Refreshes write every version that is staged, active or standby, so a rollback is instant and loses nothing.
+"""
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    help="Register, activate, roll back, retire, export and publish model versions.",
+    epilog=STATES.strip(),
+)
+GATE = "0 done, 1 it failed, 2 wrong usage, 3 the gate said no; after 1 and 3 the model that served keeps serving"
 
 Version = Annotated[str, typer.Argument(help="A model version; see `two-tower model list`.")]
 Workers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
@@ -18,9 +29,9 @@ Force = Annotated[bool, typer.Option("--force", help="Go ahead although the gate
 Url = Annotated[str, typer.Argument(help="file:///path or s3://bucket/prefix, with AWS_* in the environment.")]
 
 
-@app.command("list")
+@app.command("list", epilog=manual("two-tower model list", "two-tower model list --json"))
 def list_(dsn: Dsn = None, json: Json = False) -> None:
-    """Every version with its state and Recall@20 on the likes held out of its training."""
+    """List every version with its state, coverage, and metrics on held-out likes."""
     from two_tower.database import connect
     from two_tower.registry import versions
 
@@ -41,14 +52,18 @@ def list_(dsn: Dsn = None, json: Json = False) -> None:
     out.print(table if found else "no models; train one with `two-tower train`")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model register exported/", "two-tower model register exported/ --version friday"))
 def register(
     directory: Annotated[Path, typer.Argument(help="A directory of `two-tower model export`.")],
     version: Annotated[str | None, typer.Option(help="Another name for it; by default the manifest's.")] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Register exported files as a candidate, after comparing each with the manifest."""
+    """Register exported files as a candidate.
+
+    Each file is compared with the manifest; the towers must be plain ONNX, and
+    answer the sample in metrics.json as recorded.
+    """
     from two_tower import artifacts
     from two_tower.database import connect
 
@@ -60,9 +75,13 @@ def register(
         say(f"{name} is registered" if new else f"{name} was registered already")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
 def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: Dsn = None) -> None:
-    """Compute the vectors that a version lacks, while the active one serves. Resumes where it was broken off."""
+    """Compute the vectors that a version lacks, while the active one serves.
+
+    Goes on where it was broken off. A candidate that is not good enough by its
+    metrics is not begun.
+    """
     from two_tower import registry
     from two_tower.database import connect
     from two_tower.progress import bar
@@ -72,7 +91,9 @@ def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: 
     say(f"{version} is backfilled")
 
 
-@app.command()
+@app.command(
+    epilog=manual("two-tower model activate", "two-tower model activate friday --workers 4", exits=GATE),
+)
 def activate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
     workers: Workers = 1,
@@ -80,7 +101,12 @@ def activate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Make a version the one that serves, after computing what it lacks. Exits 3 where its gate says no."""
+    """Make a version the one that serves, after computing what it lacks.
+
+    The gate asks: is every vector there and what the model computes, does the index
+    find the nearest, are metrics no worse than the active model's (for the first:
+    popularity's)? The switch is one transaction; the model before stands by.
+    """
     from two_tower import registry
     from two_tower.database import connect
     from two_tower.progress import bar
@@ -90,7 +116,7 @@ def activate(
     _report(result, json)
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model rollback", "two-tower model rollback friday"))
 def rollback(
     version: Annotated[str | None, typer.Argument(help="A standby version; else the one that served last.")] = None,
     dsn: Dsn = None,
@@ -105,7 +131,7 @@ def rollback(
     _report(row[0], json)
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model retire friday"))
 def retire(version: Version, dsn: Dsn = None) -> None:
     """Drop the vectors of a staged or standby version; its record stays."""
     from two_tower.database import connect
@@ -115,7 +141,7 @@ def retire(version: Version, dsn: Dsn = None) -> None:
     say(f"{version} is retired")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model export exported/", "two-tower model export exported/ --version friday"))
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to write the files; made if it is missing.")],
     version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
@@ -138,14 +164,18 @@ def export(
             typer.echo(path)
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model publish s3://bucket/prefix", "two-tower model publish file:///srv/models"))
 def publish(
     url: Url,
     version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Upload a version's files, and then make it the current one there. What is published never changes."""
+    """Upload a version's files, and then make it the current one there.
+
+    To URL/VERSION/, then URL/current/manifest.json. What is published never changes.
+    Vectors of users are among the files: keep the place private.
+    """
     from two_tower import artifacts
     from two_tower.database import connect
     from two_tower.progress import bar
@@ -160,7 +190,7 @@ def publish(
         say(f"{result['version']} is the current version at {url}; {result['uploaded']} files uploaded")
 
 
-@app.command()
+@app.command(epilog=manual("two-tower model fetch s3://bucket/prefix", "two-tower model fetch file:///srv/models"))
 def fetch(
     url: Url,
     version: Annotated[str | None, typer.Option(help="A version; by default the current one.")] = None,

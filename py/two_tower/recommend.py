@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,6 +13,7 @@ from uuid import UUID
 import polars as pl
 import psycopg
 
+from two_tower.database import another
 from two_tower.errors import UserError
 
 _BATCH = 200
@@ -20,7 +24,7 @@ copy (
     order by r.user_id, r.rank
 ) to stdout (format csv)
 """
-HEADER = "user_id,video_id,product_url,score,rank\n"
+HEADER = b"user_id,video_id,product_url,score,rank\n"
 
 
 def write(
@@ -29,40 +33,75 @@ def write(
     limit: int,
     output: Path,
     progress: Callable[[str, float], None],
+    workers: int = 1,
 ) -> int:
     """Write the best ``limit`` videos of ``users`` (None: of everyone) to ``output``, CSV or Parquet by its extension.
 
-    The number of rows. The file appears when it is complete. One snapshot, so one model version, answers all users.
+    The number of rows. The file appears when it is complete. One snapshot, shared by ``workers`` connections, and so
+    one model version, answers all users.
     """
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"cannot tell the format of {output.name}", "give a name that ends in .csv or .parquet")
-    draft = output.with_name(output.name + ".part")
-    rows = 0
+    drafts = [output.with_name(f"{output.name}.part{n}") for n in range(workers)]
     try:
-        with connection.transaction(), draft.open("wb") as file:
-            connection.execute("set transaction isolation level repeatable read, read only")
+        with _snapshot(connection, workers) as connections, ThreadPoolExecutor(workers) as pool:
             if users is None:
                 users = [str(u) for (u,) in connection.execute("select id from auth.users order by id")]
             else:
                 _check(connection, users)
-            file.write(HEADER.encode())
-            for start in range(0, len(users), _BATCH):
-                query = psycopg.sql.SQL(_QUERY).format(users[start : start + _BATCH], limit)
-                with connection.cursor() as cursor:
-                    with cursor.copy(query) as copy:
-                        for block in copy:
-                            file.write(block)
-                    rows += cursor.rowcount
-                progress("recommending", min(1.0, (start + _BATCH) / len(users)))
+            total, done = max(1, len(users)), 0
+
+            def some(one: psycopg.Connection[Any], draft: Path, first: int, last: int) -> int:
+                """The users from ``first`` to before ``last``; rows written."""
+                nonlocal done
+                rows = 0
+                with draft.open("wb") as file, one.cursor() as cursor:
+                    file.write(HEADER if draft == drafts[0] else b"")
+                    for start in range(first, last, _BATCH):
+                        batch = users[start : min(start + _BATCH, last)]
+                        with cursor.copy(psycopg.sql.SQL(_QUERY).format(batch, limit)) as copy:
+                            for block in copy:
+                                file.write(block)
+                        rows += cursor.rowcount
+                        done += len(batch)
+                        progress("recommending", done / total)
+                return rows
+
+            ends = [len(users) * n // workers for n in range(workers + 1)]
+            rows = sum(pool.map(some, connections, drafts, ends[:-1], ends[1:]))
+        with drafts[0].open("ab") as file:
+            for draft in drafts[1:]:
+                with draft.open("rb") as more:
+                    shutil.copyfileobj(more, file)
         if output.suffix == ".parquet":
-            frame = pl.scan_csv(draft, schema_overrides={"score": pl.Float32, "rank": pl.Int32})
-            parquet = draft.with_name(draft.name + "quet")
+            frame = pl.scan_csv(drafts[0], schema_overrides={"score": pl.Float32, "rank": pl.Int32})
+            parquet = drafts[0].with_suffix(".parquet")
             frame.sink_parquet(parquet)
-            parquet.replace(draft)
-        draft.replace(output)
+            parquet.replace(drafts[0])
+        drafts[0].replace(output)
     finally:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
     return rows
+
+
+@contextmanager
+def _snapshot(connection: psycopg.Connection[Any], workers: int) -> Iterator[list[psycopg.Connection[Any]]]:
+    """``connection`` and ``workers - 1`` others, in transactions that see the same."""
+    others = [another(connection) for _ in range(workers - 1)]
+    try:
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            if others:
+                exported = connection.execute("select pg_export_snapshot()").fetchone()
+                assert exported is not None
+                for one in others:
+                    one.execute("begin isolation level repeatable read, read only")
+                    one.execute(psycopg.sql.SQL("set transaction snapshot {}").format(exported[0]))
+            yield [connection, *others]
+    finally:
+        for one in others:
+            one.close()
 
 
 def _check(connection: psycopg.Connection[Any], users: list[str]) -> None:

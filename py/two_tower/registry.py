@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from two_tower.database import another
 from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
 
@@ -206,22 +206,40 @@ def newest_candidate(connection: Connection) -> str:
 def refresh(connection: Connection, progress: Progress, limit: int | None = None) -> dict[str, int]:
     """Drain the change log in batches; counts of what was done. ``connection`` is in autocommit mode.
 
-    With ``limit``, ends after so many users and videos, and leaves the rest in the log.
+    With ``limit``, ends after so many users and videos, and leaves the rest in the log. The job log keeps what was done
+    or why it failed, as it does for ``two_tower.refresh()``; a refresh with nothing to do leaves no row there.
     """
     done = {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
     after = None
     connection.execute("select two_tower.requeue_failures()")
-    total = max(sum(pending(connection).values()), 1)
+    total = sum(pending(connection).values())
+    if not total:
+        return done
+    started = connection.execute("insert into two_tower.job_runs (job) values ('refresh') returning id").fetchone()
+    assert started is not None
     while True:
         left = REFRESH_BATCH if limit is None else min(REFRESH_BATCH, limit - done["users"] - done["videos"])
         if left < 1:
             return done
-        row = connection.execute(
-            "select result, last_id from two_tower.refresh_batch(%s, %s)", (after, left)
-        ).fetchone()
+        try:
+            row = connection.execute(
+                "select result, last_id from two_tower.refresh_batch(%s, %s)", (after, left)
+            ).fetchone()
+        except psycopg.Error as error:
+            if not connection.broken:
+                said = error.diag.message_primary or str(error)
+                connection.execute(
+                    "update two_tower.job_runs set error = %s, finished_at = clock_timestamp() where id = %s",
+                    (said, started[0]),
+                )
+            raise
         assert row is not None
         result, last = row
         done = {name: count + result[name] for name, count in done.items()}
+        connection.execute(
+            "update two_tower.job_runs set result = %s, finished_at = clock_timestamp() where id = %s",
+            (Jsonb(done), started[0]),
+        )
         total = max(total, done["users"] + done["videos"])
         progress("refreshing", (done["users"] + done["videos"]) / total)
         if result["videos"] == 0:
@@ -279,7 +297,7 @@ def backfill(
     if row[0]["state"] == "rejected":
         raise GateFailed(f"{version} is rejected: " + "; ".join(row[0]["reasons"]))
     share = _Share(connection, version, progress)
-    others = [_another(connection) for _ in range(workers - 1)]
+    others = [another(connection) for _ in range(workers - 1)]
     try:
         for kind in ("video", "user"):
             share.begin(kind)
@@ -318,14 +336,6 @@ class _Share:
     def add(self, rows: int) -> None:
         self.done += rows
         self.progress(f"embedding {self.kind}s", min(1.0, self.done / self.total))
-
-
-def _another(connection: Connection) -> Connection:
-    """One more connection to the same database."""
-    parameters = dict(connection.info.get_parameters())
-    if connection.info.password:
-        parameters["password"] = connection.info.password
-    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
 
 
 def _fill(connection: Connection, version: str, kind: str, share: _Share) -> None:

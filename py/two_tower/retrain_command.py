@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from two_tower.cli import Dsn, Json, log, print_json, say
+from two_tower.cli import Dsn, Json, log, manual, print_json, say
+
+MANUAL = manual(
+    "two-tower retrain",
+    "two-tower retrain --publish s3://bucket/prefix --webhook https://hooks.example/services/…",
+    "0 4 * * 0  two-tower retrain --publish file:///srv/models      (a line of a crontab)",
+    exits="0 a new model serves, 1 a step failed, 2 wrong usage, 3 a gate said no; after 1 and 3 the old model serves",
+)
 
 
 def retrain(
@@ -35,7 +42,12 @@ def retrain(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Train, evaluate, register, backfill, gate, activate, publish, notify. At any failure the active model stays."""
+    """Train a new model, and serve it if it is good: the weekly run.
+
+    Train, evaluate, register, backfill, ask the gate, activate, publish, notify. At
+    any failure the model that served keeps serving, also where the failure comes
+    after the activation; the webhook hears how it went.
+    """
     from two_tower.database import connect
     from two_tower.dataset import DatasetOptions
     from two_tower.gate import Thresholds

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     """URL that ``two-tower retrain`` tells how it went. A secret: whoever has it can write to the channel."""
     server_packages: Path | None = None
     """Directory that the embedded server's Python imports numpy and onnxruntime from, in place of its own."""
+    ui_read_only: bool = False
+    """Whether the page of ``two-tower ui`` leaves out everything that changes something."""
     pull_from: SecretStr | None = None
     """What ``two-tower pull`` copies from: a connection string, which a command line would show to others."""
     anonymise_key: SecretStr | None = None

@@ -1,9 +1,9 @@
--- Not SECURITY DEFINER and without a SET clause: the planner inlines it, and prunes embeddings to one partition. Hence the
--- qualified operator: the caller's search_path must not lend it another.
+-- Not SECURITY DEFINER: a client reads of the registry what row level security shows, which is the active version. STABLE, so that a
+-- query on embeddings leaves all partitions but one aside before it begins.
 create or replace function two_tower.active_version() returns text
-language sql stable parallel safe security invoker
+language sql stable parallel safe security invoker set search_path = ''
 as $func$
-    select m.version from two_tower.model_versions m where m.state operator(pg_catalog.=) 'active'
+    select m.version from two_tower.model_versions m where m.state = 'active'
 $func$;
 
 comment on function two_tower.active_version() is 'The model version that serves, or null before the first activation';

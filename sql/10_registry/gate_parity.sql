@@ -1,10 +1,11 @@
+drop function if exists two_tower.gate_parity(text);
 -- A sample by hash of the id: the same at every call, and not the first users in some order. Whatever waits in the change log
 -- may differ, and is left out.
-create or replace function two_tower.gate_parity(p_version text) returns double precision
+create or replace function two_tower.gate_parity(p_version text, p_sample int default null) returns double precision
 language plpgsql stable security invoker set search_path = ''
 as $func$
 declare
-    v_size int := two_tower.model_setting('gate_sample');
+    v_size int := coalesce(p_sample, two_tower.model_setting('gate_sample'));
     v_users uuid[];
     v_videos uuid[];
 begin
@@ -29,13 +30,14 @@ begin
             from two_tower.embed_videos(v_videos, p_version) e
             join two_tower.video_embeddings s on s.model_version = p_version and s.video_id = e.video_id
             union all
-            select e.embedding OPERATOR(extensions.<=>) s.embedding
-            from two_tower.embed_users(v_users, p_version) e
-            join two_tower.user_embeddings s on s.model_version = p_version and s.user_id = e.user_id
+            -- Not by embed_users(), which may take the stored input for what the rows say.
+            select two_tower.halfvec_of(c.image, 128, true) OPERATOR(extensions.<=>) s.embedding
+            from two_tower.compute_users(v_users, array[p_version], true, false) c
+            join two_tower.user_embeddings s on s.model_version = p_version and s.user_id = c.user_id
         ) as d
     );
 end
 $func$;
 
-comment on function two_tower.gate_parity(text) is
+comment on function two_tower.gate_parity(text, int) is
 'Largest cosine distance, over a sample, between what a version has stored and what it computes now';

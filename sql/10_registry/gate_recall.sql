@@ -1,14 +1,15 @@
+drop function if exists two_tower.gate_recall(text);
 -- As recommendations are served, by nearest_videos(): a catalogue that is small enough to be searched exactly loses nothing.
-create or replace function two_tower.gate_recall(p_version text) returns double precision
+create or replace function two_tower.gate_recall(p_version text, p_sample int default null) returns double precision
 language plpgsql stable security invoker
 set search_path = ''
 as $func$
 declare
     c_k constant int := 20;
-    v_size int := two_tower.model_setting('gate_sample');
+    v_size int := coalesce(p_sample, two_tower.model_setting('gate_sample'));
     v_vector extensions.halfvec;
     v_exact bigint;
-    v_worst double precision;
+    v_worst real;
     v_found bigint;
     v_hits bigint := 0;
     v_wanted bigint := 0;
@@ -29,8 +30,8 @@ begin
         ) as q
         limit v_size
     loop
-        -- Adding zero keeps the planner off the index. By distance and not by id: of equal vectors any will do.
-        select count(*), max(n.distance) into v_exact, v_worst
+        -- Adding zero keeps the planner off the index. By score and not by id: of equal vectors any will do.
+        select count(*), min((1 - n.distance)::real) into v_exact, v_worst
         from (
             select e.embedding OPERATOR(extensions.<=>) v_vector as distance
             from two_tower.video_embeddings e
@@ -38,8 +39,8 @@ begin
             where e.model_version = p_version
             order by (e.embedding OPERATOR(extensions.<=>) v_vector) + 0 limit c_k
         ) as n;
-        select count(*) filter (where n.distance <= v_worst) into v_found
-        from two_tower.nearest_videos(p_version, v_vector, c_k, '{}') n;
+        select count(*) filter (where s.score >= v_worst) into v_found
+        from two_tower.nearest_videos(p_version, v_vector, c_k, '{}', null, 0) n cross join unnest(n.scores) as s (score);
         v_wanted := v_wanted + v_exact;
         v_hits := v_hits + v_found;
     end loop;
@@ -47,5 +48,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.gate_recall(text) is
+comment on function two_tower.gate_recall(text, int) is
 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';

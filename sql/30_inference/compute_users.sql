@@ -1,4 +1,5 @@
 drop function if exists two_tower.compute_users(uuid[], text[], boolean, boolean);
+drop function if exists two_tower.compute_users(uuid[], text[], boolean, boolean, boolean);
 -- From rows to features and vectors in one go, counted and evaluated in numpy and onnxruntime. What it counts is defined by
 -- count_user_features() and encode_users(), whose results it equals bit for bit.
 create or replace function two_tower.compute_users(
@@ -8,8 +9,8 @@ create or replace function two_tower.compute_users(
 returns table (
     user_id uuid, model_version text,
     liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb,
-    liked_video_ids text, noped_video_ids text, like_count int, nope_count int, price_sum double precision, priced_count int,
-    input_hash bytea, embedding extensions.halfvec
+    liked_video_ids bytea, noped_video_ids bytea, like_count int, nope_count int, price_sum double precision, priced_count int,
+    input bytea, input_hash bytea, image bytea
 )
 language plpython3u stable parallel unsafe security invoker set search_path = ''
 as $plpython$
@@ -18,10 +19,12 @@ as $plpython$
 if not p_user_ids:
     return []
 numpy, onnxruntime = load_libraries(plpy)
-engine = lambda version, entries: evaluate(plpy, GD, numpy, onnxruntime, version, "user", entries)
+engine = lambda version, entries: evaluate(
+    plpy, GD, numpy, onnxruntime, version, "user", lambda width: sparse_pieces(numpy, width, entries)
+)
 return list(compute_users(plpy, GD, numpy, engine, p_user_ids, p_versions, p_force, p_features, p_cached))
 $plpython$;
 
 comment on function two_tower.compute_users(uuid[], text[], boolean, boolean, boolean) is
-'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of '
-'the input, and the vector unless the stored one was made of the same input';
+'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the packed '
+'input, its hash, and the bytes of the vector unless the stored one was made of the same input';

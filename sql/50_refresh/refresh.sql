@@ -15,8 +15,14 @@ declare
     v_sqlstate text;
 begin
     perform two_tower.requeue_failures();
+    -- Likes of the day count in popularity whether or not there is anything else to do.
+    if not exists (
+        select from two_tower.job_runs r where r.job = 'update_popularity' and r.started_at > pg_catalog.now() - interval '1 day'
+    ) then
+        perform two_tower.update_popularity();
+    end if;
+    commit;
     if not exists (select from two_tower.user_changes) and not exists (select from two_tower.video_changes) then
-        commit;
         return;
     end if;
     insert into two_tower.job_runs (job) values ('refresh') returning id into v_run;
@@ -50,12 +56,6 @@ begin
         commit;
         exit when v_laps > 1;
     end loop;
-    if not exists (
-        select from two_tower.job_runs r where r.job = 'update_popularity' and r.started_at > pg_catalog.now() - interval '1 day'
-    ) then
-        perform two_tower.update_popularity();
-    end if;
-    commit;
 end
 $proc$;
 

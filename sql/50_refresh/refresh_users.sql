@@ -26,7 +26,7 @@ begin
             liked_video_ids, noped_video_ids, like_count, nope_count, price_sum, priced_count
         )
         select c.user_id, c.liked_tags, c.liked_performers, c.liked_makers, c.liked_labels, c.liked_series, c.liked_sources,
-            c.liked_video_ids::uuid[], c.noped_video_ids::uuid[], c.like_count, c.nope_count, c.price_sum, c.priced_count
+            two_tower.uuids_of(c.liked_video_ids, -1, true), two_tower.uuids_of(c.noped_video_ids, -1, true), c.like_count, c.nope_count, c.price_sum, c.priced_count
         from computed c
         where c.model_version is null
         on conflict (user_id) do update set
@@ -47,13 +47,16 @@ begin
             and not exists (select from computed c where c.user_id = e.user_id and c.model_version = e.model_version)
     ),
     vectors as (
-        insert into two_tower.user_embeddings as s (model_version, user_id, embedding, input_hash)
-        select c.model_version, c.user_id, c.embedding, c.input_hash
+        insert into two_tower.user_embeddings as s (model_version, user_id, embedding, input_hash, input)
+        select c.model_version, c.user_id,
+            -- Bytes of another length are no vector, and a null is refused.
+            case when octet_length(c.image) = 2 * 130 then two_tower.halfvec_of(c.image, 128, true) end, c.input_hash, c.input
         from computed c
-        where c.embedding is not null
+        where c.image is not null
         on conflict (model_version, user_id) do update
-        set embedding = excluded.embedding, input_hash = excluded.input_hash, updated_at = now()
+        set embedding = excluded.embedding, input_hash = excluded.input_hash, input = excluded.input, updated_at = now()
         where s.input_hash <> excluded.input_hash or s.embedding OPERATOR(extensions.<>) excluded.embedding
+            or s.input is distinct from excluded.input
         returning 1
     )
     select count(*) into v_written from vectors;

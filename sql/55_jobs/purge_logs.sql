@@ -5,6 +5,7 @@ as $func$
 declare
     v_jobs int;
     v_cron int := 0;
+    v_done jsonb;
 begin
     -- The last run of each job stays, however old: it says since when nothing has run.
     delete from two_tower.job_runs r
@@ -18,7 +19,9 @@ begin
             and d.jobid in (select j.jobid from cron.job j where starts_with(j.jobname, 'two_tower_'));
         get diagnostics v_cron = row_count;
     end if;
-    return jsonb_build_object('job_runs', v_jobs, 'cron_runs', v_cron);
+    v_done := jsonb_build_object('job_runs', v_jobs, 'cron_runs', v_cron);
+    insert into two_tower.job_runs (job, result, finished_at) values ('purge_logs', v_done, clock_timestamp());
+    return v_done;
 end
 $func$;
 

@@ -7,17 +7,12 @@ begin
         raise exception 'pg_cron is not installed in this database' using errcode = '55000',
             hint = 'Add pg_cron to shared_preload_libraries, set cron.database_name to this database, restart, and migrate again; or call two_tower.refresh() from a scheduler of your own.';
     end if;
-    -- pg_cron does not start a job while its last run goes on, and refresh() ends within its time box.
+    -- Scheduling again leaves a job's database, port and pause as they are, so what came with a dump, or was paused, is made anew.
+    perform cron.unschedule(c.jobid) from two_tower.cron_jobs() c where c.jobid is not null and not c.scheduled;
     return query
-    select j.job, j.schedule, j.command
-    from (
-        values ('two_tower_refresh', '* * * * *', 'call two_tower.refresh()'),
-            ('two_tower_sync_users', '7 * * * *', 'select two_tower.sync_user_embeddings()'),
-            ('two_tower_sync_videos', '17 3 * * *', 'select two_tower.sync_video_embeddings()'),
-            ('two_tower_popularity', '37 3 * * *', 'select two_tower.update_popularity()'),
-            ('two_tower_purge', '57 3 * * *', 'select two_tower.purge_logs()')
-    ) as j (job, schedule, command)
-    cross join lateral cron.schedule(j.job, j.schedule, j.command) as id
+    select d.cron_name, d.schedule, d.command
+    from two_tower.job_definitions() d
+    cross join lateral cron.schedule(d.cron_name, d.schedule, d.command) as id
     where id is not null;
 end
 $func$;

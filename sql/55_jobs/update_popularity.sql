@@ -6,6 +6,8 @@ declare
     v_half_life double precision := (select (value #>> '{}')::double precision * 86400 from two_tower.settings where name = 'popularity_half_life_days');
     v_rows int;
 begin
+    -- Two at once would lock the same rows in different orders.
+    perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
     -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A review
     -- without a time counts in full.
     with likes as materialized (

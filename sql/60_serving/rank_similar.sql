@@ -5,8 +5,6 @@ as $func$
 declare
     v_version text := two_tower.active_version();
     v_vector extensions.halfvec;
-    v_ids uuid[] := '{}';
-    v_scores real[] := '{}';
 begin
     perform two_tower.require_page(p_limit, 0, 200);
     perform two_tower.require_diversity(p_diversity);
@@ -24,18 +22,12 @@ begin
             from two_tower.model_documents d where d.model_version = v_version
         ) as schema;
     end if;
-    -- Zero without its norm: nothing is known of the video.
-    if extensions.l2_norm(v_vector) > 0 then
-        select n.ids, n.scores into v_ids, v_scores
-        from two_tower.nearest_list(v_version, v_vector, p_limit, array[p_video_id], null, p_diversity) n;
-    end if;
-    return query select n.id, n.score, n.position::int, 'similar' from unnest(v_ids, v_scores) with ordinality as n (id, score, position);
-    if cardinality(v_ids) < p_limit then
-        return query
-        select p.video_id, p.score, cardinality(v_ids) + p.position::int, p.reason
-        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), v_ids || p_video_id))
-            with ordinality as p (video_id, score, reason, position);
-    end if;
+    return query
+    select r.*
+    from two_tower.rank_by_vector(
+        -- Zero without its norm: nothing is known of the video.
+        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity
+    ) r;
 end
 $func$;
 

@@ -7,8 +7,11 @@ returns table (
 )
 language plpgsql stable security definer set search_path = ''
 as $func$
+declare
+    v_user_id uuid := auth.uid();
+    v_version text := two_tower.active_version();
 begin
-    if auth.uid() is null then
+    if v_user_id is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;
     perform two_tower.require_page("limit", 0, 200);
@@ -17,8 +20,8 @@ begin
     end if;
     perform two_tower.require_diversity(diversity);
     return query
-    select r.video_id, r.score, r.rank, v.title::text, v.thumbnail_url::text, v.product_url::text, r.reason, two_tower.active_version()
-    from two_tower.rank_videos(auth.uid(), "limit", tag_ids, diversity) r
+    select r.video_id, r.score, r.rank, v.title::text, v.thumbnail_url::text, v.product_url::text, r.reason, v_version
+    from two_tower.rank_videos(v_user_id, "limit", tag_ids, diversity) r
     join public.videos v on v.id = r.video_id
     order by r.rank;
 end

@@ -17,20 +17,53 @@ select f.kind, f.id, f.sqlstate, f.error, f.attempts, f.failed_at, f.retry_at fr
 comment on view two_tower.failed_changes is 'Users and videos set aside because refreshing them failed';
 
 create or replace view two_tower.status with (security_invoker = true) as
+with pending as (
+    select
+        (select count(*) from two_tower.user_changes) as users,
+        (select count(*) from two_tower.video_changes) as videos,
+        now() - least(
+            (select min(c.logged_at) from two_tower.user_changes c), (select min(c.logged_at) from two_tower.video_changes c)
+        ) as lag
+),
+
+-- What readers see, each vector with the version that it says it is of.
+served as (
+    select
+        count(*) filter (where v.kind = 'video') as videos,
+        count(*) filter (where v.kind = 'user') as users,
+        count(*) filter (where v.model_version is distinct from (select two_tower.active_version())) as mixed
+    from (
+        select 'video' as kind, model_version from public.video_embeddings
+        union all
+        select 'user', model_version from public.user_embeddings
+    ) as v
+),
+
+-- Of refreshes that had something to write.
+refreshes as (
+    select (r.result ->> 'vectors')::numeric as vectors, extract(epoch from r.finished_at - r.started_at) as seconds
+    from two_tower.job_runs r
+    where r.job = 'refresh' and r.finished_at is not null and (r.result ->> 'vectors')::int > 0
+    order by r.started_at desc limit 20
+)
+
 select
     two_tower.active_version() as active_version,
-    (select count(*) from two_tower.user_changes) as pending_user_changes,
-    (select count(*) from two_tower.video_changes) as pending_video_changes,
-    (
-        select now() - min(c.logged_at)
-        from (select logged_at from two_tower.user_changes union all select logged_at from two_tower.video_changes) as c
-    ) as lag,
+    p.users as pending_user_changes,
+    p.videos as pending_video_changes,
+    p.lag,
     (select count(*) from two_tower.change_failures) as failed_changes,
     (select count(*) from public.videos) as videos,
-    (select count(*) from public.video_embeddings) as video_vectors,
-    (select count(*) from public.user_features where like_count > 0) as users_with_likes,
-    (select count(*) from public.user_embeddings) as user_vectors,
+    s.videos as video_vectors,
+    (select count(*) from public.user_features f where f.like_count > 0) as users_with_likes,
+    s.users as user_vectors,
     (select max(r.finished_at) from two_tower.job_runs r where r.job = 'refresh' and r.error is null) as last_refresh,
-    (select r.error from two_tower.job_runs r where r.error is not null order by r.started_at desc limit 1) as last_error;
+    (select r.error from two_tower.job_runs r where r.error is not null order by r.started_at desc limit 1) as last_error,
+    coalesce(extract(epoch from p.lag), 0)::double precision as lag_seconds,
+    (select round(sum(r.vectors) / nullif(sum(r.seconds), 0), 1) from refreshes r)::double precision as vectors_per_second,
+    s.mixed as mixed_versions
+from pending p cross join served s;
 
-comment on view two_tower.status is 'How fresh and how complete the vectors are';
+comment on view two_tower.status is
+'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes '
+'that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';

@@ -57,3 +57,21 @@ create policy two_tower_catalogue on two_tower.video_embeddings for select to au
 
 drop policy if exists two_tower_active on two_tower.model_versions;
 create policy two_tower_active on two_tower.model_versions for select to authenticated using (state = 'active');
+
+-- Whoever looks at the page of two-tower ui sees everybody's rows, of what 90_privileges.sql lets the role read.
+do $viewer$
+declare
+    v_table text;
+begin
+    foreach v_table in array array[
+        'public.videos', 'public.tags', 'public.performers', 'public.video_tags', 'public.video_performers', 'public.profiles',
+        'public.user_video_decisions', 'public.user_features', 'two_tower.settings', 'two_tower.model_versions',
+        'two_tower.model_documents', 'two_tower.model_events', 'two_tower.user_embeddings', 'two_tower.video_embeddings',
+        'two_tower.video_popularity', 'two_tower.user_changes', 'two_tower.video_changes', 'two_tower.change_failures',
+        'two_tower.job_runs'
+    ] loop
+        execute format('drop policy if exists two_tower_viewer on %s', v_table);
+        execute format('create policy two_tower_viewer on %s for select to two_tower_viewer using (true)', v_table);
+    end loop;
+end
+$viewer$;

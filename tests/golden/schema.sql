@@ -123,7 +123,8 @@ CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT
 COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE;
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
@@ -162,11 +163,11 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
-CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids text, noped_video_ids text, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input_hash bytea, embedding extensions.halfvec)
+CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids bytea, noped_video_ids bytea, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input bytea, input_hash bytea, image bytea)
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean, p_cached boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the hash of the input, and the vector unless the stored one was made of the same input';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean, p_cached boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the packed input, its hash, and the bytes of the vector unless the stored one was made of the same input';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -186,6 +187,18 @@ CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
 
 COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors, unless they exist';
 
+CREATE FUNCTION two_tower.cron_jobs() RETURNS TABLE(job text, jobid bigint, scheduled boolean, last_success timestamp with time zone, last_failure timestamp with time zone, last_error text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.cron_jobs() IS 'Each job as pg_cron has it: whether it is scheduled here and active, its last runs; no rows where there is no pg_cron';
+
+CREATE FUNCTION two_tower.cron_running() RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
+
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO '';
@@ -194,7 +207,8 @@ COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores r
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
 
@@ -217,6 +231,12 @@ CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_ver
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
+
+CREATE FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) RETURNS bytea
+    LANGUAGE plpython3u STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) IS 'The bytes of the vectors of stored inputs of users, in their order; p_sizes is array_send() of the lengths of the inputs';
 
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -242,17 +262,23 @@ CREATE FUNCTION two_tower.gate_model(p_version text) RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.gate_model(p_version text) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no';
 
-CREATE FUNCTION two_tower.gate_parity(p_version text) RETURNS double precision
+CREATE FUNCTION two_tower.gate_parity(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.gate_parity(p_version text) IS 'Largest cosine distance, over a sample, between what a version has stored and what it computes now';
+COMMENT ON FUNCTION two_tower.gate_parity(p_version text, p_sample integer) IS 'Largest cosine distance, over a sample, between what a version has stored and what it computes now';
 
-CREATE FUNCTION two_tower.gate_recall(p_version text) RETURNS double precision
+CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.gate_recall(p_version text) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
+COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
+
+CREATE FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS '$libdir/vector', 'halfvec';
+
+COMMENT ON FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explicit boolean) IS 'The halfvec whose stored bytes these are: dimensions and a zero as int16, then half-precision numbers, in the machine''s order';
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
@@ -260,17 +286,23 @@ CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extension
 
 COMMENT ON FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'Vectors for raw inputs of a tower, in their order';
 
-CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS text[]
+CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS bytea
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The onnxruntime engine: vectors as halfvec literals for concatenated sparsevec_send inputs, in their order';
+COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The onnxruntime engine: the bytes of the vectors for concatenated sparsevec_send inputs, in their order';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or an owner who has its rights';
+
+CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name text, schedule text, command text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -380,20 +412,14 @@ CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
-CREATE FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
-    LANGUAGE plpgsql STABLE
-    SET search_path TO '';
-
-COMMENT ON FUNCTION two_tower.nearest_list(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'nearest_videos, diversified where that is asked for, as two arrays: videos, best first, and their cosines';
-
-CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, distance double precision)
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
-    SET "hnsw.iterative_scan" TO 'relaxed_order'
-    SET "hnsw.ef_search" TO '400'
-    SET "hnsw.max_scan_tuples" TO '50000';
+    SET "hnsw.ef_search" TO '1000'
+    SET "hnsw.max_scan_tuples" TO '50000'
+    SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'The published videos nearest to a vector, less the excluded and those without any of the tags, in order of distance and id';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'The published videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -401,11 +427,23 @@ CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_t
 
 COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Published videos by popularity, then by date of publication, less the excluded and those without any of the tags';
 
+CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
+
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
+
+CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) IS 'The published videos nearest to a vector, with p_reason; where they, or the vector, are lacking, popular and newest ones';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -525,11 +563,23 @@ CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAU
 
 COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
 
+CREATE FUNCTION two_tower.retry_failures() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.retry_failures() IS 'Puts all that is set aside back into the change log, for the next refresh, without waiting for retry_at; how many';
+
 CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';
+
+CREATE FUNCTION two_tower.sample_models(p_sample integer DEFAULT 10) RETURNS TABLE(model_version text, what text, value double precision, "limit" double precision, kept boolean, detail text, remedy text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.sample_models(p_sample integer) IS 'What a sample of users and videos says of each live version: recall of its lists against exact search, and how far stored vectors are from computed ones; each beside its limit, with the remedy where it is not kept';
 
 CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text, command text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -591,11 +641,11 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
-CREATE FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT users bytea, OUT videos bytea, OUT likes bytea, OUT times bytea, OUT generation uuid) RETURNS record
+CREATE FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT users bytea, OUT videos bytea, OUT likes bytea, OUT times bytea, OUT generation uuid) IS 'Likes and nopes of these users, packed for compute_users(); users count from 0 in the order given. The generation is that of the catalogue, or null while changes of videos are in the log';
+COMMENT ON FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) IS 'Likes and nopes of these users, packed for compute_users(); users count from 0 in the order given, and a side is twice that number, plus one for a nope. The generation is that of the catalogue, or null while changes of videos are in the log';
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -603,6 +653,11 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
+
+CREATE FUNCTION two_tower.uuids_of(p_image bytea, p_limit integer, p_explicit boolean) RETURNS uuid[]
+    LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.uuids_of(p_image bytea, p_limit integer, p_explicit boolean) IS 'The array whose stored bytes these are: dimensions, 0, type, length and lower bound as int32, then the ids; p_limit is -1';
 
 CREATE FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -642,7 +697,8 @@ CREATE TABLE two_tower.user_embeddings (
     user_id uuid NOT NULL,
     embedding extensions.halfvec(128) NOT NULL,
     input_hash bytea NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    input bytea
 )
 PARTITION BY LIST (model_version);
 
@@ -726,6 +782,31 @@ CREATE TABLE two_tower.change_failures (
 
 COMMENT ON TABLE two_tower.change_failures IS 'Users and videos set aside because refreshing them failed';
 
+CREATE TABLE two_tower.model_versions (
+    version text NOT NULL,
+    number integer NOT NULL,
+    state text DEFAULT 'candidate'::text NOT NULL,
+    schema_version integer NOT NULL,
+    user_dim integer NOT NULL,
+    item_dim integer NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    backfilled_at timestamp with time zone,
+    activated_at timestamp with time zone,
+    attached_at timestamp with time zone,
+    checked_at timestamp with time zone,
+    forced boolean DEFAULT false NOT NULL,
+    CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
+    CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
+    CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
+    CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
+);
+
+COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and its state; one is active at most';
+
+CREATE VIEW two_tower.coverage WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.coverage IS 'Each version that refreshes write, with its vectors, and with what is missing: not in the change log, and not set aside';
+
 CREATE TABLE two_tower.created_objects (
     kind text NOT NULL,
     name text NOT NULL,
@@ -761,6 +842,28 @@ ALTER TABLE two_tower.job_runs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE two_tower.user_changes (
+    user_id uuid NOT NULL,
+    id bigint NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+
+COMMENT ON TABLE two_tower.user_changes IS 'Users whose inputs changed since they were last refreshed';
+
+CREATE TABLE two_tower.video_changes (
+    video_id uuid NOT NULL,
+    id bigint NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+
+COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
+
+CREATE VIEW two_tower.jobs WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.jobs IS 'The jobs, from the job log and from pg_cron. scheduled: by pg_cron, null where there is none; failing: the last run to end failed';
 
 CREATE TABLE two_tower.model_documents (
     model_version text NOT NULL,
@@ -829,27 +932,6 @@ CREATE TABLE two_tower.model_segments (
 
 COMMENT ON TABLE two_tower.model_segments IS 'Runs of inputs of each tower, by version';
 
-CREATE TABLE two_tower.model_versions (
-    version text NOT NULL,
-    number integer NOT NULL,
-    state text DEFAULT 'candidate'::text NOT NULL,
-    schema_version integer NOT NULL,
-    user_dim integer NOT NULL,
-    item_dim integer NOT NULL,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL,
-    backfilled_at timestamp with time zone,
-    activated_at timestamp with time zone,
-    attached_at timestamp with time zone,
-    checked_at timestamp with time zone,
-    forced boolean DEFAULT false NOT NULL,
-    CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
-    CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
-    CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
-    CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
-);
-
-COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and its state; one is active at most';
-
 ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.model_versions_number_seq
     START WITH 1
@@ -863,6 +945,22 @@ CREATE VIEW two_tower.models WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
+CREATE TABLE two_tower.settings (
+    name text NOT NULL,
+    value jsonb NOT NULL,
+    description text NOT NULL
+);
+
+COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each with what it means';
+
+CREATE VIEW two_tower.status WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';
+
+CREATE VIEW two_tower.problems WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
+
 CREATE TABLE two_tower.reviews (
     reviewer_id uuid NOT NULL,
     video_id uuid NOT NULL,
@@ -873,35 +971,9 @@ CREATE TABLE two_tower.reviews (
 
 COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
 
-CREATE TABLE two_tower.settings (
-    name text NOT NULL,
-    value jsonb NOT NULL,
-    description text NOT NULL
-);
+CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
-COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each with what it means';
-
-CREATE TABLE two_tower.user_changes (
-    user_id uuid NOT NULL,
-    id bigint NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
-
-COMMENT ON TABLE two_tower.user_changes IS 'Users whose inputs changed since they were last refreshed';
-
-CREATE TABLE two_tower.video_changes (
-    video_id uuid NOT NULL,
-    id bigint NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
-
-COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
-
-CREATE VIEW two_tower.status WITH (security_invoker='true');
-
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are';
+COMMENT ON VIEW two_tower.sizes IS 'Bytes of each table, TOAST included, and of its indexes; vectors by model version';
 
 ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.user_changes_id_seq
@@ -960,7 +1032,7 @@ ALTER TABLE ONLY public.user_features
     ADD CONSTRAINT user_features_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY public.user_video_decisions
-    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id);
+    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at);
 
 ALTER TABLE ONLY public.video_performers
     ADD CONSTRAINT video_performers_pkey PRIMARY KEY (video_id, performer_id);
@@ -1164,6 +1236,22 @@ CREATE POLICY two_tower_own ON public.user_features FOR SELECT TO authenticated 
 
 CREATE POLICY two_tower_own ON public.user_video_decisions TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
 
+CREATE POLICY two_tower_viewer ON public.performers FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.profiles FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.tags FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.user_features FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.user_video_decisions FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.video_performers FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.video_tags FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON public.videos FOR SELECT TO two_tower_viewer USING (true);
+
 ALTER TABLE public.user_features ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.user_video_decisions ENABLE ROW LEVEL SECURITY;
@@ -1203,6 +1291,28 @@ CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authent
 CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO authenticated USING (true);
 
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.job_runs FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.model_documents FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.settings FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.user_changes FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.user_embeddings FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.video_changes FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.video_embeddings FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.video_popularity FOR SELECT TO two_tower_viewer USING (true);
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
 

@@ -1,0 +1,46 @@
+# The command line. EXTRAS chooses what it can do: nothing (migrate, import, recommend, status), `train`, `ui`.
+FROM debian:trixie-slim AS dependencies
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/two-tower
+ENV PATH=/opt/two-tower/bin:$PATH
+WORKDIR /src
+ARG EXTRAS=""
+# PyPI's torch for Linux brings 3 GB of CUDA. Where this index cannot be reached, set it to nothing.
+ARG TORCH_INDEX=""
+# Without the sources, so that a change in them does not install everything anew.
+COPY docker/requirements.py pyproject.toml ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python requirements.py "$EXTRAS" >requirements.txt \
+    && pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
+
+
+FROM dependencies AS wheel
+
+COPY LICENSE README.md ./
+COPY migrations migrations
+COPY plpython plpython
+COPY sql sql
+COPY py py
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir /wheel .
+
+
+FROM debian:trixie-slim
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --create-home --home-dir /work --shell /usr/sbin/nologin two-tower
+COPY --from=dependencies /opt/two-tower /opt/two-tower
+ENV PATH=/opt/two-tower/bin:$PATH \
+    PYTHONUNBUFFERED=1
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip install --no-cache-dir --no-deps --no-index /wheel/*.whl
+COPY docker/migrate.py /opt/two-tower/
+USER two-tower
+WORKDIR /work
+VOLUME /work
+ENTRYPOINT ["two-tower"]

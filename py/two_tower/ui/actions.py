@@ -1,0 +1,86 @@
+"""What the page does, each on a short connection of its own.
+
+A like is written as the user's own, the way PostgREST writes it: as ``authenticated``, with the claims of a token. What
+is done to models is done as whoever the connection string names, where that role may.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from two_tower import registry
+from two_tower.registry import Progress
+
+DECISIONS = ("like", "nope", "skip")
+
+
+def abilities(dsn: str) -> dict[str, bool]:
+    """Whether the login may ``decide`` on a user's behalf, ``activate`` a model and ``roll_back``."""
+    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+        # From PostgreSQL 16 on a role may be granted without the right to take it.
+        option = "set" if connection.info.server_version >= 160000 else "member"
+        found = connection.execute(
+            """select pg_has_role('authenticated', %s),
+                has_schema_privilege('two_tower', 'usage')
+                    and has_function_privilege('two_tower.activate_model(text, boolean)', 'execute'),
+                has_schema_privilege('two_tower', 'usage')
+                    and has_function_privilege('two_tower.rollback_model(text)', 'execute')""",
+            (option,),
+        ).fetchone()
+    assert found is not None
+    return dict(zip(("decide", "activate", "roll_back"), found, strict=True))
+
+
+@contextmanager
+def _as_user(connection: psycopg.Connection[Any], user: UUID) -> Iterator[None]:
+    """A transaction as PostgREST makes it for a user's token."""
+    claims = json.dumps({"sub": str(user), "role": "authenticated"})
+    with connection.transaction():
+        connection.execute("set local role authenticated")
+        connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        yield
+
+
+def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
+    """Write a user's decision on a video, or take it back with None, then have the user embedded; what to tell.
+
+    Without an active model the decision is written all the same. Raises psycopg.Error where the database refuses it.
+    """
+    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+        with _as_user(connection, user):
+            if decision is None:
+                connection.execute(
+                    "delete from public.user_video_decisions where user_id = %s and video_id = %s", (user, video)
+                )
+            else:
+                connection.execute(
+                    """insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, %s)
+                    on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
+                    (user, video, decision),
+                )
+        try:
+            with _as_user(connection, user):
+                connection.execute("select public.embed_user()")
+        except psycopg.errors.ObjectNotInPrerequisiteState:
+            return "Saved. No model is active, so there is nothing to embed."
+    return "Saved, and the user is embedded anew."
+
+
+def activate(dsn: str, version: str, progress: Progress) -> dict[str, Any]:
+    """Embed what ``version`` lacks, ask its gate and make it serve. Raises GateFailed with what the gate says."""
+    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+        return registry.activate(connection, version, progress)
+
+
+def roll_back(dsn: str, version: str) -> dict[str, Any]:
+    """Make a version that stands by serve again, at once."""
+    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+        found = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
+        assert found is not None
+        return dict(found[0])

@@ -1,0 +1,24 @@
+"""The page itself, as Streamlit runs it: ``two-tower ui``."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from two_tower.ui import data, freshness, look, models, recommendations, session, users
+
+PAGES = {"Users": users, "Data": data, "Recommendations": recommendations, "Models": models, "Freshness": freshness}
+
+
+def main() -> None:
+    """Navigation above, one page below."""
+    look.frame()
+    pages = [
+        st.Page(module.page, title=title, url_path=title.lower(), default=title == "Users")
+        for title, module in PAGES.items()
+    ]
+    chosen = st.navigation(pages, position="top")
+    with session.answered():
+        chosen.run()
+
+
+main()

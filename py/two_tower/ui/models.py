@@ -1,0 +1,261 @@
+"""Versions beside each other, what their gates said, and which of them serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import current_thread
+from typing import Any
+
+import altair as alt
+import psycopg
+import streamlit as st
+from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
+
+from two_tower.errors import UserError
+from two_tower.registry import Progress
+from two_tower.ui import actions, look, queries
+from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, percent
+from two_tower.ui.session import ask, dsn, forget, may, refusal
+
+METRICS = {
+    "recall@20": "Recall@20",
+    "ndcg@20": "NDCG@20",
+    "map@20": "MAP@20",
+    "auc": "AUC",
+    "coverage@20": "Coverage@20",
+}
+REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": "#0f766e", "popularity": ITEMS}
+"""Recommenders that are drawn, and their colours."""
+FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in METRICS.values()}
+STATE = st.session_state
+
+
+def page() -> None:
+    """Metrics by version, gate decisions, activation and rollback."""
+    look.heading("Models", "How good each version was on likes held out of its training, and which one serves.")
+    # What came of the last action stays until the next one: a reconnecting browser asks for the page anew.
+    done, refused = STATE.get("done"), STATE.get("refused")
+    if done:
+        st.success(look.plain(done))
+    if refused:
+        st.error(look.plain(refused))
+    found = ask(queries.models)
+    if not found:
+        look.nothing("There is no model yet.", "Train one on the decisions.", "two-tower train")
+        return
+    _serve(found)
+    st.subheader("Versions", anchor=False)
+    look.table(
+        [_line(row) for row in found],
+        "Versions with their states and metrics",
+        registered=look.moment(),
+        activated=look.moment(),
+        **FORMATS,
+    )
+    _plots(found)
+    _gates()
+    _details(found)
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    own = row["metrics"].get("two-tower") or {}
+    return {
+        "version": row["version"],
+        "state": row["state"] + (", forced" if row["forced"] else ""),
+        **{title: own.get(name) for name, title in METRICS.items()},
+        "registered": row["registered_at"],
+        "activated": row["activated_at"],
+    }
+
+
+# ------------------------------------------------------------------------------------------------- what serves
+
+
+def _serve(found: list[dict[str, Any]]) -> None:
+    active = next((row for row in found if row["state"] == "active"), None)
+    serving = active["version"] if active else ""  # part of keys, so that a choice ends with what it was made beside
+    standby = [row for row in found if row["state"] == "standby"]
+    standby.sort(key=lambda row: row["activated_at"], reverse=True)
+    ready = [row["version"] for row in found if row["state"] in ("candidate", "staged")]
+    with st.container(border=True, key="serving"):
+        left, middle, right = st.columns([2.4, 2, 2], vertical_alignment="center", gap="large")
+        with left:
+            if active:
+                when = f"{active['activated_at']:%Y-%m-%d %H:%M}"
+                st.markdown(f"**{look.plain(active['version'])}** serves since {when}.")
+            else:
+                st.markdown("**No model serves.** Everybody gets what is popular.")
+            waiting = ", ".join(look.plain(row["version"]) for row in standby)
+            st.caption(f"Ready to go back to: {waiting}" if standby else "There is no version to go back to.")
+        if not may("activate") and not may("roll_back"):
+            middle.caption(refusal("activate or roll back", "service_role's rights, or the owner's"))
+            return
+        if ready and may("activate"):
+            with middle:
+                version = st.selectbox("Candidate", ready, key=f"candidate-{serving}")
+                if st.button("Activate …", key="activate", width="stretch"):
+                    _confirm_activation(version, active)
+        if standby and may("roll_back"):
+            with right:
+                version = st.selectbox(
+                    "Version to go back to", [row["version"] for row in standby], key=f"back-{serving}"
+                )
+                if st.button("Roll back …", key="roll-back", width="stretch"):
+                    _confirm_rollback(version, active)
+
+
+@st.dialog("Activate a model")
+def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
+    stands_by = f" {look.plain(active['version'])} stands by, fresh, to go back to." if active else ""
+    st.markdown(f"**{look.plain(version)}** will serve everybody.{stands_by}")
+    st.caption(
+        "What it lacks is embedded first, which takes a while. Then its gate is asked; where that refuses, all stays."
+    )
+    sure, back = st.columns(2)
+    if back.button("Cancel", width="stretch"):
+        st.rerun()
+    if sure.button("Activate", type="primary", width="stretch", key="sure"):
+        _do(lambda: actions.activate(dsn(), version, _progress()))
+
+
+@st.dialog("Roll back")
+def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
+    instead = f" instead of {look.plain(active['version'])}" if active else ""
+    st.markdown(f"**{look.plain(version)}** will serve everybody{instead}, at once. Its vectors are fresh.")
+    sure, back = st.columns(2)
+    if back.button("Cancel", width="stretch"):
+        st.rerun()
+    if sure.button("Roll back", type="primary", width="stretch", key="sure"):
+        _do(lambda: actions.roll_back(dsn(), version))
+
+
+def _progress() -> Progress:
+    bar, context = st.progress(0.0), get_script_run_ctx()
+
+    def advance(what: str, share: float) -> None:
+        # Threads of a backfill call it, too, and are not of the page by themselves.
+        add_script_run_ctx(current_thread(), context)
+        bar.progress(min(1.0, max(0.0, share)), text=f"{what} …")
+
+    return advance
+
+
+def _do(action: Callable[[], dict[str, Any]]) -> None:
+    """Do it, and show the page anew with what came of it."""
+    STATE.done = STATE.refused = None
+    try:
+        found = action()
+    except UserError as error:
+        STATE.refused = error.message
+    except psycopg.Error as error:
+        STATE.refused = error.diag.message_primary or str(error)
+    else:
+        previous = f"; {found['previous']} stands by" if found["previous"] else ""
+        STATE.done = f"{found['model_version']} serves{previous}."
+    forget(everything=True)
+    st.rerun()
+
+
+# ------------------------------------------------------------------------------------------------- what is known
+
+
+def _plots(found: list[dict[str, Any]]) -> None:
+    order = [row["version"] for row in reversed(found)]
+    values = [
+        {"version": row["version"], "metric": title, "recommender": name, "value": value, "state": row["state"]}
+        for row in found
+        for name, title in METRICS.items()
+        for name, title, value in [
+            (recommender, title, (row["metrics"].get(recommender) or {}).get(name)) for recommender in REFERENCES
+        ]
+        if value is not None
+    ]
+    measured = [title for title in METRICS.values() if any(row["metric"] == title for row in values)]
+    if not measured:
+        st.caption("No version was measured.")
+        return
+    shown = {n: colour for n, colour in REFERENCES.items() if any(row["recommender"] == n for row in values)}
+    st.subheader("Metrics by version", anchor=False)
+    st.caption("Each version and its references on the same held-out likes, oldest version first.")
+    look.legend(shown)
+    columns = st.columns(min(3, len(measured)), gap="medium")
+    for at, title in enumerate(measured):
+        base = look.chart([row for row in values if row["metric"] == title]).encode(
+            x=alt.X(
+                "version:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelLimit=130, labelOverlap=True)
+            ),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=title != "AUC"), axis=alt.Axis(tickCount=5)),
+            color=look.coloured("recommender:N", shown),
+            tooltip=["version:N", "state:N", "recommender:N", alt.Tooltip("value:Q", title=title, format=".4f")],
+        )
+        chart = alt.layer(base.mark_line(opacity=0.5), base.mark_circle(size=70, opacity=1))
+        with columns[at % len(columns)]:
+            look.show(chart.properties(height=230, title=title), f"{title} by version")
+
+
+def _gates() -> None:
+    st.subheader("Gate decisions", anchor=False)
+    found = ask(queries.events)
+    look.table(
+        [
+            {
+                "at": row["at"],
+                "version": row["model_version"],
+                "change": f"{row['from_state'] or 'new'} → {row['to_state']}",
+                "gate": _verdict(row),
+                "found": _findings(row["report"] or {}),
+                "by": row["role"],
+            }
+            for row in found
+        ],
+        "Changes of state, with what the gate said",
+        at=look.moment(),
+        found=st.column_config.TextColumn(width="large"),
+    )
+    with st.expander("What the gate asks for"):
+        look.table([{**row, "value": str(row["value"])} for row in ask(queries.thresholds)], "Thresholds of the gate")
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["forced"]:
+        return "overruled"
+    if row["to_state"] == "rejected":
+        return "no"
+    return "yes" if row["report"] else ""
+
+
+def _findings(report: dict[str, Any]) -> str:
+    """A gate's report in one line: its reasons to say no, or else what it measured."""
+    if report.get("reasons"):
+        return "; ".join(report["reasons"])
+    parts = []
+    if report.get("index_recall") is not None:
+        parts.append(f"lists hold {percent(report['index_recall'])} of the nearest")
+    if report.get("distance") is not None:
+        parts.append(f"stored and computed differ by {report['distance']:.1e}")
+    if "missing_users" in report:
+        parts.append(f"lacks {report['missing_users']} users, {report['missing_videos']} videos")
+    return ", ".join(parts)
+
+
+def _details(found: list[dict[str, Any]]) -> None:
+    st.subheader("One version", anchor=False)
+    by_name = {row["version"]: row for row in found}
+    chosen = st.selectbox("Version", list(by_name), key="version", label_visibility="collapsed")
+    row = by_name[chosen]
+    left, right = st.columns(2, gap="large")
+    measured = {name: values for name, values in row["metrics"].items() if isinstance(values, dict)}
+    left.caption("Measured on held-out likes")
+    with left:
+        look.table(
+            [
+                {"": name, **{title: values.get(metric) for metric, title in METRICS.items()}}
+                for name, values in measured.items()
+                if any(values.get(metric) is not None for metric in METRICS)
+            ],
+            "Metrics beside those of references",
+            **FORMATS,
+        )
+    right.caption(f"{row['user_dim']} inputs of users, {row['item_dim']} of items; what it was made of")
+    with right:
+        st.json(row["meta"], expanded=1)

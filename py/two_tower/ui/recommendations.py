@@ -1,0 +1,110 @@
+"""What a model recommends overall: to whom, how varied, how popular, and whether it resembles the data."""
+
+from __future__ import annotations
+
+import altair as alt
+import streamlit as st
+
+from two_tower.ui import look, queries
+from two_tower.ui.look import number, percent
+from two_tower.ui.session import ask, ask_lately
+
+SERIES = tuple(look.SERIES)
+COLOURS = {name: look.SERIES[name] for name in SERIES[1:]}
+LENGTH = 20
+
+
+def page() -> None:
+    """Reach, variety, popularity and attributes of the lists of a sample of users."""
+    look.heading("Recommendations", "What a model shows people on the whole, beside what there is and what they like.")
+    versions = ask(queries.versions)
+    if not versions:
+        look.nothing(
+            "No model has vectors yet.",
+            "Train one on the decisions and activate it.",
+            "two-tower train && two-tower model activate",
+        )
+        return
+    states = {row["version"]: row["state"] for row in versions}
+    left, right, _ = st.columns([3, 2, 3])
+    version: str = left.selectbox("Model", list(states), format_func=lambda v: f"{v} ({states[v]})", key="model")
+    users: int = right.selectbox(
+        "Sample of users", [50, 100, 200, 500, 1000], index=1, key="sample", help="The same users at every look."
+    )
+    found = ask_lately(queries.sample, version, users, LENGTH)
+    reached = ask_lately(queries.reach, version)
+    if not found:
+        look.nothing(
+            f"{version} has no vectors of users yet.",
+            "Those who like something get one with the next refresh.",
+            "two-tower refresh",
+        )
+        return
+    asked, shown = found[0]["users"], sum(row["times"] for row in found)
+    cells = st.columns(4)
+    cells[0].metric(
+        "Users reached",
+        percent(min(1.0, reached["reached"] / reached["users"]) if reached["users"] else None),
+        help=f"{number(reached['reached'])} vectors for {number(reached['users'])} users with likes",
+    )
+    cells[1].metric(
+        "Distinct videos",
+        number(len(found)),
+        help=f"On {number(asked)} lists with {number(shown)} places. The catalogue has {number(reached['published'])}.",
+    )
+    cells[2].metric(
+        "Share of the catalogue",
+        percent(len(found) / reached["published"] if reached["published"] else None),
+        help="Distinct videos on these lists, of all that are published. More lists show more.",
+    )
+    top = sum(row["times"] for row in found[:10])
+    cells[3].metric("Places of the top ten", percent(top / shown), help="Share of all places that ten videos take.")
+    st.caption(f"Lists of {LENGTH} of {number(asked)} users, nothing they know on them.")
+    videos, times = tuple(row["video_id"] for row in found), tuple(row["times"] for row in found)
+    _popularity(videos, times)
+    _attributes(videos, times)
+
+
+def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
+    st.subheader("Popularity", anchor=False)
+    found = ask_lately(queries.by_popularity, videos, times)
+    st.caption(
+        "Published videos in ten groups of equal size, the most liked first. Where the bar of recommendations is the "
+        "higher one, the model favours that group more than people do."
+    )
+    values = [{"band": row["band"], "series": name, "share": row[name]} for row in found for name in SERIES[1:]]
+    bars = (
+        look.chart(values)
+        .mark_bar(cornerRadiusEnd=2)
+        .encode(
+            x=alt.X(
+                "band:O",
+                title="tenth of the catalogue, the most liked first",
+                axis=alt.Axis(labelAngle=0),
+            ),
+            xOffset=alt.XOffset("series:N", sort=list(SERIES[1:])),
+            y=alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=5)),
+            color=look.coloured("series:N", COLOURS),
+            tooltip=["band:O", alt.Tooltip("series:N", title="of"), alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(height=260)
+    )
+    look.legend(COLOURS)
+    look.show(bars, "Shares of likes and of recommendations by popularity of the video")
+
+
+def _attributes(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
+    st.subheader("Attributes against the data", anchor=False)
+    kind = st.segmented_control(
+        "Attribute", queries.KINDS, default="tag", key="recommended_kind", required=True, label_visibility="collapsed"
+    )
+    found = ask_lately(queries.against_data, kind, videos, times)
+    if not found:
+        st.caption(f"No video has a {kind}.")
+        return
+    st.caption("Where the orange dot lies right of the blue one, the model shows a value more than people like it.")
+    look.legend(look.SERIES)
+    look.show(
+        look.shares(found, SERIES, "share that carries it"),
+        f"Shares of items, likes and recommendations that carry each {kind}",
+    )

@@ -1,0 +1,87 @@
+"""Of the running page: its database, its settings, and answers that are remembered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+import streamlit as st
+
+from two_tower.database import resolve_dsn
+from two_tower.errors import UserError
+from two_tower.settings import Settings
+from two_tower.ui import actions, look, queries
+
+T = TypeVar("T")
+
+LATELY, AGGREGATES = 10, 300
+"""Seconds for which answers, and sums over everything, are remembered."""
+
+
+@st.cache_resource(show_spinner=False)
+def dsn() -> str:
+    """The database, which the command line put into the environment."""
+    return resolve_dsn()
+
+
+@st.cache_data(ttl=LATELY, show_spinner=False)
+def _now(name: str, arguments: tuple[Any, ...]) -> Any:
+    with queries.viewer(dsn()) as connection:
+        return getattr(queries, name)(connection, *arguments)
+
+
+@st.cache_data(ttl=AGGREGATES, show_spinner="Counting …")
+def _lately(name: str, arguments: tuple[Any, ...]) -> Any:
+    with queries.viewer(dsn()) as connection:
+        return getattr(queries, name)(connection, *arguments)
+
+
+def ask(question: Callable[..., T], *arguments: Any) -> T:
+    """The answer of a function of :mod:`queries`, at most ten seconds old."""
+    answer: T = _now(question.__name__, arguments)
+    return answer
+
+
+def ask_lately(question: Callable[..., T], *arguments: Any) -> T:
+    """The same, at most five minutes old: for sums over all decisions."""
+    answer: T = _lately(question.__name__, arguments)
+    return answer
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Says what cannot be answered, with what to do about it, where it would have stood."""
+    try:
+        yield
+    except UserError as error:
+        look.nothing(error.message[:1].upper() + error.message[1:] + ".", "To mend it:", error.hint)
+    except psycopg.errors.QueryCanceled:
+        st.error("The database took longer than 30 seconds to answer.")
+    except psycopg.OperationalError as error:
+        look.nothing("The database does not answer.", str(error).strip(), "two-tower doctor")
+
+
+def forget(everything: bool = False) -> None:
+    """Ask anew from here on; sums over everything, too, where that is said."""
+    _now.clear()
+    if everything:
+        _lately.clear()
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def _abilities(target: str) -> dict[str, bool]:
+    return actions.abilities(target)
+
+
+def may(what: str) -> bool:
+    """Whether the login may do it (:func:`actions.abilities`), and the page was not started to be looked at only."""
+    return not Settings().ui_read_only and _abilities(dsn())[what]
+
+
+def refusal(what: str, role: str) -> str:
+    """Why :func:`may` says no."""
+    if Settings().ui_read_only:
+        return f"This page was started with --read-only, so it cannot {what}."
+    return f"The login of this page may not {what}: that takes {role}."

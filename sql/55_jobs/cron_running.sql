@@ -1,0 +1,15 @@
+-- SECURITY DEFINER: who runs in the background is shown to those who may read statistics.
+create or replace function two_tower.cron_running() returns boolean
+language plpgsql stable security definer set search_path = ''
+as $func$
+begin
+    if to_regclass('cron.job') is null or not pg_has_role(current_user, 'pg_read_all_stats', 'usage') then
+        return null;
+    end if;
+    return exists (select from pg_catalog.pg_stat_activity a where a.backend_type = 'pg_cron launcher');
+end
+$func$;
+
+comment on function two_tower.cron_running() is
+'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; '
+'null where there is none, or where that cannot be seen';

@@ -1,0 +1,29 @@
+-- What recommend_videos() would answer if p_version were active and the vectors that are stored were all there is: nothing is
+-- computed, so a user whom no refresh has seen gets popular videos.
+create or replace function two_tower.preview_recommendations(
+    p_user_ids uuid[], p_version text default null, p_limit int default 20, p_include_known boolean default false
+) returns table (user_id uuid, rank int, video_id uuid, score real, reason text, decision text)
+language plpgsql stable parallel unsafe security invoker set search_path = ''
+as $func$
+#variable_conflict use_column
+declare
+    v_version text := coalesce(p_version, two_tower.active_version());
+    v_user_id uuid;
+    v_excluded uuid[];
+    v_vector extensions.halfvec;
+begin
+    perform two_tower.require_page(p_limit, 0, 200);
+    foreach v_user_id in array p_user_ids loop
+        v_excluded := array(select d.video_id from public.user_video_decisions d where d.user_id = v_user_id and not p_include_known);
+        v_vector := (select e.embedding from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id);
+        return query
+        select v_user_id, r.rank, r.video_id, r.score, r.reason, d.decision_type::text
+        from two_tower.rank_by_vector(v_version, v_vector, 'taste', p_limit, v_excluded, null, 0) r
+        left join public.user_video_decisions d on d.user_id = v_user_id and d.video_id = r.video_id
+        order by r.rank;
+    end loop;
+end
+$func$;
+
+comment on function two_tower.preview_recommendations(uuid[], text, int, boolean) is
+'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';

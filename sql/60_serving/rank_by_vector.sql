@@ -1,0 +1,29 @@
+-- The ladder that every list comes down: nearest to a vector, where there is one; then popular; then newest. Each rung fills what the
+-- ones above left open.
+create or replace function two_tower.rank_by_vector(
+    p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_tag_ids uuid[], p_diversity real
+) returns table (video_id uuid, score real, rank int, reason text)
+language plpgsql stable parallel unsafe security invoker set search_path = ''
+as $func$
+declare
+    v_ids uuid[] := '{}';
+    v_scores real[];
+begin
+    if p_vector is not null then
+        select n.ids, n.scores into v_ids, v_scores
+        from two_tower.nearest_videos(p_version, p_vector, p_limit, p_excluded, p_tag_ids, p_diversity) n;
+        return query select n.id, n.score, n.position::int, p_reason from unnest(v_ids, v_scores) with ordinality as n (id, score, position);
+    end if;
+    if cardinality(v_ids) < p_limit then
+        return query
+        select p.video_id, p.score, cardinality(v_ids) + p.position::int,
+            -- Before any model is active, all that is known is popularity.
+            case when p_version is null then 'popular' else p.reason end
+        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_tag_ids))
+            with ordinality as p (video_id, score, reason, position);
+    end if;
+end
+$func$;
+
+comment on function two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real) is
+'The published videos nearest to a vector, with p_reason; where they, or the vector, are lacking, popular and newest ones';

@@ -1,0 +1,98 @@
+-- Each branch is one promise; a remedy is a statement, or a command line that begins with two-tower or systemctl.
+create or replace view two_tower.problems with (security_invoker = true) as
+with status as materialized (
+    -- These columns alone: some of the others read every row of features.
+    select s.active_version, s.pending_user_changes + s.pending_video_changes as pending, s.lag_seconds, s.mixed_versions
+    from two_tower.status s
+),
+
+jobs as materialized (
+    select * from two_tower.jobs
+)
+
+select 'no_model' as what, 'no model version is active: everybody gets what is popular' as detail,
+    case
+        when exists (select from two_tower.model_versions m where m.state in ('candidate', 'staged')) then 'two-tower model activate'
+        when exists (select from two_tower.model_versions m where m.state = 'standby') then 'two-tower model rollback'
+        else 'two-tower train'
+    end as remedy
+from status s where s.active_version is null
+union all
+select 'lag',
+    format(
+        'the oldest of %s changes has waited %s s for a refresh, and may wait %s s',
+        s.pending, round(s.lag_seconds), two_tower.model_setting('status_max_lag_seconds')
+    ),
+    'call two_tower.refresh()'
+from status s where s.lag_seconds > two_tower.model_setting('status_max_lag_seconds')
+union all
+select 'job_unscheduled', format('pg_cron does not run %s', string_agg(j.job, ', ' order by j.job)), 'select two_tower.schedule_jobs()'
+from jobs j cross join status s
+where not j.scheduled and s.active_version is not null
+    and coalesce((select t.value <> 'false' from two_tower.settings t where t.name = 'status_expects_jobs'), true)
+having count(*) > 0
+union all
+select 'cron_down', 'no job starts: the launcher of pg_cron was ended, and comes back when PostgreSQL is restarted',
+    'systemctl restart postgresql'
+from status where exists (select from jobs j where j.scheduled) and not two_tower.cron_running()
+union all
+select 'job_failing',
+    format(
+        '%s failed at %s: %s', j.job, to_char(j.last_failure at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
+        split_part(j.last_error, e'\n', 1)
+    ),
+    j.command
+from jobs j where j.failing
+union all
+select 'set_aside',
+    format(
+        '%s users and %s videos are set aside, the last with: %s', count(*) filter (where f.kind = 'user'),
+        count(*) filter (where f.kind = 'video'), split_part((array_agg(f.error order by f.failed_at desc))[1], e'\n', 1)
+    ),
+    'select two_tower.retry_failures()'
+from two_tower.failed_changes f having count(*) > 0
+union all
+-- A version that is still being backfilled is not complete, and need not be.
+select 'coverage',
+    format('model %s (%s) lacks the vectors of %s %ss, and the change log has none of them', m.version, m.state, l.missing, l.kind),
+    case l.kind when 'video' then 'select two_tower.sync_video_embeddings()' else 'two-tower refresh --min-likes 1' end
+from two_tower.model_versions m
+cross join lateral two_tower.gate_coverage(m.version) as g
+cross join lateral (
+    select 'video' as kind, g.videos as missing
+    union all
+    select 'user', g.users
+) as l
+where m.version = any(two_tower.live_versions()) and (m.backfilled_at is not null or m.state <> 'staged') and l.missing > 0
+union all
+select 'mixed_versions', format('%s vectors that are served are not of the active version', s.mixed_versions), 'two-tower migrate'
+from status s where s.mixed_versions > 0
+union all
+select 'index', format('the video vectors of model %s have no valid HNSW index', m.version),
+    format(
+        'create index on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
+        'video_embeddings_' || m.number
+    )
+from two_tower.model_versions m
+where m.version = any(two_tower.live_versions())
+    and not exists (
+        select from pg_catalog.pg_index i
+        join pg_catalog.pg_class c on c.oid = i.indexrelid
+        join pg_catalog.pg_am a on a.oid = c.relam
+        where i.indrelid = to_regclass('two_tower.video_embeddings_' || m.number) and i.indisvalid and a.amname = 'hnsw'
+    )
+union all
+select 'triggers',
+    format('changes of %s are not logged: triggers %s are missing or disabled', e.relation, string_agg(e.name, ', ' order by e.name)),
+    'two-tower migrate && two-tower psql -- -c ''call two_tower.rebuild()'''
+from (
+    select r.relation, t.name
+    from (values ('public.user_video_decisions'), ('public.videos'), ('public.video_tags'), ('public.video_performers')) as r (relation)
+    cross join (values ('two_tower_insert'), ('two_tower_update'), ('two_tower_delete'), ('two_tower_truncate')) as t (name)
+) as e
+where not exists (
+    select from pg_catalog.pg_trigger g where g.tgrelid = to_regclass(e.relation) and g.tgname = e.name and g.tgenabled in ('O', 'A')
+)
+group by e.relation;
+
+comment on view two_tower.problems is 'Every promise that is broken now, with what mends it; no rows where all is well';

@@ -1,0 +1,311 @@
+"""The documents: every block of code runs as written, every link leads somewhere, every name they mention exists.
+
+    make docs-test
+
+README.md runs first, in a copy of this checkout, and builds the system that the other documents then work on, each in a
+terminal of its own. What cannot be run here says so in the document, and is listed as skipped with that reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import typer
+
+from conftest import Connection, remove_server, server_directory
+from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
+from rest_api import serve, sign
+from two_tower.cli import app
+from two_tower.server import Server
+from two_tower.settings import Settings
+
+DOCUMENTS = documents()
+ALL = {str(path.relative_to(REPOSITORY)): blocks(path) for path in DOCUMENTS}
+TRANSLATION = "README.ja.md"
+RUN = [
+    name
+    for name, found in ALL.items()
+    if name != TRANSLATION and any(b.language in RUNNABLE and b.why_not is None for b in found)
+]
+NOT_RUN = [b for name, found in ALL.items() if name != TRANSLATION for b in found if b.why_not is not None]
+
+
+# ------------------------------------------------------------------------------------------------ running the blocks
+
+
+@dataclass
+class System:
+    """A copy of this checkout, as after ``make setup``, and what a terminal in it knows."""
+
+    directory: Path
+    server: Server
+    environment: dict[str, str]
+
+    def run(self, document: str, environment: dict[str, str]) -> None:
+        """Every block of a document, in order, in a new terminal."""
+        shell = Shell(self.directory, self.environment | environment)
+        (self.directory / ".docs-state").unlink(missing_ok=True)
+        try:
+            for block in ALL[document]:
+                if block.language in RUNNABLE and block.why_not is None:
+                    shell.run(block)
+        finally:
+            shell.close()
+
+
+@pytest.fixture(scope="module")
+def fresh(node_modules: Path) -> Iterator[System]:
+    """A set-up checkout without a database."""
+    root = server_directory("two-tower-docs-")
+    checkout = root / "pg-two-tower"
+    omitted = shutil.ignore_patterns(".git", ".venv", ".two-tower", ".*_cache", ".hypothesis", "__pycache__", "build")
+    shutil.copytree(REPOSITORY, checkout, ignore=omitted, symlinks=True)
+    # What setup.sh would install is here already; its stamp says so.
+    venv, home = REPOSITORY / ".venv", (REPOSITORY / ".two-tower").resolve()
+    (checkout / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (checkout / ".venv" / name).symlink_to(venv / name)
+    stamp = 'eval "$(grep ^inputs_hash setup.sh)"; inputs_hash > .venv/.setup-stamp'
+    subprocess.run(["bash", "-c", stamp], cwd=checkout, check=True)
+    (checkout / ".two-tower").mkdir(mode=0o755)
+    for packages in home.glob("site-packages-*"):
+        (checkout / ".two-tower" / packages.name).symlink_to(packages)
+    (checkout / "node_modules").symlink_to(node_modules)
+    server = Server(checkout)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_"))}
+    yield System(checkout, server, environment | {"PIP_NO_INDEX": "1"})  # nothing here needs a network
+    for home in (*checkout.glob("*/.two-tower"), checkout / ".two-tower"):
+        remove_server(Server(home.parent))
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def system(fresh: System) -> System:
+    """What a reader has who followed README.md to its end."""
+    fresh.run("README.md", {})
+    return fresh
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("document", RUN)
+def test_every_block_runs_as_written(document: str, system: System, node_modules: Path) -> None:
+    if document == "README.md":
+        return  # the fixture ran it
+    with psycopg.connect(system.server.dsn) as connection:
+        row = connection.execute("select user_id::text from public.user_video_decisions order by 1 limit 1").fetchone()
+    assert row
+    with serve(system.server.dsn, node_modules) as url:
+        environment = {
+            "DATABASE_URL": system.server.dsn,
+            "SUPABASE_URL": url,
+            "SUPABASE_ANON_KEY": sign(role="anon"),
+            "USER_ID": row[0],
+            "USER_JWT": sign(role="authenticated", sub=row[0]),
+            "PATH": f"{REPOSITORY / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+        }
+        system.run(document, environment)
+
+
+@pytest.mark.parametrize("block", NOT_RUN, ids=str)
+def test_what_is_not_run_says_why(block: Block) -> None:
+    assert block.why_not
+    pytest.skip(block.why_not)
+
+
+@pytest.mark.parametrize("document", ALL)
+def test_every_block_has_a_language_that_is_run_or_cannot_be(document: str) -> None:
+    for block in ALL[document]:
+        assert block.language in RUNNABLE + NOT_RUNNABLE, f"{block}: {block.language!r}"
+
+
+def test_the_translation_has_the_same_blocks_figures_and_links() -> None:
+    def facts(name: str) -> tuple[list[tuple[str, str, bool]], list[str], set[str]]:
+        found = [(block.language, block.text, block.why_not is None) for block in ALL[name]]
+        text = (REPOSITORY / name).read_text(encoding="utf-8")
+        return found, re.findall(r"\d\.\d{3}", text), set(targets(REPOSITORY / name)) - {"README.md", TRANSLATION}
+
+    assert facts(TRANSLATION) == facts("README.md")
+
+
+# ------------------------------------------------------------------------------------------------ what they mention
+
+
+def anchors(path: Path) -> set[str]:
+    """Ids that GitHub gives the headings."""
+    tokens = parse(path)
+    headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def targets(path: Path) -> list[str]:
+    """Where its links and pictures point."""
+    return [
+        str(child.attrs.get("href") or child.attrs.get("src"))
+        for token in parse(path)
+        if token.type == "inline"
+        for child in token.children or []
+        if child.type in ("link_open", "image")
+    ]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in targets(path):
+        if re.match(r"[a-z]+:", target):
+            assert target.startswith("https://"), target
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{path.name} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{path.name} links to {target}"
+
+
+def commands(path: Path) -> list[tuple[str, list[str]]]:
+    """(where, words after ``two-tower``) of every command line in blocks and inline code."""
+    name = str(path.relative_to(REPOSITORY))
+    lines = [(f"{name}:{line}", text) for line, text in prose(path) if text.startswith("two-tower ")]
+    for block in blocks(path):
+        if block.language not in ("bash", "text"):
+            continue
+        for line in block.text.replace("\\\n", " ").splitlines():
+            lines += [(str(block), m.group(1)) for m in re.finditer(r"(?:^|\s|\()(two-tower [^#|;&)]*)", line)]
+    found = []
+    for where, text in lines:
+        try:
+            found.append((where, shlex.split(text)[1:]))
+        except ValueError:
+            found.append((where, text.split()[1:]))
+    return found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_verb_and_option_exists(path: Path) -> None:
+    for where, words in commands(path):
+        check_command(where, words)
+
+
+def check_command(where: str, words: list[str]) -> None:
+    """The verbs of a command line exist, and each has the options that follow it."""
+    command: Any = typer.main.get_command(app)
+    options = {name for parameter in command.params for name in parameter.opts}
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("-") and len(word) > 1:
+            option = word.partition("=")[0]
+            assert option in options | {"--help", "-h"}, f"{where}: {command.name} has no {option}"
+        elif (below := getattr(command, "commands", None)) and re.fullmatch(r"[a-z][a-z-]*", word):
+            assert word in below, f"{where}: there is no {word} in {' '.join(words)}"
+            command = below[word]
+            options |= {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_name_in_the_database_exists(path: Path, db: Connection) -> None:
+    text = path.read_text(encoding="utf-8")
+    known = {
+        row[0]
+        for row in db.execute(
+            """select proname from pg_proc where pronamespace = 'two_tower'::regnamespace
+            union select relname from pg_class where relnamespace = 'two_tower'::regnamespace
+            union select typname from pg_type where typnamespace = 'two_tower'::regnamespace"""
+        )
+    }
+    modules = {file.stem for file in (REPOSITORY / "py" / "two_tower").iterdir()}
+    mentioned = set(re.findall(r"\btwo_tower\.(?!dump)([a-z][a-z0-9_]*)", text))
+    assert mentioned - known - modules == set()
+    public = {
+        row[0]
+        for row in db.execute("select proname from pg_proc where pronamespace = 'public'::regnamespace").fetchall()
+    }
+    called = set(re.findall(r"\brpc(?:\(['\"]|/)([a-z_]+)", text))
+    assert called - public == set()
+
+
+# ------------------------------------------------------------------------------------------------ the manual
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb that does something, with the words that lead to it."""
+    if below := getattr(command, "commands", None):
+        for name, verb in below.items():
+            yield from verbs(verb, (*path, name))
+    else:
+        yield path, command
+
+
+VERBS = dict(verbs(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_help_says_what_a_verb_does_with_examples_and_exit_codes(path: tuple[str, ...]) -> None:
+    verb = VERBS[path]
+    assert len((verb.help or "").split("\n\n")[0]) in range(20, 110)
+    for parameter in verb.params:
+        assert parameter.help, f"{parameter.name} of {path} is not explained"
+    examples = [line for line in verb.epilog.splitlines() if "two-tower " in line]
+    assert examples
+    assert any(f"two-tower {' '.join(path)}" in line for line in examples)
+    for line in examples:
+        check_command(
+            "--help", shlex.split(line.partition("two-tower ")[2].partition(" >")[0].partition("  ")[0].rstrip(")"))
+        )
+    assert re.search(r"Exit codes: \S", verb.epilog)
+
+
+# ------------------------------------------------------------------------------------------------ configuration
+
+CONFIGURATION = REPOSITORY / "docs" / "configuration.md"
+
+
+def rows(path: Path) -> dict[str, list[str]]:
+    """First cell -> other cells, of the rows of its tables whose first cell is code."""
+    found: dict[str, list[str]] = {}
+    row: list[str] = []
+    for token in parse(path):
+        if token.type == "tr_open":
+            row = []
+        elif token.type == "inline":
+            row.append(token.content)
+        elif token.type == "tr_close" and row and row[0].startswith("`"):
+            found[row[0].strip("`")] = row[1:]
+    return found
+
+
+def variables() -> set[str]:
+    """Environment variables that the code reads."""
+    fields = Settings.model_fields.items()
+    prefix = str(Settings.model_config["env_prefix"])
+    names = {str(field.validation_alias or f"{prefix}{name.upper()}") for name, field in fields}
+    for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
+        names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
+    return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes
+
+
+def test_the_table_of_configuration_is_the_code(db: Connection) -> None:
+    documented = rows(CONFIGURATION)
+    settings = {row[0]: row[1] for row in db.execute("select name, value::text from two_tower.settings")}
+    environment = {name for name, cells in documented.items() if cells[0] == "environment"}
+    assert {name for name, cells in documented.items() if cells[0] == "database"} == settings.keys()
+    assert {name: documented[name][1].strip("`") for name in settings} == settings
+    assert variables() - environment == set()
+    for name in environment - variables():
+        assert name.startswith(("AWS_", "PIP_")) or name in (REPOSITORY / "setup.sh").read_text(), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_variable_that_is_mentioned_is_in_the_table(path: Path) -> None:
+    mentioned = set(re.findall(r"\b(?:TWO_TOWER|DMM|AWS)_[A-Z_]+\b(?!\*)", path.read_text(encoding="utf-8")))
+    assert {name for name in mentioned if not name.endswith("_")} - rows(CONFIGURATION).keys() == set()

@@ -1,0 +1,341 @@
+"""The RPCs and tables through PostgREST: HTTP, a JWT, and JSON as supabase-js receives it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+from conftest import in_database
+from documents import REPOSITORY
+from rest_api import PREFIX, serve, sign
+from two_tower.server import Server
+from world_fixtures import NOBODY, Client, make_world, one
+
+pytestmark = pytest.mark.xdist_group("postgrest")
+
+WORLD = make_world()
+USER, OTHER, LIKING, VIDEO = WORLD.usual, WORLD.many, WORLD.users[6], WORLD.published[3]
+ME, LIKER, NOT_HERE = (sign(role="authenticated", sub=str(user)) for user in (USER, LIKING, NOBODY))
+WITHOUT_SUB = sign(role="authenticated")
+VISITOR, SERVICE = sign(role="anon"), sign(role="service_role")
+DECISIONS = "/user_video_decisions"
+
+
+@dataclass
+class Api:
+    """PostgREST on a database of its own."""
+
+    http: httpx.Client
+    dsn: str
+
+    def ask(self, method: str, path: str, token: str | None, **options: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return self.http.request(method, path, headers=headers | options.pop("headers", {}), **options)
+
+    def rpc(self, token: str | None, name: str, **arguments: Any) -> httpx.Response:
+        return self.ask("POST", f"/rpc/{name}", token, json=arguments)
+
+    def rows(self, path: str, token: str | None) -> list[dict[str, Any]]:
+        answer = self.ask("GET", path, token)
+        assert answer.is_success, answer.text
+        return list(answer.json())
+
+    def recommended(self, token: str) -> list[str]:
+        return [row["video_id"] for row in self.rpc(token, "recommend_videos", limit=200).json()]
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Server, world_template: str, node_modules: Path) -> Iterator[Api]:
+    name = f"rest_{os.getpid()}"
+    dsn = in_database(cluster.dsn, name)
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {world_template}".encode())
+        with serve(dsn, node_modules) as url, httpx.Client(base_url=url + PREFIX, timeout=30) as http:
+            yield Api(http, dsn)
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an error, which must be this one."""
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+    assert answer.headers["Content-Type"].startswith("application/json")
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"code", "message", "details", "hint"}
+    assert body["message"]
+    return body
+
+
+# -------------------------------------------------------------------------------------------- what is there
+
+OWN = {
+    "embed_user",
+    "get_item_embedding_features",
+    "get_user_embedding_features",
+    "recommend_videos",
+    "similar_videos",
+    "update_user_features",
+}
+OPERATORS = (OWN - {"embed_user", "recommend_videos"}) | {
+    "get_item_embedding_feature_batch",
+    "get_user_embedding_feature_batch",
+}
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [(None, {"similar_videos"}), (VISITOR, {"similar_videos"}), (ME, OWN), (SERVICE, OPERATORS)],
+    ids=["no token", "anon", "authenticated", "service_role"],
+)
+def test_the_description_shows_each_role_its_own_routines(token: str | None, expected: set[str], api: Api) -> None:
+    paths = api.ask("GET", "/", token).json()["paths"]
+    assert {path.removeprefix("/rpc/") for path in paths if path.startswith("/rpc/")} == expected
+
+
+CALLS: list[tuple[str, str, dict[str, Any]]] = [
+    ("authenticated", "recommend_videos", {}),
+    ("authenticated", "recommend_videos", {"limit": 7, "diversity": 0.5, "tag_ids": [str(t) for t in WORLD.tags[:9]]}),
+    ("authenticated", "embed_user", {"force": True}),
+    ("authenticated", "update_user_features", {"p_user_id": str(USER)}),
+    ("authenticated", "get_user_embedding_features", {"user_id": str(USER)}),
+    ("authenticated", "get_item_embedding_features", {"video_id": str(VIDEO)}),
+    ("anon", "similar_videos", {"video_id": str(VIDEO), "limit": 5}),
+    ("service_role", "get_user_embedding_features", {"user_id": str(OTHER)}),
+    ("service_role", "get_user_embedding_feature_batch", {"limit": 3, "offset": 2}),
+    ("service_role", "get_item_embedding_feature_batch", {"limit": 3, "after": str(VIDEO)}),
+]
+
+
+@pytest.mark.parametrize(("role", "name", "arguments"), CALLS, ids=[f"{name} as {role}" for role, name, _ in CALLS])
+def test_a_routine_answers_as_the_tests_of_sql_call_it(
+    role: str, name: str, arguments: dict[str, Any], api: Api
+) -> None:
+    """A set is a list of objects, a row or a JSON value an object, and what is in it is the database's answer."""
+    answer = api.rpc({"authenticated": ME, "anon": VISITOR, "service_role": SERVICE}[role], name, **arguments)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    with psycopg.connect(in_database(api.dsn, urlsplit(api.dsn).path[1:], "authenticator")) as connection:
+        rows = Client(connection).rpc(role, USER if role == "authenticated" else None, name, **arguments)
+    assert rows
+    if name.endswith(("_videos", "_batch")):
+        assert answer.json() == rows
+    else:
+        (expected,) = rows
+        found = answer.json()
+        for row in (found, expected):
+            row.pop("updated_at", None)  # the two calls were not made in the same moment
+        assert found == expected
+
+
+def test_every_routine_of_the_api_was_called() -> None:
+    assert {name for _, name, _ in CALLS} == OWN | OPERATORS
+
+
+def test_what_only_reads_answers_get(api: Api) -> None:
+    """``limit`` in a query string is PostgREST's: it cuts the answer, and the routine has its default."""
+    rows = api.rows("/rpc/recommend_videos?limit=50&select=video_id,rank&order=rank.desc", ME)
+    assert [row["rank"] for row in rows] == list(range(20, 0, -1))
+    assert rows[0].keys() == {"video_id", "rank"}
+    refused(api.ask("GET", "/rpc/embed_user", ME), 405, "25006")
+
+
+# -------------------------------------------------------------------------------------------- errors
+
+ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
+    (ME, "similar_videos", {}, 404, "PGRST202"),
+    (ME, "recommend_videos", {"user_id": str(OTHER)}, 404, "PGRST202"),
+    (ME, "no_such_routine", {}, 404, "PGRST202"),
+    (SERVICE, "recommend_batch", {"user_ids": [str(USER)], "limit": 3}, 404, "PGRST202"),
+    (ME, "recommend_videos", {"limit": "three"}, 400, "22P02"),
+    (ME, "recommend_videos", {"limit": 2.5}, 400, "22P02"),
+    (ME, "recommend_videos", {"tag_ids": ["'); drop table videos; --"]}, 400, "22P02"),
+    (ME, "embed_user", {"force": "perhaps"}, 400, "22P02"),
+    (sign(role="authenticated", sub="me"), "recommend_videos", {}, 400, "22P02"),
+    (ME, "recommend_videos", {"limit": 201}, 400, "22023"),
+    (ME, "recommend_videos", {"limit": 0}, 400, "22023"),
+    (ME, "recommend_videos", {"limit": None}, 400, "22023"),
+    (ME, "recommend_videos", {"diversity": 2}, 400, "22023"),
+    (ME, "recommend_videos", {"tag_ids": [str(NOBODY)] * 101}, 400, "22023"),
+    (VISITOR, "similar_videos", {"video_id": str(VIDEO), "limit": 201}, 400, "22023"),
+    (SERVICE, "get_item_embedding_feature_batch", {"limit": 10_001}, 400, "22023"),
+    (VISITOR, "similar_videos", {"video_id": str(NOBODY)}, 500, "P0002"),
+    (NOT_HERE, "embed_user", {}, 500, "P0002"),
+    (SERVICE, "get_user_embedding_features", {"user_id": str(NOBODY)}, 500, "P0002"),
+    (ME, "get_item_embedding_features", {"video_id": str(NOBODY)}, 500, "P0002"),
+    (ME, "get_user_embedding_features", {"user_id": str(OTHER)}, 403, "42501"),
+    (ME, "update_user_features", {"p_user_id": str(OTHER)}, 403, "42501"),
+    (ME, "get_user_embedding_feature_batch", {"limit": 1}, 403, "42501"),
+    (SERVICE, "recommend_videos", {}, 403, "42501"),
+    (sign(role="postgres", sub=str(USER)), "recommend_videos", {}, 403, "42501"),
+    (VISITOR, "recommend_videos", {}, 401, "42501"),
+    (VISITOR, "embed_user", {}, 401, "42501"),
+    (None, "recommend_videos", {}, 401, "42501"),
+    (WITHOUT_SUB, "recommend_videos", {}, 403, "28000"),
+    (WITHOUT_SUB, "embed_user", {}, 403, "28000"),
+]
+
+
+@pytest.mark.parametrize(("token", "name", "arguments", "status", "code"), ERRORS)
+def test_a_bad_call_has_a_status_and_a_code(
+    token: str | None, name: str, arguments: dict[str, Any], status: int, code: str, api: Api
+) -> None:
+    refused(api.rpc(token, name, **arguments), status, code)
+
+
+def test_a_message_says_what_is_wrong(api: Api) -> None:
+    body = refused(api.rpc(ME, "recommend_videos", limit=5000), 400, "22023")
+    assert body["message"] == "limit must be between 1 and 200, not 5000"
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        (sign(role="authenticated", sub=str(USER), exp=1), "expired"),
+        (sign(role="authenticated", sub=str(USER), nbf=4_000_000_000), "NotYetValid|not yet valid"),
+        (sign(role="authenticated", sub=str(USER), secret="another secret, of 32 bytes or more"), "JWS|JWT"),
+        (ME.rpartition(".")[0] + ".", "JWS|JWT"),
+        ("rubbish", "JWS|JWT"),
+    ],
+    ids=["expired", "not yet valid", "forged", "without signature", "rubbish"],
+)
+def test_a_token_that_does_not_hold_ends_before_the_database(token: str, message: str, api: Api) -> None:
+    answer = api.rpc(token, "recommend_videos")
+    body = refused(answer, 401, answer.json()["code"])
+    assert re.fullmatch("PGRST30[0-3]", body["code"])  # which one depends on PostgREST's version
+    assert re.search(message, body["message"])
+
+
+def test_a_body_that_is_no_json_is_the_clients_error(api: Api) -> None:
+    answer = api.ask("POST", "/rpc/recommend_videos", ME, content="{", headers={"Content-Type": "application/json"})
+    refused(answer, 400, "PGRST102")
+
+
+def test_the_schema_of_the_operators_is_not_served(api: Api) -> None:
+    for method, header in (("GET", "Accept-Profile"), ("POST", "Content-Profile")):
+        answer = api.ask(method, "/model_versions", SERVICE, headers={header: "two_tower"}, json={})
+        refused(answer, 406, "PGRST106")
+
+
+def test_no_model_has_a_hint(dsn: str, node_modules: Path) -> None:
+    with psycopg.connect(dsn, autocommit=True) as db:
+        db.execute("insert into auth.users (id) values (%s)", (USER,))
+    with serve(dsn, node_modules) as url, httpx.Client(base_url=url + PREFIX) as http:
+        api = Api(http, dsn)
+        body = refused(api.rpc(ME, "embed_user"), 500, "55000")
+        assert "two-tower train" in body["hint"]
+        assert api.rpc(ME, "recommend_videos").json() == []
+
+
+def test_the_recipes_say_which_status_each_code_has() -> None:
+    recipes = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    documented = {
+        code: set(status.split(", ")) for code, status in re.findall(r"\| `(\w{5})` \| ([\d, ]+?) \|", recipes)
+    }
+    measured: dict[str, set[str]] = {"55000": {"500"}, "57014": {"500"}}
+    for _, _, _, status, code in ERRORS:
+        measured.setdefault(code, set()).add(str(status))
+    del measured["PGRST202"]
+    assert documented == measured
+
+
+# -------------------------------------------------------------------------------------------- rows of one's own
+
+
+def decision(user: Any, video: Any, kind: str = "like") -> dict[str, str]:
+    return {"user_id": str(user), "video_id": str(video), "decision_type": kind}
+
+
+def test_a_like_counts_and_leaves_the_list(api: Api) -> None:
+    before = api.recommended(LIKER)
+    answer = api.ask("POST", DECISIONS, LIKER, json=decision(LIKING, before[0]))
+    assert (answer.status_code, answer.content) == (201, b"")
+    assert before[0] not in api.recommended(LIKER)
+    embedded = api.rpc(LIKER, "embed_user").json()
+    assert (embedded["success"], embedded["user_id"], embedded["model_version"]) == (True, str(LIKING), "v1")
+    assert before[0] in api.rpc(LIKER, "get_user_embedding_features", user_id=str(LIKING)).json()["liked_video_ids"]
+    assert before[0] not in api.recommended(LIKER)
+
+    changed = api.ask("PATCH", f"{DECISIONS}?video_id=eq.{before[0]}", LIKER, json={"decision_type": "skip"})
+    assert changed.status_code == 204
+    undone = api.ask("DELETE", f"{DECISIONS}?video_id=eq.{before[0]}", LIKER)
+    assert (undone.status_code, undone.content) == (204, b"")
+    api.rpc(LIKER, "embed_user")
+    assert api.recommended(LIKER) == before
+
+
+@pytest.mark.parametrize(
+    ("token", "row", "status", "code"),
+    [
+        (ME, decision(OTHER, NOBODY), 403, "42501"),
+        (WITHOUT_SUB, decision(USER, VIDEO), 403, "42501"),
+        (VISITOR, decision(USER, VIDEO), 401, "42501"),
+        (ME, decision(USER, VIDEO, "love"), 400, "23514"),
+        (ME, decision(USER, NOBODY), 409, "23503"),
+        (ME, decision(USER, min(WORLD.decided(USER))), 409, "23505"),
+    ],
+    ids=["another user's", "nobody's", "a visitor's", "no such decision", "no such video", "decided on already"],
+)
+def test_a_decision_that_may_not_be(token: str, row: dict[str, str], status: int, code: str, api: Api) -> None:
+    refused(api.ask("POST", DECISIONS, token, json=row), status, code)
+
+
+@pytest.mark.parametrize("table", ["user_video_decisions", "user_features", "user_embeddings", "profiles"])
+def test_another_users_rows_are_not_there(table: str, api: Api) -> None:
+    assert {row["user_id"] for row in api.rows(f"/{table}", ME)} == {str(USER)}
+    assert api.rows(f"/{table}?user_id=eq.{OTHER}", ME) == []
+    assert api.rows(f"/{table}?user_id=eq.{OTHER}", SERVICE) != []
+    refused(api.ask("GET", f"/{table}", VISITOR), 401, "42501")
+
+
+def test_another_users_decisions_cannot_be_changed(api: Api) -> None:
+    path = f"{DECISIONS}?user_id=eq.{OTHER}"
+    before = api.rows(path, SERVICE)
+    wanted = {"Prefer": "return=representation"}
+    assert api.ask("DELETE", path, ME, headers=wanted).json() == []
+    assert api.ask("PATCH", path, ME, headers=wanted, json={"decision_type": "nope"}).json() == []
+    mine = f"{DECISIONS}?video_id=eq.{min(WORLD.decided(USER))}"
+    refused(api.ask("PATCH", mine, ME, json={"user_id": str(WORLD.no_decisions)}), 403, "42501")
+    assert api.rows(path, SERVICE) == before
+
+
+def test_a_vector_is_read_and_not_written(api: Api) -> None:
+    path = f"/user_embeddings?user_id=eq.{USER}"
+    (row,) = api.rows(path, ME)
+    assert len(row["embedding"].strip("[]").split(",")) == 128
+    refused(api.ask("PATCH", path, ME, json={"model_version": "mine"}), 403, "42501")
+
+
+# -------------------------------------------------------------------------------------------- limits
+
+
+def test_no_answer_has_more_than_a_thousand_rows(api: Api) -> None:
+    with psycopg.connect(api.dsn) as connection:
+        there = one(connection, "select count(*) from user_video_decisions")
+    assert there > 1000
+    answer = api.ask("GET", f"{DECISIONS}?limit=5000", SERVICE, headers={"Prefer": "count=exact"})
+    assert (answer.status_code, len(answer.json())) == (206, 1000)
+    assert answer.headers["Content-Range"] == f"0-999/{there}"
+
+
+def test_a_visitor_waits_for_a_statement_less_long_than_a_user(api: Api) -> None:
+    waiting = "select count(*) from pg_locks where relation = 'public.videos'::regclass and not granted"
+    with psycopg.connect(api.dsn) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("lock table public.videos in access exclusive mode")
+        user = pool.submit(api.rpc, ME, "recommend_videos", limit=1)
+        while not one(holder, waiting):
+            time.sleep(0.01)
+        visitor = api.ask("GET", "/videos?limit=1", VISITOR)
+        assert not user.done()
+        holder.rollback()
+        refused(visitor, 500, "57014")
+        assert len(user.result().json()) == 1

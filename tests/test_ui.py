@@ -1,0 +1,405 @@
+"""The page in headless Chromium: every page loads, a click changes what it should, and the console stays silent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from playwright.sync_api import BrowserContext, expect
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from conftest import Connection, NewDatabase, in_database
+from two_tower.server import Server
+from ui_browser import Visitor, chromium, pictures, served
+from world_fixtures import column, load, make_world, one, random_model, register, schema_of, tiny_model
+
+WORLD = make_world()
+USER = WORLD.usual
+PAGES = ("Users", "Data", "Recommendations", "Models", "Freshness")
+EVIL = '<b id="evil">太字</b> "x" &amp; <img src=x onerror="document.title=1">'
+"""A title in two scripts that looks like markup."""
+pytestmark = pytest.mark.xdist_group("ui")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Server, world_template: str) -> Iterator[str]:
+    """A database for all tests of this module: v1 serves, v2 stands by, v3 and one with bad metrics are candidates.
+    Every second video has a picture, which loads."""
+    name = f"ui_{uuid4().hex[:12]}"
+    clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(world_template))
+    with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        connection.execute(clone)
+    dsn = in_database(cluster.dsn, name)
+    with pictures() as images, psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("update public.videos set thumbnail_url = null")
+        connection.cursor().executemany(
+            "update public.videos set thumbnail_url = %s where id = %s",
+            [(f"{images}/{at}.svg", video) for at, video in enumerate(WORLD.published[::2])],
+        )
+        tiny_model(connection, "v2", seed=2)
+        connection.execute("select two_tower.rollback_model()")
+        model = random_model(schema_of(connection), seed=4)
+        assert model.metrics
+        model.metrics["two-tower"] = {"recall@20": 0.1, "ndcg@20": 0.1}
+        register(connection, model, "worse")
+        tiny_model(connection, "v3", seed=3, activate=False)
+        connection.execute("update public.videos set title = %s where id = %s", (EVIL, WORLD.published[0]))
+        connection.execute("call two_tower.refresh()")
+        yield dsn
+    with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def url(shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(shared, tmp_path_factory.mktemp("ui")) as address:
+        yield address
+
+
+@pytest.fixture
+def db(shared: str) -> Iterator[Connection]:
+    with psycopg.connect(shared, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def visitor(browser: BrowserContext, url: str) -> Iterator[Visitor]:
+    """Somebody who opens the page; at the end nothing was complained of, and nobody else was asked but for pictures."""
+    with visit(browser, url) as visiting:
+        yield visiting
+
+
+@contextmanager
+def visit(browser: BrowserContext, url: str) -> Iterator[Visitor]:
+    visiting = Visitor(browser, url)
+    yield visiting
+    failed = visiting.page.get_by_test_id("stException").all_inner_texts()
+    visiting.page.close()
+    assert failed == []
+    assert visiting.complaints == []
+    assert visiting.hosts - {None} == {"127.0.0.1"}
+
+
+def find(visitor: Visitor, user: UUID) -> None:
+    """Search for a user by the beginning of the id."""
+    box = visitor.page.get_by_role("textbox", name="Find a user")
+    box.fill(str(user)[:13])
+    box.press("Enter")
+    expect(visitor.page.locator("code", has_text=str(user))).to_be_visible()
+    visitor.settle()
+
+
+# ------------------------------------------------------------------------------------------------- pages
+
+
+@pytest.mark.parametrize(
+    ("title", "headings", "charts", "tables"),
+    [
+        ("Users", ["History", "Model A: v1"], 0, 0),
+        ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
+        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 0),
+        ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
+        ("Freshness", ["Throughput", "Jobs", "Set aside"], 1, 2),
+    ],
+)
+def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int, visitor: Visitor) -> None:
+    visitor.go(title)
+    for heading in headings:
+        expect(visitor.page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+    expect(visitor.page.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(charts)
+    expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
+
+
+def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
+    for title in ("Data", "Recommendations"):
+        visitor.go(title)
+        chart = '[role="graphics-document"][aria-label$="carry each {}"]'
+        expect(visitor.page.locator(chart.format("tag"))).to_be_visible()
+        visitor.page.get_by_role("radio", name="performer").click()
+        expect(visitor.page.locator(chart.format("performer"))).to_be_visible()
+        expect(visitor.page.locator(chart.format("tag"))).to_have_count(0)
+
+
+def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visitor) -> None:
+    visitor.go("Recommendations")
+    distinct = visitor.page.get_by_test_id("stMetric").filter(has_text="Distinct videos")
+    before = distinct.inner_text()
+    visitor.choose("Model", "v2")
+    expect(distinct).not_to_have_text(before)
+
+
+def test_choosing_what_is_missing_names_the_videos(visitor: Visitor) -> None:
+    visitor.go("Data")
+    visitor.choose("The most popular videos without", "price")
+    expect(visitor.page.get_by_role("region", name="Videos without price")).to_be_visible()
+
+
+# ------------------------------------------------------------------------------------------------- users
+
+
+def test_searching_a_user_shows_the_history_and_the_list(visitor: Visitor, db: Connection) -> None:
+    find(visitor, USER)
+    ours = column(
+        db,
+        """select video_id::text from user_video_decisions where user_id = %s and decision_type = 'like'
+        order by created_at desc, video_id limit 20""",
+        USER,
+    )
+    assert visitor.videos("history") == ours
+    assert visitor.videos("list-A") == recommended(db, USER, "v1")
+    visitor.page.get_by_role("radio", name="Nopes").click()
+    expect(visitor.page.locator(".st-key-history .tt-mark.nope")).to_have_count(len(WORLD.of(USER, "nope")))
+    expect(visitor.page.locator(".st-key-history .tt-mark.like")).to_have_count(0)
+
+
+def recommended(db: Connection, user: UUID, version: str, known: bool = False) -> list[str]:
+    query = "select video_id::text from two_tower.preview_recommendations(array[%s]::uuid[], %s, 20, %s) order by rank"
+    return column(db, query, user, version, known)
+
+
+def test_searching_nobody_says_so(visitor: Visitor) -> None:
+    box = visitor.page.get_by_role("textbox", name="Find a user")
+    box.fill("nobody _at_ all")
+    box.press("Enter")
+    expect(visitor.page.get_by_text("There is no user nobody _at_ all.")).to_be_visible()
+
+
+def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
+    shown = visitor.page.locator("code").first
+    seen = {shown.inner_text()}
+    for _ in range(4):
+        visitor.press("Somebody else")
+        visitor.settle()
+        seen.add(shown.inner_text())
+    assert len(seen) > 1
+    assert {UUID(text) for text in seen} <= set(WORLD.users)
+
+
+def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
+    visitor: Visitor, browser: BrowserContext, url: str
+) -> None:
+    with visit(browser, f"{url}/?find={USER}") as other:
+        expect(other.page.locator("code", has_text=str(USER))).to_be_visible()
+        other.go("Models")
+        other.go("Users")
+        expect(other.page.locator("code", has_text=str(USER))).to_be_visible()
+    find(visitor, WORLD.many)
+    assert f"find={str(WORLD.many)[:13]}" in visitor.page.url
+
+
+def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None:
+    find(visitor, USER)
+    visitor.choose("Model B", "v2")
+    expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_be_visible()
+    a, b = visitor.videos("list-A"), visitor.videos("list-B")
+    assert (a, b) == (recommended(db, USER, "v1"), recommended(db, USER, "v2"))
+    only = visitor.page.locator(".st-key-list-B .tt-card", has_text="only here")
+    expect(only).to_have_count(len(set(b) - set(a)))
+    expect(visitor.page.get_by_text(f"20 videos, {len(set(a) & set(b))} of them in the other list")).to_have_count(2)
+    visitor.choose("Model B", "none")
+    expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_have_count(0)
+
+
+def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, db: Connection) -> None:
+    find(visitor, WORLD.many)
+    marks = visitor.page.locator(".st-key-list-A .tt-mark")
+    expect(marks).to_have_count(0)
+    visitor.page.get_by_text("Show what the user knows").click()
+    expect(marks.first).to_be_visible()
+    assert visitor.videos("list-A") == recommended(db, WORLD.many, "v1", True)
+    visitor.page.get_by_text("Show what the user knows").click()
+    expect(marks).to_have_count(0)
+
+
+def test_a_like_moves_the_video_to_the_history_and_changes_the_list(visitor: Visitor, db: Connection) -> None:
+    user = WORLD.one_like
+    find(visitor, user)
+    before = visitor.videos("list-A")
+    liked = before[2]
+    visitor.page.locator(f".st-key-card-A-{liked}").get_by_role("button", name="Like").click()
+    expect(visitor.page.locator(f".st-key-history [data-video='{liked}']")).to_be_visible()
+    after = visitor.videos("list-A")
+    assert liked not in after
+    assert after == recommended(db, user, "v1")
+    assert after != [video for video in before if video != liked][: len(after)]
+    assert visitor.page.locator(".st-key-list-A .tt-mark.up").count() > 0
+    decision = "select decision_type from user_video_decisions where user_id = %s and video_id = %s"
+    assert one(db, decision, user, liked) == "like"
+    assert one(db, "select count(*) from two_tower.user_changes") == 0
+
+    visitor.page.locator(f".st-key-card-history-{liked}").get_by_role("button", name="Undo").click()
+    expect(visitor.page.locator(f".st-key-history [data-video='{liked}']")).to_have_count(0)
+    assert visitor.videos("list-A") == before
+    assert column(db, decision, user, liked) == []
+
+    visitor.page.locator(f".st-key-card-A-{liked}").get_by_role("button", name="Nope").click()
+    expect(visitor.page.locator(f".st-key-list-A [data-video='{liked}']")).to_have_count(0)
+    assert one(db, decision, user, liked) == "nope"
+
+
+def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: Visitor) -> None:
+    find(visitor, USER)
+    own = {str(video) for video in WORLD.published[::2]}
+    shown = visitor.videos("list-A")
+    assert own & set(shown)
+    for video in shown:
+        picture = visitor.page.locator(f".st-key-list-A [data-video='{video}'] .tt-thumb")
+        assert picture.evaluate("it => it.style.backgroundImage").startswith('url("data:image/svg+xml')
+        image = picture.locator("img")
+        expect(image).to_have_count(int(video in own))
+        if video in own:
+            image.scroll_into_view_if_needed()  # those further down are fetched when they are near
+            image.evaluate("it => it.complete || new Promise(done => it.onload = it.onerror = done)")
+            assert image.evaluate("it => it.naturalWidth > 0")
+
+
+def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None:
+    user = next(u for u, v, kind, _ in WORLD.decisions if v == WORLD.published[0] and kind == "like")
+    find(visitor, user)
+    visitor.choose("Length", "50")
+    expect(visitor.page.get_by_role("link", name=EVIL, exact=True).first).to_be_visible()
+    assert visitor.page.locator("#evil").count() == 0
+    assert visitor.page.title() != "1"
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> None:
+    active = "select two_tower.active_version()"
+    visitor.go("Models")
+    dialog = visitor.page.get_by_role("dialog")
+    visitor.press("Activate …")
+    expect(dialog.get_by_text("v3 will serve everybody. v1 stands by")).to_be_visible()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert one(db, active) == "v1"
+
+    visitor.press("Activate …")
+    dialog.get_by_role("button", name="Activate", exact=True).click()
+    expect(visitor.page.get_by_text("v3 serves; v1 stands by.")).to_be_visible()
+    assert one(db, active) == "v3"
+    expect(dialog).to_have_count(0)
+
+    visitor.press("Roll back …")
+    expect(dialog.get_by_text("v1 will serve everybody instead of v3")).to_be_visible()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert one(db, active) == "v3"
+
+    visitor.press("Roll back …")
+    dialog.get_by_role("button", name="Roll back", exact=True).click()
+    expect(visitor.page.get_by_text("v1 serves; v3 stands by.")).to_be_visible()
+    assert one(db, active) == "v1"
+    expect(visitor.page.get_by_text("v1 serves since")).to_be_visible()
+
+
+def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: Connection) -> None:
+    visitor.go("Models")
+    visitor.choose("Candidate", "worse")
+    visitor.press("Activate …")
+    dialog = visitor.page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Activate", exact=True).click()
+    expect(visitor.page.get_by_text(re.compile(r"^worse is rejected: .*recall@20 is 0\.1"))).to_be_visible()
+    assert one(db, "select two_tower.active_version()") == "v1"
+
+
+# ------------------------------------------------------------------------------------------------- freshness
+
+
+def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> None:
+    visitor.go("Freshness")
+    waiting = visitor.page.get_by_test_id("stMetric").filter(has_text="Changes waiting")
+    expect(waiting).to_contain_text("0")
+    db.execute("insert into two_tower.user_changes (user_id) values (%s)", (USER,))
+    expect(waiting).to_contain_text("1", timeout=60_000)
+    db.execute("call two_tower.refresh()")
+
+
+# ------------------------------------------------------------------------------------------------- who may what
+
+
+def test_a_login_that_may_only_look_finds_nothing_to_click(
+    shared: str, db: Connection, browser: BrowserContext, tmp_path: Path
+) -> None:
+    login = f"{shared.partition('?')[0].rpartition('/')[2]}_looker"
+    db.execute(f"create role {login} login in role two_tower_viewer".encode())
+    try:
+        with served(make_conninfo(shared, user=login), tmp_path) as address:
+            looks_only(browser, address, "may not like on somebody's behalf", "may not activate or roll back")
+    finally:
+        db.execute(f"drop role {login}".encode())
+
+
+def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
+    with served(shared, tmp_path, "--read-only") as address:
+        looks_only(browser, address, "cannot like on somebody's behalf", "cannot activate or roll back")
+
+
+def looks_only(browser: BrowserContext, address: str, users: str, models: str) -> None:
+    with visit(browser, address) as visitor:
+        expect(visitor.page.get_by_text(users)).to_be_visible()
+        assert len(visitor.videos("list-A")) == 20
+        expect(visitor.page.get_by_role("button", name=re.compile("^(Like|Nope|Undo)$"))).to_have_count(0)
+        visitor.go("Models")
+        expect(visitor.page.get_by_text(models)).to_be_visible()
+        expect(visitor.page.get_by_role("button", name=re.compile("Activate|Roll back"))).to_have_count(0)
+
+
+# ------------------------------------------------------------------------------------------------- nothing there
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("not migrated", dict.fromkeys(PAGES, "This database is not migrated, or by an older version.")),
+        (
+            "no data",
+            {
+                "Users": "There are no videos yet.",
+                "Data": "There are no videos yet.",
+                "Recommendations": "No model has vectors yet.",
+                "Models": "There is no model yet.",
+                "Freshness": "no model version is active: everybody gets what is popular",
+            },
+        ),
+        (
+            "no model",
+            {
+                "Users": "No model has vectors yet, so everybody gets what is popular.",
+                "Data": "Who lacks what",
+                "Recommendations": "No model has vectors yet.",
+                "Models": "There is no model yet.",
+                "Freshness": "No refresh had anything to do in the last day.",
+            },
+        ),
+        ("not there", dict.fromkeys(PAGES, "The database does not answer.")),
+    ],
+)
+def test_what_is_not_there_is_said_on_every_page(
+    state: str, told: dict[str, str], database: NewDatabase, browser: BrowserContext, tmp_path: Path
+) -> None:
+    dsn = database(empty=state == "not migrated")
+    if state == "no model":
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            load(connection, WORLD)
+            connection.execute("update public.videos set thumbnail_url = null")
+    if state == "not there":
+        dsn = make_conninfo(dsn, port=1)
+    with served(dsn, tmp_path) as address, visit(browser, address) as visitor:
+        for title, text in told.items():
+            visitor.page.get_by_role("link", name=title, exact=True).click()
+            expect(visitor.page.get_by_text(text).first).to_be_visible()
+            expect(visitor.page.get_by_test_id("stException")).to_have_count(0)

@@ -1,0 +1,516 @@
+"""What the page asks and does, against the database and without a browser."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from conftest import Connect, Connection, NewDatabase
+from two_tower import registry
+from two_tower.errors import GateFailed, UserError
+from two_tower.ids import user_uuid
+from two_tower.migrate import migrate
+from two_tower.ui import actions, look, queries
+from world_fixtures import (
+    NOBODY,
+    Client,
+    column,
+    make_world,
+    one,
+    random_model,
+    refresh,
+    register,
+    schema_of,
+    tiny_model,
+)
+
+WORLD = make_world()
+USER = WORLD.usual
+LIKES = [(u, v) for u, v, decision, _ in WORLD.decisions if decision == "like"]
+FIELDS = {"maker": 3, "label": 4, "series": 5, "source": 6}
+"""Where the world's rows of videos have them."""
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+@pytest.fixture
+def viewer(dsn: str) -> Iterator[queries.Connection]:
+    with queries.viewer(dsn) as connection:
+        yield connection
+
+
+@pytest.fixture
+def login(dsn: str, db: Connection) -> Iterator[str]:
+    """A DSN whose login may look, and nothing else."""
+    name = f"{urlsplit(dsn).path.removeprefix('/')}_looker"
+    db.execute(f"create role {name} login in role two_tower_viewer".encode())
+    yield make_conninfo(dsn, user=name)
+    db.execute(f"drop role {name}".encode())
+
+
+def values_of(kind: str) -> list[tuple[UUID, str]]:
+    """(video, value) of an attribute, as the world has it."""
+    if kind in ("tag", "performer"):
+        ids = WORLD.tags if kind == "tag" else WORLD.performers
+        links = WORLD.video_tags if kind == "tag" else WORLD.video_performers
+        return [(video, f"{kind} {ids.index(id_)}") for video, id_ in links]
+    return [(row[0], row[FIELDS[kind]]) for row in WORLD.video_rows if row[FIELDS[kind]]]
+
+
+# ------------------------------------------------------------------------------------------------- who looks
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "insert into public.tags (name) values ('new')",
+        "delete from public.user_video_decisions",
+        "update two_tower.settings set value = '1'",
+        "select two_tower.activate_model('v1')",
+        "select public.embed_user()",
+        "create temp table x (a int)",
+    ],
+)
+def test_the_viewer_writes_nothing(write: str, viewer: queries.Connection) -> None:
+    with pytest.raises((psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)):
+        viewer.execute(write.encode())
+
+
+def test_what_is_nobodys_to_look_at_is_not_the_viewers(viewer: queries.Connection) -> None:
+    for query in ("table auth.users", "select content from two_tower.model_files", "table two_tower.reviews"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            viewer.execute(query.encode())
+
+
+def test_a_database_that_is_not_migrated_is_told_how_to_be(database: NewDatabase) -> None:
+    with pytest.raises(UserError, match="not migrated") as caught, queries.viewer(database(empty=True)):
+        pass
+    assert caught.value.hint == "two-tower migrate"
+
+
+def test_a_login_that_may_not_look_is_told_whom_to_ask(dsn: str) -> None:
+    with (
+        pytest.raises(UserError, match="authenticator may not take the role two_tower_viewer") as caught,
+        queries.viewer(make_conninfo(dsn, user="authenticator")),
+    ):
+        pass
+    assert 'grant two_tower_viewer to "authenticator";' in str(caught.value.hint)
+
+
+def test_going_back_takes_the_role_out_of_the_database(dsn: str, db: Connection) -> None:
+    held = """select count(*) from pg_shdepend where refobjid = 'two_tower_viewer'::regrole
+        and dbid = (select oid from pg_database where datname = current_database())"""
+    assert one(db, held) > 0
+    migrate(dsn, to="0010")
+    assert one(db, held) == 0
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        db.execute("set role two_tower_viewer; table two_tower.model_versions")
+    db.execute("reset role")
+    migrate(dsn)
+    with queries.viewer(dsn) as connection:
+        assert queries.situation(connection)["active_version"] == "v1"
+
+
+def test_every_question_has_an_answer_where_there_is_nothing(database: NewDatabase) -> None:
+    with queries.viewer(database()) as connection:
+        assert queries.situation(connection) == {
+            "active_version": None, "videos": False, "decisions": False, "models": False, "vectors": False
+        }  # fmt: skip
+        assert queries.totals(connection)["users"] == 0
+        assert queries.taste(connection, USER)["tags"] == []
+        assert queries.random_user(connection) is None
+        assert queries.status(connection)["active_version"] is None
+        assert queries.reach(connection, "none")["reached"] == 0
+        assert "no_model" in {row["what"] for row in queries.problems(connection)}
+        questions: list[tuple[Any, ...]] = [
+            (queries.versions,),
+            (queries.find_users,),
+            (queries.find_users, "abc"),
+            (queries.history, USER, ("like",)),
+            (queries.recommendations, USER, None, 20, False),
+            *((queries.attribute, kind) for kind in queries.KINDS),
+            *((queries.lacking, what) for what in queries.LACKS),
+            (queries.missing,),
+            (queries.spread,),
+            (queries.decisions_by_month,),
+            (queries.sample, "none", 10, 20),
+            (queries.against_data, "tag", (), ()),
+            (queries.by_popularity, (), ()),
+            (queries.models,),
+            (queries.events,),
+            (queries.runs,),
+            (queries.throughput, 24),
+            (queries.failures,),
+        ]
+        for question, *arguments in questions:
+            assert question(connection, *arguments) == [], question
+        assert {row["job"] for row in queries.jobs(connection)} >= {"refresh", "update_popularity"}
+        assert {row["name"] for row in queries.thresholds(connection)} >= {"gate_max_drop", "gate_min_recall"}
+
+
+# ------------------------------------------------------------------------------------------------- users
+
+
+def test_the_list_of_the_active_version_is_what_the_user_is_served(viewer: queries.Connection, client: Client) -> None:
+    for user in (USER, WORLD.many, WORLD.no_decisions, WORLD.only_nopes, WORLD.one_like):
+        served = client.rpc("authenticated", user, "recommend_videos", limit=50)
+        shown = queries.recommendations(viewer, user, "v1", 50, False)
+        assert [(row["video_id"], row["rank"], row["score"], row["reason"]) for row in served] == [
+            (str(row["video_id"]), row["rank"], pytest.approx(row["score"]), row["reason"]) for row in shown
+        ]
+
+
+def test_the_list_of_another_version_is_what_it_serves_once_it_is_active(
+    db: Connection, viewer: queries.Connection, client: Client
+) -> None:
+    tiny_model(db, "v2", seed=2)
+    db.execute("select two_tower.rollback_model()")
+    assert [(row["version"], row["state"]) for row in queries.versions(viewer)] == [("v1", "active"), ("v2", "standby")]
+    shown = [row["video_id"] for row in queries.recommendations(viewer, USER, "v2", 20, False)]
+    assert shown != [row["video_id"] for row in queries.recommendations(viewer, USER, "v1", 20, False)]
+    db.execute("select two_tower.activate_model('v2')")
+    served = client.rpc("authenticated", USER, "recommend_videos", limit=20)
+    assert shown == [UUID(row["video_id"]) for row in served]
+
+
+def test_what_the_user_knows_is_ranked_when_it_is_asked_for_and_marked(viewer: queries.Connection) -> None:
+    hidden = queries.recommendations(viewer, WORLD.many, "v1", 100, False)
+    assert not {row["video_id"] for row in hidden} & WORLD.decided(WORLD.many)
+    assert {row["decision"] for row in hidden} == {None}
+    shown = queries.recommendations(viewer, WORLD.many, "v1", 100, True)
+    for kind in ("like", "nope", "skip"):
+        marked = {row["video_id"] for row in shown if row["decision"] == kind}
+        assert marked
+        assert marked == {row["video_id"] for row in shown} & WORLD.of(WORLD.many, kind)
+    left = [row["video_id"] for row in shown if row["decision"] is None]
+    assert left == [row["video_id"] for row in hidden][: len(left)]
+
+
+def test_history_is_the_latest_first_with_what_a_card_shows(viewer: queries.Connection) -> None:
+    found = queries.history(viewer, WORLD.many, ("like",), 30)
+    ours = sorted((at, v) for u, v, kind, at in WORLD.decisions if u == WORLD.many and kind == "like")
+    assert sorted((row["created_at"], row["video_id"]) for row in found) == ours[-30:]
+    assert [row["created_at"] for row in found] == sorted((row["created_at"] for row in found), reverse=True)
+    for row in found:
+        assert set(row["tags"]) == {value for video, value in values_of("tag") if video == row["video_id"]}
+        assert set(row["performers"]) == {value for video, value in values_of("performer") if video == row["video_id"]}
+
+
+def test_users_are_found_by_id_beginning_of_an_id_and_imported_id(db: Connection, viewer: queries.Connection) -> None:
+    most = Counter(u for u, _ in LIKES).most_common(1)[0]
+    top = queries.find_users(viewer)
+    assert (top[0]["user_id"], top[0]["likes"]) == most
+    assert [row["likes"] for row in top] == sorted((row["likes"] for row in top), reverse=True)
+    for text in (str(USER), str(USER).upper(), USER.hex, f" {str(USER)[:13]} ", USER.hex[:9]):
+        assert [row["user_id"] for row in queries.find_users(viewer, text)] == [USER], text
+    first = str(USER)[0]
+    beginning = {row["user_id"] for row in queries.find_users(viewer, first)}
+    assert beginning == {u for u in WORLD.users[1:] if str(u).startswith(first)}
+    imported = user_uuid("reader 7")
+    db.execute("insert into auth.users (id) values (%s)", (imported,))
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (imported, WORLD.videos[0]))
+    assert [row["user_id"] for row in queries.find_users(viewer, "reader 7")] == [imported]
+    assert queries.find_users(viewer, "reader 8") == []
+    assert [row["user_id"] for row in queries.find_users(viewer, str(NOBODY))] == [NOBODY]
+    assert len(queries.find_users(viewer, "", 5)) == 5
+
+
+def test_taste_counts_the_tags_of_likes(db: Connection, viewer: queries.Connection) -> None:
+    found = queries.taste(viewer, WORLD.many, 100)
+    mine = WORLD.of(WORLD.many, "like")
+    assert {tag["name"]: tag["likes"] for tag in found["tags"]} == Counter(
+        value for video, value in values_of("tag") if video in mine
+    )
+    assert found["likes"] == len(mine)
+    assert found["versions"] == ["v1"]
+    assert not found["pending"]
+    db.execute("delete from user_video_decisions where user_id = %s and decision_type = 'like'", (WORLD.many,))
+    assert queries.taste(viewer, WORLD.many)["pending"]
+
+
+def test_a_random_user_is_anybody(viewer: queries.Connection) -> None:
+    found = {queries.random_user(viewer) for _ in range(100)}
+    assert found <= set(WORLD.users)
+    assert len(found) > 5
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+def test_totals_are_counted_over_everything(viewer: queries.Connection) -> None:
+    kinds = Counter(decision for _, _, decision, _ in WORLD.decisions)
+    assert queries.totals(viewer) == {
+        "videos": len(WORLD.videos), "published": len(WORLD.published), "users": len({u for u, *_ in WORLD.decisions}),
+        "likes": kinds["like"], "nopes": kinds["nope"], "skips": kinds["skip"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", queries.KINDS)
+def test_an_attribute_is_spread_over_items_and_likes_as_it_is(kind: str, viewer: queries.Connection) -> None:
+    links = values_of(kind)
+    items = Counter(value for _, value in links)
+    by_video = Counter(video for _, video in LIKES)
+    likes: Counter[str] = Counter()
+    for video, value in links:
+        likes[value] += by_video[video]
+    found = queries.attribute(viewer, kind, 100)
+    assert {row["value"]: (row["items"], row["likes"]) for row in found} == {
+        value: (items[value], likes[value]) for value in items
+    }
+    for row in found:
+        assert row["item_share"] == pytest.approx(row["items"] / len(WORLD.videos))
+        assert row["like_share"] == pytest.approx(row["likes"] / len(LIKES))
+        assert row["values"] == len(items)
+    assert [row["likes"] for row in found] == sorted((row["likes"] for row in found), reverse=True)
+    assert queries.attribute(viewer, kind, 2) == found[:2]
+
+
+def test_who_lacks_what_is_counted_and_named(viewer: queries.Connection) -> None:
+    by_video = Counter(video for _, video in LIKES)
+    has = {
+        "tags": {v for v, _ in WORLD.video_tags}, "performers": {v for v, _ in WORLD.video_performers},
+        **{name: {row[0] for row in WORLD.video_rows if row[at]} for name, at in FIELDS.items()},
+        "price": {row[0] for row in WORLD.video_rows if row[8] is not None},
+        "picture": {row[0] for row in WORLD.video_rows if row[7]},
+        "publication": set(WORLD.published), "any like": set(by_video),
+    }  # fmt: skip
+    found = {row["what"]: row for row in queries.missing(viewer)}
+    assert found.keys() == has.keys()
+    titles = {row[2]: row[0] for row in WORLD.video_rows}
+    for what, having in has.items():
+        without = set(WORLD.videos) - having
+        assert found[what]["items"] == len(without), what
+        assert found[what]["likes"] == sum(by_video[video] for video in without), what
+        named = queries.lacking(viewer, what, 1000)
+        assert {titles[row["title"]] for row in named} == without, what
+        assert [row["likes"] for row in named] == sorted((by_video[video] for video in without), reverse=True)
+
+
+def test_the_spread_of_likes_has_everybody_in_it(viewer: queries.Connection) -> None:
+    found = queries.spread(viewer)
+    users = Counter(u for u, _ in LIKES)
+    videos = Counter(v for _, v in LIKES)
+
+    def least(number: int) -> int:
+        return 0 if number == 0 else 1 << (number.bit_length() - 1)
+
+    decided = {u for u, *_ in WORLD.decisions}
+    expected = Counter(("users", least(users[u])) for u in decided) + Counter(
+        ("videos", least(videos[v])) for v in WORLD.videos
+    )
+    assert {(row["who"], row["least"]): row["number"] for row in found} == expected
+
+
+def test_months_have_the_decisions_made_in_them(viewer: queries.Connection) -> None:
+    expected = Counter((at.strftime("%Y-%m"), kind) for _, _, kind, at in WORLD.decisions)
+    found = queries.decisions_by_month(viewer)
+    assert {(row["month"].strftime("%Y-%m"), row["decision"]): row["number"] for row in found} == expected
+    last = max(month for month, _ in expected)
+    assert {row["month"].strftime("%Y-%m") for row in queries.decisions_by_month(viewer, 1)} == {last}
+
+
+# ------------------------------------------------------------------------------------------------- recommendations
+
+
+def test_a_sample_counts_the_lists_of_its_users(viewer: queries.Connection) -> None:
+    found = queries.sample(viewer, "v1", 1000, 10)
+    with_vector = set(column_of(viewer, "select user_id from two_tower.user_embeddings"))
+    lists = {user: queries.recommendations(viewer, user, "v1", 10, False) for user in with_vector}
+    expected = Counter(row["video_id"] for rows in lists.values() for row in rows)
+    assert {row["video_id"]: row["times"] for row in found} == expected
+    assert {row["users"] for row in found} == {len(with_vector)}
+    assert queries.sample(viewer, "v1", 5, 10) == queries.sample(viewer, "v1", 5, 10)
+    assert sum(row["times"] for row in queries.sample(viewer, "v1", 5, 10)) == 50
+
+
+def column_of(connection: queries.Connection, query: str) -> list[Any]:
+    return [next(iter(row.values())) for row in connection.execute(query.encode())]
+
+
+def test_recommendations_are_held_against_items_and_likes(viewer: queries.Connection) -> None:
+    videos, times = tuple(WORLD.published[:3]), (5, 3, 2)
+    found = {row["value"]: row for row in queries.against_data(viewer, "tag", videos, times, 100)}
+    for value in {v for _, v in values_of("tag")}:
+        carriers = {video for video, name in values_of("tag") if name == value}
+        expected = sum(n for video, n in zip(videos, times, strict=True) if video in carriers) / 10
+        assert found[value]["recommendations"] == pytest.approx(expected)
+        assert found[value]["items"] == pytest.approx(len(carriers) / len(WORLD.videos))
+        assert found[value]["likes"] == pytest.approx(sum(video in carriers for _, video in LIKES) / len(LIKES))
+
+
+def test_bands_of_popularity_are_equal_in_size_and_fall_in_likes(viewer: queries.Connection) -> None:
+    by_video = Counter(video for _, video in LIKES)
+    popular = max(WORLD.published, key=lambda video: by_video[video])
+    unpopular = min(WORLD.published, key=lambda video: by_video[video])
+    found = queries.by_popularity(viewer, (popular, unpopular), (3, 1))
+    assert [row["band"] for row in found] == list(range(1, 11))
+    assert all(row["items"] == pytest.approx(0.1, abs=0.005) for row in found)
+    likes = [row["likes"] for row in found]
+    assert likes == sorted(likes, reverse=True)
+    assert sum(likes) == pytest.approx(1)
+    assert found[0]["recommendations"] == pytest.approx(0.75)
+    assert found[-1]["recommendations"] == pytest.approx(0.25)
+
+
+def test_reach_counts_users_and_videos_with_vectors(db: Connection, viewer: queries.Connection) -> None:
+    likers = {u for u, _ in LIKES}
+    assert queries.reach(viewer, "v1") == {
+        "users": len(likers), "reached": len(likers),
+        "published": len(WORLD.published), "embedded": len(WORLD.published),
+    }  # fmt: skip
+    db.execute("delete from two_tower.user_embeddings where user_id = %s", (USER,))
+    assert queries.reach(viewer, "v1")["reached"] == len(likers) - 1
+
+
+# ------------------------------------------------------------------------------------------------- models, freshness
+
+
+def test_models_come_newest_first_without_the_machines_sample(db: Connection, viewer: queries.Connection) -> None:
+    tiny_model(db, "v2", seed=2, activate=False)
+    found = queries.models(viewer)
+    assert [(row["version"], row["state"]) for row in found] == [("v2", "candidate"), ("v1", "active")]
+    assert found[0]["metrics"]["two-tower"]["recall@20"] == 0.5
+    assert "parity" not in found[0]["metrics"]
+
+
+def test_events_tell_what_the_gate_found(db: Connection, viewer: queries.Connection) -> None:
+    newest = queries.events(viewer)[0]
+    assert (newest["model_version"], newest["to_state"]) == ("v1", "active")
+    assert newest["report"]["reasons"] == []
+
+
+def test_throughput_adds_up_what_refreshes_did(db: Connection, viewer: queries.Connection) -> None:
+    before = sum(row["users"] for row in queries.throughput(viewer, 1))
+    db.execute("insert into two_tower.user_changes (user_id) select unnest(%s::uuid[])", ([USER, WORLD.many],))
+    refresh(db)
+    found = queries.throughput(viewer, 1)
+    assert sum(row["users"] for row in found) == before + 2
+    assert all(row["until"] > row["at"] and row["since"] < row["now"] for row in found)
+    assert queries.runs(viewer, 1)[0]["job"] in ("refresh", "update_popularity")
+
+
+def test_what_is_set_aside_is_shown_and_is_a_problem(db: Connection, viewer: queries.Connection) -> None:
+    db.execute(
+        """insert into two_tower.change_failures (kind, id, sqlstate, error, retry_at)
+        values ('user', %s, 'XX000', 'poisoned', now() + interval '1 hour')""",
+        (USER,),
+    )
+    assert [(row["id"], row["error"]) for row in queries.failures(viewer)] == [(USER, "poisoned")]
+    assert "set_aside" in {row["what"] for row in queries.problems(viewer)}
+    assert queries.status(viewer)["failed_changes"] == 1
+
+
+# ------------------------------------------------------------------------------------------------- actions
+
+
+def test_a_like_is_written_as_the_user_and_changes_the_list(
+    dsn: str, db: Connection, viewer: queries.Connection
+) -> None:
+    before = queries.recommendations(viewer, USER, "v1", 20, False)
+    video = before[0]["video_id"]
+    vector = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", USER)
+    actions.decide(dsn, USER, video, "like")
+    decision = "select decision_type from user_video_decisions where user_id = %s and video_id = %s"
+    assert one(db, decision, USER, video) == "like"
+    assert one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", USER) != vector
+    assert one(db, "select count(*) from two_tower.user_changes") == 0
+    after = queries.recommendations(viewer, USER, "v1", 20, False)
+    assert video not in {row["video_id"] for row in after}
+    actions.decide(dsn, USER, video, "nope")
+    assert one(db, decision, USER, video) == "nope"
+    actions.decide(dsn, USER, video, None)
+    assert column(db, decision, USER, video) == []
+    assert queries.recommendations(viewer, USER, "v1", 20, False) == before
+
+
+def test_a_like_takes_the_way_of_every_like_through_row_level_security(dsn: str, db: Connection) -> None:
+    db.execute("drop policy two_tower_own on public.user_video_decisions")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        actions.decide(dsn, USER, next(v for v in WORLD.published if v not in WORLD.decided(USER)), "like")
+
+
+def test_nobody_who_is_unknown_likes_anything(dsn: str) -> None:
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        actions.decide(dsn, uuid4(), WORLD.published[0], "like")
+
+
+def test_a_like_without_a_model_is_kept(dsn: str, db: Connection) -> None:
+    db.execute("update two_tower.model_versions set state = 'standby' where state = 'active'")
+    video = next(v for v in WORLD.published if v not in WORLD.decided(USER))
+    assert "No model is active" in actions.decide(dsn, USER, video, "like")
+    assert one(db, "select count(*) from user_video_decisions where user_id = %s and video_id = %s", USER, video) == 1
+
+
+def test_activation_and_rollback_are_the_logins_own(dsn: str, db: Connection) -> None:
+    tiny_model(db, "v2", seed=2, activate=False)
+    done = actions.activate(dsn, "v2", lambda what, share: None)
+    assert (done["model_version"], done["previous"]) == ("v2", "v1")
+    assert actions.roll_back(dsn, "v1")["model_version"] == "v1"
+    assert one(db, "select two_tower.active_version()") == "v1"
+
+
+def test_a_gate_that_refuses_is_heard(dsn: str, db: Connection) -> None:
+    model = random_model(schema_of(db), seed=2)
+    assert model.metrics
+    model.metrics["two-tower"] = {"recall@20": 0.1, "ndcg@20": 0.5}
+    register(db, model, "v2")
+    with pytest.raises(GateFailed, match=r"recall@20 is 0\.1"):
+        actions.activate(dsn, "v2", lambda what, share: None)
+    assert registry.versions(db)[0]["state"] == "active"
+
+
+def test_abilities_are_those_of_the_login(dsn: str, login: str, db: Connection) -> None:
+    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True}
+    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False}
+    with queries.viewer(login) as connection:
+        assert queries.situation(connection)["active_version"] == "v1"
+
+
+def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Connect) -> None:
+    found = actions.abilities(make_conninfo(dsn, user="authenticator"))
+    assert found == {"decide": True, "activate": False, "roll_back": False}
+
+
+# ------------------------------------------------------------------------------------------------- looks
+
+
+def video(**given: Any) -> dict[str, Any]:
+    empty = {"thumbnail_url": None, "product_url": "https://videos.example/1", "maker": None}
+    return {"video_id": WORLD.videos[0], "title": "Title", "tags": [], "performers": [], **empty, **given}
+
+
+def test_markup_in_a_title_a_tag_or_an_address_stays_text() -> None:
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+    html = look.card(video(title=evil, tags=[evil], performers=[evil], maker=evil, product_url=f"https://x/{evil}"), "")
+    assert "<script" not in html
+    assert "<img" not in html
+    assert html.count("&lt;script&gt;") == 8
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//x", "", "http://["]
+)
+def test_only_addresses_of_the_web_are_opened_or_loaded(url: str) -> None:
+    html = look.card(video(product_url=url, thumbnail_url=url), "")
+    assert "<a " not in html
+    assert "<img" not in html
+
+
+def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:
+    for title in ("Title", "星の船", "🎬", "<b>", ""):
+        assert 'background-image:url(data:image/svg+xml;base64,' in look.card(video(title=title), "")  # fmt: skip
+    assert look.placeholder(WORLD.videos[0], "A b") != look.placeholder(WORLD.videos[1], "A b")
+
+
+def test_text_in_markdown_stays_text() -> None:
+    assert look.plain("a_b *c* [d](e) <f> $g$ :h:") == r"a\_b \*c\* \[d\]\(e\) \<f\> \$g\$ \:h\:"

@@ -1,0 +1,160 @@
+"""``two-tower ui`` in a process of its own, and Debian's Chromium to look at it with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever a page asks of elsewhere fails
+]
+PICTURE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"><rect width="16" height="9" fill="#7aa2c8"/></svg>'
+)
+PATIENCE = 40_000
+"""Milliseconds to wait for what should come; a machine that builds beside the tests is slow."""
+
+
+@contextmanager
+def served(dsn: str, directory: Path, *options: str) -> Iterator[str]:
+    """The page for a database; its address. ``directory`` gets the log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "two-tower"), "ui", "--port", str(port), *options]
+    log = directory / f"ui-{port}.log"
+    environment = os.environ | {"DATABASE_URL": dsn, "HOME": str(directory)}
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=directory) as process,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(f"{url}/_stcore/health", process, log)
+            yield url
+        finally:
+            process.terminate()
+
+
+class Pictures(BaseHTTPRequestHandler):
+    """The same picture at every address."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "image/svg+xml")
+        self.end_headers()
+        self.wfile.write(PICTURE)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def pictures() -> Iterator[str]:
+    """The address of a server of pictures."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"two-tower ui does not answer:\n{log.read_text()}")
+
+
+@contextmanager
+def chromium(height: int = 1000) -> Iterator[BrowserContext]:
+    """Headless, with an empty profile, which the pages of one context share."""
+    program = shutil.which("chromium")
+    assert program, "chromium is not installed; run ./setup.sh --test"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        context = browser.new_context(
+            viewport={"width": 1440, "height": height}, timezone_id="UTC", locale="en-GB", color_scheme="light"
+        )
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        yield context
+        browser.close()
+
+
+class Visitor:
+    """One visit: a page, what its console complained of, and the hosts that it asked for something."""
+
+    def __init__(self, browser: BrowserContext, url: str) -> None:
+        self.complaints: list[str] = []
+        self.hosts: set[str | None] = set()
+        self.page: Page = browser.new_page()
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(url)
+        expect(self.page.get_by_role("link", name="Users", exact=True)).to_be_visible()
+        self.settle()
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def go(self, title: str) -> None:
+        """To a page by its link, and until it has stopped working."""
+        self.page.get_by_role("link", name=title, exact=True).click()
+        expect(self.page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the server has run the page to its end."""
+        expect(self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
+        expect(self.page.locator('[data-stale="true"]')).to_have_count(0)
+
+    def press(self, name: str) -> None:
+        """A button of the page, once the page has stopped working."""
+        self.settle()
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def choose(self, label: str, option: str) -> None:
+        """An option of a select box. A page that is drawn anew closes the list, so it is opened until it stays open."""
+        wanted = self.page.get_by_role("option", name=option).first
+        until = time.monotonic() + PATIENCE / 1000
+        while True:
+            self.settle()
+            try:
+                if wanted.count() == 0:
+                    self.page.get_by_role("combobox", name=label, exact=True).click()
+                wanted.click(timeout=PATIENCE / 10)
+                return
+            except PlaywrightTimeout:
+                if time.monotonic() > until:
+                    raise
+
+    def videos(self, key: str) -> list[str]:
+        """Ids of the cards in a list that has some, from above, when the page has stopped working."""
+        cards = self.page.locator(f".st-key-{key} .tt-card")
+        expect(cards.first).to_be_visible()  # before the first run begins, a page looks settled too
+        self.settle()
+        found: list[str] = cards.evaluate_all("cards => cards.map(card => card.dataset.video)")
+        return found
