@@ -371,6 +371,19 @@ def test_i4_a_refresh_does_not_wait_for_writers(db: Connection, connect: Connect
     assert_fresh(db)
 
 
+def test_i4_a_refresh_waits_for_no_disk_and_leaves_the_sessions_own_commits_alone(db: Connection) -> None:
+    db.execute("""create table public.seen (commits text);
+        create function public.look() returns trigger language plpgsql as
+        $f$ begin insert into public.seen values (current_setting('synchronous_commit')); return null; end $f$;
+        create trigger look after insert or update on user_features
+            for each statement execute function public.look()""")
+    db.execute("set synchronous_commit = on")
+    db.execute(CHANGES["like"].encode())
+    refresh(db)
+    assert set(column(db, "select commits from public.seen")) == {"off"}
+    assert one(db, "show synchronous_commit") == "on"
+
+
 def test_i4_a_refresh_steps_over_what_another_one_holds(
     db: Connection, connect: Connect, impatient: Connection
 ) -> None:

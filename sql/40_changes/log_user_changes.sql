@@ -4,8 +4,14 @@ create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = ''
 as $func$
 begin
-    insert into two_tower.user_changes (user_id)
-    select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
+    -- Most statements decide on one video, and a single row is spared the cost of looking for another like it.
+    if exists (select from new_rows offset 1) then
+        insert into two_tower.user_changes (user_id)
+        select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
+    else
+        insert into two_tower.user_changes (user_id)
+        select n.user_id from new_rows n where n.decision_type <> 'skip';
+    end if;
     return null;
 end
 $func$;
@@ -24,6 +30,10 @@ create or replace function two_tower.log_updated_decisions() returns trigger
 language plpgsql security definer set search_path = ''
 as $func$
 begin
+    -- An upsert of new rows comes here, too, with none.
+    if not exists (select from new_rows) then
+        return null;
+    end if;
     -- Rows that are the same before and after cancel out, whatever else the statement touched.
     insert into two_tower.user_changes (user_id)
     select c.user_id
