@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from conftest import remove_server, server_directory
+from two_tower import registry
 from two_tower.migrate import migrate
 from two_tower.server import Server
 from world_fixtures import World, column, load, make_world, one, tiny_model
@@ -151,15 +152,29 @@ def test_i3_the_whole_server_is_killed(server: Server, seed: int) -> None:
     for thread in (likes, *workers):
         thread.start()
     time.sleep(rng.uniform(0, 0.6))
-    for pid in processes(server):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill(server)
     for thread in (likes, *workers):
         thread.join(30)
         assert not thread.is_alive()
     server.start()
     with connect(server) as db:
         assert_nothing_lost(db, likes)
+
+
+def test_a_rollback_that_was_reported_survives_the_kill(server: Server) -> None:
+    with connect(server) as db:
+        tiny_model(db, "second", seed=2)
+        back = registry.roll_back(db)["model_version"]
+        kill(server)
+    server.start()
+    with connect(server) as db:
+        assert one(db, "select two_tower.active_version()") == back != "second"
+
+
+def kill(server: Server) -> None:
+    for pid in processes(server):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes(server: Server) -> list[int]:

@@ -1,9 +1,10 @@
 """``two-tower bench lifecycle``: eight readers at full speed through activations and rollbacks.
 
-Beside each flip, in the same load, stands the cheapest durable write there is: an update of one row. Both are timed in
-the server, from the start of the statement to the end of its commit, which waits for the disk once. A read counts for
-what it overlapped, a flip or such a write, so that a busy machine slows both alike. An answer is mixed when it is not,
-row by row and score by score, what the version that it names answers when nothing else happens.
+Beside each flip, in the same load, stands the cheapest write there is: an update of one row. Both are timed in the
+server, from the start of the statement to the end of its commit; that of the update waits for the disk, that of a flip
+does not. A read counts for what it overlapped, a flip or such a write, so that a busy machine slows both alike. An
+answer is mixed when it is not, row by row and score by score, what the version that it names answers when nothing else
+happens.
 """
 
 from __future__ import annotations

@@ -123,12 +123,12 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Go back to a version whose vectors are still kept fresh, at once."""
+    from two_tower import registry
     from two_tower.database import connect
 
     with connect(dsn, autocommit=True) as connection:
-        row = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
-    assert row is not None
-    _report(row[0], json)
+        result = registry.roll_back(connection, version)
+    _report(result, json)
 
 
 @app.command(epilog=manual("two-tower model retire friday"))

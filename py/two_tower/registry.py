@@ -389,5 +389,13 @@ def activate(
     with gated():
         row = connection.execute("select two_tower.activate_model(%s, %s)", (version, force)).fetchone()
     assert row is not None
-    connection.execute("select two_tower.update_popularity()")
+    connection.execute("select two_tower.update_popularity()")  # its commit waits for the disk, a flip's does not
+    return dict(row[0])
+
+
+def roll_back(connection: Connection, version: str | None = None) -> dict[str, Any]:
+    """Make ``version``, or the one that served last, serve again; durable when this returns."""
+    row = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
+    assert row is not None
+    connection.execute("select pg_logical_emit_message(true, 'two_tower', 'rollback')")
     return dict(row[0])

@@ -120,7 +120,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     progress("activating", 1.0)
     with registry.gated():
         connection.execute("select two_tower.activate_model(%s)", (version,))
-    connection.execute("select two_tower.update_popularity()")
+    connection.execute("select two_tower.update_popularity()")  # its commit waits for the disk, a flip's does not
 
     if plan.publish and manifest:
         run.step = "publishing"
@@ -146,7 +146,7 @@ def _undo(connection: Connection, run: Run) -> None:
             if run.previous is None:
                 run.warnings.append(f"{run.version} is active all the same")  # better than none
                 return
-            connection.execute("select two_tower.rollback_model(%s)", (run.previous,))
+            registry.roll_back(connection, run.previous)
         row = connection.execute(
             "select state from two_tower.model_versions where version = %s", (run.version,)
         ).fetchone()

@@ -47,6 +47,9 @@ begin
             v_forced := true;
         end if;
     end if;
+    -- Seen by readers as soon as the transaction ends, however long a busy disk lets commits wait. Any later commit that does wait
+    -- makes it durable; a crash before that takes back all of it.
+    perform set_config('synchronous_commit', 'off', true);
     -- The flip: two rows, which nobody else locks.
     update two_tower.model_versions set state = 'standby' where state = 'active';
     perform set_config('two_tower.report', (v_report || jsonb_build_object('forced', v_forced))::text, true);
@@ -58,4 +61,5 @@ end
 $func$;
 
 comment on function two_tower.activate_model(text, boolean) is
-'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded';
+'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is '
+'recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';

@@ -23,6 +23,8 @@ declare
     c_tagged constant int := 5000;
     -- Diversity chooses among a few times as many as are asked for.
     c_wanted constant int := case when p_diversity > 0 then 5 * p_limit else p_limit end;
+    -- So many are enough unless videos among them are unpublished, and cost a fraction of sorting all.
+    c_enough constant int := 2 * c_wanted + cardinality(p_excluded);
     v_few boolean;
     v_way text;
 begin
@@ -37,8 +39,8 @@ begin
         from (select from public.video_tags t where t.tag_id = any (p_tag_ids) limit c_tagged + 1) as t;
     end if;
 
-    foreach v_way in array case when v_few then '{exact}' else '{off, relaxed_order, exact}'::text[] end loop
-        if v_way = 'exact' then
+    foreach v_way in array case when v_few then '{enough, all}' else '{off, relaxed_order, all}'::text[] end loop
+        if v_way in ('enough', 'all') then
             select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
             into ids, scores
             from (
@@ -51,12 +53,14 @@ begin
                         where e.model_version = p_version and p_tag_ids is null
                         union all
                         select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
-                        from (select distinct t.video_id from public.video_tags t where t.tag_id = any (p_tag_ids)) as t
+                        from (
+                            select distinct t.video_id from public.video_tags t where p_tag_ids is not null and t.tag_id = any (p_tag_ids)
+                        ) as t
                         join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = t.video_id
                     ) as a
                     -- An expression that no index has; and first of all, so that few rows need the checks below.
                     order by a.distance + 0, a.video_id
-                    offset 0
+                    limit case v_way when 'enough' then c_enough end
                 ) as c
                 where c.video_id not in (select unnest(p_excluded))
                     and (select v.published_at <= now() from public.videos v where v.id = c.video_id)

@@ -120,7 +120,7 @@ CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded';
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE

@@ -81,6 +81,4 @@ def activate(dsn: str, version: str, progress: Progress) -> dict[str, Any]:
 def roll_back(dsn: str, version: str) -> dict[str, Any]:
     """Make a version that stands by serve again, at once."""
     with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
-        found = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
-        assert found is not None
-        return dict(found[0])
+        return registry.roll_back(connection, version)
