@@ -253,7 +253,9 @@ class HistoryModel:
         n_users, n_items = direct.shape
         rank = min(rank, n_users, n_items)
         rows = min(n_users, DENSE // n_items)
-        guess: dict[str, Any] = {"iterations": 1 if self.last is not None else 3, "seed": self.seed, "start": self.last}
+        # The first time, from where the corrected target varies most.
+        start = right[:rank].T if self.last is None else self.last
+        guess: dict[str, Any] = {"iterations": 2 if self.last is None else 1, "seed": self.seed, "start": start}
         if rows < min(n_users, LEAST_ROWS):
             left = self.user_weight * left
             weighted = (
@@ -269,7 +271,9 @@ class HistoryModel:
                 **guess,
             )[2]
         chosen = np.sort(np.random.default_rng(self.seed).permutation(n_users)[:rows])
-        scores = left[chosen] @ right + torch.from_numpy(direct[chosen].toarray().astype(np.float32))
+        scores = left[chosen] @ right
+        some = direct[chosen].tocoo()  # a hundredth of the scores, each once
+        scores.numpy()[some.row, some.col] += some.data
         scores = scores.clamp_(min=0).mul_(self.user_weight[chosen]).mul_(self.item_weight.T)
         return low_rank_svd(lambda q: scores @ q, lambda q: scores.T @ q, n_items, min(rank, rows), **guess)[2]
 
@@ -312,6 +316,7 @@ class ContentModel:
 
 
 def gaussian(a: torch.Tensor, b: torch.Tensor, square_width: float) -> torch.Tensor:
-    """[n, d], [m, d] -> exp(-|a - b|^2 / (2 square_width)) [n, m]"""
-    square = a.square().sum(dim=1, keepdim=True) - 2 * (a @ b.T) + b.square().sum(dim=1)
+    """[n, d], [m, d] -> exp(-|a - b|^2 / (2 square_width)) [n, m]; quick where most of ``a`` is zero, as content is"""
+    products = torch.from_numpy(sparse.csr_matrix(a.numpy()) @ np.ascontiguousarray(b.numpy().T))
+    square = a.square().sum(dim=1, keepdim=True) - 2 * products + b.square().sum(dim=1)
     return torch.exp(-square.clamp(min=0) / (2 * square_width))

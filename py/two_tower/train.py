@@ -295,6 +295,7 @@ class Part:
         self._histories: tuple[Any, HistoryModel] | None = None
         self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
         self._content_models: dict[float, ContentModel] = {}
+        self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
         """Factors over the known videos [n_videos, at most INNER], from at most ``most`` users."""
@@ -362,13 +363,19 @@ class Part:
             self._content_models[choice.bandwidth] = model
         return self._content_models[choice.bandwidth]
 
-    def place(self, factors: Factors, content: ContentModel, choice: Choice) -> Placement:
+    def place(self, factors: Factors, choice: Choice) -> Placement:
         """Places of the known videos, longest 1, and how content suggests them."""
-        own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)  # [n_videos, rank]
-        outward, bias, left_out = content.solve(own[self.taught], choice.content_ridge)
-        suggested = bias.repeat(len(own), 1)
-        suggested[self.taught] = left_out
-        return Placement(own, suggested, outward, bias)
+        if self._placed[0] is not factors:
+            self._placed = factors, {}
+        placed, how = self._placed[1], (choice.bandwidth, choice.content_ridge)
+        if how not in placed:
+            own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)  # [n_videos, rank]
+            content = self.content_model(choice)
+            outward, bias, left_out = content.solve(own[self.taught], choice.content_ridge)
+            suggested = bias.repeat(len(own), 1)
+            suggested[self.taught] = left_out
+            placed[how] = Placement(own, suggested, outward, bias)
+        return placed[how]
 
     def blend(self, placement: Placement, choice: Choice) -> torch.Tensor:
         """Places of the known videos [n_videos, rank]: the fewer likes one has, the more its content counts."""
@@ -396,7 +403,7 @@ class Part:
         if rank == 0:
             return user_tower, item_tower
         content = self.content_model(choice)
-        placement = self.place(factors, content, choice)
+        placement = self.place(factors, choice)
         item_tower.own[:, :rank] = self.blend(placement, choice)
         item_tower.bias[:rank] = choice.novelty * placement.bias
         item_tower.outward[: self.hidden, :rank] = choice.novelty * placement.outward
@@ -559,7 +566,7 @@ class _Search:
             if placement is not None and time.monotonic() > self.deadline:
                 break
             choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
-            found = self.part.place(factors, self.part.content_model(choice), choice)
+            found = self.part.place(factors, choice)
             score = self._score(choice, tastes, found.suggested)
             if score > top:
                 top, chosen, placement = score, choice, found
