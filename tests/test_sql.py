@@ -203,6 +203,59 @@ def test_every_policy_reads_the_user_once_per_statement(db: Connection) -> None:
     assert one(db, "select count(*) from pg_policies where qual ~ 'auth'") >= 4
 
 
+OURS = "c.relkind in ('r', 'p') and c.relnamespace in ('public'::regnamespace, 'two_tower'::regnamespace)"
+"""Tables in pg_class c."""
+
+
+def test_tables_without_a_policy_are_closed_to_clients(world_dsn: str) -> None:
+    """Supabase's rls_enabled_no_policy; the reason stands in sql/80_security/row_level_security.sql."""
+    with psycopg.connect(world_dsn) as db:
+        closed = column(
+            db,
+            f"""select c.oid::regclass::text from pg_class c
+            where {OURS} and not exists (select from pg_policy p where p.polrelid = c.oid)""",
+        )
+        assert "two_tower.model_files" in closed
+        open_ones = column(
+            db,
+            """select t.name || ' ' || r.name from unnest(%s::text[]) as t (name)
+            cross join unnest(array['anon', 'authenticated', 'two_tower_viewer']) as r (name)
+            where has_any_column_privilege(r.name, t.name, 'select, insert, update')""",
+            closed,
+        )
+        assert open_ones == []
+
+
+def test_every_table_has_a_primary_key(world_dsn: str) -> None:
+    """Supabase's no_primary_key."""
+    with psycopg.connect(world_dsn) as db:
+        query = f"""select c.oid::regclass::text from pg_class c
+            where {OURS} and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)"""
+        assert column(db, query) == []
+
+
+def test_no_two_indexes_are_alike(world_dsn: str) -> None:
+    """Supabase's duplicate_index."""
+    with psycopg.connect(world_dsn) as db:
+        query = f"""select array_agg(i.indexrelid::regclass)::text from pg_index i join pg_class c on c.oid = i.indrelid
+            where {OURS} group by i.indrelid, i.indkey::text, i.indclass::text, i.indpred::text, i.indexprs::text
+            having count(*) > 1"""
+        assert column(db, query) == []
+
+
+def test_one_policy_decides_for_a_role_and_a_command(db: Connection) -> None:
+    """Supabase's multiple_permissive_policies: each would run for every row."""
+    several = column(
+        db,
+        f"""select c.oid::regclass || ' ' || r.rolname from pg_policy p join pg_class c on c.oid = p.polrelid
+        join pg_roles r on r.oid = any (p.polroles) or p.polroles = '{{0}}'
+        cross join lateral unnest(case p.polcmd when '*' then '{{r,a,w,d}}' else array[p.polcmd] end) as command
+        where {OURS} and p.polpermissive and not r.rolbypassrls and r.rolname !~ '^pg_'
+        group by c.oid, r.rolname, command having count(*) > 1""",
+    )
+    assert several == []
+
+
 def test_every_routine_and_view_has_a_comment(db: Connection) -> None:
     assert (
         column(db, f"select p.oid::regprocedure::text {ROUTINES} and obj_description(p.oid, 'pg_proc') is null") == []
