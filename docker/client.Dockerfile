@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
 
 
-FROM dependencies AS wheel
+FROM dependencies AS program
 
 COPY LICENSE README.md ./
 COPY migrations migrations
@@ -25,7 +25,7 @@ COPY plpython plpython
 COPY sql sql
 COPY py py
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-deps --wheel-dir /wheel .
+    pip install --no-deps --prefix /program .
 
 
 FROM debian:trixie-slim
@@ -35,10 +35,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --create-home --home-dir /work --shell /usr/sbin/nologin two-tower
 COPY --from=dependencies /opt/two-tower /opt/two-tower
+COPY --from=program /program /opt/two-tower
 ENV PATH=/opt/two-tower/bin:$PATH \
     PYTHONUNBUFFERED=1
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    pip install --no-cache-dir --no-deps --no-index /wheel/*.whl
 COPY docker/migrate.py /opt/two-tower/
 USER two-tower
 WORKDIR /work
