@@ -178,6 +178,16 @@ def test_a_video_unpublished_a_second_ago_is_hidden(db: Connection, client: Clie
         assert not set(similar[:2]) & set(ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3])))
 
 
+def test_taste_fills_the_list_though_all_that_is_nearest_is_unpublished(db: Connection, client: Client) -> None:
+    ranked = ids(recommend(client, WORLD.usual, limit=200))
+    # More than a first look keeps, which is twice what is asked for and all that is decided.
+    assert len(ranked) > 2 * 3 + len(WORLD.decided(WORLD.usual)) + 3
+    db.execute("update videos set published_at = null where id::text <> all (%s)", (ranked[-3:],))
+    rows = recommend(client, WORLD.usual, limit=3)
+    assert ids(rows) == ranked[-3:]
+    assert {row["reason"] for row in rows} == {"taste"}
+
+
 def test_a_new_video_without_a_vector_fills_up_at_the_end(db: Connection, client: Client) -> None:
     before = recommend(client, WORLD.many, limit=200)
     assert {row["reason"] for row in before} == {"taste"}
