@@ -88,7 +88,8 @@ two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uu
 two_tower.attach_partitions(text), two_tower.finish_backfill(text), two_tower.backfilled_share(text), two_tower.gate_model(text),
 two_tower.activate_model(text, boolean), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
-two_tower.refresh(int, interval), two_tower.refresh_batch(uuid, int), two_tower.requeue_failures(), two_tower.update_popularity(),
+two_tower.refresh(int, interval), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
+two_tower.requeue_failures(), two_tower.update_popularity(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
@@ -103,7 +104,8 @@ grant usage on schema two_tower to two_tower_viewer;
 grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers, public.profiles,
 public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings to two_tower_viewer;
 grant select on two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
-two_tower.video_popularity, two_tower.user_changes, two_tower.video_changes, two_tower.change_failures, two_tower.job_runs,
+two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
+two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
 two_tower.problems, two_tower.sizes to two_tower_viewer;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to two_tower_viewer;

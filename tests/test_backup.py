@@ -110,7 +110,7 @@ def backup(source: Server, tmp_path_factory: pytest.TempPathFactory) -> Backup:
     try:
         with psycopg.connect(source.dsn) as snapshot:
             snapshot.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            while not one(snapshot, "select count(*) from two_tower.user_changes"):
+            while not one(snapshot, "select count(*) from two_tower.pending_users"):
                 snapshot.rollback()
             name = one(snapshot, "select pg_export_snapshot()")
             options = ["--format=custom", f"--snapshot={name}", f"--file={directory / 'dump'}"]
@@ -211,7 +211,7 @@ def test_a_restored_database_has_every_row_and_gives_every_answer(db: Connection
 
 
 def test_work_that_the_dump_caught_unfinished_is_finished_after_it(db: Connection, copy: str) -> None:
-    assert one(db, "select count(*) from two_tower.user_changes") > 0
+    assert one(db, "select count(*) from two_tower.pending_users") > 0
     refresh(db)
     vectors = (
         "select e::text from (select model_version, user_id, embedding from two_tower.user_embeddings) e order by 1"

@@ -19,8 +19,11 @@ TOY = bench_freshness.Scale(
 )
 FRESHNESS = {
     "refresh_50_at_400_vs_200": "ms",
-    "like_rate_with_triggers": "likes/s",
-    "like_rate_with_triggers_async": "likes/s",
+    **{
+        f"like_rate_with_{what}{mode}": "likes/s"
+        for mode in ("", "_slow_disk", "_async")
+        for what in ("triggers", "an_empty_one")
+    },
     "like_p99_during_refresh": "ms",
     "refresh_vs_client_pipeline": "vectors/s",
     "refresh_vs_client_by_key": "vectors/s",

@@ -364,11 +364,11 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, 
 def test_an_import_wakes_the_change_log_only_for_what_changed(shop: Connection, write: Write) -> None:
     path = write(f"user_id,product_url,label\n{ANNA},u/1,1\n")
     import_decisions(shop, path)
-    shop.execute("truncate two_tower.user_changes, two_tower.video_changes")
+    shop.execute("truncate two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes")
     import_decisions(shop, path)
     import_catalog(shop, Path("catalog.csv"))
     assert (
-        rows(shop, "select user_id from two_tower.user_changes union all select video_id from two_tower.video_changes")
+        rows(shop, "select user_id from two_tower.pending_users union all select video_id from two_tower.video_changes")
         == []
     )
 

@@ -241,7 +241,7 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
     db.execute(like, (WORLD.no_decisions, WORLD.videos[20]))
     db.execute("update public.videos set maker = 'maker c' where id = %s", (WORLD.videos[10],))
     refresh(db)
-    assert one(db, "select count(*) from two_tower.user_changes") == 0
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
     assert wrong_vectors(db, "v1") == []
     builder.commit()
     db.execute("call two_tower.backfill_model('v2')")
@@ -493,7 +493,7 @@ def test_after_a_day_of_likes_the_old_version_is_as_fresh_as_the_new_one(db: Con
     assert wrong_vectors(db, "v1") == []
     assert wrong_vectors(db, "v2") == []
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v1"
-    assert one(db, "select count(*) from two_tower.user_changes") == 0
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
     assert column(db, "select distinct model_version from public.user_embeddings") == ["v1"]
 
 

@@ -103,12 +103,12 @@ def test_a_copy_is_complete_and_the_second_moves_nothing(source: Connection, tar
     assert contents(target) == contents(source)
     assert first.tables["public.videos"].inserted == 500
     assert first.tables["public.user_video_decisions"].inserted == 4000
-    target.execute("truncate two_tower.user_changes, two_tower.video_changes")
+    target.execute("truncate two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes")
     second = pull(target, dsn_of(source))
     assert moved(second) == 0
     assert changes(second) == {}
     assert second.bytes < first.bytes / 20
-    for log in ("user_changes", "video_changes"):
+    for log in ("pending_users", "video_changes"):
         assert target.execute(f"select count(*) from two_tower.{log}".encode()).fetchone() == (0,)
 
 
@@ -119,7 +119,7 @@ def test_a_later_run_moves_only_what_changed(source: Connection, target: Connect
     source.execute("delete from public.user_video_decisions where user_id = md5('u9')::uuid")
     source.execute("update two_tower.reviews set created_at = null where reviewer_id = md5('r1')::uuid")
     source.execute("delete from auth.users where id = md5('u3')::uuid")
-    target.execute("truncate two_tower.user_changes, two_tower.video_changes")
+    target.execute("truncate two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes")
     summary = pull(target, dsn_of(source))
     assert contents(target) == contents(source)
     assert changes(summary) == {
@@ -130,7 +130,7 @@ def test_a_later_run_moves_only_what_changed(source: Connection, target: Connect
         "two_tower.reviews": (0, 1, 0),
     }
     assert moved(summary) < 600  # a few buckets of about 64 rows, of 7,000 rows
-    woken = target.execute("select distinct user_id from two_tower.user_changes").fetchall()
+    woken = target.execute("select distinct user_id from two_tower.pending_users").fetchall()
     assert len(woken) == 2
 
 

@@ -58,7 +58,7 @@ def state(db: Connection) -> State:
 def pending(db: Connection) -> tuple[int, int]:
     """Users and videos in the change log."""
     row = db.execute(
-        """select (select count(distinct user_id) from two_tower.user_changes),
+        """select (select count(distinct user_id) from two_tower.pending_users),
             (select count(distinct video_id) from two_tower.video_changes)"""
     ).fetchone()
     assert row is not None
@@ -389,6 +389,7 @@ def test_i4_a_refresh_steps_over_what_another_one_holds(
 ) -> None:
     db.execute(CHANGES["like"].encode())
     holder = connect(autocommit=False)
+    assert one(holder, "select two_tower.collect_user_changes()") == 1
     assert one(holder, "select result from two_tower.refresh_batch()")["users"] == 1
     # More comes in for the same user, and for another one.
     db.execute(CHANGES["decisions change hands"].encode())
@@ -408,6 +409,7 @@ def test_i3_a_like_that_commits_while_its_user_is_refreshed_is_in_the_next_refre
     like = "insert into user_video_decisions values (%s, %s, 'like')"
     db.execute(like, (USER, first))
     refresher = connect(autocommit=False)
+    refresher.execute("select two_tower.collect_user_changes()")
     refresher.execute("select two_tower.refresh_batch()")
     db.execute(like, (USER, second))
     refresher.commit()
@@ -415,6 +417,42 @@ def test_i3_a_like_that_commits_while_its_user_is_refreshed_is_in_the_next_refre
     assert pending(db) == (1, 0)
     refresh(db)
     assert one(db, "select %s = any (liked_video_ids) from user_features where user_id = %s", second, USER)
+    assert_fresh(db)
+
+
+def test_i3_i4_whoever_collects_the_log_holds_nobody_up_and_loses_nothing(
+    db: Connection, connect: Connect, client: Client, impatient: Connection
+) -> None:
+    """The named interleaving: collected - another collects, embeds, likes - the first is rolled back."""
+    first, second = [v for v in WORLD.videos if v not in WORLD.decided(USER)][:2]
+    like = "insert into user_video_decisions values (%s, %s, 'like')"
+    db.execute(like, (USER, first))
+    holder = connect(autocommit=False)
+    assert one(holder, "select two_tower.collect_user_changes()") == 1
+    assert one(impatient, "select two_tower.collect_user_changes()") == 0
+    impatient.execute(like, (USER, second))
+    with client.as_("authenticated", USER) as own:
+        own.execute("set lock_timeout = '200ms'")
+        own.execute("select public.embed_user()")
+    assert one(db, "select count(*) from two_tower.user_change_log") == 1, "what the holder has is left alone"
+    holder.rollback()
+    assert pending(db) == (1, 0)
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Client) -> None:
+    """Looking for one user in a log without an index would take longer, the longer it is."""
+    video = next(v for v in WORLD.videos if v not in WORLD.decided(USER))
+    db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 25000)")
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, video))
+    with client.as_("authenticated", USER) as own:
+        own.execute("select public.embed_user()")
+    db.execute("delete from two_tower.user_change_log where user_id <> %s", (USER,))
+    before = state(db)
+    assert pending(db) == (1, 0)
+    refresh(db)
+    assert state(db) == before
     assert_fresh(db)
 
 
@@ -717,7 +755,7 @@ def test_sync_user_embeddings_marks_those_with_recent_decisions(db: Connection) 
         "update user_video_decisions set created_at = now() where user_id = any (%s)",
         ([USER, WORLD.one_like, WORLD.only_nopes],),
     )
-    db.execute("truncate two_tower.user_changes")
+    db.execute("truncate two_tower.user_change_log, two_tower.user_changes")
     db.execute("truncate two_tower.user_embeddings")
     done = one(db, "select two_tower.sync_user_embeddings('1 hour', 2)")
     assert (done["marked"], done["vectors"]) == (1, 1)

@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_is_pending_and_changes_nothing(dsn: str, db: Connec
     db.execute("delete from user_video_decisions where user_id = any (%s)", ([WORLD.one_like, WORLD.usual],))
     db.execute("update videos set price = 1 where id = %s", (WORLD.bare_video,))
     forget(db, WORLD.many)
-    stamp = """select (select jsonb_agg(to_jsonb(c)) from two_tower.user_changes c)::text
+    stamp = """select (select jsonb_agg(to_jsonb(c)) from two_tower.pending_users c)::text
         || (select md5(string_agg(e::text, '' order by e::text)) from two_tower.user_embeddings e)"""
     before = one(db, stamp)
     assert run(dsn, "--dry-run") == {"pending_users": 2, "pending_videos": 1, "to_mark": 0}

@@ -265,6 +265,8 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
         "update public.videos set title = 'mine'",
         "delete from public.video_tags",
         "insert into two_tower.user_changes (user_id) select auth.uid()",
+        "insert into two_tower.user_change_log (user_id) select auth.uid()",
+        "select two_tower.collect_user_changes()",
         "update two_tower.model_versions set state = 'active'",
         "select input_hash from two_tower.user_embeddings",
         "select content from two_tower.model_files",
@@ -293,7 +295,7 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
 )  # fmt: skip
 def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: Client) -> None:
     """As ``authenticated``, with any SQL at all; ``set role`` is what the pooled login may do, and a token may not."""
-    before = one(db, "select count(*) from two_tower.user_changes")
+    before = one(db, "select count(*) from two_tower.pending_users")
     with client.as_("authenticated", ME) as connection:
         if write.startswith("set role"):
             # What a login may do is the login's, and PostgREST lets no client say SQL; the token's role is nobody else.
@@ -303,7 +305,7 @@ def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: C
         else:
             with pytest.raises((errors.InsufficientPrivilege, errors.ActiveSqlTransaction)), connection.transaction():
                 connection.execute(write.encode())
-    assert one(db, "select count(*) from two_tower.user_changes") == before
+    assert one(db, "select count(*) from two_tower.pending_users") == before
     assert one(db, "select state from two_tower.model_versions") == "active"
 
 
@@ -476,7 +478,7 @@ def test_writing_a_decision_under_a_forged_search_path_is_logged_as_ever(db: Con
     with client.as_("authenticated", ME) as connection:
         connection.execute("set local search_path = evil, pg_catalog, public")
         connection.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (ME, free))
-    assert column(db, "select user_id from two_tower.user_changes") == [ME]
+    assert column(db, "select user_id from two_tower.pending_users") == [ME]
 
 
 @pytest.mark.parametrize("view", ["user_embeddings", "video_embeddings"])

@@ -88,7 +88,7 @@ def poison(db: Connection) -> None:
 
 def age(db: Connection) -> None:
     """As if no refresh had run for ten minutes."""
-    db.execute("update two_tower.user_changes set logged_at = logged_at - interval '10 minutes'")
+    db.execute("update two_tower.user_change_log set logged_at = logged_at - interval '10 minutes'")
 
 
 # ------------------------------------------------------------------------------------------------ all is well

@@ -237,7 +237,7 @@ def test_a_like_moves_the_video_to_the_history_and_changes_the_list(visitor: Vis
     assert visitor.page.locator(".st-key-list-A .tt-mark.up").count() > 0
     decision = "select decision_type from user_video_decisions where user_id = %s and video_id = %s"
     assert one(db, decision, user, liked) == "like"
-    assert one(db, "select count(*) from two_tower.user_changes") == 0
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
 
     visitor.page.locator(f".st-key-card-history-{liked}").get_by_role("button", name="Undo").click()
     expect(visitor.page.locator(f".st-key-history [data-video='{liked}']")).to_have_count(0)

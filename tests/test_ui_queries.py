@@ -423,7 +423,7 @@ def test_a_like_is_written_as_the_user_and_changes_the_list(
     decision = "select decision_type from user_video_decisions where user_id = %s and video_id = %s"
     assert one(db, decision, USER, video) == "like"
     assert one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", USER) != vector
-    assert one(db, "select count(*) from two_tower.user_changes") == 0
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
     after = queries.recommendations(viewer, USER, "v1", 20, False)
     assert video not in {row["video_id"] for row in after}
     actions.decide(dsn, USER, video, "nope")

@@ -211,7 +211,7 @@ def refresh(connection: Connection, progress: Progress, limit: int | None = None
     """
     done = {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
     after = None
-    connection.execute("select two_tower.requeue_failures()")
+    connection.execute("select two_tower.requeue_failures(), two_tower.collect_user_changes()")
     total = sum(pending(connection).values())
     if not total:
         return done
@@ -251,7 +251,7 @@ def refresh(connection: Connection, progress: Progress, limit: int | None = None
 def pending(connection: Connection) -> dict[str, int]:
     """``users`` and ``videos`` in the change log. Who follows from changed videos is there later."""
     row = connection.execute(
-        """select (select count(distinct user_id) from two_tower.user_changes),
+        """select (select count(distinct user_id) from two_tower.pending_users),
             (select count(distinct video_id) from two_tower.video_changes)"""
     ).fetchone()
     assert row is not None

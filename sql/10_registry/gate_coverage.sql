@@ -23,7 +23,7 @@ begin
     ) as m
     join public.user_features f on f.user_id = m.user_id
     where f.like_count > 0
-        and not exists (select from two_tower.user_changes c where c.user_id = f.user_id)
+        and not exists (select from two_tower.pending_users c where c.user_id = f.user_id)
         and not (
             v_active is not null
             and exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = f.user_id)

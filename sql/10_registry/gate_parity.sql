@@ -16,7 +16,7 @@ begin
     );
     v_users := array(
         select e.user_id from two_tower.user_embeddings e
-        where e.model_version = p_version and not exists (select from two_tower.user_changes c where c.user_id = e.user_id)
+        where e.model_version = p_version and not exists (select from two_tower.pending_users c where c.user_id = e.user_id)
             and not exists (
                 select from two_tower.video_changes c
                 join public.user_video_decisions d on d.video_id = c.video_id and d.user_id = e.user_id

@@ -15,7 +15,7 @@ declare
     v_version text := two_tower.require_model(version);
     v_current boolean := v_version = any (two_tower.live_versions()) and not exists (select from two_tower.video_changes);
     v_ids uuid[];
-    v_changes boolean := exists (select from two_tower.user_changes) or exists (select from two_tower.change_failures where kind = 'user');
+    v_changes boolean := exists (select from two_tower.pending_users) or exists (select from two_tower.change_failures where kind = 'user');
     v_settled uuid[];
     v_stored uuid[];
     v_images bytea;
@@ -29,7 +29,7 @@ begin
             if v_changes then
                 v_settled := array(
                     select unnest(v_ids)
-                    except select c.user_id from two_tower.user_changes c where c.user_id = any (v_ids)
+                    except select c.user_id from two_tower.pending_users c where c.user_id = any (v_ids)
                     except select f.id from two_tower.change_failures f where f.kind = 'user' and f.id = any (v_ids)
                 );
             end if;

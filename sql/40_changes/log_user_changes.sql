@@ -1,16 +1,20 @@
--- SECURITY DEFINER: whoever may write a decision may not write the log. All three are statement-level and only append:
+-- SECURITY DEFINER: whoever may write a decision may not write the log. All of them are statement-level and only append:
 -- a writer takes no lock that a refresh, or another writer, could hold.
 create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = ''
 as $func$
+declare
+    c_few constant int := 100;
+    v_logged int;
 begin
-    -- Most statements decide on one video, and a single row is spared the cost of looking for another like it.
-    if exists (select from new_rows offset 1) then
-        insert into two_tower.user_changes (user_id)
+    -- Most statements decide on one video, and are spared the cost of looking for another row of the same user. After a bulk load,
+    -- these few are logged twice, which does no harm.
+    insert into two_tower.user_change_log (user_id)
+    select n.user_id from new_rows n where n.decision_type <> 'skip' limit c_few;
+    get diagnostics v_logged = row_count;
+    if v_logged = c_few then
+        insert into two_tower.user_change_log (user_id)
         select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
-    else
-        insert into two_tower.user_changes (user_id)
-        select n.user_id from new_rows n where n.decision_type <> 'skip';
     end if;
     return null;
 end
@@ -20,7 +24,7 @@ create or replace function two_tower.log_deleted_decisions() returns trigger
 language plpgsql security definer set search_path = ''
 as $func$
 begin
-    insert into two_tower.user_changes (user_id)
+    insert into two_tower.user_change_log (user_id)
     select distinct o.user_id from old_rows o where o.decision_type <> 'skip';
     return null;
 end
@@ -35,7 +39,7 @@ begin
         return null;
     end if;
     -- Rows that are the same before and after cancel out, whatever else the statement touched.
-    insert into two_tower.user_changes (user_id)
+    insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (
         (select user_id, video_id, decision_type, created_at from old_rows
@@ -55,7 +59,7 @@ language plpgsql security definer set search_path = ''
 as $func$
 begin
     -- A truncate of auth.users that cascades has emptied user_features as well; vectors still tell whose they are.
-    insert into two_tower.user_changes (user_id)
+    insert into two_tower.user_change_log (user_id)
     select f.user_id from public.user_features f
     union
     select e.user_id from two_tower.user_embeddings e;

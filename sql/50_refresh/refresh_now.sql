@@ -9,6 +9,7 @@ declare
     v_after uuid;
     v_batch record;
 begin
+    perform two_tower.collect_user_changes();
     loop
         select b.result, b.last_id into v_batch from two_tower.refresh_batch(v_after) b;
         v_done := (select jsonb_object_agg(d.key, d.value::int + (v_batch.result ->> d.key)::int) from jsonb_each_text(v_done) d);
@@ -18,7 +19,7 @@ begin
         v_after := v_batch.last_id;
     end loop;
     return v_done || jsonb_build_object('pending', (
-        (select count(distinct c.user_id) from two_tower.user_changes c) + (select count(distinct c.video_id) from two_tower.video_changes c)
+        (select count(distinct c.user_id) from two_tower.pending_users c) + (select count(distinct c.video_id) from two_tower.video_changes c)
     ));
 end
 $func$;

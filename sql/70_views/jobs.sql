@@ -6,7 +6,7 @@ select d.job, d.schedule, d.command, c.scheduled,
     coalesce(
         greatest(c.last_failure, case
             when d.job <> 'refresh'
-                or exists (select from two_tower.user_changes)
+                or exists (select from two_tower.pending_users)
                 or exists (select from two_tower.video_changes) then l.last_failure
         end) > coalesce(t.last_success, '-infinity'), false
     ) as failing

@@ -19,10 +19,10 @@ comment on view two_tower.failed_changes is 'Users and videos set aside because 
 create or replace view two_tower.status with (security_invoker = true) as
 with pending as (
     select
-        (select count(*) from two_tower.user_changes) as users,
+        (select count(*) from two_tower.pending_users) as users,
         (select count(*) from two_tower.video_changes) as videos,
         now() - least(
-            (select min(c.logged_at) from two_tower.user_changes c), (select min(c.logged_at) from two_tower.video_changes c)
+            (select min(c.logged_at) from two_tower.pending_users c), (select min(c.logged_at) from two_tower.video_changes c)
         ) as lag
 ),
 

@@ -70,8 +70,8 @@ begin
         'public.videos', 'public.tags', 'public.performers', 'public.video_tags', 'public.video_performers', 'public.profiles',
         'public.user_video_decisions', 'public.user_features', 'two_tower.settings', 'two_tower.model_versions',
         'two_tower.model_documents', 'two_tower.model_events', 'two_tower.user_embeddings', 'two_tower.video_embeddings',
-        'two_tower.video_popularity', 'two_tower.user_changes', 'two_tower.video_changes', 'two_tower.change_failures',
-        'two_tower.job_runs'
+        'two_tower.video_popularity', 'two_tower.user_change_log', 'two_tower.user_changes', 'two_tower.video_changes',
+        'two_tower.change_failures', 'two_tower.job_runs'
     ] loop
         execute format('drop policy if exists two_tower_viewer on %s', v_table);
         execute format('create policy two_tower_viewer on %s for select to two_tower_viewer using (true)', v_table);

@@ -163,6 +163,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
+CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO '';
+
+COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
+
 CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids bytea, noped_video_ids bytea, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input bytea, input_hash bytea, image bytea)
     LANGUAGE plpython3u STABLE
     SET search_path TO '';
@@ -437,7 +443,7 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts. Gives back the space of a change log that has overgrown';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -843,6 +849,16 @@ ALTER TABLE two_tower.job_runs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
+CREATE TABLE two_tower.user_change_log (
+    user_id uuid NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+
+ALTER TABLE ONLY two_tower.user_change_log REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE two_tower.user_change_log IS 'Users of changed decisions, as triggers append them';
+
 CREATE TABLE two_tower.user_changes (
     user_id uuid NOT NULL,
     id bigint NOT NULL,
@@ -850,7 +866,11 @@ CREATE TABLE two_tower.user_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
 
-COMMENT ON TABLE two_tower.user_changes IS 'Users whose inputs changed since they were last refreshed';
+COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
+
+CREATE VIEW two_tower.pending_users WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.pending_users IS 'Users who wait for a refresh, a row for each change, and since when';
 
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
@@ -1304,6 +1324,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tow
 
 CREATE POLICY two_tower_viewer ON two_tower.settings FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.user_change_log FOR SELECT TO two_tower_viewer USING (true);
+
 CREATE POLICY two_tower_viewer ON two_tower.user_changes FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.user_embeddings FOR SELECT TO two_tower_viewer USING (true);
@@ -1313,6 +1335,8 @@ CREATE POLICY two_tower_viewer ON two_tower.video_changes FOR SELECT TO two_towe
 CREATE POLICY two_tower_viewer ON two_tower.video_embeddings FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.video_popularity FOR SELECT TO two_tower_viewer USING (true);
+
+ALTER TABLE two_tower.user_change_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
 

@@ -20,9 +20,10 @@ from conftest import Connection, in_database
 from two_tower import migrate, registry
 from two_tower.errors import UserError
 from two_tower.server import Server
-from world_fixtures import column, one, random_model, register, schema_of
+from world_fixtures import column, make_world, one, random_model, register, schema_of
 
 Change = Callable[[str, str], None]
+WORLD = make_world()
 IDS = sorted(p.name.removesuffix(".sql") for p in migrate.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
 
 # Everything that a migration could leave behind, roles excepted. Not looked at: yoyo's tables, which say what was
@@ -420,3 +421,18 @@ def test_versions_that_were_live_before_their_attaching_was_noted_stay_live(worl
         assert one(db, "select two_tower.live_versions()") == ["v1"]
         registry.activate(db, register(db, model, "v3"), lambda what, share: None)
         assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v1"
+
+
+def test_what_waits_in_the_log_of_decisions_waits_after_the_way_back_too(world_dsn: str) -> None:
+    user = WORLD.no_decisions
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        db.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (user, WORLD.videos[0]))
+        since = one(db, "select logged_at from two_tower.user_change_log where user_id = %s", user)
+    migrate.migrate(world_dsn, to="0011")
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        assert column(db, "select user_id from two_tower.user_changes") == [user]
+    migrate.migrate(world_dsn)
+    with psycopg.connect(world_dsn, autocommit=True) as db:
+        assert one(db, "select logged_at from two_tower.pending_users where user_id = %s", user) == since
+        db.execute("call two_tower.refresh()")
+        assert one(db, "select count(*) from public.user_embeddings where user_id = %s", user) == 1

@@ -169,7 +169,7 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
             count(*) filter (where decision_type = 'nope') as nopes,
             count(*) filter (where decision_type = 'skip') as skips,
             min(created_at) as first_at, max(created_at) as last_at,
-            exists (select from two_tower.user_changes where user_id = %(user)s) as pending,
+            exists (select from two_tower.pending_users where user_id = %(user)s) as pending,
             array(
                 select e.model_version from two_tower.user_embeddings e where e.user_id = %(user)s order by 1
             ) as versions,
