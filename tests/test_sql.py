@@ -49,7 +49,11 @@ create function cron.schedule(text, text, text) returns bigint language sql as '
 create function cron.unschedule(bigint) returns bool language sql as 'select true';
 """
 # Names that the contract gives to arguments, and literals that are assigned to a variable where it is declared.
-HARMLESS = r"name of parameter \"(limit|offset)\" is reserved keyword|cast \"text\" value .* \(statement block\)"
+# nearest_videos() changes a parameter that its own SET clause gives back when it ends: to its caller it is STABLE.
+HARMLESS = (
+    r"name of parameter \"(limit|offset)\" is reserved keyword|cast \"text\" value .* \(statement block\)"
+    r"|^two_tower\.nearest_videos\(.* routine is marked as STABLE, should be VOLATILE"
+)
 
 
 def test_plpgsql_check_finds_nothing(db: Connection) -> None:

@@ -68,7 +68,9 @@ begin
             ) as n;
         else
             perform set_config('hnsw.iterative_scan', v_way, true);
-            select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
+            -- What the index gives is nearly in order. From PostgreSQL 16 on, an aggregate would take its word that it is.
+            select array_agg(n.video_id order by n.distance + 0, n.video_id),
+                array_agg((1 - n.distance)::real order by n.distance + 0, n.video_id)
             into ids, scores
             from (
                 select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
