@@ -456,6 +456,15 @@ def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Cli
     assert_fresh(db)
 
 
+def test_where_all_tables_are_published_a_refresh_takes_what_it_needs(db: Connection) -> None:
+    """A published table without a key or another identity refuses to give up its rows."""
+    db.execute("create publication everything for all tables")
+    db.execute(CHANGES["like"].encode())
+    assert pending(db) == (1, 0)
+    refresh(db)
+    assert_fresh(db)
+
+
 def test_i3_a_transaction_that_began_before_a_refresh_and_commits_after_it_is_not_lost(
     db: Connection, connect: Connect
 ) -> None:

@@ -4,21 +4,19 @@
 --
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.collect_user_changes() returns int
-language plpgsql volatile security definer set search_path = ''
+language sql volatile security definer set search_path = ''
 as $func$
-declare
-    v_rows int;
-begin
     with taken as (
         delete from two_tower.user_change_log l
         where l.ctid = any (array(select c.ctid from two_tower.user_change_log c for update skip locked))
         returning l.user_id, l.logged_at
+    ),
+    collected as (
+        insert into two_tower.user_changes (user_id, logged_at)
+        select t.user_id, min(t.logged_at) from taken t group by t.user_id
+        returning 1
     )
-    insert into two_tower.user_changes (user_id, logged_at)
-    select t.user_id, min(t.logged_at) from taken t group by t.user_id;
-    get diagnostics v_rows = row_count;
-    return v_rows;
-end
+    select count(*)::int from collected
 $func$;
 
 comment on function two_tower.collect_user_changes() is

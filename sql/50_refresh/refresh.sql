@@ -15,7 +15,6 @@ declare
     v_sqlstate text;
 begin
     perform two_tower.requeue_failures();
-    perform two_tower.collect_user_changes();
     -- Likes of the day count in popularity whether or not there is anything else to do.
     if not exists (
         select from two_tower.job_runs r where r.job = 'update_popularity' and r.started_at > pg_catalog.now() - interval '1 day'
@@ -23,6 +22,7 @@ begin
         perform two_tower.update_popularity();
     end if;
     commit;
+    perform two_tower.collect_user_changes();
     if not exists (select from two_tower.user_changes) and not exists (select from two_tower.video_changes) then
         return;
     end if;

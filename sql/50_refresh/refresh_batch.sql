@@ -41,4 +41,4 @@ end
 $func$;
 
 comment on function two_tower.refresh_batch(uuid, int) is
-'Refreshes one batch of changed videos, or of changed users after p_after in id order; counts, and the last user looked at';
+'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';

@@ -164,7 +164,7 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
 CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO '';
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
@@ -489,7 +489,7 @@ CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO '';
 
-COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of changed users after p_after in id order; counts, and the last user looked at';
+COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';
 
 CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
     LANGUAGE plpgsql
