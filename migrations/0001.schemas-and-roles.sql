@@ -65,7 +65,7 @@ begin
     end if;
     if to_regprocedure('auth.uid()') is null then
         create function auth.uid() returns uuid
-        language sql stable parallel safe security invoker set search_path = ''
+        language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
         as $func$
             select coalesce(
                 nullif(current_setting('request.jwt.claim.sub', true), ''),

@@ -105,7 +105,7 @@ def test_every_routine_pins_its_search_path(db: Connection) -> None:
     loose = column(
         db,
         f"""select p.oid::regprocedure::text {ROUTINES} and not exists (
-            select from unnest(p.proconfig) s where s in ('search_path=""', 'search_path=')
+            select from unnest(p.proconfig) s where s = 'search_path=pg_catalog, pg_temp'
         )""",
     )
     assert set(loose) == WITHOUT_SEARCH_PATH

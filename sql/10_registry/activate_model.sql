@@ -2,7 +2,7 @@
 --
 -- SQLSTATEs: P0002 no such version, 55000 it is in no state to serve, 55006 another activation is under way, TT003 the gate said no.
 create or replace function two_tower.activate_model(p_version text, p_force boolean default false) returns jsonb
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_previous text;

@@ -3,7 +3,7 @@
 -- Attaching takes a lock on the parents that readers and writers do not feel (SHARE UPDATE EXCLUSIVE). From then on refreshes
 -- write the version; what changed while its videos were being embedded is made good by two_tower.backfill_batch(…, 'change').
 create or replace function two_tower.attach_partitions(p_version text) returns boolean
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_number int;

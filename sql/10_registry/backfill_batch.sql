@@ -5,7 +5,7 @@ drop function if exists two_tower.backfill_batch(text, text, uuid, int);
 create or replace function two_tower.backfill_batch(
     p_version text, p_kind text, p_after uuid default null, p_limit int default 500, out last_id uuid, out seen int, out done int
 )
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_model record;

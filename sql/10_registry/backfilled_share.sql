@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: it counts in tables that are not attached yet, and that nobody else may read.
 create or replace function two_tower.backfilled_share(p_version text) returns numeric
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_model record;

@@ -1,7 +1,7 @@
 -- Tables of their own, attached only when two_tower.attach_partitions() has built the index: until then nobody reads or writes
 -- them but the backfill.
 create or replace function two_tower.create_partitions(p_version text) returns void
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_number int;

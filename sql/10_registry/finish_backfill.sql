@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 create or replace function two_tower.finish_backfill(p_version text) returns void
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_model record;

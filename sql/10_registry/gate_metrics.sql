@@ -1,6 +1,6 @@
 -- Metrics as the trainer recorded them: full ranking of held-out likes, K = 20.
 create or replace function two_tower.gate_metrics(p_version text) returns text[]
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_names constant text[] := array['recall@20', 'ndcg@20'];

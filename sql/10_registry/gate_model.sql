@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 create or replace function two_tower.gate_model(p_version text) returns jsonb
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_reasons text[];

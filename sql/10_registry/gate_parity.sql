@@ -2,7 +2,7 @@ drop function if exists two_tower.gate_parity(text);
 -- A sample by hash of the id: the same at every call, and not the first users in some order. Whatever waits in the change log
 -- may differ, and is left out.
 create or replace function two_tower.gate_parity(p_version text, p_sample int default null) returns double precision
-language plpgsql stable security invoker set search_path = ''
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_size int := coalesce(p_sample, two_tower.model_setting('gate_sample'));

@@ -2,7 +2,7 @@ drop function if exists two_tower.gate_recall(text);
 -- As recommendations are served, by nearest_videos(): a catalogue that is small enough to be searched exactly loses nothing.
 create or replace function two_tower.gate_recall(p_version text, p_sample int default null) returns double precision
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_k constant int := 20;

@@ -1,5 +1,5 @@
 create or replace function two_tower.model_setting(p_name text) returns double precision
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_value jsonb := (select s.value from two_tower.settings s where s.name = p_name);

@@ -1,7 +1,7 @@
 -- The lifecycle, and its history. Whoever changes a state with a gate's report at hand leaves it in two_tower.report for the
 -- event's row; the setting is local to the transaction, and changes nothing but what the history says.
 create or replace function two_tower.model_transition() returns trigger
-language plpgsql security invoker set search_path = ''
+language plpgsql security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_report jsonb := nullif(current_setting('two_tower.report', true), '')::jsonb;
@@ -57,7 +57,7 @@ for each statement execute function two_tower.model_transition();
 
 -- The parts of a version are written when it is registered, and go with it.
 create or replace function two_tower.model_part_frozen() returns trigger
-language plpgsql security invoker set search_path = ''
+language plpgsql security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if tg_op = 'DELETE' and not exists (select from two_tower.model_versions m where m.version = old.model_version) then

@@ -10,7 +10,7 @@ create or replace function two_tower.register_model(
     p_meta jsonb,
     p_weights bytea
 ) returns text
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     -- What the encoder fills, in the order of schema version 1; see py/two_tower/features.py.

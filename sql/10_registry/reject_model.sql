@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 create or replace function two_tower.reject_model(p_version text, p_reasons text[]) returns void
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     perform two_tower.require_model(p_version);

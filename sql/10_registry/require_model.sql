@@ -1,5 +1,5 @@
 create or replace function two_tower.require_model(p_version text) returns text
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_version text := coalesce(p_version, two_tower.active_version());

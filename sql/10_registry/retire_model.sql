@@ -4,7 +4,7 @@ drop function if exists two_tower.retire_model(text);
 -- Detaching a partition takes an exclusive lock on its parent, for a moment. Whoever waits for it makes all readers behind it wait
 -- too; so it is asked for 15 ms at a time, until there is a moment without readers.
 create or replace function two_tower.retire_model(p_version text, p_patience interval default '60 seconds') returns void
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_until constant timestamptz := clock_timestamp() + p_patience;

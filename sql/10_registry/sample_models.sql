@@ -2,7 +2,7 @@
 create or replace function two_tower.sample_models(p_sample int default 10) returns table (
     model_version text, what text, value double precision, "limit" double precision, kept boolean, detail text, remedy text
 )
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_min_recall double precision := two_tower.model_setting('gate_min_recall');

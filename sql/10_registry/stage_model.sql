@@ -3,7 +3,7 @@ drop function if exists two_tower.stage_model(text);
 --
 -- The verdict is an answer and not an exception: an exception would undo the rejection that it reports.
 create or replace function two_tower.stage_model(p_version text, p_force boolean default false) returns jsonb
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_state text;

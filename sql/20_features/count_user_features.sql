@@ -1,7 +1,7 @@
 -- The one place that counts a user's history. A skip counts nowhere. Prices are summed as single-precision values in double
 -- precision, which is exact for any plausible history, so that the order of rows cannot show in the result.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     with decided as materialized (
         select d.user_id, d.video_id, d.decision_type = 'like' as liked, d.created_at,

@@ -1,5 +1,5 @@
 create or replace function two_tower.count_video_features(p_video_ids uuid[]) returns setof two_tower.video_counts
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select v.id,
         array(select t.tag_id from public.video_tags t where t.video_id = v.id order by t.tag_id),

@@ -3,7 +3,7 @@
 -- extra_float_digits: an input must not depend on how the session likes its numbers printed.
 create or replace function two_tower.encode_users(p_counts two_tower.user_counts[], p_version text)
 returns table (user_id uuid, input extensions.sparsevec)
-language sql stable parallel safe security invoker set search_path = '' set extra_float_digits = 1
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
     with counts as materialized (
         select c.* from unnest(p_counts) as c

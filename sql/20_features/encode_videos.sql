@@ -2,7 +2,7 @@
 -- extra_float_digits: as encode_users.
 create or replace function two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text)
 returns table (video_id uuid, input extensions.sparsevec)
-language sql stable parallel safe security invoker set search_path = '' set extra_float_digits = 1
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
     with counts as materialized (
         select c.* from unnest(p_counts) as c

@@ -1,5 +1,5 @@
 create or replace function public.get_item_embedding_features(video_id uuid) returns jsonb
-language plpgsql stable security invoker set search_path = ''
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_features jsonb;

@@ -2,7 +2,7 @@ create or replace function public.get_user_embedding_feature_batch(
     "limit" int default 1000, "offset" int default 0, after uuid default null
 )
 returns table (user_id uuid, features jsonb)
-language plpgsql stable security invoker set search_path = ''
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     perform two_tower.require_page("limit", "offset");

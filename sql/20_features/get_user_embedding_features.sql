@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: it must tell an unknown user from one without decisions, and nobody else may read auth.users.
 create or replace function public.get_user_embedding_features(user_id uuid) returns jsonb
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     perform two_tower.require_self(get_user_embedding_features.user_id);

@@ -1,6 +1,6 @@
 -- Inside a definer routine current_user is its owner; the role that PostgREST set, or the login, is who asked.
 create or replace function two_tower.is_service() returns boolean
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select pg_has_role(coalesce(nullif(current_setting('role', true), 'none'), session_user), 'service_role', 'usage')
 $func$;

@@ -1,5 +1,5 @@
 create or replace function two_tower.named_id(p_kind text, p_name text) returns uuid
-language sql immutable strict parallel safe security invoker set search_path = ''
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     -- RFC 9562, version 3: MD5 of a namespace of ours and the name, with version and variant in their places.
     select overlay(

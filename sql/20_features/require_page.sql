@@ -1,5 +1,5 @@
 create or replace function two_tower.require_page(p_limit int, p_offset int default 0, p_most int default 10000) returns void
-language plpgsql immutable parallel safe security invoker set search_path = ''
+language plpgsql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if p_limit is null or p_limit not between 1 and p_most then

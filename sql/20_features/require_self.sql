@@ -1,5 +1,5 @@
 create or replace function two_tower.require_self(p_user_id uuid) returns void
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if two_tower.is_service() or auth.uid() = p_user_id then

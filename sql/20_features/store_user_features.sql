@@ -1,5 +1,5 @@
 create or replace function two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) returns int
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_deleted int;

@@ -2,7 +2,7 @@
 -- pair, since it is the later and the plainer word.
 create or replace function two_tower.training_set(p_min_stars real default 4, p_max_negative_stars real default 2)
 returns table (user_id uuid, video_id uuid, label smallint, created_at timestamptz)
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select d.user_id, d.video_id,
         case d.decision_type when 'like' then 1 when 'nope' then 0 else -1 end::smallint,

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: users may not write user_features, which are counts of their decisions and nothing else.
 create or replace function public.update_user_features(p_user_id uuid) returns public.user_features
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_row public.user_features;

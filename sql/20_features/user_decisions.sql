@@ -5,7 +5,7 @@ drop function if exists two_tower.user_decisions(uuid[]);
 create or replace function two_tower.user_decisions(
     p_user_ids uuid[], out sides bytea, out videos bytea, out times bytea, out generation uuid
 )
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     select array_send(array_agg(2 * u.n::int - case d.decision_type when 'like' then 2 else 1 end)), array_send(array_agg(d.video_id)),

@@ -1,7 +1,7 @@
 -- Times are relative to the user's latest decision, never to the clock, so that a payload changes with its rows alone.
 -- extra_float_digits: as encode_users.
 create or replace function two_tower.user_payloads(p_user_ids uuid[]) returns table (user_id uuid, features jsonb)
-language sql stable parallel safe security invoker set search_path = '' set extra_float_digits = 1
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
     with asked as (
         select distinct u.user_id from unnest(p_user_ids) as u (user_id)

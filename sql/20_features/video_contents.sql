@@ -4,7 +4,7 @@ create or replace function two_tower.video_contents(
     out video_ids bytea, out prices bytea, out makers text[], out labels text[], out series text[], out sources text[],
     out tag_videos bytea, out tag_ids bytea, out performer_videos bytea, out performer_ids bytea
 )
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     with videos as materialized (

@@ -1,6 +1,6 @@
 -- extra_float_digits: as encode_users.
 create or replace function two_tower.video_payloads(p_video_ids uuid[]) returns table (video_id uuid, features jsonb)
-language sql stable parallel safe security invoker set search_path = '' set extra_float_digits = 1
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
     select c.video_id, jsonb_build_object(
         'schema_version', 1,

@@ -3,7 +3,7 @@ drop function if exists two_tower.check_tower(text, bytea, int);
 create or replace function two_tower.check_tower(
     p_tower text, p_content bytea, p_input_dim int, p_weights bytea, p_sample jsonb, p_max_distance double precision
 ) returns void
-language plpython3u stable parallel unsafe security invoker set search_path = ''
+language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 import json
 -- include plpython/inference.py

@@ -12,7 +12,7 @@ returns table (
     liked_video_ids bytea, noped_video_ids bytea, like_count int, nope_count int, price_sum double precision, priced_count int,
     input bytea, input_hash bytea, image bytea
 )
-language plpython3u stable parallel unsafe security invoker set search_path = ''
+language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
 -- include plpython/histories.py

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: users may not write embeddings, and this computes the caller's own from the caller's own decisions.
 create or replace function public.embed_user(force boolean default false) returns jsonb
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_user_id uuid := auth.uid();

@@ -6,7 +6,7 @@
 -- A generic plan goes by the index, one user after the other; one made for a thousand users may read the whole table for them.
 create or replace function two_tower.embed_users(user_ids uuid[], version text default null)
 returns table (user_id uuid, embedding extensions.halfvec)
-language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_generic_plan'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     c_batch constant int := 5000;

@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: as embed_users.
 create or replace function two_tower.embed_videos(video_ids uuid[], version text default null)
 returns table (video_id uuid, embedding extensions.halfvec)
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_batch constant int := 1000;

@@ -1,5 +1,5 @@
 create or replace function two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) returns bytea
-language plpython3u stable parallel unsafe security invoker set search_path = ''
+language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
 -- include plpython/histories.py

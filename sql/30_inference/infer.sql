@@ -1,6 +1,6 @@
 -- The seam between the towers and whatever evaluates them: another engine is another branch here.
 create or replace function two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) returns extensions.halfvec[]
-language plpgsql stable parallel unsafe security invoker set search_path = ''
+language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_bytes constant int := 2 * 130;

@@ -1,6 +1,6 @@
 drop function if exists two_tower.infer_onnxruntime(text, text, bytea);
 create or replace function two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) returns bytea
-language plpython3u stable parallel unsafe security invoker set search_path = ''
+language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
 return infer(plpy, GD, p_version, p_tower, p_packed)

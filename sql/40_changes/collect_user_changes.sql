@@ -4,7 +4,7 @@
 --
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.collect_user_changes() returns int
-language sql volatile security definer set search_path = ''
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
     with taken as (
         delete from two_tower.user_change_log l

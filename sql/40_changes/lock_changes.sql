@@ -2,13 +2,13 @@
 -- lost until the next. The locks are advisory and end with the transaction, so no row of the application is ever locked.
 -- They are taken in id order by everyone who waits for them. A batch stays well below max_locks_per_transaction * backends.
 create or replace function two_tower.change_key(p_kind text, p_id uuid) returns bigint
-language sql immutable parallel safe security invoker set search_path = ''
+language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select hashtextextended(p_kind || p_id::text, 7207)
 $func$;
 
 create or replace function two_tower.lock_changes(p_kind text, p_ids uuid[]) returns void
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     perform pg_advisory_xact_lock(k.key)
@@ -17,7 +17,7 @@ end
 $func$;
 
 create or replace function two_tower.try_lock_changes(p_kind text, p_ids uuid[]) returns uuid[]
-language sql volatile security invoker set search_path = ''
+language sql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select coalesce(array_agg(i.id order by i.id) filter (where pg_try_advisory_xact_lock(two_tower.change_key(p_kind, i.id))), '{}')
     from unnest(p_ids) as i (id)

@@ -1,6 +1,6 @@
 -- Tags and performers of videos share these. SECURITY DEFINER: as for decisions.
 create or replace function two_tower.log_inserted_attributes() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.video_changes (video_id) select distinct n.video_id from new_rows n;
@@ -9,7 +9,7 @@ end
 $func$;
 
 create or replace function two_tower.log_deleted_attributes() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.video_changes (video_id) select distinct o.video_id from old_rows o;
@@ -18,7 +18,7 @@ end
 $func$;
 
 create or replace function two_tower.log_updated_attributes() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.video_changes (video_id)

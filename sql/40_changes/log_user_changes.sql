@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: whoever may write a decision may not write the log. All of them are statement-level and only append:
 -- a writer takes no lock that a refresh, or another writer, could hold.
 create or replace function two_tower.log_inserted_decisions() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_few constant int := 100;
@@ -21,7 +21,7 @@ end
 $func$;
 
 create or replace function two_tower.log_deleted_decisions() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.user_change_log (user_id)
@@ -31,7 +31,7 @@ end
 $func$;
 
 create or replace function two_tower.log_updated_decisions() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     -- An upsert of new rows comes here, too, with none.
@@ -55,7 +55,7 @@ end
 $func$;
 
 create or replace function two_tower.log_truncated_decisions() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     -- A truncate of auth.users that cascades has emptied user_features as well; vectors still tell whose they are.

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as for decisions. The trigger logs the video; the refresh finds its likers.
 create or replace function two_tower.log_inserted_videos() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.video_changes (video_id) select n.id from new_rows n;
@@ -9,7 +9,7 @@ end
 $func$;
 
 create or replace function two_tower.log_deleted_videos() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.video_changes (video_id) select o.id from old_rows o;
@@ -18,7 +18,7 @@ end
 $func$;
 
 create or replace function two_tower.log_updated_videos() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     -- Only the columns that the towers read: a new title, thumbnail or publication date changes no vector.
@@ -37,7 +37,7 @@ end
 $func$;
 
 create or replace function two_tower.log_truncated_videos() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     -- After a truncate of videos only embeddings know which there were; after one of video_tags, videos does.

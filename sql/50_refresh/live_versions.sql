@@ -1,5 +1,5 @@
 create or replace function two_tower.live_versions() returns text[]
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select array(
         select m.version from two_tower.model_versions m

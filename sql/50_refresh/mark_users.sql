@@ -3,7 +3,7 @@ create or replace function two_tower.mark_users(
     p_recent interval default null, p_min_likes int default 1, p_include_existing boolean default false, p_limit int default null
 )
 returns int
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_marked int;

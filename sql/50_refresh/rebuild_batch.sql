@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.rebuild_batch(p_kind text, p_after uuid default null, p_limit int default 500) returns uuid
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_ids uuid[];

@@ -3,7 +3,7 @@
 -- Locks first, then deletes the log rows, then reads: every statement here sees at least what the ones before it saw (READ
 -- COMMITTED), so whatever a deleted row stood for is in what is read, and what came later has a row of its own.
 create or replace function two_tower.refresh_batch(p_after uuid default null, p_limit int default 1000, out result jsonb, out last_id uuid)
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_found uuid[];

@@ -1,5 +1,5 @@
 create or replace function two_tower.refresh_now() returns jsonb
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     -- Each user holds an advisory lock until the transaction ends, in a table that all sessions share. What is more than half of

@@ -1,6 +1,6 @@
 -- One failing row must not hold up the others: a batch that fails is done again one by one, and what fails alone is set aside.
 create or replace function two_tower.refresh_set(p_kind text, p_ids uuid[]) returns jsonb
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_id uuid;

@@ -1,6 +1,6 @@
 create or replace function two_tower.refresh_users(p_user_ids uuid[], p_versions text[] default null, p_force boolean default false)
 returns int
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_versions text[] := coalesce(p_versions, two_tower.live_versions());

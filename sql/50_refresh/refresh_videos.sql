@@ -1,6 +1,6 @@
 create or replace function two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] default null, p_force boolean default false)
 returns int
-language plpgsql volatile security invoker set search_path = ''
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_counts two_tower.video_counts[] := array(select c from two_tower.count_video_features(p_video_ids) c);

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.requeue_failures() returns void
-language sql volatile security definer set search_path = ''
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
     -- The row stays until the retry succeeds; retry_at moves on, so that the same failure is queued once.
     with due as (

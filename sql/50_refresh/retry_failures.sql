@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.retry_failures() returns int
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_count int;

@@ -2,7 +2,7 @@ create or replace function two_tower.stale_users(
     p_recent interval default null, p_min_likes int default 1, p_include_existing boolean default false, p_limit int default null
 )
 returns setof uuid
-language sql stable parallel safe security invoker set search_path = ''
+language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     with active as (
         select d.user_id

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role marks and refreshes without owning the tables.
 create or replace function two_tower.sync_user_embeddings(recent interval default '1 hour', min_likes int default 1) returns jsonb
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_marked int;

@@ -2,7 +2,7 @@
 create or replace function two_tower.cron_jobs() returns table (
     job text, jobid bigint, scheduled boolean, last_success timestamptz, last_failure timestamptz, last_error text
 )
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if to_regclass('cron.job') is null or to_regclass('cron.job_run_details') is null then

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: who runs in the background is shown to those who may read statistics.
 create or replace function two_tower.cron_running() returns boolean
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if to_regclass('cron.job') is null or not pg_has_role(current_user, 'pg_read_all_stats', 'usage') then

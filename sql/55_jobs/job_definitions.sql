@@ -1,5 +1,5 @@
 create or replace function two_tower.job_definitions() returns table (job text, cron_name text, schedule text, command text)
-language sql immutable parallel safe security invoker set search_path = ''
+language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     -- pg_cron does not start a job while its last run goes on, and refresh() ends within its time box.
     values ('refresh', 'two_tower_refresh', '* * * * *', 'call two_tower.refresh()'),

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: pg_cron's own log belongs to its extension.
 create or replace function two_tower.purge_logs(p_keep interval default '7 days') returns jsonb
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_shrink constant int := 1024 * 1024;  -- beyond it, embed_user() no longer looks through the log

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: jobs run as whoever schedules them, and refreshing takes the owner's rights.
 create or replace function two_tower.schedule_jobs() returns table (job text, schedule text, command text)
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if to_regprocedure('cron.schedule(text, text, text)') is null then

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as schedule_jobs.
 create or replace function two_tower.unschedule_jobs() returns int
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_count int := 0;

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.update_popularity() returns int
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_half_life double precision := (select (value #>> '{}')::double precision * 86400 from two_tower.settings where name = 'popularity_half_life_days');

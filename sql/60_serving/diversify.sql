@@ -2,7 +2,7 @@
 -- (1 - diversity) * score - diversity * (largest cosine to what is chosen already).
 create or replace function two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit int, p_diversity real)
 returns table (video_id uuid, score real, rank int)
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_vectors extensions.halfvec[] := array(

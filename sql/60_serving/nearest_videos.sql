@@ -10,7 +10,7 @@ create or replace function two_tower.nearest_videos(
     out ids uuid[], out scores real[]
 )
 language plpgsql stable parallel unsafe security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 -- The most there is: a list begins below all that the user has decided on, which is most of what is nearest.
 set "hnsw.ef_search" = 1000
 set "hnsw.max_scan_tuples" = 50000

@@ -1,6 +1,6 @@
 create or replace function two_tower.popular_videos(p_limit int, p_excluded uuid[], p_tag_ids uuid[] default null)
 returns table (video_id uuid, score real, reason text)
-language plpgsql stable parallel safe security invoker set search_path = ''
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 #variable_conflict use_column
 declare

@@ -3,7 +3,7 @@
 create or replace function two_tower.preview_recommendations(
     p_user_ids uuid[], p_version text default null, p_limit int default 20, p_include_known boolean default false
 ) returns table (user_id uuid, rank int, video_id uuid, score real, reason text, decision text)
-language plpgsql stable parallel unsafe security invoker set search_path = ''
+language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 #variable_conflict use_column
 declare

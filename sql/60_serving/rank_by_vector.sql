@@ -3,7 +3,7 @@
 create or replace function two_tower.rank_by_vector(
     p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_tag_ids uuid[], p_diversity real
 ) returns table (video_id uuid, score real, rank int, reason text)
-language plpgsql stable parallel unsafe security invoker set search_path = ''
+language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_ids uuid[] := '{}';

@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: service_role asks on everybody's behalf, without owning the tables.
 create or replace function two_tower.recommend_batch(user_ids uuid[], "limit" int default 20)
 returns table (user_id uuid, video_id uuid, score real, rank int)
-language plpgsql stable parallel unsafe security definer set search_path = ''
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_user_id uuid;

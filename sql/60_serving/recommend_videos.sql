@@ -5,7 +5,7 @@ create or replace function public.recommend_videos("limit" int default 20, tag_i
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text
 )
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_user_id uuid := auth.uid();

@@ -1,5 +1,5 @@
 create or replace function two_tower.require_diversity(p_diversity real) returns void
-language plpgsql immutable parallel safe security invoker set search_path = ''
+language plpgsql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
     if p_diversity is null or p_diversity not between 0 and 1 then

@@ -6,7 +6,7 @@ create or replace function public.similar_videos(video_id uuid, "limit" int defa
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text
 )
-language sql stable parallel unsafe security definer set search_path = ''
+language sql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $func$
     select r.video_id, r.score, r.rank, v.title::text, v.thumbnail_url::text, v.product_url::text, r.reason, two_tower.active_version()
     from two_tower.rank_similar($1, $2, $3) r

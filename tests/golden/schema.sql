@@ -49,47 +49,47 @@ COMMENT ON TYPE two_tower.video_counts IS 'What the item tower reads of one vide
 
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. force computes the vector even if its input has not changed';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.get_item_embedding_feature_batch("limit" integer, "offset" integer, after uuid) IS 'Payloads of videos in id order; pass the last id as "after" to page without an offset';
 
 CREATE FUNCTION public.get_item_embedding_features(video_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.get_item_embedding_features(video_id uuid) IS 'What the item tower reads of a video, as JSON';
 
 CREATE FUNCTION public.get_user_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.get_user_embedding_feature_batch("limit" integer, "offset" integer, after uuid) IS 'Payloads of users who have decided on anything, in id order; pass the last id as "after" to page without an offset';
 
 CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real) IS 'What next for the caller: published videos not decided on, optionally with one of some tags. diversity above 0 trades score for variety';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Published videos nearest to a video, rank 1 first. diversity above 0 trades score for variety';
 
@@ -112,31 +112,31 @@ CREATE TABLE public.user_features (
 
 CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS public.user_features
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.attach_partitions(p_version text) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';
 
 CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT last_id uuid, OUT seen integer, OUT done integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid, p_limit integer, OUT last_id uuid, OUT seen integer, OUT done integer) IS 'Embeds the next rows after p_after that a version lacks; the last one seen (null at the end), how many were seen, how many were free';
 
@@ -147,136 +147,136 @@ COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean)
 
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
 CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpython3u STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
 CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
 CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids bytea, noped_video_ids bytea, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input bytea, input_hash bytea, image bytea)
     LANGUAGE plpython3u STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean, p_cached boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the packed input, its hash, and the bytes of the vector unless the stored one was made of the same input';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
 
 CREATE FUNCTION two_tower.count_video_features(p_video_ids uuid[]) RETURNS SETOF two_tower.video_counts
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.count_video_features(p_video_ids uuid[]) IS 'What the item tower reads of each video; no row for a video that does not exist';
 
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors, unless they exist';
 
 CREATE FUNCTION two_tower.cron_jobs() RETURNS TABLE(job text, jobid bigint, scheduled boolean, last_success timestamp with time zone, last_failure timestamp with time zone, last_error text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.cron_jobs() IS 'Each job as pg_cron has it: whether it is scheduled here and active, its last runs; no rows where there is no pg_cron';
 
 CREATE FUNCTION two_tower.cron_running() RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
 
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
 
 CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them';
 
 CREATE FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user';
 
 CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
 
 CREATE FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) RETURNS bytea
     LANGUAGE plpython3u STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) IS 'The bytes of the vectors of stored inputs of users, in their order; p_sizes is array_send() of the lengths of the inputs';
 
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
 
 CREATE FUNCTION two_tower.gate_metrics(p_version text) RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_metrics(p_version text) IS 'Reasons why a version''s recorded metrics do not let it replace the active one or, as the first, beat popularity; none if they do';
 
 CREATE FUNCTION two_tower.gate_model(p_version text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_model(p_version text) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no';
 
 CREATE FUNCTION two_tower.gate_parity(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_parity(p_version text, p_sample integer) IS 'Largest cosine distance, over a sample, between what a version has stored and what it computes now';
 
 CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
 
@@ -288,139 +288,139 @@ COMMENT ON FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explici
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'Vectors for raw inputs of a tower, in their order';
 
 CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS bytea
     LANGUAGE plpython3u STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The onnxruntime engine: the bytes of the vectors for concatenated sparsevec_send inputs, in their order';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or an owner who has its rights';
 
 CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name text, schedule text, command text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.live_versions() IS 'The versions whose vectors every refresh writes: a rollback must lose no freshness';
 
 CREATE FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) IS 'Waits until no other transaction refreshes any of these';
 
 CREATE FUNCTION two_tower.log_deleted_attributes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_deleted_attributes() IS 'Trigger: logs videos that lost a tag or performer';
 
 CREATE FUNCTION two_tower.log_deleted_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_deleted_decisions() IS 'Trigger: logs the users of deleted decisions';
 
 CREATE FUNCTION two_tower.log_deleted_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_deleted_videos() IS 'Trigger: logs deleted videos';
 
 CREATE FUNCTION two_tower.log_inserted_attributes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_inserted_attributes() IS 'Trigger: logs videos that got a tag or performer';
 
 CREATE FUNCTION two_tower.log_inserted_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_inserted_decisions() IS 'Trigger: logs the users of inserted decisions';
 
 CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
 
 CREATE FUNCTION two_tower.log_truncated_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features or vectors';
 
 CREATE FUNCTION two_tower.log_truncated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_truncated_videos() IS 'Trigger: logs every video';
 
 CREATE FUNCTION two_tower.log_updated_attributes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_updated_attributes() IS 'Trigger: logs videos of which a tag or performer changed';
 
 CREATE FUNCTION two_tower.log_updated_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_updated_decisions() IS 'Trigger: logs the users of decisions that an update changed';
 
 CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
 
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.mark_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Puts the users of stale_users() into the change log, for the next refresh; how many';
 
 CREATE FUNCTION two_tower.model_part_frozen() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.model_part_frozen() IS 'Trigger: refuses to change or delete a part of a registered version';
 
 CREATE FUNCTION two_tower.model_setting(p_name text) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.model_setting(p_name text) IS 'A number that two_tower.settings must have';
 
 CREATE FUNCTION two_tower.model_transition() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
 
 CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
 CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "hnsw.ef_search" TO '1000'
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
@@ -429,37 +429,37 @@ COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Published videos by popularity, then by date of publication, less the excluded and those without any of the tags';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
 
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts. Gives back the space of a change log that has overgrown';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) IS 'The published videos nearest to a vector, with p_reason; where they, or the vector, are lacking, popular and newest ones';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The published videos nearest to a video, with the reason of each: similar, popular or newest';
 
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best published videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
 
@@ -470,13 +470,13 @@ COMMENT ON PROCEDURE two_tower.rebuild() IS 'Recomputes every feature row and ev
 
 CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
 
 CREATE FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer DEFAULT 20) RETURNS TABLE(user_id uuid, video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer) IS 'recommend_videos for many users at once, for mailings and evaluation';
 
@@ -487,175 +487,175 @@ COMMENT ON PROCEDURE two_tower.refresh(IN max_batches integer, IN max_duration i
 
 CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 1000, OUT result jsonb, OUT last_id uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';
 
 CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_now() IS 'Drains the change log within the caller''s transaction; counts, and what is left pending';
 
 CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
 
 CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[], p_force boolean) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
 
 CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[], p_force boolean) IS 'Makes the vectors of these videos what their rows say; the number of vectors written. The caller holds their locks';
 
 CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) IS 'Registers a model as a candidate, once for equal content; 22023 names what is wrong with it, 23505 a version that is taken';
 
 CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
 
 CREATE FUNCTION two_tower.renew_catalogue() RETURNS void
     LANGUAGE sql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.renew_catalogue() IS 'Tells backends that what they know of videos is out of date';
 
 CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log';
 
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_diversity(p_diversity real) IS 'Raises 22023 for a diversity out of bounds';
 
 CREATE FUNCTION two_tower.require_model(p_version text) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_model(p_version text) IS 'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';
 
 CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT 0, p_most integer DEFAULT 10000) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_page(p_limit integer, p_offset integer, p_most integer) IS 'Raises 22023 for a limit or an offset out of bounds';
 
 CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
 
 CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
 
 CREATE FUNCTION two_tower.retry_failures() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.retry_failures() IS 'Puts all that is set aside back into the change log, for the next refresh, without waiting for retry_at; how many';
 
 CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';
 
 CREATE FUNCTION two_tower.sample_models(p_sample integer DEFAULT 10) RETURNS TABLE(model_version text, what text, value double precision, "limit" double precision, kept boolean, detail text, remedy text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.sample_models(p_sample integer) IS 'What a sample of users and videos says of each live version: recall of its lists against exact search, and how far stored vectors are from computed ones; each beside its limit, with the remedy where it is not kept';
 
 CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text, command text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
 
 CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) RETURNS integer
     LANGUAGE plpgsql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) IS 'Makes user_features of these users what was counted, touching only rows that differ; the number of rows touched';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.sync_user_embeddings(recent interval, min_likes integer) IS 'Marks users with a decision in the window and at least min_likes likes, then refreshes; counts';
 
 CREATE FUNCTION two_tower.sync_video_embeddings() RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.sync_video_embeddings() IS 'Marks videos that lack a vector of any live version, then refreshes; counts';
 
 CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
 
 CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
 
 CREATE FUNCTION two_tower.unschedule_jobs() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.unschedule_jobs() IS 'Takes the jobs out of pg_cron; how many there were';
 
 CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
 CREATE FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) IS 'Likes and nopes of these users, packed for compute_users(); users count from 0 in the order given, and a side is twice that number, plus one for a nope. The generation is that of the catalogue, or null while changes of videos are in the log';
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
@@ -667,13 +667,13 @@ COMMENT ON FUNCTION two_tower.uuids_of(p_image bytea, p_limit integer, p_explici
 
 CREATE FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO '';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) IS 'What likes of these videos count, packed for compute_users(); videos that do not exist are left out';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.video_payloads(p_video_ids uuid[]) IS 'The payload of get_item_embedding_features, for many videos at once';
