@@ -1,4 +1,13 @@
--- Roles stay: they belong to the cluster, and other databases may use them.
+-- Roles stay: they belong to the cluster, and other databases may use them. The viewer's, which is ours, goes with the last database.
+drop owned by two_tower_viewer;
+
+do $viewer$
+begin
+    drop role two_tower_viewer;
+exception when dependent_objects_still_exist or insufficient_privilege then null;
+end
+$viewer$;
+
 do $auth$
 begin
     if exists (select from two_tower.created_objects where kind = 'function' and name = 'auth.uid()') then
@@ -15,4 +24,13 @@ $auth$;
 
 drop table two_tower.created_objects;
 
-drop schema two_tower;
+-- The schema goes with the last table in it; `two-tower migrate` keeps yoyo's there, and drops both.
+do $schema$
+begin
+    if not exists (select from pg_catalog.pg_class where relnamespace = 'two_tower'::regnamespace) then
+        drop schema two_tower;
+    else
+        comment on schema two_tower is null;
+    end if;
+end
+$schema$;

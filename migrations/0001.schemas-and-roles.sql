@@ -1,19 +1,28 @@
--- Schemas, and the parts of Supabase that are missing. On Supabase all of it exists and nothing here does anything.
+-- Our schema and roles, and the parts of Supabase that are missing. On Supabase those exist and stay as they are.
+--
+-- Every table is closed where it is made: row level security, no grant but those that stand beside it. Supabase grants new tables to
+-- everybody by default, and a migration that stopped between the two would leave a table open.
+--
 -- Migrations contain no percent signs: yoyo hands them to psycopg, which would take one for a parameter.
--- depends:
+-- depends: 0000.preflight
 
 create schema if not exists two_tower;
 
 comment on schema two_tower is 'pg-two-tower: model registry, embeddings, change log and operators'' routines';
 
--- What a migration created, as opposed to found: rolling back removes these and leaves the application's own objects alone.
+-- What we made, as opposed to found: going back removes these, gives renamed ones their names again, and touches nothing else.
 create table two_tower.created_objects (
-    kind text not null check (kind in ('schema', 'table', 'column', 'function', 'row level security')),
+    kind text not null check (kind in (
+        'schema', 'extension', 'table', 'view', 'function', 'routine', 'renamed relation', 'renamed routine'
+    )),
     name text not null,
     primary key (kind, name)
 );
 
-comment on table two_tower.created_objects is 'What the migrations created, as opposed to found; going back removes these and no others';
+comment on table two_tower.created_objects is
+'What the migrations created or renamed, as opposed to found; going back undoes these and no others';
+
+alter table two_tower.created_objects enable row level security;
 
 -- Roles belong to the cluster, so another database's migration may create one at the same moment.
 do $roles$
@@ -48,6 +57,77 @@ begin
 end
 $roles$;
 
+-- Who looks and touches nothing: the role that `two-tower ui` reads as. It sees everybody's rows of what 90_privileges.sql lets it read: on
+-- tables that we make by a policy; on the application's, where one of ours would stand beside theirs, because policies do not bind it.
+-- Only a superuser, and from PostgreSQL 16 on a role that has it, may give that attribute; without it, the page reads as whoever connects.
+--
+-- Another database's migration may create the role at the same moment, and another's way back drop it; the grant keeps it from being
+-- dropped once this is committed.
+do $viewer$
+begin
+    for v_attempt in 1 .. 10 loop
+        begin
+            if not exists (select from pg_catalog.pg_roles where rolname = 'two_tower_viewer') then
+                create role two_tower_viewer nologin noinherit;
+            end if;
+            grant usage on schema two_tower to two_tower_viewer;
+            exit;
+        exception
+            when duplicate_object or unique_violation or undefined_object then
+                if v_attempt = 10 then
+                    raise;
+                end if;
+        end;
+    end loop;
+    if not (select rolbypassrls from pg_catalog.pg_roles where rolname = 'two_tower_viewer') then
+        begin
+            alter role two_tower_viewer bypassrls;
+        exception when insufficient_privilege then
+            raise notice using message = current_user || ' may not let the role two_tower_viewer see all rows; two-tower ui reads as whoever connects',
+                hint = 'As a superuser run: alter role two_tower_viewer bypassrls';
+        end;
+    end if;
+    -- Whoever migrates may take the role; a superuser may take any.
+    if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
+        begin
+            execute 'grant two_tower_viewer to ' || quote_ident(current_user);
+        exception when insufficient_privilege then
+            raise notice using message = current_user || ' may not take the role two_tower_viewer, which two-tower ui reads as',
+                hint = 'As a superuser run: grant two_tower_viewer to ' || quote_ident(current_user);
+        end;
+    end if;
+end
+$viewer$;
+
+-- Tables of yoyo, run by itself, lie where PostgREST shows them. Those that hold an application's own migrations are the application's.
+do $yoyo$
+declare
+    v_table regclass;
+    v_ours boolean := true;
+begin
+    if to_regclass('public._yoyo_migration') is not null then
+        select not exists (
+            select from public._yoyo_migration where migration_id not in (
+                '0000.preflight', '0001.schemas-and-roles', '0002.extensions', '0003.catalogue', '0004.decisions-and-features',
+                '0005.models', '0006.embeddings', '0007.change-log'
+            )
+        ) into v_ours;
+    end if;
+    if v_ours then
+        for v_table in
+            select c.oid from pg_catalog.pg_class c
+            where c.relnamespace = 'public'::regnamespace and c.relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')
+                and pg_has_role(c.relowner, 'usage')
+        loop
+            execute 'alter table ' || v_table || ' enable row level security';
+            execute 'revoke all on ' || v_table || ' from public, anon, authenticated, service_role';
+        end loop;
+    end if;
+end
+$yoyo$;
+
+revoke all on all tables in schema two_tower from public, anon, authenticated, service_role;
+
 do $auth$
 begin
     if to_regnamespace('auth') is null then
@@ -61,6 +141,7 @@ begin
             created_at timestamptz not null default now()
         );
         alter table auth.users enable row level security;
+        revoke all on auth.users from public, anon, authenticated, service_role;
         insert into two_tower.created_objects values ('table', 'auth.users');
     end if;
     if to_regprocedure('auth.uid()') is null then

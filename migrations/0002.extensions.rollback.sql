@@ -1,11 +1,26 @@
--- Extensions stay where the application may have come to use them; only the schema made for them goes, once it is empty.
+-- What we installed goes, unless the application has come to use it.
 do $extensions$
+declare
+    v_extension text;
+    v_used boolean;
 begin
-    if exists (select from two_tower.created_objects where kind = 'schema' and name = 'extensions')
-        and not exists (select from pg_catalog.pg_depend where refobjid = to_regnamespace('extensions') and deptype <> 'e' and classid <> 'pg_catalog.pg_extension'::regclass)
-        and not exists (select from pg_catalog.pg_extension where extnamespace = to_regnamespace('extensions'))
-    then
-        drop schema extensions;
+    for v_extension in select name from two_tower.created_objects where kind = 'extension' loop
+        v_used := false;
+        if v_extension = 'pg_cron' and to_regclass('cron.job') is not null then
+            execute 'select exists (select from cron.job)' into v_used;
+        end if;
+        if not v_used then
+            begin
+                execute 'drop extension if exists ' || quote_ident(v_extension);
+            exception when dependent_objects_still_exist then null;
+            end;
+        end if;
+    end loop;
+    if exists (select from two_tower.created_objects where kind = 'schema' and name = 'extensions') then
+        begin
+            drop schema if exists extensions;
+        exception when dependent_objects_still_exist then null;
+        end;
     end if;
 end
 $extensions$;

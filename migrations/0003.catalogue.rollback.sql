@@ -1,4 +1,6 @@
 -- Drops the tables that the migration created; tables that it found stay as they are.
+drop table two_tower.catalogue_rule;
+
 do $tables$
 declare
     v_table text;
@@ -6,9 +8,8 @@ begin
     foreach v_table in array array['video_performers', 'video_tags', 'performers', 'tags', 'videos'] loop
         if exists (select from two_tower.created_objects where kind = 'table' and name = 'public.' || v_table) then
             execute 'drop table public.' || v_table;
+            delete from two_tower.created_objects where kind = 'table' and name = 'public.' || v_table;
         end if;
     end loop;
 end
 $tables$;
-
-delete from two_tower.created_objects where starts_with(name, 'public.');

@@ -1,7 +1,9 @@
--- The catalogue: created where it is missing, adopted where the application has it.
+-- The catalogue: created where it is missing. What the application has is read as it is: no policy, grant or row of it changes.
 -- depends: 0002.extensions
 
 do $tables$
+declare
+    v_table text;
 begin
     if to_regclass('public.videos') is null then
         create table public.videos (
@@ -51,35 +53,30 @@ begin
         create index video_performers_performer_id_idx on public.video_performers (performer_id, video_id);
         insert into two_tower.created_objects values ('table', 'public.video_performers');
     end if;
+    -- Everybody may read the catalogue; the application's own server writes it.
+    for v_table in select name from two_tower.created_objects where kind = 'table' and starts_with(name, 'public.') loop
+        execute 'alter table ' || v_table || ' enable row level security';
+        execute 'revoke all on ' || v_table || ' from public, anon, authenticated, service_role';
+        execute 'grant select on ' || v_table || ' to anon, authenticated';
+        execute 'grant select, insert, update, delete on ' || v_table || ' to service_role';
+        execute 'create policy two_tower_catalogue on ' || v_table || ' for select to anon, authenticated using (true)';
+        execute 'create policy two_tower_viewer on ' || v_table || ' for select to two_tower_viewer using (true)';
+    end loop;
 end
 $tables$;
 
-do $adoption$
-declare
-    v_missing text;
-begin
-    select string_agg('public.' || r.relation || '.' || r.attribute || ' ' || r.type, ', ' order by r.relation, r.attribute)
-    into v_missing
-    from (values
-        ('videos', 'id', 'uuid'), ('videos', 'product_url', 'text'), ('videos', 'title', 'text'), ('videos', 'description', 'text'),
-        ('videos', 'maker', 'text'), ('videos', 'label', 'text'), ('videos', 'series', 'text'), ('videos', 'source', 'text'),
-        ('videos', 'thumbnail_url', 'text'), ('videos', 'price', 'numeric'), ('videos', 'duration_seconds', 'integer'),
-        ('videos', 'distribution_started_at', 'timestamptz'), ('videos', 'product_released_at', 'timestamptz'),
-        ('videos', 'published_at', 'timestamptz'), ('videos', 'created_at', 'timestamptz'),
-        ('tags', 'id', 'uuid'), ('tags', 'name', 'text'), ('performers', 'id', 'uuid'), ('performers', 'name', 'text'),
-        ('video_tags', 'video_id', 'uuid'), ('video_tags', 'tag_id', 'uuid'),
-        ('video_performers', 'video_id', 'uuid'), ('video_performers', 'performer_id', 'uuid')
-    ) as r (relation, attribute, type)
-    where not exists (
-        select from pg_catalog.pg_attribute a
-        where a.attrelid = to_regclass('public.' || r.relation) and a.attname = r.attribute and not a.attisdropped
-            -- An id must be a uuid; other columns may be of any type that compares and casts like the one named.
-            and (r.type <> 'uuid' or a.atttypid = 'uuid'::regtype)
-    );
-    if v_missing is not null then
-        raise exception using errcode = '42703',
-            message = 'existing tables lack columns that pg-two-tower needs: ' || v_missing,
-            hint = 'Add them with alter table ... add column, then migrate again.';
-    end if;
-end
-$adoption$;
+-- What a video must be to be shown. two_tower.set_visible_when() changes it and compiles it into two_tower.visible_videos, which every
+-- list reads. The condition is SQL that runs as the owner, so nobody else may write it.
+create table two_tower.catalogue_rule (
+    one boolean primary key default true check (one),
+    visible_when text not null default 'published_at <= now()',
+    -- Whether somebody has said so, or it is our guess about a table that we did not make.
+    stated boolean not null default false
+);
+
+comment on table two_tower.catalogue_rule is 'What a video must be to be shown, as two_tower.set_visible_when() was told';
+
+insert into two_tower.catalogue_rule default values;
+
+alter table two_tower.catalogue_rule enable row level security;
+revoke all on two_tower.catalogue_rule from public, anon, authenticated, service_role;

@@ -8,17 +8,17 @@ drop table two_tower.reviews;
 
 do $tables$
 declare
-    v_name text;
+    v_table text;
 begin
-    for v_name in select split_part(name, '.', 2) from two_tower.created_objects where kind = 'column' loop
-        execute 'alter table public.user_features drop column ' || v_name;
-    end loop;
-    foreach v_name in array array['user_features', 'user_video_decisions', 'profiles'] loop
-        if exists (select from two_tower.created_objects where kind = 'table' and name = 'public.' || v_name) then
-            execute 'drop table public.' || v_name;
-            delete from two_tower.created_objects where kind = 'table' and name = 'public.' || v_name;
+    foreach v_table in array array['two_tower.user_features', 'public.user_features', 'public.user_video_decisions', 'public.profiles'] loop
+        if exists (select from two_tower.created_objects where kind = 'table' and name = v_table) then
+            execute 'drop table ' || v_table;
+            delete from two_tower.created_objects where kind = 'table' and name = v_table;
         end if;
     end loop;
-    delete from two_tower.created_objects where kind = 'column';
+    if exists (select from two_tower.created_objects where kind = 'renamed relation' and name = 'public.user_features') then
+        alter table public.user_features_before_two_tower rename to user_features;
+        delete from two_tower.created_objects where kind = 'renamed relation' and name = 'public.user_features';
+    end if;
 end
 $tables$;

@@ -2,6 +2,8 @@
 -- depends: 0003.catalogue
 
 do $tables$
+declare
+    v_features text := 'public';
 begin
     if to_regclass('public.profiles') is null then
         create table public.profiles (
@@ -9,6 +11,12 @@ begin
             created_at timestamptz not null default now()
         );
         insert into two_tower.created_objects values ('table', 'public.profiles');
+        alter table public.profiles enable row level security;
+        revoke all on public.profiles from public, anon, authenticated, service_role;
+        grant select on public.profiles to authenticated;
+        grant select, insert, update, delete on public.profiles to service_role;
+        create policy two_tower_own on public.profiles for select to authenticated using (user_id = (select auth.uid()));
+        create policy two_tower_viewer on public.profiles for select to two_tower_viewer using (true);
     end if;
     if to_regclass('public.user_video_decisions') is null then
         create table public.user_video_decisions (
@@ -16,85 +24,75 @@ begin
             video_id uuid not null references public.videos (id) on delete cascade,
             decision_type text not null check (decision_type in ('like', 'nope', 'skip')),
             created_at timestamptz not null default now(),
-            primary key (user_id, video_id)
+            -- A user's decisions lie all over the table. With what a refresh reads of them in the index, it need not go there.
+            primary key (user_id, video_id) include (decision_type, created_at)
         );
         -- The likers of a video, when it is re-tagged or deleted.
         create index user_video_decisions_video_id_idx on public.user_video_decisions (video_id);
         insert into two_tower.created_objects values ('table', 'public.user_video_decisions');
+        alter table public.user_video_decisions enable row level security;
+        revoke all on public.user_video_decisions from public, anon, authenticated, service_role;
+        grant select, insert, update, delete on public.user_video_decisions to authenticated, service_role;
+        create policy two_tower_own on public.user_video_decisions for all to authenticated
+        using (user_id = (select auth.uid())) with check (user_id = (select auth.uid()));
+        create policy two_tower_viewer on public.user_video_decisions for select to two_tower_viewer using (true);
     end if;
-    if to_regclass('public.user_features') is null then
-        create table public.user_features (
-            user_id uuid primary key references auth.users (id) on delete cascade,
-            liked_tags jsonb not null default '{}',
-            liked_performers jsonb not null default '{}',
-            updated_at timestamptz not null default now()
-        );
-        insert into two_tower.created_objects values ('table', 'public.user_features');
+
+    -- Ours are counts, and nobody else writes them. An application's table of that name keeps its rows, writers and readers; ours is then in
+    -- two_tower, or takes the name where the operator asks for that (two-tower migrate --take-names).
+    if to_regclass('public.user_features') is not null then
+        if coalesce(current_setting('two_tower.take_names', true), '') = 'on' then
+            alter table public.user_features rename to user_features_before_two_tower;
+            insert into two_tower.created_objects values ('renamed relation', 'public.user_features');
+        else
+            v_features := 'two_tower';
+        end if;
     end if;
+    execute 'create table ' || v_features || '.user_features (
+        user_id uuid primary key references auth.users (id) on delete cascade,
+        liked_tags jsonb not null default ''{}'',
+        liked_performers jsonb not null default ''{}'',
+        updated_at timestamptz not null default now(),
+        liked_makers jsonb not null default ''{}'',
+        liked_labels jsonb not null default ''{}'',
+        liked_series jsonb not null default ''{}'',
+        liked_sources jsonb not null default ''{}'',
+        liked_video_ids uuid[] not null default ''{}'',
+        noped_video_ids uuid[] not null default ''{}'',
+        like_count int not null default 0,
+        nope_count int not null default 0,
+        price_sum double precision not null default 0,
+        priced_count int not null default 0
+    )';
+    insert into two_tower.created_objects values ('table', v_features || '.user_features');
+    execute 'alter table ' || v_features || '.user_features enable row level security';
+    execute 'revoke all on ' || v_features || '.user_features from public, anon, authenticated, service_role';
+    execute 'grant select on ' || v_features || '.user_features to authenticated, service_role, two_tower_viewer';
+    execute 'create policy two_tower_own on ' || v_features || '.user_features for select to authenticated '
+        || 'using (user_id = (select auth.uid()))';
+    execute 'create policy two_tower_viewer on ' || v_features || '.user_features for select to two_tower_viewer using (true)';
 end
 $tables$;
 
-do $adoption$
-declare
-    v_missing text;
-    v_column text;
-    v_definition text;
-begin
-    select string_agg('public.' || r.relation || '.' || r.attribute || ' ' || r.type, ', ' order by r.relation, r.attribute)
-    into v_missing
-    from (values
-        ('profiles', 'user_id', 'uuid'), ('profiles', 'created_at', 'timestamptz'),
-        ('user_video_decisions', 'user_id', 'uuid'), ('user_video_decisions', 'video_id', 'uuid'),
-        ('user_video_decisions', 'decision_type', 'text'), ('user_video_decisions', 'created_at', 'timestamptz'),
-        ('user_features', 'user_id', 'uuid'), ('user_features', 'liked_tags', 'jsonb'),
-        ('user_features', 'liked_performers', 'jsonb'), ('user_features', 'updated_at', 'timestamptz')
-    ) as r (relation, attribute, type)
-    where not exists (
-        select from pg_catalog.pg_attribute a
-        where a.attrelid = to_regclass('public.' || r.relation) and a.attname = r.attribute and not a.attisdropped
-            and (r.type not in ('uuid', 'jsonb') or a.atttypid = r.type::regtype)
-    );
-    if v_missing is not null then
-        raise exception using errcode = '42703',
-            message = 'existing tables lack columns that pg-two-tower needs: ' || v_missing,
-            hint = 'Add them with alter table ... add column, then migrate again.';
-    end if;
-    -- The contract lets user_features carry further counts; an adopted table gets those it lacks.
-    for v_column, v_definition in
-        values ('liked_makers', 'jsonb not null default ''{}'''),
-            ('liked_labels', 'jsonb not null default ''{}'''),
-            ('liked_series', 'jsonb not null default ''{}'''),
-            ('liked_sources', 'jsonb not null default ''{}'''),
-            ('liked_video_ids', 'uuid[] not null default ''{}'''),
-            ('noped_video_ids', 'uuid[] not null default ''{}'''),
-            ('like_count', 'int not null default 0'),
-            ('nope_count', 'int not null default 0'),
-            ('price_sum', 'double precision not null default 0'),
-            ('priced_count', 'int not null default 0')
-    loop
-        if not exists (
-            select from pg_catalog.pg_attribute
-            where attrelid = 'public.user_features'::regclass and attname = v_column and not attisdropped
-        ) then
-            execute 'alter table public.user_features add column ' || v_column || ' ' || v_definition;
-            insert into two_tower.created_objects values ('column', 'user_features.' || v_column);
-        end if;
-    end loop;
-end
-$adoption$;
-
--- Star reviews train the model. A reviewer need not be a user; the id is the same where the application's id is the same.
+-- Star reviews train the model. A reviewer need not be a user; the id is the same where the application's id is the same, and user_id then
+-- takes the reviews away with the user. No key to the videos: an application could no longer truncate its table.
 create table two_tower.reviews (
     reviewer_id uuid not null,
-    video_id uuid not null references public.videos (id) on delete cascade,
+    video_id uuid not null,
     stars real not null check (stars between 0 and 5),
     created_at timestamptz,
-    primary key (reviewer_id, video_id)
+    user_id uuid references auth.users (id) on delete cascade,
+    primary key (reviewer_id, video_id),
+    check (user_id = reviewer_id)
 );
 
 comment on table two_tower.reviews is 'Star reviews to train on, by reviewers who need not be users';
+comment on column two_tower.reviews.user_id is 'The reviewer, where that is a user, whose deletion takes the review too';
 
 create index reviews_video_id_idx on two_tower.reviews (video_id);
+create index reviews_user_id_idx on two_tower.reviews (user_id);
+
+alter table two_tower.reviews enable row level security;
 
 -- One user's counts and one video's item features, as they pass between routines.
 create type two_tower.user_counts as (
@@ -132,10 +130,18 @@ comment on type two_tower.video_counts is 'What the item tower reads of one vide
 
 -- Which of two equally good answers comes first must not depend on chance, and popular videos must be cheap to read.
 create table two_tower.video_popularity (
-    video_id uuid primary key references public.videos (id) on delete cascade,
+    video_id uuid primary key,
     score double precision not null
 );
 
 comment on table two_tower.video_popularity is 'Time-decayed likes per video, written by two_tower.update_popularity()';
 
 create index video_popularity_score_idx on two_tower.video_popularity (score desc, video_id);
+
+alter table two_tower.video_popularity enable row level security;
+
+revoke all on all tables in schema two_tower from public, anon;
+revoke all on two_tower.reviews, two_tower.video_popularity from authenticated, service_role;
+
+-- Who looks at the page, or at the status, sees every row.
+create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);

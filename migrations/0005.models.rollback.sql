@@ -1,3 +1,5 @@
+drop table two_tower.model_events;
+
 drop table two_tower.model_inputs;
 
 drop table two_tower.vocabularies;

@@ -1,4 +1,4 @@
--- The model registry.
+-- The model registry, and what becomes of each version, and why.
 -- depends: 0004.decisions-and-features
 
 create table two_tower.settings (
@@ -11,7 +11,14 @@ comment on table two_tower.settings is 'Settings that operators may change, each
 
 insert into two_tower.settings values
 ('inference_engine', '"onnxruntime"', 'How embeddings are computed inside the server: onnxruntime (PL/Python)'),
-('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half');
+('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
+('model_max_bytes', '268435456', 'Largest tower or file of weights that may be registered, in bytes'),
+('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),
+('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
+('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
+('gate_sample', '50', 'How many users and videos the gate looks at'),
+('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
+('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');
 
 -- States and their transitions:
 --   candidate -> staged (gate passed) | rejected (gate failed)
@@ -29,7 +36,13 @@ create table two_tower.model_versions (
     item_dim int not null check (item_dim > 0),
     registered_at timestamptz not null default now(),
     backfilled_at timestamptz,
-    activated_at timestamptz
+    activated_at timestamptz,
+    -- Its partitions take part, so refreshes write it.
+    attached_at timestamptz,
+    -- What changed before that is made good.
+    checked_at timestamptz,
+    -- It was staged or activated although its gate said no.
+    forced boolean not null default false
 );
 
 comment on table two_tower.model_versions is 'Every registered model version and its state; one is active at most';
@@ -93,3 +106,41 @@ create table two_tower.model_inputs (
 );
 
 comment on table two_tower.model_inputs is 'What the encoder looks up: the position of each key in each segment, by version';
+
+-- Without a foreign key: the history of a version outlives it.
+create table two_tower.model_events (
+    id bigint generated always as identity primary key,
+    model_version text not null,
+    at timestamptz not null default clock_timestamp(),
+    role text not null default session_user,
+    from_state text,
+    to_state text not null,
+    forced boolean not null default false,
+    report jsonb
+);
+
+comment on table two_tower.model_events is
+'Every change of state of a model version, with what its gate found and whether it was overruled';
+
+create index model_events_model_version_idx on two_tower.model_events (model_version, id);
+
+alter table two_tower.settings enable row level security;
+alter table two_tower.model_versions enable row level security;
+alter table two_tower.model_files enable row level security;
+alter table two_tower.model_documents enable row level security;
+alter table two_tower.model_segments enable row level security;
+alter table two_tower.vocabularies enable row level security;
+alter table two_tower.model_inputs enable row level security;
+alter table two_tower.model_events enable row level security;
+
+revoke all on two_tower.settings, two_tower.model_versions, two_tower.model_files, two_tower.model_documents, two_tower.model_segments,
+two_tower.vocabularies, two_tower.model_inputs, two_tower.model_events from public, anon, authenticated, service_role;
+revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
+
+create policy two_tower_active on two_tower.model_versions for select to authenticated using (state = 'active');
+
+-- Who looks at the page, or at the status, sees every row.
+create policy two_tower_viewer on two_tower.settings for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.model_versions for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.model_documents for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.model_events for select to two_tower_viewer using (true);

@@ -1,15 +1,31 @@
+-- Tables of versions whose backfill is under way are not attached, and go too.
+do $tables$
+declare
+    v_table text;
+begin
+    for v_table in
+        select c.oid::regclass::text from pg_catalog.pg_class c
+        where c.relnamespace = 'two_tower'::regnamespace and c.relkind = 'r' and not c.relispartition
+            and c.relname ~ '^(user|video)_embeddings_[0-9]+$'
+    loop
+        execute 'drop table ' || v_table;
+    end loop;
+end
+$tables$;
+
 drop table two_tower.video_embeddings;
 
 drop table two_tower.user_embeddings;
 
-do $aside$
+do $names$
 declare
-    v_table text;
+    v_name text;
 begin
-    foreach v_table in array array['user_embeddings', 'video_embeddings'] loop
-        if to_regclass('public.' || v_table || '_before_two_tower') is not null then
-            execute 'alter table public.' || v_table || '_before_two_tower rename to ' || v_table;
+    foreach v_name in array array['user_embeddings', 'video_embeddings'] loop
+        if exists (select from two_tower.created_objects where kind = 'renamed relation' and name = 'public.' || v_name) then
+            execute 'alter table public.' || v_name || '_before_two_tower rename to ' || v_name;
+            delete from two_tower.created_objects where kind = 'renamed relation' and name = 'public.' || v_name;
         end if;
     end loop;
 end
-$aside$;
+$names$;

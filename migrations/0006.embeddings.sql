@@ -1,43 +1,68 @@
 -- Embeddings by model version, one partition each, made by two_tower.create_partitions().
 -- depends: 0005.models
 
--- An existing table of the public view's name is kept under another one.
-do $aside$
-declare
-    v_table text;
-begin
-    foreach v_table in array array['user_embeddings', 'video_embeddings'] loop
-        if exists (
-            select from pg_catalog.pg_class
-            where relnamespace = 'public'::regnamespace and relname = v_table and relkind in ('r', 'p')
-        ) then
-            execute 'alter table public.' || v_table || ' rename to ' || v_table || '_before_two_tower';
-            raise notice using message = 'public.' || v_table || ' is kept as public.' || v_table || '_before_two_tower; a view takes its name';
-        end if;
-    end loop;
-end
-$aside$;
-
 -- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector.
 -- A refresh would otherwise have to wait for, or fail with, whoever is deleting.
-create table two_tower.user_embeddings (
-    model_version text not null,
-    user_id uuid not null,
-    embedding extensions.halfvec(128) not null,
-    input_hash bytea not null,
-    updated_at timestamptz not null default now(),
-    primary key (model_version, user_id)
-) partition by list (model_version);
+--
+-- input: what the vector was made of, packed as plpython/histories.py has it; null until the next refresh of the user. input_hash is
+-- its sha256.
+do $tables$
+declare
+    v_extensions text := (
+        select quote_ident(n.nspname) from pg_catalog.pg_extension e
+        join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
+    );
+begin
+    execute 'create table two_tower.user_embeddings (
+        model_version text not null,
+        user_id uuid not null,
+        embedding ' || v_extensions || '.halfvec(128) not null,
+        input_hash bytea not null,
+        updated_at timestamptz not null default now(),
+        input bytea,
+        primary key (model_version, user_id)
+    ) partition by list (model_version)';
+    execute 'create table two_tower.video_embeddings (
+        model_version text not null,
+        video_id uuid not null,
+        embedding ' || v_extensions || '.halfvec(128) not null,
+        input_hash bytea not null,
+        updated_at timestamptz not null default now(),
+        primary key (model_version, video_id)
+    ) partition by list (model_version)';
+end
+$tables$;
 
 comment on table two_tower.user_embeddings is 'User vectors, one partition per model version';
-
-create table two_tower.video_embeddings (
-    model_version text not null,
-    video_id uuid not null,
-    embedding extensions.halfvec(128) not null,
-    input_hash bytea not null,
-    updated_at timestamptz not null default now(),
-    primary key (model_version, video_id)
-) partition by list (model_version);
-
 comment on table two_tower.video_embeddings is 'Video vectors, one partition per model version';
+
+alter table two_tower.user_embeddings enable row level security;
+alter table two_tower.video_embeddings enable row level security;
+
+revoke all on two_tower.user_embeddings, two_tower.video_embeddings from public, anon, authenticated, service_role;
+
+create policy two_tower_own on two_tower.user_embeddings for select to authenticated using (user_id = (select auth.uid()));
+
+-- A vector is shown to whom the video is: the application's policies on its videos hold here too. A sub-select that is looked up by key, row
+-- by row, since exists() would be hashed, with the whole catalogue.
+create policy two_tower_catalogue on two_tower.video_embeddings for select to authenticated
+using ((select true from public.videos v where v.id = video_id));
+
+create policy two_tower_viewer on two_tower.user_embeddings for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.video_embeddings for select to two_tower_viewer using (true);
+
+-- Tables of the application that bear the names of the public views stay, unless the operator asks for the names.
+do $names$
+declare
+    v_name text;
+begin
+    if coalesce(current_setting('two_tower.take_names', true), '') = 'on' then
+        foreach v_name in array array['user_embeddings', 'video_embeddings'] loop
+            if to_regclass('public.' || v_name) is not null then
+                execute 'alter table public.' || v_name || ' rename to ' || v_name || '_before_two_tower';
+                insert into two_tower.created_objects values ('renamed relation', 'public.' || v_name);
+            end if;
+        end loop;
+    end if;
+end
+$names$;

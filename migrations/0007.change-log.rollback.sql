@@ -1,3 +1,5 @@
+drop table two_tower.installation;
+
 drop table two_tower.job_runs;
 
 drop table two_tower.change_failures;
@@ -7,3 +9,5 @@ drop table two_tower.catalogue_state;
 drop table two_tower.video_changes;
 
 drop table two_tower.user_changes;
+
+drop table two_tower.user_change_log;

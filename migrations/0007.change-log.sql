@@ -1,9 +1,20 @@
 -- The change log: append-only for writers, consumed by refreshes.
 -- depends: 0006.embeddings
 
+-- No key and no index: every like pays for what is here, and a refresh reads all of it at once. Where all tables are published, a row
+-- can only be deleted if it has an identity. A vacuum that gave the end of an emptied log back would lock it against writers meanwhile:
+-- pages stay, and are used again; purge_logs() gives them back.
+create table two_tower.user_change_log (
+    user_id uuid not null,
+    logged_at timestamptz not null default now()
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
+
+alter table two_tower.user_change_log replica identity full;
+
+comment on table two_tower.user_change_log is 'Users of changed decisions, as triggers append them';
+
 -- Keyed by the changed row's id, so that all changes of one user are taken together, in an order that two refreshes share.
--- Values of id come from a sequence and say nothing about commit order; nothing relies on that. A vacuum that gave the end of
--- an emptied log back would lock it against writers meanwhile: pages stay, and are used again.
+-- Values of id come from a sequence and say nothing about commit order; nothing relies on that.
 create table two_tower.user_changes (
     user_id uuid not null,
     id bigint generated always as identity,
@@ -11,7 +22,7 @@ create table two_tower.user_changes (
     primary key (user_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
 
-comment on table two_tower.user_changes is 'Users whose inputs changed since they were last refreshed';
+comment on table two_tower.user_changes is 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
 
 create table two_tower.video_changes (
     video_id uuid not null,
@@ -58,3 +69,32 @@ create table two_tower.job_runs (
 comment on table two_tower.job_runs is 'Runs of the jobs, read through two_tower.job_log';
 
 create index job_runs_job_idx on two_tower.job_runs (job, started_at desc);
+
+-- What the routines are of: a program of another version says so, and how to mend it.
+create table two_tower.installation (
+    one boolean primary key default true check (one),
+    program text not null,
+    logic_sha256 text not null,
+    applied_at timestamptz not null default now()
+);
+
+comment on table two_tower.installation is 'Which program applied the routines, and the sha256 of their sources';
+
+alter table two_tower.user_change_log enable row level security;
+alter table two_tower.user_changes enable row level security;
+alter table two_tower.video_changes enable row level security;
+alter table two_tower.catalogue_state enable row level security;
+alter table two_tower.change_failures enable row level security;
+alter table two_tower.job_runs enable row level security;
+alter table two_tower.installation enable row level security;
+
+revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.catalogue_state,
+two_tower.change_failures, two_tower.job_runs, two_tower.installation from public, anon, authenticated, service_role;
+revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
+
+-- Who looks at the page, or at the status, sees every row.
+create policy two_tower_viewer on two_tower.user_change_log for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.user_changes for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.video_changes for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.change_failures for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.job_runs for select to two_tower_viewer using (true);

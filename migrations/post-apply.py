@@ -1,12 +1,13 @@
-"""Applies the logic after the state, so that plain ``yoyo apply`` builds a whole database too."""
+"""Applies the logic after the last migration, so that plain ``yoyo apply`` builds a whole database too."""
 
 from yoyo import step
 
 
 def apply_logic(connection):
-    from two_tower.migrate import apply_logic
+    from two_tower import migrate
 
-    apply_logic(connection)
+    if not migrate.waiting(connection):
+        migrate.apply_logic(connection)
 
 
 steps = [step(apply_logic)]

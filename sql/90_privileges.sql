@@ -1,15 +1,19 @@
--- Who may do what, all of it. First everything is taken away, also what the server or Supabase grants by default.
+-- Who may do what with what is ours, all of it; the tables in public are opened where they are made, in migrations/. The application's
+-- own are not touched, but for what the page's role may read. First everything is taken away, also what the server or Supabase
+-- grants by default.
 do $revoke$
 declare
     v_routine regprocedure;
 begin
     for v_routine in
-        select p.oid from pg_catalog.pg_proc p
-        where p.pronamespace = 'two_tower'::regnamespace
-            or p.pronamespace = 'public'::regnamespace and p.proname in (
-                'embed_user', 'update_user_features', 'get_user_embedding_features', 'get_user_embedding_feature_batch',
-                'get_item_embedding_features', 'get_item_embedding_feature_batch', 'recommend_videos', 'similar_videos'
-            )
+        select p.oid from pg_catalog.pg_proc p where p.pronamespace = 'two_tower'::regnamespace
+        union all
+        select unnest(array[
+            'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
+            'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
+            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real)',
+            'public.similar_videos(uuid, int, real)'
+        ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
     end loop;
@@ -19,38 +23,25 @@ $revoke$;
 revoke all on schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all tables in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
-revoke all on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
-public.profiles, public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings
-from public, anon, authenticated, service_role, two_tower_viewer;
 
--- yoyo's own tables, which default privileges give to everybody on Supabase; row level security does not stop a truncate.
-do $yoyo$
-declare
-    v_table text;
-begin
-    foreach v_table in array array['_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock'] loop
-        if to_regclass('public.' || v_table) is not null then
-            execute format('revoke all on public.%I from public, anon, authenticated, service_role', v_table);
-        end if;
-    end loop;
-end
-$yoyo$;
-
--- anon: the catalogue and what is similar to what.
-grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers to anon, authenticated;
+-- anon: what is similar to what. The schema is not one that PostgREST shows; the routines below are what those in public call.
+grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
+grant execute on function two_tower.list_for_caller(text, uuid, int, uuid[], real),
+two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int), two_tower.require_diversity(real)
+to anon, authenticated, service_role;
+-- Reached by name from list_for_caller(); answers to nobody who is not signed in.
+grant execute on function two_tower.own_candidates(int, uuid[], real) to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
-grant select on public.profiles, public.user_features, public.user_embeddings, public.video_embeddings to authenticated;
-grant select, insert, update, delete on public.user_video_decisions to authenticated;
+grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
 grant execute on function public.recommend_videos(int, uuid[], real) to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
 
--- What the two views and the invoker routines above read on the caller's behalf. The schema is not one that PostgREST shows.
-grant usage on schema two_tower to authenticated, service_role;
+-- What the views and the invoker routines above read on the caller's behalf.
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to authenticated;
@@ -59,9 +50,6 @@ grant execute on function two_tower.video_payloads(uuid[]) to authenticated, ser
 grant execute on function two_tower.count_video_features(uuid[]) to authenticated, service_role;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
-grant select, insert, update, delete on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
-public.profiles, public.user_video_decisions to service_role;
-grant select on public.user_features, public.user_embeddings, public.video_embeddings to service_role;
 grant select on all tables in schema two_tower to service_role;
 -- Partitions are read through their parents; one made after this file ran has no grants either.
 do $partitions$
@@ -81,7 +69,7 @@ grant execute on function public.get_item_embedding_feature_batch(int, int, uuid
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
 two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
-two_tower.count_user_features(uuid[]), two_tower.require_page(int, int, int),
+two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
@@ -102,8 +90,9 @@ to service_role;
 -- only reads.
 grant usage on schema two_tower to two_tower_viewer;
 grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers, public.profiles,
-public.user_video_decisions, public.user_features, public.user_embeddings, public.video_embeddings to two_tower_viewer;
-grant select on two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
+public.user_video_decisions to two_tower_viewer;
+grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
+two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
 two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
@@ -115,5 +104,5 @@ two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real), two_tower.job_definitions(), two_tower.cron_jobs(),
-two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text)
+two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text)
 to two_tower_viewer;

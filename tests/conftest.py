@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-update", action="store_true", help="write tests/golden/ anew instead of comparing with it"
     )
+    parser.addoption("--soak", action="store_true", help="try every case where a sample is tried otherwise")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -272,7 +272,7 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
         "select content from two_tower.model_files",
         "select * from two_tower.model_versions",
         "table auth.users",
-        "table public._yoyo_migration",
+        "table two_tower._yoyo_migration",
         "set role service_role; table public.profiles",
         "set session authorization postgres",
         "select pg_read_file('/etc/passwd')",

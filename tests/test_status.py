@@ -223,7 +223,7 @@ def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) 
     tiny_model(db, "v2", seed=1)
     assert status(dsn)[1]["mixed_versions"] == 0
     db.execute(
-        """create or replace view public.user_embeddings with (security_invoker = true) as
+        """create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
         select user_id, embedding, model_version, updated_at from two_tower.user_embeddings"""
     )
     assert broken(dsn) == ["mixed_versions"]

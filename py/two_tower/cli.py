@@ -225,7 +225,16 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
 # --------------------------------------------------------------------------------------------------------- the schema
 
 
-@app.command(epilog=manual("two-tower migrate", "two-tower migrate --to 0007.change-log", "two-tower migrate --to 0"))
+@app.command(
+    epilog=manual(
+        "two-tower migrate --check",
+        "two-tower migrate",
+        "two-tower migrate --take-names",
+        "two-tower migrate --to 0006.embeddings",
+        "two-tower migrate --to 0",
+        exits="0 done, or nothing is in the way, 1 something is, 2 wrong usage",
+    )
+)
 def migrate(
     to: Annotated[
         str | None,
@@ -235,17 +244,47 @@ def migrate(
             help="Go forward or back to this migration (a file of migrations/ without .sql); 0 takes all away.",
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what is in the way and what would change; change nothing.")
+    ] = False,
+    take_names: Annotated[
+        bool,
+        typer.Option(
+            "--take-names",
+            help="Where the application has a relation or routine of a name of ours, rename it until the way back.",
+        ),
+    ] = False,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Apply what is pending of migrations/, then all of sql/. Doing it again changes nothing.
+    """Apply what is pending of migrations/, then all of sql/, in one transaction. Doing it again changes nothing.
 
-    Takes a superuser, since PL/Python functions do, and an advisory lock, so that
-    two at once are one after the other. Existing tables are adopted.
+    Everything that can be refused is looked at before the first write, and named in
+    one list. Existing tables are adopted: their rows, policies and grants stay as
+    they are. --to 0 gives back what was found.
     """
+    from two_tower.migrate import check as look
     from two_tower.migrate import migrate as run
 
-    result = run(dsn, to)
+    if check:
+        report = look(dsn, take_names=take_names)
+        if json:
+            print_json(
+                {
+                    "problems": [{"what": p.what, "remedy": p.remedy} for p in report.problems],
+                    "changes": report.changes,
+                    "notes": report.notes,
+                }
+            )
+        else:
+            for problem in report.problems:
+                out.print(f"[bold red]in the way:[/] {escape(str(problem))}", highlight=False)
+            for line in [*report.changes, *report.notes]:
+                out.print(line, markup=False, highlight=False)
+        if report.problems:
+            raise typer.Exit(1)
+        return
+    result = run(dsn, to, take_names=take_names, say=say)
     if json:
         print_json(result)
         return

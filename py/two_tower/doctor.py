@@ -16,12 +16,11 @@ import psycopg
 from psycopg import sql
 
 from two_tower.errors import UserError
+from two_tower.preflight import EXTENSIONS, NEWEST, OLDEST, VECTOR_NEEDED
 
 Level = Literal["ok", "info", "warn", "fail"]
 Connection = psycopg.Connection[Any]
 
-OLDEST, NEWEST = 15, 18
-VECTOR_NEEDED = (0, 8, 0)  # iterative scans
 VECTOR_WANTED = (0, 8, 4)  # HNSW vacuum
 MAINTENANCE_WANTED_MB = 256
 
@@ -89,8 +88,7 @@ def extension(connection: Connection, name: str) -> Check:
     ).fetchone()
     major = connection.info.server_version // 10000
     if row is None:
-        packages = {"vector": f"postgresql-{major}-pgvector", "plpython3u": f"postgresql-plpython3-{major}"}
-        package = packages.get(name, name)
+        package = EXTENSIONS[name].format(major)
         return _fail(
             title,
             "not installed on the server",

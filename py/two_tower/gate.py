@@ -196,7 +196,7 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 id=psycopg.sql.Identifier("user_id" if kind == "user" else "id"),
                 id_=psycopg.sql.Identifier(f"{kind}_id"),
                 source=psycopg.sql.SQL(
-                    "public.user_features where like_count > 0" if kind == "user" else "public.videos"
+                    "two_tower.user_features where like_count > 0" if kind == "user" else "public.videos"
                 ),
                 changes=psycopg.sql.Identifier(f"{kind}_changes"),
                 encode=psycopg.sql.Identifier(f"encode_{kind}s"),

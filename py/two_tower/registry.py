@@ -321,7 +321,7 @@ class _Share:
     def __init__(self, connection: Connection, version: str, progress: Progress) -> None:
         row = connection.execute(
             """select (select count(*) from public.videos),
-                (select count(*) from public.user_features where like_count > 0), two_tower.backfilled_share(%s)""",
+                (select count(*) from two_tower.user_features where like_count > 0), two_tower.backfilled_share(%s)""",
             (version,),
         ).fetchone()
         assert row is not None

@@ -68,7 +68,7 @@ begin
         end if;
     elsif p_kind = 'user' then
         v_found := array(
-            select f.user_id from public.user_features f
+            select f.user_id from two_tower.user_features f
             where (p_after is null or f.user_id > p_after) and f.like_count > 0
                 and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id)
                 and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = f.user_id)

@@ -17,11 +17,11 @@ begin
     -- Who has no vector is found among keys alone, since rows of features are wide.
     select count(*) into users
     from (
-        select k.user_id from public.user_features k
+        select k.user_id from two_tower.user_features k
         where not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = k.user_id)
         offset 0
     ) as m
-    join public.user_features f on f.user_id = m.user_id
+    join two_tower.user_features f on f.user_id = m.user_id
     where f.like_count > 0
         and not exists (select from two_tower.pending_users c where c.user_id = f.user_id)
         and not (

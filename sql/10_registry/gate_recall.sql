@@ -35,7 +35,7 @@ begin
         from (
             select e.embedding OPERATOR(extensions.<=>) v_vector as distance
             from two_tower.video_embeddings e
-            join public.videos v on v.id = e.video_id and v.published_at <= now()
+            join two_tower.visible_videos v on v.id = e.video_id
             where e.model_version = p_version
             order by (e.embedding OPERATOR(extensions.<=>) v_vector) + 0 limit c_k
         ) as n;

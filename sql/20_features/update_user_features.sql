@@ -1,9 +1,9 @@
 -- SECURITY DEFINER: users may not write user_features, which are counts of their decisions and nothing else.
-create or replace function public.update_user_features(p_user_id uuid) returns public.user_features
+create or replace function public.update_user_features(p_user_id uuid) returns two_tower.user_features
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_row public.user_features;
+    v_row two_tower.user_features;
 begin
     perform two_tower.require_self(p_user_id);
     if not exists (select from auth.users u where u.id = p_user_id) then
@@ -13,7 +13,7 @@ begin
     perform two_tower.store_user_features(
         array[p_user_id], array(select c from two_tower.count_user_features(array[p_user_id]) c)
     );
-    select * into v_row from public.user_features f where f.user_id = p_user_id;
+    select * into v_row from two_tower.user_features f where f.user_id = p_user_id;
     if not found then
         -- Nothing is stored of a user without likes and nopes; the answer is a row of zeros all the same.
         v_row.user_id := p_user_id;

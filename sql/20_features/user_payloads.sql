@@ -49,7 +49,7 @@ as $func$
     from asked a
     left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
     left join timed t on t.user_id = a.user_id
-    left join public.profiles p on p.user_id = a.user_id
+    left join two_tower.accounts() p on p.user_id = a.user_id
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is 'The payload of get_user_embedding_features, for many users at once';

@@ -60,7 +60,7 @@ as $func$
 begin
     -- A truncate of auth.users that cascades has emptied user_features as well; vectors still tell whose they are.
     insert into two_tower.user_change_log (user_id)
-    select f.user_id from public.user_features f
+    select f.user_id from two_tower.user_features f
     union
     select e.user_id from two_tower.user_embeddings e;
     return null;

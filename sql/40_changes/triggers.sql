@@ -1,4 +1,5 @@
--- Every input of the towers, and every way in which it can change.
+-- Every input of the towers, and every way in which it can change. A trigger that is in place is left alone: making one waits for whoever
+-- writes to the table, and makes others wait behind it.
 
 -- What an adopted table holds was decided before there was a log; the first refresh must find it there.
 do $adopted$
@@ -10,44 +11,52 @@ begin
         -- What creating a trigger takes anyway: nobody decides between this and the triggers below.
         lock table public.user_video_decisions in share row exclusive mode;
         insert into two_tower.user_changes (user_id)
-        select distinct d.user_id from public.user_video_decisions d where d.decision_type <> 'skip';
+        select distinct d.user_id from public.user_video_decisions d;
     end if;
 end
 $adopted$;
 
-create or replace trigger two_tower_insert after insert on public.user_video_decisions
-referencing new table as new_rows for each statement execute function two_tower.log_inserted_decisions();
-
-create or replace trigger two_tower_update after update on public.user_video_decisions
-referencing old table as old_rows new table as new_rows for each statement execute function two_tower.log_updated_decisions();
-
-create or replace trigger two_tower_delete after delete on public.user_video_decisions
-referencing old table as old_rows for each statement execute function two_tower.log_deleted_decisions();
-
-create or replace trigger two_tower_truncate after truncate on public.user_video_decisions
-for each statement execute function two_tower.log_truncated_decisions();
-
-create or replace trigger two_tower_insert after insert on public.videos
-referencing new table as new_rows for each statement execute function two_tower.log_inserted_videos();
-
-create or replace trigger two_tower_update after update on public.videos
-referencing old table as old_rows new table as new_rows for each statement execute function two_tower.log_updated_videos();
-
-create or replace trigger two_tower_delete after delete on public.videos
-referencing old table as old_rows for each statement execute function two_tower.log_deleted_videos();
-
-create or replace trigger two_tower_truncate after truncate on public.videos
-for each statement execute function two_tower.log_truncated_videos();
-
 do $triggers$
 declare
-    v_table text;
+    v_trigger record;
 begin
-    foreach v_table in array array['video_tags', 'video_performers'] loop
-        execute format('create or replace trigger two_tower_insert after insert on public.%I referencing new table as new_rows for each statement execute function two_tower.log_inserted_attributes()', v_table);
-        execute format('create or replace trigger two_tower_update after update on public.%I referencing old table as old_rows new table as new_rows for each statement execute function two_tower.log_updated_attributes()', v_table);
-        execute format('create or replace trigger two_tower_delete after delete on public.%I referencing old table as old_rows for each statement execute function two_tower.log_deleted_attributes()', v_table);
-        execute format('create or replace trigger two_tower_truncate after truncate on public.%I for each statement execute function two_tower.log_truncated_videos()', v_table);
+    for v_trigger in
+        select format('public.%I', k.relation)::regclass as relation, 'two_tower_' || e.event as name, e.event,
+            format('two_tower.%I()', 'log_' || case e.event when 'truncate' then 'truncated' when 'insert' then 'inserted'
+                when 'update' then 'updated' else 'deleted' end || '_' || case
+                    when k.what = 'attributes' and e.event = 'truncate' then 'videos' else k.what end)::regprocedure as routine,
+            case when e.event in ('update', 'delete') then 'old_rows' end as old_rows,
+            case when e.event in ('insert', 'update') then 'new_rows' end as new_rows
+        from (values ('user_video_decisions', 'decisions'), ('videos', 'videos'), ('video_tags', 'attributes'), ('video_performers', 'attributes'))
+            as k (relation, what)
+        cross join unnest(array['insert', 'update', 'delete', 'truncate']) as e (event)
+    loop
+        if not exists (
+            select from pg_catalog.pg_trigger t
+            where t.tgrelid = v_trigger.relation and t.tgname = v_trigger.name and t.tgfoid = v_trigger.routine and t.tgenabled in ('O', 'A')
+                and t.tgoldtable::text is not distinct from v_trigger.old_rows and t.tgnewtable::text is not distinct from v_trigger.new_rows
+        ) then
+            execute format(
+                'create or replace trigger %I after %s on %s %s for each statement execute function %s',
+                v_trigger.name, v_trigger.event, v_trigger.relation,
+                case when v_trigger.event <> 'truncate' then 'referencing'
+                    || coalesce(' old table as ' || v_trigger.old_rows, '') || coalesce(' new table as ' || v_trigger.new_rows, '')
+                else '' end,
+                v_trigger.routine
+            );
+        end if;
     end loop;
+    -- A client may say when something was decided, as one does that was offline; not that it will be. An application's own table takes
+    -- what it takes, and refreshes read it with care.
+    if exists (select from two_tower.created_objects o where o.kind = 'table' and o.name = 'public.user_video_decisions')
+        and not exists (
+            select from pg_catalog.pg_trigger t
+            where t.tgrelid = 'public.user_video_decisions'::regclass and t.tgname = 'two_tower_bound' and t.tgenabled in ('O', 'A')
+        )
+    then
+        create or replace trigger two_tower_bound before insert or update on public.user_video_decisions for each row
+        when (new.created_at > now() or new.created_at < timestamptz '1970-01-01 00:00+00')
+        execute function two_tower.bound_decision();
+    end if;
 end
 $triggers$;

@@ -18,7 +18,7 @@ begin
             select k.id
             from (
                 select d.user_id from public.user_video_decisions d
-                union select f.user_id from public.user_features f
+                union select f.user_id from two_tower.user_features f
                 union select e.user_id from two_tower.user_embeddings e
             ) as k (id)
             where p_after is null or k.id > p_after order by k.id limit p_limit

@@ -17,11 +17,11 @@ begin
     ),
     without_features as (
         -- A row exists exactly for users who have liked or disliked something.
-        delete from public.user_features f
+        delete from two_tower.user_features f
         where f.user_id = any (p_user_ids) and not exists (select from computed c where c.user_id = f.user_id)
     ),
     features as (
-        insert into public.user_features as f (
+        insert into two_tower.user_features as f (
             user_id, liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources,
             liked_video_ids, noped_video_ids, like_count, nope_count, price_sum, priced_count
         )

@@ -23,7 +23,7 @@ declare
     c_tagged constant int := 5000;
     -- Diversity chooses among a few times as many as are asked for.
     c_wanted constant int := case when p_diversity > 0 then 5 * p_limit else p_limit end;
-    -- So many are enough unless videos among them are unpublished, and cost a fraction of sorting all.
+    -- So many are enough unless videos among them may not be shown, and cost a fraction of sorting all.
     c_enough constant int := 2 * c_wanted + cardinality(p_excluded);
     v_few boolean;
     v_way text;
@@ -63,7 +63,7 @@ begin
                     limit case v_way when 'enough' then c_enough end
                 ) as c
                 where c.video_id not in (select unnest(p_excluded))
-                    and (select v.published_at <= now() from public.videos v where v.id = c.video_id)
+                    and (select true from two_tower.visible_videos v where v.id = c.video_id)
                 limit c_wanted
             ) as n;
         else
@@ -77,7 +77,7 @@ begin
                 from two_tower.video_embeddings e
                 where e.model_version = p_version
                     and e.video_id not in (select unnest(p_excluded))
-                    and (select v.published_at <= now() from public.videos v where v.id = e.video_id)
+                    and (select true from two_tower.visible_videos v where v.id = e.video_id)
                     -- For few rows; exists() would be hashed, with all that carry a tag.
                     and (p_tag_ids is null or (
                         select true from public.video_tags t where t.video_id = e.video_id and t.tag_id = any (p_tag_ids) limit 1
@@ -98,4 +98,4 @@ end
 $func$;
 
 comment on function two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real) is
-'The published videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';
+'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';

@@ -10,7 +10,7 @@ begin
     select p.video_id, p.score::real, 'popular'
     from two_tower.video_popularity p
     where p.video_id <> all (p_excluded)
-        and (select v.published_at <= now() from public.videos v where v.id = p.video_id)
+        and (select true from two_tower.visible_videos v where v.id = p.video_id)
         and (p_tag_ids is null or exists (
             select from public.video_tags t where t.video_id = p.video_id and t.tag_id = any (p_tag_ids)
         ))
@@ -23,7 +23,7 @@ begin
     return query
     select v.id, 0::real, 'newest'
     from public.videos v
-    where v.published_at <= now()
+    where (select true from two_tower.visible_videos s where s.id = v.id)
         and v.id <> all (p_excluded)
         and not exists (select from two_tower.video_popularity p where p.video_id = v.id)
         and (p_tag_ids is null or exists (
@@ -34,4 +34,4 @@ end
 $func$;
 
 comment on function two_tower.popular_videos(int, uuid[], uuid[]) is
-'Published videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+'Visible videos by popularity, then by date of publication, less the excluded and those without any of the tags';

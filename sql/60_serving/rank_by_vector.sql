@@ -16,7 +16,8 @@ begin
     end if;
     if cardinality(v_ids) < p_limit then
         return query
-        select p.video_id, p.score, cardinality(v_ids) + p.position::int,
+        -- Not the popularity itself: of a video that one person has liked, it says when.
+        select p.video_id, (1.0 / (cardinality(v_ids) + p.position))::real, cardinality(v_ids) + p.position::int,
             -- Before any model is active, all that is known is popularity.
             case when p_version is null then 'popular' else p.reason end
         from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_tag_ids))
@@ -26,4 +27,5 @@ end
 $func$;
 
 comment on function two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real) is
-'The published videos nearest to a vector, with p_reason; where they, or the vector, are lacking, popular and newest ones';
+'The visible videos nearest to a vector, with p_reason and their cosine; where they, or the vector, are lacking, popular and newest ones, '
+'whose score is the inverse of their rank';

@@ -6,9 +6,7 @@ declare
     v_version text := two_tower.active_version();
     v_vector extensions.halfvec;
 begin
-    perform two_tower.require_page(p_limit, 0, 200);
-    perform two_tower.require_diversity(p_diversity);
-    if not exists (select from public.videos v where v.id = p_video_id and v.published_at <= now()) then
+    if not exists (select from two_tower.visible_videos v where v.id = p_video_id) then
         raise exception 'there is no video %', p_video_id using errcode = 'P0002';
     end if;
     select e.embedding into v_vector from two_tower.video_embeddings e where e.model_version = v_version and e.video_id = p_video_id;
@@ -32,4 +30,4 @@ end
 $func$;
 
 comment on function two_tower.rank_similar(uuid, int, real) is
-'The published videos nearest to a video, with the reason of each: similar, popular or newest';
+'The visible videos nearest to a video, with the reason of each: similar, popular or newest';

@@ -26,4 +26,4 @@ end
 $func$;
 
 comment on function two_tower.rank_videos(uuid, int, uuid[], real) is
-'The best published videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
+'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';

@@ -7,6 +7,7 @@ declare
     v_user_id uuid;
 begin
     perform two_tower.require_page("limit", 0, 1000);
+    perform two_tower.require_visible_when();
     foreach v_user_id in array coalesce(user_ids, '{}') loop
         return query
         select v_user_id, r.video_id, r.score, r.rank from two_tower.rank_videos(v_user_id, "limit") r order by r.rank;

@@ -1,13 +1,35 @@
-create or replace view public.user_embeddings with (security_invoker = true) as
+create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
 select e.user_id, e.embedding, e.model_version, e.updated_at
 from two_tower.user_embeddings e
 where e.model_version = two_tower.active_version();
 
-comment on view public.user_embeddings is 'User vectors of the active model version; a user sees the own one';
+comment on view two_tower.active_user_embeddings is 'User vectors of the active model version; a user sees the own one';
 
-create or replace view public.video_embeddings with (security_invoker = true) as
+create or replace view two_tower.active_video_embeddings with (security_invoker = true) as
 select e.video_id, e.embedding, e.model_version, e.updated_at
 from two_tower.video_embeddings e
 where e.model_version = two_tower.active_version();
 
-comment on view public.video_embeddings is 'Video vectors of the active model version';
+comment on view two_tower.active_video_embeddings is 'Video vectors of the active model version, of videos that the reader may see';
+
+-- The names that clients know, unless they are the application's.
+do $names$
+declare
+    v_name text;
+    v_made boolean;
+begin
+    foreach v_name in array array['user_embeddings', 'video_embeddings'] loop
+        v_made := exists (select from two_tower.created_objects o where o.kind = 'view' and o.name = 'public.' || v_name);
+        if not v_made and to_regclass('public.' || v_name) is not null then
+            continue;
+        end if;
+        execute format('create or replace view public.%I with (security_invoker = true) as select * from two_tower.%I', v_name, 'active_' || v_name);
+        execute format(
+            'comment on view public.%I is %L', v_name, obj_description(to_regclass('two_tower.active_' || v_name), 'pg_class')
+        );
+        execute format('revoke all on public.%I from public, anon, authenticated, service_role, two_tower_viewer', v_name);
+        execute format('grant select on public.%I to authenticated, service_role, two_tower_viewer', v_name);
+        insert into two_tower.created_objects values ('view', 'public.' || v_name) on conflict do nothing;
+    end loop;
+end
+$names$;

@@ -33,9 +33,9 @@ served as (
         count(*) filter (where v.kind = 'user') as users,
         count(*) filter (where v.model_version is distinct from (select two_tower.active_version())) as mixed
     from (
-        select 'video' as kind, model_version from public.video_embeddings
+        select 'video' as kind, model_version from two_tower.active_video_embeddings
         union all
-        select 'user', model_version from public.user_embeddings
+        select 'user', model_version from two_tower.active_user_embeddings
     ) as v
 ),
 
@@ -55,7 +55,7 @@ select
     (select count(*) from two_tower.change_failures) as failed_changes,
     (select count(*) from public.videos) as videos,
     s.videos as video_vectors,
-    (select count(*) from public.user_features f where f.like_count > 0) as users_with_likes,
+    (select count(*) from two_tower.user_features f where f.like_count > 0) as users_with_likes,
     s.users as user_vectors,
     (select max(r.finished_at) from two_tower.job_runs r where r.job = 'refresh' and r.error is null) as last_refresh,
     (select r.error from two_tower.job_runs r where r.error is not null order by r.started_at desc limit 1) as last_error,

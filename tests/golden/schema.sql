@@ -82,16 +82,16 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real) IS 'What next for the caller: published videos not decided on, optionally with one of some tags. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Published videos nearest to a video, rank 1 first. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first. diversity above 0 trades score for variety';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -110,11 +110,20 @@ CREATE TABLE public.user_features (
     priced_count integer DEFAULT 0 NOT NULL
 );
 
-CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS public.user_features
+CREATE VIEW two_tower.user_features WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.user_features IS 'public.user_features, which is ours in this database';
+
+CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS two_tower.user_features
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
+
+CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
 
 CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -150,6 +159,12 @@ CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
+
+CREATE FUNCTION two_tower.bound_decision() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.bound_decision() IS 'Trigger: a decision is of 1970 at the earliest, and of now at the latest, whatever the client says';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -310,6 +325,13 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
+CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'on';
+
+COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -425,13 +447,19 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'The published videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';
+
+CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Published videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Visible videos by popularity, then by date of publication, less the excluded and those without any of the tags';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE
@@ -449,19 +477,19 @@ CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.hal
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) IS 'The published videos nearest to a vector, with p_reason; where they, or the vector, are lacking, popular and newest ones';
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) IS 'The visible videos nearest to a vector, with p_reason and their cosine; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The published videos nearest to a video, with the reason of each: similar, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The visible videos nearest to a video, with the reason of each: similar, popular or newest';
 
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best published videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -563,6 +591,12 @@ CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
 
+CREATE FUNCTION two_tower.require_visible_when() RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_visible_when() IS 'Raises 55000 where the application''s policies hide videos and no condition says which may be shown';
+
 CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -592,6 +626,18 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+
+CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
+
+CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) IS 'The videos nearest to a video, before the caller''s own view of them';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -710,6 +756,10 @@ PARTITION BY LIST (model_version);
 
 COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per model version';
 
+CREATE VIEW two_tower.active_user_embeddings WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
 COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
@@ -733,9 +783,13 @@ PARTITION BY LIST (model_version);
 
 COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per model version';
 
+CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
+
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -766,6 +820,15 @@ CREATE TABLE public.videos (
     CONSTRAINT videos_duration_seconds_check CHECK ((duration_seconds >= 0)),
     CONSTRAINT videos_price_check CHECK (((price >= (0)::numeric) AND (price < '1000000000000'::numeric)))
 );
+
+CREATE TABLE two_tower.catalogue_rule (
+    one boolean DEFAULT true NOT NULL,
+    visible_when text DEFAULT 'published_at <= now()'::text NOT NULL,
+    stated boolean DEFAULT false NOT NULL,
+    CONSTRAINT catalogue_rule_one_check CHECK (one)
+);
+
+COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, as two_tower.set_visible_when() was told';
 
 CREATE TABLE two_tower.catalogue_state (
     one boolean DEFAULT true NOT NULL,
@@ -816,14 +879,24 @@ COMMENT ON VIEW two_tower.coverage IS 'Each version that refreshes write, with i
 CREATE TABLE two_tower.created_objects (
     kind text NOT NULL,
     name text NOT NULL,
-    CONSTRAINT created_objects_kind_check CHECK ((kind = ANY (ARRAY['schema'::text, 'table'::text, 'column'::text, 'function'::text, 'row level security'::text])))
+    CONSTRAINT created_objects_kind_check CHECK ((kind = ANY (ARRAY['schema'::text, 'extension'::text, 'table'::text, 'view'::text, 'function'::text, 'routine'::text, 'renamed relation'::text, 'renamed routine'::text])))
 );
 
-COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created, as opposed to found; going back removes these and no others';
+COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created or renamed, as opposed to found; going back undoes these and no others';
 
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.failed_changes IS 'Users and videos set aside because refreshing them failed';
+
+CREATE TABLE two_tower.installation (
+    one boolean DEFAULT true NOT NULL,
+    program text NOT NULL,
+    logic_sha256 text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT installation_one_check CHECK (one)
+);
+
+COMMENT ON TABLE two_tower.installation IS 'Which program applied the routines, and the sha256 of their sources';
 
 CREATE TABLE two_tower.job_runs (
     id bigint NOT NULL,
@@ -986,10 +1059,14 @@ CREATE TABLE two_tower.reviews (
     video_id uuid NOT NULL,
     stars real NOT NULL,
     created_at timestamp with time zone,
+    user_id uuid,
+    CONSTRAINT reviews_check CHECK ((user_id = reviewer_id)),
     CONSTRAINT reviews_stars_check CHECK (((stars >= (0)::double precision) AND (stars <= (5)::double precision)))
 );
 
 COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
+
+COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, where that is a user, whose deletion takes the review too';
 
 CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
@@ -1019,6 +1096,10 @@ CREATE TABLE two_tower.video_popularity (
 );
 
 COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, written by two_tower.update_popularity()';
+
+CREATE VIEW two_tower.visible_videos;
+
+COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are';
 
 CREATE TABLE two_tower.vocabularies (
     model_version text NOT NULL,
@@ -1066,6 +1147,9 @@ ALTER TABLE ONLY public.videos
 ALTER TABLE ONLY public.videos
     ADD CONSTRAINT videos_product_url_key UNIQUE (product_url);
 
+ALTER TABLE ONLY two_tower.catalogue_rule
+    ADD CONSTRAINT catalogue_rule_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY two_tower.catalogue_state
     ADD CONSTRAINT catalogue_state_pkey PRIMARY KEY (one);
 
@@ -1074,6 +1158,9 @@ ALTER TABLE ONLY two_tower.change_failures
 
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
+
+ALTER TABLE ONLY two_tower.installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
 
 ALTER TABLE ONLY two_tower.job_runs
     ADD CONSTRAINT job_runs_pkey PRIMARY KEY (id);
@@ -1137,9 +1224,13 @@ CREATE INDEX model_events_model_version_idx ON two_tower.model_events USING btre
 
 CREATE UNIQUE INDEX model_versions_one_active ON two_tower.model_versions USING btree (state) WHERE (state = 'active'::text);
 
+CREATE INDEX reviews_user_id_idx ON two_tower.reviews USING btree (user_id);
+
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
 
 CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
+
+CREATE TRIGGER two_tower_bound BEFORE INSERT OR UPDATE ON public.user_video_decisions FOR EACH ROW WHEN (((new.created_at > now()) OR (new.created_at < '1970-01-01 00:00:00+00'::timestamp with time zone))) EXECUTE FUNCTION two_tower.bound_decision();
 
 CREATE TRIGGER two_tower_delete AFTER DELETE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_decisions();
 
@@ -1224,10 +1315,7 @@ ALTER TABLE ONLY two_tower.model_segments
     ADD CONSTRAINT model_segments_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.reviews
-    ADD CONSTRAINT reviews_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY two_tower.video_popularity
-    ADD CONSTRAINT video_popularity_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+    ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
@@ -1282,11 +1370,15 @@ ALTER TABLE public.video_tags ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.catalogue_rule ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.catalogue_state ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.installation ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.job_runs ENABLE ROW LEVEL SECURITY;
 
@@ -1308,7 +1400,9 @@ ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authenticated USING ((state = 'active'::text));
 
-CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO authenticated USING (true);
+CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO authenticated USING (( SELECT true
+   FROM public.videos v
+  WHERE (v.id = video_embeddings.video_id)));
 
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 

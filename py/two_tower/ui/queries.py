@@ -30,7 +30,8 @@ BANDS = 10
 
 @contextmanager
 def viewer(dsn: str) -> Iterator[Connection]:
-    """A connection that reads what the viewer's role may, and can write nothing.
+    """A connection that reads what the viewer's role may, or the login where the role is bound by policies; it writes
+    nothing.
 
     Raises UserError where the database is not migrated or the login may not take the role, psycopg.OperationalError
     where there is no connection.
@@ -40,12 +41,14 @@ def viewer(dsn: str) -> Iterator[Connection]:
     ) as connection:
         if one(connection, "select to_regrole(%s) is null or to_regnamespace('two_tower') is null", ROLE):
             raise UserError("this database is not migrated, or by an older version", "two-tower migrate")
-        try:
-            connection.execute(f"set role {ROLE}")
-        except psycopg.errors.InsufficientPrivilege as error:
-            login = connection.info.user
-            hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
-            raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
+        # Where whoever migrated could not let the role see all rows, the login reads for it.
+        if one(connection, "select rolbypassrls from pg_roles where rolname = %s", ROLE):
+            try:
+                connection.execute(f"set role {ROLE}")
+            except psycopg.errors.InsufficientPrivilege as error:
+                login = connection.info.user
+                hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
+                raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
         connection.execute("set default_transaction_read_only = on; set statement_timeout = '30s'")
         try:
             yield connection
@@ -122,11 +125,11 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
         return rows(
             connection,
             f"""with found as (
-                (select user_id from public.user_features order by like_count desc, user_id limit %(limit)s)
+                (select user_id from two_tower.user_features order by like_count desc, user_id limit %(limit)s)
                 union all
                 -- Before the first refresh nobody has features.
                 (select distinct user_id from public.user_video_decisions
-                where not exists (select from public.user_features) order by user_id limit %(limit)s)
+                where not exists (select from two_tower.user_features) order by user_id limit %(limit)s)
             ) {_COUNTED}""",
             limit=limit,
         )
@@ -138,7 +141,7 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
                 (select distinct user_id from public.user_video_decisions
                 where user_id between %(low)s and %(high)s order by user_id limit %(limit)s)
                 union all
-                (select user_id from public.profiles where user_id between %(low)s and %(high)s
+                (select user_id from two_tower.accounts() where user_id between %(low)s and %(high)s
                 order by user_id limit %(limit)s)
             ) {_COUNTED}""",
             **span,
@@ -155,8 +158,8 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
 def random_user(connection: Connection) -> UUID | None:
     """Somebody with features, where there is anybody."""
     found = connection.execute(
-        """(select user_id from public.user_features where user_id >= gen_random_uuid() order by user_id limit 1)
-        union all (select user_id from public.user_features order by user_id limit 1) limit 1"""
+        """(select user_id from two_tower.user_features where user_id >= gen_random_uuid() order by user_id limit 1)
+        union all (select user_id from two_tower.user_features order by user_id limit 1) limit 1"""
     ).fetchone()
     return found["user_id"] if found else None
 
@@ -391,7 +394,7 @@ def reach(connection: Connection, version: str) -> Row:
     return row(
         connection,
         """select
-            (select count(*) from public.user_features where like_count > 0) as users,
+            (select count(*) from two_tower.user_features where like_count > 0) as users,
             (select count(*) from two_tower.user_embeddings where model_version = %(version)s) as reached,
             (select count(*) from public.videos where published_at <= now()) as published,
             (

@@ -1,0 +1,14 @@
+-- What every list reads to know what may be shown. It runs as the owner, whatever policies the application has on its videos; lists for
+-- clients read the videos as the client besides.
+--
+-- The condition is compiled: it depends on the columns that it names, so that whoever drops one is told.
+do $visible$
+begin
+    execute format(
+        'create or replace view two_tower.visible_videos as select v.id from public.videos v where (%s)',
+        (select r.visible_when from two_tower.catalogue_rule r)
+    );
+end
+$visible$;
+
+comment on view two_tower.visible_videos is 'The videos that may be shown; two_tower.set_visible_when() says which those are';
