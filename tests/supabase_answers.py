@@ -1,4 +1,4 @@
-"""What an application gets from its database: who may do what and what comes of it, tried; and the whole of it, dumped."""
+"""What an application gets from its database: who may do what and what comes of it, tried; and all of it, dumped."""
 
 from __future__ import annotations
 
@@ -194,20 +194,21 @@ with relations as (
 )
 select format('%%s belongs to %%s', c.oid::regclass, c.relowner::regrole) from relations c
 union all
-select format('%%s has row security %%s, forced %%s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity) from relations c
+select format('%%s has row security %%s, forced %%s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
+from relations c
 union all
 select format('%%s: %%s may %%s%%s', c.oid::regclass, coalesce(nullif(a.grantee, 0)::regrole::text, 'public'),
     lower(a.privilege_type), case when a.is_grantable then ' and grant it' end)
 from relations c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
 where a.grantee = 0 or a.grantee::regrole::text !~ '^two_tower'
 union all
-select format('%%s.%%I: %%s may %%s', c.oid::regclass, t.attname, coalesce(nullif(a.grantee, 0)::regrole::text, 'public'),
-    lower(a.privilege_type))
+select format('%%s.%%I: %%s may %%s', c.oid::regclass, t.attname,
+    coalesce(nullif(a.grantee, 0)::regrole::text, 'public'), lower(a.privilege_type))
 from relations c join pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a
 where a.grantee = 0 or a.grantee::regrole::text !~ '^two_tower'
 union all
-select format('policy %%s on %%s.%%s %%s for %%s to %%s: %%s / %%s', policyname, schemaname, tablename, permissive, cmd, roles,
-    qual, with_check)
+select format('policy %%s on %%s.%%s %%s for %%s to %%s: %%s / %%s', policyname, schemaname, tablename, permissive, cmd,
+    roles, qual, with_check)
 from pg_policies where exists (select from unnest(roles) r where r !~ '^two_tower')
     and tablename in (select relname from relations) and schemaname = 'public'
 union all
@@ -229,8 +230,8 @@ where c.relnamespace = 'public'::regnamespace
 union all
 select pg_get_triggerdef(t.oid) from pg_trigger t where not t.tgisinternal
 union all
-select format('%%s.%%s %%s %%s %%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-    pg_get_expr(d.adbin, d.adrelid))
+select format('%%s.%%s %%s %%s %%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod),
+    a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
 from pg_attribute a join pg_class c on c.oid = a.attrelid
 left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and a.attnum > 0 and not a.attisdropped
@@ -267,7 +268,7 @@ _GRANT = re.compile(r"^(GRANT|REVOKE) ")
 
 
 def full_dump(bindir: Path, dsn: str) -> str:
-    """``pg_dump`` of everything: owners, grants, policies, comments, extensions, rows, and the settings of the database.
+    """``pg_dump`` of everything: owners, grants, policies, comments, extensions, rows, settings of the database.
 
     In the order of ``pg_dump``, but for grants of one object and rows of one table, whose order says nothing.
     """

@@ -1,8 +1,8 @@
 """A cluster as Supabase's, and in it databases with an application that was there before us.
 
-The cluster is one of its own, because what matters most belongs to clusters: here ``postgres`` is the developer's role and
-no superuser, ``supabase_admin`` is the superuser, and the settings of ``authenticator`` are Supabase's, ``safeupdate``
-among the libraries that its sessions load. The facts are in ``tests/supabase/*.sql``.
+The cluster is one of its own, because what matters most belongs to clusters: here ``postgres`` is the developer's role
+and no superuser, ``supabase_admin`` is the superuser, and ``authenticator`` has Supabase's settings, ``safeupdate`` in
+its sessions among them. The facts are in ``tests/supabase/*.sql``.
 
 ::
 
@@ -137,6 +137,14 @@ class Supabase:
                 connection.execute("alter table public.performers owner to content_team")
             connection.execute("analyze")
 
+    def clone(self, dsn: str) -> str:
+        """A copy of a database that nobody is connected to."""
+        name = f"app_{uuid4().hex[:12]}"
+        source = urlsplit(dsn).path.removeprefix("/")
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(f"create database {name} template {source} owner {DEVELOPER}".encode())
+        return in_database(self._dsn, name)
+
     def drop(self, dsn: str) -> None:
         name = sql.Identifier(urlsplit(dsn).path.removeprefix("/"))
         with psycopg.connect(self._dsn, autocommit=True) as connection:
@@ -173,15 +181,14 @@ def _hand_over(dsn: str) -> None:
 
 def build_safeupdate(installation: Installation, directory: Path) -> Path:
     """Compiles the module in a directory that the server may read, and returns it; Debian has no package of it."""
-    config = [installation.bindir / "pg_config", "--includedir-server"]
-    headers = Path(subprocess.run(config, capture_output=True, text=True, check=True).stdout.strip())
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler and (headers / "postgres.h").exists(), (
-        f"a C compiler and PostgreSQL's headers are needed: apt-get install gcc libc6-dev "
-        f"postgresql-server-dev-{installation.version}"
-    )
+    config = str(installation.bindir / "pg_config")
+    asked = subprocess.run([config, "--includedir-server"], capture_output=True, text=True, check=True)
+    headers, compiler = Path(asked.stdout.strip()), shutil.which("cc") or shutil.which("gcc")
+    packages = f"gcc libc6-dev postgresql-server-dev-{installation.version}"
+    assert compiler, f"there is no C compiler: apt-get install {packages}"
+    assert (headers / "postgres.h").exists(), f"PostgreSQL's headers are missing: apt-get install {packages}"
     source, module = FILES / "safeupdate.c", directory / "safeupdate.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-I{headers}", "-o", module, source]
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-I{headers}", "-o", str(module), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     module.chmod(0o755)

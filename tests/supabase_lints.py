@@ -1,7 +1,7 @@
 """Supabase's database linter ("splinter"), those of its lints that can apply to us, as queries of our own.
 
-https://supabase.com/docs/guides/database/database-linter has what each is about; names and levels are Supabase's. Left out
-are those that look at use or storage (unused_index, table_bloat, public buckets, queues), which no migration can cause.
+https://supabase.com/docs/guides/database/database-linter has what each is about; names and levels are Supabase's. Left
+out are those that look at use or storage (unused_index, table_bloat, buckets, queues), which no migration can cause.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ PLATFORM = (
 )  # fmt: skip
 """Schemas that are Supabase's own, which the linter passes over."""
 
-# Named parts of the queries below. Columns: relation, schema, name, kind, secured (row level security), options, readable
-# (by a client's role), and so on; nothing of an extension.
+# What the queries below read: relations, policies and routines of schemas that are not Supabase's, without those of
+# extensions. "secured" is row level security, "readable" what a client may select from, "exposed" what PostgREST shows.
 _PARTS = """
 with relations as (
-    select c.oid as relation, n.nspname as schema, n.nspname || '.' || c.relname as name, c.relkind as kind,
+    select c.oid as relation, n.nspname || '.' || c.relname as name, c.relkind as kind,
         c.relrowsecurity as secured, n.nspname = any (%(exposed)s) as exposed,
         coalesce(lower(c.reloptions::text) ~ 'security_invoker=(1|true|yes|on)', false) as invoker,
-        has_table_privilege('anon', c.oid, 'select') or has_table_privilege('authenticated', c.oid, 'select') as readable
+        has_table_privilege('anon', c.oid, 'select')
+            or has_table_privilege('authenticated', c.oid, 'select') as readable
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where not n.nspname = any (%(platform)s) and n.nspname !~ '^pg_temp'
-        and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+        and not exists (
+            select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+        )
 ),
 policies as (
     select r.*, p.polname as policy, p.polpermissive as permissive, p.polroles as roles, p.polcmd as command,
@@ -46,7 +49,9 @@ routines as (
     select p.*, n.nspname || '.' || p.proname as name, n.nspname = any (%(exposed)s) as exposed
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where not n.nspname = any (%(platform)s)
-        and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+        and not exists (
+            select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+        )
 )
 """
 
@@ -187,7 +192,8 @@ _QUERIES = (
         """select r.name || '.' || a.attname from relations r
         join pg_attribute a on a.attrelid = r.relation and a.attnum > 0 and not a.attisdropped
         where r.kind = 'r' and r.exposed and r.readable and not r.secured
-            and lower(a.attname) ~ '^(pass(word|wd|phrase)|secret|(.*_)?token|jwt|(api|private|secret)_?key|session_(id|key)|otp)$'""",
+            and lower(a.attname) ~
+                '^(pass(word|wd|phrase)|secret|(.*_)?token|jwt|(api|private|secret)_?key|session_(id|key)|otp)$'""",
     ),
     _Query(
         "WARN",
@@ -214,7 +220,8 @@ _QUERIES = (
         "pg_graphql_authenticated_table_exposed",
         """select distinct r.name from relations r
         join pg_attribute a on a.attrelid = r.relation and a.attnum > 0 and not a.attisdropped
-        where r.kind in ('r', 'v', 'm', 'f') and has_column_privilege('authenticated', r.relation, a.attnum, 'select')""",
+        where r.kind in ('r', 'v', 'm', 'f')
+            and has_column_privilege('authenticated', r.relation, a.attnum, 'select')""",
     ),
     _Query(
         "WARN",
@@ -234,7 +241,7 @@ NAMES = tuple(query.name for query in _QUERIES)
 
 
 def lints(connection: Connection, *, graphql: bool = True) -> list[Lint]:
-    """What the linter says of a database. ``graphql``: as if pg_graphql were installed, as in each project of Supabase."""
+    """What the linter says of a database; ``graphql``: as if pg_graphql were installed, as it is on Supabase."""
     found: list[Lint] = []
     schemas = {"exposed": list(EXPOSED), "platform": list(PLATFORM)}
     with connection.transaction(force_rollback=True):

@@ -153,7 +153,8 @@ def before(dsn: str) -> supabase_answers.Answers:
         "create table public.ours (video_id uuid references public.videos)",
         "update public.user_features set liked_tags = '{}' where true",
         "alter table public.tags add constraint ours check (colour = 'red')",
-        "create trigger ours before delete on auth.users for each row execute function suppress_redundant_updates_trigger()",
+        """create trigger ours before delete on auth.users
+            for each row execute function suppress_redundant_updates_trigger()""",
     ],
 )
 def test_answers_tell_of_each_kind_of_harm(supabase: Supabase, before: supabase_answers.Answers, harm: str) -> None:
