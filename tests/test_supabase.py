@@ -331,7 +331,9 @@ def test_whatever_routine_has_a_signature_of_ours_is_refused_and_named(
         ).fetchall()
     assert {name for name, _, _ in ours} == set(RPCS)
     theirs = "set check_function_bodies = off;" + "".join(
-        f"create function public.{name}({arguments}) returns {answer if result == 'the same' else 'void'} "
+        # The row of counts, of the application's table of that name.
+        f"create function public.{name}({arguments}) "
+        f"returns {answer.replace('two_tower.', 'public.') if result == 'the same' else 'void'} "
         f"language sql set search_path = '' as $$ select 'theirs' $$;"
         for name, arguments, answer in ours
     )
@@ -441,7 +443,8 @@ def test_every_list_honours_the_condition(served: str, client: Client) -> None:
         assert set(got) == shown - {video}
     with client.as_("service_role") as service:
         got = column(service, "select video_id from two_tower.recommend_batch(%s, 200)", [CLEO])
-    assert set(got) == {v for v in wanted if v not in [ident(f"video {n}") for n in range(90, 100)]}
+    # The condition is all there is to it, so it says of a date of publication what is to be said.
+    assert set(got) == wanted
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])

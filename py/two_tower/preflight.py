@@ -111,7 +111,8 @@ def require(connection: Connection) -> Report:
         count = len(report.problems)
         raise UserError(
             f"this database cannot be migrated, for {count} reason{'s' if count > 1 else ''}; nothing was changed\n"
-            + "\n".join(f"- {problem}" for problem in report.problems)
+            + "\n".join(f"- {problem}" for problem in report.problems),
+            "mend these, then migrate again; `two-tower migrate --check` lists what is left",
         )
     return report
 
@@ -300,9 +301,9 @@ def _tables(connection: Connection) -> Iterator[Problem]:
                 f"{name} is part of an inheritance tree, and writes into children fire no trigger of the parent",
                 f"give the application's rows to one ordinary table {name}",
             )
-        if table in TRIGGERED and not mine:
+        if not mine:
             yield Problem(
-                f"{name} belongs to {owner}, and triggers on it take its owner",
+                f"{name} belongs to {owner}, and what we ask of it takes its owner",
                 f"migrate as a member of {owner}",
             )
         if forced and not _one(
@@ -447,7 +448,9 @@ IN_TWO_TOWER = {
 
 def _notes(connection: Connection) -> Iterator[str]:
     """What is no reason to refuse, and worth knowing."""
-    if _found(connection, "user_video_decisions") is None:
+    if _found(connection, "user_video_decisions") is None or not _one(
+        connection, "select has_table_privilege('public.user_video_decisions', 'select')"
+    ):
         return
     if _types(connection, "user_video_decisions").keys() >= {"decision_type"}:
         words = _column(

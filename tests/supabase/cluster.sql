@@ -17,9 +17,8 @@ create role supabase_storage_admin login noinherit createrole;
 grant authenticator to supabase_storage_admin;
 create role dashboard_user nologin createdb createrole replication;
 
--- Of nobody in particular: an application may have tables that belong to another role than its own.
+-- Of nobody in particular: an application may have tables that belong to a role that its owner is no member of.
 create role content_team nologin;
-grant content_team to postgres;
 
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
