@@ -19,7 +19,7 @@ import psycopg
 import yoyo
 from psycopg.conninfo import conninfo_to_dict
 
-from two_tower.database import DATABASE_FILES, resolve_dsn
+from two_tower.database import DATABASE_FILES, open_connection, resolve_dsn
 from two_tower.errors import UserError
 
 MIGRATIONS = DATABASE_FILES / "migrations"
@@ -62,11 +62,11 @@ def migrate(dsn: str | None = None, to: str | None = None) -> dict[str, list[str
 
 def pending(dsn: str | None = None) -> list[str]:
     """Ids of migrations that ``migrate`` would apply. Changes nothing."""
-    with psycopg.connect(resolve_dsn(dsn), autocommit=True) as connection:
-        row = connection.execute("select to_regclass('_yoyo_migration')").fetchone()
+    with open_connection(resolve_dsn(dsn), autocommit=True) as connection:
+        row = connection.execute("select to_regclass('public._yoyo_migration')").fetchone()
         done: set[str] = set()
         if row and row[0]:
-            done = {name for (name,) in connection.execute("select migration_id from _yoyo_migration")}
+            done = {name for (name,) in connection.execute("select migration_id from public._yoyo_migration")}
     return [m.id for m in yoyo.read_migrations(str(MIGRATIONS)) if m.id not in done]
 
 
@@ -112,7 +112,7 @@ def _wanted(known: list[str], to: str | None) -> set[str]:
 
 @contextmanager
 def _turn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower migrate") as connection:
+    with open_connection(dsn, autocommit=True, application_name="two-tower migrate") as connection:
         connection.execute("select pg_advisory_lock(%s)", (_LOCK,))
         yield connection
 
@@ -120,4 +120,7 @@ def _turn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
 def _yoyo_uri(dsn: str) -> str:
     # libpq takes every part as a parameter, whichever form the connection string had.
     parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    settings = {"search_path": "public", "default_transaction_read_only": "off"}
+    settings |= {f"{name}_timeout": "0" for name in ("statement", "lock", "idle_in_transaction_session")}
+    parts["options"] = " ".join([parts.get("options", ""), *(f"-c {name}={value}" for name, value in settings.items())])
     return f"postgresql+psycopg://?{urlencode(parts)}"
