@@ -11,8 +11,12 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
   mkdir -p "${PGDATA%/*}"
   initdb -D "$draft" -U postgres --encoding=UTF8 --locale=C.UTF-8 --data-checksums \
     --auth=scram-sha-256 --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD")
-  # Without a server, so that pg_cron finds its database at the very first start.
-  postgres --single -D "$draft" template1 <<<'create database two_tower' >/dev/null
+  # Without a server, so that pg_cron finds its database at the very first start. Nobody but the owner needs temporary
+  # objects there (docs/security.md).
+  postgres --single -D "$draft" template1 >/dev/null <<'SQL'
+create database two_tower
+revoke temporary on database two_tower from public
+SQL
   echo "include '/etc/two-tower/postgresql.conf'" >>"$draft/postgresql.conf"
   rm -rf "$PGDATA"
   mv "$draft" "$PGDATA"

@@ -111,6 +111,8 @@ holds "PostgREST answers" soon 60 rest - videos
 holds "the server image has no torch" no_torch
 holds "the server's process does not keep the superuser's password" forgets_password
 holds "a wrong password is refused" wrong_password
+holds "clients have no temporary objects" refused "permission denied to create temporary tables" \
+  sql 'set role service_role; create temp table t ()'
 holds "doctor has no complaint that fails" trainer doctor
 
 # ---------------------------------------------------------------- the whole path

@@ -69,6 +69,17 @@ def test_up_creates_starts_and_prints_a_dsn_that_works(new_server: NewServer) ->
     assert answer["version"] in range(15, 19)
 
 
+def test_nobody_but_the_owner_has_temporary_objects(new_server: NewServer) -> None:
+    dsn = new_server().start()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create temp table of_the_owner ()")
+        connection.execute("create role visitor")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("set role visitor")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="temporary tables"):
+            connection.execute("create temp table of_the_visitor ()")
+
+
 def test_down_stops_it_and_again_is_no_error(new_server: NewServer) -> None:
     server = new_server()
     server.start()

@@ -364,7 +364,7 @@ def looks_only(browser: BrowserContext, address: str, users: str, models: str) -
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        ("not migrated", dict.fromkeys(PAGES, "This database is not migrated, or by an older version.")),
+        ("not migrated", dict.fromkeys(PAGES, "is not migrated.")),
         (
             "no data",
             {

@@ -46,7 +46,9 @@ class Verbs(TyperGroup):
             if psycopg is None or not isinstance(error, psycopg.Error):
                 raise
             # What the database says is meant for people; its context lines are for those who mend it.
-            _complain(str(error).strip(), None)
+            lacks_right = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            hint = "connect as the owner of the database, or as a member of service_role" if lacks_right else None
+            _complain(str(error).strip(), hint)
             raise typer.Exit(1) from error
 
 
@@ -204,7 +206,7 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
     from two_tower.doctor import check
 
     target = resolve_dsn(dsn)
-    with connect(target, autocommit=True) as connection:
+    with connect(target, autocommit=True, migrated=False) as connection:
         checks = check(connection, target)
     if json:
         print_json([asdict(item) for item in checks])

@@ -32,23 +32,187 @@ def resolve_dsn(dsn: str | None = None) -> str:
     return server.dsn
 
 
+SESSION = {
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "row_security": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""What the program relies on, as ``pg_settings`` shows it, whatever was set on the database or on the role.
+
+Not the search path: triggers of the application, which an import fires, may need theirs, so our statements qualify
+their names instead.
+"""
+HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in SESSION if n.endswith("_timeout")}
+"""Those of :data:`SESSION` whose other values change no result: how times are shown, and what ends with an error."""
+
+
 def connect(
-    dsn: str | None = None, *, autocommit: bool = False, application_name: str = "two-tower"
+    dsn: str | None = None, *, autocommit: bool = False, application_name: str = "two-tower", migrated: bool = True
 ) -> psycopg.Connection[Any]:
-    """A psycopg connection to ``resolve_dsn(dsn)``."""
+    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
+
+    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
+    """
+    connection = open_connection(resolve_dsn(dsn), autocommit=autocommit, application_name=application_name)
+    try:
+        if migrated:
+            require_migrated(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_connection(
+    dsn: str, *, autocommit: bool = False, settle: bool = True, **options: Any
+) -> psycopg.Connection[Any]:
+    """A psycopg connection to ``dsn``, its session settled by :func:`settle_session` unless not wanted.
+
+    Every connection of the program is made here. ``options`` are parameters of the connection. Raises psycopg.Error
+    where there is none, UserError as settle_session.
+    """
     import psycopg
 
-    return psycopg.connect(
-        resolve_dsn(dsn), autocommit=autocommit, application_name=application_name, connect_timeout=15
+    # The encoding as a parameter of the connection, which poolers know and which comes before all defaults.
+    options = {"connect_timeout": 15, "application_name": "two-tower", "client_encoding": "UTF8", **options}
+    connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, **options)
+    try:
+        if settle:
+            settle_session(connection)
+        connection.autocommit = autocommit
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def settle_session(connection: psycopg.Connection[Any]) -> None:
+    """Make the session what :data:`SESSION` says, but for what the connection string itself sets (``options=-c …``).
+
+    By SET and not in the connection string, since poolers refuse options. Behind a transaction pooler (PgBouncer,
+    Supavisor) a SET would reach whoever gets the server next, so there nothing is set: a UserError says what the
+    database would have to set, if anything. ``connection`` is in autocommit mode.
+    """
+    from psycopg.rows import tuple_row
+
+    cursor = connection.cursor(row_factory=tuple_row)
+    cursor.execute(
+        "select s.name, s.setting, pg_catalog.pg_backend_pid()"
+        " from pg_catalog.pg_settings s"
+        " join rows from (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
+        " as w (name, setting) on w.name operator(pg_catalog.=) pg_catalog.lower(s.name)"
+        " where s.setting operator(pg_catalog.<>) w.setting and s.source operator(pg_catalog.<>) 'client'",
+        (list(SESSION), list(SESSION.values())),
+    )
+    other = [row for row in cursor.fetchall() if not (row[0] == "DateStyle" and row[1].startswith("ISO"))]
+    # A pooler makes up a process of its own for its clients.
+    if any(pid != connection.info.backend_pid for *_, pid in other):
+        if unfit := [(name, value) for name, value, _ in other if name.lower() not in HARMLESS]:
+            said = ", ".join(f"{name} = {value}" for name, value in unfit)
+            raise UserError(
+                f"database {connection.info.dbname} has {said}, which cannot be changed through a connection pooler",
+                "connect to the server itself, not to its pooler",
+            )
+        return
+    for name, *_ in other:
+        cursor.execute("select pg_catalog.set_config(%s, %s, false)", (name, SESSION[name.lower()]))
+
+
+def settle_transaction(connection: psycopg.Connection[Any]) -> None:
+    """What :func:`settle_session` does, for the transaction at hand alone; so it may be behind any pooler."""
+    connection.execute(
+        "select pg_catalog.set_config(s.name, w.setting, true)"
+        " from pg_catalog.pg_settings s"
+        " join rows from (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
+        " as w (name, setting) on w.name operator(pg_catalog.=) pg_catalog.lower(s.name)"
+        " where s.name operator(pg_catalog.!~) '^default_transaction'",
+        (list(SESSION), list(SESSION.values())),
     )
 
 
 def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """One more connection to the same database, in autocommit mode."""
-    import psycopg
     from psycopg.conninfo import make_conninfo
 
     parameters = dict(connection.info.get_parameters())
     if connection.info.password:
         parameters["password"] = connection.info.password
-    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    return open_connection(make_conninfo("", **parameters), autocommit=True)
+
+
+_STATE = """
+select pg_catalog.pg_get_userbyid(n.nspowner),
+    pg_catalog.has_schema_privilege(coalesce(%s, current_user), n.oid, 'usage'),
+    -- Where `two-tower migrate` keeps it, or plain `yoyo apply`.
+    (
+        select pg_catalog.format('%%I.%%I', h.nspname, c.relname)
+        from pg_catalog.pg_class c join pg_catalog.pg_namespace h on h.oid = c.relnamespace
+        where c.relname = '_yoyo_migration' and h.nspname in ('two_tower', 'public')
+            and pg_catalog.has_schema_privilege(h.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
+        order by h.nspname desc limit 1
+    ),
+    exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relname = 'model_versions'),
+    exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relname = 'problems')
+from pg_catalog.pg_namespace n where n.nspname = 'two_tower'
+"""
+
+
+def require_migrated(connection: psycopg.Connection[Any], role: str | None = None) -> None:
+    """Raises UserError unless the database is where this program's migrations lead and ``role`` may use it.
+
+    The role is the login where none is named.
+    A role that may not read which migrations were applied is taken at the word of the objects that are there.
+    """
+    from psycopg import sql
+    from psycopg.rows import tuple_row
+
+    name, login = connection.info.dbname, connection.info.user
+    cursor = connection.cursor(row_factory=tuple_row)
+    found = cursor.execute(_STATE, (role,)).fetchone()
+    if found is None or not found[3]:
+        raise UserError(f"database {name} is not migrated", "two-tower migrate")
+    owner, usable, history, _, finished = found
+    if not usable:
+        raise UserError(
+            f"role {login} may not use the recommender of database {name}, which belongs to {owner}",
+            f'Connect as {owner}, or as {owner} run: grant service_role to "{login}";',
+        )
+    files = (DATABASE_FILES / "migrations").glob("[0-9]*")
+    known = {path.stem for path in files if not path.name.endswith(".rollback.sql")}
+    applied = known
+    if history:
+        query = sql.SQL("select migration_id from {}").format(sql.SQL(history))
+        applied = {migration for (migration,) in cursor.execute(query)}
+        if history.startswith("public."):
+            applied &= known  # the others are an application's own
+    if not connection.autocommit:
+        connection.rollback()  # leaves no transaction open
+    if newer := sorted(applied - known):
+        raise UserError(
+            f"database {name} is newer than this program, which does not know migration {newer[-1]}",
+            "pip install --upgrade pg-two-tower",
+        )
+    if lacking := sorted(known - applied):
+        raise UserError(
+            f"database {name} is older than this program: it lacks migration {lacking[0]}", "two-tower migrate"
+        )
+    if not finished:
+        raise UserError(
+            f"database {name} is older than this program, or migrated in part: routines are missing",
+            "two-tower migrate",
+        )

@@ -25,6 +25,7 @@ from scipy import sparse
 
 from two_tower import evaluate, importing, registry
 from two_tower.cli import log, metrics_table, out, say
+from two_tower.database import connect, open_connection
 from two_tower.dataset import read
 from two_tower.errors import UserError
 from two_tower.features import LIKE, TrainingData
@@ -49,7 +50,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
     started = time.perf_counter()
     dsn = _database()
     with (
-        psycopg.connect(dsn, autocommit=True, application_name="two-tower demo") as connection,
+        connect(dsn, autocommit=True, application_name="two-tower demo") as connection,
         TemporaryDirectory() as made,
     ):
         heldout: Path | None = None
@@ -99,7 +100,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
 def _database() -> str:
     server = Server(Path.cwd())
     admin = _step("starting PostgreSQL", lambda: server.start(None, lambda _: None))
-    with psycopg.connect(admin, autocommit=True) as connection:
+    with open_connection(admin, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE)))
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
     dsn = make_conninfo(admin, dbname=DATABASE)

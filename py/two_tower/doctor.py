@@ -15,6 +15,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
+from two_tower.database import require_migrated
 from two_tower.errors import UserError
 from two_tower.preflight import EXTENSIONS, NEWEST, OLDEST, VECTOR_NEEDED
 
@@ -215,7 +216,11 @@ def migrations(connection: Connection, dsn: str) -> Check:
         from two_tower.migrate import pending
 
         missing = pending(dsn)
-    except (psycopg.Error, UserError) as error:
+        if not missing:
+            require_migrated(connection)
+    except UserError as error:
+        return _fail("migrations", error.message, error.hint or "two-tower migrate")
+    except psycopg.Error as error:
         return _fail(
             "migrations", f"cannot be told: {_first_line(error)}", "connect as the owner, or two-tower migrate"
         )

@@ -28,7 +28,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.migrations import default_migration_table
 
 from two_tower import preflight
-from two_tower.database import DATABASE_FILES, resolve_dsn
+from two_tower.database import DATABASE_FILES, open_connection, resolve_dsn, settle_transaction
 from two_tower.errors import UserError
 
 MIGRATIONS = DATABASE_FILES / "migrations"
@@ -59,7 +59,7 @@ def migrate(
     application holds a lock for too long. Twenty at once are fine: they take turns by an advisory lock, and the later
     ones find nothing to do. Raises UserError, with everything that is in the way, before anything is written.
     """
-    with psycopg.connect(resolve_dsn(dsn), client_encoding="utf8", application_name="two-tower migrate") as connection:
+    with open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate") as connection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _transaction(connection, take_names):
@@ -81,9 +81,7 @@ def migrate(
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
     """What would keep ``migrate`` from beginning, and what it would change. Changes nothing."""
     with (
-        psycopg.connect(
-            resolve_dsn(dsn), client_encoding="utf8", application_name="two-tower migrate --check"
-        ) as connection,
+        open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate --check") as connection,
         _transaction(connection, take_names),
     ):
         connection.execute("set transaction read only")
@@ -95,7 +93,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
 
 def pending(dsn: str | None = None) -> list[str]:
     """Ids of migrations that ``migrate`` would apply. Changes nothing."""
-    with psycopg.connect(resolve_dsn(dsn), autocommit=True) as connection:
+    with open_connection(resolve_dsn(dsn), autocommit=True) as connection:
         return waiting(connection)
 
 
@@ -242,13 +240,8 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
-        # Whatever somebody has set as a default for the database or the role.
         connection.execute("set transaction isolation level read committed, read write")
-        connection.execute("set local statement_timeout = 0")
-        connection.execute("set local lock_timeout = 0")
-        connection.execute("set local idle_in_transaction_session_timeout = 0")
-        connection.execute("set local standard_conforming_strings = on")
-        connection.execute("set local datestyle = 'ISO, MDY'")
+        settle_transaction(connection)
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")

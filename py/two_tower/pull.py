@@ -27,6 +27,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from two_tower.database import open_connection, settle_transaction
 from two_tower.errors import UserError
 
 Connection = psycopg.Connection[Any]
@@ -225,8 +226,8 @@ def pull(
 def _open(dsn: str, say: Callable[[str], None]) -> Connection:
     try:
         # A transaction pooler may give every transaction another server: nothing may be prepared in one.
-        source = psycopg.connect(
-            dsn, autocommit=True, prepare_threshold=None, application_name="two-tower pull", connect_timeout=15
+        source = open_connection(
+            dsn, autocommit=True, settle=False, prepare_threshold=None, application_name="two-tower pull"
         )
     except psycopg.OperationalError as error:
         raise UserError(
@@ -266,10 +267,9 @@ class _Pull:
 
     def run(self, replace: bool) -> None:
         for connection in (self.source, self.target):
-            # A row's text must be the same on both sides; and no limit of the role may end a long copy.
-            for setting in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1", "statement_timeout = 0"):
-                connection.execute(b"set local " + setting.encode())
-        self.source.execute("set local idle_in_transaction_session_timeout = 0")
+            # A row's text must be the same on both sides; and no limit of the role may end a long copy. For the
+            # transaction alone, since either side may be behind a pooler.
+            settle_transaction(connection)
         self.source.execute("set local row_security = off")  # an error instead of some of the rows
         self.target.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
         pairs = self.pairs()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from two_tower.database import DATABASE_FILES
+from two_tower.database import DATABASE_FILES, open_connection
 from two_tower.errors import UserError
 from two_tower.settings import Settings
 
@@ -381,9 +381,11 @@ class Server:
         ]  # fmt: skip
         result = _run_as(account, command, cwd=self.home)
         if result.returncode == 0:
-            # A single-user backend, so that pg_cron finds its database at the very first start.
+            # A single-user backend, so that pg_cron finds its database at the very first start. Nobody but the owner
+            # needs temporary objects there (docs/security.md).
             command = [installation.bindir / "postgres", "--single", "-D", draft.name, "template1"]
-            result = _run_as(account, command, cwd=self.home, text=f"create database {DATABASE}\n")
+            statements = f"create database {DATABASE}\nrevoke temporary on database {DATABASE} from public\n"
+            result = _run_as(account, command, cwd=self.home, text=statements)
         if result.returncode:
             raise UserError(f"creating the cluster failed: {result.stderr.strip()}")
         with (draft / "postgresql.conf").open("a") as conf:
@@ -429,13 +431,12 @@ class Server:
 
     def _set_password(self) -> None:
         """A password for 127.0.0.1, made once and kept beside the cluster."""
-        import psycopg
         from psycopg import sql
 
         path = self.home / "password"
         if not path.exists():
             self._write(path, secrets.token_urlsafe(18) + "\n")
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
+        with open_connection(self.dsn, autocommit=True) as connection:
             password = sql.Literal(path.read_text().strip())
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
 

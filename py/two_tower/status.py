@@ -15,8 +15,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from two_tower.errors import UserError
-
 if TYPE_CHECKING:
     import psycopg
 
@@ -49,8 +47,8 @@ class Report:
 def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout_s: int = 0) -> Report:
     """Read the views in one read-only transaction; with ``sample``, measure that many users of each live version.
 
-    ``connection`` is outside a transaction. A statement may take ``timeout_s`` seconds, for ever if 0. Raises UserError
-    where the database is not migrated, or not far enough, and psycopg.Error where it cannot be read.
+    ``connection`` is outside a transaction. A statement may take ``timeout_s`` seconds, for ever if 0. Raises
+    psycopg.Error where the database cannot be read.
     """
     import psycopg
     from psycopg.rows import dict_row
@@ -60,7 +58,6 @@ def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout
     with connection.transaction():
         cursor = connection.cursor(row_factory=dict_row)
         cursor.execute("select set_config('statement_timeout', %s, true)", (f"{timeout_s}s",))
-        _require_migrated(connection)
 
         def rows(query: str) -> list[Row]:
             return cursor.execute(query.encode()).fetchall()
@@ -77,15 +74,6 @@ def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout
             sample=sampled,
             problems=rows("select * from two_tower.problems") + lacking,
         )
-
-
-def _require_migrated(connection: psycopg.Connection[Any]) -> None:
-    query = "select to_regclass('two_tower.user_changes') is not null, to_regclass('two_tower.problems') is not null"
-    row = connection.execute(query).fetchone()
-    if row != (True, True):
-        name = connection.info.dbname
-        state = "is older than this program" if row and row[0] else "is not migrated"
-        raise UserError(f"database {name} {state}", "run `two-tower migrate`")
 
 
 # ------------------------------------------------------------------------------------------------ for people

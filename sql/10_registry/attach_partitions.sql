@@ -7,6 +7,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_number int;
+    v_filled text;
+    v_unordered text;
 begin
     -- Of several workers one builds, the others wait for it.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.attach ' || p_version, 0));
@@ -16,19 +18,21 @@ begin
     end if;
     -- The graph is built in the order of the table. Users' vectors have nothing in the last entry, where unpopular videos have most
     -- of their length: those go in last, or searches lose their way among them (docs/experiments.md has the figures).
-    drop table if exists pg_temp.two_tower_ordered;
-    execute format('create temp table two_tower_ordered on commit drop as table two_tower.%I', format('video_embeddings_%s', v_number));
-    execute format('truncate two_tower.%I', format('video_embeddings_%s', v_number));
+    v_filled := format('video_embeddings_%s', v_number);
+    v_unordered := v_filled || '_unordered';
+    execute format('alter table two_tower.%I rename constraint %I to %I', v_filled, v_filled || '_pkey', v_unordered || '_pkey');
+    execute format('alter table two_tower.%I rename to %I', v_filled, v_unordered);
+    perform two_tower.create_partitions(p_version);
     execute format(
-        'insert into two_tower.%I select * from pg_temp.two_tower_ordered order by (embedding::real[])[128], video_id',
-        format('video_embeddings_%s', v_number)
+        'insert into two_tower.%I select * from two_tower.%I order by (embedding::real[])[128], video_id', v_filled, v_unordered
     );
+    execute format('drop table two_tower.%I', v_unordered);
     -- One index build over a full table is many times faster than inserting into an index.
     execute format(
         'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
-        format('video_embeddings_%s_hnsw', v_number), format('video_embeddings_%s', v_number)
+        v_filled || '_hnsw', v_filled
     );
-    execute format('analyze two_tower.%I', format('video_embeddings_%s', v_number));
+    execute format('analyze two_tower.%I', v_filled);
     execute format('alter table two_tower.user_embeddings attach partition two_tower.user_embeddings_%s for values in (%L)', v_number, p_version);
     execute format('alter table two_tower.video_embeddings attach partition two_tower.video_embeddings_%s for values in (%L)', v_number, p_version);
     update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;

@@ -11,8 +11,11 @@ declare
     v_left int;
     v_batch record;
 begin
-    v_verdict := two_tower.stage_model(version, force);
+    -- As two_tower.refresh().
     commit;
+    set transaction isolation level read committed, read write;
+    v_verdict := two_tower.stage_model(version, force);
+    commit and chain;
     if v_verdict ->> 'state' = 'rejected' then
         raise exception 'model % is rejected: %', version,
             (select pg_catalog.string_agg(r.reason, '; ') from pg_catalog.jsonb_array_elements_text(v_verdict -> 'reasons') as r (reason))
@@ -26,7 +29,7 @@ begin
         v_left := 0;
         loop
             select b.last_id, b.seen, b.done into v_batch from two_tower.backfill_batch(version, v_kind, v_after) b;
-            commit;
+            commit and chain;
             v_left := v_left + v_batch.seen;
             v_after := v_batch.last_id;
             if v_after is null then
@@ -39,16 +42,16 @@ begin
         end loop;
         if v_kind = 'video' then
             perform two_tower.attach_partitions(version);
-            commit;
+            commit and chain;
             v_after := null;
             while (select m.checked_at is null from two_tower.model_versions m where m.version = backfill_model.version) loop
                 select b.last_id into v_after from two_tower.backfill_batch(version, 'change', v_after) b;
-                commit;
+                commit and chain;
             end loop;
         end if;
     end loop;
     perform two_tower.finish_backfill(version);
-    commit;
+    commit and chain;
 end
 $proc$;
 

@@ -1,6 +1,6 @@
--- SECURITY DEFINER: service_role operates the models without owning the tables.
+-- Not SECURITY DEFINER: whoever may activate a model may also read which ones stand by.
 create or replace function two_tower.rollback_model(p_version text default null) returns jsonb
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_version text := p_version;

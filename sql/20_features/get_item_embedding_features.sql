@@ -1,5 +1,6 @@
+-- row_security: what the caller may see is all there is, also where the database has it that this is an error.
 create or replace function public.get_item_embedding_features(video_id uuid) returns jsonb
-language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp set row_security = on
 as $func$
 declare
     v_features jsonb;

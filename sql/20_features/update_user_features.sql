@@ -13,6 +13,10 @@ begin
     perform two_tower.store_user_features(
         array[p_user_id], array(select c from two_tower.count_user_features(array[p_user_id]) c)
     );
+    -- As embed_user().
+    if current_setting('transaction_isolation') <> 'read committed' then
+        insert into two_tower.user_changes (user_id) values (p_user_id);
+    end if;
     select * into v_row from two_tower.user_features f where f.user_id = p_user_id;
     if not found then
         -- Nothing is stored of a user without likes and nopes; the answer is a row of zeros all the same.

@@ -24,6 +24,10 @@ begin
         ));
     end if;
     v_written := two_tower.refresh_users(array[v_user_id], null, coalesce(force, false));
+    -- A snapshot from before the lock may be older than what a refresh has taken out of the log: once more, then.
+    if current_setting('transaction_isolation') <> 'read committed' then
+        insert into two_tower.user_changes (user_id) values (v_user_id);
+    end if;
     return jsonb_build_object(
         'success', true,
         'user_id', v_user_id,

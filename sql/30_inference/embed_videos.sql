@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as embed_users.
+-- SECURITY DEFINER: service_role may embed, and need not be able to read model files for that.
 create or replace function two_tower.embed_videos(video_ids uuid[], version text default null)
 returns table (video_id uuid, embedding extensions.halfvec)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

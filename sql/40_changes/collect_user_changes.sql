@@ -2,7 +2,7 @@
 -- is rolled back and leaves them here. A user who is in user_changes already gets another row there: the one that is there may be
 -- about to be deleted by a batch that read the decisions before this change.
 --
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role refreshes, and nobody but the owner may write the log.
 create or replace function two_tower.collect_user_changes() returns int
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

@@ -1,4 +1,4 @@
--- Tags and performers of videos share these. SECURITY DEFINER: as for decisions.
+-- Tags and performers of videos share these. SECURITY DEFINER: whoever may write them may not write the log.
 create or replace function two_tower.log_inserted_attributes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$

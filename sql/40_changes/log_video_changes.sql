@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as for decisions. The trigger logs the video; the refresh finds its likers.
+-- SECURITY DEFINER: whoever may write videos may not write the log. The trigger logs the video; the refresh finds its likers.
 create or replace function two_tower.log_inserted_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$

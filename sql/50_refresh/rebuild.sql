@@ -5,14 +5,17 @@ as $proc$
 declare
     v_last uuid;
 begin
+    -- Whatever the database has for a default: work is handed over by what committed since the last statement, and it is written.
+    commit;
+    set transaction isolation level read committed, read write;
     loop
         v_last := two_tower.rebuild_batch('video', v_last);
-        commit;
+        commit and chain;
         exit when v_last is null;
     end loop;
     loop
         v_last := two_tower.rebuild_batch('user', v_last);
-        commit;
+        commit and chain;
         exit when v_last is null;
     end loop;
 end

@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role recomputes features and vectors, which nobody but the owner may write.
 create or replace function two_tower.rebuild_batch(p_kind text, p_after uuid default null, p_limit int default 500) returns uuid
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

@@ -14,6 +14,9 @@ declare
     v_error text;
     v_sqlstate text;
 begin
+    -- Whatever the database has for a default: work is handed over by what committed since the last statement, and it is written.
+    commit;
+    set transaction isolation level read committed, read write;
     perform two_tower.requeue_failures();
     -- Likes of the day count in popularity whether or not there is anything else to do.
     if not exists (
@@ -21,13 +24,13 @@ begin
     ) then
         perform two_tower.update_popularity();
     end if;
-    commit;
+    commit and chain;
     perform two_tower.collect_user_changes();
     if not exists (select from two_tower.user_changes) and not exists (select from two_tower.video_changes) then
         return;
     end if;
     insert into two_tower.job_runs (job) values ('refresh') returning id into v_run;
-    commit;
+    commit and chain;
     loop
         exit when v_batches >= max_batches or pg_catalog.clock_timestamp() - v_started > max_duration;
         -- A commit that a crash takes back leaves its changes in the log, so it need not wait for the disk, nor a like behind it.
@@ -41,7 +44,7 @@ begin
         if v_error is not null then
             -- The log keeps what the batch would have done; the job log keeps why it was not done.
             update two_tower.job_runs set error = v_error, finished_at = pg_catalog.clock_timestamp() where id = v_run;
-            commit;
+            commit and chain;
             raise exception '%', v_error using errcode = v_sqlstate;
         end if;
         v_done := (
@@ -56,7 +59,7 @@ begin
             end if;
         end if;
         update two_tower.job_runs set result = v_done, finished_at = pg_catalog.clock_timestamp() where id = v_run;
-        commit;
+        commit and chain;
         exit when v_laps > 1;
     end loop;
 end

@@ -3,7 +3,7 @@
 create or replace function two_tower.renew_catalogue() returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
-    update two_tower.catalogue_state set generation = gen_random_uuid()
+    update two_tower.catalogue_state set generation = gen_random_uuid() where one
 $func$;
 
 comment on function two_tower.renew_catalogue() is 'Tells backends that what they know of videos is out of date';

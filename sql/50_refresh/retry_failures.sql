@@ -1,12 +1,12 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role asks for retries, and nobody but the owner may write what is set aside.
 create or replace function two_tower.retry_failures() returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_count int;
 begin
-    update two_tower.change_failures set retry_at = now();
-    get diagnostics v_count = row_count;
+    select count(*) into v_count from two_tower.change_failures;
+    update two_tower.change_failures set retry_at = now() where retry_at > now();
     perform two_tower.requeue_failures();
     return v_count;
 end

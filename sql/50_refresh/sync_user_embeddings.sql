@@ -3,17 +3,21 @@ create or replace function two_tower.sync_user_embeddings(recent interval defaul
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_marked int;
+    v_ids uuid[] := array(
+        select d.user_id
+        from (select distinct user_id from public.user_video_decisions where created_at >= now() - recent) d
+        where (
+            select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
+        ) >= min_likes
+    );
     v_done jsonb;
 begin
-    insert into two_tower.user_changes (user_id)
-    select d.user_id
-    from (select distinct user_id from public.user_video_decisions where created_at >= now() - recent) d
-    where (
-        select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
-    ) >= min_likes;
-    get diagnostics v_marked = row_count;
-    v_done := jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
+    insert into two_tower.user_changes (user_id) select unnest(v_ids);
+    v_done := jsonb_build_object('marked', cardinality(v_ids)) || two_tower.refresh_now();
+    -- As embed_user().
+    if current_setting('transaction_isolation') <> 'read committed' then
+        insert into two_tower.user_changes (user_id) select unnest(v_ids);
+    end if;
     insert into two_tower.job_runs (job, result, finished_at) values ('sync_user_embeddings', v_done, clock_timestamp());
     return v_done;
 end

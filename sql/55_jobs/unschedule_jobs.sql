@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as schedule_jobs.
+-- SECURITY DEFINER: jobs belong to whoever scheduled them, which is the owner.
 create or replace function two_tower.unschedule_jobs() returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

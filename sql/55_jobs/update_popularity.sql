@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role asks for the count, and nobody but the owner may write it.
 create or replace function two_tower.update_popularity() returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

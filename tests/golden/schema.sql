@@ -65,7 +65,8 @@ COMMENT ON FUNCTION public.get_item_embedding_feature_batch("limit" integer, "of
 
 CREATE FUNCTION public.get_item_embedding_features(video_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'on';
 
 COMMENT ON FUNCTION public.get_item_embedding_features(video_id uuid) IS 'What the item tower reads of a video, as JSON';
 
@@ -610,7 +611,7 @@ CREATE FUNCTION two_tower.retry_failures() RETURNS integer
 COMMENT ON FUNCTION two_tower.retry_failures() IS 'Puts all that is set aside back into the change log, for the next refresh, without waiting for retry_at; how many';
 
 CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETURNS jsonb
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';

@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from two_tower import registry
+from two_tower.database import connect
 from two_tower.registry import Progress
 
 DECISIONS = ("like", "nope", "skip")
@@ -22,7 +23,7 @@ DECISIONS = ("like", "nope", "skip")
 
 def abilities(dsn: str) -> dict[str, bool]:
     """Whether the login may ``decide`` on a user's behalf, ``activate`` a model and ``roll_back``."""
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         # From PostgreSQL 16 on a role may be granted without the right to take it.
         option = "set" if connection.info.server_version >= 160000 else "member"
         found = connection.execute(
@@ -52,7 +53,7 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
 
     Without an active model the decision is written all the same. Raises psycopg.Error where the database refuses it.
     """
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         with _as_user(connection, user):
             if decision is None:
                 connection.execute(
@@ -74,11 +75,11 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
 
 def activate(dsn: str, version: str, progress: Progress) -> dict[str, Any]:
     """Embed what ``version`` lacks, ask its gate and make it serve. Raises GateFailed with what the gate says."""
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return registry.activate(connection, version, progress)
 
 
 def roll_back(dsn: str, version: str) -> dict[str, Any]:
     """Make a version that stands by serve again, at once."""
-    with psycopg.connect(dsn, autocommit=True, application_name="two-tower ui", connect_timeout=10) as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return registry.roll_back(connection, version)

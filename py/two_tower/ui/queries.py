@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from two_tower.database import open_connection, require_migrated
 from two_tower.errors import UserError
 from two_tower.ids import user_uuid
 
@@ -36,13 +37,14 @@ def viewer(dsn: str) -> Iterator[Connection]:
     Raises UserError where the database is not migrated or the login may not take the role, psycopg.OperationalError
     where there is no connection.
     """
-    with psycopg.connect(
+    with open_connection(
         dsn, autocommit=True, row_factory=dict_row, application_name="two-tower ui", connect_timeout=10
     ) as connection:
-        if one(connection, "select to_regrole(%s) is null or to_regnamespace('two_tower') is null", ROLE):
-            raise UserError("this database is not migrated, or by an older version", "two-tower migrate")
+        if one(connection, "select pg_catalog.to_regrole(%s) is null", ROLE):
+            raise UserError(f"database {connection.info.dbname} is not migrated", "two-tower migrate")
+        require_migrated(connection, ROLE)
         # Where whoever migrated could not let the role see all rows, the login reads for it.
-        if one(connection, "select rolbypassrls from pg_roles where rolname = %s", ROLE):
+        if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
             try:
                 connection.execute(f"set role {ROLE}")
             except psycopg.errors.InsufficientPrivilege as error:
@@ -50,10 +52,7 @@ def viewer(dsn: str) -> Iterator[Connection]:
                 hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
                 raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
         connection.execute("set default_transaction_read_only = on; set statement_timeout = '30s'")
-        try:
-            yield connection
-        except psycopg.errors.UndefinedFunction as error:
-            raise UserError("this database was migrated by an older version", "two-tower migrate") from error
+        yield connection
 
 
 def rows(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> list[Row]:

@@ -1,0 +1,264 @@
+"""What somebody set on the database or on a role changes nothing of what we do or store.
+
+Each case is a database whose defaults are odd. There, everything of the daily flow is done, by the command line and by
+SQL as clients have it, and what is stored then is compared with what the same flow stores under PostgreSQL's own
+defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner
+
+from conftest import NewDatabase, in_database
+from two_tower import artifacts
+from two_tower.cli import app
+from two_tower.database import open_connection
+from two_tower.errors import UserError
+from two_tower.server import Server
+from world_fixtures import Client, column, make_world, one, rpc
+
+WORLD = make_world()
+ME = WORLD.usual
+
+# Settings of one case do not touch on each other; those that once broke something, or could, have a case of their own.
+CASES: dict[str, list[str]] = {
+    "how values are written and read": [
+        "datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_output = 'escape'",
+        "extra_float_digits = -15", "timezone = 'America/St_Johns'", "quote_all_identifiers = on", "array_nulls = off",
+        "transform_null_equals = on", "backslash_quote = off", "synchronous_commit = off",
+        "check_function_bodies = off",
+    ],
+    "dates by month": ["datestyle = 'SQL, MDY'", "intervalstyle = 'sql_standard'", "timezone = 'Asia/Tokyo'"],
+    "old strings": ["standard_conforming_strings = off", "escape_string_warning = off"],
+    "no path": ["search_path = ''"],
+    "a path that leads nowhere": ["search_path = 'nowhere'"],
+    "Japanese": ["client_encoding = 'SJIS'"],
+    "Latin": ["client_encoding = 'LATIN1'"],
+    "row security": ["row_security = off"],
+    "serializable": ["default_transaction_isolation = 'serializable'", "default_transaction_deferrable = on"],
+    "repeatable read": ["default_transaction_isolation = 'repeatable read'"],
+    "read only": ["default_transaction_read_only = on", "default_transaction_deferrable = on"],
+    "limits": ["statement_timeout = '250ms'", "lock_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'"],
+    "ambiguous names are columns": ["plpgsql.variable_conflict = 'use_column'"],
+    "strict plpgsql": ["plpgsql.extra_errors = 'all'", "plpgsql.check_asserts = off"],
+    "plans": [
+        "jit = on", "work_mem = '64kB'", "force_parallel_mode = on", "parallel_setup_cost = 0",
+        "min_parallel_table_scan_size = 0", "plan_cache_mode = 'force_custom_plan'", "temp_buffers = '800kB'",
+        "default_toast_compression = 'pglz'", "enable_hashjoin = off",
+    ],
+}  # fmt: skip
+
+CATALOG = (
+    "product_url,title,released_at,price,tags\n"
+    "https://shop.example/b1,Größe 日本 😀 \\n,03.02.2025,12.5,neu|日本\n"
+    f"https://videos.example/{WORLD.videos.index(WORLD.published[7])},another title,2025-02-03,0.1,neu\n"
+)
+REVIEWS = "reviewer_id,product_url,stars,created_at\nr1,https://shop.example/b1,4.5,2025-02-03T00:30:00+09:00\n"
+DECISIONS = "user_id,product_url,decision,created_at\nnewbie,https://shop.example/b1,like,2026-06-01T00:00:00Z\n"
+
+# A limit ends what takes longer, as it should; who calls SQL by himself sets it aside by himself.
+UNLIMITED = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+
+# Everything that the flow writes, but for times of the clock and numbers by which rows happened to be made.
+STORED = {
+    "videos": "select to_jsonb(v) - 'created_at' - 'published_at' from public.videos v order by v.id",
+    "tags": "select to_jsonb(t) from public.tags t order by t.name",
+    "video_tags": "select to_jsonb(t) from public.video_tags t order by t.video_id, t.tag_id",
+    "decisions": "select jsonb_build_array(user_id, video_id, decision_type, "
+    "case when created_at < now() - interval '1 day' then created_at end) "
+    "from public.user_video_decisions order by user_id, video_id",
+    "reviews": "select to_jsonb(r) from two_tower.reviews r order by r.reviewer_id, r.video_id",
+    "features": "select to_jsonb(f) - 'updated_at' - 'liked_video_ids' from public.user_features f order by f.user_id",
+    "users": "select jsonb_build_array(model_version, user_id, embedding::text, input_hash, input) "
+    "from two_tower.user_embeddings order by model_version, user_id",
+    "video vectors": "select jsonb_build_array(model_version, video_id, embedding::text, input_hash) "
+    "from two_tower.video_embeddings order by model_version, video_id",
+    "models": "select jsonb_build_array(version, state, forced) from two_tower.models order by version",
+    "pending": "select to_jsonb(user_id) from two_tower.pending_users union all "
+    "select to_jsonb(video_id) from two_tower.video_changes",
+    "failures": "select jsonb_build_array(kind, id, error) from two_tower.change_failures",
+}
+
+
+@pytest.fixture(scope="module")
+def exported(cluster: Server, world_template: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the world's model."""
+    directory = tmp_path_factory.mktemp("model")
+    with psycopg.connect(in_database(cluster.dsn, world_template), autocommit=True) as db:
+        artifacts.export(db, "v1", directory)
+    return directory
+
+
+class Flow:
+    """The daily flow on a database, in one directory."""
+
+    def __init__(self, dsn: str, directory: Path, model: Path) -> None:
+        self.dsn, self.directory, self.model = dsn, directory, model
+        self.runner = CliRunner()
+        self.answers: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        for name, text in (("catalog", CATALOG), ("reviews", REVIEWS), ("decisions", DECISIONS)):
+            file = self.directory / f"{name}.csv"
+            file.write_text(text, encoding="utf-8")
+            self.verb("import", name, str(file), *(["--create-users"] if name == "decisions" else []))
+        self.scheduler("call two_tower.refresh()", "select two_tower.sync_user_embeddings('99 years')")
+        self.client()
+        self.verb("refresh", "--recent", "2 hours")
+        recommended = self.directory / "recommended.csv"
+        self.verb("recommend", "--all", "--limit", "2", "--output", str(recommended))
+        self.answers["recommended"] = recommended.read_text()
+        self.verb("status", "--sample", "5", codes={0, 1})
+        self.verb("model", "register", str(self.model), "--version", "v2")
+        self.verb("model", "activate", "v2", "--force")
+        self.verb("model", "rollback")
+        self.verb("model", "export", str(self.directory / "exported"))
+        files = {p.name: p.read_bytes() for p in sorted((self.directory / "exported").glob("*.parquet"))}
+        self.answers["exported"] = files
+        self.verb("migrate")
+        self.scheduler("call two_tower.backfill_model('v2')", "call two_tower.rebuild()", "call two_tower.refresh()")
+        return self.answers | self.stored()
+
+    def verb(self, *words: str, codes: frozenset[int] | set[int] = frozenset({0})) -> None:
+        result = self.runner.invoke(app, [*words, "--dsn", self.dsn])
+        assert result.exit_code in codes, (words, result.stderr, result.exception)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+    def scheduler(self, *statements: str) -> None:
+        """As pg_cron and psql have it: statements of their own, under the defaults of the database."""
+        with psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None, options=UNLIMITED) as db:
+            for statement in statements:
+                if statement.startswith("select") and one(db, "show default_transaction_read_only") == "on":
+                    continue  # a function cannot write then, whatever it says
+                db.execute(statement.encode())
+
+    def client(self) -> None:
+        """As PostgREST has it: BEGIN says what the transaction is, whatever the default."""
+        name = urlsplit(self.dsn).path.removeprefix("/")
+        dsn = in_database(self.dsn, name, "authenticator")
+        with psycopg.connect(dsn, client_encoding="UTF8", options=UNLIMITED) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.read_only = False
+            client = Client(connection)
+            with client.as_("authenticated", ME) as asked:
+                # Where this is off, every statement of a client on a table with policies is an error; routines are not.
+                row_security = one(asked, "show row_security")
+                asked.execute("set local row_security = on")
+                asked.execute(
+                    "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
+                    " on conflict (user_id, video_id) do update set decision_type = 'like'",
+                    (ME, WORLD.published[5]),
+                )
+                asked.execute("select set_config('row_security', %s, true)", (row_security,))
+                self.answers["embed_user"] = rpc(asked, "embed_user")
+                self.answers["recommend_videos"] = self.listed(rpc(asked, "recommend_videos", limit=5, diversity=0.3))
+                self.answers["own features"] = rpc(asked, "get_user_embedding_features", user_id=str(ME))
+                self.answers["features"] = rpc(asked, "get_item_embedding_features", video_id=str(WORLD.videos[5]))
+                (counted,) = rpc(asked, "update_user_features", p_user_id=str(ME))
+                self.answers["counted"] = {k: v for k, v in counted.items() if k not in ("updated_at", "price_sum")}
+            with client.as_("anon") as asked:
+                similar = rpc(asked, "similar_videos", video_id=str(WORLD.published[3]), limit=3)
+                self.answers["similar_videos"] = self.listed(similar)
+
+    @staticmethod
+    def listed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows without scores: with how many digits they are printed is the session's to say."""
+        return [{name: value for name, value in row.items() if name != "score"} for row in rows]
+
+    def stored(self) -> dict[str, Any]:
+        with open_connection(self.dsn, autocommit=True) as db:
+            return {name: column(db, query) for name, query in STORED.items()}
+
+
+def prepared(dsn: str, settings: list[str]) -> str:
+    name = urlsplit(dsn).path.removeprefix("/")
+    with psycopg.connect(dsn, autocommit=True) as db:
+        for setting in settings:
+            db.execute("load 'plpgsql'")
+            db.execute(f"alter database {name} set {setting}".encode())
+    return dsn
+
+
+@pytest.fixture(scope="module")
+def expected(
+    cluster: Server, world_template: str, exported: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """What the flow answers and stores under PostgreSQL's own defaults."""
+    name = f"session_defaults_{tmp_path_factory.getbasetemp().name.replace('-', '_')}"
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {world_template}".encode())
+    yield Flow(in_database(cluster.dsn, name), tmp_path_factory.mktemp("flow"), exported).run()
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_defaults_change_nothing(
+    case: str, database: NewDatabase, world_template: str, exported: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    dsn = prepared(database(template=world_template), CASES[case])
+    found = Flow(dsn, tmp_path, exported).run()
+    for name, value in expected.items():
+        assert found[name] == value, name
+    assert found["failures"] == found["pending"] == []
+
+
+def test_what_the_connection_string_asks_for_stays(dsn: str) -> None:
+    prepared(dsn, ["statement_timeout = '8s'", "lock_timeout = '3s'"])
+    with open_connection(make_conninfo(dsn, options="-c statement_timeout=77s")) as connection:
+        assert one(connection, "show statement_timeout") == "77s"
+        assert one(connection, "show lock_timeout") == "0"
+        assert one(connection, "show client_encoding") == "UTF8"
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        ("statement_timeout = '8s'", False),
+        ("timezone = 'Asia/Tokyo'", False),
+        ("datestyle = 'ISO, DMY'", False),
+        ("datestyle = 'German'", True),
+        ("default_transaction_isolation = 'serializable'", True),
+        ("default_transaction_read_only = on", True),
+        ("extra_float_digits = 0", True),
+    ],
+)
+def test_behind_a_pooler_nothing_is_set(setting: str, refused: bool, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SET would reach others there. PgBouncer and Supavisor tell their clients of a process that is none."""
+    prepared(dsn, [setting])
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
+    name = setting.split(" = ")[0]
+    if refused:
+        with pytest.raises(UserError, match=f"(?i){name} = .* connection pooler"):
+            open_connection(dsn)
+        return
+    with open_connection(dsn) as connection:
+        assert one(connection, "select source from pg_settings where lower(name) = %s", name) == "database"
+
+
+@pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
+@pytest.mark.parametrize("call", ["embed_user", "update_user_features"])
+def test_a_snapshot_that_is_older_than_a_refresh_brings_nothing_back(
+    call: str, level: psycopg.IsolationLevel, database: NewDatabase, world_template: str
+) -> None:
+    dsn = database(template=world_template)
+    with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(dsn) as asked:
+        asked.isolation_level = level
+        with asked.transaction():
+            asked.execute("select set_config('request.jwt.claims', %s, true)", (json.dumps({"sub": str(ME)}),))
+            assert one(asked, "select count(*) from public.user_video_decisions where user_id = %s", ME)
+            db.execute("delete from public.user_video_decisions where user_id = %s", (ME,))
+            db.execute("call two_tower.refresh()")
+            asked.execute(f"select public.{call}({'' if call == 'embed_user' else repr(str(ME))})".encode())
+        db.execute("call two_tower.refresh()")
+        for table in ("public.user_features", "two_tower.user_embeddings", "two_tower.pending_users"):
+            assert one(db, f"select count(*) from {table} where user_id = %s", ME) == 0, table

@@ -1,0 +1,173 @@
+"""Every verb on a database that is not where this program needs it: one sentence, the remedy, exit code 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from conftest import Connection, in_database
+from two_tower.cli import app
+from two_tower.database import connect
+from two_tower.errors import UserError
+from two_tower.migrate import TEARDOWN
+from two_tower.ui import actions, queries
+
+
+def nothing(db: Connection) -> None:
+    db.execute("drop schema two_tower cascade; drop table public._yoyo_migration")
+
+
+def begun(db: Connection) -> None:
+    """What the first statement of a migration leaves behind."""
+    nothing(db)
+    db.execute("create schema two_tower")
+
+
+def half(db: Connection) -> None:
+    """Broken off between the state and the logic."""
+    db.execute(TEARDOWN.read_bytes())
+
+
+def older(db: Connection) -> None:
+    db.execute(
+        "delete from public._yoyo_migration where migration_id = (select max(migration_id) from _yoyo_migration)"
+    )
+
+
+def newer(db: Connection) -> None:
+    db.execute(
+        "insert into public._yoyo_migration (migration_hash, migration_id, applied_at_utc)"
+        " values ('ffff', '9999.of-the-future', now())"
+    )
+
+
+def newer_elsewhere(db: Connection) -> None:
+    """The same, where yoyo's tables are in our schema."""
+    newer(db)
+    db.execute("alter table public._yoyo_migration set schema two_tower")
+
+
+def anothers(db: Connection) -> None:
+    """Whoever connects has no right to anything."""
+
+
+# State → what is said of it, and what is advised.
+STATES: dict[str, tuple[Callable[[Connection], None], str, str]] = {
+    "not migrated": (nothing, "is not migrated", "two-tower migrate"),
+    "begun": (begun, "is not migrated", "two-tower migrate"),
+    "half migrated": (half, "or migrated in part", "two-tower migrate"),
+    "older": (older, "is older than this program: it lacks migration", "two-tower migrate"),
+    "newer": (newer, "is newer than this program, which does not know migration 9999.of-the-future", "--upgrade"),
+    "newer, in our schema": (newer_elsewhere, "is newer than this program", "--upgrade"),
+    "another's": (anothers, "may not use the recommender of database", 'grant service_role to "'),
+}
+
+
+def verbs(directory: Path) -> list[list[str]]:
+    file = directory / "rows.csv"
+    file.write_text("product_url,title\n")
+    return [
+        ["train"],
+        ["refresh"],
+        ["refresh", "--dry-run"],
+        ["status"],
+        ["status", "--json", "--sample", "5"],
+        ["recommend", "--all", "--output", str(directory / "r.csv")],
+        ["evaluate"],
+        ["retrain"],
+        ["import", "catalog", str(file)],
+        ["import", "reviews", str(file)],
+        ["import", "decisions", str(file), "--create-users"],
+        ["dataset", "export", str(directory / "set")],
+        ["pull", "--from", "postgresql://nobody@localhost:1/nothing"],
+        ["model", "list"],
+        ["model", "register", str(directory)],
+        ["model", "backfill", "v1"],
+        ["model", "activate"],
+        ["model", "rollback"],
+        ["model", "retire", "v1"],
+        ["model", "export", str(directory / "model")],
+        ["model", "publish", f"file://{directory}/store"],
+        ["model", "fetch", f"file://{directory}/store"],
+    ]
+
+
+@pytest.fixture(params=STATES)
+def state(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def target(state: str, dsn: str, db: Connection) -> Iterator[str]:
+    """The DSN with which to connect to a database in that state."""
+    name = urlsplit(dsn).path.removeprefix("/")
+    STATES[state][0](db)
+    if state != "another's":
+        yield dsn
+        return
+    db.execute(f"create role {name}_stranger login".encode())
+    yield in_database(dsn, name, f"{name}_stranger")
+    db.execute(f"drop role {name}_stranger".encode())
+
+
+def test_every_verb_says_what_is_wrong_and_how_to_mend_it(state: str, target: str, tmp_path: Path) -> None:
+    _, told, remedy = STATES[state]
+    for verb in verbs(tmp_path):
+        result = CliRunner().invoke(app, [*verb, "--dsn", target])
+        assert isinstance(result.exception, SystemExit), (verb, result.exception)
+        said = result.stderr.strip().splitlines()
+        assert (result.exit_code, len(said)) == (1, 2), (verb, result.stderr)
+        assert said[0].startswith("error: "), verb
+        assert told in said[0], verb
+        assert said[1].startswith("hint: "), verb
+        assert remedy in said[1], verb
+
+
+def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
+    """They look at what is there, whatever it is, and do not end in a traceback."""
+    result = CliRunner().invoke(app, ["doctor", "--dsn", target])
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.stdout
+    assert "migrations" in result.stdout
+    result = CliRunner().invoke(app, ["metrics", "--dsn", target])
+    assert result.exit_code == 0
+    assert "two_tower_up 0.0" in result.stdout
+    assert STATES[state][1] in result.stderr
+
+
+def test_the_page_says_it_too(state: str, target: str) -> None:
+    # A login without rights is told of the page's role first.
+    told = "may not take the role two_tower_viewer" if state == "another's" else STATES[state][1]
+    with pytest.raises(UserError, match=told), queries.viewer(target):
+        pass
+    with pytest.raises(UserError, match=STATES[state][1]):
+        actions.roll_back(target, "v1")
+
+
+def test_yoyo_s_tables_may_be_in_either_schema(dsn: str, db: Connection) -> None:
+    with connect(dsn):
+        pass
+    db.execute("alter table public._yoyo_migration set schema two_tower")
+    with connect(dsn):
+        pass
+
+
+@pytest.mark.parametrize("role", ["service_role", "two_tower_viewer"])
+def test_a_role_that_may_not_read_what_was_applied_may_do_what_it_may(role: str, dsn: str, db: Connection) -> None:
+    login = f"{role}_login_{urlsplit(dsn).path.removeprefix('/')}"
+    db.execute(f"create role {login} login in role {role}".encode())
+    try:
+        own = in_database(dsn, urlsplit(dsn).path.removeprefix("/"), login)
+        assert CliRunner().invoke(app, ["model", "list", "--dsn", own]).exit_code == 0
+        refused = CliRunner().invoke(app, ["refresh", "--dsn", own])
+        if role == "two_tower_viewer":
+            assert refused.exit_code == 1
+            assert "permission denied" in refused.stderr
+            assert "a member of service_role" in refused.stderr
+        else:
+            assert refused.exit_code == 0, refused.stderr
+    finally:
+        db.execute(f"drop role {login}".encode())
