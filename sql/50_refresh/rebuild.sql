@@ -1,20 +1,21 @@
--- A procedure without a SET clause, since it commits; hence the qualified names throughout.
+-- As refresh().
 create or replace procedure two_tower.rebuild()
 language plpgsql security invoker
 as $proc$
 declare
-    v_last uuid;
+    v_kind pg_catalog.text;
+    v_last pg_catalog.uuid;
 begin
-    loop
-        v_last := two_tower.rebuild_batch('video', v_last);
-        commit;
-        exit when v_last is null;
+    foreach v_kind in array array['video', 'user'] loop
+        v_last := null;
+        loop
+            commit;
+            set transaction isolation level read committed, read write;
+            v_last := two_tower.rebuild_batch(v_kind, v_last);
+            exit when v_last is null;
+        end loop;
     end loop;
-    loop
-        v_last := two_tower.rebuild_batch('user', v_last);
-        commit;
-        exit when v_last is null;
-    end loop;
+    commit;
 end
 $proc$;
 

@@ -18,7 +18,7 @@ begin
         delete from two_tower.video_changes c where c.video_id = any (v_ids);
         insert into two_tower.user_changes (user_id)
         select distinct d.user_id from public.user_video_decisions d
-        where d.video_id = any (v_ids) and d.decision_type in ('like', 'nope');
+        where d.video_id = any (v_ids) and two_tower.decision_label(d.decision_type) >= 0;
         result := two_tower.refresh_set('video', v_ids);
         perform two_tower.renew_catalogue();
         v_videos := cardinality(v_ids);

@@ -8,9 +8,9 @@ declare
 begin
     insert into two_tower.user_changes (user_id)
     select d.user_id
-    from (select distinct user_id from public.user_video_decisions where created_at >= now() - recent) d
+    from (select distinct r.user_id from public.user_video_decisions r where two_tower.time_of(r.created_at) >= now() - recent) d
     where (
-        select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
+        select count(*) from public.user_video_decisions l where l.user_id = d.user_id and two_tower.decision_label(l.decision_type) = 1
     ) >= min_likes;
     get diagnostics v_marked = row_count;
     v_done := jsonb_build_object('marked', v_marked) || two_tower.refresh_now();
