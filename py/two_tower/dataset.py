@@ -148,8 +148,8 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int) -> tuple[s
     Nor one longer than the registry's key, an index, holds.
     """
     counted = (
-        entries.filter(pl.col("key").str.len_bytes() <= LONGEST_KEY)
-        .with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
+        entries.with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
+        .filter(pl.col("key").str.len_bytes() <= LONGEST_KEY)
         .group_by("key")
         .agg(pl.col("likes").sum())
         .filter(pl.col("likes") > 0)

@@ -14,11 +14,10 @@ begin
     set transaction isolation level read committed, read write;
     select b.* into v_state from two_tower.begin_backfill(version, v_verdict) b;
     while not v_state.finished loop
+        select s.* into v_state from two_tower.backfill_step(version, v_state.phase, v_state.after, v_state.whole, v_state.seen) s;
         commit;
         set transaction isolation level read committed, read write;
-        select s.* into v_state from two_tower.backfill_step(version, v_state.phase, v_state.after, v_state.whole, v_state.seen) s;
     end loop;
-    commit;
 end
 $proc$;
 

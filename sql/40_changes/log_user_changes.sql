@@ -2,8 +2,8 @@
 -- a writer takes no lock that a refresh, or another writer, could hold.
 --
 -- The application may drop or rename a column, and its writes must go on. Hence the names without a table before them, and the row called
--- absent around them: a name that the table has no longer is found there, at no cost. What is logged then is that somebody changed, and the
--- refresh that reads the column fails, as two_tower.problems says.
+-- absent around them: a name that the table has no longer is found there, at no cost. Who changed is logged all the same, or that somebody
+-- did; the refresh, which reads the column, fails until it is back, as two_tower.problems says, and then loses nothing.
 create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$

@@ -6,16 +6,17 @@ declare
     v_kind pg_catalog.text;
     v_last pg_catalog.uuid;
 begin
+    commit;
+    set transaction isolation level read committed, read write;
     foreach v_kind in array array['video', 'user'] loop
         v_last := null;
         loop
+            v_last := two_tower.rebuild_batch(v_kind, v_last);
             commit;
             set transaction isolation level read committed, read write;
-            v_last := two_tower.rebuild_batch(v_kind, v_last);
             exit when v_last is null;
         end loop;
     end loop;
-    commit;
 end
 $proc$;
 

@@ -1,6 +1,6 @@
 -- A procedure without a SET clause, since it commits after every batch; hence the qualified names, and hence no operator: what there is to
 -- decide is decided in functions. Each transaction is READ COMMITTED and may write, whatever the database has for a default: a batch must see
--- what was committed while it waited. The first commit refuses to be called inside a transaction block.
+-- what was committed while it waited. That is said before anything else, as even a condition takes a snapshot. The first commit refuses to be called inside a transaction block.
 create or replace procedure two_tower.refresh(max_batches int default null, max_duration interval default '50 seconds')
 language plpgsql security invoker
 as $proc$
@@ -11,17 +11,17 @@ begin
     set transaction isolation level read committed, read write;
     select b.* into v_state from two_tower.begin_refresh(max_duration) b;
     commit;
+    set transaction isolation level read committed, read write;
     while not v_state.finished loop
-        set transaction isolation level read committed, read write;
         select s.* into v_state
         from two_tower.refresh_step(v_state.run_id, v_state.until, v_state.after, v_state.laps, v_state.batches, max_batches) s;
         commit;
+        set transaction isolation level read committed, read write;
     end loop;
     if v_state.failure is not null then
         raise exception '%', v_state.failure using errcode = v_state.failure_code;
     end if;
     -- Likes of the day count in popularity whether or not there was anything else to do; whatever comes of it, changes have been refreshed.
-    set transaction isolation level read committed, read write;
     perform two_tower.try_update_popularity(true);
     commit;
 end
