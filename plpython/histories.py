@@ -165,7 +165,7 @@ class Histories:
         self.user, self.liked = self.side >> 1, self.side & 1 == 0
         self.like_count, self.nope_count = numpy.bincount(self.side, minlength=2 * users).reshape(-1, 2).T
         price = contents.price[self.video]
-        priced = self.liked & ~(price <= 0)
+        priced = self.liked & (price > 0)
         self.priced_count = numpy.bincount(self.user[priced], minlength=users)
         self.price_sum = numpy.bincount(self.user[priced], price[priced], users)
         self._count_content()

@@ -48,6 +48,14 @@ grant select (model_version, video_id, embedding, updated_at) on two_tower.video
 grant execute on function two_tower.active_version() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.count_video_features(uuid[]) to authenticated, service_role;
+-- How values read, which says nothing of anybody.
+grant execute on function
+two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.price_of(money), two_tower.price_of(text),
+two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
+two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
+two_tower.time_of(text), two_tower.time_of(anyelement),
+two_tower.decision_label(text), two_tower.decision_label(anyelement)
+to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
 grant select on all tables in schema two_tower to service_role;
@@ -72,12 +80,14 @@ two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service()
 two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean), two_tower.reject_model(text, text[]),
-two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
+two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int), two_tower.begin_backfill(text, jsonb),
+two_tower.backfill_step(text, text, uuid, boolean, int),
 two_tower.attach_partitions(text), two_tower.finish_backfill(text), two_tower.backfilled_share(text), two_tower.gate_model(text),
 two_tower.activate_model(text, boolean), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
-two_tower.refresh(int, interval), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(),
+two_tower.refresh(int, interval), two_tower.begin_refresh(interval),
+two_tower.refresh_step(bigint, timestamptz, uuid, int, int, int, int), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.try_update_popularity(boolean), two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
@@ -104,5 +114,6 @@ two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real), two_tower.job_definitions(), two_tower.cron_jobs(),
-two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text)
+two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
+two_tower.unknown_decisions()
 to two_tower_viewer;

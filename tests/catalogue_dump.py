@@ -14,7 +14,7 @@ ROLES = ("public", "anon", "authenticated", "service_role", "authenticator", "tw
 
 _NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*)$")
 _VIEW = re.compile(r"(?m)^(CREATE VIEW .*?) AS\n.*?;$", re.DOTALL)
-_BODY = re.compile(r"\n    AS (\$\w*\$).*?\1;", re.DOTALL)
+_BODY = re.compile(r"\n    (?:AS (\$\w*\$).*?\1|RETURN .*?);$", re.DOTALL | re.MULTILINE)
 
 
 def schema(bindir: Path, dsn: str, *, data: bool = False) -> str:

@@ -20,8 +20,16 @@ OURS = """
 """
 ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {OURS}"
 
-# A set clause on a procedure forbids commit inside it; what is written in C reads no names.
+# A set clause on a procedure forbids commit inside it; what is written in C reads no names; and a function that reads a value in a query
+# costs a call without being expanded there. Names in a body that is no string are bound when it is made.
 WITHOUT_SEARCH_PATH = {
+    *(f"two_tower.decision_label({kind})" for kind in ("text", "anyelement")),
+    *(f"two_tower.price_of({kind})" for kind in ("numeric", "double precision", "money", "text", "anyelement")),
+    *(f"two_tower.duration_of({kind})" for kind in ("numeric", "double precision", "text", "anyelement")),
+    *(
+        f"two_tower.time_of({kind})"
+        for kind in ("timestamp with time zone", "timestamp without time zone", "date", "text", "anyelement")
+    ),
     "two_tower.halfvec_of(bytea,integer,boolean)",
     "two_tower.uuids_of(bytea,integer,boolean)",
     "two_tower.refresh(integer,interval)",

@@ -44,6 +44,9 @@ class DatasetOptions:
         return named.get(vocabulary, self.max_category_features)
 
 
+LONGEST_KEY = 1024
+"""Bytes of the longest name that has an input of its own."""
+
 # Rows of fixed width: a field count, then length and value of each field.
 _ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
@@ -140,9 +143,13 @@ def _entries(items: pl.DataFrame, segment: str) -> pl.DataFrame:
 
 
 def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int) -> tuple[str, ...]:
-    """The most liked keys, most liked first, ties by key; none that nobody liked, which nothing could be learned of."""
+    """The most liked keys, most liked first, ties by key; none that nobody liked, which nothing could be learned of.
+
+    Nor one longer than the registry's key, an index, holds.
+    """
     counted = (
         entries.with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
+        .filter(pl.col("key").str.len_bytes() <= LONGEST_KEY)
         .group_by("key")
         .agg(pl.col("likes").sum())
         .filter(pl.col("likes") > 0)

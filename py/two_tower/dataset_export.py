@@ -32,7 +32,7 @@ NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 _ITEMS = """
 copy (
     select c.video_id, v.product_url, v.title, c.maker, c.label, c.series, c.source, c.price, c.duration_seconds,
-        v.product_released_at at time zone 'UTC' as released_at,
+        to_char(two_tower.time_of(v.product_released_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as released_at,
         to_json(c.tags) as tags,
         (select coalesce(json_agg(t.name order by u.at), '[]')
             from unnest(c.tags) with ordinality u (id, at) join public.tags t on t.id = u.id) as tag_names,

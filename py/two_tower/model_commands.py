@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -214,7 +214,9 @@ def fetch(
         )
 
 
-def _report(result: dict[str, object], json: bool) -> None:
+def _report(result: dict[str, Any], json: bool) -> None:
+    for warning in result.get("warnings", []):
+        say(f"warning: {warning}")
     if json:
         print_json(result)
     elif result["changed"]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -209,43 +209,40 @@ def refresh(connection: Connection, progress: Progress, limit: int | None = None
     With ``limit``, ends after so many users and videos, and leaves the rest in the log. The job log keeps what was done
     or why it failed, as it does for ``two_tower.refresh()``; a refresh with nothing to do leaves no row there.
     """
-    done = {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
-    after = None
-    connection.execute("select two_tower.requeue_failures(), two_tower.collect_user_changes()")
-    total = sum(pending(connection).values())
-    if not total:
-        return done
-    started = connection.execute("insert into two_tower.job_runs (job) values ('refresh') returning id").fetchone()
-    assert started is not None
-    while True:
-        left = REFRESH_BATCH if limit is None else min(REFRESH_BATCH, limit - done["users"] - done["videos"])
+    state = _step(connection, "select * from two_tower.begin_refresh()", ())
+    # One worker, from the first user on, needs one lap.
+    after, laps, batches = None, 1, 0
+    done = state["result"]
+    total = 0 if state["finished"] else sum(pending(connection).values())
+    while not state["finished"]:
+        seen = done["users"] + done["videos"]
+        left = REFRESH_BATCH if limit is None else min(REFRESH_BATCH, limit - seen)
         if left < 1:
-            return done
-        try:
-            row = connection.execute(
-                "select result, last_id from two_tower.refresh_batch(%s, %s)", (after, left)
-            ).fetchone()
-        except psycopg.Error as error:
-            if not connection.broken:
-                said = error.diag.message_primary or str(error)
-                connection.execute(
-                    "update two_tower.job_runs set error = %s, finished_at = clock_timestamp() where id = %s",
-                    (said, started[0]),
-                )
-            raise
-        assert row is not None
-        result, last = row
-        done = {name: count + result[name] for name, count in done.items()}
-        connection.execute(
-            "update two_tower.job_runs set result = %s, finished_at = clock_timestamp() where id = %s",
-            (Jsonb(done), started[0]),
+            break
+        state = _step(
+            connection,
+            "select * from two_tower.refresh_step(%s, null, %s, %s, %s, null, %s)",
+            (state["run_id"], after, laps, batches, left),
         )
-        total = max(total, done["users"] + done["videos"])
-        progress("refreshing", (done["users"] + done["videos"]) / total)
-        if result["videos"] == 0:
-            if last is None:
-                return done
-            after = last
+        after, laps, batches, done = state["after"], state["laps"], state["batches"], state["result"]
+        seen = done["users"] + done["videos"]
+        total = max(total, seen, 1)
+        progress("refreshing", seen / total)
+    return dict(done)
+
+
+def _step(connection: Connection, query: LiteralString, values: tuple[Any, ...]) -> dict[str, Any]:
+    """One transaction of a refresh, READ COMMITTED whatever the default is; its answer.
+
+    Raises UserError with what the database says went wrong; the job log has it too.
+    """
+    with connection.transaction():
+        connection.execute("set transaction isolation level read committed, read write")
+        state = connection.cursor(row_factory=dict_row).execute(query, values).fetchone()
+    assert state is not None
+    if state["failure"] is not None:
+        raise UserError(f"the refresh failed: {state['failure']}", "`two-tower status` says what mends it")
+    return state
 
 
 def pending(connection: Connection) -> dict[str, int]:
@@ -378,7 +375,8 @@ def activate(
 ) -> dict[str, Any]:
     """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
 
-    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded.
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded. What fails after the switch is among
+    the ``warnings`` of the answer.
     """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))
@@ -389,8 +387,14 @@ def activate(
     with gated():
         row = connection.execute("select two_tower.activate_model(%s, %s)", (version, force)).fetchone()
     assert row is not None
-    connection.execute("select two_tower.update_popularity()")  # its commit waits for the disk, a flip's does not
-    return dict(row[0])
+    return dict(row[0]) | {"warnings": update_popularity(connection)}
+
+
+def update_popularity(connection: Connection) -> list[str]:
+    """Count popularity anew, after a flip: this commit waits for the disk, which a flip's does not. What went wrong."""
+    row = connection.execute("select two_tower.try_update_popularity()").fetchone()
+    assert row is not None
+    return [] if row[0] is None else [f"popularity was not updated: {row[0]}"]
 
 
 def roll_back(connection: Connection, version: str | None = None) -> dict[str, Any]:

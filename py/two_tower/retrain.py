@@ -120,7 +120,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     progress("activating", 1.0)
     with registry.gated():
         connection.execute("select two_tower.activate_model(%s)", (version,))
-    connection.execute("select two_tower.update_popularity()")  # its commit waits for the disk, a flip's does not
+    run.warnings += registry.update_popularity(connection)
 
     if plan.publish and manifest:
         run.step = "publishing"

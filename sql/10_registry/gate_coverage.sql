@@ -6,13 +6,16 @@ as $func$
 declare
     v_active text := two_tower.active_version();
 begin
-    select count(*) into videos from public.videos v
-    where not exists (select from two_tower.video_embeddings e where e.model_version = p_version and e.video_id = v.id)
-        and not exists (select from two_tower.video_changes c where c.video_id = v.id)
+    -- Without the column id, too, so that two_tower.problems can say so: log_user_changes.sql says how.
+    select count(*) into videos
+    from (select null::uuid as id) as absent
+    cross join lateral (select id as video_id from public.videos) as v
+    where not exists (select from two_tower.video_embeddings e where e.model_version = p_version and e.video_id = v.video_id)
+        and not exists (select from two_tower.video_changes c where c.video_id = v.video_id)
         and not (
             v_active is not null
-            and exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = v.id)
-            and not exists (select from two_tower.video_embeddings e where e.model_version = v_active and e.video_id = v.id)
+            and exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = v.video_id)
+            and not exists (select from two_tower.video_embeddings e where e.model_version = v_active and e.video_id = v.video_id)
         );
     -- Who has no vector is found among keys alone, since rows of features are wide.
     select count(*) into users

@@ -1,15 +1,18 @@
 -- The one place that counts a user's history. A skip counts nowhere. Prices are summed as single-precision values in double
--- precision, which is exact for any plausible history, so that the order of rows cannot show in the result.
+-- precision, which is exact for any plausible history; of others, the order that the lists have says what they add up to. Names are
+-- compared byte by byte, whatever their columns' types and collations hold for equal.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     with decided as materialized (
-        select d.user_id, d.video_id, d.decision_type = 'like' as liked, d.created_at,
-            v.maker, v.label, v.series, v.source, v.price::real::double precision as price
+        select d.user_id, d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked,
+            coalesce(two_tower.time_of(d.created_at), 'infinity') as at,
+            v.maker::text collate "C" as maker, v.label::text collate "C" as label, v.series::text collate "C" as series,
+            v.source::text collate "C" as source, two_tower.price_of(v.price) as price
         from (select distinct u.user_id from unnest(p_user_ids) as u (user_id)) as u
         join public.user_video_decisions d on d.user_id = u.user_id
         join public.videos v on v.id = d.video_id
-        where d.decision_type in ('like', 'nope')
+        where two_tower.decision_label(d.decision_type) >= 0
     ),
     tags as (
         select c.user_id, jsonb_object_agg(c.key, c.n) as counts
@@ -59,13 +62,15 @@ as $func$
     ),
     totals as (
         select user_id,
-            array_agg(video_id order by created_at desc, video_id) filter (where liked) as liked_video_ids,
-            array_agg(video_id order by created_at desc, video_id) filter (where not liked) as noped_video_ids,
+            array_agg(video_id) filter (where liked) as liked_video_ids,
+            array_agg(video_id) filter (where not liked) as noped_video_ids,
             count(*) filter (where liked) as like_count,
             count(*) filter (where not liked) as nope_count,
-            sum(price) filter (where liked and price > 0) as price_sum,
-            count(*) filter (where liked and price > 0) as priced_count
-        from decided group by user_id
+            sum(price) filter (where liked) as price_sum,
+            count(price) filter (where liked) as priced_count
+        -- Sorted once for all three that go by the order.
+        from (select * from decided order by user_id, at desc, video_id) as d
+        group by user_id
     )
     select t.user_id,
         coalesce(tags.counts, '{}'), coalesce(performers.counts, '{}'), coalesce(makers.counts, '{}'),

@@ -1,17 +1,17 @@
 -- Explicit feedback only: a like is 1, a nope 0, a skip -1 (known, but no label). A decision overrides a review of the same
--- pair, since it is the later and the plainer word.
+-- pair, since it is the later and the plainer word. A decision in any other word is known, and no label either.
 create or replace function two_tower.training_set(p_min_stars real default 4, p_max_negative_stars real default 2)
 returns table (user_id uuid, video_id uuid, label smallint, created_at timestamptz)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
     select d.user_id, d.video_id,
-        case d.decision_type when 'like' then 1 when 'nope' then 0 else -1 end::smallint,
-        d.created_at
+        coalesce(two_tower.decision_label(d.decision_type), -1)::smallint,
+        two_tower.time_of(d.created_at)
     from public.user_video_decisions d
     union all
     select r.reviewer_id, r.video_id,
         case when r.stars >= p_min_stars then 1 when r.stars <= p_max_negative_stars then 0 else -1 end::smallint,
-        r.created_at
+        two_tower.time_of(r.created_at)
     from two_tower.reviews r
     where not exists (
         select from public.user_video_decisions d where d.user_id = r.reviewer_id and d.video_id = r.video_id

@@ -8,13 +8,13 @@ create or replace function two_tower.user_decisions(
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    select array_send(array_agg(2 * u.n::int - case d.decision_type when 'like' then 2 else 1 end)), array_send(array_agg(d.video_id)),
-        array_send(array_agg(coalesce(d.created_at, 'infinity'))),
+    select array_send(array_agg(2 * u.n::int - 1 - two_tower.decision_label(d.decision_type))), array_send(array_agg(d.video_id)),
+        array_send(array_agg(coalesce(two_tower.time_of(d.created_at), 'infinity'))),
         (select s.generation from two_tower.catalogue_state s where not exists (select from two_tower.video_changes))
     into sides, videos, times, generation
     from unnest(p_user_ids) with ordinality as u (id, n)
     join public.user_video_decisions d on d.user_id = u.id
-    where d.decision_type in ('like', 'nope');
+    where two_tower.decision_label(d.decision_type) >= 0;
 end
 $func$;
 

@@ -7,8 +7,9 @@ as $func$
         select distinct u.user_id from unnest(p_user_ids) as u (user_id)
     ),
     decided as (
-        select d.user_id, d.decision_type = 'like' as liked, d.decision_type = 'nope' as noped, d.created_at,
-            v.price::real::double precision as price, max(d.created_at) over (partition by d.user_id) as latest
+        select d.user_id, two_tower.decision_label(d.decision_type) = 1 as liked, two_tower.decision_label(d.decision_type) = 0 as noped,
+            two_tower.time_of(d.created_at) as created_at, two_tower.price_of(v.price) as price,
+            max(two_tower.time_of(d.created_at)) over (partition by d.user_id) as latest
         from asked a
         join public.user_video_decisions d on d.user_id = a.user_id
         join public.videos v on v.id = d.video_id
@@ -17,7 +18,7 @@ as $func$
         select d.user_id,
             count(*) filter (where liked and created_at > latest - interval '30 days') as like_count_30d,
             count(*) filter (where (liked or noped) and created_at > latest - interval '30 days') as decision_count_30d,
-            percentile_cont(0.5) within group (order by price) filter (where liked and price > 0) as price_median,
+            percentile_cont(0.5) within group (order by price) filter (where liked) as price_median,
             extract(epoch from max(latest) - max(created_at) filter (where liked)) / 86400 as days_since_last_like,
             avg(extract(hour from created_at at time zone 'UTC')) filter (where liked) as hour_of_day_mean,
             max(latest) as latest
@@ -43,7 +44,7 @@ as $func$
         'price_mean', c.price_sum / nullif(c.priced_count, 0),
         'price_median', t.price_median,
         'days_since_last_like', t.days_since_last_like,
-        'account_age_days', extract(epoch from t.latest - p.created_at) / 86400,
+        'account_age_days', extract(epoch from t.latest - two_tower.time_of(p.created_at)) / 86400,
         'hour_of_day_mean', t.hour_of_day_mean
     )
     from asked a

@@ -9,7 +9,8 @@ as $func$
 begin
     with videos as materialized (
         select v.id, row_number() over ()::int - 1 as n,
-            v.maker, v.label, v.series, v.source, coalesce(v.price, 0)::real::double precision as price
+            v.maker::text as maker, v.label::text as label, v.series::text as series, v.source::text as source,
+            coalesce(two_tower.price_of(v.price), 0) as price
         from unnest(p_video_ids) as u (id)
         join public.videos v on v.id = u.id
     ),

@@ -1,9 +1,13 @@
--- Tags and performers of videos share these. SECURITY DEFINER: whoever may write them may not write the log.
+-- Tags and performers of videos share these. SECURITY DEFINER: whoever may write them may not write the log. Columns that may be absent: as
+-- for decisions.
 create or replace function two_tower.log_inserted_attributes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    insert into two_tower.video_changes (video_id) select distinct n.video_id from new_rows n;
+    insert into two_tower.video_changes (video_id)
+    select c.video_id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id) as absent
+    cross join lateral (select distinct video_id from new_rows) as c;
     return null;
 end
 $func$;
@@ -12,7 +16,10 @@ create or replace function two_tower.log_deleted_attributes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    insert into two_tower.video_changes (video_id) select distinct o.video_id from old_rows o;
+    insert into two_tower.video_changes (video_id)
+    select c.video_id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id) as absent
+    cross join lateral (select distinct video_id from old_rows) as c;
     return null;
 end
 $func$;
@@ -21,10 +28,23 @@ create or replace function two_tower.log_updated_attributes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
+    -- A table has one of the two ids.
     insert into two_tower.video_changes (video_id)
-    select c.video_id
-    from ((table old_rows except table new_rows) union all (table new_rows except table old_rows)) as c
-    group by c.video_id;
+    select distinct d.video_id
+    from (
+        select c.video_id
+        from (
+            select 1 as n, c.*
+            from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id, null::uuid as tag_id, null::uuid as performer_id) as absent
+            cross join lateral (select video_id, coalesce(tag_id, performer_id, '00000000-0000-0000-0000-000000000000'::uuid) as attribute_id from old_rows) as c
+            union all
+            select -1, c.*
+            from (select '00000000-0000-0000-0000-000000000001'::uuid as video_id, null::uuid as tag_id, null::uuid as performer_id) as absent
+            cross join lateral (select video_id, coalesce(tag_id, performer_id, '00000000-0000-0000-0000-000000000001'::uuid) as attribute_id from new_rows) as c
+        ) as c
+        group by c.video_id, c.attribute_id
+        having sum(c.n) <> 0
+    ) as d;
     return null;
 end
 $func$;

@@ -1,5 +1,9 @@
 -- SECURITY DEFINER: whoever may write a decision may not write the log. All of them are statement-level and only append:
 -- a writer takes no lock that a refresh, or another writer, could hold.
+--
+-- The application may drop or rename a column, and its writes must go on. Hence the names without a table before them, and the row called
+-- absent around them: a name that the table has no longer is found there, at no cost. Who changed is logged all the same, or that somebody
+-- did; the refresh, which reads the column, fails until it is back, as two_tower.problems says, and then loses nothing.
 create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -10,11 +14,15 @@ begin
     -- Most statements decide on one video, and are spared the cost of looking for another row of the same user. After a bulk load,
     -- these few are logged twice, which does no harm.
     insert into two_tower.user_change_log (user_id)
-    select n.user_id from new_rows n where n.decision_type <> 'skip' limit c_few;
+    select c.user_id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
+    cross join lateral (select user_id from new_rows where two_tower.decision_label(decision_type) >= 0 limit c_few) as c;
     get diagnostics v_logged = row_count;
     if v_logged = c_few then
         insert into two_tower.user_change_log (user_id)
-        select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
+        select c.user_id
+        from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
+        cross join lateral (select distinct user_id from new_rows where two_tower.decision_label(decision_type) >= 0) as c;
     end if;
     return null;
 end
@@ -25,7 +33,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.user_change_log (user_id)
-    select distinct o.user_id from old_rows o where o.decision_type <> 'skip';
+    select c.user_id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
+    cross join lateral (select distinct user_id from old_rows where two_tower.decision_label(decision_type) >= 0) as c;
     return null;
 end
 $func$;
@@ -38,18 +48,34 @@ begin
     if not exists (select from new_rows) then
         return null;
     end if;
-    -- Rows that are the same before and after cancel out, whatever else the statement touched.
+    -- Rows that mean the same before and after cancel out, whatever else the statement touched. Of a column that is absent, the two differ.
     insert into two_tower.user_change_log (user_id)
-    select c.user_id
+    select distinct d.user_id
     from (
-        (select user_id, video_id, decision_type, created_at from old_rows
-        except select user_id, video_id, decision_type, created_at from new_rows)
-        union all
-        (select user_id, video_id, decision_type, created_at from new_rows
-        except select user_id, video_id, decision_type, created_at from old_rows)
-    ) as c
-    where c.decision_type <> 'skip'
-    group by c.user_id;
+        select c.user_id
+        from (
+            select 1 as n, c.*
+            from (
+                select '00000000-0000-0000-0000-000000000000'::uuid as user_id,
+                    '00000000-0000-0000-0000-000000000000'::uuid as video_id, 'like' as decision_type, date '2000-01-01' as created_at
+            ) as absent
+            cross join lateral (
+                select user_id, video_id, two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at from old_rows
+            ) as c
+            union all
+            select -1, c.*
+            from (
+                select '00000000-0000-0000-0000-000000000000'::uuid as user_id,
+                    '00000000-0000-0000-0000-000000000001'::uuid as video_id, 'nope' as decision_type, date '2000-01-02' as created_at
+            ) as absent
+            cross join lateral (
+                select user_id, video_id, two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at from new_rows
+            ) as c
+        ) as c
+        where c.label >= 0
+        group by c.user_id, c.video_id, c.label, c.at
+        having sum(c.n) <> 0
+    ) as d;
     return null;
 end
 $func$;

@@ -1,9 +1,13 @@
--- SECURITY DEFINER: whoever may write videos may not write the log. The trigger logs the video; the refresh finds its likers.
+-- SECURITY DEFINER: whoever may write videos may not write the log. The trigger logs the video; the refresh finds its likers. Columns that may
+-- be absent: as for decisions.
 create or replace function two_tower.log_inserted_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    insert into two_tower.video_changes (video_id) select n.id from new_rows n;
+    insert into two_tower.video_changes (video_id)
+    select c.id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
+    cross join lateral (select id from new_rows) as c;
     return null;
 end
 $func$;
@@ -12,7 +16,10 @@ create or replace function two_tower.log_deleted_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    insert into two_tower.video_changes (video_id) select o.id from old_rows o;
+    insert into two_tower.video_changes (video_id)
+    select c.id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
+    cross join lateral (select id from old_rows) as c;
     return null;
 end
 $func$;
@@ -21,17 +28,39 @@ create or replace function two_tower.log_updated_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    -- Only the columns that the towers read: a new title, thumbnail or publication date changes no vector.
+    -- Only what the towers read, as they read it: a new title, thumbnail or publication date changes no vector.
     insert into two_tower.video_changes (video_id)
-    select c.id
+    select distinct d.id
     from (
-        (select id, maker, label, series, source, price, duration_seconds, product_released_at, distribution_started_at from old_rows
-        except select id, maker, label, series, source, price, duration_seconds, product_released_at, distribution_started_at from new_rows)
-        union all
-        (select id, maker, label, series, source, price, duration_seconds, product_released_at, distribution_started_at from new_rows
-        except select id, maker, label, series, source, price, duration_seconds, product_released_at, distribution_started_at from old_rows)
-    ) as c
-    group by c.id;
+        select c.id
+        from (
+            select 1 as n, c.*
+            from (
+                select '00000000-0000-0000-0000-000000000000'::uuid as id, 'before' as maker, 'before' as label, 'before' as series, 'before' as source, 1 as price,
+                    1 as duration_seconds, date '2000-01-01' as product_released_at, date '2000-01-01' as distribution_started_at
+            ) as absent
+            cross join lateral (
+                select id, maker::text collate "C" as maker, label::text collate "C" as label, series::text collate "C" as series,
+                    source::text collate "C" as source, two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
+                    two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
+                from old_rows
+            ) as c
+            union all
+            select -1, c.*
+            from (
+                select '00000000-0000-0000-0000-000000000001'::uuid as id, 'after' as maker, 'after' as label, 'after' as series, 'after' as source, 2 as price,
+                    2 as duration_seconds, date '2000-01-02' as product_released_at, date '2000-01-02' as distribution_started_at
+            ) as absent
+            cross join lateral (
+                select id, maker::text collate "C" as maker, label::text collate "C" as label, series::text collate "C" as series,
+                    source::text collate "C" as source, two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
+                    two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
+                from new_rows
+            ) as c
+        ) as c
+        group by c.id, c.maker, c.label, c.series, c.source, c.price, c.duration, c.released_at, c.started_at
+        having sum(c.n) <> 0
+    ) as d;
     return null;
 end
 $func$;
@@ -42,7 +71,9 @@ as $func$
 begin
     -- After a truncate of videos only embeddings know which there were; after one of video_tags, videos does.
     insert into two_tower.video_changes (video_id)
-    select v.id from public.videos v
+    select c.id
+    from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
+    cross join lateral (select id from public.videos) as c
     union
     select e.video_id from two_tower.video_embeddings e;
     return null;

@@ -1,22 +1,20 @@
--- A procedure without a SET clause, since it commits; hence the qualified names throughout.
+-- As refresh().
 create or replace procedure two_tower.rebuild()
 language plpgsql security invoker
 as $proc$
 declare
-    v_last uuid;
+    v_kind pg_catalog.text;
+    v_last pg_catalog.uuid;
 begin
-    -- Whatever the database has for a default: work is handed over by what committed since the last statement, and it is written.
     commit;
     set transaction isolation level read committed, read write;
-    loop
-        v_last := two_tower.rebuild_batch('video', v_last);
-        commit and chain;
-        exit when v_last is null;
-    end loop;
-    loop
-        v_last := two_tower.rebuild_batch('user', v_last);
-        commit and chain;
-        exit when v_last is null;
+    foreach v_kind in array array['video', 'user'] loop
+        v_last := null;
+        loop
+            v_last := two_tower.rebuild_batch(v_kind, v_last);
+            commit and chain;
+            exit when v_last is null;
+        end loop;
     end loop;
 end
 $proc$;

@@ -6,6 +6,8 @@ create or replace function two_tower.refresh_batch(p_after uuid default null, p_
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    -- What triggers log where the column that says who changed is absent.
+    c_somebody constant uuid := '00000000-0000-0000-0000-000000000000';
     v_found uuid[];
     v_ids uuid[];
     v_users int := 0;
@@ -16,9 +18,14 @@ begin
     v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('video', v_found) end;
     if v_ids <> '{}' then
         delete from two_tower.video_changes c where c.video_id = any (v_ids);
+        if c_somebody = any (v_ids) then
+            insert into two_tower.video_changes (video_id)
+            select v.id from public.videos v where v.id <> c_somebody
+            union select e.video_id from two_tower.video_embeddings e where e.video_id <> c_somebody;
+        end if;
         insert into two_tower.user_changes (user_id)
         select distinct d.user_id from public.user_video_decisions d
-        where d.video_id = any (v_ids) and d.decision_type in ('like', 'nope');
+        where d.video_id = any (v_ids) and two_tower.decision_label(d.decision_type) >= 0;
         result := two_tower.refresh_set('video', v_ids);
         perform two_tower.renew_catalogue();
         v_videos := cardinality(v_ids);
@@ -32,6 +39,12 @@ begin
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
         if v_ids <> '{}' then
             delete from two_tower.user_changes c where c.user_id = any (v_ids);
+            if c_somebody = any (v_ids) then
+                insert into two_tower.user_changes (user_id)
+                select d.user_id from public.user_video_decisions d where d.user_id <> c_somebody
+                union select f.user_id from two_tower.user_features f where f.user_id <> c_somebody
+                union select e.user_id from two_tower.user_embeddings e where e.user_id <> c_somebody;
+            end if;
             result := two_tower.refresh_set('user', v_ids);
             v_users := cardinality(v_ids);
         end if;

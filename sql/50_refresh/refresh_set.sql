@@ -11,8 +11,9 @@ begin
         v_vectors := case p_kind when 'user' then two_tower.refresh_users(p_ids) else two_tower.refresh_videos(p_ids) end;
         delete from two_tower.change_failures where kind = p_kind and id = any (p_ids);
     exception
-        -- Not the fault of any row: no library, no memory, no disk, another transaction. Nothing is set aside, the whole call fails.
-        when system_error or insufficient_resources or serialization_failure or lock_not_available then raise;
+        -- Not the fault of any row: no library, no memory, no disk, a column that is gone, another transaction. Nothing is set aside,
+        -- the whole call fails.
+        when system_error or insufficient_resources or syntax_error_or_access_rule_violation or transaction_rollback or lock_not_available then raise;
         when others then
             foreach v_id in array p_ids loop
                 begin
@@ -20,7 +21,7 @@ begin
                         + case p_kind when 'user' then two_tower.refresh_users(array[v_id]) else two_tower.refresh_videos(array[v_id]) end;
                     delete from two_tower.change_failures where kind = p_kind and id = v_id;
                 exception
-                    when system_error or insufficient_resources or serialization_failure or lock_not_available then raise;
+                    when system_error or insufficient_resources or syntax_error_or_access_rule_violation or transaction_rollback or lock_not_available then raise;
                     when others then
                         v_failed := v_failed + 1;
                         insert into two_tower.change_failures as f (kind, id, sqlstate, error, retry_at)

@@ -7,13 +7,13 @@ as $func$
     with active as (
         select d.user_id
         from public.user_video_decisions d
-        where p_recent is null or d.created_at >= now() - p_recent
+        where p_recent is null or two_tower.time_of(d.created_at) >= now() - p_recent
         group by d.user_id
     )
     select a.user_id
     from active a
     where (
-        select count(*) from public.user_video_decisions l where l.user_id = a.user_id and l.decision_type = 'like'
+        select count(*) from public.user_video_decisions l where l.user_id = a.user_id and two_tower.decision_label(l.decision_type) = 1
     ) >= greatest(p_min_likes, 1)
         and (
             p_include_existing

@@ -5,9 +5,9 @@ as $func$
 declare
     v_ids uuid[] := array(
         select d.user_id
-        from (select distinct user_id from public.user_video_decisions where created_at >= now() - recent) d
+        from (select distinct r.user_id from public.user_video_decisions r where two_tower.time_of(r.created_at) >= now() - recent) d
         where (
-            select count(*) from public.user_video_decisions l where l.user_id = d.user_id and l.decision_type = 'like'
+            select count(*) from public.user_video_decisions l where l.user_id = d.user_id and two_tower.decision_label(l.decision_type) = 1
         ) >= min_likes
     );
     v_done jsonb;

@@ -3,20 +3,26 @@ create or replace function two_tower.update_popularity() returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_half_life double precision := (select (value #>> '{}')::double precision * 86400 from two_tower.settings where name = 'popularity_half_life_days');
+    -- Half-lives beyond which a like counts as if it were no older: the rest of its weight must have a value in single precision.
+    c_most constant double precision := 120;
+    v_half_life double precision := two_tower.model_setting('popularity_half_life_days') * 86400;
     v_rows int;
 begin
+    if not v_half_life > 0 then
+        raise exception 'the setting popularity_half_life_days must be above 0'
+            using errcode = '22023', hint = 'update two_tower.settings set value = ''90'' where name = ''popularity_half_life_days''';
+    end if;
     -- Two at once would lock the same rows in different orders.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
-    -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A review
-    -- without a time counts in full.
+    -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A like of the future is as
+    -- good as one of now, and nothing is relative to it. A review without a time counts in full.
     with likes as materialized (
         select t.video_id, t.created_at from two_tower.training_set() t where t.label = 1
     ),
     scored as (
         select l.video_id,
-            sum(coalesce(0.5 ^ (extract(epoch from n.at - l.created_at)::double precision / v_half_life), 1)) as score
-        from likes l cross join (select max(created_at) as at from likes) as n
+            sum(0.5 ^ coalesce(least(greatest(extract(epoch from n.at - l.created_at)::double precision / v_half_life, 0), c_most), 0)) as score
+        from likes l cross join (select coalesce(max(created_at) filter (where created_at <= now()), now()) as at from likes) as n
         group by l.video_id
     ),
     gone as (

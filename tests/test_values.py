@@ -1,0 +1,461 @@
+"""What users and applications write is data: no value of one row stops, or changes, what others get."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from conftest import Connect, Connection
+from test_counting import assert_equal
+from test_refresh import assert_fresh, pending
+from two_tower import dataset, dataset_export, registry
+from world_fixtures import Client, column, make_world, one, refresh
+
+WORLD = make_world()
+ME, LIKED = WORLD.one_like, min(WORLD.of(WORLD.one_like, "like"))
+OTHERS = [user for user in WORLD.users if user != ME]
+
+MOMENTS = ("infinity", "-infinity", "4713-01-01 BC", "0001-01-01", "1899-12-31", "2300-01-01", "20000-01-01", None)
+NAMES = (
+    "",
+    " ",
+    "Foo",
+    "foo",
+    "FOO ",
+    'a "b" \\ {c},',
+    "null",
+    "NULL",
+    "\x01\n\t",
+    "\u00fc",
+    "u\u0308",
+    "\u200b",
+    "x" * 9000,
+)
+NUMBERS = ("NaN", "Infinity", "-Infinity", "-1", "0", "1e-400", "1e-50", "1e-38", "1e-30", "0.1", "999999999999",
+           "1e12", "1e30", "1e39", "1e300", None)  # fmt: skip
+WORDS = ("like", "LIKE", " Like", "nope ", "Nope", "skip", "SKIP", "dislike", "love", "")
+REFUSED = (errors.DataError, errors.IntegrityError, errors.NotSupportedError)
+"""What a column says of a value that its type cannot hold."""
+SIGNS = {"like": 1, "nope": 0, "skip": -1}
+
+# Columns of the application, as somebody may have them; values that the type cannot hold are left out by the server.
+PRICES = ("numeric", "double precision", "real", "money", "text", "varchar(400)", "char(40)", "numeric(14,2)", "bigint")
+TIMES = ("timestamptz", "timestamp", "date", "text", "varchar(40)")
+TEXTS = ("text", "varchar", "char(12)", "citext", "text collate blind", "word")
+DECISIONS = ("text", "varchar(20)", "char(10)", "citext", "text collate blind", "word")
+
+
+@pytest.fixture
+def dsn(world_dsn: str) -> str:
+    return world_dsn
+
+
+def adopt(db: Connection, table: str, name: str, kind: str, words: tuple[str | None, ...] = ()) -> None:
+    """The column gets a type that the application could have given it, and loses the checks that we gave it."""
+    db.execute("create extension if not exists citext schema extensions")
+    db.execute(
+        "create collation if not exists blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
+    )
+    if kind == "word":
+        there = column(db, f"select distinct {name}::text from {table} where {name} is not null")
+        labels = sql.SQL(", ").join(
+            sql.Literal(w) for w in dict.fromkeys([*there, *(w for w in words if w)]) if len(w) < 60
+        )
+        db.execute(sql.SQL("create type word as enum ({})").format(labels))
+    for check in column(
+        db,
+        """select conname from pg_constraint where conrelid = %s::regclass and contype = 'c'
+        and pg_get_constraintdef(oid) ~ %s""",
+        table,
+        name,
+    ):
+        db.execute(f"alter table {table} drop constraint {check}".encode())
+    kind = kind.replace("citext", "extensions.citext")
+    base = kind.split(" collate")[0]
+    db.execute(f"alter table {table} alter {name} drop not null".encode())
+    through = "::numeric" if base in ("money", "bigint") else "::text"
+    db.execute(f"alter table {table} alter {name} type {kind} using {name}{through}::{base}".encode())
+    # Rewriting a table fires no trigger, and some of these types round or cut what was there.
+    db.execute("call two_tower.rebuild()")
+
+
+def write(db: Connection, table: str, name: str, values: tuple[str | None, ...], ids: list[Any], key: str) -> int:
+    """Gives rows of ``ids`` these values in turn; how many the column could hold."""
+    kind = one(db, "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s::regclass and attname = %s",
+               table, name)  # fmt: skip
+    held = 0
+    for at, value in enumerate(values):
+        query = sql.SQL(f"update {table} set {name} = {{}}::text::{kind} where {key} = {{}}")
+        if kind in ("money", "bigint"):
+            query = sql.SQL(f"update {table} set {name} = {{}}::numeric::{kind} where {key} = {{}}")
+        try:
+            db.execute(query.format(value, ids[at % len(ids)]))
+            held += 1
+        except REFUSED:
+            continue
+    assert held > 1
+    return held
+
+
+def order(db: Connection) -> list[Any]:
+    return column(db, "select video_id from two_tower.video_popularity order by score desc, video_id")
+
+
+def assert_served(db: Connection, client: Client) -> None:
+    """All that reads the rows has an answer, and the answers agree."""
+    refresh(db)
+    assert db.execute("select kind, id, error from two_tower.change_failures").fetchall() == []
+    assert pending(db) == (0, 0)
+    assert_equal(db, WORLD.users)
+    before = vectors(db)
+    db.execute("call two_tower.rebuild()")
+    assert vectors(db) == before
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, "select bool_and(score > 0 and score < 1e6 and score::real > 0) from two_tower.video_popularity")
+    assert one(db, "select count(*) from get_user_embedding_feature_batch(10000)") >= len(WORLD.users) - 1
+    assert one(db, "select count(*) from get_item_embedding_feature_batch(10000)") == len(WORLD.videos)
+    for user in (ME, WORLD.no_decisions):
+        assert len(client.rpc("authenticated", user, "recommend_videos", limit=20)) == 20
+    for query in ("select two_tower.sync_user_embeddings('1 hour')", "select two_tower.sync_video_embeddings()",
+                  "select count(*) from two_tower.stale_users('1 hour', 1, true)"):  # fmt: skip
+        db.execute(query.encode())
+    data = dataset.read(db)
+    likes = one(db, "select count(*) from user_video_decisions where two_tower.decision_label(decision_type) = 1")
+    assert (data.label == 1).sum() == likes
+    assert set(data.label) <= {1, 0, -1}
+    features = dict(db.execute("select user_id::text, like_count from user_features").fetchall())
+    counted = {str(u): 0 for u in features} | {
+        u: int(((data.user == n) & (data.label == 1)).sum()) for n, u in enumerate(data.user_ids)
+    }
+    assert {u: n for u, n in counted.items() if u in features} == features
+
+
+def vectors(db: Connection) -> list[Any]:
+    found = db.execute("select (to_jsonb(f) - 'updated_at')::text from user_features f order by user_id").fetchall()
+    found += db.execute("select user_id, embedding::text, input from two_tower.user_embeddings order by 1").fetchall()
+    return (
+        found
+        + db.execute(
+            "select video_id, embedding::text, input_hash from two_tower.video_embeddings order by 1"
+        ).fetchall()
+    )
+
+
+# ------------------------------------------------------------------------------------------------ every value and type
+
+VIDEO_VALUES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
+    "price": (PRICES, NUMBERS),
+    "duration_seconds": (
+        ("int", "bigint", "numeric", "double precision", "text"),
+        (*NUMBERS, "2147483647", "2147483648", "10.5", "-3"),
+    ),
+    "product_released_at": (TIMES, MOMENTS),
+    "distribution_started_at": (TIMES, MOMENTS),
+    "maker": (TEXTS, NAMES),
+    "label": (TEXTS, NAMES),
+    "series": (TEXTS, NAMES),
+    "source": (TEXTS, NAMES),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, (kinds, _) in VIDEO_VALUES.items() for kind in kinds]
+)
+def test_no_value_of_a_video_stops_or_leans_anything(name: str, kind: str, db: Connection, client: Client) -> None:
+    values = VIDEO_VALUES[name][1]
+    adopt(db, "public.videos", name, kind, values)
+    refresh(db)
+    liked = sorted(WORLD.of(WORLD.many, "like"))
+    write(db, "public.videos", name, values, [LIKED, *liked[: len(values)]], "id")
+    assert_served(db, client)
+    # Whoever did not decide on these videos has the features of before; each write alone is seen by the triggers.
+    for value in values:
+        try:
+            db.execute(
+                sql.SQL(f"update videos set {name} = {{}}::text::{one(db, KIND, name)} where id = {{}}").format(
+                    value, LIKED
+                )
+            )
+        except REFUSED:
+            continue
+    refresh(db)
+    assert_fresh(db) if kind in ("numeric", "text", "timestamptz", "int") else assert_served(db, client)
+
+
+KIND = """select format_type(atttypid, atttypmod) from pg_attribute
+    where attrelid = 'public.videos'::regclass and attname = %s"""
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection, client: Client) -> None:
+    adopt(db, "public.user_video_decisions", "created_at", kind)
+    refresh(db)
+    db.execute("select two_tower.update_popularity()")
+    before = order(db)
+    mine = sorted(WORLD.decided(WORLD.many))
+    write(db, "public.user_video_decisions", "created_at", MOMENTS, mine, f"user_id = '{WORLD.many}' and video_id")
+    assert_served(db, client)
+    touched = set(mine[: len(MOMENTS)])
+    assert [v for v in order(db) if v not in touched] == [v for v in before if v not in touched]
+
+
+@pytest.mark.parametrize("kind", DECISIONS)
+def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, client: Client) -> None:
+    adopt(db, "public.user_video_decisions", "decision_type", kind, WORDS)
+    refresh(db)
+    mine = sorted(WORLD.decided(WORLD.many))
+    words = tuple(w for w in WORDS if kind != "word" or w)
+    write(db, "public.user_video_decisions", "decision_type", words, mine, f"user_id = '{WORLD.many}' and video_id")
+    assert_served(db, client)
+    read = dict(
+        db.execute(
+            """select video_id, two_tower.decision_label(decision_type) from user_video_decisions where user_id = %s""",
+            (WORLD.many,),
+        ).fetchall()
+    )
+    assert [read[v] for v, _ in zip(mine, words, strict=False)] == [SIGNS.get(w.strip().lower()) for w in words]
+
+
+def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client, tmp_path: Path) -> None:
+    for at, moment in enumerate(m for m in MOMENTS if m):
+        db.execute("update profiles set created_at = %s where user_id = %s", (moment, WORLD.users[5 + at]))
+        db.execute("update auth.users set created_at = %s where id = %s", (moment, WORLD.users[5 + at]))
+        db.execute(
+            "insert into two_tower.reviews values (%s, %s, 5, %s)", (WORLD.users[at], WORLD.videos[100 + at], moment)
+        )
+        db.execute("update user_video_decisions set created_at = %s where user_id = %s", (moment, WORLD.users[9 + at]))
+        db.execute("update videos set product_released_at = %s where id = %s", (moment, WORLD.videos[200 + at]))
+    refresh(db)
+    assert_fresh(db)
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, "select count(*) from get_user_embedding_feature_batch(10000)") > 40
+    done = dataset_export.export(db, tmp_path)
+    assert done["videos"] == len(WORLD.videos)
+    data = dataset.read(db)
+    from types import SimpleNamespace
+
+    model: Any = SimpleNamespace(schema=data.schema, hyperparameters={}, metrics={})
+    assert registry.meta("v2", model, data)["training_data"]["latest"] == "2100-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "moment", ["2300-01-01", "infinity", "1500-01-01", "-infinity", "20000-01-01", "4713-01-01 BC"]
+)
+def test_popularity_of_a_like_with_a_chosen_date(moment: str, db: Connection, client: Client) -> None:
+    """As a signed-in client may write it; the day after, the refresh does all of its work."""
+    video = next(v for v in WORLD.published if v not in WORLD.decided(ME) and sum(d[1] == v for d in WORLD.decisions) == 0) \
+        if any(sum(d[1] == v for d in WORLD.decisions) == 0 for v in WORLD.published) else \
+        min((v for v in WORLD.published if v not in WORLD.decided(ME)), key=lambda v: sum(d[1] == v for d in WORLD.decisions))  # fmt: skip
+    db.execute("select two_tower.update_popularity()")
+    before = order(db)
+    with client.as_("authenticated", ME) as connection:
+        connection.execute(
+            "insert into user_video_decisions (user_id, video_id, decision_type, created_at) values (%s, %s, 'like', %s)",
+            (ME, video, moment),
+        )
+    db.execute(
+        "update two_tower.job_runs set started_at = started_at - interval '2 days' where job = 'update_popularity'"
+    )
+    refresh(db)
+    assert pending(db) == (0, 0)
+    assert [v for v in order(db) if v != video] == [v for v in before if v != video]
+    # It counts as one like at most.
+    scores = dict(db.execute("select video_id, score from two_tower.video_popularity").fetchall())
+    assert 0 < scores[video] <= 1 + sum(d[1] == video and d[2] == "like" for d in WORLD.decisions)
+    assert order(db)[0] == before[0]
+
+
+def test_names_too_long_for_the_registry_have_no_input(db: Connection) -> None:
+    db.execute(
+        "update videos set maker = (select string_agg(md5(n::text), '') from generate_series(1, 500) n) where id = %s",
+        (LIKED,),
+    )
+    refresh(db)
+    from world_fixtures import tiny_model
+
+    tiny_model(db, "v2", seed=2)
+    assert_fresh(db)
+
+
+# ------------------------------------------------------------------------------------------------ housekeeping
+
+
+def break_popularity(db: Connection) -> None:
+    db.execute("alter table two_tower.video_popularity add constraint broken check (score < 0) not valid")
+
+
+def mend_popularity(db: Connection) -> None:
+    db.execute("alter table two_tower.video_popularity drop constraint broken")
+
+
+def test_a_failing_popularity_is_named_and_stops_no_refresh(db: Connection) -> None:
+    break_popularity(db)
+    db.execute("update two_tower.job_runs set started_at = started_at - interval '2 days'")
+    db.execute(
+        "update user_video_decisions set created_at = created_at + interval '1 day' where decision_type = 'like'"
+    )
+    refresh(db)
+    assert_fresh(db)
+    problem = db.execute("select detail, remedy from two_tower.problems where what = 'job_failing'").fetchall()
+    assert len(problem) == 1
+    assert "update_popularity failed" in problem[0][0]
+    runs = "select count(*) from two_tower.job_log where job = 'update_popularity' and error is not null"
+    assert one(db, runs) == 1
+    refresh(db)
+    assert one(db, runs) == 1, "it is tried again an hour later"
+    mend_popularity(db)
+    db.execute(problem[0][1].encode())
+    assert one(db, "select count(*) from two_tower.problems") == 0
+
+
+def test_a_failing_popularity_takes_no_activation_back(db: Connection, dsn: str) -> None:
+    from world_fixtures import tiny_model
+
+    tiny_model(db, "v2", seed=2, activate=False)
+    break_popularity(db)
+    command = [str(Path(sys.executable).with_name("two-tower")), "model", "activate", "v2", "--dsn", dsn]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "warning: popularity was not updated: " in done.stdout + done.stderr
+    assert one(db, "select two_tower.active_version()") == "v2"
+
+
+DEFAULTS = (
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_isolation = 'repeatable read'",
+    "default_transaction_read_only = on",
+    "search_path = ''",
+    "search_path = shadow, pg_catalog",
+)
+
+
+@pytest.mark.parametrize("default", DEFAULTS)
+@pytest.mark.parametrize(
+    "how",
+    ["call two_tower.refresh()", "call two_tower.rebuild()", "call two_tower.backfill_model('v2', true)", "python"],
+)
+def test_procedures_work_under_any_default(default: str, how: str, db: Connection, connect: Connect) -> None:
+    from world_fixtures import tiny_model
+
+    tiny_model(db, "v2", seed=2, activate=False)
+    db.execute(
+        """create schema shadow;
+        create function shadow.no(anyelement, anyelement) returns boolean language plpgsql as $$ begin raise 'shadowed'; end $$;
+        create operator shadow.= (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
+        create operator shadow.> (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
+        create operator shadow.>= (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
+        create domain shadow.text as pg_catalog.int4; create domain shadow.uuid as pg_catalog.int4;
+        create domain shadow.jsonb as pg_catalog.int4; create type shadow.record as (x pg_catalog.int4)"""
+    )
+    db.execute(
+        "update user_video_decisions set created_at = created_at + interval '1 day' where decision_type = 'like'"
+    )
+    other = connect()
+    other.execute(f"set {default}".encode())
+    if how == "python":
+        if "search_path" not in default:
+            assert registry.refresh(other, lambda what, share: None)["failed"] == 0
+            assert pending(db) == (0, 0)
+        return
+    other.execute(how.encode())
+    if "refresh" in how:
+        assert pending(db) == (0, 0)
+    assert one(db, "select count(*) from two_tower.change_failures") == 0
+    with pytest.raises(errors.InvalidTransactionTermination), other.transaction():
+        other.execute(how.encode())
+
+
+# ------------------------------------------------------------------------------------------------ columns that go
+
+COLUMNS = {
+    "public.videos": ("maker", "label", "series", "source", "price", "duration_seconds", "product_released_at", "distribution_started_at", "id"),
+    "public.video_tags": ("tag_id", "video_id"),
+    "public.video_performers": ("performer_id", "video_id"),
+    "public.user_video_decisions": ("user_id", "video_id", "decision_type", "created_at"),
+}  # fmt: skip
+WRITES = {
+    "public.videos": (
+        "insert into public.videos (product_url) values ('https://new.example/')",
+        "update public.videos set title = title || '!', description = 'x'",
+        "delete from public.videos where product_url = 'https://new.example/'",
+    ),
+    "public.video_tags": (
+        "update public.video_tags set {rest} = {rest}",
+        "delete from public.video_tags where ctid in (select ctid from public.video_tags limit 30)",
+    ),
+    "public.video_performers": (
+        "update public.video_performers set {rest} = {rest}",
+        "delete from public.video_performers where ctid in (select ctid from public.video_performers limit 30)",
+    ),
+    "public.user_video_decisions": (
+        "update public.user_video_decisions set {rest} = {rest}",
+        "delete from public.user_video_decisions where ctid in (select ctid from public.user_video_decisions limit 30)",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["rename", "drop"])
+@pytest.mark.parametrize(("table", "name"), [(t, n) for t, names in COLUMNS.items() for n in names])
+def test_an_application_that_takes_a_column_away_goes_on_writing(
+    how: str, table: str, name: str, db: Connection
+) -> None:
+    rest = next(n for n in COLUMNS[table] if n != name)
+    change = f"rename {name} to elsewhere" if how == "rename" else f"drop {name} cascade"
+    # A session that has run the triggers before, and one that has not.
+    for write_ in WRITES[table]:
+        with db.transaction(force_rollback=True):
+            db.execute(write_.format(rest=rest).encode())
+    db.execute(f"alter table {table} {change}".encode())
+    for write_ in WRITES[table]:
+        db.execute(write_.format(rest=rest).encode())
+    if table == "public.user_video_decisions" and how == "rename":
+        values = {
+            "user_id": str(ME),
+            "video_id": str(WORLD.videos[0]),
+            "decision_type": "like",
+            "created_at": "2025-01-01",
+        }
+        names = ", ".join("elsewhere" if n == name else n for n in values)
+        db.execute(f"insert into {table} ({names}) values (%s, %s, %s, %s)".encode(), tuple(values.values()))
+    assert pending(db) != (0, 0)
+    with pytest.raises(errors.UndefinedColumn):
+        refresh(db)
+    assert one(db, "select count(*) from two_tower.change_failures") == 0
+    found = dict(db.execute("select what, detail || ' -> ' || remedy from two_tower.problems").fetchall())
+    assert found["columns"] == f"{table} has no column {name}, which refreshes and lists read -> two-tower migrate"
+    assert name in found["job_failing"]
+    assert one(db, "select error is not null from two_tower.job_log where job = 'refresh' order by id desc limit 1")
+    if how == "rename":
+        db.execute(f"alter table {table} rename elsewhere to {name}".encode())
+        refresh(db)
+        assert_fresh(db)
+        assert one(db, "select count(*) from two_tower.problems") == 0
+
+
+def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
+    db.execute("alter table user_video_decisions drop constraint user_video_decisions_decision_type_check")
+    db.execute("update user_video_decisions set decision_type = 'it''s love' where decision_type = 'nope'")
+    db.execute("update user_video_decisions set decision_type = ' LIKE' where decision_type = 'like'")
+    refresh(db)
+    db.execute("analyze user_video_decisions")
+    ((detail, remedy),) = db.execute(
+        "select detail, remedy from two_tower.problems where what = 'unknown_decisions'"
+    ).fetchall()
+    assert detail.startswith("decisions are called 'it''s love', and count as nothing")
+    before = vectors(db)
+    db.execute(remedy.encode())
+    refresh(db)
+    assert vectors(db) == before
+    assert one(db, "select count(*) from two_tower.problems") == 0
+
+
+def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
+    for change in ("price = -1", "price = 1e12", "price = 'NaN'", "duration_seconds = -1"):
+        with pytest.raises(psycopg.IntegrityError):
+            db.execute(f"update videos set {change} where id = %s".encode(), (LIKED,))
