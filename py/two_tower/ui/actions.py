@@ -1,7 +1,8 @@
 """What the page does, each on a short connection of its own.
 
 A like is written as the user's own, the way PostgREST writes it: as ``authenticated``, with the claims of a token. What
-is done to models is done as whoever the connection string names, where that role may.
+is done to models is done as whoever the connection string names, where that role may. That login need not have rights
+of its own to what users write, so only what is done to models looks at whether the database is migrated.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DECISIONS = ("like", "nope", "skip")
 
 def abilities(dsn: str) -> dict[str, bool]:
     """Whether the login may ``decide`` on a user's behalf, ``activate`` a model and ``roll_back``."""
-    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         # From PostgreSQL 16 on a role may be granted without the right to take it.
         option = "set" if connection.info.server_version >= 160000 else "member"
         found = connection.execute(
@@ -53,7 +54,7 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
 
     Without an active model the decision is written all the same. Raises psycopg.Error where the database refuses it.
     """
-    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
+    with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         with _as_user(connection, user):
             if decision is None:
                 connection.execute(
