@@ -13,7 +13,7 @@ begin
     commit;
     set transaction isolation level read committed, read write;
     while not v_state.finished loop
-        select s.* into v_state
+        select v_state.run_id, v_state.until, s.* into v_state
         from two_tower.refresh_step(v_state.run_id, v_state.until, v_state.after, v_state.laps, v_state.batches, max_batches) s;
         commit;
         set transaction isolation level read committed, read write;

@@ -145,11 +145,29 @@ CREATE PROCEDURE two_tower.backfill_model(IN version text, IN force boolean DEFA
 
 COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean) IS 'Stages a candidate and embeds all videos, and all users with a like, by the batch; call again to resume, or several times at once';
 
+CREATE FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) IS 'One step of a backfill (video, attach, change, user, finish), from and to the state that begin_backfill() gave';
+
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
+
+CREATE FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) IS 'What backfill_step() begins with after what stage_model() answered; TT003 where that is a rejection';
+
+CREATE FUNCTION two_tower.begin_refresh(p_max_duration interval DEFAULT NULL::interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.begin_refresh(p_max_duration interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from there; finished where nothing is to do; failure says what went wrong, which is in the job log then';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -205,11 +223,41 @@ CREATE FUNCTION two_tower.cron_running() RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
 
+CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'The same of a value that becomes text only when cast, such as one of an enum';
+
+CREATE FUNCTION two_tower.decision_label(p_value text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.decision_label(p_value text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
+
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
+
+CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The same of what else can be written as text';
+
+CREATE FUNCTION two_tower.duration_of(p_value double precision) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value double precision) IS 'The same of other numbers';
+
+CREATE FUNCTION two_tower.duration_of(p_value numeric) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value numeric) IS 'The duration in whole seconds; null where it is negative, not finite, or no int';
+
+CREATE FUNCTION two_tower.duration_of(p_value text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value text) IS 'The same of a number written as text; null for any other text';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -439,6 +487,31 @@ CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version t
 
 COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
 
+CREATE FUNCTION two_tower.price_of(p_value anyelement) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The same of what else can be written as text';
+
+CREATE FUNCTION two_tower.price_of(p_value double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value double precision) IS 'The same of other numbers';
+
+CREATE FUNCTION two_tower.price_of(p_value numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value numeric) IS 'The price in single precision; null where it is negative, not below 1e12, or too small to have a value there';
+
+CREATE FUNCTION two_tower.price_of(p_value money) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value money) IS 'The same of money';
+
+CREATE FUNCTION two_tower.price_of(p_value text) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value text) IS 'The same of a number written as text; null for any other text';
+
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -502,6 +575,12 @@ CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
+
+CREATE FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer DEFAULT NULL::integer, p_limit integer DEFAULT 1000, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer, p_limit integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, from and to the state that begin_refresh() gave; finished where the log is empty or a limit is reached. result is what the run has done so far; failure says what went wrong, which is in the job log then';
 
 CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
@@ -623,6 +702,31 @@ CREATE FUNCTION two_tower.sync_video_embeddings() RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.sync_video_embeddings() IS 'Marks videos that lack a vector of any live version, then refreshes; counts';
 
+CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The same of what else can be written as text';
+
+CREATE FUNCTION two_tower.time_of(p_value date) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value date) IS 'The same of the beginning of a day in UTC';
+
+CREATE FUNCTION two_tower.time_of(p_value timestamp without time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp without time zone) IS 'The same of a time without a zone, which is taken for one in UTC';
+
+CREATE FUNCTION two_tower.time_of(p_value text) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value text) IS 'The same of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
+
+CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone) IS 'The moment, or the nearer of 1900-01-01 and 2100-01-01 UTC; null stays null';
+
 CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -634,6 +738,18 @@ CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uu
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
+
+CREATE FUNCTION two_tower.try_update_popularity(p_if_due boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.try_update_popularity(p_if_due boolean) IS 'update_popularity(), for those who have done more important things and must not fail for it: null, or the error, which the job log keeps. With p_if_due only a day after it was last done, or an hour after it failed';
+
+CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.unknown_decisions() IS 'Common values of decision_type, as of the last analyze, that are none of like, nope and skip and so count as nothing; null for none';
 
 CREATE FUNCTION two_tower.unschedule_jobs() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
