@@ -25,10 +25,12 @@ from world_fixtures import (
     World,
     column,
     copy_rows,
+    heal,
     ident,
     load,
     make_world,
     one,
+    poison,
     refresh,
     tiny_model,
 )
@@ -595,14 +597,13 @@ def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
 
 
 def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) -> None:
-    """A number that the counts cannot hold, in a catalogue without our check on it."""
-    db.execute("alter table videos drop constraint videos_price_check")
-    db.execute("update videos set price = 1e39 where id = %s", (LIKED,))
+    poison(db, LIKED)
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
     refresh(db)
     failed = set(column(db, "select id from two_tower.failed_changes"))
     assert failed == {LIKED} | {u for u, v, d, _ in WORLD.decisions if v == LIKED and d != "skip"}
     assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.no_decisions) == 1
+    heal(db)
     db.execute("update videos set price = 10 where id = %s", (LIKED,))
     refresh(db)
     assert_fresh(db)

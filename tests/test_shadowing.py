@@ -114,7 +114,12 @@ begin
     end loop;
 
     for f in
-        select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        select n.nspname, c.relname, (
+            -- A view has no column of a pseudo-type.
+            select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
+            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.atttypid <> 'anyarray'::regtype
+        ) as columns
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where c.relkind in ('r', 'p', 'v') and not c.relispartition and (
             n.nspname in ('two_tower', 'auth', 'public') or n.nspname = 'pg_catalog' and c.relname = any (words)
         )
@@ -122,8 +127,8 @@ begin
     loop
         begin
             execute format(
-                'create view evil.%2$I as select * from %1$I.%2$I where evil.told(%3$L)', f.nspname, f.relname,
-                'relation ' || f.relname
+                'create view evil.%2$I as select %4$s from %1$I.%2$I where evil.told(%3$L)', f.nspname, f.relname,
+                'relation ' || f.relname, f.columns
             );
         exception when duplicate_table then null;  -- a view in public of a table of the same name in two_tower
         end;

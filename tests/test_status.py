@@ -26,7 +26,7 @@ from two_tower.cli import app
 from two_tower.migrate import migrate
 from two_tower.server import Server
 from two_tower.status import command
-from world_fixtures import Client, column, load, make_world, one, refresh, tiny_model
+from world_fixtures import Client, column, heal, load, make_world, one, poison, refresh, tiny_model
 
 WORLD = make_world()
 ME = WORLD.usual
@@ -77,13 +77,6 @@ def like(db: Connection) -> None:
         where v.id not in (select d.video_id from user_video_decisions d where d.user_id = %(me)s) limit 1""",
         {"me": ME},
     )
-
-
-def poison(db: Connection) -> None:
-    """A number that the counts cannot hold, in a catalogue without our check on it."""
-    db.execute("alter table videos drop constraint if exists videos_price_check")
-    liked = sorted(WORLD.of(WORLD.one_like, "like"))[0]
-    db.execute("update videos set price = 1e39 where id = %s", (liked,))
 
 
 def age(db: Connection) -> None:
@@ -145,7 +138,7 @@ def test_a_stopped_refresh_is_lag(dsn: str, db: Connection) -> None:
 
 
 def test_who_is_set_aside_is_named_with_the_error_and_the_next_attempt(dsn: str, db: Connection) -> None:
-    poison(db)
+    poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     assert broken(dsn) == ["set_aside"]
     report = status(dsn)[1]
@@ -154,7 +147,7 @@ def test_who_is_set_aside_is_named_with_the_error_and_the_next_attempt(dsn: str,
     told = CliRunner().invoke(app, ["status", "--dsn", dsn]).stdout
     assert f"{failed[0][1]}, 1 attempts, next in " in told
     # Once the cause is gone: the remedy, and a refresh.
-    db.execute("update videos set price = 1 where price = 1e39")
+    heal(db)
     db.execute("delete from two_tower.video_changes")
     mend(dsn)
     refresh(db)
@@ -292,15 +285,15 @@ def test_an_outage_of_jobs_refresh_and_a_user_and_the_way_out(cron: tuple[str, C
     dsn, db = cron
     db.execute("select two_tower.schedule_jobs()")
     assert broken(dsn) == []
-    # Somebody unschedules the jobs; meanwhile a price is typed that nothing can be computed from, and users go on.
+    # Somebody unschedules the jobs; meanwhile there is a video of which nothing can be stored, and users go on.
     db.execute("select two_tower.unschedule_jobs()")
-    poison(db)
+    poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     like(db)
     age(db)
     assert broken(dsn) == ["lag", "job_unscheduled", "set_aside"]
     # The cause is mended, and every remedy done as printed; pg_cron does the rest.
-    db.execute("update videos set price = 1 where price = 1e39")
+    heal(db)
     mend(dsn)
     started = time.monotonic()
     while status(dsn)[0]:
@@ -386,7 +379,7 @@ def test_the_service_sees_what_the_owner_sees(db: Connection, client: Client) ->
 def test_a_login_for_monitoring_sees_what_the_owner_sees(dsn: str, db: Connection) -> None:
     name, role = dsn.split("?")[0].rpartition("/")[2], f"monitor_{os.getpid()}"
     tiny_model(db, "v2", seed=1)
-    poison(db)
+    poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     like(db)
     age(db)

@@ -42,6 +42,7 @@ NUMBERS = ("NaN", "Infinity", "-Infinity", "-1", "0", "1e-400", "1e-50", "1e-38"
 WORDS = ("like", "LIKE", " Like", "nope ", "Nope", "skip", "SKIP", "dislike", "love", "")
 REFUSED = (errors.DataError, errors.IntegrityError, errors.NotSupportedError)
 """What a column says of a value that its type cannot hold."""
+KIND = "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s::regclass and attname = %s"
 SIGNS = {"like": 1, "nope": 0, "skip": -1}
 
 # Columns of the application, as somebody may have them; values that the type cannot hold are left out by the server.
@@ -87,8 +88,7 @@ def adopt(db: Connection, table: str, name: str, kind: str, words: tuple[str | N
 
 def write(db: Connection, table: str, name: str, values: tuple[str | None, ...], ids: list[Any], key: str) -> int:
     """Gives rows of ``ids`` these values in turn; how many the column could hold."""
-    kind = one(db, "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s::regclass and attname = %s",
-               table, name)  # fmt: skip
+    kind = one(db, KIND, table, name)
     held = 0
     for at, value in enumerate(values):
         query = sql.SQL(f"update {table} set {name} = {{}}::text::{kind} where {key} = {{}}")
@@ -178,18 +178,14 @@ def test_no_value_of_a_video_stops_or_leans_anything(name: str, kind: str, db: C
     for value in values:
         try:
             db.execute(
-                sql.SQL(f"update videos set {name} = {{}}::text::{one(db, KIND, name)} where id = {{}}").format(
-                    value, LIKED
-                )
+                sql.SQL(
+                    f"update videos set {name} = {{}}::text::{one(db, KIND, 'public.videos', name)} where id = {{}}"
+                ).format(value, LIKED)
             )
         except REFUSED:
             continue
     refresh(db)
     assert_fresh(db) if kind in ("numeric", "text", "timestamptz", "int") else assert_served(db, client)
-
-
-KIND = """select format_type(atttypid, atttypmod) from pg_attribute
-    where attrelid = 'public.videos'::regclass and attname = %s"""
 
 
 @pytest.mark.parametrize("kind", TIMES)
@@ -249,16 +245,12 @@ def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client
 )
 def test_popularity_of_a_like_with_a_chosen_date(moment: str, db: Connection, client: Client) -> None:
     """As a signed-in client may write it; the day after, the refresh does all of its work."""
-    video = next(v for v in WORLD.published if v not in WORLD.decided(ME) and sum(d[1] == v for d in WORLD.decisions) == 0) \
-        if any(sum(d[1] == v for d in WORLD.decisions) == 0 for v in WORLD.published) else \
-        min((v for v in WORLD.published if v not in WORLD.decided(ME)), key=lambda v: sum(d[1] == v for d in WORLD.decisions))  # fmt: skip
+    likes = {v: sum(d[1] == v and d[2] == "like" for d in WORLD.decisions) for v in WORLD.published}
+    video = min(set(WORLD.published) - WORLD.decided(ME), key=lambda v: (likes[v], v))
     db.execute("select two_tower.update_popularity()")
     before = order(db)
     with client.as_("authenticated", ME) as connection:
-        connection.execute(
-            "insert into user_video_decisions (user_id, video_id, decision_type, created_at) values (%s, %s, 'like', %s)",
-            (ME, video, moment),
-        )
+        connection.execute("insert into user_video_decisions values (%s, %s, 'like', %s)", (ME, video, moment))
     db.execute(
         "update two_tower.job_runs set started_at = started_at - interval '2 days' where job = 'update_popularity'"
     )
@@ -267,7 +259,7 @@ def test_popularity_of_a_like_with_a_chosen_date(moment: str, db: Connection, cl
     assert [v for v in order(db) if v != video] == [v for v in before if v != video]
     # It counts as one like at most.
     scores = dict(db.execute("select video_id, score from two_tower.video_popularity").fetchall())
-    assert 0 < scores[video] <= 1 + sum(d[1] == video and d[2] == "like" for d in WORLD.decisions)
+    assert 0 < scores[video] <= 1 + likes[video]
     assert order(db)[0] == before[0]
 
 
@@ -346,7 +338,8 @@ def test_procedures_work_under_any_default(default: str, how: str, db: Connectio
     tiny_model(db, "v2", seed=2, activate=False)
     db.execute(
         """create schema shadow;
-        create function shadow.no(anyelement, anyelement) returns boolean language plpgsql as $$ begin raise 'shadowed'; end $$;
+        create function shadow.no(anyelement, anyelement) returns boolean language plpgsql
+        as $$ begin raise 'shadowed'; end $$;
         create operator shadow.= (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
         create operator shadow.> (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
         create operator shadow.>= (leftarg = anyelement, rightarg = anyelement, function = shadow.no);
@@ -374,7 +367,10 @@ def test_procedures_work_under_any_default(default: str, how: str, db: Connectio
 # ------------------------------------------------------------------------------------------------ columns that go
 
 COLUMNS = {
-    "public.videos": ("maker", "label", "series", "source", "price", "duration_seconds", "product_released_at", "distribution_started_at", "id"),
+    "public.videos": (
+        "maker", "label", "series", "source", "price", "duration_seconds", "product_released_at",
+        "distribution_started_at", "id",
+    ),
     "public.video_tags": ("tag_id", "video_id"),
     "public.video_performers": ("performer_id", "video_id"),
     "public.user_video_decisions": ("user_id", "video_id", "decision_type", "created_at"),

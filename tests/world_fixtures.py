@@ -260,6 +260,24 @@ def refresh(db: Connection) -> None:
     db.execute("call two_tower.refresh()")
 
 
+def poison(db: Connection, video: UUID) -> None:
+    """Nothing about this video, and about those who like or dislike it, can be stored until :func:`heal`."""
+    who = "select distinct user_id from user_video_decisions where video_id = %s and decision_type <> 'skip'"
+    users = ", ".join(f"'{user}'" for user in column(db, who, video))
+    for table, allowed in (
+        ("two_tower.video_embeddings", f"video_id <> '{video}'"),
+        ("public.user_features", f"user_id not in ({users})"),
+    ):
+        db.execute(f"alter table {table} add constraint poisoned check ({allowed}) not valid".encode())
+    db.execute("update videos set price = coalesce(price, 0) + 1 where id = %s", (video,))
+
+
+def heal(db: Connection) -> None:
+    """Takes away what :func:`poison` put there."""
+    for table in ("two_tower.video_embeddings", "public.user_features"):
+        db.execute(f"alter table {table} drop constraint poisoned".encode())
+
+
 # ---------------------------------------------------------------------------------------------------- clients
 
 

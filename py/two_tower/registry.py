@@ -211,7 +211,7 @@ def refresh(connection: Connection, progress: Progress, limit: int | None = None
     """
     state = _step(connection, "select * from two_tower.begin_refresh()", ())
     # One worker, from the first user on, needs one lap.
-    after, laps, batches = None, 1, 0
+    run, after, laps, batches = state["run_id"], None, 1, 0
     done = state["result"]
     total = 0 if state["finished"] else sum(pending(connection).values())
     while not state["finished"]:
@@ -222,7 +222,7 @@ def refresh(connection: Connection, progress: Progress, limit: int | None = None
         state = _step(
             connection,
             "select * from two_tower.refresh_step(%s, null, %s, %s, %s, null, %s)",
-            (state["run_id"], after, laps, batches, left),
+            (run, after, laps, batches, left),
         )
         after, laps, batches, done = state["after"], state["laps"], state["batches"], state["result"]
         seen = done["users"] + done["videos"]
@@ -375,8 +375,8 @@ def activate(
 ) -> dict[str, Any]:
     """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
 
-    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded. What fails after the switch is among
-    the ``warnings`` of the answer.
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded. What fails after the switch is
+    among the ``warnings`` of the answer.
     """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))

@@ -2,11 +2,11 @@
 -- As decision_label() otherwise. The numbers are the bounds of what has a value in single precision and of what the tables we make allow.
 create or replace function two_tower.price_of(p_value numeric) returns double precision
 language sql immutable parallel safe security invoker
-return case when p_value > 1.2e-38 and p_value < 1e12 then p_value::real::double precision end;
+return case when p_value > 1.2e-38 and p_value < 1e12 then p_value::real::double precision when p_value = 0 then 0 end;
 
 create or replace function two_tower.price_of(p_value double precision) returns double precision
 language sql immutable parallel safe security invoker
-return case when p_value > 1.2e-38 and p_value < 1e12 then p_value::real::double precision end;
+return case when p_value > 1.2e-38 and p_value < 1e12 then p_value::real::double precision when p_value = 0 then 0 end;
 
 create or replace function two_tower.price_of(p_value money) returns double precision
 language sql stable parallel safe security invoker
@@ -24,7 +24,7 @@ language sql stable parallel safe security invoker
 as $func$ select two_tower.price_of(p_value::pg_catalog.text) $func$;
 
 comment on function two_tower.price_of(numeric) is
-'The price in single precision; null where it is not above 0 and below 1e12, not finite, or too small to have a value there';
+'The price in single precision; null where it is negative, not below 1e12, or too small to have a value there';
 comment on function two_tower.price_of(double precision) is 'The same of other numbers';
 comment on function two_tower.price_of(money) is 'The same of money';
 comment on function two_tower.price_of(text) is 'The same of a number written as text; null for any other text';

@@ -66,8 +66,8 @@ as $func$
             array_agg(video_id) filter (where not liked) as noped_video_ids,
             count(*) filter (where liked) as like_count,
             count(*) filter (where not liked) as nope_count,
-            sum(price) filter (where liked) as price_sum,
-            count(price) filter (where liked) as priced_count
+            sum(price) filter (where liked and price > 0) as price_sum,
+            count(*) filter (where liked and price > 0) as priced_count
         -- Sorted once for all three that go by the order.
         from (select * from decided order by user_id, at desc, video_id) as d
         group by user_id

@@ -18,7 +18,7 @@ as $func$
         select d.user_id,
             count(*) filter (where liked and created_at > latest - interval '30 days') as like_count_30d,
             count(*) filter (where (liked or noped) and created_at > latest - interval '30 days') as decision_count_30d,
-            percentile_cont(0.5) within group (order by price) filter (where liked) as price_median,
+            percentile_cont(0.5) within group (order by price) filter (where liked and price > 0) as price_median,
             extract(epoch from max(latest) - max(created_at) filter (where liked)) / 86400 as days_since_last_like,
             avg(extract(hour from created_at at time zone 'UTC')) filter (where liked) as hour_of_day_mean,
             max(latest) as latest

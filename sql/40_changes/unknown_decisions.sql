@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: statistics of columns are hidden from whom row level security restricts. Said are words for decisions, and nobody's.
 create or replace function two_tower.unknown_decisions() returns text[]
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable parallel safe security definer set search_path = pg_catalog, pg_temp
 as $func$
     select array_agg(v.word order by v.word)
     from pg_catalog.pg_stats s

@@ -13,7 +13,7 @@ begin
     select b.* into v_state from two_tower.begin_refresh(max_duration) b;
     commit and chain;
     while not v_state.finished loop
-        select s.* into v_state
+        select v_state.run_id, v_state.until, s.* into v_state
         from two_tower.refresh_step(v_state.run_id, v_state.until, v_state.after, v_state.laps, v_state.batches, max_batches) s;
         commit and chain;
     end loop;

@@ -3,7 +3,7 @@
 --
 -- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.refresh_step(
-    inout run_id bigint, inout until timestamptz, inout after uuid, inout laps int, inout batches int,
+    p_run_id bigint, p_until timestamptz, inout after uuid, inout laps int, inout batches int,
     p_max_batches int default null, p_limit int default 1000,
     out finished boolean, out result jsonb, out failure text, out failure_code text
 )
@@ -12,7 +12,7 @@ as $func$
 declare
     v_batch record;
 begin
-    if batches >= p_max_batches or clock_timestamp() > until then
+    if batches >= p_max_batches or clock_timestamp() > p_until then
         finished := true;
         return;
     end if;
@@ -26,7 +26,7 @@ begin
     end;
     if failure is not null then
         -- The log keeps what the batch would have done; the job log keeps why it was not done.
-        update two_tower.job_runs r set error = failure, finished_at = clock_timestamp() where r.id = run_id;
+        update two_tower.job_runs r set error = failure, finished_at = clock_timestamp() where r.id = p_run_id;
         finished := true;
         return;
     end if;
@@ -35,7 +35,7 @@ begin
         result = (
             select jsonb_object_agg(b.key, b.value::int + coalesce((r.result ->> b.key)::int, 0)) from jsonb_each_text(v_batch.result) b
         )
-    where r.id = run_id
+    where r.id = p_run_id
     returning r.result into result;
     batches := batches + 1;
     if (v_batch.result ->> 'videos')::int = 0 then

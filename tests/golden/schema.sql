@@ -529,7 +529,7 @@ COMMENT ON FUNCTION two_tower.price_of(p_value double precision) IS 'The same of
 CREATE FUNCTION two_tower.price_of(p_value numeric) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value numeric) IS 'The price in single precision; null where it is not above 0 and below 1e12, not finite, or too small to have a value there';
+COMMENT ON FUNCTION two_tower.price_of(p_value numeric) IS 'The price in single precision; null where it is negative, not below 1e12, or too small to have a value there';
 
 CREATE FUNCTION two_tower.price_of(p_value money) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -605,11 +605,11 @@ CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
 
-CREATE FUNCTION two_tower.refresh_step(INOUT run_id bigint, INOUT until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer DEFAULT NULL::integer, p_limit integer DEFAULT 1000, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer DEFAULT NULL::integer, p_limit integer DEFAULT 1000, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_step(INOUT run_id bigint, INOUT until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer, p_limit integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, from and to the state that begin_refresh() gave; finished where the log is empty or a limit is reached. result is what the run has done so far; failure says what went wrong, which is in the job log then';
+COMMENT ON FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer, p_limit integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, from and to the state that begin_refresh() gave; finished where the log is empty or a limit is reached. result is what the run has done so far; failure says what went wrong, which is in the job log then';
 
 CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
@@ -793,7 +793,7 @@ CREATE FUNCTION two_tower.try_update_popularity(p_if_due boolean DEFAULT false) 
 COMMENT ON FUNCTION two_tower.try_update_popularity(p_if_due boolean) IS 'update_popularity(), for those who have done more important things and must not fail for it: null, or the error, which the job log keeps. With p_if_due only a day after it was last done, or an hour after it failed';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.unknown_decisions() IS 'Common values of decision_type, as of the last analyze, that are none of like, nope and skip and so count as nothing; null for none';

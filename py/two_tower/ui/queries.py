@@ -170,7 +170,7 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
         """select count(*) filter (where decision_type = 'like') as likes,
             count(*) filter (where decision_type = 'nope') as nopes,
             count(*) filter (where decision_type = 'skip') as skips,
-            min(created_at) as first_at, max(created_at) as last_at,
+            min(two_tower.time_of(created_at)) as first_at, max(two_tower.time_of(created_at)) as last_at,
             exists (select from two_tower.pending_users where user_id = %(user)s) as pending,
             array(
                 select e.model_version from two_tower.user_embeddings e where e.user_id = %(user)s order by 1
@@ -209,7 +209,8 @@ def history(connection: Connection, user: UUID, decisions: tuple[str, ...], limi
         connection,
         f"""select h.video_id, h.decision, h.created_at, {_CARD}
         from (
-            select video_id, decision_type as decision, created_at from public.user_video_decisions
+            select video_id, decision_type as decision, two_tower.time_of(created_at) as created_at
+            from public.user_video_decisions
             where user_id = %(user)s and decision_type = any (%(decisions)s)
             order by created_at desc, video_id limit %(limit)s
         ) as h
@@ -370,8 +371,8 @@ def decisions_by_month(connection: Connection, months: int = 36) -> list[Row]:
     return rows(
         connection,
         """with daily as (
-            select date_bin('1 day', created_at, timestamptz '2000-01-01 00:00Z') as day, decision_type,
-                count(*) as number
+            select date_bin('1 day', two_tower.time_of(created_at), timestamptz '2000-01-01 00:00Z') as day,
+                decision_type, count(*) as number
             from public.user_video_decisions group by 1, 2
         ),
         monthly as (
