@@ -46,17 +46,5 @@ begin
             );
         end if;
     end loop;
-    -- A client may say when something was decided, as one does that was offline; not that it will be. An application's own table takes
-    -- what it takes, and refreshes read it with care.
-    if exists (select from two_tower.created_objects o where o.kind = 'table' and o.name = 'public.user_video_decisions')
-        and not exists (
-            select from pg_catalog.pg_trigger t
-            where t.tgrelid = 'public.user_video_decisions'::regclass and t.tgname = 'two_tower_bound' and t.tgenabled in ('O', 'A')
-        )
-    then
-        create or replace trigger two_tower_bound before insert or update on public.user_video_decisions for each row
-        when (new.created_at > now() or new.created_at < timestamptz '1970-01-01 00:00+00')
-        execute function two_tower.bound_decision();
-    end if;
 end
 $triggers$;

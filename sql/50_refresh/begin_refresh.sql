@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role refreshes without being able to write the log, the job log or the vectors.
 create or replace function two_tower.begin_refresh(
     p_max_duration interval default null,
     out run_id bigint, out until timestamptz, out after uuid, out laps int, out batches int, out finished boolean, out result jsonb,

@@ -1,7 +1,7 @@
 -- What the procedure two_tower.refresh() and the command line do between two commits. An error is an answer and not raised: it would undo
 -- what the job log is to keep.
 --
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role refreshes without being able to write the log, the job log or the vectors.
 create or replace function two_tower.refresh_step(
     p_run_id bigint, p_until timestamptz, inout after uuid, inout laps int, inout batches int,
     p_max_batches int default null, p_limit int default 1000,

@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role runs the job without being able to write what it writes.
 create or replace function two_tower.try_update_popularity(p_if_due boolean default false) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

@@ -179,12 +179,6 @@ CREATE FUNCTION two_tower.begin_refresh(p_max_duration interval DEFAULT NULL::in
 
 COMMENT ON FUNCTION two_tower.begin_refresh(p_max_duration interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from there; finished where nothing is to do; failure says what went wrong, which is in the job log then';
 
-CREATE FUNCTION two_tower.bound_decision() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.bound_decision() IS 'Trigger: a decision is of 1970 at the earliest, and of now at the latest, whatever the client says';
-
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1346,8 +1340,6 @@ CREATE INDEX reviews_user_id_idx ON two_tower.reviews USING btree (user_id);
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
 
 CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
-
-CREATE TRIGGER two_tower_bound BEFORE INSERT OR UPDATE ON public.user_video_decisions FOR EACH ROW WHEN (((new.created_at > now()) OR (new.created_at < '1970-01-01 00:00:00+00'::timestamp with time zone))) EXECUTE FUNCTION two_tower.bound_decision();
 
 CREATE TRIGGER two_tower_delete AFTER DELETE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_decisions();
 
