@@ -8,7 +8,7 @@ declare
     v_all bigint;
 begin
     select m.number, m.state, m.backfilled_at into v_model from two_tower.model_versions m where m.version = p_version;
-    if v_model.state not in ('staged', 'active', 'standby') then
+    if v_model.state is null or v_model.state not in ('staged', 'active', 'standby') then
         return null;
     end if;
     if v_model.backfilled_at is not null then
