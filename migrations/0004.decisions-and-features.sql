@@ -89,12 +89,16 @@ create table two_tower.reviews (
     video_id uuid not null references public.videos (id) on delete cascade,
     stars real not null check (stars between 0 and 5),
     created_at timestamptz,
+    -- The reviewer, where that is a user: the reviews of one who is deleted must not go on training.
+    user_id uuid references auth.users (id) on delete cascade,
     primary key (reviewer_id, video_id)
 );
 
 comment on table two_tower.reviews is 'Star reviews to train on, by reviewers who need not be users';
 
 create index reviews_video_id_idx on two_tower.reviews (video_id);
+
+create index reviews_user_id_idx on two_tower.reviews (user_id) where user_id is not null;
 
 -- One user's counts and one video's item features, as they pass between routines.
 create type two_tower.user_counts as (

@@ -89,7 +89,7 @@ two_tower.attach_partitions(text), two_tower.finish_backfill(text), two_tower.ba
 two_tower.activate_model(text, boolean), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
 two_tower.refresh(int, interval), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.link_reviewers(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from psycopg import errors
 
-import model_files
-from conftest import Connect
+import model_files as untyped_model_files
+from conftest import Connect, Connection
 from world_fixtures import random_model, schema_of
 
+model_files: Any = untyped_model_files  # its functions name no types, since PL/Python's arguments have none
 STANDARD = sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""})
 WEIGHTS = b"\x02\0\0\0\0\0\0\0{}"
 
@@ -234,7 +235,7 @@ def dsn(world_dsn: str) -> str:
 
 
 @pytest.fixture
-def fresh(connect: Connect) -> Iterator[Any]:
+def fresh(connect: Connect) -> Connection:
     """A backend that has not loaded onnxruntime."""
     return connect()
 
@@ -245,7 +246,7 @@ if "onnxruntime" in sys.modules: plpy.error("onnxruntime is loaded")
 $$"""
 
 
-def test_nothing_that_is_refused_reaches_onnxruntime(fresh: Any) -> None:
+def test_nothing_that_is_refused_reaches_onnxruntime(fresh: Connection) -> None:
     for what, (file, _) in REFUSED.items():
         with pytest.raises(errors.InvalidParameterValue, match="the user tower") as caught:
             fresh.execute("select two_tower.check_tower('user', %s, 4, %s, '{}', 0.001)", (file(), WEIGHTS))
@@ -258,7 +259,7 @@ def test_nothing_that_is_refused_reaches_onnxruntime(fresh: Any) -> None:
         fresh.execute(LOADED)
 
 
-def test_what_our_own_trainer_exports_passes(fresh: Any) -> None:
+def test_what_our_own_trainer_exports_passes(fresh: Connection) -> None:
     made = random_model(schema_of(fresh), seed=2)
     for content in (made.user_graph, made.item_graph):
         assert model_files.what_is_wrong_with_onnx(content) is None

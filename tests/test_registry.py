@@ -195,7 +195,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "user tower is no ONNX": (lambda m: replace(m, user_graph=b"import os; os.abort()"), "user tower is not"),
     "user tower has a bit flipped in an operator": (
         lambda m: replace(m, user_graph=flipped(m.user_graph, b"MatMul")),
-        "user tower is not",
+        "user tower uses the operator '.atMul'",
     ),
     "user tower has a bit flipped in its input": (
         lambda m: replace(m, user_graph=flipped(m.user_graph, b"user_features")),

@@ -8,6 +8,7 @@ declare
 begin
     -- Two at once would lock the same rows in different orders.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
+    perform two_tower.link_reviewers();
     -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A review
     -- without a time counts in full.
     with likes as materialized (
