@@ -531,7 +531,7 @@ class _Kind(ABC):
             self.task.rejects.add_rows(frame.sort("line"), column, f"refused by the database: {reason}")
 
     def types(self, table: LiteralString) -> dict[str, str]:
-        """Column → type. Numbers are compared as they will be rounded; a text that is too long fails, and is not cut."""
+        """Column → type. Numbers are compared as they will be rounded; a text too long fails and is not cut."""
         return dict(
             self.cursor.execute(
                 "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
@@ -735,7 +735,7 @@ class _Catalog(_Kind):
                 "links": sql.Identifier("public", links),
                 "link": sql.Identifier(link),
                 # The table says which names are the same.
-                "name": sql.SQL("n.name::" + self.types(f"public.{names}")["name"]),  # type: ignore[arg-type]
+                "name": sql.SQL("n.name::" + self.types(f"public.{names}")["name"]),
                 "id": _new_id(names, kind, "min(n.name)"),
                 "scope": sql.SQL("n.line between v_from and v_to"),
             }
