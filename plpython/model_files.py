@@ -1,21 +1,52 @@
 """What is inside the files of a model, read without libraries of their formats. Pure functions; ``plpy`` is passed in.
 
 An ONNX file is a protocol buffer. Only the fields that decide whether the file is safe to open are looked at: where its
-weights are, and whose operators it uses. Strings stay on one line, because PL/Python indents a body.
+weights are, and which operators it uses. Strings stay on one line, because PL/Python indents a body.
 """
+
+# What the layers of a tower take, of the default domain of ONNX. Not here, and so refused: control flow, which need not
+# end and which a backend cannot be called back from; what makes large tensors of a few numbers (Expand, Tile,
+# ConstantOfShape, Range, Resize, OneHot, Einsum); random numbers; operators on text, sequences and images.
+ONNX_OPERATORS = frozenset(
+    [
+        # arithmetic, element by element
+        "Abs", "Add", "Ceil", "Clip", "Cos", "Div", "Erf", "Exp", "Floor", "Log", "Max", "Mean", "Min", "Mul", "Neg",
+        "Pow", "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Sub", "Sum",
+        # comparisons and choices
+        "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where",
+        "Xor",
+        # activations
+        "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "LogSoftmax", "Mish", "PRelu", "Relu", "Selu",
+        "Sigmoid", "Softmax", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+        # layers and norms
+        "BatchNormalization", "Dropout", "Gemm", "LayerNormalization", "LpNormalization", "MatMul",
+        "RMSNormalization",
+        # sums over an axis
+        "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+        "ReduceProd", "ReduceSum", "ReduceSumSquare",
+        # shapes and constants
+        "Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Shape", "Slice", "Split",
+        "Squeeze", "Transpose", "Unsqueeze",
+    ]
+)  # fmt: skip
+ONNX_NODES = 2000
+ONNX_PADDED = 4096  # entries that a Pad may add in all
 
 # message -> field number -> message of a field to descend into, by the names of onnx.proto.
 ONNX_MESSAGES = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Training": {1: "Graph", 2: "Graph"},
+    "Attribute": {5: "Tensor", 6: "Subgraph", 10: "Tensor", 11: "Subgraph", 22: "SparseTensor", 23: "SparseTensor"},
     "Tensor": {},
 }
-ONNX_DEPTH = 64
+# What a tower has no use for. A sparse tensor of a few bytes is a dense one of any size once it is read.
+ONNX_REFUSED = {
+    "Function": "a function of its own",
+    "Subgraph": "a graph inside an operator",
+    "Training": "a graph for training",
+    "SparseTensor": "a sparse tensor",
+}
 
 
 def varint(data, at):
@@ -29,6 +60,22 @@ def varint(data, at):
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+
+
+def varints(value):
+    """The 64-bit integers of a repeated field, packed or by itself; no more than a Pad could need."""
+    if isinstance(value, int):
+        return [signed(value)]
+    at, found = 0, []
+    while at < len(value) and len(found) <= ONNX_PADDED:
+        number, at = varint(value, at)
+        found.append(signed(number))
+    return found
+
+
+def signed(number):
+    """A 64-bit number as two's complement has it."""
+    return number - (1 << 64) if number >= 1 << 63 else number
 
 
 def fields(data):
@@ -47,40 +94,81 @@ def fields(data):
             value, at = data[at : at + size], at + size
         else:
             raise ValueError(f"byte {at} is not the start of a field")
-        if number == 0 or at > len(data):
+        # Parsers keep 32 bits of a key: a longer one would be another field to them than it is here.
+        if number == 0 or key >= 1 << 32 or at > len(data):
             raise ValueError(f"a field is cut off at byte {min(at, len(data))}")
         yield number, value
 
 
-def inspect_onnx(data, message="Model", depth=0):
-    """{"domains": operators' domains in use, "external": tensors kept in other files, "nodes": their number}.
+def inspect_onnx(data):
+    """What is in an ONNX file. Raises ValueError where ``data`` is not a whole protocol buffer.
 
-    Raises ValueError where ``data`` is not a whole protocol buffer.
+    ``domains`` and ``operators`` in use; ``external``: tensors kept in other files; ``parts``: values of ONNX_REFUSED;
+    ``nodes``: how many; ``padded``: per Pad, how many entries it adds, None where the file does not say.
     """
-    if depth > ONNX_DEPTH:
-        raise ValueError("it is nested too deeply")
-    found = {"domains": set(), "external": [], "nodes": 0}
-    name, is_external = "", False
-    for number, value in fields(memoryview(data)):
+    found = {"domains": set(), "operators": set(), "external": set(), "parts": set(), "nodes": 0, "padded": []}
+    integers, pads = {}, []
+    inspect_message(memoryview(data), "Model", found, integers, pads)
+    for amounts, source in pads:
+        amounts = amounts + integers.get(source, [])
+        found["padded"].append(sum(amount for amount in amounts if amount > 0) if amounts else None)
+    return found
+
+
+def inspect_message(data, message, found, integers, pads):
+    """Adds to ``found`` what is in a message and below, to ``integers`` tensors by name, and to ``pads`` what Pads add.
+
+    Returns what the message above it asks for: the name of an attribute and its integers.
+    """
+    operators, inputs, outputs, attributes = [], [], [], {}
+    name, numbers, is_external = "", [], False
+    for number, value in fields(data):
+        is_bytes = not isinstance(value, int)
         below = ONNX_MESSAGES[message].get(number)
-        if below and not isinstance(value, int):
-            inner = inspect_onnx(value, below, depth + 1)
-            found["domains"] |= inner["domains"]
-            found["external"] += inner["external"]
-            found["nodes"] += inner["nodes"]
-        elif message == "Node" and number == 7 and not isinstance(value, int):
-            found["domains"].add(bytes(value).decode())
-        elif message == "Tensor" and number == 8 and not isinstance(value, int):
-            name = bytes(value).decode()
-        elif message == "Tensor" and number in (13, 14):  # external_data, data_location
-            is_external = is_external or bool(value)
+        if below in ONNX_REFUSED:
+            found["parts"].add(ONNX_REFUSED[below])
+        elif below and is_bytes:
+            inner_name, inner = inspect_message(value, below, found, integers, pads)
+            if message == "Node":
+                attributes.setdefault(inner_name, []).extend(inner)
+            elif message == "Attribute":
+                numbers += inner
+        elif message == "Node" and number in (1, 2, 4, 7) and is_bytes:
+            text = bytes(value).decode()
+            if number == 7:
+                found["domains"].add(text)
+            else:
+                {1: inputs, 2: outputs, 4: operators}[number].append(text)
+        elif message == "Attribute":
+            if number == 1 and is_bytes:
+                name = bytes(value).decode()
+            elif number == 8:
+                numbers += varints(value)
+        elif message == "Tensor":
+            if number == 8 and is_bytes:
+                name = bytes(value).decode()
+            elif number == 7:  # int64_data
+                numbers += varints(value)
+            elif number == 9 and is_bytes:  # raw_data
+                value = value[: 8 * ONNX_PADDED]
+                numbers += [signed(int.from_bytes(value[at : at + 8], "little")) for at in range(0, len(value), 8)]
+            elif number in (13, 14):  # external_data, data_location
+                is_external = is_external or bool(value)
     if message == "Node":
         found["nodes"] += 1
-    if message == "Function":
-        found["domains"].add("a function of its own")
+        found["operators"] |= set(operators or [""])
+        if "Constant" in operators:
+            for output in outputs:
+                integers.setdefault(output, []).extend(attributes.get("value", []) + attributes.get("value_ints", []))
+        if "Pad" in operators:
+            pads.append((attributes.get("pads", []) + attributes.get("paddings", []), "".join(inputs[1:2])))
+        if "Dropout" in operators and len(inputs) > 2:
+            found["parts"].add("a Dropout that can be told to draw at random")
+    elif message == "Tensor" and name:
+        integers.setdefault(name, []).extend(numbers)
     if is_external:
-        found["external"].append(name)
-    return found
+        found["external"].add(name)
+    return name, numbers
 
 
 def what_is_wrong_with_onnx(data):
@@ -92,12 +180,20 @@ def what_is_wrong_with_onnx(data):
     if not found["nodes"]:
         return "is not an ONNX model: it has no operators"
     if found["external"]:
-        return (
-            f"keeps weights in other files ({', '.join(sorted(set(found['external']))[:3])}); it must hold all of them"
-        )
+        return f"keeps weights in other files ({', '.join(sorted(found['external'])[:3])}); it must hold all of them"
     custom = sorted(found["domains"] - {"", "ai.onnx"})
     if custom:
         return f"uses operators that are not of standard ONNX ({', '.join(custom[:3])})"
+    if found["parts"]:
+        return f"has {sorted(found['parts'])[0]}, and must be one flat graph that computes a row from a row"
+    refused = sorted(found["operators"] - ONNX_OPERATORS)
+    if refused:
+        allowed = ", ".join(sorted(ONNX_OPERATORS))
+        return f"uses the operator {', '.join(map(repr, refused[:3]))}; a tower may use {allowed}"
+    if found["nodes"] > ONNX_NODES:
+        return f"has {found['nodes']} operators, and may have {ONNX_NODES}"
+    if any(amount is None or amount > ONNX_PADDED for amount in found["padded"]):
+        return f"pads by more than {ONNX_PADDED} entries, or by numbers that are not constants of the file"
     return None
 
 

@@ -117,6 +117,42 @@ def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> N
     assert versions(other) == {"v1": "candidate"}
 
 
+@pytest.mark.parametrize("name", ["current", "Current", "CURRENT"])
+def test_no_version_is_called_as_the_pointer_is(
+    db: Connection, url: str, other: Connection, tmp_path: Path, name: str
+) -> None:
+    artifacts.publish(db, "v1", url, quiet)
+    before = {path: artifacts._get(artifacts._store(url), url, path) for path in names(url)}
+    exported = tmp_path / "exported"
+    artifacts.export(db, "v1", exported)
+    refused = f"no model version can be called {name}"
+    with pytest.raises(UserError, match=refused):
+        artifacts.register(other, exported, name)
+    with pytest.raises(UserError, match=refused):
+        artifacts.fetch(other, url, name, quiet)
+    # A manifest that names itself so, in a directory or as what a store calls the current one.
+    manifest = json.loads((exported / "manifest.json").read_text()) | {"version": name}
+    (exported / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=refused):
+        artifacts.register(other, exported)
+    with pytest.raises(UserError, match=refused):
+        artifacts.publish(db, name, url, quiet)
+    assert {path: artifacts._get(artifacts._store(url), url, path) for path in names(url)} == before
+    artifacts.point(url, json.dumps(manifest).encode())
+    with pytest.raises(UserError, match=refused):
+        artifacts.fetch(other, url, None, quiet)
+    assert versions(other) == {}
+
+
+def test_a_reserved_version_is_refused_before_anything_is_trained(
+    db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("two_tower.dataset.read", lambda *_: pytest.fail("it began to read"))
+    done = CliRunner().invoke(app, ["train", "--version", "Current", "--dsn", dsn])
+    assert isinstance(done.exception, UserError) or done.exit_code == 1
+    assert "no model version can be called Current" in (done.output + str(done.exception))
+
+
 def test_current_follows_what_is_published_and_versions_stay(db: Connection, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     tiny_model(db, "v2", seed=2)

@@ -317,6 +317,46 @@ def test_an_application_of_its_own_making(database: NewDatabase, target: Connect
             source.execute(f"drop owned by {role}; drop role {role}".encode())
 
 
+NULLABLE = [(table.name, column) for table in TABLES for column in table.columns]
+
+
+@pytest.mark.parametrize(("table", "column"), NULLABLE)
+def test_a_null_of_the_source_is_filled_left_out_or_kept(
+    source: Connection, target: Connection, table: str, column: str
+) -> None:
+    """Whatever column that is read is null in two rows: both sides agree from the first pull on, and the second moves
+    nothing."""
+    pulled = next(t for t in TABLES if t.name == table)
+    # An application without our keys, checks and triggers.
+    source.execute("set session_replication_role = replica")
+    source.execute(
+        """do $$ declare c record; begin
+        for c in select conrelid::regclass t, conname from pg_constraint where contype in ('p', 'u', 'f', 'c')
+            and conrelid in (select oid from pg_class where relkind = 'r' and relnamespace in
+            ('public'::regnamespace, 'auth'::regnamespace, 'two_tower'::regnamespace)) order by contype loop
+            execute format('alter table %s drop constraint if exists %I cascade', c.t, c.conname); end loop; end $$"""
+    )
+    source.execute(f"alter table {table} alter {column} drop not null".encode())
+    source.execute(f"update {table} set {column} = null where ctid in (select ctid from {table} limit 2)".encode())
+    (rows,) = source.execute(f"select count(*) from {table}".encode()).fetchone() or (0,)
+    summary = pull(target, dsn_of(source))
+    left_out = column in (*pulled.key, *pulled.needed)
+    told = summary.tables[table]
+    assert (told.incomplete, told.rows) == ((2, rows - 2) if left_out else (0, rows))
+    (here,) = target.execute(f"select count(*) from {table}".encode()).fetchone() or (0,)
+    assert here == told.rows - told.orphans
+    assert changes(pull(target, dsn_of(source))) == {}
+
+
+def test_keys_of_the_source_that_are_there_twice(source: Connection, target: Connection) -> None:
+    source.execute("alter table public.user_video_decisions drop constraint user_video_decisions_pkey")
+    source.execute("insert into public.user_video_decisions select * from public.user_video_decisions limit 1")
+    with pytest.raises(UserError, match="several rows of one user_id and video_id") as caught:
+        pull(target, dsn_of(source))
+    assert "add unique (user_id, video_id)" in str(caught.value.hint)
+    assert target.execute("select count(*) from public.user_video_decisions").fetchone() == (0,)
+
+
 def test_a_source_that_cannot_be_reached_or_read(target: Connection, empty_dsn: str) -> None:
     with pytest.raises(UserError, match="cannot connect to the source"):
         pull(target, "postgresql://nobody@127.0.0.1:1/none")

@@ -195,7 +195,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "user tower is no ONNX": (lambda m: replace(m, user_graph=b"import os; os.abort()"), "user tower is not"),
     "user tower has a bit flipped in an operator": (
         lambda m: replace(m, user_graph=flipped(m.user_graph, b"MatMul")),
-        "user tower is not",
+        "user tower uses the operator '.atMul'",
     ),
     "user tower has a bit flipped in its input": (
         lambda m: replace(m, user_graph=flipped(m.user_graph, b"user_features")),
@@ -283,6 +283,26 @@ def test_a_version_is_a_plain_name(version: str, db: Connection, candidate: Tiny
     with pytest.raises(errors.InvalidParameterValue, match="is not a name"):
         register(db, candidate, version)
     assert states(db) == UNCHANGED
+
+
+def spellings(name: str) -> list[str]:
+    return [name, name.upper(), name.title(), name[:-1] + name[-1].upper()]
+
+
+def test_both_sides_reserve_the_same_names(db: Connection) -> None:
+    assert set(one(db, "select two_tower.reserved_versions()")) == registry.RESERVED_VERSIONS
+
+
+@pytest.mark.parametrize("version", [s for name in sorted(registry.RESERVED_VERSIONS) for s in spellings(name)])
+def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: TinyModel) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match=f"no model version can be called {version}"):
+        register(db, candidate, version)
+    assert states(db) == UNCHANGED
+    with pytest.raises(UserError, match=f"no model version can be called {version}"):
+        registry.require_version_name(version)
+    for near in (f"{version}s", f"{version}.1", f"a{version}"):
+        registry.require_version_name(near)
+    assert register(db, candidate, f"{version}-1") == f"{version}-1"
 
 
 def test_registering_the_same_again_is_nothing_new(db: Connection, candidate: TinyModel) -> None:

@@ -159,6 +159,7 @@ def register(connection: psycopg.Connection[Any], directory: Path, version: str 
     or is not what the manifest says, psycopg.Error where the database refuses the model.
     """
     manifest = _manifest(_read(directory / MANIFEST))
+    registry.require_version_name(version or manifest["version"])
     for entry in manifest["files"]:
         content = _read(directory / entry["path"])
         _verify(entry, len(content), hashlib.sha256(content).hexdigest())
@@ -254,6 +255,7 @@ def upload(connection: psycopg.Connection[Any], version: str, url: str, progress
     """
     import obstore
 
+    registry.require_version_name(version)  # a database may have one from before they were refused
     store = _store(url)
     with tempfile.TemporaryDirectory() as made:
         progress("exporting", 0.0)
@@ -287,12 +289,15 @@ def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, pr
     ``{"version", "url", "registered"}``; nothing is registered where it is already. Files lie in a temporary directory
     until all are verified, and registering is one statement: what is broken off leaves nothing.
     """
+    if version:
+        registry.require_version_name(version)
     store = _store(url)
     where = f"{version}/{MANIFEST}" if version else CURRENT
     found = _get(store, url, where)
     if found is None:
         raise UserError(f"there is no {where} at {url}", "publish a model there: two-tower model publish")
     manifest = _manifest(found)
+    registry.require_version_name(manifest["version"])
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
         for at, entry in enumerate(manifest["files"]):

@@ -364,6 +364,8 @@ def train(
     from two_tower.dataset import DatasetOptions, read
     from two_tower.progress import bar
 
+    if version is not None:
+        registry.require_version_name(version)  # not after hours of training
     options = DatasetOptions(
         min_stars=min_stars,
         max_negative_stars=max_negative_stars,

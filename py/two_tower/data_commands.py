@@ -113,6 +113,8 @@ def describe_pull(done: PullSummary) -> str:
             line += f"; {verb} " + ", ".join(f"{count:,} {what}" for count, what in changes if count)
         if told.orphans:
             line += f"; {told.orphans:,} refer to what the source does not have, and are left out"
+        if told.incomplete:
+            line += f"; {told.incomplete:,} lack what such a row must have, and are left out"
         lines.append(line)
     return "\n".join(lines)
 

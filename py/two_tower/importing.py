@@ -4,7 +4,8 @@ A file that is too large for that goes in chunks, one transaction each; a run th
 
 Batches of the file are checked column by column, bad rows set aside, the others copied into a temporary table; then a
 few statements merge that table with what is there. Rows that are equal already are not written, so a second import of
-a file changes nothing and wakes no trigger.
+a file changes nothing and wakes no trigger. What a table of the application's own refuses, by whatever constraint, type
+or trigger, is set aside as well: the statements that fail are done again on halves, down to the row.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
 from urllib.parse import parse_qs, urlsplit
@@ -76,9 +78,9 @@ class ImportSummary:
     resumed: int = 0
     """Rows that an earlier run, broken off, had brought in, and that this one passed over."""
     users: int = 0
-    """Distinct users among the rows that were taken."""
+    """Distinct users among the rows that were taken, and those that only the database refused."""
     items: int = 0
-    """Distinct videos among the rows that were taken."""
+    """Distinct videos among them."""
     users_created: int = 0
     items_created: int = 0
     joined: float | None = None
@@ -192,14 +194,23 @@ class _Import:
             raise UserError(
                 f"the database is not set up: {error.diag.message_primary}", "run `two-tower migrate`"
             ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"{self.summary.source}: {self.done()}: {error.diag.message_primary}",
+                "import as the owner of the tables, or as a role that may write them and that no policy holds back",
+            ) from error
         except psycopg.OperationalError as error:
             if not self.conn.closed:
                 raise
-            done = f"{self.chunks} chunks are in" if self.chunks else "nothing is imported"
+            done = self.done()
             raise UserError(
                 f"{self.summary.source}: the connection to the database was lost, and {done}: {str(error).strip()}",
                 "once the database is back, run this again: it finishes the work",
             ) from error
+
+    def done(self) -> str:
+        """What a failure has left in the database."""
+        return f"{self.chunks} chunks are in" if self.chunks else "nothing is imported"
 
     def transfer(self, kind: type[_Kind], **arguments: Any) -> ImportSummary:
         started = time.monotonic()
@@ -221,6 +232,7 @@ class _Import:
                 ):
                     cursor.execute("set local jit = off")
                     cursor.execute("set local work_mem = '128MB'")
+                    cursor.execute("set constraints all immediate")  # a row is refused with its statement, or never
                     work = kind(self, cursor, columns, **arguments)
                     room = self.options.chunk if resumption else None
                     last = 0
@@ -242,6 +254,8 @@ class _Import:
                     work.settle()
                     work.merge()
                     work.count_distinct()
+                    if batch is None:
+                        work.finish()
                     if resumption:
                         self.rejects.flush()
                         resumption.record(cursor, last, finished=batch is None)
@@ -380,6 +394,74 @@ def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
     return chosen + [name for name in kind.optional if name in table.columns]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What came of writing rows."""
+
+    counts: list[int]
+    """Rows that each step wrote."""
+    refused: pl.DataFrame
+    """``line``, ``field`` (null where the database names none) and ``reason`` of the rows that it refused."""
+
+
+# Halves wait on a stack, so that lines come in order. The index is made only where it is needed. Classes of errors that
+# are raised: connections, transactions, rights and definitions, resources, limits, states and locks, the operator, the
+# system, the server itself.
+_WRITE_ROWS = sql.SQL(
+    """do $two_tower_import$
+declare
+    v_starts bigint[] := array[(select min(line) from {table})];
+    v_ends bigint[] := array[(select max(line) from {table})];
+    v_from bigint;
+    v_to bigint;
+    v_rows bigint;
+    v_counts bigint[];
+    v_total bigint[] := array{none};
+    v_failed boolean := false;
+    v_field text;
+    v_constraint text;
+    v_table text;
+    v_schema text;
+begin
+    while v_starts[1] is not null loop
+        v_from := v_starts[cardinality(v_starts)];
+        v_to := v_ends[cardinality(v_ends)];
+        v_starts := trim_array(v_starts, 1);
+        v_ends := trim_array(v_ends, 1);
+        begin
+            v_counts := array[]::bigint[];
+            {steps}
+            v_total := (select array_agg(t.n + c.n order by t.at) from unnest(v_total) with ordinality t (n, at)
+                join unnest(v_counts) with ordinality c (n, at) using (at));
+        exception when others then
+            if left(sqlstate, 2) in ('08', '25', '40', '42', '53', '54', '55', '57', '58', 'XX') then
+                raise;
+            elsif v_from = v_to then
+                get stacked diagnostics v_field = column_name, v_constraint = constraint_name,
+                    v_table = table_name, v_schema = schema_name;
+                -- A constraint on one column names it.
+                insert into pg_temp.refused select v_from, coalesce(nullif(v_field, ''), (
+                    select a.attname from pg_catalog.pg_constraint k
+                    join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+                    where k.conname = v_constraint and cardinality(k.conkey) = 1
+                        and k.conrelid = to_regclass(format('%I.%I', v_schema, v_table))
+                )), sqlerrm;
+            else
+                if not v_failed then
+                    v_failed := true;
+                    create index on {table} (line);
+                end if;
+                v_starts := v_starts || array[v_from + (v_to - v_from) / 2 + 1, v_from];
+                v_ends := v_ends || array[v_to, v_from + (v_to - v_from) / 2];
+            end if;
+        end;
+    end loop;
+    perform set_config('two_tower.import_counts', v_total::text, true);
+end
+$two_tower_import$"""
+)
+
+
 class _Kind(ABC):
     """What one kind of file holds, and how it is merged."""
 
@@ -409,6 +491,55 @@ class _Kind(ABC):
 
     def count_distinct(self) -> None:  # noqa: B027 - most kinds count as they merge
         """Says how many users and items the file has, where merging has not."""
+
+    def finish(self) -> None:  # noqa: B027 - most kinds have nothing to do once
+        """Does, in the file's last transaction, what is to be done once."""
+
+    def write_rows(self, table: LiteralString, steps: Sequence[LiteralString | sql.Composed]) -> _Written:
+        """Runs ``steps`` on all rows of ``table``; where one fails, on halves of them, down to each that it refuses.
+
+        Each step is a statement about the rows whose ``line`` is between ``v_from`` and ``v_to``; together they are
+        done or undone. What is not the fault of a row, such as a missing right or a lost lock, is raised.
+        """
+        self.cursor.execute("drop table if exists pg_temp.refused")
+        self.cursor.execute("create temp table refused (line bigint, field text, reason text) on commit drop")
+        counted = sql.SQL(" ").join(
+            sql.SQL("{}; get diagnostics v_rows = row_count; v_counts := v_counts || v_rows;").format(step)
+            for step in (sql.SQL(step) if isinstance(step, str) else step for step in steps)
+        )
+        self.cursor.execute(
+            _WRITE_ROWS.format(table=sql.SQL(table), steps=counted, none=sql.SQL(str([0] * len(steps))))
+        )
+        (counts,) = self.one("select current_setting('two_tower.import_counts')::bigint[]")
+        refused = self.cursor.execute("select line, field, reason from pg_temp.refused order by line").fetchall()
+        schema = {"line": pl.Int64, "field": pl.String, "reason": pl.String}
+        return _Written(counts, pl.DataFrame(refused, schema=schema, orient="row"))
+
+    def reject_refused(self, written: _Written, table: LiteralString, fields: Mapping[str, tuple[str, str]]) -> None:
+        """Reports rows that the database refused. ``fields``: its column → the file's, and an expression of its value
+        in ``table`` (``t``)."""
+        for (refused, reason), lines in written.refused.group_by("field", "reason", maintain_order=True):
+            column, value = fields.get(str(refused), (str(refused or ""), "''"))
+            values = self.cursor.execute(
+                sql.SQL("select t.line, {}::text from {} t where t.line = any (%s)").format(
+                    sql.SQL(value),
+                    sql.SQL(table),
+                ),
+                [lines["line"].to_list()],
+            ).fetchall()
+            frame = pl.DataFrame(values, schema={"line": pl.Int64, "value": pl.String}, orient="row")
+            self.task.rejects.add_rows(frame.sort("line"), column, f"refused by the database: {reason}")
+
+    def types(self, table: LiteralString) -> dict[str, str]:
+        """Column → type. Numbers are compared as they will be rounded; a text too long fails and is not cut."""
+        return dict(
+            self.cursor.execute(
+                "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
+                " from pg_catalog.pg_attribute join pg_catalog.pg_type t on t.oid = atttypid"
+                " where attrelid = %s::regclass and attnum > 0 and not attisdropped",
+                [table],
+            ).fetchall()
+        )
 
     def count(self, query: LiteralString | sql.Composed) -> int:
         """Rows that a statement wrote."""
@@ -467,9 +598,20 @@ class _Catalog(_Kind):
         self.present = [name for name in self.lists if name in columns]
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
         # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
+        # The address alone has the column's, less its checks: the table says which are the same, such as of a citext.
+        self.columns_of_videos = self.types("public.videos")
+        (address,) = self.one(
+            "with recursive kinds as ("
+            " select a.atttypid as id from pg_catalog.pg_attribute a"
+            " where a.attrelid = 'public.videos'::regclass and a.attname = 'product_url'"
+            " union all select t.typbasetype from kinds k join pg_catalog.pg_type t on t.oid = k.id and t.typtype = 'd'"
+            ") select format_type(t.oid, -1)"
+            " from kinds k join pg_catalog.pg_type t on t.oid = k.id and t.typtype <> 'd'"
+        )
         cursor.execute(
-            sql.SQL("create temp table staged (line bigint, product_url text, {}) on commit drop").format(
-                sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in self.texts)
+            sql.SQL("create temp table staged (line bigint, product_url {}, {}) on commit drop").format(
+                sql.SQL(address),
+                sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in self.texts),
             )
         )
         cursor.execute("create temp table staged_names (kind text, line bigint, name text) on commit drop")
@@ -490,8 +632,10 @@ class _Catalog(_Kind):
         if "price" in batch.columns:
             price, given = _number(batch["price"]), pl.col("price").is_not_null()
             parsed["price"] = pl.Series("price_", price)
-            good = pl.col("price_").is_finite() & pl.col("price_").is_between(0, 1e12, closed="left")
-            faults.append(("price", given & ~good.fill_null(value=False), "not a price: a number of at least 0"))
+            value = pl.col("price_")
+            good = (value == 0) | value.is_between(_PRICES[0], _PRICES[1], closed="left")
+            reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000"
+            faults.append(("price", given & ~good.fill_null(value=False), reason))
         if "duration_seconds" in batch.columns:
             parsed["duration_seconds"] = _number(batch["duration_seconds"]).alias("duration_seconds_")
             value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
@@ -502,6 +646,7 @@ class _Catalog(_Kind):
             parsed["released_at"] = _timestamps(batch["released_at"]).alias("released_at_")
             bad = pl.col("released_at").is_not_null() & pl.col("released_at_").is_null()
             faults.append(("released_at", bad, "not a date that reads one way only, such as 2025-01-31"))
+            faults.append(("released_at", _outside("released_at_", *_RELEASES), "not a date from 1850 to 2199"))
         batch = self.task.reject(batch.with_columns(parsed.values()), faults)
         if "released_at" in parsed:
             when = pl.col("released_at_").dt.strftime("%Y-%m-%d %H:%M:%S%.6f+00")
@@ -522,57 +667,15 @@ class _Catalog(_Kind):
             "delete from pg_temp.staged s using pg_temp.staged l"
             " where l.product_url = s.product_url and l.line > s.line"
         )
-        types = dict(
-            self.cursor.execute(
-                # A number is compared as it will be rounded; a text that is too long must fail, not be cut.
-                "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
-                " from pg_catalog.pg_attribute join pg_catalog.pg_type t on t.oid = atttypid"
-                " where attrelid = 'public.videos'::regclass and attnum > 0 and not attisdropped"
-            ).fetchall()
-        )
-        targets = [self.values[name] for name in self.texts]
-        columns = sql.SQL(", ").join(map(sql.Identifier, targets))
-        # A title is never null; the other columns are what the file says.
-        cells = sql.SQL(", ").join(
-            sql.SQL("coalesce(s.title, '')" if name == "title" else "s.{}::" + types[target]).format(
-                sql.Identifier(name)
-            )
-            for name, target in zip(self.texts, targets, strict=True)
-        )
-        created = self.count(
-            sql.SQL(
-                "with created as ("
-                " insert into public.videos (id, product_url, published_at, {columns})"
-                " select {id}, s.product_url, now(), {cells} from pg_temp.staged s"
-                " where not exists (select from public.videos v where v.product_url = s.product_url)"
-                " order by s.line returning id"
-                ") insert into pg_temp.touched select id, true from created"
-            ).format(id=_new_id("videos", "video", "s.product_url"), columns=columns, cells=cells)
-        )
+        self.cursor.execute("drop table if exists pg_temp.matched, pg_temp.wanted")
+        self.cursor.execute("create temp table matched (line bigint primary key, video_id uuid) on commit drop")
+        self.cursor.execute("create temp table wanted (video_id uuid, link_id uuid) on commit drop")
+        written = self.write_rows("pg_temp.staged", [*self.video_steps(), *self.name_steps()])
+        fields = {target: (name, f"t.{name}") for name, target in self.values.items() if name in self.texts}
+        self.reject_refused(written, "pg_temp.staged", fields | {"product_url": ("product_url", "t.product_url")})
+        created = written.counts[0]
         self.summary.inserted += created
         self.summary.items_created += created
-        self.cursor.execute(
-            "create temp table matched on commit drop as"
-            " select distinct on (s.line) s.line, v.id as video_id from pg_temp.staged s"
-            " join public.videos v using (product_url) order by s.line, v.id"
-        )
-        self.cursor.execute("alter table pg_temp.matched add primary key (line)")
-        self.cursor.execute("analyze pg_temp.matched")
-        self.cursor.execute(
-            sql.SQL(
-                "with changed as ("
-                " update public.videos v set ({columns}) = row({cells})"
-                " from pg_temp.staged s join pg_temp.matched m using (line)"
-                " where v.id = m.video_id and row({current}) is distinct from row({cells}) returning v.id"
-                ") insert into pg_temp.touched select id, false from changed"
-            ).format(
-                columns=columns,
-                cells=cells,
-                current=sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in targets),
-            )
-        )
-        for kind in self.present:
-            self.merge_names(kind, *self.lists[kind])
         items, updated = self.one(
             "select (select count(*) from pg_temp.matched), count(*) from"
             " (select from pg_temp.touched group by video_id having not bool_or(is_new)) as updated"
@@ -580,51 +683,89 @@ class _Catalog(_Kind):
         self.summary.items += items
         self.summary.updated += updated
 
-    def merge_names(self, kind: str, names: str, links: str, link: str) -> None:
-        """Makes the tags, or the performers, of the file's videos exactly those of the file."""
-        parts = {
-            "kind": sql.Literal(kind),
-            "names": sql.Identifier("public", names),
-            "links": sql.Identifier("public", links),
-            "link": sql.Identifier(link),
-            "id": _new_id(names, kind, "n.name"),
-        }
-        self.cursor.execute(
-            sql.SQL(
-                "insert into {names} (id, name) select {id}, n.name"
-                " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind}"
-                " and not exists (select from {names} o where o.name = n.name) group by n.name order by min(n.line)"
-            ).format(**parts)
+    def video_steps(self) -> list[sql.Composed]:
+        """Statements that insert and update the videos themselves."""
+        targets = [self.values[name] for name in self.texts]
+        columns = sql.SQL(", ").join(map(sql.Identifier, targets))
+        # A title is never null; the other columns are what the file says.
+        cells = sql.SQL(", ").join(
+            sql.SQL("coalesce(s.title, '')" if name == "title" else f"s.{{}}::{self.columns_of_videos[target]}").format(
+                sql.Identifier(name)
+            )
+            for name, target in zip(self.texts, targets, strict=True)
         )
-        # An adopted table may hold a name twice: the lowest id stands for it.
-        self.cursor.execute("drop table if exists pg_temp.wanted")
-        self.cursor.execute(
+        return [
             sql.SQL(
-                "create temp table wanted on commit drop as"
-                " select m.video_id, o.id as {link} from pg_temp.staged_names n join pg_temp.matched m using (line)"
-                " join (select distinct on (name) name, id from {names} order by name, id) o using (name)"
-                " where n.kind = {kind}"
-            ).format(**parts)
-        )
-        self.cursor.execute("analyze pg_temp.wanted")
-        self.cursor.execute(
+                "with created as ("
+                " insert into public.videos (id, product_url, published_at, {columns})"
+                " select {id}, s.product_url, now(), {cells} from pg_temp.staged s"
+                " where s.line between v_from and v_to"
+                " and not exists (select from public.videos v where v.product_url = s.product_url)"
+                " order by s.line returning id"
+                ") insert into pg_temp.touched select id, true from created"
+            ).format(id=_new_id("videos", "video", "s.product_url"), columns=columns, cells=cells),
             sql.SQL(
-                "with removed as ("
-                " delete from {links} l using pg_temp.matched m where l.video_id = m.video_id and not exists"
-                " (select from pg_temp.wanted w where w.video_id = l.video_id and w.{link} = l.{link})"
-                " returning l.video_id"
-                ") insert into pg_temp.touched select distinct video_id, false from removed"
-            ).format(**parts)
-        )
-        self.cursor.execute(
+                "insert into pg_temp.matched"
+                " select distinct on (s.line) s.line, v.id"
+                " from pg_temp.staged s join public.videos v using (product_url)"
+                " where s.line between v_from and v_to order by s.line, v.id"
+            ).format(),
             sql.SQL(
-                "with added as ("
-                " insert into {links} (video_id, {link}) select w.video_id, w.{link} from pg_temp.wanted w"
-                " where not exists (select from {links} l where l.video_id = w.video_id and l.{link} = w.{link})"
-                " returning video_id"
-                ") insert into pg_temp.touched select distinct video_id, false from added"
-            ).format(**parts)
-        )
+                "with changed as ("
+                " update public.videos v set ({columns}) = row({cells})"
+                " from pg_temp.staged s join pg_temp.matched m using (line)"
+                " where s.line between v_from and v_to"
+                " and v.id = m.video_id and row({current}) is distinct from row({cells}) returning v.id"
+                ") insert into pg_temp.touched select id, false from changed"
+            ).format(
+                columns=columns,
+                cells=cells,
+                current=sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in targets),
+            ),
+        ]
+
+    def name_steps(self) -> list[sql.Composed]:
+        """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
+        steps = []
+        for kind in self.present:
+            names, links, link = self.lists[kind]
+            parts = {
+                "kind": sql.Literal(kind),
+                "names": sql.Identifier("public", names),
+                "links": sql.Identifier("public", links),
+                "link": sql.Identifier(link),
+                # The table says which names are the same.
+                "name": sql.SQL("n.name::" + self.types(f"public.{names}")["name"]),
+                "id": _new_id(names, kind, "min(n.name)"),
+                "scope": sql.SQL("n.line between v_from and v_to"),
+            }
+            steps += [
+                sql.SQL(text).format(**parts)
+                for text in (
+                    "insert into {names} (id, name) select {id}, min(n.name)"
+                    " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind} and {scope}"
+                    " and not exists (select from {names} o where o.name = {name})"
+                    " group by {name} order by min(n.line)",
+                    "delete from pg_temp.wanted",
+                    # An adopted table may hold a name twice: the lowest id stands for it.
+                    "insert into pg_temp.wanted"
+                    " select distinct m.video_id, o.id from pg_temp.staged_names n join pg_temp.matched m using (line)"
+                    " join (select distinct on (name) name, id from {names} order by name, id) o on o.name = {name}"
+                    " where n.kind = {kind} and {scope}",
+                    "with removed as ("
+                    " delete from {links} l using pg_temp.matched n"
+                    " where {scope} and l.video_id = n.video_id and not exists"
+                    " (select from pg_temp.wanted w where w.video_id = l.video_id and w.link_id = l.{link})"
+                    " returning l.video_id"
+                    ") insert into pg_temp.touched select distinct video_id, false from removed",
+                    "with added as ("
+                    " insert into {links} (video_id, {link}) select w.video_id, w.link_id from pg_temp.wanted w"
+                    " where not exists (select from {links} l where l.video_id = w.video_id and l.{link} = w.link_id)"
+                    " returning video_id"
+                    ") insert into pg_temp.touched select distinct video_id, false from added",
+                )
+            ]
+        return steps
 
 
 # ---------------------------------------------------------------------------------------------- reviews and decisions
@@ -704,9 +845,17 @@ def _hash(values: np.ndarray) -> np.ndarray:
 class _Feedback(_Kind):
     """What somebody thinks of a video, as a number."""
 
+    user_column: LiteralString
+    """Of the table that it goes to."""
+    value_column: LiteralString
+    shown: LiteralString
+    """SQL of a value as the report of rejects shows it, from a row ``t``."""
+
     def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
         self.item, self.user, self.label = self.order(columns)
+        (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
+        """Clocks differ, by time zones that a file does not name too."""
         cursor.execute("drop table if exists pg_temp.staged")
         cursor.execute(
             "create temp table staged (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz)"
@@ -779,6 +928,9 @@ class _Feedback(_Kind):
             batch = batch.with_columns(_timestamps(batch["created_at"]).alias("created"))
             bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
             faults.append(("created_at", bad, "not a time that reads one way only, such as 2025-01-31T12:00:00Z"))
+            faults.append(
+                ("created_at", _outside("created", _FIRST_MOMENT, self.latest), "not a time from 1970 to now")
+            )
         self.pack(self.known_users(self.task.reject(batch, faults)))
 
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -793,21 +945,35 @@ class _Feedback(_Kind):
             return batch
         self.settle()
         self.lock_catalogue()
-        self.cursor.execute(
-            sql.SQL(
-                "insert into public.videos (id, product_url, title, published_at)"
-                " select {}, url, '', now() from unnest(%s::text[]) url"
-                " where not exists (select from public.videos v where v.product_url = url)"
-            ).format(_new_id("videos", "video", "url")),
-            [unknown.to_list()],
+        self.cursor.execute("drop table if exists pg_temp.unknown")
+        self.cursor.execute("create temp table unknown (line bigint, url text) on commit drop")
+        first = batch.filter(good).unique(self.item, keep="first", maintain_order=True)
+        self.copy("pg_temp.unknown", first.select("line", self.item))
+        written = self.write_rows(
+            "pg_temp.unknown",
+            [
+                sql.SQL(
+                    "insert into public.videos (id, product_url, title, published_at)"
+                    " select {}, s.url, '', now() from pg_temp.unknown s where s.line between v_from and v_to"
+                    " and not exists (select from public.videos v where v.product_url = s.url) order by s.line"
+                ).format(_new_id("videos", "video", "s.url"))
+            ],
         )
-        self.summary.items_created += self.cursor.rowcount
+        self.summary.items_created += written.counts[0]
+        if len(written.refused):
+            reasons = first.join(written.refused, on="line").select(self.item, "reason")
+            bad = batch.filter(good).join(reasons, on=self.item, maintain_order="left")
+            for (reason,), lines in bad.group_by("reason", maintain_order=True):
+                rows_of_it = lines.select("line", pl.col(self.item).alias("value"))
+                self.task.rejects.add_rows(rows_of_it, self.item, f"refused by the database: {reason}")
+            batch = batch.filter(~pl.col("line").is_in(bad["line"].implode()))
         rows = self.cursor.execute(
             "select distinct on (product_url) product_url, id::text from public.videos where product_url = any (%s)"
             " order by product_url, id",
             [unknown.to_list()],
         ).fetchall()
-        self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
+        if rows:
+            self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
         return batch.drop("video").join(
             self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
         )
@@ -851,11 +1017,12 @@ class _Feedback(_Kind):
         self.cursor.execute("drop table if exists pg_temp.changes")
         self.cursor.execute(
             "create temp table changes"
-            " (user_id uuid, video_id uuid, value real, created_at timestamptz, is_new boolean) on commit drop"
+            " (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz, is_new boolean)"
+            " on commit drop"
         )
         query = sql.SQL(
             "with latest as materialized ("
-            " select distinct on (user_id, video_id) user_id, video_id, value, created_at"
+            " select distinct on (user_id, video_id) line, user_id, video_id, value, created_at"
             " from pg_temp.staged order by user_id, video_id, line desc"
             "), found as ("
             " insert into pg_temp.changes select l.*, t.video_id is null"
@@ -868,6 +1035,23 @@ class _Feedback(_Kind):
         self.cursor.execute("drop table pg_temp.staged")
         self.cursor.execute("analyze pg_temp.changes")
 
+    def write_changes(self, steps: Sequence[LiteralString | sql.Composed]) -> list[int]:
+        """Writes ``changes``: the last two steps update and insert; what the steps before them wrote."""
+        written = self.write_rows("pg_temp.changes", steps)
+        *others, updated, inserted = written.counts
+        self.summary.updated += updated
+        self.summary.inserted += inserted
+        if len(written.refused):
+            for value, rows in self.cursor.execute(
+                "select round(c.value * 2) / 2, count(*)"
+                " from pg_temp.changes c join pg_temp.refused r using (line) group by 1"
+            ).fetchall():
+                self.summary.distribution[self.word(value)] -= rows
+        fields = {"video_id": (self.item, "t.video_id"), self.user_column: (self.user, "t.user_id")}
+        fields |= {self.value_column: (self.label, self.shown), "created_at": ("created_at", "t.created_at")}
+        self.reject_refused(written, "pg_temp.changes", fields)
+        return others
+
     def count_distinct(self) -> None:
         self.task.items.add(_hash(self.video_ids[self.seen]))
 
@@ -877,6 +1061,9 @@ class _Reviews(_Feedback):
     analyze = "analyze two_tower.reviews"
     required = (("product_url",), ("reviewer_id",), ("stars",))
     optional = ("created_at",)
+    user_column = "reviewer_id"
+    value_column = "stars"
+    shown = "t.value"
 
     def __init__(self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
@@ -930,7 +1117,7 @@ class _Reviews(_Feedback):
             super().write(lines, values)
             return
         self.cursor.execute("set local session_replication_role = replica")  # no check of the foreign key
-        self.copy_binary("two_tower.reviews", values)
+        self.copy_binary("two_tower.reviews (reviewer_id, video_id, stars, created_at)", values)
         self.cursor.execute("set local session_replication_role = origin")
         self.copied += len(lines)
         repeated = self.repeats.among(_hash(values["user"]) + 3 * _hash(values["video"]))
@@ -982,14 +1169,19 @@ class _Reviews(_Feedback):
             "reviewer_id",
             "t.stars <> l.value or t.created_at is distinct from coalesce(l.created_at, t.created_at)",
         )
-        self.summary.updated += self.count(
-            "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
-            " from pg_temp.changes l where not l.is_new and r.reviewer_id = l.user_id and r.video_id = l.video_id"
+        self.write_changes(
+            [
+                "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
+                " from pg_temp.changes l where l.line between v_from and v_to"
+                " and not l.is_new and r.reviewer_id = l.user_id and r.video_id = l.video_id",
+                "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
+                " select l.user_id, l.video_id, l.value, l.created_at from pg_temp.changes l"
+                " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id",
+            ]
         )
-        self.summary.inserted += self.count(
-            "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
-            " select user_id, video_id, value, created_at from pg_temp.changes where is_new order by user_id, video_id"
-        )
+
+    def finish(self) -> None:
+        self.cursor.execute("select two_tower.link_reviewers()")
 
 
 class _Decisions(_Feedback):
@@ -997,6 +1189,9 @@ class _Decisions(_Feedback):
     analyze = "analyze public.user_video_decisions"
     required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
     optional = ("created_at",)
+    user_column = "user_id"
+    value_column = "decision_type"
+    shown = "case t.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
     labels: Mapping[str, float] = {
         "like": 1,
         "1": 1,
@@ -1012,7 +1207,81 @@ class _Decisions(_Feedback):
         self, task: _Import, cursor: psycopg.Cursor[Any], columns: list[str], *, create_users: bool = False
     ) -> None:
         super().__init__(task, cursor, columns)
+        keys = cursor.execute(
+            "select 1 from pg_catalog.pg_index i"
+            " where i.indrelid = 'public.user_video_decisions'::regclass and i.indisunique and i.indisvalid"
+            " and i.indpred is null and i.indexprs is null and not exists ("
+            " select from unnest(i.indkey[0 : i.indnkeyatts - 1]) k (attnum)"
+            " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum"
+            " where a.attname not in ('user_id', 'video_id'))"
+        ).fetchone()
+        if keys is None:
+            raise UserError(
+                f"{self.summary.source}: {task.done()}: public.user_video_decisions has no unique key of user_id and"
+                " video_id, so a user may have decided twice on a video",
+                "alter table public.user_video_decisions add unique (user_id, video_id)",
+            )
         self.create_users = create_users
+        if create_users:
+            self.new_users = self.users_to_create()
+
+    def users_to_create(self) -> sql.Composed:
+        """The statement that creates the users of some changes, tried once. UserError where it cannot work."""
+        found = self.cursor.execute(
+            "select attname, attnotnull and not atthasdef and attidentity = '' from pg_catalog.pg_attribute"
+            " where attrelid = 'auth.users'::regclass and attnum > 0 and not attisdropped and attgenerated = ''"
+        ).fetchall()
+        unknown = [name for name, needed in found if needed and name not in _NEW_USER]
+        nothing = f"{self.summary.source}: {self.task.done()}"
+        if unknown:
+            raise UserError(
+                f"{nothing}: auth.users wants {', '.join(sorted(unknown))}, of which an import knows nothing",
+                "give the column a default, or create the users in the application and import without --create-users",
+            )
+        values = {name: _NEW_USER[name] for name, _ in found if name in _NEW_USER}
+        statement = sql.SQL(
+            "insert into auth.users ({columns}) select {values} from ("
+            "select distinct l.user_id from pg_temp.changes l where l.line between v_from and v_to and l.is_new"
+            " and not exists (select from auth.users u where u.id = l.user_id) order by l.user_id) n"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, values)),
+            values=sql.SQL(", ").join(map(sql.SQL, values.values())),
+        )
+        if self.task.chunks == 0:
+            self.try_to_create(values, nothing)
+        return statement
+
+    def try_to_create(self, values: Mapping[str, LiteralString], nothing: str) -> None:
+        """Creates a user and takes it back, and says which triggers it wakes."""
+        woken = self.cursor.execute(
+            "select t.tgname, p.pronamespace::regnamespace::text || '.' || p.proname"
+            " from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid"
+            " where t.tgrelid = 'auth.users'::regclass and not t.tgisinternal and t.tgenabled in ('O', 'A')"
+            " and t.tgtype & 4 > 0 and p.pronamespace <> 'two_tower'::regnamespace order by t.tgname"
+        ).fetchall()
+        names = ", ".join(f"{name} ({routine})" for name, routine in woken)
+        if woken:
+            self.task.options.say(f"auth.users has triggers, which fire for every user that is created: {names}")
+        query = sql.SQL("insert into auth.users ({}) select {} from (select gen_random_uuid() as user_id) n").format(
+            sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.SQL, values.values()))
+        )
+        remedy = "create the users in the application, and import without --create-users"
+        if woken:
+            remedy = f"let what the triggers call, {names}, accept users without an e-mail address; or {remedy}"
+        try:
+            with self.cursor.connection.transaction(force_rollback=True):
+                created = self.cursor.execute(query).rowcount
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"{nothing}: auth.users takes no new users from this role: {error.diag.message_primary}",
+                "import as a role that may insert into auth.users, such as postgres on Supabase; or " + remedy,
+            ) from error
+        except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError) as error:
+            raise UserError(
+                f"{nothing}: auth.users takes no new users: {error.diag.message_primary}", remedy
+            ) from error
+        if created == 0:
+            raise UserError(f"{nothing}: auth.users takes no new users, and does not say why", remedy)
 
     @staticmethod
     def order(columns: list[str]) -> tuple[str, str, str]:
@@ -1042,35 +1311,78 @@ class _Decisions(_Feedback):
         return self.task.reject(batch, [(self.user, pl.col(self.user).is_in(strangers.implode()), "unknown user")])
 
     def merge(self) -> None:
-        word = "case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
+        # Compared as text and cast as it is written: the column may be of an enum or a domain of the application's.
+        word = "(case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end)::text"
+        types = self.types("public.user_video_decisions")
+        moment = f"l.created_at::{types['created_at']}"
+        parts = {"decision": sql.SQL(f"{word}::{types['decision_type']}"), "moment": sql.SQL(moment)}
         self.find_changes(
             "public.user_video_decisions",
             "user_id",
-            f"t.decision_type <> {word} or t.created_at <> coalesce(l.created_at, t.created_at)",
+            f"t.decision_type::text is distinct from {word}"
+            f" or t.created_at is distinct from coalesce({moment}, t.created_at)",
         )
-        if self.create_users:
-            self.summary.users_created += self.count(
-                "insert into auth.users (id) select distinct user_id from pg_temp.changes l"
-                " where is_new and not exists (select from auth.users u where u.id = l.user_id) order by user_id"
-            )
-        decision = sql.SQL(word)
-        self.summary.updated += self.count(
+        steps = [
             sql.SQL(
                 "update public.user_video_decisions d"
-                " set decision_type = {decision}, created_at = coalesce(l.created_at, d.created_at)"
-                " from pg_temp.changes l where not l.is_new and d.user_id = l.user_id and d.video_id = l.video_id"
-            ).format(decision=decision)
-        )
-        self.summary.inserted += self.count(
+                " set decision_type = {decision}, created_at = coalesce({moment}, d.created_at)"
+                " from pg_temp.changes l where l.line between v_from and v_to"
+                " and not l.is_new and d.user_id = l.user_id and d.video_id = l.video_id"
+            ).format(**parts),
             sql.SQL(
                 "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
-                " select l.user_id, l.video_id, {decision}, coalesce(l.created_at, now()) from pg_temp.changes l"
-                " where l.is_new order by l.user_id, l.video_id"
-            ).format(decision=decision)
-        )
+                " select l.user_id, l.video_id, {decision}, coalesce({moment}, now()) from pg_temp.changes l"
+                " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id"
+            ).format(**parts),
+        ]
+        self.summary.users_created += sum(self.write_changes([self.new_users, *steps] if self.create_users else steps))
+
+    def finish(self) -> None:
+        if self.create_users:
+            self.cursor.execute("select two_tower.link_reviewers()")
+
+
+_NEW_USER: Mapping[str, LiteralString] = {
+    "id": "n.user_id",
+    "instance_id": "'00000000-0000-0000-0000-000000000000'::uuid",
+    "aud": "'authenticated'",
+    "role": "'authenticated'",
+    "encrypted_password": "''",
+    "confirmation_token": "''",
+    "recovery_token": "''",
+    "email_change_token": "''",
+    "email_change_token_new": "''",
+    "email_change_token_current": "''",
+    "email_change": "''",
+    "email_change_confirm_status": "0",
+    "phone_change": "''",
+    "phone_change_token": "''",
+    "reauthentication_token": "''",
+    "raw_app_meta_data": "'{}'",
+    "raw_user_meta_data": "'{}'",
+    "is_sso_user": "false",
+    "is_anonymous": "false",
+    "created_at": "now()",
+    "updated_at": "now()",
+}
+"""What Supabase's sign-in writes for a user without an e-mail address (github.com/supabase/auth,
+internal/models/user.go). It reads none of these as null: a text that is null fails every listing of users. Not
+anonymous, because projects are told to delete anonymous users after a while."""
 
 
 # ---------------------------------------------------------------------------------------------------- cells to values
+
+
+_PRICES = (1e-6, 1e12)
+"""What is smaller, save 0, or larger, no sum of prices can hold beside others."""
+# In UTC and without zone, as _timestamps has them.
+_RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
+_FIRST_MOMENT = datetime(1970, 1, 1)
+
+
+def _outside(column: str, first: datetime, last: datetime) -> pl.Expr:
+    """Whether a time is there and not from ``first`` to before ``last``."""
+    return ~pl.col(column).is_between(first, last, closed="left").fill_null(value=True)
 
 
 def _number(cells: pl.Series) -> pl.Series:
@@ -1081,6 +1393,7 @@ def _number(cells: pl.Series) -> pl.Series:
     return numbers.set(~numbers.is_finite().fill_null(value=False), None)
 
 
+_LARGEST_MS = 2**63 // 1_000 - 1
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%d",
@@ -1102,6 +1415,8 @@ def _timestamps(cells: pl.Series) -> pl.Series:
     naive = pl.Datetime("us")
     if isinstance(cells.dtype, pl.Datetime):
         moments = cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if cells.dtype.time_zone else cells
+        if moments.dtype.time_unit == "ms":  # type: ignore[attr-defined]
+            moments = moments.set(moments.dt.epoch("ms").abs() > _LARGEST_MS, None)  # would wrap around in microseconds
         return moments.cast(naive)
     if cells.dtype != pl.String:
         return cells.cast(naive, strict=False) if cells.dtype == pl.Date else cells.clear(len(cells)).cast(naive)

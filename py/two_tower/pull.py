@@ -18,7 +18,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +54,8 @@ class PulledTable:
     """Column → the table and the column that it refers to."""
     required: tuple[str, ...] = ()
     """Columns without which nothing can be pulled; none where the table may be missing."""
+    needed: tuple[str, ...] = ()
+    """Columns, beside those of the key, without whose value a row means nothing."""
 
     @property
     def schema(self) -> str:
@@ -75,11 +77,13 @@ class PulledTable:
 _VIDEO = {"video_id": ("public.videos", "id")}
 _TIME = "timestamptz"
 _USERS = "auth.users"
+_FILL = {"text": "''", _TIME: "timestamptz 'epoch'"}
+"""What stands for a null where there must be a value: by type, and always the same, or every pull would copy it."""
 
 TABLES = (
     PulledTable(_USERS, ("id",), {"id": "uuid", "created_at": _TIME}, user=True),
-    PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}),
-    PulledTable("public.performers", ("id",), {"id": "uuid", "name": "text"}),
+    PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
+    PulledTable("public.performers", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
     PulledTable(
         "public.videos",
         ("id",),
@@ -90,6 +94,7 @@ TABLES = (
             "published_at": _TIME, "created_at": _TIME,
         },
         required=("id", "product_url"),
+        needed=("product_url",),
     ),
     PulledTable(
         "public.video_tags",
@@ -117,6 +122,7 @@ TABLES = (
         user=True,
         parents=_VIDEO | {"user_id": (_USERS, "id")},
         required=("user_id", "video_id", "decision_type"),
+        needed=("decision_type",),
     ),
     PulledTable(
         "two_tower.reviews",
@@ -124,6 +130,7 @@ TABLES = (
         {"reviewer_id": "uuid", "video_id": "uuid", "stars": "real", "created_at": _TIME},
         user=True,
         parents=_VIDEO,
+        needed=("stars",),
     ),
 )  # fmt: skip
 """Parents before children."""
@@ -144,6 +151,8 @@ class TableSummary:
     deleted: int = 0
     orphans: int = 0
     """Rows that refer to a user, video, tag or performer that the source does not have; they are left out."""
+    incomplete: int = 0
+    """Rows without what a row must have, such as a tag's name; they are left out."""
 
 
 @dataclass
@@ -174,8 +183,8 @@ class _Pair:
     theirs: sql.Composable
     """What to select from at the source."""
     target_types: dict[str, str]
-    fill: frozenset[str]
-    """Texts that must not be null here; a null there is an empty text."""
+    fill: dict[str, str]
+    """Columns that must not be null here, each with the SQL that stands for a null there."""
     buckets: int
     """A power of two; 0 where a bucket is a user."""
 
@@ -286,6 +295,7 @@ class _Pull:
         self.require_right_to_delete(replace)
         for pair in pairs:
             self.merge(pair)
+        self.target.execute("select two_tower.link_reviewers()")
         self.record()
 
     # ------------------------------------------------------------------------------------------------- what there is
@@ -294,6 +304,7 @@ class _Pull:
         """The tables that both sides have, with their common columns. UserError if the source lacks what it takes."""
         theirs, ours = self.describe(self.source), self.describe(self.target)
         found, missing = [], []
+        partial: dict[str, list[str]] = {}
         for table in TABLES:
             there, here = theirs.get(table.name, {}), ours.get(table.name, {})
             if not all(name in here for name in table.key):
@@ -312,6 +323,8 @@ class _Pull:
                 continue
             elif table.schema == "two_tower" and self.is_empty(table):
                 continue  # reviews that were imported here stay
+            needed = [name for name in (*table.key, *table.needed) if name in columns]
+            partial[table.name] = [name for name in needed if not there.get(name, {}).get("not_null")]
             rows = max((row["rows"] for row in there.values()), default=-1)
             buckets = 1 << max(4, int((rows if rows >= 0 else 1 << 18) // ROWS_PER_BUCKET).bit_length())
             found.append(
@@ -320,7 +333,7 @@ class _Pull:
                     columns,
                     relation,
                     {name: here[name]["type"] for name in columns},
-                    frozenset(n for n, kind in columns.items() if kind == "text" and here[n]["not_null"]),
+                    {name: _FILL[kind] for name, kind in columns.items() if kind in _FILL and here[name]["not_null"]},
                     0 if self.key and table.user else buckets,
                 )
             )
@@ -329,7 +342,11 @@ class _Pull:
                 f"the source lacks, or this role may not read: {', '.join(missing)}",
                 "take a role that may select from the application's tables",
             )
-        return found
+        return [
+            replace(pair, theirs=self.whole_rows(pair.table, pair.theirs, names)) if names else pair
+            for pair in found
+            for names in (partial[pair.table.name],)
+        ]
 
     @staticmethod
     def describe(connection: Connection) -> dict[str, dict[str, dict[str, Any]]]:
@@ -359,6 +376,15 @@ class _Pull:
         self.say("auth.users cannot be read at the source: users are those of " + " and ".join(tables))
         selects = [sql.SQL("select user_id from {}").format(sql.Identifier(*name.split("."))) for name in tables]
         return sql.SQL("(select user_id as id from ({}) as named)").format(sql.SQL(" union ").join(selects))
+
+    def whole_rows(self, table: PulledTable, relation: sql.Composable, needed: list[str]) -> sql.Composable:
+        """The rows that have a value of all ``needed``; says how many have not."""
+        is_whole = sql.SQL(" and ").join(sql.SQL("{} is not null").format(sql.Identifier(name)) for name in needed)
+        query = sql.SQL("select count(*) from {} as t where not ({})").format(relation, is_whole)
+        row = self.source.execute(query).fetchone()
+        assert row is not None
+        self.summary.tables.setdefault(table.name, TableSummary()).incomplete = row[0]
+        return sql.SQL("(select * from {} as t where {})").format(relation, is_whole) if row[0] else relation
 
     def is_empty(self, table: PulledTable) -> bool:
         row = self.source.execute(sql.SQL("select exists (select from {})").format(table.identifier)).fetchone()
@@ -434,7 +460,7 @@ class _Pull:
         """A column of ``t`` in the type in which it travels; ``canonical``: equal values have equal texts."""
         value: sql.Composable = sql.SQL("{}::" + pair.columns[name]).format(sql.Identifier("t", name))
         if name in pair.fill:
-            value = sql.SQL("coalesce({}, '')").format(value)
+            value = sql.SQL("coalesce({}, {})").format(value, sql.SQL(pair.fill[name]))
         if canonical and pair.columns[name] == "numeric":
             value = sql.SQL("trim_scale({})").format(value)
         return value
@@ -466,7 +492,15 @@ class _Pull:
                         inward.write(block)
                 told.copied = cursor.rowcount
         keys = sql.SQL(", ").join(map(sql.Identifier, table.key))
-        self.target.execute(sql.SQL("alter table {} add primary key ({})").format(table.staged, keys))
+        try:
+            self.target.execute(sql.SQL("alter table {} add primary key ({})").format(table.staged, keys))
+        except psycopg.errors.UniqueViolation as error:
+            raise UserError(
+                f"the source has several rows of one {' and '.join(table.key)} in {table.name}:"
+                f" {error.diag.message_detail}",
+                "leave one of them there, and keep it so:"
+                f" alter table {table.name} add unique ({', '.join(table.key)})",
+            ) from error
         self.target.execute(sql.SQL("analyze {}").format(table.staged))
 
     def pseudonym(self, user: bytes) -> bytes:

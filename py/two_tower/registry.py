@@ -48,6 +48,20 @@ def gated() -> Iterator[None]:
         raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
 
 
+RESERVED_VERSIONS = frozenset({"current"})
+"""Names that no version may have, in any spelling; two_tower.reserved_versions() is the same list. ``current`` is where
+a store keeps the manifest of the version that is meant."""
+
+
+def require_version_name(version: str) -> None:
+    """UserError where a version cannot have this name; what else is wrong with a name, the database says."""
+    if version.lower() in RESERVED_VERSIONS:
+        raise UserError(
+            f"no model version can be called {version}: where models are published, that name leads to the current one",
+            "give the model another version",
+        )
+
+
 def new_version(connection: Connection) -> str:
     """A version that is not taken yet: the time in UTC, to the second, with a number where that is not enough."""
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -42,6 +42,10 @@ begin
         raise exception 'the version % is not a name of 1 to 63 letters, digits, dots, dashes and underscores', quote_nullable(p_version)
             using errcode = '22023';
     end if;
+    if lower(p_version) = any (two_tower.reserved_versions()) then
+        raise exception 'no model version can be called %: where models are published, that name leads to the current one', p_version
+            using errcode = '22023', hint = 'Give the model another version.';
+    end if;
     if (p_feature_schema ->> 'schema_version')::int is distinct from 1 then
         raise exception 'feature schema version % is not the one this database encodes (1)', coalesce(p_feature_schema ->> 'schema_version', 'null')
             using errcode = '22023', hint = 'Train the model with the matching two-tower release.';

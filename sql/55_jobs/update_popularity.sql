@@ -14,6 +14,7 @@ begin
     end if;
     -- Two at once would lock the same rows in different orders.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
+    perform two_tower.link_reviewers();
     -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A like of the future is as
     -- good as one of now, and nothing is relative to it. A review without a time counts in full.
     with likes as materialized (

@@ -1,0 +1,24 @@
+-- SECURITY DEFINER: service_role imports reviews and may not read auth.users.
+create or replace function two_tower.link_reviewers() returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    v_linked bigint := 0;
+begin
+    -- A user who is deleted meanwhile fails the foreign key once, and is not seen the next time.
+    for v_try in 1..3 loop
+        begin
+            update two_tower.reviews r set user_id = r.reviewer_id
+            where r.user_id is null and exists (select from auth.users u where u.id = r.reviewer_id);
+            get diagnostics v_linked = row_count;
+            exit;
+        exception
+            when foreign_key_violation then null;
+        end;
+    end loop;
+    return v_linked;
+end
+$func$;
+
+comment on function two_tower.link_reviewers() is
+'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
