@@ -746,7 +746,7 @@ class _Catalog(_Kind):
                     " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind} and {scope}"
                     " and not exists (select from {names} o where o.name = {name})"
                     " group by {name} order by min(n.line)",
-                    "delete from pg_temp.wanted",
+                    "truncate pg_temp.wanted",
                     # An adopted table may hold a name twice: the lowest id stands for it.
                     "insert into pg_temp.wanted"
                     " select distinct m.video_id, o.id from pg_temp.staged_names n join pg_temp.matched m using (line)"

@@ -368,6 +368,12 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
+CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
+
 CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -639,7 +645,7 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log';
+COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come, and those of users and videos that are gone, back into the log';
 
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -670,6 +676,12 @@ CREATE FUNCTION two_tower.require_visible_when() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_visible_when() IS 'Raises 55000 where the application''s policies hide videos and no condition says which may be shown';
+
+CREATE FUNCTION two_tower.reserved_versions() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.reserved_versions() IS 'Names, in small letters, that no model version may have in any spelling: what is published keeps other files under them';
 
 CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
