@@ -148,6 +148,18 @@ def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
 
 
+def test_a_failing_popularity_is_a_warning_and_takes_no_good_model_back(
+    db: Connection, dsn: str, webhook: Webhook
+) -> None:
+    lenient(db)
+    db.execute("alter table two_tower.video_popularity add constraint broken check (score < 0) not valid")
+    result = json.loads(retrain(dsn, *LENIENT, "--webhook", webhook.url).stdout)
+    assert states(db) == {"v1": "standby", result["version"]: "active"}
+    assert len(result["warnings"]) == 1
+    assert result["warnings"][0].startswith("popularity was not updated: ")
+    assert "popularity was not updated" in webhook.text
+
+
 def test_nothing_to_learn_from_is_told(db: Connection, dsn: str, webhook: Webhook) -> None:
     db.execute("delete from public.user_video_decisions")
     done = retrain(dsn, "--webhook", webhook.url, code=1)

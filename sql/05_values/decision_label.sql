@@ -1,6 +1,8 @@
 -- How a decision reads, whatever type its column has and whichever case it is written in. Without a SET clause these are expanded where they
 -- are called, and cost what their expression does; names in a body that is not a string are looked up when the function is made. Overloads
 -- are chosen where a query is planned, so that a column may change its type.
+--
+-- Likes and nopes are asked for as <> -1, which leaves out other words too: of an inequality the planner expects most rows, as there are.
 create or replace function two_tower.decision_label(p_value text) returns int
 language sql immutable parallel safe security invoker
 return case p_value collate "C"

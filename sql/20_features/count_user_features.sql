@@ -12,7 +12,7 @@ as $func$
         from (select distinct u.user_id from unnest(p_user_ids) as u (user_id)) as u
         join public.user_video_decisions d on d.user_id = u.user_id
         join public.videos v on v.id = d.video_id
-        where two_tower.decision_label(d.decision_type) >= 0
+        where two_tower.decision_label(d.decision_type) <> -1
     ),
     tags as (
         select c.user_id, jsonb_object_agg(c.key, c.n) as counts
@@ -69,7 +69,7 @@ as $func$
             sum(price) filter (where liked and price > 0) as price_sum,
             count(*) filter (where liked and price > 0) as priced_count
         -- Sorted once for all three that go by the order.
-        from (select * from decided order by user_id, at desc, video_id) as d
+        from (select user_id, video_id, liked, price from decided order by user_id, at desc, video_id) as d
         group by user_id
     )
     select t.user_id,

@@ -14,7 +14,7 @@ begin
     into sides, videos, times, generation
     from unnest(p_user_ids) with ordinality as u (id, n)
     join public.user_video_decisions d on d.user_id = u.id
-    where two_tower.decision_label(d.decision_type) >= 0;
+    where two_tower.decision_label(d.decision_type) <> -1;
 end
 $func$;
 

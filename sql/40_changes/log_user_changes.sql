@@ -12,17 +12,17 @@ declare
     v_logged int;
 begin
     -- Most statements decide on one video, and are spared the cost of looking for another row of the same user. After a bulk load,
-    -- these few are logged twice, which does no harm.
+    -- these few are logged twice, which does no harm; nor does another way to write skip, which costs less to log than to look for.
     insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-    cross join lateral (select user_id from new_rows where two_tower.decision_label(decision_type) >= 0 limit c_few) as c;
+    cross join lateral (select user_id from new_rows where decision_type::text collate "C" <> 'skip' limit c_few) as c;
     get diagnostics v_logged = row_count;
     if v_logged = c_few then
         insert into two_tower.user_change_log (user_id)
         select c.user_id
         from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-        cross join lateral (select distinct user_id from new_rows where two_tower.decision_label(decision_type) >= 0) as c;
+        cross join lateral (select distinct user_id from new_rows where decision_type::text collate "C" <> 'skip') as c;
     end if;
     return null;
 end
@@ -35,7 +35,7 @@ begin
     insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-    cross join lateral (select distinct user_id from old_rows where two_tower.decision_label(decision_type) >= 0) as c;
+    cross join lateral (select distinct user_id from old_rows where two_tower.decision_label(decision_type) <> -1) as c;
     return null;
 end
 $func$;
@@ -72,7 +72,7 @@ begin
                 select user_id, video_id, two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at from new_rows
             ) as c
         ) as c
-        where c.label >= 0
+        where c.label <> -1
         group by c.user_id, c.video_id, c.label, c.at
         having sum(c.n) <> 0
     ) as d;

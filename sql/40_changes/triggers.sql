@@ -11,7 +11,7 @@ begin
         -- What creating a trigger takes anyway: nobody decides between this and the triggers below.
         lock table public.user_video_decisions in share row exclusive mode;
         insert into two_tower.user_changes (user_id)
-        select distinct d.user_id from public.user_video_decisions d where two_tower.decision_label(d.decision_type) >= 0;
+        select distinct d.user_id from public.user_video_decisions d where two_tower.decision_label(d.decision_type) <> -1;
     end if;
 end
 $adopted$;
