@@ -69,7 +69,7 @@ $tables$;
 -- list reads. The condition is SQL that runs as the owner, so nobody else may write it.
 create table two_tower.catalogue_rule (
     one boolean primary key default true check (one),
-    visible_when text not null default 'published_at <= now()',
+    visible_when text not null default 'two_tower.time_of(published_at) <= now()',
     -- Whether somebody has said so, or it is our guess about a table that we did not make.
     stated boolean not null default false
 );

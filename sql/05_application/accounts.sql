@@ -15,7 +15,7 @@ begin
         'language sql stable parallel safe security invoker as '
         '$func$ select p.%I, %s from public.profiles p $func$',
         coalesce(v_key, 'id'),
-        case when v_created is null then 'null::pg_catalog.timestamptz' else 'p.created_at::pg_catalog.timestamptz' end
+        case when v_created is null then 'null::pg_catalog.timestamptz' else 'two_tower.time_of(p.created_at)' end
     );
 end
 $accounts$;

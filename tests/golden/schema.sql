@@ -946,7 +946,7 @@ CREATE TABLE public.videos (
 
 CREATE TABLE two_tower.catalogue_rule (
     one boolean DEFAULT true NOT NULL,
-    visible_when text DEFAULT 'published_at <= now()'::text NOT NULL,
+    visible_when text DEFAULT 'two_tower.time_of(published_at) <= now()'::text NOT NULL,
     stated boolean DEFAULT false NOT NULL,
     CONSTRAINT catalogue_rule_one_check CHECK (one)
 );

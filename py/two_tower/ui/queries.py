@@ -103,9 +103,9 @@ _COUNTED: LiteralString = """
 select f.user_id, d.likes, d.nopes, d.skips
 from (select distinct u.user_id from found u limit %(limit)s) as f
 cross join lateral (
-    select count(*) filter (where decision_type = 'like') as likes,
-        count(*) filter (where decision_type = 'nope') as nopes,
-        count(*) filter (where decision_type = 'skip') as skips
+    select count(*) filter (where decision_type::text = 'like') as likes,
+        count(*) filter (where decision_type::text = 'nope') as nopes,
+        count(*) filter (where decision_type::text = 'skip') as skips
     from public.user_video_decisions where user_id = f.user_id
 ) as d
 order by d.likes desc, f.user_id
@@ -167,9 +167,9 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
     """Counts and times of a user's decisions, ``tags`` liked most (name, likes), whether a change is ``pending``."""
     return row(
         connection,
-        """select count(*) filter (where decision_type = 'like') as likes,
-            count(*) filter (where decision_type = 'nope') as nopes,
-            count(*) filter (where decision_type = 'skip') as skips,
+        """select count(*) filter (where decision_type::text = 'like') as likes,
+            count(*) filter (where decision_type::text = 'nope') as nopes,
+            count(*) filter (where decision_type::text = 'skip') as skips,
             min(two_tower.time_of(created_at)) as first_at, max(two_tower.time_of(created_at)) as last_at,
             exists (select from two_tower.pending_users where user_id = %(user)s) as pending,
             array(
@@ -182,7 +182,7 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
                     from public.user_video_decisions l
                     join public.video_tags t on t.video_id = l.video_id
                     join public.tags g on g.id = t.tag_id
-                    where l.user_id = %(user)s and l.decision_type = 'like'
+                    where l.user_id = %(user)s and l.decision_type::text = 'like'
                     group by g.name order by likes desc, g.name limit %(limit)s
                 ) as t
             ) as tags
@@ -211,7 +211,7 @@ def history(connection: Connection, user: UUID, decisions: tuple[str, ...], limi
         from (
             select video_id, decision_type as decision, two_tower.time_of(created_at) as created_at
             from public.user_video_decisions
-            where user_id = %(user)s and decision_type = any (%(decisions)s)
+            where user_id = %(user)s and decision_type::text = any (%(decisions)s)
             order by created_at desc, video_id limit %(limit)s
         ) as h
         join public.videos v on v.id = h.video_id
@@ -253,9 +253,9 @@ def totals(connection: Connection) -> Row:
             select count(*) as users, coalesce(sum(likes), 0)::bigint as likes,
                 coalesce(sum(nopes), 0)::bigint as nopes, coalesce(sum(skips), 0)::bigint as skips
             from (
-                select count(*) filter (where decision_type = 'like') as likes,
-                    count(*) filter (where decision_type = 'nope') as nopes,
-                    count(*) filter (where decision_type = 'skip') as skips
+                select count(*) filter (where decision_type::text = 'like') as likes,
+                    count(*) filter (where decision_type::text = 'nope') as nopes,
+                    count(*) filter (where decision_type::text = 'skip') as skips
                 from public.user_video_decisions group by user_id
             ) as u
         ) as d""",
@@ -264,7 +264,7 @@ def totals(connection: Connection) -> Row:
 
 _LIKED: LiteralString = """
 liked as (
-    select video_id, count(*) as likes from public.user_video_decisions where decision_type = 'like' group by video_id
+    select video_id, count(*) as likes from public.user_video_decisions where decision_type::text = 'like' group by video_id
 )
 """
 
@@ -354,7 +354,7 @@ def spread(connection: Connection) -> list[Row]:
         connection,
         f"""with {_LIKED},
         counted as (
-            select 'users' as who, count(*) filter (where decision_type = 'like') as likes
+            select 'users' as who, count(*) filter (where decision_type::text = 'like') as likes
             from public.user_video_decisions group by user_id
             union all
             select 'videos', coalesce(l.likes, 0) from public.videos v left join liked l on l.video_id = v.id
