@@ -10,11 +10,11 @@ begin
     -- Most statements decide on one video, and are spared the cost of looking for another row of the same user. After a bulk load,
     -- these few are logged twice, which does no harm.
     insert into two_tower.user_change_log (user_id)
-    select n.user_id from new_rows n where n.decision_type <> 'skip' limit c_few;
+    select n.user_id from new_rows n where n.decision_type::text <> 'skip' limit c_few;
     get diagnostics v_logged = row_count;
     if v_logged = c_few then
         insert into two_tower.user_change_log (user_id)
-        select distinct n.user_id from new_rows n where n.decision_type <> 'skip';
+        select distinct n.user_id from new_rows n where n.decision_type::text <> 'skip';
     end if;
     return null;
 end
@@ -25,7 +25,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
     insert into two_tower.user_change_log (user_id)
-    select distinct o.user_id from old_rows o where o.decision_type <> 'skip';
+    select distinct o.user_id from old_rows o where o.decision_type::text <> 'skip';
     return null;
 end
 $func$;
@@ -48,7 +48,7 @@ begin
         (select user_id, video_id, decision_type, created_at from new_rows
         except select user_id, video_id, decision_type, created_at from old_rows)
     ) as c
-    where c.decision_type <> 'skip'
+    where c.decision_type::text <> 'skip'
     group by c.user_id;
     return null;
 end

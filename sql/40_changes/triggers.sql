@@ -10,7 +10,7 @@ begin
         -- What creating a trigger takes anyway: nobody decides between this and the triggers below.
         lock table public.user_video_decisions in share row exclusive mode;
         insert into two_tower.user_changes (user_id)
-        select distinct d.user_id from public.user_video_decisions d where d.decision_type <> 'skip';
+        select distinct d.user_id from public.user_video_decisions d where d.decision_type::text <> 'skip';
     end if;
 end
 $adopted$;

@@ -26,4 +26,5 @@ as $func$
     insert into two_tower.video_changes (video_id) select q.id from queued q where q.kind = 'video'
 $func$;
 
-comment on function two_tower.requeue_failures() is 'Puts set-aside changes whose time has come, and those of users and videos that are gone, back into the log';
+comment on function two_tower.requeue_failures() is
+'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
