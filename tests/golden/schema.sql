@@ -310,6 +310,13 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
+CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s';
+
+COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
+
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -537,7 +544,7 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log';
+COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
 
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -562,6 +569,12 @@ CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
+
+CREATE FUNCTION two_tower.reserved_versions() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.reserved_versions() IS 'Names, in small letters, that no model version may have in any spelling: what is published keeps other files under them';
 
 CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -986,6 +999,7 @@ CREATE TABLE two_tower.reviews (
     video_id uuid NOT NULL,
     stars real NOT NULL,
     created_at timestamp with time zone,
+    user_id uuid,
     CONSTRAINT reviews_stars_check CHECK (((stars >= (0)::double precision) AND (stars <= (5)::double precision)))
 );
 
@@ -1137,6 +1151,8 @@ CREATE INDEX model_events_model_version_idx ON two_tower.model_events USING btre
 
 CREATE UNIQUE INDEX model_versions_one_active ON two_tower.model_versions USING btree (state) WHERE (state = 'active'::text);
 
+CREATE INDEX reviews_user_id_idx ON two_tower.reviews USING btree (user_id) WHERE (user_id IS NOT NULL);
+
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
 
 CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
@@ -1222,6 +1238,9 @@ ALTER TABLE ONLY two_tower.model_inputs
 
 ALTER TABLE ONLY two_tower.model_segments
     ADD CONSTRAINT model_segments_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.reviews
+    ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
