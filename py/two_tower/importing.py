@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, LiteralString
 from urllib.parse import parse_qs, urlsplit
@@ -232,6 +232,7 @@ class _Import:
                 ):
                     cursor.execute("set local jit = off")
                     cursor.execute("set local work_mem = '128MB'")
+                    cursor.execute(_SEE_OPERATORS)
                     cursor.execute("set constraints all immediate")  # a row is refused with its statement, or never
                     work = kind(self, cursor, columns, **arguments)
                     room = self.options.chunk if resumption else None
@@ -302,8 +303,8 @@ class _Import:
             bad = marked.filter(pl.col("fault").is_not_null())
             for i in bad["fault"].unique().sort():
                 column, _, reason = faults[i]
-                value = pl.col(column).cast(pl.String) if batch.schema[column] != pl.List else pl.lit("")
-                self.rejects.add_rows(bad.filter(fault=i).select("line", value.alias("value")), column, reason)
+                rows = bad.filter(fault=i).select("line", pl.col(column).alias("value"))
+                self.rejects.add_rows(rows.with_columns(_shown(rows["value"])), column, reason)
             return batch.filter(marked["fault"].is_null())
         return batch
 
@@ -392,6 +393,22 @@ def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
             f"--map theirs={missing[0].split()[0]}",
         )
     return chosen + [name for name in kind.optional if name in table.columns]
+
+
+_SEE_OPERATORS: LiteralString = """
+select set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''),
+    string_agg(distinct quote_ident(n.nspname), ', ')), true)
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_type t on t.oid = a.atttypid
+join pg_catalog.pg_type b on b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+join pg_catalog.pg_namespace n on n.oid = b.typnamespace and n.nspname <> 'pg_catalog'
+where a.attnum > 0 and not a.attisdropped and a.attrelid in (
+    to_regclass('public.videos'), to_regclass('public.tags'), to_regclass('public.performers'),
+    to_regclass('public.user_video_decisions')
+)
+"""
+"""Where a column is of an extension's type, such as citext, it is compared as its operators compare. Last on the
+path, since the application's triggers may lean on the rest of it."""
 
 
 @dataclass(frozen=True)
@@ -633,7 +650,10 @@ class _Catalog(_Kind):
             price, given = _number(batch["price"]), pl.col("price").is_not_null()
             parsed["price"] = pl.Series("price_", price)
             value = pl.col("price_")
-            good = (value == 0) | value.is_between(_PRICES[0], _PRICES[1], closed="left")
+            zero = value == 0
+            if batch.schema["price"] == pl.String:  # 1e-400 is not, though no float can tell
+                zero &= ~pl.col("price").str.contains("^[^eE]*[1-9]")
+            good = zero | value.is_between(_PRICES[0], _PRICES[1], closed="left")
             reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000"
             faults.append(("price", given & ~good.fill_null(value=False), reason))
         if "duration_seconds" in batch.columns:
@@ -1376,6 +1396,7 @@ anonymous, because projects are told to delete anonymous users after a while."""
 _PRICES = (1e-6, 1e12)
 """What is smaller, save 0, or larger, no sum of prices can hold beside others."""
 # In UTC and without zone, as _timestamps has them.
+_CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 _RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 _FIRST_MOMENT = datetime(1970, 1, 1)
 
@@ -1391,6 +1412,21 @@ def _number(cells: pl.Series) -> pl.Series:
         cells = cells.str.strip_chars()
     numbers = cells.cast(pl.Float64, strict=False)
     return numbers.set(~numbers.is_finite().fill_null(value=False), None)
+
+
+def _shown(cells: pl.Series) -> pl.Series:
+    """Cells as text, for the report; of times beyond what a calendar has, the number that the file holds."""
+    if isinstance(cells.dtype, pl.List):
+        return pl.Series(cells.name, [""], dtype=pl.String).new_from_index(0, len(cells))
+    if not isinstance(cells.dtype, pl.Datetime | pl.Date):
+        return cells.cast(pl.String)
+    per_second = 1 / 86_400
+    if isinstance(cells.dtype, pl.Datetime):
+        per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[cells.dtype.time_unit]
+    seconds = cells.to_physical().cast(pl.Float64) / per_second
+    first, last = (moment.replace(tzinfo=UTC).timestamp() for moment in _CALENDAR)
+    inside = seconds.is_between(first, last).fill_null(value=False)
+    return cells.set(~inside, None).cast(pl.String).zip_with(inside, cells.to_physical().cast(pl.String))
 
 
 _LARGEST_MS = 2**63 // 1_000 - 1

@@ -1,4 +1,4 @@
--- SECURITY DEFINER: service_role refreshes, and nobody but the owner may write the log or what is set aside.
+-- SECURITY DEFINER: as refresh_batch.
 create or replace function two_tower.requeue_failures() returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -27,4 +27,4 @@ as $func$
 $func$;
 
 comment on function two_tower.requeue_failures() is
-'Puts set-aside changes whose time has come, and those of users and videos that are gone, back into the log';
+'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';

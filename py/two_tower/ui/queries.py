@@ -264,7 +264,8 @@ def totals(connection: Connection) -> Row:
 
 _LIKED: LiteralString = """
 liked as (
-    select video_id, count(*) as likes from public.user_video_decisions where decision_type::text = 'like' group by video_id
+    select video_id, count(*) as likes from public.user_video_decisions
+    where decision_type::text = 'like' group by video_id
 )
 """
 
