@@ -1,4 +1,4 @@
--- SECURITY DEFINER: as refresh_batch.
+-- SECURITY DEFINER: service_role refreshes without being able to write the log or the failures.
 create or replace function two_tower.requeue_failures() returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

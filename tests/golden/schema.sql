@@ -370,7 +370,8 @@ COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the 
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s';
 
 COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
 
@@ -645,7 +646,7 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come, and those of users and videos that are gone, back into the log';
+COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
 
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
