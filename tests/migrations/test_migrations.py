@@ -541,6 +541,35 @@ def test_a_migration_waits_for_the_application_and_does_not_hold_it_up(
     assert one(db, "select count(*) from pg_trigger where tgname = 'two_tower_insert'") == 4
 
 
+DEFAULTS = {
+    "strings": ["standard_conforming_strings = off", "backslash_quote = on", "array_nulls = off"],
+    "dates": ["datestyle = 'German, DMY'", "timezone = 'Asia/Tokyo'", "intervalstyle = 'iso_8601'"],
+    "transactions": ["default_transaction_isolation = serializable", "default_transaction_read_only = on"],
+    "limits": [
+        "statement_timeout = '100ms'",
+        "lock_timeout = '100ms'",
+        "idle_in_transaction_session_timeout = '100ms'",
+    ],
+    "names": ["search_path = 'nowhere'", "quote_all_identifiers = on"],
+    "encoding": ["client_encoding = 'SJIS'", "bytea_output = 'escape'", "extra_float_digits = 0"],
+}
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_no_default_of_a_database_changes_what_is_made_in_it(
+    defaults: str, empty_dsn: str, dsn: str, bindir: Path, cluster: Server
+) -> None:
+    name = urlsplit(empty_dsn).path.removeprefix("/")
+    with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        for setting in DEFAULTS[defaults]:
+            connection.execute(f"alter database {name} set {setting}".encode())
+    migrate.migrate(empty_dsn)
+    migrate.migrate(empty_dsn)
+    with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+        connection.execute(f"alter database {name} reset all".encode())
+    assert catalogue_dump.schema(bindir, empty_dsn) == catalogue_dump.schema(bindir, dsn)
+
+
 def test_a_changed_signature_is_told_to_postgrest(dsn: str, db: Connection) -> None:
     db.execute("listen pgrst")
     migrate.migrate(dsn)
