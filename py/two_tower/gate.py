@@ -179,29 +179,41 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
             psycopg.sql.SQL(
                 """with sample as (
                     select id from (select {id} as id from {source}) as known
-                    where not exists (select from two_tower.{changes} c where c.{id_} = known.id)
+                    where not exists (select from two_tower.{waiting} c where c.{id_} = known.id) and {settled}
                     order by hashtextextended(id::text, 0) limit {size}
                 ),
+                -- From the rows as they are: what is stored of an input is not asked.
                 inputs as (
-                    select e.{id_} as id, e.input
+                    select array_agg(e.{id_}) as ids, array_agg(e.input) as inputs
                     from two_tower.{encode}(
                         array(select c from two_tower.{count}(array(select id from sample)) c), {version}
                     ) e
                 )
-                select i.input::text, e.embedding::text, s.embedding::text
+                select e.input::text, e.embedding::text, s.embedding::text
                 from inputs i
-                join two_tower.{embed}(array(select id from sample), {version}) e on e.{id_} = i.id
-                left join two_tower.{stored} s on s.model_version = {version} and s.{id_} = i.id"""
+                cross join lateral unnest(i.ids, i.inputs, two_tower.infer({version}, {tower}, i.inputs))
+                    as e (id, input, embedding)
+                left join two_tower.{stored} s on s.model_version = {version} and s.{id_} = e.id
+                where i.ids is not null"""
             ).format(
                 id=psycopg.sql.Identifier("user_id" if kind == "user" else "id"),
                 id_=psycopg.sql.Identifier(f"{kind}_id"),
                 source=psycopg.sql.SQL(
                     "two_tower.user_features where like_count > 0" if kind == "user" else "public.videos"
                 ),
-                changes=psycopg.sql.Identifier(f"{kind}_changes"),
+                # A changed video changes its likers, too.
+                waiting=psycopg.sql.Identifier("pending_users" if kind == "user" else "video_changes"),
+                settled=psycopg.sql.SQL(
+                    """not exists (
+                        select from two_tower.video_changes c
+                        join public.user_video_decisions d on d.video_id = c.video_id and d.user_id = known.id
+                    )"""
+                    if kind == "user"
+                    else "true"
+                ),
+                tower=psycopg.sql.Literal("user" if kind == "user" else "item"),
                 encode=psycopg.sql.Identifier(f"encode_{kind}s"),
                 count=psycopg.sql.Identifier(f"count_{kind}_features"),
-                embed=psycopg.sql.Identifier(f"embed_{kind}s"),
                 stored=psycopg.sql.Identifier(f"{kind}_embeddings"),
                 size=psycopg.sql.Literal(SAMPLE),
                 version=psycopg.sql.Literal(version),
