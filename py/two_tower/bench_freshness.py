@@ -408,7 +408,7 @@ def like_latency(server: Server, scale: Scale) -> Figure:
                     if not done.is_set():
                         refresher.execute(
                             "insert into two_tower.user_changes (user_id) select id from auth.users where not exists "
-                            "(select from two_tower.user_changes)"
+                            "(select from two_tower.pending_users)"
                         )
 
             thread = threading.Thread(target=keep_busy)

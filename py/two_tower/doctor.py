@@ -89,7 +89,7 @@ def extension(connection: Connection, name: str) -> Check:
     ).fetchone()
     major = connection.info.server_version // 10000
     if row is None:
-        package = EXTENSIONS[name].format(major)
+        package = EXTENSIONS.get(name, name).format(major)
         return _fail(
             title,
             "not installed on the server",
