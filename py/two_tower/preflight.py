@@ -24,17 +24,17 @@ VECTOR_NEEDED = (0, 8, 0)
 EXTENSIONS = {"vector": "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
 """What must be there, and the Debian package that has it for a major version."""
 
-ROUTINES = (
-    "embed_user(boolean)",
-    "update_user_features(uuid)",
-    "get_user_embedding_features(uuid)",
-    "get_user_embedding_feature_batch(integer, integer, uuid)",
-    "get_item_embedding_features(uuid)",
-    "get_item_embedding_feature_batch(integer, integer, uuid)",
-    "recommend_videos(integer, uuid[], real)",
-    "similar_videos(uuid, integer, real)",
-)
-"""Signatures of the routines that we make in schema ``public``."""
+ROUTINES = {
+    "embed_user(boolean)": 0,
+    "update_user_features(uuid)": 1,
+    "get_user_embedding_features(uuid)": 1,
+    "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
+    "get_item_embedding_features(uuid)": 1,
+    "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
+    "recommend_videos(integer, uuid[], real)": 0,
+    "similar_videos(uuid, integer, real)": 1,
+}
+"""Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
 NAMES = ("user_features", "user_embeddings", "video_embeddings")
 """Relations that we make in ``public`` where the name is free; else in ``two_tower`` alone, unless names are taken."""
@@ -236,9 +236,7 @@ def _schemas(connection: Connection) -> Iterator[Problem]:
     if _one(
         connection,
         """select to_regnamespace('two_tower') is not null and to_regclass('two_tower.created_objects') is null
-            and exists (
-                select from pg_class where relnamespace = to_regnamespace('two_tower') and relname !~ 'yoyo'
-            )""",
+            and to_regclass('two_tower._yoyo_migration') is null""",
     ):
         yield Problem(
             "there is a schema two_tower already, and it is not ours", "rename it: alter schema two_tower rename to …"
@@ -270,6 +268,14 @@ def _schemas(connection: Connection) -> Iterator[Problem]:
         yield Problem("auth.uid() does not return uuid", "make it return the id of the user who asks, as on Supabase")
     if _one(
         connection,
+        """select count(*) > 1 from pg_proc
+        where pronamespace = to_regnamespace('auth') and proname = 'uid' and pronargs = pronargdefaults""",
+    ):
+        yield Problem(
+            "auth.uid() may mean more than one function", "drop the one that has arguments, or their defaults"
+        )
+    if _one(
+        connection,
         """select to_regnamespace('auth') is not null
             and (to_regclass('auth.users') is null or to_regprocedure('auth.uid()') is null)
             and not has_schema_privilege('auth', 'create')""",
@@ -294,6 +300,11 @@ def _tables(connection: Connection) -> Iterator[Problem]:
                 f"give the application's rows to an ordinary table {name}",
             )
             continue
+        if _one(connection, "select relpersistence = 'u' from pg_class where oid = %s::regclass", (name,)):
+            yield Problem(
+                f"{name} is unlogged: a crash empties it, and permanent tables cannot refer to it",
+                f"run: alter table {name} set logged",
+            )
         if _one(
             connection, "select exists (select from pg_inherits where %s::regclass in (inhrelid, inhparent))", (name,)
         ):
@@ -383,10 +394,43 @@ def _routines(connection: Connection, take_names: bool) -> Iterator[Problem]:
             )
         elif (aside := _aside(connection, signature)) is not None:
             yield Problem(f"{aside} exists, so {signature} cannot be put aside under that name", "rename one of them")
+    for signature, least in ROUTINES.items():
+        # A call that gives as many arguments as both take, of types that are the same so far, could mean either.
+        for theirs in _column(
+            connection,
+            """select p.oid::regprocedure::text from pg_proc p cross join generate_series(0, 100) as given
+            where p.pronamespace = 'public'::regnamespace and p.proname = split_part(%(ours)s, '(', 1)
+                and p.oid <> all (select to_regprocedure(m) from unnest(%(made)s::text[]) as m
+                    where to_regprocedure(m) is not null)
+                and given between greatest(p.pronargs - p.pronargdefaults, %(least)s)
+                and least(p.pronargs, cardinality(%(types)s::regtype[]))
+                and (given < p.pronargs or given < cardinality(%(types)s::regtype[]))
+                and (p.proargtypes::oid[])[0 : given - 1] = (%(types)s::regtype[]::oid[])[1 : given]
+            group by p.oid""",
+            {
+                "ours": signature,
+                "least": least,
+                "types": [part.strip() for part in signature.partition("(")[2].rstrip(")").split(",")],
+                "made": [f"public.{ours}" for ours in ROUTINES],
+            },
+        ):
+            yield Problem(
+                f"the application has a routine {theirs}, which some calls could not tell from our {signature}",
+                f"rename it, or have it take no defaults: alter routine {theirs} rename to …",
+            )
 
 
 def _relations(connection: Connection, take_names: bool) -> Iterator[Problem]:
     for name in NAMES:
+        if (
+            take_names
+            and _foreign(connection, name)
+            and _one(connection, "select relkind = 'c' from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
+        ):
+            yield Problem(
+                f"public.{name} is a type, and is not put aside",
+                f"rename it: alter type public.{name} rename to …; or migrate without --take-names",
+            )
         if (
             take_names
             and _foreign(connection, name)
