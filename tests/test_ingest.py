@@ -294,21 +294,28 @@ def test_the_rate_is_polite(db: Connection, api: Api) -> None:
 
 def test_a_broken_off_page_is_in_whole_or_not_at_all(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(30)]
-    # Not a row that the table refuses, which would be reported: the application's own trigger ends the work.
     db.execute(
-        """create function public.stop() returns trigger language plpgsql as
-            $$ begin
-                if new.title = '題名 5' then raise exception 'stopped' using errcode = '55000'; end if;
-                return new;
-            end $$;
-        create trigger stop before insert on public.videos for each row execute function public.stop()"""
+        """create function public.no_five() returns trigger language plpgsql as
+        $$ begin if new.title = '題名 5' then raise 'no room' using errcode = '53100'; end if; return new; end $$"""
     )
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+    db.execute("create trigger no_five before insert on public.videos for each row execute function public.no_five()")
+    with pytest.raises(psycopg.errors.DiskFull):
         run(db, api)
     assert rows(db, "select count(*) from public.videos") == [20]
-    db.execute("drop trigger stop on public.videos")
+    db.execute("drop trigger no_five on public.videos")
     (told,) = run(db, api).sections[:1]
     assert (told.resumed, told.items) == (True, 10)
+
+
+def test_a_product_that_the_table_refuses_is_reported_and_the_others_come_in(db: Connection, api: Api) -> None:
+    api.products = [product(n) for n in range(30)]
+    db.execute("alter table public.videos add constraint no_five check (title <> '題名 5')")
+    summary = run(db, api)
+    (told,) = summary.sections
+    assert (told.items, told.inserted, told.rejected) == (30, 29, 1)
+    assert summary.rejects is not None
+    assert "refused by the database" in summary.rejects.read_text()
+    assert rows(db, "select count(*) from public.videos where title = '題名 5'") == [0]
 
 
 def test_a_database_that_is_not_set_up(empty_dsn: str, api: Api) -> None:

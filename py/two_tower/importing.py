@@ -395,6 +395,8 @@ def _choose_columns(table: Table, kind: type[_Kind]) -> list[str]:
     return chosen + [name for name in kind.optional if name in table.columns]
 
 
+_ANALYZE: LiteralString = "if v_to - v_from > 1000 then analyze {}; end if"
+"""A step: the steps after it are planned for what is in a table, but where rows are done one by one."""
 _SEE_OPERATORS: LiteralString = """
 select set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''),
     string_agg(distinct quote_ident(n.nspname), ', ')), true)
@@ -682,7 +684,7 @@ class _Catalog(_Kind):
 
     def merge(self) -> None:
         self.lock_catalogue()
-        self.cursor.execute("analyze pg_temp.staged")
+        self.cursor.execute("analyze pg_temp.staged, pg_temp.staged_names")
         self.summary.duplicates += self.count(
             "delete from pg_temp.staged s using pg_temp.staged l"
             " where l.product_url = s.product_url and l.line > s.line"
@@ -730,6 +732,7 @@ class _Catalog(_Kind):
                 " from pg_temp.staged s join public.videos v using (product_url)"
                 " where s.line between v_from and v_to order by s.line, v.id"
             ).format(),
+            sql.SQL(_ANALYZE.format("pg_temp.matched")).format(),
             sql.SQL(
                 "with changed as ("
                 " update public.videos v set ({columns}) = row({cells})"
@@ -746,7 +749,7 @@ class _Catalog(_Kind):
 
     def name_steps(self) -> list[sql.Composed]:
         """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
-        steps = []
+        steps: list[sql.Composed] = []
         for kind in self.present:
             names, links, link = self.lists[kind]
             parts = {
@@ -772,6 +775,7 @@ class _Catalog(_Kind):
                     " select distinct m.video_id, o.id from pg_temp.staged_names n join pg_temp.matched m using (line)"
                     " join (select distinct on (name) name, id from {names} order by name, id) o on o.name = {name}"
                     " where n.kind = {kind} and {scope}",
+                    _ANALYZE.format("pg_temp.wanted"),
                     "with removed as ("
                     " delete from {links} l using pg_temp.matched n"
                     " where {scope} and l.video_id = n.video_id and not exists"
@@ -1189,14 +1193,24 @@ class _Reviews(_Feedback):
             "reviewer_id",
             "t.stars <> l.value or t.created_at is distinct from coalesce(l.created_at, t.created_at)",
         )
+        # Whoever may not read users leaves them to finish(), which writes such rows twice.
+        (reads,) = self.one(
+            "select coalesce(bool_or("
+            "has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')), false)"
+            " from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname = 'auth' and c.relname = 'users'"
+        )
+        user = "(select u.id from auth.users u where u.id = l.user_id)" if reads else "null"
         self.write_changes(
             [
                 "update two_tower.reviews r set stars = l.value, created_at = coalesce(l.created_at, r.created_at)"
                 " from pg_temp.changes l where l.line between v_from and v_to"
                 " and not l.is_new and r.reviewer_id = l.user_id and r.video_id = l.video_id",
-                "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
-                " select l.user_id, l.video_id, l.value, l.created_at from pg_temp.changes l"
-                " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id",
+                sql.SQL(
+                    "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at, user_id)"
+                    " select l.user_id, l.video_id, l.value, l.created_at, {}::uuid from pg_temp.changes l"
+                    " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id"
+                ).format(sql.SQL(user)),
             ]
         )
 
