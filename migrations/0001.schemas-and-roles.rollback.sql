@@ -1,10 +1,23 @@
 -- Roles stay: they belong to the cluster, and other databases may use them. The viewer's, which is ours, goes with the last database.
-drop owned by two_tower_viewer;
-
+-- Taken from it is what was given, and no more: an operator, or another database, may have given it other things.
 do $viewer$
+declare
+    v_table regclass;
 begin
-    drop role two_tower_viewer;
-exception when dependent_objects_still_exist or insufficient_privilege then null;
+    for v_table in
+        select to_regclass('public.' || t) from unnest(array[
+            'videos', 'tags', 'performers', 'video_tags', 'video_performers', 'profiles', 'user_video_decisions'
+        ]) as t
+        where to_regclass('public.' || t) is not null
+    loop
+        execute 'revoke select on ' || v_table || ' from two_tower_viewer';
+    end loop;
+    revoke all on schema two_tower from two_tower_viewer;
+    -- In a block of its own: what is caught undoes its block.
+    begin
+        drop role two_tower_viewer;
+    exception when dependent_objects_still_exist or insufficient_privilege then null;
+    end;
 end
 $viewer$;
 

@@ -12,12 +12,12 @@ declare
 begin
     foreach v_table in array array['two_tower.user_features', 'public.user_features', 'public.user_video_decisions', 'public.profiles'] loop
         if exists (select from two_tower.created_objects where kind = 'table' and name = v_table) then
-            execute 'drop table ' || v_table;
+            execute 'drop table if exists ' || v_table;
             delete from two_tower.created_objects where kind = 'table' and name = v_table;
         end if;
     end loop;
     if exists (select from two_tower.created_objects where kind = 'renamed relation' and name = 'public.user_features') then
-        alter table public.user_features_before_two_tower rename to user_features;
+        alter table if exists public.user_features_before_two_tower rename to user_features;
         delete from two_tower.created_objects where kind = 'renamed relation' and name = 'public.user_features';
     end if;
 end

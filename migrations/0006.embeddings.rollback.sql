@@ -23,7 +23,7 @@ declare
 begin
     foreach v_name in array array['user_embeddings', 'video_embeddings'] loop
         if exists (select from two_tower.created_objects where kind = 'renamed relation' and name = 'public.' || v_name) then
-            execute 'alter table public.' || v_name || '_before_two_tower rename to ' || v_name;
+            execute 'alter table if exists public.' || v_name || '_before_two_tower rename to ' || v_name;
             delete from two_tower.created_objects where kind = 'renamed relation' and name = 'public.' || v_name;
         end if;
     end loop;

@@ -8,6 +8,18 @@ begin
     if to_regclass('two_tower.created_objects') is null then
         return;
     end if;
+    -- Names are all that is kept of what was made. A table of ours has a policy of ours, which goes where it goes; one without is the
+    -- application's, made since, and its rows are not ours to drop.
+    select string_agg(o.name, ', ') into v_names
+    from two_tower.created_objects o
+    -- Names of routines are no names of relations, and would raise.
+    cross join lateral (select case when o.kind = 'table' and starts_with(o.name, 'public.') then to_regclass(o.name) end as oid) as c
+    where c.oid is not null
+        and not exists (select from pg_catalog.pg_policy p where p.polrelid = c.oid and p.polname = 'two_tower_viewer');
+    if v_names is not null then
+        raise exception '% is not what migrations made under that name, or its policy two_tower_viewer is gone', v_names
+            using errcode = '55000', hint = 'Rename it until the way back is done; what migrations made is dropped then, where it has its name.';
+    end if;
     if to_regprocedure('two_tower.unschedule_jobs()') is not null then
         perform two_tower.unschedule_jobs();
     end if;
@@ -29,7 +41,14 @@ begin
     from pg_catalog.pg_class c
     where c.relkind = 'v' and (
         c.relnamespace = 'two_tower'::regnamespace
-        or c.oid in (select to_regclass(o.name) from two_tower.created_objects o where o.kind = 'view')
+        or c.oid in (
+            -- One of that name that reads nothing of ours is the application's, made since.
+            select w.ev_class
+            from two_tower.created_objects o
+            join pg_catalog.pg_rewrite w on w.ev_class = case when o.kind = 'view' then to_regclass(o.name) end
+            join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
+            join pg_catalog.pg_class r on r.oid = d.refobjid and r.relnamespace = 'two_tower'::regnamespace
+        )
     );
     if v_names is not null then
         execute 'drop view ' || v_names;

@@ -19,7 +19,13 @@ declare
     v_made boolean;
 begin
     foreach v_name in array array['user_embeddings', 'video_embeddings'] loop
-        v_made := exists (select from two_tower.created_objects o where o.kind = 'view' and o.name = 'public.' || v_name);
+        -- One that reads nothing of ours is the application's, made since in the place of ours.
+        v_made := exists (select from two_tower.created_objects o where o.kind = 'view' and o.name = 'public.' || v_name)
+            and exists (
+                select from pg_catalog.pg_rewrite w
+                join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
+                where w.ev_class = to_regclass('public.' || v_name) and d.refobjid = to_regclass('two_tower.active_' || v_name)
+            );
         if not v_made and to_regclass('public.' || v_name) is not null then
             continue;
         end if;
