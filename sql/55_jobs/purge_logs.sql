@@ -17,7 +17,9 @@ begin
     if to_regclass('cron.job_run_details') is not null then
         delete from cron.job_run_details d
         where d.end_time < now() - p_keep
-            and d.jobid in (select j.jobid from cron.job j where starts_with(j.jobname, 'two_tower_'));
+            and d.jobid in (
+                select j.jobid from cron.job j where j.jobname in (select o.cron_name from two_tower.job_definitions() o)
+            );
         get diagnostics v_cron = row_count;
     end if;
     v_done := jsonb_build_object('job_runs', v_jobs, 'cron_runs', v_cron);

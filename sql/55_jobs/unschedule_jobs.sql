@@ -8,7 +8,7 @@ begin
     if to_regprocedure('cron.unschedule(bigint)') is not null then
         select count(*) filter (where cron.unschedule(j.jobid)) into v_count
         from cron.job j
-        where starts_with(j.jobname, 'two_tower_') and j.database = current_database();
+        where j.jobname in (select d.cron_name from two_tower.job_definitions() d) and j.database = current_database();
     end if;
     return v_count;
 end
