@@ -100,8 +100,19 @@ to service_role;
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
 -- only reads.
 grant usage on schema two_tower to two_tower_viewer;
-grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers, public.profiles,
+grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
 public.user_video_decisions to two_tower_viewer;
+-- Of profiles, which hold names and addresses, only what two_tower.accounts() reads.
+do $profiles$
+declare
+    v_columns text := (
+        select string_agg(quote_ident(a.attname), ', ') from pg_catalog.pg_attribute a
+        where a.attrelid = 'public.profiles'::regclass and a.attname in ('user_id', 'id', 'created_at') and not a.attisdropped
+    );
+begin
+    execute format('grant select (%s) on public.profiles to two_tower_viewer', v_columns);
+end
+$profiles$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
 two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
