@@ -41,7 +41,9 @@ begin
         v_asked := least(10 * v_asked, v_most);
     end loop;
     return query
-    select c.id, c.score, row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
+    -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
+    select c.id, case when c.reason in ('popular', 'newest') then (1.0 / row_number() over (order by c.n))::real else c.score end,
+        row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
         c.reason, v_version
     from unnest(v_ids, v_scores, v_reasons) with ordinality as c (id, score, reason, n)
     join public.videos v on v.id = c.id
