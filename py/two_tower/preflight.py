@@ -36,6 +36,26 @@ ROUTINES = {
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
+ARGUMENTS = {
+    "embed_user": ("force",),
+    "update_user_features": ("p_user_id",),
+    "get_user_embedding_features": ("user_id",),
+    "get_user_embedding_feature_batch": ("limit", "offset", "after"),
+    "get_item_embedding_features": ("video_id",),
+    "get_item_embedding_feature_batch": ("limit", "offset", "after"),
+    "recommend_videos": ("limit", "tag_ids", "diversity"),
+    "similar_videos": ("video_id", "limit", "diversity"),
+}
+"""The names of their arguments, by which PostgREST chooses among routines of one name."""
+
+INDEXES = {
+    "videos": ("videos_published_at_idx",),
+    "video_tags": ("video_tags_tag_id_idx",),
+    "video_performers": ("video_performers_performer_id_idx",),
+    "user_video_decisions": ("user_video_decisions_video_id_idx",),
+}
+"""Names of indexes that come with a table that we make."""
+
 NAMES = ("user_features", "user_embeddings", "video_embeddings")
 """Relations that we make in ``public`` where the name is free; else in ``two_tower`` alone, unless names are taken."""
 
@@ -130,6 +150,7 @@ def look(connection: Connection) -> Report:
         *_schemas(connection),
         *_tables(connection),
         *_profiles(connection),
+        *_condition(connection),
         *_routines(connection, take_names),
         *_relations(connection, take_names),
     ]
@@ -252,17 +273,22 @@ def _schemas(connection: Connection) -> Iterator[Problem]:
     if _one(connection, "select to_regclass('auth.users') is not null") and not _one(
         connection,
         """select exists (
-            select from pg_attribute
-            where attrelid = 'auth.users'::regclass and attname = 'id' and atttypid = 'uuid'::regtype
+            select from pg_class c
+            join pg_attribute a on a.attrelid = c.oid and a.attname = 'id' and a.atttypid = 'uuid'::regtype
+            join pg_index i on i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+                and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+            where c.oid = 'auth.users'::regclass and c.relkind in ('r', 'p')
         )""",
     ):
         yield Problem(
-            "auth.users has no id of type uuid", "users are known by a uuid: give the table such a column, unique"
+            "auth.users is no table with a unique id of type uuid",
+            "users are known by a uuid, which foreign keys of ours refer to: give the table such a column, unique",
         )
     if _one(
         connection,
         """select exists (
-            select from pg_proc where oid = to_regprocedure('auth.uid()') and prorettype <> 'uuid'::regtype
+            select from pg_proc where oid = to_regprocedure('auth.uid()')
+                and (prorettype <> 'uuid'::regtype or proretset or prokind <> 'f')
         )""",
     ):
         yield Problem("auth.uid() does not return uuid", "make it return the id of the user who asks, as on Supabase")
@@ -290,6 +316,7 @@ def _tables(connection: Connection) -> Iterator[Problem]:
     for table, columns in COLUMNS.items():
         found = _found(connection, table)
         if found is None:
+            yield from _absent(connection, table)
             continue
         kind, owner, mine, forced = found
         name = f"public.{table}"
@@ -339,6 +366,38 @@ def _tables(connection: Connection) -> Iterator[Problem]:
         yield from _key(connection, name, KEYS[table], types)
 
 
+def _absent(connection: Connection, table: str) -> Iterator[Problem]:
+    """A table that is to be made takes free names; one that was there, and is gone, is not made anew."""
+    if _one(connection, "select to_regprocedure('two_tower.refresh(int, interval)') is not null"):
+        yield Problem(
+            f"public.{table} is gone, which routines of ours read",
+            "give it its name back, or go back with `two-tower migrate --to 0` and migrate again",
+        )
+        return
+    yield from _taken(connection, table, *INDEXES.get(table, ()))
+
+
+def _taken(connection: Connection, *names: str) -> Iterator[Problem]:
+    """Names of tables or indexes to be made that an index, a sequence or a type has."""
+    for name, kind in connection.execute(
+        """select c.relname::text, case c.relkind when 'S' then 'sequence' when 'c' then 'type' else 'index' end
+        from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (%(names)s)
+            and c.relkind in ('i', 'I', 'S', 'c')
+        union all
+        -- The type of an array makes way by itself.
+        select t.typname::text, 'type' from pg_type t
+        where t.typnamespace = 'public'::regnamespace and t.typname = any (%(names)s) and t.typrelid = 0
+            and not exists (select from pg_type e where e.typarray = t.oid)
+        order by 1""",
+        {"names": list(names)},
+    ).fetchall():
+        yield Problem(
+            f"public.{name}, a name that ours must have, is that of {'an' if kind == 'index' else 'a'} {kind}",
+            f"rename it: alter {kind} public.{name} rename to my_{name}",
+        )
+
+
 def _key(
     connection: Connection, name: str, key: tuple[str, ...], types: dict[str, tuple[str, str, bool]]
 ) -> Iterator[Problem]:
@@ -370,6 +429,7 @@ def _key(
 def _profiles(connection: Connection) -> Iterator[Problem]:
     found = _found(connection, "profiles")
     if found is None:
+        yield from _absent(connection, "profiles")
         return
     if found[0] not in "rpv":
         yield Problem("public.profiles is not a table", "rename it")
@@ -379,6 +439,28 @@ def _profiles(connection: Connection) -> Iterator[Problem]:
         yield Problem(
             "public.profiles has neither a user_id nor an id of type uuid",
             "run: alter table public.profiles add column user_id uuid references auth.users (id)",
+        )
+
+
+def _condition(connection: Connection) -> Iterator[Problem]:
+    """What somebody said of which videos may be shown, which a view is made of, must fit the table as it is now."""
+    if _one(
+        connection,
+        "select to_regclass('two_tower.catalogue_rule') is null or to_regclass('public.videos') is null",
+    ):
+        return
+    said, condition = _row(connection, "select stated, visible_when from two_tower.catalogue_rule")
+    if not said:
+        return
+    try:
+        with connection.transaction():
+            # Plans it alone. As bytes, since a percent sign in it is no parameter.
+            query = f"explain select v.id from public.videos v where ({condition})"  # noqa: S608 - the owner's own
+            connection.execute(query.encode())
+    except psycopg.Error as error:
+        yield Problem(
+            f"videos cannot be shown by the condition {condition!r}: {error.diag.message_primary}",
+            "say it anew: select two_tower.set_visible_when('…')",
         )
 
 
@@ -395,7 +477,8 @@ def _routines(connection: Connection, take_names: bool) -> Iterator[Problem]:
         elif (aside := _aside(connection, signature)) is not None:
             yield Problem(f"{aside} exists, so {signature} cannot be put aside under that name", "rename one of them")
     for signature, least in ROUTINES.items():
-        # A call that gives as many arguments as both take, of types that are the same so far, could mean either.
+        # A call that gives as many arguments as both take, of types that are the same so far, could mean either. So
+        # could one of PostgREST's, which gives by name what both must be given and nothing that either does not take.
         for theirs in _column(
             connection,
             """select p.oid::regprocedure::text from pg_proc p cross join generate_series(0, 100) as given
@@ -406,22 +489,48 @@ def _routines(connection: Connection, take_names: bool) -> Iterator[Problem]:
                 and least(p.pronargs, cardinality(%(types)s::regtype[]))
                 and (given < p.pronargs or given < cardinality(%(types)s::regtype[]))
                 and (p.proargtypes::oid[])[0 : given - 1] = (%(types)s::regtype[]::oid[])[1 : given]
-            group by p.oid""",
+            group by p.oid
+            union
+            select p.oid::regprocedure::text from pg_proc p
+            cross join lateral (select p.proargnames[: p.pronargs] as every,
+                coalesce(p.proargnames[: p.pronargs - p.pronargdefaults], '{}') as needed) as n
+            where p.pronamespace = 'public'::regnamespace and p.proname = split_part(%(ours)s, '(', 1)
+                and p.proargmodes is null and (p.proargnames is not null or p.pronargs = 0)
+                and p.oid <> all (select to_regprocedure(m) from unnest(%(made)s::text[]) as m
+                    where to_regprocedure(m) is not null)
+                and n.needed <@ %(names)s::text[]
+                and (%(names)s::text[])[: %(least)s] <@ coalesce(n.every, '{}')
+            order by 1""",
             {
                 "ours": signature,
                 "least": least,
+                "names": list(ARGUMENTS[signature.partition("(")[0]]),
                 "types": [part.strip() for part in signature.partition("(")[2].rstrip(")").split(",")],
                 "made": [f"public.{ours}" for ours in ROUTINES],
             },
         ):
             yield Problem(
                 f"the application has a routine {theirs}, which some calls could not tell from our {signature}",
-                f"rename it, or have it take no defaults: alter routine {theirs} rename to …",
+                f"rename it: alter routine {theirs} rename to …",
             )
 
 
 def _relations(connection: Connection, take_names: bool) -> Iterator[Problem]:
+    late = [f"public.{name}" for name in NAMES if _foreign(connection, name)]
+    if (
+        take_names
+        and late
+        and _one(connection, "select to_regprocedure('two_tower.refresh(int, interval)') is not null")
+    ):
+        yield Problem(
+            f"the names {', '.join(late)} are taken when ours are made, and ours are made already",
+            "migrate without --take-names; or go back with `two-tower migrate --to 0`, then migrate with it",
+        )
+        return
     for name in NAMES:
+        # A relation of this name is put aside, or ours is in two_tower alone.
+        if _one(connection, "select to_regclass(%s) is null", (f"public.{name}",)):
+            yield from _taken(connection, name)
         if (
             take_names
             and _foreign(connection, name)
@@ -492,8 +601,24 @@ IN_TWO_TOWER = {
 
 def _notes(connection: Connection) -> Iterator[str]:
     """What is no reason to refuse, and worth knowing."""
-    if _found(connection, "user_video_decisions") is None or not _one(
-        connection, "select has_table_privilege('public.user_video_decisions', 'select')"
+    outside = _column(
+        connection,
+        """select r.rolname::text from pg_roles r
+        where to_regnamespace('auth') is not null and r.rolname in ('anon', 'authenticated', 'service_role')
+            and not has_schema_privilege(r.oid, to_regnamespace('auth'), 'usage')
+        order by 1""",
+    )
+    if outside:
+        yield (
+            f"the roles {', '.join(outside)} may not use the schema auth: they cannot ask for recommendations "
+            f"(grant usage on schema auth to {', '.join(outside)})"
+        )
+    found = _found(connection, "user_video_decisions")
+    # A superuser looks: what is behind a view or a foreign table would run as one.
+    if (
+        found is None
+        or found[0] != "r"
+        or not _one(connection, "select has_table_privilege('public.user_video_decisions', 'select')")
     ):
         return
     if _types(connection, "user_video_decisions").keys() >= {"decision_type"}:
