@@ -1,0 +1,432 @@
+"""Attempts to break a migration of somebody else's database: what is theirs stays theirs, and what fails says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+
+import catalogue_dump
+from conftest import Connection, NewDatabase
+from supabase_answers import full_dump
+from supabase_fixture import (
+    ADA,
+    CLEO,
+    DEVELOPER,
+    HIDDEN,
+    SHOWN,
+    SUPERUSER,
+    Supabase,
+    Variant,
+    connect_as,
+    running,
+)
+from two_tower import migrate
+from two_tower.errors import UserError
+from two_tower.server import Server
+from world_fixtures import Client, column, one, tiny_model
+
+
+@pytest.fixture
+def bindir(cluster: Server) -> Path:
+    return cluster.installation.bindir
+
+
+@pytest.fixture
+def empty(empty_dsn: str) -> Iterator[Connection]:
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def supabase() -> Iterator[Supabase]:
+    with running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def new(supabase: Supabase) -> Iterator[Callable[..., str]]:
+    """``new(variant)`` makes a database of this test's own, with the application, and returns its DSN."""
+    made: list[str] = []
+
+    def make(variant: Variant | None = None, *, application: bool = True) -> str:
+        made.append(supabase.database(variant, application=application))
+        return made[-1]
+
+    yield make
+    for dsn in made:
+        supabase.drop(dsn)
+
+
+@pytest.fixture
+def served(new: Callable[..., str]) -> str:
+    """The application, adopted, with an active model."""
+    dsn = new()
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        tiny_model(db)
+    return dsn
+
+
+# ------------------------------------------------------------------------------------------------ the way back
+
+
+@pytest.mark.parametrize("table", ["videos", "tags", "profiles", "user_features"])
+def test_a_table_that_took_the_place_of_ours_keeps_its_rows(empty: Connection, empty_dsn: str, table: str) -> None:
+    migrate.migrate(empty_dsn)
+    empty.execute(f"alter table public.{table} rename to before".encode())
+    empty.execute(f"create table public.{table} as select 'theirs' as whose".encode())
+    with pytest.raises(psycopg.Error, match=f"public.{table} is not what migrations made"):
+        migrate.migrate(empty_dsn, to="0")
+    assert one(empty, f"select whose from public.{table}") == "theirs"
+    empty.execute(f"alter table public.{table} rename to mine".encode())
+    empty.execute(f"alter table public.before rename to {table}".encode())
+    migrate.migrate(empty_dsn, to="0")
+    assert one(empty, "select whose from public.mine") == "theirs"
+
+
+def test_a_view_that_took_the_place_of_ours_stays(empty: Connection, empty_dsn: str) -> None:
+    migrate.migrate(empty_dsn)
+    empty.execute("drop view public.user_embeddings; create view public.user_embeddings as select 1 as theirs")
+    migrate.migrate(empty_dsn)
+    migrate.migrate(empty_dsn, to="0")
+    assert one(empty, "select theirs from public.user_embeddings") == 1
+
+
+def test_the_way_back_takes_nothing_else_of_the_viewer(
+    empty: Connection, empty_dsn: str, database: NewDatabase, bindir: Path
+) -> None:
+    """Neither here, where it may own a table and read others, nor in other databases."""
+    other = database()
+    name = psycopg.conninfo.conninfo_to_dict(other)["dbname"]
+    with psycopg.connect(other, autocommit=True) as db:
+        db.execute(f"grant connect on database {name} to two_tower_viewer".encode())
+        db.execute(f"revoke connect on database {name} from public".encode())
+    empty.execute(
+        """create table public.orders (id int); grant select on public.orders to two_tower_viewer;
+        create table public.boards (id int); alter table public.boards owner to two_tower_viewer"""
+    )
+    before = catalogue_dump.schema(bindir, empty_dsn, data=True)
+    granted = catalogue_dump.privileges(empty, ("public",))
+    migrate.migrate(empty_dsn)
+    migrate.migrate(empty_dsn, to="0")
+    assert catalogue_dump.schema(bindir, empty_dsn, data=True) == before
+    assert catalogue_dump.privileges(empty, ("public",)) == granted
+    assert one(empty, "select has_database_privilege('two_tower_viewer', %s, 'connect')", name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "drop table public.video_tags",
+        "drop table public.user_features_before_two_tower",
+        "drop table public.video_embeddings_before_two_tower cascade",
+        "drop table public.profiles cascade",
+    ],
+)
+@pytest.mark.parametrize("application", [True, False])
+def test_what_is_gone_does_not_bar_the_way(new: Callable[..., str], change: str, application: bool) -> None:
+    dsn = new(application=application)
+    with connect_as(dsn, SUPERUSER) as db:
+        migrate.migrate(dsn, take_names=True)
+        with suppress(psycopg.errors.UndefinedTable):
+            db.execute(change.encode())
+        with suppress(UserError):
+            migrate.migrate(dsn)
+        migrate.migrate(dsn, to="0")
+
+
+AROUND = """
+create view public.v1 as select * from public.user_embeddings;
+create rule quiet as on update to public.v1 do instead nothing;
+create materialized view public.m1 as select * from public.user_features;
+grant select (user_id) on public.user_features to dashboard_user with grant option;
+create table public."Odd ""Name" (f uuid references public.user_embeddings, g public.user_features);
+create publication theirs for all tables;
+create statistics public.st on user_id, updated_at from public.user_features;
+alter table public.user_features replica identity full;
+alter table public.user_features force row level security;
+create function public.uses(public.user_features) returns int language sql as 'select 1';
+comment on constraint user_features_pkey on public.user_features is 'theirs';
+alter table public.user_features cluster on user_features_pkey;
+create index on public.user_features (updated_at) where liked_tags is not null;
+"""
+
+
+def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Callable[..., str]) -> None:
+    dsn = new()
+    with connect_as(dsn, SUPERUSER) as db:
+        db.execute(AROUND)
+    before = full_dump(supabase.bindir, dsn)
+    migrate.migrate(dsn, take_names=True)
+    migrate.migrate(dsn)
+    migrate.migrate(dsn, to="0")
+    assert full_dump(supabase.bindir, dsn) == before
+
+
+def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
+    """pg_cron is not needed for that: a table and a function as it has them will do."""
+    dsn = new(application=False)
+    with connect_as(dsn, SUPERUSER) as db:
+        migrate.migrate(dsn)
+        db.execute(
+            """create schema cron;
+            create table cron.job (jobid bigint, jobname text, database text default current_database());
+            insert into cron.job values (1, 'two_tower_refresh'), (2, 'two_tower_report_of_ours');
+            create function cron.unschedule(bigint) returns boolean language sql
+            as 'delete from cron.job where jobid = $1 returning true'"""
+        )
+        assert one(db, "select two_tower.unschedule_jobs()") == 1
+        assert column(db, "select jobid from cron.job") == [2]
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+SPOILT = {
+    "create type public.tags as enum ('a')": "alter type public.tags rename",
+    "create domain public.videos as int": "alter type public.videos rename",
+    "create domain public.user_embeddings as int": "alter type public.user_embeddings rename",
+    "create type public.profiles as (a int)": "alter type public.profiles rename",
+    "create sequence public.performers": "alter sequence public.performers rename",
+    "create table public.a (b int); create index tags on public.a (b)": "alter index public.tags rename",
+    "create table public.a (b int); create index video_tags_tag_id_idx on public.a (b)": (
+        "alter index public.video_tags_tag_id_idx rename"
+    ),
+    "create schema auth; create table auth.u (id uuid primary key); create view auth.users as select * from auth.u": (
+        "auth.users is no table with a unique id"
+    ),
+    "create schema auth; create table auth.users (id uuid)": "auth.users is no table with a unique id",
+    "create schema auth; create table auth.users (id uuid); create unique index on auth.users (id) where id <> id": (
+        "auth.users is no table with a unique id"
+    ),
+    "create schema auth; create function auth.uid() returns setof uuid language sql as 'select null::uuid'": (
+        "auth.uid() does not return uuid"
+    ),
+    "create schema auth; create procedure auth.uid() language sql as ''": "auth.uid() does not return uuid",
+    "create schema two_tower": "there is a schema two_tower",
+    "create function public.recommend_videos(n int default 9) returns int language sql as 'select 1'": (
+        "recommend_videos(integer)"
+    ),
+}
+
+
+@pytest.mark.parametrize("take_names", [False, True])
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_is_in_the_way_is_named_with_its_remedy(
+    empty: Connection, empty_dsn: str, bindir: Path, spoil: str, take_names: bool
+) -> None:
+    empty.execute(spoil.encode())
+    before = catalogue_dump.schema(bindir, empty_dsn)
+    with pytest.raises(UserError) as caught:
+        migrate.migrate(empty_dsn, take_names=take_names)
+    assert SPOILT[spoil] in str(caught.value)
+    assert catalogue_dump.schema(bindir, empty_dsn) == before
+
+
+def test_a_call_by_name_that_could_mean_two_routines_is_refused(empty: Connection, empty_dsn: str) -> None:
+    """PostgREST chooses by names, and answers PGRST203 where a call fits two."""
+    empty.execute("create function public.similar_videos(video_id text) returns int language sql as 'select 1'")
+    with pytest.raises(UserError, match="similar_videos"):
+        migrate.migrate(empty_dsn)
+
+
+@pytest.mark.parametrize("table", ["videos", "tags", "performers", "video_tags", "profiles", "user_video_decisions"])
+def test_a_table_that_is_gone_is_named(new: Callable[..., str], table: str) -> None:
+    dsn = new()
+    migrate.migrate(dsn)
+    with connect_as(dsn, DEVELOPER) as developer:
+        developer.execute(f"alter table public.{table} rename to gone".encode())
+    assert any(f"public.{table} is gone" in problem.what for problem in migrate.check(dsn).problems)
+    with pytest.raises(UserError, match=f"public.{table} is gone"):
+        migrate.migrate(dsn)
+
+
+def test_names_that_can_no_longer_be_taken_are_refused(new: Callable[..., str]) -> None:
+    dsn = new()
+    migrate.migrate(dsn)
+    with pytest.raises(UserError, match=r"public\.user_features"):
+        migrate.migrate(dsn, take_names=True)
+    migrate.migrate(dsn)
+
+
+def test_a_condition_on_a_column_that_was_renamed_is_named(served: str) -> None:
+    with connect_as(served, SUPERUSER) as db:
+        db.execute("select two_tower.set_visible_when($$ status = 'published' and title not like '%draft%' $$)")
+    migrate.migrate(served)
+    with connect_as(served, DEVELOPER) as developer:
+        developer.execute("alter table public.videos rename column status to state")
+    with pytest.raises(UserError, match="set_visible_when"):
+        migrate.migrate(served)
+
+
+def test_the_look_runs_nothing_of_the_application(new: Callable[..., str]) -> None:
+    dsn = new()
+    with connect_as(dsn, DEVELOPER) as developer:
+        developer.execute(
+            """alter table public.user_video_decisions rename to decided;
+            create function public.trap() returns boolean language plpgsql
+            as $$ begin raise exception 'ran as %', current_user; end $$;
+            create view public.user_video_decisions as
+            select d.user_id, d.video_id, case when public.trap() then d.decision_type end decision_type, d.created_at
+            from public.decided d"""
+        )
+    assert migrate.check(dsn).problems
+
+
+def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty_dsn: str) -> None:
+    empty.execute("create schema auth")
+    assert any("grant usage on schema auth" in note for note in migrate.check(empty_dsn).notes)
+
+
+# ------------------------------------------------------------------------------------------------ profiles
+
+PROFILES = {
+    "a user_id that is a text": "(id uuid primary key, user_id text default 'me')",
+    "a domain": "(user_id public.ident primary key)",
+    "since a number": "(id uuid primary key, created_at bigint default 1735689600)",
+    "since a text": "(id uuid primary key, created_at text default 'long ago')",
+    "several of one user": "(n int generated always as identity, user_id uuid, created_at timestamptz default now())",
+}
+
+
+@pytest.mark.parametrize("columns", PROFILES.values(), ids=PROFILES.keys())
+def test_profiles_of_any_kind_give_each_user_one_payload(empty: Connection, empty_dsn: str, columns: str) -> None:
+    empty.execute("create domain public.ident as uuid")
+    empty.execute(f"create table public.profiles {columns}".encode())
+    migrate.migrate(empty_dsn)
+    empty.execute("insert into auth.users (id) values (%s)", (ADA,))
+    key = "id" if "(id " in columns else "user_id"
+    for _ in range(1 if "primary key" in columns else 3):
+        empty.execute(f"insert into public.profiles ({key}) values (%s)".encode(), (ADA,))
+    empty.execute("insert into public.videos (product_url) values ('a')")
+    empty.execute("insert into public.user_video_decisions select %s, id, 'like' from public.videos", (ADA,))
+    payloads = empty.execute("select user_id from public.get_user_embedding_feature_batch()").fetchall()
+    assert payloads == [(ADA,)]
+    assert one(empty, "select public.get_user_embedding_features(%s) ->> 'like_count'", ADA) == "1"
+
+
+# ------------------------------------------------------------------------------------------------ rights
+
+TRAP = """
+create table public.caught (who text);
+grant all on public.caught to public;
+create function public.trap() returns boolean language plpgsql as $$
+begin
+    insert into public.caught values (current_user);
+    return true;
+exception when others then  -- a read-only caller
+    return true;
+end $$;
+"""
+
+
+@pytest.mark.parametrize("table", ["profiles", "video_tags"])
+def test_the_developer_has_nothing_run_by_our_definer_routines(served: str, table: str) -> None:
+    """``postgres`` is no superuser on Supabase. It owns the tables that routines of a superuser read."""
+    with connect_as(served, DEVELOPER) as developer:
+        developer.execute(TRAP)
+        developer.execute(f"alter table public.{table} rename to behind".encode())
+        developer.execute(f"create view public.{table} as select * from public.behind where public.trap()".encode())
+    with connect_as(served, "authenticator", autocommit=False) as session:
+        session.execute("select set_config('request.jwt.claims', %s, true)", (f'{{"sub": "{ADA}"}}',))
+        session.execute("set local role authenticated")
+        # Volatile, so that what it calls may write.
+        session.execute("select public.update_user_features(%s)", (ADA,))
+        session.execute("select public.get_user_embedding_features(%s)", (ADA,))
+        session.commit()
+    with connect_as(served, SUPERUSER) as db:
+        assert SUPERUSER not in column(db, "select who from public.caught")
+
+
+@pytest.mark.parametrize(
+    ("role", "call"),
+    [
+        ("authenticated", "two_tower.own_candidates(2000, null, 0)"),
+        ("authenticated", f"two_tower.similar_candidates('{SHOWN[0]}', 2000, 0)"),
+        ("anon", f"two_tower.similar_candidates('{SHOWN[0]}', 2000, 0)"),
+    ],
+)
+def test_candidates_name_no_hidden_video(served: str, role: str, call: str) -> None:
+    """PostgREST does not show the schema; any other login that takes the role may call them."""
+    with (
+        connect_as(served, "authenticator", autocommit=False) as session,
+        Client(session).as_(role, CLEO) as client,
+    ):
+        got: set[UUID] = set(column(client, f"select video_id from {call}"))
+    assert not got & set(HIDDEN)
+
+
+def test_scores_do_not_count_hidden_videos(new: Callable[..., str]) -> None:
+    dsn = new()
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        db.execute("select two_tower.update_popularity()")
+    with (
+        connect_as(dsn, "authenticator", autocommit=False) as session,
+        Client(session).as_("authenticated", CLEO) as client,
+    ):
+        rows = client.execute('select rank, score from public.recommend_videos("limit" => 60)').fetchall()
+    assert [score for _, score in rows] == pytest.approx([1 / rank for rank, _ in rows])
+
+
+def test_a_like_tells_nothing_of_a_hidden_video(served: str) -> None:
+    with (
+        connect_as(served, "authenticator", autocommit=False) as session,
+        Client(session).as_("authenticated", CLEO) as client,
+    ):
+        client.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (CLEO, HIDDEN[0]))
+        payload = one(client, "select public.get_user_embedding_features(%s)", CLEO)
+    assert (payload["liked_makers"], payload["liked_tags"], payload["price_sum"]) == ({}, {}, 0)
+
+
+def test_the_viewer_reads_no_personal_columns_of_profiles(new: Callable[..., str]) -> None:
+    dsn = new(Variant(more="alter table public.profiles add column email text"))
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        assert not one(db, "select has_column_privilege('two_tower_viewer', 'public.profiles', 'email', 'select')")
+
+
+@pytest.mark.parametrize("what", ["tables", "functions"])
+def test_default_privileges_for_another_role_open_nothing_of_ours(empty: Connection, empty_dsn: str, what: str) -> None:
+    with suppress(psycopg.errors.DuplicateObject):
+        empty.execute("create role reporting")
+    try:
+        empty.execute(f"alter default privileges grant all on {what} to reporting".encode())
+        migrate.migrate(empty_dsn)
+        ours = "in ('two_tower'::regnamespace, 'public'::regnamespace)"
+        found = {
+            "tables": f"""select c.oid::regclass::text from pg_class c
+                where c.relnamespace {ours} and c.relkind in ('r', 'p', 'v')
+                    and has_table_privilege('reporting', c.oid, 'truncate')""",
+            "functions": f"""select p.oid::regprocedure::text from pg_proc p
+                where p.pronamespace {ours} and has_function_privilege('reporting', p.oid, 'execute')""",
+        }[what]
+        assert column(empty, found) == []
+    finally:
+        empty.execute(f"alter default privileges revoke all on {what} from reporting".encode())
+
+
+# ------------------------------------------------------------------------------------------------ later
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table public.videos alter column published_at type timestamptz(3)",
+        "alter table public.videos alter column price type int",
+        "alter table public.user_video_decisions alter column decision_type type varchar(20)",
+        "alter table public.videos drop column published_at",
+        "alter table public.videos drop column price",
+    ],
+)
+def test_the_application_may_still_change_its_tables(served: str, change: str) -> None:
+    """As it could before: docs/installing.md says that it may rename and drop columns and change types."""
+    with connect_as(served, DEVELOPER) as developer:
+        developer.execute('drop policy "Published videos are public" on public.videos')
+        developer.execute("drop index public.videos_shown_idx")
+        developer.execute("drop view public.liked_titles, public.embedded_videos")
+        developer.execute(change.encode())
