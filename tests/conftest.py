@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import supabase_fixture
 from two_tower.migrate import migrate
 from two_tower.server import Server
 from world_fixtures import Client, load, make_world, tiny_model
@@ -229,3 +230,23 @@ def node_modules() -> Path:
             assert done.returncode == 0, done.stderr
             marker.write_text(lock)
     return directory / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def supabase() -> Iterator[supabase_fixture.Supabase]:
+    with supabase_fixture.running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def new(supabase: supabase_fixture.Supabase) -> Iterator[Callable[..., str]]:
+    """``new(variant)`` makes a database of this test's own, with the application, and returns its DSN."""
+    made: list[str] = []
+
+    def make(variant: supabase_fixture.Variant | None = None, *, application: bool = True) -> str:
+        made.append(supabase.database(variant, application=application))
+        return made[-1]
+
+    yield make
+    for dsn in made:
+        supabase.drop(dsn)

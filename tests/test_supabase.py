@@ -39,7 +39,6 @@ from supabase_fixture import (
     connect_as,
     ident,
     login,
-    running,
 )
 from supabase_lints import lints
 from two_tower import migrate, registry
@@ -76,26 +75,6 @@ VARIANTS = {
     "a namesake of every routine": Variant(more=NAMESAKES),
 }
 with_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-
-
-@pytest.fixture(scope="module")
-def supabase() -> Iterator[Supabase]:
-    with running() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def new(supabase: Supabase) -> Iterator[Callable[..., str]]:
-    """``new(variant)`` makes a database of this test's own, with the application, and returns its DSN."""
-    made: list[str] = []
-
-    def make(variant: Variant | None = None, *, application: bool = True) -> str:
-        made.append(supabase.database(variant, application=application))
-        return made[-1]
-
-    yield make
-    for dsn in made:
-        supabase.drop(dsn)
 
 
 @pytest.fixture(scope="module")

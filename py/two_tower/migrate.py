@@ -97,8 +97,15 @@ def pending(dsn: str | None = None) -> list[str]:
         return waiting(connection)
 
 
-def apply_logic(connection: psycopg.Connection[Any]) -> None:
-    """Runs every file of ``sql/`` but the teardown, inside the caller's transaction."""
+def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = None) -> None:
+    """Runs every file of ``sql/`` but the teardown, inside the caller's transaction.
+
+    ``there`` are the :func:`_objects` from before the migrations. What is new of ours is closed to roles that default
+    privileges have let in; what was there may have been opened by an operator, and stays.
+    """
+    if there is None:
+        installed = connection.execute("select exists (select from two_tower.installation)").fetchone()
+        there = _objects(connection) if installed and installed[0] else set()
     # Routines refer to each other in any order; tests check every body with plpgsql_check.
     connection.execute("set local check_function_bodies = off")
     connection.execute("set local client_min_messages = warning")
@@ -129,6 +136,7 @@ def apply_logic(connection: psycopg.Connection[Any]) -> None:
         where (i.program, i.logic_sha256) is distinct from (excluded.program, excluded.logic_sha256)""",
         (metadata.version("pg-two-tower"), logic_checksum()),
     )
+    _close(connection, there)
     if _signatures(connection) != shown:
         connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
 
@@ -165,6 +173,7 @@ def _run(
     _refuse_newer(connection, where, [m.id for m in known])
     going_back = to is not None and bool(_applied(connection) - wanted)
     report = preflight.Report([], [], []) if going_back else preflight.require(connection)
+    there = _objects(connection)
     if where == "two_tower" and wanted:
         connection.execute("create schema if not exists two_tower")
     elif where == "two_tower" and not _exists(connection, "two_tower"):
@@ -181,7 +190,7 @@ def _run(
     if wanted and len(wanted) == len(known):
         if take_names:
             preflight.put_aside(connection)
-        apply_logic(connection)
+        apply_logic(connection, there)
     if where == "two_tower" and not wanted:
         backend.drop()
         connection.execute("drop schema two_tower")
@@ -292,6 +301,49 @@ def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
     function = "to_regclass" if "." in name else "to_regnamespace"
     row = connection.execute(f"select {function}(%s) is not null", (name,)).fetchone()
     return bool(row and row[0])
+
+
+_ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
+"""Those whom the migrations and ``90_privileges.sql`` give what they have."""
+
+
+def _objects(connection: psycopg.Connection[Any]) -> set[int]:
+    """Relations and routines that there are where we make ours."""
+    rows = connection.execute(
+        """select oid::bigint from pg_catalog.pg_class
+        where relnamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))
+        union all
+        select oid::bigint from pg_catalog.pg_proc
+        where pronamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))"""
+    )
+    return {oid for (oid,) in rows}
+
+
+def _close(connection: psycopg.Connection[Any], there: set[int]) -> None:
+    """Take from every other role than ours what default privileges of the application gave it on what is new."""
+    granted = connection.execute(
+        """with ours as (
+            select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name,
+                c.oid, c.relowner as owner, c.relacl as acl
+            from pg_catalog.pg_class c
+            where c.relkind in ('r', 'p', 'v', 'S') and (
+                c.relnamespace = to_regnamespace('two_tower')
+                or c.oid in (
+                    select to_regclass(o.name) from two_tower.created_objects o where o.kind in ('table', 'view')
+                )
+            )
+            union all
+            select 'routine ' || p.oid::regprocedure, p.oid, p.proowner, p.proacl from pg_catalog.pg_proc p
+            where p.pronamespace = to_regnamespace('two_tower')
+                or p.oid in (select to_regprocedure(o.name) from two_tower.created_objects o where o.kind = 'routine')
+        )
+        select distinct o.name, pg_get_userbyid(a.grantee)
+        from ours o cross join lateral aclexplode(o.acl) a
+        where a.grantee not in (0, o.owner) and pg_get_userbyid(a.grantee) <> all (%s) and o.oid::bigint <> all (%s)""",
+        (list(_ROLES), list(there)),
+    ).fetchall()
+    for name, role in granted:
+        connection.execute(sql.SQL("revoke all on {} from {}").format(sql.SQL(name), sql.Identifier(role)))
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
