@@ -38,7 +38,12 @@ begin
     loop
         if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
             begin
-                execute 'create role ' || v_role || ' ' || v_options;
+                begin
+                    execute 'create role ' || v_role || ' ' || v_options;
+                exception when insufficient_privilege then
+                    -- Before PostgreSQL 16 only a superuser may give bypassrls. 90_privileges.sql has policies for a role without.
+                    execute 'create role ' || v_role || ' ' || replace(v_options, ' bypassrls', '');
+                end;
                 -- The limits that Supabase sets; PostgREST applies a role's settings when it takes the role.
                 case v_role
                     when 'anon' then alter role anon set statement_timeout = '3s';

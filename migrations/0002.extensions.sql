@@ -12,7 +12,11 @@ begin
         create extension vector with schema extensions;
         insert into two_tower.created_objects values ('extension', 'vector');
     end if;
-    if not exists (select from pg_catalog.pg_extension where extname = 'plpython3u') then
+    -- For the engine onnxruntime alone, and for superusers alone: what others migrate computes in SQL.
+    if (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+        and exists (select from pg_catalog.pg_available_extensions where name = 'plpython3u')
+        and not exists (select from pg_catalog.pg_extension where extname = 'plpython3u')
+    then
         create extension plpython3u;
         insert into two_tower.created_objects values ('extension', 'plpython3u');
     end if;
@@ -21,8 +25,13 @@ begin
         and exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron')
         and not exists (select from pg_catalog.pg_extension where extname = 'pg_cron')
     then
-        create extension pg_cron;
-        insert into two_tower.created_objects values ('extension', 'pg_cron');
+        begin
+            create extension pg_cron;
+            insert into two_tower.created_objects values ('extension', 'pg_cron');
+        exception when insufficient_privilege then
+            raise notice using message = current_user || ' may not create pg_cron, so nothing is scheduled in this database',
+                hint = 'As a superuser run: create extension pg_cron. Or let two-tower refresh --every 60 run as a service.';
+        end;
     end if;
 end
 $extensions$;

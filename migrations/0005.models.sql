@@ -10,7 +10,7 @@ create table two_tower.settings (
 comment on table two_tower.settings is 'Settings that operators may change, each with what it means';
 
 insert into two_tower.settings values
-('inference_engine', '"onnxruntime"', 'How embeddings are computed inside the server: onnxruntime (PL/Python)'),
+('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (from weights that are rows), onnxruntime (PL/Python), or auto'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that may be registered, in bytes'),
 ('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),
@@ -34,6 +34,9 @@ create table two_tower.model_versions (
     schema_version int not null,
     user_dim int not null check (user_dim > 0),
     item_dim int not null check (item_dim > 0),
+    -- Chosen when the version is registered, so that what is installed later changes no vector.
+    user_engine text not null check (user_engine in ('sql', 'onnxruntime')),
+    item_engine text not null check (item_engine in ('sql', 'onnxruntime')),
     registered_at timestamptz not null default now(),
     backfilled_at timestamptz,
     activated_at timestamptz,
@@ -85,6 +88,28 @@ create table two_tower.model_segments (
 
 comment on table two_tower.model_segments is 'Runs of inputs of each tower, by version';
 
+-- The towers as rows, put there by COPY before two_tower.register_model() is called, and never changed afterwards (sql/30_inference
+-- says what each part is). Without a foreign key, since they come first.
+do $weights$
+declare
+    v_extensions text := (
+        select quote_ident(n.nspname) from pg_catalog.pg_extension e
+        join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
+    );
+begin
+    execute 'create table two_tower.model_weights (
+        model_version text not null,
+        tower text not null check (tower in (''user'', ''item'')),
+        part text not null,
+        position int not null,
+        weight ' || v_extensions || '.vector not null,
+        primary key (model_version, tower, part, position)
+    )';
+end
+$weights$;
+
+comment on table two_tower.model_weights is 'The weights of both towers as rows, by version: what the engine sql computes vectors from';
+
 create table two_tower.vocabularies (
     model_version text not null references two_tower.model_versions (version) on delete cascade,
     vocabulary text not null,
@@ -129,12 +154,13 @@ alter table two_tower.model_versions enable row level security;
 alter table two_tower.model_files enable row level security;
 alter table two_tower.model_documents enable row level security;
 alter table two_tower.model_segments enable row level security;
+alter table two_tower.model_weights enable row level security;
 alter table two_tower.vocabularies enable row level security;
 alter table two_tower.model_inputs enable row level security;
 alter table two_tower.model_events enable row level security;
 
 revoke all on two_tower.settings, two_tower.model_versions, two_tower.model_files, two_tower.model_documents, two_tower.model_segments,
-two_tower.vocabularies, two_tower.model_inputs, two_tower.model_events from public, anon, authenticated, service_role;
+two_tower.model_weights, two_tower.vocabularies, two_tower.model_inputs, two_tower.model_events from public, anon, authenticated, service_role;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
 
 create policy two_tower_active on two_tower.model_versions for select to authenticated using (state = 'active');

@@ -6,12 +6,14 @@ begin
     for v_table in
         select c.oid::regclass::text from pg_catalog.pg_class c
         where c.relnamespace = 'two_tower'::regnamespace and c.relkind = 'r' and not c.relispartition
-            and c.relname ~ '^(user|video)_embeddings_[0-9]+$'
+            and c.relname ~ '^(user_embeddings|video_embeddings|video_tastes)_[0-9]+$'
     loop
         execute 'drop table ' || v_table;
     end loop;
 end
 $tables$;
+
+drop table two_tower.video_tastes;
 
 drop table two_tower.video_embeddings;
 

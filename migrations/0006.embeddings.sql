@@ -4,8 +4,8 @@
 -- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector.
 -- A refresh would otherwise have to wait for, or fail with, whoever is deleting.
 --
--- input: what the vector was made of, packed as plpython/histories.py has it; null until the next refresh of the user. input_hash is
--- its sha256.
+-- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In half
+-- precision, as the vectors they add up to: half the memory, and no measurable difference (docs/experiments.md).
 do $tables$
 declare
     v_extensions text := (
@@ -17,17 +17,21 @@ begin
         model_version text not null,
         user_id uuid not null,
         embedding ' || v_extensions || '.halfvec(128) not null,
-        input_hash bytea not null,
         updated_at timestamptz not null default now(),
-        input bytea,
         primary key (model_version, user_id)
     ) partition by list (model_version)';
     execute 'create table two_tower.video_embeddings (
         model_version text not null,
         video_id uuid not null,
         embedding ' || v_extensions || '.halfvec(128) not null,
-        input_hash bytea not null,
         updated_at timestamptz not null default now(),
+        primary key (model_version, video_id)
+    ) partition by list (model_version)';
+    execute 'create table two_tower.video_tastes (
+        model_version text not null,
+        video_id uuid not null,
+        liked ' || v_extensions || '.halfvec(127),
+        noped ' || v_extensions || '.halfvec(127),
         primary key (model_version, video_id)
     ) partition by list (model_version)';
 end
@@ -35,11 +39,14 @@ $tables$;
 
 comment on table two_tower.user_embeddings is 'User vectors, one partition per model version';
 comment on table two_tower.video_embeddings is 'Video vectors, one partition per model version';
+comment on table two_tower.video_tastes is
+'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
 
 alter table two_tower.user_embeddings enable row level security;
 alter table two_tower.video_embeddings enable row level security;
+alter table two_tower.video_tastes enable row level security;
 
-revoke all on two_tower.user_embeddings, two_tower.video_embeddings from public, anon, authenticated, service_role;
+revoke all on two_tower.user_embeddings, two_tower.video_embeddings, two_tower.video_tastes from public, anon, authenticated, service_role;
 
 create policy two_tower_own on two_tower.user_embeddings for select to authenticated using (user_id = (select auth.uid()));
 

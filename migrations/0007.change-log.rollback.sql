@@ -4,8 +4,6 @@ drop table two_tower.job_runs;
 
 drop table two_tower.change_failures;
 
-drop table two_tower.catalogue_state;
-
 drop table two_tower.video_changes;
 
 drop table two_tower.user_changes;

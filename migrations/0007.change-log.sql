@@ -33,16 +33,6 @@ create table two_tower.video_changes (
 
 comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 
--- Changes with the catalogue: backends that have read videos keep what they read while this is the same.
-create table two_tower.catalogue_state (
-    one boolean primary key default true check (one),
-    generation uuid not null default gen_random_uuid()
-);
-
-comment on table two_tower.catalogue_state is 'Which generation of the catalogue this is; another one after every refresh of videos';
-
-insert into two_tower.catalogue_state default values;
-
 -- Changes whose processing failed, set aside until retry_at.
 create table two_tower.change_failures (
     kind text not null check (kind in ('user', 'video')),
@@ -83,12 +73,11 @@ comment on table two_tower.installation is 'Which program applied the routines, 
 alter table two_tower.user_change_log enable row level security;
 alter table two_tower.user_changes enable row level security;
 alter table two_tower.video_changes enable row level security;
-alter table two_tower.catalogue_state enable row level security;
 alter table two_tower.change_failures enable row level security;
 alter table two_tower.job_runs enable row level security;
 alter table two_tower.installation enable row level security;
 
-revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.catalogue_state,
+revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.change_failures, two_tower.job_runs, two_tower.installation from public, anon, authenticated, service_role;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
 

@@ -102,12 +102,12 @@ def run(numpy, session, full_batches, pieces):
     """Vectors [n, 128] float32 of sparse rows.
 
     ``pieces`` yields up to ROWS_PER_RUN rows at a time: how many, then the cells of the dense matrix [rows, width] that
-    are not zero, and their values. Cell ROWS_PER_RUN * width is one that nobody reads.
+    are not zero, and their values.
     """
     feed = session.get_inputs()[0]
     size = ROWS_PER_RUN * feed.shape[1]
-    cells = numpy.zeros(size + 1, dtype=numpy.float32)
-    dense = cells[:size].reshape(ROWS_PER_RUN, -1)
+    cells = numpy.zeros(size, dtype=numpy.float32)
+    dense = cells.reshape(ROWS_PER_RUN, -1)
     outputs = []
     for rows, at, values in pieces:
         cells[at] = values
@@ -125,22 +125,14 @@ def sparse_pieces(numpy, width, entries):
         yield min(ROWS_PER_RUN, total - start), cells[first:last] - start * width, values[first:last]
 
 
-def images(numpy, vectors):
-    """What PostgreSQL stores for a halfvec of every row of ``vectors`` [n, dim] float32, one after the other.
-
-    That is, without the length: the dimensions, a zero, and the numbers, each rounded to nearest; 16 bits each, in the
-    machine's order. two_tower.halfvec_of() takes it as it is.
-    """
-    halves = numpy.zeros((len(vectors), 2 + vectors.shape[1]), dtype=numpy.uint16)
-    halves[:, 0] = vectors.shape[1]
-    halves[:, 2:] = vectors.astype(numpy.float16).view(numpy.uint16)
-    return halves.tobytes()
-
-
-def evaluate(plpy, GD, numpy, onnxruntime, version, tower, pieces_of):
-    """Images of the halfvecs of rows; ``pieces_of`` makes of the input's width what :func:`run` takes."""
+def infer(plpy, GD, version, tower, packed):
+    """Vectors, as text, for sparse inputs as sparsevec_send makes them, one after the other; in their order."""
+    numpy, onnxruntime = load_libraries(plpy)
+    if not packed:
+        return []
     session, full_batches = session_for(plpy, GD, numpy, onnxruntime, version, tower)
-    vectors = run(numpy, session, full_batches, pieces_of(session.get_inputs()[0].shape[1]))
+    pieces = sparse_pieces(numpy, session.get_inputs()[0].shape[1], unpack(numpy, packed))
+    vectors = run(numpy, session, full_batches, pieces)
     bad = numpy.flatnonzero(~(numpy.abs(vectors) <= 1.0001).all(axis=1))
     if len(bad):
         plpy.error(
@@ -148,16 +140,7 @@ def evaluate(plpy, GD, numpy, onnxruntime, version, tower, pieces_of):
             detail=f"{len(bad)} of {len(vectors)} rows, the first at position {bad[0] + 1}.",
             sqlstate="22023",
         )
-    return images(numpy, vectors)
-
-
-def infer(plpy, GD, version, tower, packed):
-    """Images of halfvecs for packed sparse inputs, in their order."""
-    if not packed:
-        return b""
-    numpy, onnxruntime = load_libraries(plpy)
-    entries = unpack(numpy, packed)
-    return evaluate(plpy, GD, numpy, onnxruntime, version, tower, lambda width: sparse_pieces(numpy, width, entries))
+    return ["[" + ",".join(["%.9g"] * vectors.shape[1]) % tuple(vector) + "]" for vector in vectors.tolist()]
 
 
 def check_tower(plpy, tower, content, input_dim):

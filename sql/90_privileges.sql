@@ -72,6 +72,8 @@ begin
 end
 $partitions$;
 grant insert, update, delete on two_tower.reviews, two_tower.settings to service_role;
+-- Before the version is registered; a trigger refuses it afterwards.
+grant insert, delete on two_tower.model_weights to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;

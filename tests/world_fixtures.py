@@ -6,6 +6,7 @@ Nothing here trains: weights are drawn from a seed, which is all that a test of 
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,8 +225,27 @@ def schema_of(db: Connection) -> FeatureSchema:
     return FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
 
 
+ENGINE = os.environ.get("TWO_TOWER_TEST_ENGINE", "auto")
+"""The inference engine under test: ``auto``, ``sql`` or ``onnxruntime``."""
+
+
 def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
-    """``two_tower.register_model`` itself, by name, so that a test can pass it anything."""
+    """``two_tower.register_model`` itself, by name, so that a test can pass it anything.
+
+    With the weights as rows, unless the engine under test does without.
+    """
+    from two_tower import tower_rows
+
+    if ENGINE != "auto":
+        db.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'inference_engine'", (ENGINE,))
+    if ENGINE != "onnxruntime" and not one(
+        db, "select exists (select from two_tower.model_versions where version = %s)", version
+    ):
+        tensors = {f"user.{k}": v.detach().numpy() for k, v in model.user_tower.state_dict().items()}
+        tensors |= {f"item.{k}": v.detach().numpy() for k, v in model.item_tower.state_dict().items()}
+        rows = tower_rows.to_rows(tensors)
+        assert rows is not None
+        tower_rows.store(db, version, rows)
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',

@@ -37,7 +37,7 @@ class Verbs(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has enough
             raise typer.Exit(0) from None
         except ModuleNotFoundError as error:
-            if error.name not in {"onnx", "onnxruntime", "optuna", "safetensors", "scipy", "torch"}:
+            if error.name not in {"onnx", "onnxruntime", "optuna", "scipy", "torch"}:
                 raise
             _complain(f"this takes {error.name}, which is not installed", "pip install 'pg-two-tower[train]'")
             raise typer.Exit(1) from error

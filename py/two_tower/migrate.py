@@ -34,6 +34,8 @@ from two_tower.errors import UserError
 MIGRATIONS = DATABASE_FILES / "migrations"
 LOGIC = DATABASE_FILES / "sql"
 TEARDOWN = LOGIC / "teardown.sql"
+ONNXRUNTIME = LOGIC / "35_onnxruntime"
+"""Routines in PL/Python, which are made where this role may make them."""
 
 _LOCK = 7207_0001  # advisory lock of one migration at a time
 _INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
@@ -116,7 +118,10 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
         where e.extname = 'vector'"""
     ).fetchone()
     vector = row[0] if row else "extensions"
+    onnxruntime = preflight.python_usable(connection)
     for path in logic_files():
+        if path.parent == ONNXRUNTIME and not onnxruntime:
+            continue  # what a superuser has made there stays
         try:
             # Bytes, not a template: nothing in these files is a parameter.
             connection.execute(_VECTOR.sub(f"{vector}.", expand(path)).encode())

@@ -22,7 +22,7 @@ VECTOR_NEEDED = (0, 8, 0)
 """pgvector with iterative index scans."""
 
 EXTENSIONS = {"vector": "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
-"""What must be there, and the Debian package that has it for a major version."""
+"""The Debian package that has each for a major version. pgvector must be there; PL/Python is for one engine."""
 
 ROUTINES = {
     "embed_user(boolean)": 0,
@@ -180,17 +180,12 @@ def _server(connection: Connection) -> Iterator[Problem]:
 
 
 def _rights(connection: Connection) -> Iterator[Problem]:
-    role, database, is_super, may_create, may_create_roles = _row(
+    role, database, may_create, may_create_roles = _row(
         connection,
-        """select quote_ident(current_user), quote_ident(current_database()), rolsuper,
+        """select quote_ident(current_user), quote_ident(current_database()),
             has_database_privilege(current_database(), 'create'), rolcreaterole or rolsuper
         from pg_roles where rolname = current_user""",
     )
-    if not is_super:
-        yield Problem(
-            f"the role {role} is not a superuser, and functions in PL/Python take one",
-            "migrate as a superuser; on self-hosted Supabase that is supabase_admin",
-        )
     if not may_create and not _one(connection, "select to_regnamespace('two_tower') is not null"):
         yield Problem(
             f"the role {role} may not create schemas in this database",
@@ -207,47 +202,45 @@ def _rights(connection: Connection) -> Iterator[Problem]:
             f"the roles {', '.join(missing)} are missing, and {role} may not create roles",
             f"as a superuser run: alter role {role} createrole",
         )
-    if _one(
-        connection,
-        "select exists (select from pg_roles where rolname = 'service_role' and not rolbypassrls and not rolsuper)",
-    ):
-        yield Problem(
-            "the role service_role does not bypass row level security, so it would see nothing",
-            "as a superuser run: alter role service_role bypassrls",
-        )
 
 
 def _extensions(connection: Connection) -> Iterator[Problem]:
-    for name, pattern in EXTENSIONS.items():
-        package = pattern.format(connection.info.server_version // 10000)
-        found = connection.execute(
-            """select e.extversion, a.default_version from pg_available_extensions a
-            full join pg_extension e on e.extname = a.name where coalesce(a.name, e.extname) = %s""",
-            (name,),
-        ).fetchone()
-        if found is None:
-            yield Problem(
-                f"the extension {name} is not installed on this server", f"install the package {package} on the server"
-            )
-            continue
-        version = found[0] or found[1]
-        if name == "vector" and _numbers(version) < VECTOR_NEEDED:
-            yield Problem(
-                f"pgvector is {version}; 0.8.0 or newer is needed, for iterative index scans",
-                "upgrade the package, then run: alter extension vector update",
-            )
-        if found[0] is None and not _one(
+    package = EXTENSIONS["vector"].format(connection.info.server_version // 10000)
+    found = connection.execute(
+        """select e.extversion, a.default_version from pg_available_extensions a
+        full join pg_extension e on e.extname = a.name where coalesce(a.name, e.extname) = 'vector'"""
+    ).fetchone()
+    if found is None:
+        yield Problem(
+            "the extension vector is not installed on this server", f"install the package {package} on the server"
+        )
+        return
+    if _numbers(found[0] or found[1]) < VECTOR_NEEDED:
+        yield Problem(
+            f"pgvector is {found[0] or found[1]}; 0.8.0 or newer is needed, for iterative index scans",
+            "upgrade the package, then run: alter extension vector update",
+        )
+    if found[0] is None and not _one(
+        connection,
+        """select rolsuper or has_database_privilege(current_database(), 'create') and exists (
+            select from pg_available_extension_versions v where v.name = 'vector' and v.trusted
+        ) from pg_roles where rolname = current_user""",
+    ):
+        yield Problem(
+            "the extension vector is not created in this database, and takes a superuser",
+            "as a superuser run: create extension vector with schema extensions",
+        )
+
+
+def python_usable(connection: Connection) -> bool:
+    """Whether this role makes routines in PL/Python, once migrations have run: only a superuser may."""
+    return bool(
+        _one(
             connection,
-            """select rolsuper or %s = 'vector' and has_database_privilege(current_database(), 'create') and exists (
-                select from pg_available_extension_versions v where v.name = 'vector' and v.trusted
-            ) from pg_roles where rolname = current_user""",
-            (name,),
-        ):
-            schema = " with schema extensions" if name == "vector" else ""
-            yield Problem(
-                f"the extension {name} is not created in this database, and takes a superuser",
-                f"as a superuser run: create extension {name}{schema}",
-            )
+            """select rolsuper and exists (select from pg_language where lanname = 'plpython3u')
+            from pg_roles where rolname = current_user""",
+        )
+    )
 
 
 # ------------------------------------------------------------------------------------------------ names and tables
@@ -558,8 +551,12 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
     for role in ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer"):
         if not _one(connection, "select exists (select from pg_roles where rolname = %s)", (role,)):
             yield f"role {role} is created"
-    for extension in EXTENSIONS:
-        if not _one(connection, "select exists (select from pg_extension where extname = %s)", (extension,)):
+    for extension, created in (
+        ("vector", True),
+        ("plpython3u", _one(connection, _PYTHON_OFFERED)),
+    ):
+        there = _one(connection, "select exists (select from pg_extension where extname = %s)", (extension,))
+        if created and not there:
             yield f"extension {extension} is created"
     if _one(connection, "select to_regclass('two_tower.created_objects') is not null"):
         return
@@ -599,8 +596,22 @@ IN_TWO_TOWER = {
 """Where what the public names show is found in any case."""
 
 
+_PYTHON_OFFERED = """
+select rolsuper and exists (select from pg_available_extensions where name = 'plpython3u')
+from pg_roles where rolname = current_user
+"""
+
+
 def _notes(connection: Connection) -> Iterator[str]:
     """What is no reason to refuse, and worth knowing."""
+    if not _one(connection, "select to_regprocedure('two_tower.infer_onnxruntime(text, text, bytea)') is not null"):
+        if _one(connection, _PYTHON_OFFERED):
+            yield "users' vectors are computed in SQL, videos' by onnxruntime where it is installed (engine auto)"
+        else:
+            yield (
+                "vectors are computed in SQL (engine sql): PL/Python takes a superuser and its package, "
+                "and is needed only for towers whose weights are not rows"
+            )
     outside = _column(
         connection,
         """select r.rolname::text from pg_roles r

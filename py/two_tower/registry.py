@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from two_tower import tower_rows
 from two_tower.database import another
 from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
@@ -140,15 +141,19 @@ def register_files(
 ) -> None:
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
-    Does nothing where that version is registered with the same content. Raises psycopg.Error where the database
-    refuses it.
+    The weights are stored as rows, too, where they are those of :mod:`two_tower.model`. Does nothing where that version
+    is registered with the same content. Raises psycopg.Error where the database refuses it.
     """
     user_tower, item_tower, weights = files
     documents = (feature_schema, normalizer, vocabularies, metrics, meta)
-    connection.execute(
-        "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (version, user_tower, item_tower, *(Jsonb(_plain(document)) for document in documents), weights),
-    )
+    with connection.transaction():
+        known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
+        if known is None and (rows := tower_rows.to_rows(tower_rows.tensors_of(weights))) is not None:
+            tower_rows.store(connection, version, rows)
+        connection.execute(
+            "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (version, user_tower, item_tower, *(Jsonb(_plain(document)) for document in documents), weights),
+        )
 
 
 def parity_sample(

@@ -35,6 +35,8 @@ begin
     execute format('analyze two_tower.%I', v_filled);
     execute format('alter table two_tower.user_embeddings attach partition two_tower.user_embeddings_%s for values in (%L)', v_number, p_version);
     execute format('alter table two_tower.video_embeddings attach partition two_tower.video_embeddings_%s for values in (%L)', v_number, p_version);
+    execute format('analyze two_tower.video_tastes_%s', v_number);
+    execute format('alter table two_tower.video_tastes attach partition two_tower.video_tastes_%s for values in (%L)', v_number, p_version);
     update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;
     return true;
 end

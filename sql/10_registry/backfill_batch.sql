@@ -16,7 +16,7 @@ begin
         -- two_tower.attach_partitions() waits for batches under way, and those that come later find its work done.
         perform pg_advisory_xact_lock_shared(hashtextextended('two_tower.attach ' || p_version, 0));
     end if;
-    select m.number, m.state, m.attached_at, m.backfilled_at into strict v_model from two_tower.model_versions m where m.version = p_version;
+    select m.number, m.state, m.attached_at, m.backfilled_at, m.user_engine into strict v_model from two_tower.model_versions m where m.version = p_version;
     if v_model.state not in ('staged', 'active', 'standby') then
         raise exception 'model % is %', p_version, v_model.state using errcode = '55000';
     end if;
@@ -40,14 +40,12 @@ begin
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('backfill', v_found) end;
         if v_ids <> '{}' then
             execute format(
-                'insert into two_tower.video_embeddings_%s (model_version, video_id, embedding, input_hash) '
-                'select $1, v.id, v.embedding, v.hash '
-                'from (select array_agg(e.video_id order by e.video_id) as ids, array_agg(e.input order by e.video_id) as inputs, '
-                'array_agg(sha256(extensions.sparsevec_send(e.input)) order by e.video_id) as hashes '
-                'from two_tower.encode_videos(array(select c from two_tower.count_video_features($2) c), $1) e) as p '
-                'cross join lateral unnest(p.ids, p.hashes, two_tower.infer($1, ''item'', p.inputs)) as v (id, hash, embedding) '
-                'where p.ids is not null on conflict do nothing', v_model.number
-            ) using p_version, v_ids;
+                'with placed as (insert into two_tower.video_embeddings_%1$s (model_version, video_id, embedding) '
+                'select $1, c.video_id, c.embedding from two_tower.compute_videos($2, $1) c on conflict do nothing) '
+                'insert into two_tower.video_tastes_%1$s (model_version, video_id, liked, noped) '
+                'select $1, c.video_id, c.liked, c.noped from two_tower.compute_tastes($2, $1) c where $3 on conflict do nothing',
+                v_model.number
+            ) using p_version, v_ids, v_model.user_engine = 'sql';
         end if;
     elsif p_kind = 'change' then
         -- A pass over all: videos that changed, came or went between their embedding and the attaching.

@@ -10,7 +10,7 @@ declare
     v_grantee text;
 begin
     select number into strict v_number from two_tower.model_versions where version = p_version;
-    foreach v_parent in array array['user_embeddings', 'video_embeddings'] loop
+    foreach v_parent in array array['user_embeddings', 'video_embeddings', 'video_tastes'] loop
         v_partition := format('%s_%s', v_parent, v_number);
         if to_regclass('two_tower.' || v_partition) is null then
             execute format('create table two_tower.%I (like two_tower.%I including all) with (fillfactor = 90)', v_partition, v_parent);
@@ -30,4 +30,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.create_partitions(text) is 'Makes the empty tables of a version''s vectors, unless they exist';
+comment on function two_tower.create_partitions(text) is 'Makes the empty tables of a version''s vectors and tastes, unless they exist';

@@ -6,6 +6,10 @@ language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_size int := coalesce(p_sample, two_tower.model_setting('gate_sample'));
+    -- By the exported towers, where this server can run them.
+    v_engine text := case when two_tower.has_onnxruntime() and (
+        select count(*) = 2 from two_tower.model_files f where f.model_version = p_version and f.name in ('user_tower.onnx', 'item_tower.onnx')
+    ) then 'onnxruntime' end;
     v_users uuid[];
     v_videos uuid[];
 begin
@@ -27,12 +31,11 @@ begin
         select coalesce(max(d.distance), 0)
         from (
             select e.embedding OPERATOR(extensions.<=>) s.embedding as distance
-            from two_tower.embed_videos(v_videos, p_version) e
+            from two_tower.compute_videos(v_videos, p_version, v_engine) e
             join two_tower.video_embeddings s on s.model_version = p_version and s.video_id = e.video_id
             union all
-            -- Not by embed_users(), which may take the stored input for what the rows say.
-            select two_tower.halfvec_of(c.image, 128, true) OPERATOR(extensions.<=>) s.embedding
-            from two_tower.compute_users(v_users, array[p_version], true, false) c
+            select c.embedding OPERATOR(extensions.<=>) s.embedding
+            from two_tower.define_users(v_users, p_version, v_engine) c
             join two_tower.user_embeddings s on s.model_version = p_version and s.user_id = c.user_id
         ) as d
     );

@@ -32,6 +32,10 @@ declare
     v_item_dim int := (p_feature_schema #>> '{item,dim}')::int;
     v_max_bytes double precision := two_tower.model_setting('model_max_bytes');
     v_max_distance double precision := two_tower.model_setting('gate_max_distance');
+    v_engine text := (select s.value #>> '{}' from two_tower.settings s where s.name = 'inference_engine');
+    v_rows boolean := exists (select from two_tower.model_weights w where w.model_version = p_version);
+    v_onnxruntime boolean := two_tower.has_onnxruntime();
+    v_registered boolean := exists (select from two_tower.model_versions m where m.version = p_version);
     v_tower text;
     v_file record;
     v_segment record;
@@ -60,13 +64,37 @@ begin
         select f.name, octet_length(f.content) as size
         from (values ('user tower', p_user_tower), ('item tower', p_item_tower), ('file of weights', p_weights)) as f (name, content)
     loop
-        if v_file.size is null or v_file.size > v_max_bytes then
+        if v_file.size > v_max_bytes or (v_file.size is null and not v_rows) then
             raise exception 'the % %', v_file.name, coalesce('has ' || v_file.size || ' bytes, more than the ' || v_max_bytes || ' allowed', 'is missing')
                 using errcode = '22023', hint = 'The setting model_max_bytes in two_tower.settings is the limit.';
         end if;
     end loop;
-    perform two_tower.check_tower('user', p_user_tower, v_user_dim, p_weights, p_metrics #> '{parity,user}', v_max_distance);
-    perform two_tower.check_tower('item', p_item_tower, v_item_dim, p_weights, p_metrics #> '{parity,item}', v_max_distance);
+    if v_engine is null or v_engine not in ('auto', 'sql', 'onnxruntime') then
+        raise exception 'there is no inference engine called %', coalesce(v_engine, 'null')
+            using errcode = '22023', hint = 'update two_tower.settings set value = ''"auto"'' where name = ''inference_engine''';
+    end if;
+    if v_engine = 'sql' and not v_rows then
+        raise exception 'model % comes without its weights as rows, which the engine sql computes from', p_version
+            using errcode = '22023', hint = 'Register it with two-tower, or set inference_engine to auto.';
+    end if;
+    if not v_onnxruntime and not (v_rows and v_engine <> 'onnxruntime') then
+        raise exception 'model % needs onnxruntime, which this server does not have%', p_version,
+            case when v_rows then '' else ': it comes without its weights as rows' end
+            using errcode = '55000', hint = 'Train it with two-tower and set inference_engine to auto; or install PL/Python and onnxruntime (two-tower doctor).';
+    end if;
+    if v_onnxruntime then
+        -- One that is too large to be kept is there as rows.
+        if p_user_tower is not null then
+            perform two_tower.check_tower('user', p_user_tower, v_user_dim, p_weights, p_metrics #> '{parity,user}', v_max_distance);
+        end if;
+        if p_item_tower is not null then
+            perform two_tower.check_tower('item', p_item_tower, v_item_dim, p_weights, p_metrics #> '{parity,item}', v_max_distance);
+        end if;
+    end if;
+    if v_rows then
+        perform two_tower.check_rows(p_version, 'user', v_user_dim, p_metrics #> '{parity,user}', v_max_distance);
+        perform two_tower.check_rows(p_version, 'item', v_item_dim, p_metrics #> '{parity,item}', v_max_distance);
+    end if;
 
     foreach v_tower in array array['user', 'item'] loop
         if (
@@ -108,9 +136,9 @@ begin
         raise exception 'a vocabulary holds an entry twice, or one that is not text' using errcode = '22023';
     end if;
 
-    if exists (select from two_tower.model_versions where version = p_version) then
+    if v_registered then
         if (
-            select count(*) = 2 from two_tower.model_files
+            select count(*) = num_nonnulls(p_user_tower, p_item_tower) from two_tower.model_files
             where model_version = p_version and (name, sha256) in (
                 ('user_tower.onnx', encode(sha256(p_user_tower), 'hex')), ('item_tower.onnx', encode(sha256(p_item_tower), 'hex'))
             )
@@ -130,11 +158,16 @@ begin
             using errcode = '23505', hint = 'Give the new model a version of its own.';
     end if;
 
-    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim)
-    values (p_version, (p_feature_schema ->> 'schema_version')::int, v_user_dim, v_item_dim);
+    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim, user_engine, item_engine)
+    values (
+        p_version, (p_feature_schema ->> 'schema_version')::int, v_user_dim, v_item_dim,
+        case when v_engine <> 'onnxruntime' and v_rows then 'sql' else 'onnxruntime' end,
+        case when v_engine = 'onnxruntime' or (v_engine = 'auto' and v_onnxruntime and p_item_tower is not null) then 'onnxruntime' else 'sql' end
+    );
     insert into two_tower.model_files (model_version, name, content)
-    values (p_version, 'user_tower.onnx', p_user_tower), (p_version, 'item_tower.onnx', p_item_tower),
-        (p_version, 'weights.safetensors', p_weights);
+    select p_version, f.name, f.content
+    from (values ('user_tower.onnx', p_user_tower), ('item_tower.onnx', p_item_tower), ('weights.safetensors', p_weights)) as f (name, content)
+    where f.content is not null;
     insert into two_tower.model_documents (model_version, feature_schema, normalizer, metrics, meta)
     values (p_version, p_feature_schema, coalesce(p_normalizer, '{}'), p_metrics, coalesce(p_meta, '{}'));
     insert into two_tower.model_segments (model_version, tower, segment, vocabulary, "offset", size)
@@ -153,6 +186,9 @@ begin
     where s.model_version = p_version;
     -- The encoder's plan depends on knowing that a vocabulary is large.
     analyze two_tower.model_inputs;
+    if v_rows then
+        analyze two_tower.model_weights;
+    end if;
     return p_version;
 end
 $func$;

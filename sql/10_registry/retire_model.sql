@@ -26,8 +26,9 @@ begin
             if v_model.attached_at is not null then
                 lock table two_tower.user_embeddings in access exclusive mode;
                 lock table two_tower.video_embeddings in access exclusive mode;
+                lock table two_tower.video_tastes in access exclusive mode;
             end if;
-            foreach v_parent in array array['user_embeddings', 'video_embeddings'] loop
+            foreach v_parent in array array['user_embeddings', 'video_embeddings', 'video_tastes'] loop
                 execute format('drop table if exists two_tower.%I', format('%s_%s', v_parent, v_model.number));
             end loop;
             exit;
@@ -40,8 +41,9 @@ begin
         perform pg_sleep(0.02 + random() * 0.1);
     end loop;
     perform set_config('lock_timeout', c_timeout, true);
+    delete from two_tower.model_weights w where w.model_version = p_version;
 end
 $func$;
 
 comment on function two_tower.retire_model(text, interval) is
-'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
+'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';

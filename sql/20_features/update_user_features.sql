@@ -10,9 +10,7 @@ begin
         raise exception 'there is no user %', p_user_id using errcode = 'P0002';
     end if;
     perform two_tower.lock_changes('user', array[p_user_id]);
-    perform two_tower.store_user_features(
-        array[p_user_id], array(select c from two_tower.count_user_features(array[p_user_id]) c)
-    );
+    perform two_tower.store_user_features(array[p_user_id]);
     -- As embed_user().
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (p_user_id);

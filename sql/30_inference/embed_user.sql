@@ -23,7 +23,7 @@ begin
             select c.ctid from two_tower.user_change_log c where c.user_id = v_user_id for update skip locked
         ));
     end if;
-    v_written := two_tower.refresh_users(array[v_user_id], null, coalesce(force, false));
+    v_written := two_tower.refresh_users(array[v_user_id]);
     -- A snapshot from before the lock may be older than what a refresh has taken out of the log: once more, then.
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (v_user_id);
@@ -44,4 +44,4 @@ end
 $func$;
 
 comment on function public.embed_user(boolean) is
-'Makes the caller''s features and embedding fresh before it returns. force computes the vector even if its input has not changed';
+'Makes the caller''s features and embedding fresh before it returns. The vector is computed from the rows whatever force says';

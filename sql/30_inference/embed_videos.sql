@@ -9,15 +9,7 @@ declare
 begin
     for v_start in 1 .. coalesce(cardinality(video_ids), 0) by c_batch loop
         return query
-        select v.video_id, v.embedding
-        from (
-            select array_agg(e.video_id order by e.video_id) as ids, array_agg(e.input order by e.video_id) as inputs
-            from two_tower.encode_videos(
-                array(select c from two_tower.count_video_features(video_ids[v_start : v_start + c_batch - 1]) c), v_version
-            ) e
-        ) b
-        cross join lateral unnest(b.ids, two_tower.infer(v_version, 'item', b.inputs)) as v (video_id, embedding)
-        where b.ids is not null;
+        select c.video_id, c.embedding from two_tower.compute_videos(video_ids[v_start : v_start + c_batch - 1], v_version) c;
     end loop;
 end
 $func$;

@@ -11,8 +11,7 @@ begin
             where p_after is null or k.id > p_after order by k.id limit p_limit
         );
         perform two_tower.lock_changes('video', v_ids);
-        perform two_tower.refresh_videos(v_ids, null, true);
-        perform two_tower.renew_catalogue();
+        perform two_tower.refresh_videos(v_ids);
     else
         v_ids := array(
             select k.id
@@ -24,7 +23,7 @@ begin
             where p_after is null or k.id > p_after order by k.id limit p_limit
         );
         perform two_tower.lock_changes('user', v_ids);
-        perform two_tower.refresh_users(v_ids, null, true);
+        perform two_tower.refresh_users(v_ids);
     end if;
     return v_ids[cardinality(v_ids)];
 end

@@ -27,7 +27,6 @@ begin
         select distinct d.user_id from public.user_video_decisions d
         where d.video_id = any (v_ids) and two_tower.decision_label(d.decision_type) <> -1;
         result := two_tower.refresh_set('video', v_ids);
-        perform two_tower.renew_catalogue();
         v_videos := cardinality(v_ids);
     else
         v_found := array(

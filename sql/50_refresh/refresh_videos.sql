@@ -1,45 +1,49 @@
-create or replace function two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] default null, p_force boolean default false)
-returns int
+drop function if exists two_tower.refresh_videos(uuid[], text[], boolean);
+-- A taste is written with the place, so that users whom this transaction logs find both.
+create or replace function two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] default null) returns int
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_counts two_tower.video_counts[] := array(select c from two_tower.count_video_features(p_video_ids) c);
     v_version text;
     v_rows int;
     v_total int := 0;
 begin
     foreach v_version in array coalesce(p_versions, two_tower.live_versions()) loop
-        delete from two_tower.video_embeddings e
-        where e.model_version = v_version and e.video_id = any (p_video_ids)
-            and not exists (select from unnest(v_counts) c where c.video_id = e.video_id);
-        with encoded as materialized (
-            select e.video_id, e.input, sha256(extensions.sparsevec_send(e.input)) as hash
-            from two_tower.encode_videos(v_counts, v_version) e
+        with computed as materialized (
+            select c.* from two_tower.compute_videos(p_video_ids, v_version) c
         ),
-        changed as materialized (
-            select e.video_id, e.input, e.hash
-            from encoded e
-            left join two_tower.video_embeddings s on s.model_version = v_version and s.video_id = e.video_id
-            where p_force or s.input_hash is distinct from e.hash
-        ),
-        packed as (
-            select array_agg(c.video_id order by c.video_id) as ids, array_agg(c.hash order by c.video_id) as hashes,
-                array_agg(c.input order by c.video_id) as inputs
-            from changed c having count(*) > 0
+        gone as (
+            delete from two_tower.video_embeddings e
+            where e.model_version = v_version and e.video_id = any (p_video_ids)
+                and not exists (select from computed c where c.video_id = e.video_id)
         )
-        insert into two_tower.video_embeddings as s (model_version, video_id, embedding, input_hash)
-        select v_version, v.video_id, v.embedding, v.hash
-        from packed p
-        cross join lateral unnest(p.ids, p.hashes, two_tower.infer(v_version, 'item', p.inputs)) as v (video_id, hash, embedding)
+        insert into two_tower.video_embeddings as s (model_version, video_id, embedding)
+        select v_version, c.video_id, c.embedding from computed c
         on conflict (model_version, video_id) do update
-        set embedding = excluded.embedding, input_hash = excluded.input_hash, updated_at = now()
-        where s.input_hash <> excluded.input_hash or s.embedding OPERATOR(extensions.<>) excluded.embedding;
+        set embedding = excluded.embedding, updated_at = now()
+        where s.embedding OPERATOR(extensions.<>) excluded.embedding;
         get diagnostics v_rows = row_count;
         v_total := v_total + v_rows;
+        continue when (select m.user_engine from two_tower.model_versions m where m.version = v_version) <> 'sql';
+        with computed as materialized (
+            select c.video_id, c.liked::extensions.halfvec as liked, c.noped::extensions.halfvec as noped
+            from two_tower.compute_tastes(p_video_ids, v_version) c
+        ),
+        gone as (
+            delete from two_tower.video_tastes t
+            where t.model_version = v_version and t.video_id = any (p_video_ids)
+                and not exists (select from computed c where c.video_id = t.video_id)
+        )
+        insert into two_tower.video_tastes as s (model_version, video_id, liked, noped)
+        select v_version, c.video_id, c.liked, c.noped from computed c
+        on conflict (model_version, video_id) do update
+        set liked = excluded.liked, noped = excluded.noped
+        where (s.liked is null) <> (excluded.liked is null) or (s.noped is null) <> (excluded.noped is null)
+            or s.liked OPERATOR(extensions.<>) excluded.liked or s.noped OPERATOR(extensions.<>) excluded.noped;
     end loop;
     return v_total;
 end
 $func$;
 
-comment on function two_tower.refresh_videos(uuid[], text[], boolean) is
-'Makes the vectors of these videos what their rows say; the number of vectors written. The caller holds their locks';
+comment on function two_tower.refresh_videos(uuid[], text[]) is
+'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks';

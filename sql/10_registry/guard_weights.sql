@@ -1,0 +1,26 @@
+-- SECURITY DEFINER: whoever may add weights need not be able to read all versions. Weights come before their version is registered, and
+-- go when it is retired.
+create or replace function two_tower.guard_weights() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    v_version text := (
+        select m.version from two_tower.model_versions m
+        where m.version in (select c.model_version from changed c) and m.state <> 'retired' limit 1
+    );
+begin
+    if v_version is not null then
+        raise exception 'model % is registered, and its weights do not change', v_version
+            using errcode = '55000', hint = 'Give other weights a version of their own.';
+    end if;
+    return null;
+end
+$func$;
+
+comment on function two_tower.guard_weights() is 'Trigger: refuses changes of the weights of a registered version';
+
+create or replace trigger two_tower_insert after insert on two_tower.model_weights
+referencing new table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace trigger two_tower_delete after delete on two_tower.model_weights
+referencing old table as changed for each statement execute function two_tower.guard_weights();

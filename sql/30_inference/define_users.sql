@@ -1,0 +1,18 @@
+-- The way that the towers are defined and exported: all that is counted becomes one raw input, which the tower turns into a vector.
+create or replace function two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text default null)
+returns table (user_id uuid, embedding extensions.halfvec)
+language sql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
+as $func$
+    select v.user_id, v.embedding
+    from (
+        select array_agg(e.user_id order by e.user_id) as ids, array_agg(e.input order by e.user_id) as inputs
+        from two_tower.encode_users(
+            array(select c from two_tower.count_user_features(p_user_ids) c where c.like_count > 0), p_version
+        ) e
+    ) as b
+    cross join lateral unnest(b.ids, two_tower.infer(p_version, 'user', b.inputs, p_engine)) as v (user_id, embedding)
+    where b.ids is not null
+$func$;
+
+comment on function two_tower.define_users(uuid[], text, text) is
+'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named';

@@ -1,0 +1,75 @@
+-- A user is the bias, plus what each decision adds, scaled to length 1. Terms are added in the order of the videos' ids, so that a refresh
+-- and a rebuild give the same bits. Half precision is only how tastes are kept: they are added as vectors.
+--
+-- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
+-- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
+create or replace function two_tower.sum_users(p_user_ids uuid[], p_version text) returns table (user_id uuid, embedding extensions.halfvec)
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+-- A generic plan goes by the keys, one user after the other.
+set plan_cache_mode = 'force_generic_plan'
+as $func$
+declare
+    -- What triggers log where the column that says which video is absent.
+    c_somebody constant uuid := '00000000-0000-0000-0000-000000000000';
+    v_bias extensions.vector := (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r);
+    v_kept boolean := exists (select from two_tower.model_versions m where m.version = p_version and m.checked_at is not null and m.attached_at is not null);
+    v_asked uuid[] := '{}';
+begin
+    if not v_kept or exists (select from two_tower.video_changes) then
+        v_kept := v_kept and not exists (select from two_tower.video_changes c where c.video_id = c_somebody);
+        v_asked := array(
+            select distinct d.video_id
+            from public.user_video_decisions d
+            where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
+                and (not v_kept or exists (select from two_tower.video_changes c where c.video_id = d.video_id))
+        );
+    end if;
+    if v_asked = '{}' then
+        return query
+        select u.id, two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias))
+        from unnest(p_user_ids) as u (id)
+        cross join lateral (
+            select extensions.sum(d.term::extensions.vector order by d.video_id) as taste, bool_or(d.liked) as liked
+            from (
+                select o.video_id, o.liked, case when o.liked then t.liked else t.noped end as term
+                from (
+                    select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
+                    from public.user_video_decisions d
+                    where d.user_id = u.id and two_tower.decision_label(d.decision_type) <> -1
+                ) as o
+                join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
+            ) as d
+        ) as s
+        where s.liked;
+        return;
+    end if;
+    return query
+    with asked as materialized (
+        select a.video_id, a.liked::extensions.halfvec as liked, a.noped::extensions.halfvec as noped
+        from two_tower.compute_tastes(v_asked, p_version) a
+    ),
+    terms as (
+        select d.user_id, d.video_id, d.liked, case when d.liked then t.liked else t.noped end as term
+        from (
+            select d.user_id, d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
+            from public.user_video_decisions d
+            where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
+        ) as d
+        cross join lateral (
+            select a.liked, a.noped from asked a where a.video_id = d.video_id
+            union all
+            select t.liked, t.noped from two_tower.video_tastes t
+            where t.model_version = p_version and t.video_id = d.video_id and v_kept
+                and not exists (select from unnest(v_asked) as a (id) where a.id = d.video_id)
+        ) as t
+    )
+    select t.user_id, two_tower.user_vector(v_bias OPERATOR(extensions.+)
+        coalesce(extensions.sum(t.term::extensions.vector order by t.video_id), v_bias OPERATOR(extensions.-) v_bias))
+    from terms t
+    group by t.user_id
+    having bool_or(t.liked);
+end
+$func$;
+
+comment on function two_tower.sum_users(uuid[], text) is
+'Vectors of these users as the rows are now, for a version whose user tower is there as rows; no row for a user without likes';
