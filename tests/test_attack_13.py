@@ -24,9 +24,9 @@ from supabase_fixture import (
     Variant,
     connect_as,
 )
-from two_tower import migrate
 from two_tower.errors import UserError
-from two_tower.server import Server
+from two_tower.server import migrate
+from two_tower.server.embedded import Server
 from world_fixtures import Client, column, one, tiny_model
 
 

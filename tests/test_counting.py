@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Connect, Connection
-from two_tower.database import DATABASE_FILES
+from two_tower.paths import DATABASE_FILES
 from world_fixtures import NOBODY, make_world, one, refresh, tiny_model
 
 WORLD = make_world()
