@@ -24,7 +24,7 @@ create or replace function two_tower.times(p_vector extensions.vector, p_factor 
 language sql immutable parallel safe security invoker
 return case
     when p_factor = 1 then p_vector
-    else p_vector operator(extensions.*) array_fill(p_factor, array[extensions.vector_dims(p_vector)])::extensions.vector
+    else p_vector operator(extensions.*) array_fill(p_factor, array[coalesce(extensions.vector_dims(p_vector), 1)])::extensions.vector
 end;
 
 comment on function two_tower.user_vector(extensions.vector) is 'The vector of a user, of unit length, from the sum of what the history adds';
