@@ -24,7 +24,7 @@ from psycopg import sql
 import supabase_fixture
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
-from world_fixtures import Client, load, make_world, tiny_model
+from world_fixtures import ENGINE, Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
@@ -110,22 +110,33 @@ def template(cluster: Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def world_template(cluster: Server, template: str) -> str:
-    """Name of a database with :func:`world_fixtures.make_world` in it and the random model ``v1`` active, all fresh."""
-    name = "two_tower_world"
-    with locked("world"), psycopg.connect(cluster.dsn, autocommit=True) as connection:
-        if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
-            draft = f"{name}_draft"
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
-            clone = sql.SQL("create database {} template {}")
-            connection.execute(clone.format(sql.Identifier(draft), sql.Identifier(template)))
-            with psycopg.connect(in_database(cluster.dsn, draft), autocommit=True) as db:
-                load(db, make_world())
-                tiny_model(db)
-                db.execute("analyze")
-            rename = sql.SQL("alter database {} rename to {}")
-            connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(name)))
-    return name
+def world_of(cluster: Server, template: str) -> Callable[[str], str]:
+    """``world_of(engine)``: name of a database with :func:`world_fixtures.make_world` in it and the random model ``v1``
+    of that engine active, all fresh."""
+
+    def make(engine: str) -> str:
+        name = f"two_tower_world_{engine}"
+        with locked("world"), psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
+                draft = f"{name}_draft"
+                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
+                clone = sql.SQL("create database {} template {}")
+                connection.execute(clone.format(sql.Identifier(draft), sql.Identifier(template)))
+                with psycopg.connect(in_database(cluster.dsn, draft), autocommit=True) as db:
+                    load(db, make_world())
+                    tiny_model(db, engine=engine)
+                    db.execute("analyze")
+                rename = sql.SQL("alter database {} rename to {}")
+                connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(name)))
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def world_template(world_of: Callable[[str], str]) -> str:
+    """Name of the world of the engine under test."""
+    return world_of(ENGINE)
 
 
 @pytest.fixture

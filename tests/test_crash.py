@@ -20,7 +20,7 @@ from conftest import remove_server, server_directory
 from two_tower.lifecycle import registry
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
-from world_fixtures import World, column, load, make_world, one, tiny_model
+from world_fixtures import World, column, load, make_world, one, state, tiny_model
 
 Connection = psycopg.Connection[Any]
 
@@ -56,18 +56,6 @@ def connect(server: Server) -> Connection:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
-
-
-def state(db: Connection) -> list[tuple[Any, ...]]:
-    """Features and vectors, to the bit."""
-    return db.execute(
-        """select 'features', user_id, null, (to_jsonb(f) - 'updated_at')::text from user_features f
-        union all select 'user', user_id, model_version, embedding::text || input_hash::text
-        from two_tower.user_embeddings
-        union all select 'video', video_id, model_version, embedding::text || input_hash::text
-        from two_tower.video_embeddings
-        order by 1, 2, 3"""
-    ).fetchall()
 
 
 class Likes(threading.Thread):

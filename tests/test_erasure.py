@@ -127,7 +127,7 @@ def test_failures_of_what_is_gone_are_dropped_and_of_what_is_there_kept(db: Conn
         )
     # A vector that was left behind goes with the failure that remembered it.
     db.execute(
-        "insert into two_tower.user_embeddings select model_version, %s, embedding, input_hash from"
+        "insert into two_tower.user_embeddings select model_version, %s, embedding from"
         " two_tower.user_embeddings limit 1", [gone]
     )  # fmt: skip
     refresh(db)

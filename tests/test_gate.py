@@ -69,11 +69,11 @@ def test_evaluate_ignores_users_who_wait_for_a_refresh(
     assert all(distance is not None and distance < 1e-5 for distance in verdict["parity"].values())
 
 
-def test_evaluate_goes_by_the_rows_and_not_by_a_stored_input(
+def test_evaluate_goes_by_the_rows_and_not_by_what_is_stored(
     db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db.execute(
-        """update two_tower.user_embeddings e set input = o.input, embedding = o.embedding
+        """update two_tower.user_embeddings e set embedding = o.embedding
         from two_tower.user_embeddings o where e.user_id = %s and o.user_id = %s""",
         (WORLD.usual, WORLD.many),
     )

@@ -73,7 +73,11 @@ def test_min_likes_marks_who_lacks_a_vector(dsn: str, db: Connection) -> None:
 
 
 def test_include_existing_marks_who_has_one_too_and_writes_only_what_differs(dsn: str, db: Connection) -> None:
-    db.execute("update two_tower.user_embeddings set input_hash = '' where user_id = %s", (WORLD.usual,))
+    db.execute(
+        """update two_tower.user_embeddings e set embedding = o.embedding from two_tower.user_embeddings o
+        where e.user_id = %s and o.user_id = %s""",
+        (WORLD.usual, WORLD.many),
+    )
     done = run(dsn, "--include-existing")
     assert done["marked"] == done["users"] == likers(WORLD, 1)
     assert done["vectors"] == 1

@@ -268,7 +268,9 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
         "insert into two_tower.user_change_log (user_id) select auth.uid()",
         "select two_tower.collect_user_changes()",
         "update two_tower.model_versions set state = 'active'",
-        "select input_hash from two_tower.user_embeddings",
+        "select liked from two_tower.video_tastes",
+        "select weight from two_tower.model_weights",
+        "insert into two_tower.model_weights values ('v9', 'user', 'bias', 0, '[1]')",
         "select content from two_tower.model_files",
         "select * from two_tower.model_versions",
         "table auth.users",
@@ -358,6 +360,14 @@ TEXT_ARGUMENTS = [
     "select two_tower.require_model(%s)",
     "select two_tower.infer(%s, 'user', '{}')",
     "select two_tower.infer('v1', %s, '{}')",
+    "select two_tower.infer('v1', 'user', '{}', %s)",
+    "select two_tower.infer_sql(%s, 'user', '{}')",
+    "select two_tower.infer_sql('v1', %s, '{}')",
+    "select two_tower.sum_users('{}', %s)",
+    "select two_tower.compute_users('{}', %s)",
+    "select two_tower.define_users('{}', 'v1', %s)",
+    "select two_tower.compute_videos('{}', %s)",
+    "select two_tower.compute_tastes('{}', %s)",
     "select * from two_tower.encode_users('{}', %s)",
 ]
 
@@ -505,7 +515,7 @@ def test_no_setting_of_a_session_changes_an_answer(setting: str, client: Client)
 
 
 def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
-    # Until the transaction ends, refresh_users() has it that new rows are compressed by a faster method.
+    # Until the transaction ends, store_user_features() has it that new rows are compressed by a faster method.
     watched = """select jsonb_object_agg(name, setting) from pg_settings
         where name !~ 'transaction' and name <> 'default_toast_compression'"""
     with client.as_("authenticated", ME) as connection:

@@ -301,14 +301,14 @@ def large_template(cluster: Server, world_template: str) -> Iterator[str]:
             at = EPOCH - timedelta(days=1)
             columns = "(id, product_url, title, published_at)"
             copy_rows(db, f"public.videos {columns}", [(v, f"https://more.example/{v}", str(v), at) for v in added])
-            rows = [(v, "v1", str([round(x, 3) for x in e]), "") for v, e in zip(added, vectors.tolist(), strict=True)]
-            copy_rows(db, "two_tower.video_embeddings (video_id, model_version, embedding, input_hash)", rows)
+            rows = [(v, "v1", str([round(x, 3) for x in e])) for v, e in zip(added, vectors.tolist(), strict=True)]
+            copy_rows(db, "two_tower.video_embeddings (video_id, model_version, embedding)", rows)
             copy_rows(db, "public.video_tags", [(v, WORLD.rare_tag) for v in added[: TAGGED - 2]])
             copy_rows(db, "public.video_tags", [(v, t) for v in added[::2] for t in WORLD.tags[:2]])
             for user in (WORLD.no_decisions, WORLD.one_like, WORLD.usual, WORLD.many):
                 taste = str((centres[rng.choice(60, 3)].sum(axis=0) + rng.normal(size=128)).round(3).tolist())
                 db.execute("delete from two_tower.user_embeddings where user_id = %s", (user,))
-                db.execute("insert into two_tower.user_embeddings values ('v1', %s, %s, '')", (user, taste))
+                db.execute("insert into two_tower.user_embeddings values ('v1', %s, %s)", (user, taste))
             db.execute(index.encode())
             db.execute("analyze")
             # What is larger than this is not searched exactly.

@@ -78,10 +78,12 @@ STORED = {
     "from public.user_video_decisions order by user_id, video_id",
     "reviews": "select to_jsonb(r) from two_tower.reviews r order by r.reviewer_id, r.video_id",
     "features": "select to_jsonb(f) - 'updated_at' - 'liked_video_ids' from public.user_features f order by f.user_id",
-    "users": "select jsonb_build_array(model_version, user_id, embedding::text, input_hash, input) "
+    "users": "select jsonb_build_array(model_version, user_id, embedding::text) "
     "from two_tower.user_embeddings order by model_version, user_id",
-    "video vectors": "select jsonb_build_array(model_version, video_id, embedding::text, input_hash) "
+    "video vectors": "select jsonb_build_array(model_version, video_id, embedding::text) "
     "from two_tower.video_embeddings order by model_version, video_id",
+    "tastes": "select jsonb_build_array(model_version, video_id, liked::text, noped::text) "
+    "from two_tower.video_tastes order by model_version, video_id",
     "models": "select jsonb_build_array(version, state, forced) from two_tower.models order by version",
     "pending": "select to_jsonb(user_id) from two_tower.pending_users union all "
     "select to_jsonb(video_id) from two_tower.video_changes",

@@ -31,13 +31,15 @@ WITHOUT_SEARCH_PATH = {
         f"two_tower.time_of({kind})"
         for kind in ("timestamp with time zone", "timestamp without time zone", "date", "text", "anyelement")
     ),
-    "two_tower.halfvec_of(bytea,integer,boolean)",
-    "two_tower.uuids_of(bytea,integer,boolean)",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",
     # Put in place of its call by the planner, which a set clause would forbid; every name in it is qualified.
     "two_tower.accounts()",
+    "two_tower.model_rows(text,text,text)",
+    "two_tower.user_vector(extensions.vector)",
+    "two_tower.video_vector(extensions.vector)",
+    "two_tower.times(extensions.vector,real)",
 }
 # What anybody signed in or anonymous may do with the rights of the owner.
 DEFINERS_OF_CLIENTS = {

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from conftest import Connect, Connection
-from world_fixtures import column, make_world, one
+from world_fixtures import column, make_world, one, state
 
 WORLD = make_world()
 CLIENTS = 8
@@ -24,18 +24,6 @@ SECONDS = 4.0
 @pytest.fixture
 def dsn(world_dsn: str) -> str:
     return world_dsn
-
-
-def state(db: Connection) -> list[tuple[object, ...]]:
-    """Features and vectors, to the bit."""
-    return db.execute(
-        """select 'features', user_id, null, (to_jsonb(f) - 'updated_at')::text from user_features f
-        union all select 'user', user_id, model_version, embedding::text || input_hash::text
-        from two_tower.user_embeddings
-        union all select 'video', video_id, model_version, embedding::text || input_hash::text
-        from two_tower.video_embeddings
-        order by 1, 2, 3"""
-    ).fetchall()
 
 
 def test_i3_i4_a_storm_of_likes_beside_two_refreshers(db: Connection, connect: Connect) -> None:

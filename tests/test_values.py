@@ -12,11 +12,11 @@ import pytest
 from psycopg import errors, sql
 
 from conftest import Connect, Connection
-from test_counting import assert_equal
+from test_engines import assert_equal
 from test_refresh import assert_fresh, pending
 from two_tower.lifecycle import registry
 from two_tower.trainer import dataset, dataset_export
-from world_fixtures import Client, column, make_world, one, refresh
+from world_fixtures import Client, column, make_world, one, refresh, state
 
 WORLD = make_world()
 ME, LIKED = WORLD.one_like, min(WORLD.of(WORLD.one_like, "like"))
@@ -114,9 +114,9 @@ def assert_served(db: Connection, client: Client) -> None:
     assert db.execute("select kind, id, error from two_tower.change_failures").fetchall() == []
     assert pending(db) == (0, 0)
     assert_equal(db, WORLD.users)
-    before = vectors(db)
+    before = state(db)
     db.execute("call two_tower.rebuild()")
-    assert vectors(db) == before
+    assert state(db) == before
     db.execute("select two_tower.update_popularity()")
     assert one(db, "select bool_and(score > 0 and score < 1e6 and score::real > 0) from two_tower.video_popularity")
     assert one(db, "select count(*) from get_user_embedding_feature_batch(10000)") >= len(WORLD.users) - 1
@@ -135,17 +135,6 @@ def assert_served(db: Connection, client: Client) -> None:
         u: int(((data.user == n) & (data.label == 1)).sum()) for n, u in enumerate(data.user_ids)
     }
     assert {u: n for u, n in counted.items() if u in features} == features
-
-
-def vectors(db: Connection) -> list[Any]:
-    found = db.execute("select (to_jsonb(f) - 'updated_at')::text from user_features f order by user_id").fetchall()
-    found += db.execute("select user_id, embedding::text, input from two_tower.user_embeddings order by 1").fetchall()
-    return (
-        found
-        + db.execute(
-            "select video_id, embedding::text, input_hash from two_tower.video_embeddings order by 1"
-        ).fetchall()
-    )
 
 
 # ------------------------------------------------------------------------------------------------ every value and type
@@ -445,10 +434,10 @@ def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
         "select detail, remedy from two_tower.problems where what = 'unknown_decisions'"
     ).fetchall()
     assert detail.startswith("decisions are called 'it''s love', and count as nothing")
-    before = vectors(db)
+    before = state(db)
     db.execute(remedy.encode())
     refresh(db)
-    assert vectors(db) == before
+    assert state(db) == before
     assert one(db, "select count(*) from two_tower.problems") == 0
 
 

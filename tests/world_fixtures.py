@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     from two_tower.features import FeatureSchema
+    from two_tower.lifecycle import tower_rows
     from two_tower.trainer.model import ItemTower, UserTower
 
 Connection = psycopg.Connection[Any]
@@ -194,17 +195,26 @@ class TinyModel:
 def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
     """Towers for ``schema``, the same for the same seed."""
     import torch
-    from safetensors.torch import save
 
-    from two_tower.lifecycle.registry import parity_sample
-    from two_tower.trainer.export import item_graph, user_graph
     from two_tower.trainer.model import ItemTower, UserTower
 
-    user, item = UserTower(schema), ItemTower(schema)
+    user, item = UserTower(schema), ItemTower(schema, hidden=16)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in [*user.parameters(), *item.parameters()]:
             parameter.normal_(0, 0.1, generator=generator)
+        for buffer, value in ((item.mean, 3), (item.divisor, 2), (item.square_width, 3)):
+            buffer.fill_(value)
+    return packed(schema, user, item)
+
+
+def packed(schema: FeatureSchema, user: UserTower, item: ItemTower) -> TinyModel:
+    """These towers with their files, and a sample of what they answer."""
+    from safetensors.torch import save
+
+    from two_tower.lifecycle.registry import parity_sample
+    from two_tower.trainer.export import item_graph, user_graph
+
     vocabularies = {name: list(keys) for name, keys in schema.vocabularies.items()}
     graphs = user_graph(user), item_graph(item)
     metrics = METRICS | {"parity": parity_sample(schema, (user, graphs[0]), (item, graphs[1]))}
@@ -229,25 +239,33 @@ ENGINE = os.environ.get("TWO_TOWER_TEST_ENGINE", "auto")
 """The inference engine under test: ``auto``, ``sql`` or ``onnxruntime``."""
 
 
-def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
+def rows_of(model: TinyModel) -> list[tower_rows.Row]:
+    """The weights of a model as they are put in ``two_tower.model_weights``."""
+    from two_tower.lifecycle import tower_rows
+
+    tensors = {f"user.{k}": v.detach().numpy() for k, v in model.user_tower.state_dict().items()}
+    tensors |= {f"item.{k}": v.detach().numpy() for k, v in model.item_tower.state_dict().items()}
+    rows = tower_rows.to_rows(tensors)
+    assert rows is not None
+    return rows
+
+
+def register(db: Connection, model: TinyModel, version: str = "v1", engine: str = ENGINE) -> str:
     """``two_tower.register_model`` itself, by name, so that a test can pass it anything.
 
-    With the weights as rows, unless the engine under test does without.
+    With the weights as rows, unless the engine does without.
     """
     from two_tower.lifecycle import tower_rows
 
-    if ENGINE != "auto":
-        db.execute(
-            "update two_tower.settings set value = to_jsonb(%s::text) where name = 'inference_engine'", (ENGINE,)
-        )
-    if ENGINE != "onnxruntime" and not one(
-        db, "select exists (select from two_tower.model_versions where version = %s)", version
-    ):
-        tensors = {f"user.{k}": v.detach().numpy() for k, v in model.user_tower.state_dict().items()}
-        tensors |= {f"item.{k}": v.detach().numpy() for k, v in model.item_tower.state_dict().items()}
-        rows = tower_rows.to_rows(tensors)
-        assert rows is not None
-        tower_rows.store(db, version, rows)
+    db.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'inference_engine'", (engine,))
+    taken = one(db, "select exists (select from two_tower.model_versions where version = %s)", version)
+    if engine != "onnxruntime" and not taken:
+        tower_rows.store(db, version, rows_of(model))
+    return register_model(db, model, version)
+
+
+def register_model(db: Connection, model: TinyModel, version: str = "v1") -> str:
+    """The call alone: whether there are rows, and what the setting is, stays as it is."""
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',
@@ -266,12 +284,14 @@ def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
     return str(row[0])
 
 
-def tiny_model(db: Connection, version: str = "v1", *, seed: int = 0, activate: bool = True) -> TinyModel:
+def tiny_model(
+    db: Connection, version: str = "v1", *, seed: int = 0, activate: bool = True, engine: str = ENGINE
+) -> TinyModel:
     """Registers a random model for the database at hand and makes it the active one. ``db`` is in autocommit mode."""
     from two_tower.lifecycle import registry
 
     model = random_model(schema_of(db), seed)
-    register(db, model, version)
+    register(db, model, version, engine)
     if activate:
         registry.activate(db, version, lambda what, share: None)
     return model
@@ -280,6 +300,26 @@ def tiny_model(db: Connection, version: str = "v1", *, seed: int = 0, activate: 
 def refresh(db: Connection) -> None:
     """Drains the change log. ``db`` is in autocommit mode."""
     db.execute("call two_tower.refresh()")
+
+
+State = dict[str, Any]
+
+
+def state(db: Connection) -> State:
+    """All that refreshes make: features, and vectors and tastes of every version, to the bit; but not when."""
+    features = db.execute("select user_id, (to_jsonb(f) - 'updated_at')::text from public.user_features f").fetchall()
+    found: State = {f"features {key}": text for key, text in features}
+    for kind, table, values in (
+        ("user", "user_embeddings", "embedding::text"),
+        ("video", "video_embeddings", "embedding::text"),
+        ("taste", "video_tastes", "jsonb_build_array(liked::text, noped::text)"),
+    ):
+        key = "user_id" if kind == "user" else "video_id"
+        for one_id, version, value in db.execute(
+            f"select {key}, model_version, {values} from two_tower.{table}".encode()
+        ):
+            found[f"{kind} {one_id} {version}"] = value
+    return found
 
 
 def poison(db: Connection, video: UUID) -> None:
