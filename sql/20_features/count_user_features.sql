@@ -1,6 +1,5 @@
 -- The one place that counts a user's history. A skip counts nowhere. Prices are summed as single-precision values in double
--- precision, which is exact for any plausible history; of others, the order that the lists have says what they add up to. Names are
--- compared byte by byte, whatever their columns' types and collations hold for equal.
+-- precision, in the order of the videos' ids. Names are compared byte by byte, whatever their columns' types and collations hold for equal.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -66,9 +65,9 @@ as $func$
             array_agg(video_id) filter (where not liked) as noped_video_ids,
             count(*) filter (where liked) as like_count,
             count(*) filter (where not liked) as nope_count,
-            sum(price) filter (where liked and price > 0) as price_sum,
+            sum(price order by video_id) filter (where liked and price > 0) as price_sum,
             count(*) filter (where liked and price > 0) as priced_count
-        -- Sorted once for all three that go by the order.
+        -- Sorted once for both lists.
         from (select user_id, video_id, liked, price from decided order by user_id, at desc, video_id) as d
         group by user_id
     )

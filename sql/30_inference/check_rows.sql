@@ -1,6 +1,7 @@
 -- That rows are the tower they come with is checked by the sample that the trainer recorded with it.
-create or replace function two_tower.check_rows(p_version text, p_tower text, p_input_dim int, p_sample jsonb, p_max_distance double precision)
-returns void
+create or replace function two_tower.check_rows(
+    p_version text, p_tower text, p_input_dim int, p_sample jsonb, p_max_distance double precision
+) returns void
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare

@@ -1,5 +1,6 @@
 drop function if exists two_tower.compute_users(uuid[], text[], boolean, boolean, boolean);
-create or replace function two_tower.compute_users(p_user_ids uuid[], p_version text) returns table (user_id uuid, embedding extensions.halfvec)
+create or replace function two_tower.compute_users(p_user_ids uuid[], p_version text)
+returns table (user_id uuid, embedding extensions.halfvec)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin

@@ -40,4 +40,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.infer_sql(text, text, extensions.sparsevec[]) is 'The engine sql: vectors for raw inputs of a tower, in their order';
+comment on function two_tower.infer_sql(text, text, extensions.sparsevec[]) is
+'The engine sql: vectors for raw inputs of a tower, in their order';

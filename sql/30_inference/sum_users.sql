@@ -9,21 +9,15 @@ language plpgsql stable parallel safe security invoker set search_path = pg_cata
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    -- What triggers log where the column that says which video is absent.
-    c_somebody constant uuid := '00000000-0000-0000-0000-000000000000';
     v_bias extensions.vector := (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r);
     v_kept boolean := exists (select from two_tower.model_versions m where m.version = p_version and m.checked_at is not null and m.attached_at is not null);
-    v_asked uuid[] := '{}';
+    v_asked uuid[];
 begin
-    if not v_kept or exists (select from two_tower.video_changes) then
-        v_kept := v_kept and not exists (select from two_tower.video_changes c where c.video_id = c_somebody);
-        v_asked := array(
-            select distinct d.video_id
-            from public.user_video_decisions d
-            where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
-                and (not v_kept or exists (select from two_tower.video_changes c where c.video_id = d.video_id))
-        );
-    end if;
+    v_asked := case when v_kept then two_tower.changed_videos_of(p_user_ids) else array(
+        select distinct d.video_id
+        from public.user_video_decisions d
+        where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
+    ) end;
     if v_asked = '{}' then
         return query
         select u.id, two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias))
@@ -59,8 +53,7 @@ begin
             select a.liked, a.noped from asked a where a.video_id = d.video_id
             union all
             select t.liked, t.noped from two_tower.video_tastes t
-            where t.model_version = p_version and t.video_id = d.video_id and v_kept
-                and not exists (select from unnest(v_asked) as a (id) where a.id = d.video_id)
+            where t.model_version = p_version and t.video_id = d.video_id and v_kept and d.video_id <> all (v_asked)
         ) as t
     )
     select t.user_id, two_tower.user_vector(v_bias OPERATOR(extensions.+)

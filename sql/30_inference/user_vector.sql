@@ -27,6 +27,7 @@ return case
     else p_vector operator(extensions.*) array_fill(p_factor, array[coalesce(extensions.vector_dims(p_vector), 1)])::extensions.vector
 end;
 
-comment on function two_tower.user_vector(extensions.vector) is 'The vector of a user, of unit length, from the sum of what the history adds';
+comment on function two_tower.user_vector(extensions.vector) is
+'The vector of a user, of unit length, from the sum of what the history adds';
 comment on function two_tower.video_vector(extensions.vector) is 'The vector of a video, of unit length, from its place';
 comment on function two_tower.times(extensions.vector, real) is 'A vector, each entry of it multiplied by a number';

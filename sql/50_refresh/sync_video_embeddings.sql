@@ -8,6 +8,8 @@ declare
         where exists (
             select from unnest(two_tower.live_versions()) as l (version)
             where not exists (select from two_tower.video_embeddings e where e.model_version = l.version and e.video_id = v.id)
+                or exists (select from two_tower.model_versions m where m.version = l.version and m.user_engine = 'sql')
+                and not exists (select from two_tower.video_tastes t where t.model_version = l.version and t.video_id = v.id)
         )
     );
     v_done jsonb;
