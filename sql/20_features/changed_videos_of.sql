@@ -18,4 +18,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.changed_videos_of(uuid[]) is 'The videos that these users decided on and that changed since they were refreshed';
+comment on function two_tower.changed_videos_of(uuid[]) is
+'The videos that these users decided on and that changed since they were refreshed';

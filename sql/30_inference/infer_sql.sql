@@ -21,14 +21,14 @@ begin
         where e.entry <> '';
         v_vectors := v_vectors || case p_tower
             when 'user' then two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce((
-                select extensions.sum(two_tower.times(r.weight, i.value) order by r.position)
+                select extensions.sum(two_tower.times(r.weight, i.value) order by r.at)
                 from unnest(v_positions, v_values) as i (position, value)
-                join two_tower.model_rows(p_version, 'user', 'row') r on r.position = i.position
+                join two_tower.model_rows(p_version, 'user', 'row') r on r.at = i.position
             ), v_bias OPERATOR(extensions.-) v_bias))
             else two_tower.video_vector(coalesce(
                 (
                     select r.weight from unnest(v_positions) as i (position)
-                    join two_tower.model_rows(p_version, 'item', 'own') r on r.position = i.position
+                    join two_tower.model_rows(p_version, 'item', 'own') r on r.at = i.position
                     limit 1
                 ),
                 v_bias OPERATOR(extensions.+) two_tower.place_by_content(p_version, v_positions, v_values),

@@ -10,7 +10,7 @@
 --         mean, divisor, used  (0) of the numbers: log1p is standardised by them, and one that is not used counts as unknown
 --         decay      (0) -1 / (2 width^2) of the Gaussian units
 create or replace function two_tower.model_rows(p_version text, p_tower text, p_part text)
-returns table (position int, weight extensions.vector)
+returns table (at int, weight extensions.vector)
 language sql stable parallel safe security invoker
 as $func$
     select w.position, w.weight from two_tower.model_weights w

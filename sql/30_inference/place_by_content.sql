@@ -39,7 +39,7 @@ begin
     cross join lateral unnest((case when v_products is null then s.weight else s.weight OPERATOR(extensions.+) v_products end)::real[])
         with ordinality as e (value, n);
     return (
-        select array_agg(-(r.weight OPERATOR(extensions.<#>) v_near) order by r.position)::extensions.vector
+        select array_agg(-(r.weight OPERATOR(extensions.<#>) v_near) order by r.at)::extensions.vector
         from two_tower.model_rows(p_version, 'item', 'outward') r
     );
 end
