@@ -4,8 +4,8 @@
 -- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector.
 -- A refresh would otherwise have to wait for, or fail with, whoever is deleting.
 --
--- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In half
--- precision, as the vectors they add up to: half the memory, and no measurable difference (docs/experiments.md).
+-- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In single
+-- precision: a user's length is divided out, so weights may have any scale, and a price may be large.
 do $tables$
 declare
     v_extensions text := (
@@ -30,8 +30,8 @@ begin
     execute 'create table two_tower.video_tastes (
         model_version text not null,
         video_id uuid not null,
-        liked ' || v_extensions || '.halfvec(127),
-        noped ' || v_extensions || '.halfvec(127),
+        liked ' || v_extensions || '.vector(127),
+        noped ' || v_extensions || '.vector(127),
         primary key (model_version, video_id)
     ) partition by list (model_version)';
 end

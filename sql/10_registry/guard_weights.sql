@@ -22,5 +22,21 @@ comment on function two_tower.guard_weights() is 'Trigger: refuses changes of th
 create or replace trigger two_tower_insert after insert on two_tower.model_weights
 referencing new table as changed for each statement execute function two_tower.guard_weights();
 
+create or replace trigger two_tower_update after update on two_tower.model_weights
+referencing old table as changed for each statement execute function two_tower.guard_weights();
+
 create or replace trigger two_tower_delete after delete on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace function two_tower.guard_all_weights() returns trigger
+language plpgsql security invoker set search_path = pg_catalog, pg_temp
+as $func$
+begin
+    raise exception 'weights of registered models do not change' using errcode = '55000', hint = 'Retire the versions that are not needed.';
+end
+$func$;
+
+comment on function two_tower.guard_all_weights() is 'Trigger: refuses a truncate';
+
+create or replace trigger two_tower_truncate before truncate on two_tower.model_weights
+for each statement execute function two_tower.guard_all_weights();

@@ -64,7 +64,7 @@ begin
         select f.name, octet_length(f.content) as size
         from (values ('user tower', p_user_tower), ('item tower', p_item_tower), ('file of weights', p_weights)) as f (name, content)
     loop
-        if v_file.size > v_max_bytes or (v_file.size is null and not v_rows) then
+        if v_file.size > v_max_bytes or (v_file.size is null and not v_rows and not v_registered) then
             raise exception 'the % %', v_file.name, coalesce('has ' || v_file.size || ' bytes, more than the ' || v_max_bytes || ' allowed', 'is missing')
                 using errcode = '22023', hint = 'The setting model_max_bytes in two_tower.settings is the limit.';
         end if;
@@ -73,11 +73,11 @@ begin
         raise exception 'there is no inference engine called %', coalesce(v_engine, 'null')
             using errcode = '22023', hint = 'update two_tower.settings set value = ''"auto"'' where name = ''inference_engine''';
     end if;
-    if v_engine = 'sql' and not v_rows then
+    if v_engine = 'sql' and not v_rows and not v_registered then
         raise exception 'model % comes without its weights as rows, which the engine sql computes from', p_version
             using errcode = '22023', hint = 'Register it with two-tower, or set inference_engine to auto.';
     end if;
-    if not v_onnxruntime and not (v_rows and v_engine <> 'onnxruntime') then
+    if not v_onnxruntime and not (v_rows and v_engine <> 'onnxruntime') and not v_registered then
         raise exception 'model % needs onnxruntime, which this server does not have%', p_version,
             case when v_rows then '' else ': it comes without its weights as rows' end
             using errcode = '55000', hint = 'Train it with two-tower and set inference_engine to auto; or install PL/Python and onnxruntime (two-tower doctor).';

@@ -27,7 +27,8 @@ begin
     v_outputs := array(
         select o.value::text::extensions.halfvec from jsonb_array_elements(p_sample -> 'outputs') with ordinality as o (value, n) order by o.n
     );
-    select max(f.vector OPERATOR(extensions.<=>) o.vector) into v_distance
+    -- A vector that is lacking on either side is as far as can be.
+    select max(coalesce(f.vector OPERATOR(extensions.<=>) o.vector, 2)) into v_distance
     from unnest(two_tower.infer_sql(p_version, p_tower, v_inputs)) with ordinality as f (vector, n)
     full join unnest(v_outputs) with ordinality as o (vector, n) on o.n = f.n;
     if v_distance <= p_max_distance then

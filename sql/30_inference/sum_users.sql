@@ -1,5 +1,5 @@
 -- A user is the bias, plus what each decision adds, scaled to length 1. Terms are added in the order of the videos' ids, so that a refresh
--- and a rebuild give the same bits. Half precision is only how tastes are kept: they are added as vectors.
+-- and a rebuild give the same bits.
 --
 -- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
 -- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
@@ -23,7 +23,7 @@ begin
         select u.id, two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias))
         from unnest(p_user_ids) as u (id)
         cross join lateral (
-            select extensions.sum(d.term::extensions.vector order by d.video_id) as taste, bool_or(d.liked) as liked
+            select extensions.sum(d.term order by d.video_id) as taste, bool_or(d.liked) as liked
             from (
                 select o.video_id, o.liked, case when o.liked then t.liked else t.noped end as term
                 from (
@@ -39,8 +39,7 @@ begin
     end if;
     return query
     with asked as materialized (
-        select a.video_id, a.liked::extensions.halfvec as liked, a.noped::extensions.halfvec as noped
-        from two_tower.compute_tastes(v_asked, p_version) a
+        select a.* from two_tower.compute_tastes(v_asked, p_version) a
     ),
     terms as (
         select d.user_id, d.video_id, d.liked, case when d.liked then t.liked else t.noped end as term
@@ -57,7 +56,7 @@ begin
         ) as t
     )
     select t.user_id, two_tower.user_vector(v_bias OPERATOR(extensions.+)
-        coalesce(extensions.sum(t.term::extensions.vector order by t.video_id), v_bias OPERATOR(extensions.-) v_bias))
+        coalesce(extensions.sum(t.term order by t.video_id), v_bias OPERATOR(extensions.-) v_bias))
     from terms t
     group by t.user_id
     having bool_or(t.liked);

@@ -26,8 +26,7 @@ begin
         v_total := v_total + v_rows;
         continue when (select m.user_engine from two_tower.model_versions m where m.version = v_version) <> 'sql';
         with computed as materialized (
-            select c.video_id, c.liked::extensions.halfvec as liked, c.noped::extensions.halfvec as noped
-            from two_tower.compute_tastes(p_video_ids, v_version) c
+            select c.* from two_tower.compute_tastes(p_video_ids, v_version) c
         ),
         gone as (
             delete from two_tower.video_tastes t

@@ -168,13 +168,15 @@ def parity_sample(
     import torch
 
     rng = np.random.default_rng(seed)
-    identity = schema.segment("item", "id")
+    identity, numbers = schema.segment("item", "id"), schema.segment("item", "numeric").size
     sample = {}
     for name, (tower, graph), width in (("user", user, schema.user_dim), ("item", item, schema.item_dim)):
         inputs = np.zeros((rows, width), dtype=np.float32)
         for at, row in enumerate(inputs[1:]):
             free = width if name == "user" else identity.offset  # an item has one id at most
             row[rng.integers(0, free, 24)] = rng.integers(1, 6, 24) if name == "user" else 1
+            if name == "item":
+                row[:numbers] = rng.integers(0, 2, numbers) * rng.integers(1, 9000, numbers)
             if name == "item" and identity.size and at % 2:
                 row[identity.offset + rng.integers(0, identity.size)] = 1
         with torch.no_grad():
