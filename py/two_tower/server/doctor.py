@@ -58,8 +58,8 @@ def check(connection: Connection, dsn: str | None = None) -> list[Check]:
     findings: list[Callable[[], Check]] = [
         lambda: server_version(connection.info.server_version),
         lambda: extension(connection, "vector"),
-        lambda: extension(connection, "plpython3u"),
-        lambda: server_python(connection),
+        lambda: optional(extension(connection, "plpython3u")),
+        lambda: optional(server_python(connection)),
         lambda: maintenance_memory(connection),
         lambda: scheduler(connection),
         lambda: migrations(connection, target),
@@ -118,6 +118,13 @@ def extension(connection: Connection, name: str) -> Check:
             "alter extension vector update" if newer else "install pgvector 0.8.4 or newer on the server",
         )
     return _well(title, f"{version}{'' if installed else ', `two-tower migrate` creates it'}")
+
+
+def optional(found: Check) -> Check:
+    """What the engine onnxruntime needs; without it, vectors are computed in SQL, which is no fault."""
+    if found.ok:
+        return found
+    return _warn(found.name, f"{found.detail}; the engine is sql, which needs neither", f"if you want it: {found.remedy}")
 
 
 def server_python(connection: Connection) -> Check:
@@ -190,7 +197,7 @@ def scheduler(connection: Connection) -> Check:
         first = "" if available else f"apt-get install postgresql-{major}-cron; then "
         return _warn(
             "pg_cron",
-            "not loaded; embeddings stay fresh only while `two-tower refresh` is called by other means",
+            "not loaded; embeddings stay fresh only while `two-tower refresh --every 60` runs as a service",
             f"{first}shared_preload_libraries = 'pg_cron' and cron.database_name = '{connection.info.dbname}'"
             " in postgresql.conf, and restart the server",
         )

@@ -120,6 +120,8 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
         where e.extname = 'vector'"""
     ).fetchone()
     vector = row[0] if row else "extensions"
+    # Settings called hnsw.* are known once pgvector is loaded; before that, only a superuser may name them.
+    connection.execute(f"select {vector}.vector_dims('[1]')".encode())
     onnxruntime = preflight.python_usable(connection)
     for path in logic_files():
         if path.parent == ONNXRUNTIME and not onnxruntime:
