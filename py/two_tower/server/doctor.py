@@ -124,7 +124,7 @@ def optional(found: Check) -> Check:
     """What the engine onnxruntime needs; without it, vectors are computed in SQL, which is no fault."""
     if found.ok:
         return found
-    return _warn(found.name, f"{found.detail}; the engine is sql, which needs neither", f"if you want it: {found.remedy}")
+    return _warn(found.name, f"{found.detail}; the engine is sql, which needs neither", f"to have it: {found.remedy}")
 
 
 def server_python(connection: Connection) -> Check:
