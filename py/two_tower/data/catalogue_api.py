@@ -24,9 +24,9 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
-from two_tower.errors import UserError
-from two_tower.data.imports import import_catalog_rows
 from two_tower.data.files import Rejects
+from two_tower.data.imports import import_catalog_rows
+from two_tower.errors import UserError
 
 Connection = psycopg.Connection[Any]
 Progress = Callable[[str, float], None]

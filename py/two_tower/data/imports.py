@@ -29,9 +29,9 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from two_tower.data.files import Rejects, Table, open_table, table_of
 from two_tower.errors import UserError
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
-from two_tower.data.files import Rejects, Table, open_table, table_of
 
 Unknown = Literal["reject", "create"]
 Progress = Callable[[int, int | None, str], None]
