@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,8 @@ from yoyo.migrations import default_migration_table
 from two_tower.database import open_connection, settle_transaction
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
+from two_tower.progress import Say
+from two_tower.rows import one
 from two_tower.server import preflight
 from two_tower.server.connection import resolve_dsn
 
@@ -49,7 +51,7 @@ def migrate(
     to: str | None = None,
     *,
     take_names: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> dict[str, list[str]]:
     """Applies pending migrations and then all of ``sql/``; with ``to``, goes forward or back to that migration.
 
@@ -106,8 +108,8 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
     privileges have let in; what was there may have been opened by an operator, and stays.
     """
     if there is None:
-        installed = connection.execute("select exists (select from two_tower.installation)").fetchone()
-        there = _objects(connection) if installed and installed[0] else set()
+        installed = one(connection, "select exists (select from two_tower.installation)")
+        there = _objects(connection) if installed else set()
     # Routines refer to each other in any order; tests check every body with plpgsql_check.
     connection.execute("set local check_function_bodies = off")
     connection.execute("set local client_min_messages = warning")
@@ -166,9 +168,7 @@ def checksum(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def _run(
-    connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Callable[[str], None]
-) -> dict[str, list[str]]:
+def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Say) -> dict[str, list[str]]:
     known = yoyo.read_migrations(str(MIGRATIONS))
     wanted = _wanted(sorted(m.id for m in known), to)
     where = _marks(connection)
@@ -301,8 +301,7 @@ def _refuse_newer(connection: psycopg.Connection[Any], where: str, known: list[s
 def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
     """Whether there is such a relation, or for a name without a dot such a schema."""
     function = "to_regclass" if "." in name else "to_regnamespace"
-    row = connection.execute(f"select {function}(%s) is not null", (name,)).fetchone()
-    return bool(row and row[0])
+    return bool(one(connection, f"select {function}(%s) is not null", (name,)))
 
 
 _ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")

@@ -20,6 +20,8 @@ from two_tower.data.imports.cells import as_text
 from two_tower.data.imports.hashes import Distinct
 from two_tower.data.imports.kind import Kind
 from two_tower.errors import UserError
+from two_tower.progress import Say
+from two_tower.rows import one
 
 Unknown = Literal["reject", "create"]
 ReadProgress = Callable[[int, int | None, str], None]
@@ -62,7 +64,7 @@ class ImportOptions:
     """Do everything, then roll back."""
     chunk: int | None = None
     """Rows per transaction; else the file is one transaction."""
-    say: Callable[[str], None] = lambda _: None
+    say: Say = lambda _: None
 
 
 @dataclass
@@ -307,11 +309,11 @@ class Resumption:
         self.after = max(self.after, line)
         state = Jsonb({**self.file, "line": self.after})
         if self.run is None:
-            row = cursor.execute(
-                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id", [self.job, state]
-            ).fetchone()
-            assert row is not None
-            self.run = row[0]
+            self.run = one(
+                cursor.connection,
+                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id",
+                [self.job, state],
+            )
         cursor.execute(
             "update two_tower.job_runs set result = %s, finished_at = case when %s then clock_timestamp() end"
             " where id = %s",
