@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 import catalogue_dump
 from conftest import Connection, NewDatabase
 from supabase_answers import full_dump
 from supabase_fixture import (
     ADA,
+    BEN,
     CLEO,
     DEVELOPER,
     HIDDEN,
@@ -23,9 +28,14 @@ from supabase_fixture import (
     Supabase,
     Variant,
     connect_as,
+    login,
 )
-from two_tower import migrate
+from test_shadowing import calls
+from two_tower import database, migrate, preflight
+from two_tower.cli import app
 from two_tower.errors import UserError
+from two_tower.ownership import KEPT
+from two_tower.preflight import COLUMNS, TRIGGERED
 from two_tower.server import Server
 from world_fixtures import Client, column, one, tiny_model
 
@@ -41,14 +51,22 @@ def empty(empty_dsn: str) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.fixture
-def served(new: Callable[..., str]) -> str:
-    """The application, adopted, with an active model."""
-    dsn = new()
+@pytest.fixture(scope="module")
+def adopted(supabase: Supabase) -> str:
+    """The application, adopted, with an active model. Nobody changes it."""
+    dsn = supabase.database()
     migrate.migrate(dsn)
     with connect_as(dsn, SUPERUSER) as db:
         tiny_model(db)
     return dsn
+
+
+@pytest.fixture
+def served(supabase: Supabase, adopted: str) -> Iterator[str]:
+    """A copy of ``adopted`` of this test's own."""
+    dsn = supabase.clone(adopted)
+    yield dsn
+    supabase.drop(dsn)
 
 
 # ------------------------------------------------------------------------------------------------ the way back
@@ -291,38 +309,269 @@ def test_profiles_of_any_kind_give_each_user_one_payload(empty: Connection, empt
     assert one(empty, "select public.get_user_embedding_features(%s) ->> 'like_count'", ADA) == "1"
 
 
-# ------------------------------------------------------------------------------------------------ rights
+# ------------------------------------------------------------------------------------------------ owners
 
 TRAP = """
 create table public.caught (who text);
 grant all on public.caught to public;
 create function public.trap() returns boolean language plpgsql as $$
 begin
+    raise notice 'trap: %', current_user;
     insert into public.caught values (current_user);
     return true;
 exception when others then  -- a read-only caller
     return true;
 end $$;
 """
+ROLES = ("anon", "authenticated", "service_role", "two_tower_viewer")
+READ = (*COLUMNS, "profiles")
 
 
-@pytest.mark.parametrize("table", ["profiles", "video_tags"])
-@pytest.mark.xfail(reason="open fault: our definer routines belong to a superuser and read the application's relations")
-def test_the_developer_has_nothing_run_by_our_definer_routines(served: str, table: str) -> None:
-    """``postgres`` is no superuser on Supabase. It owns the tables that routines of a superuser read."""
-    with connect_as(served, DEVELOPER) as developer:
-        developer.execute(TRAP)
-        developer.execute(f"alter table public.{table} rename to behind".encode())
-        developer.execute(f"create view public.{table} as select * from public.behind where public.trap()".encode())
-    with connect_as(served, "authenticator", autocommit=False) as session:
-        session.execute("select set_config('request.jwt.claims', %s, true)", (f'{{"sub": "{ADA}"}}',))
-        session.execute("set local role authenticated")
-        # Volatile, so that what it calls may write.
-        session.execute("select public.update_user_features(%s)", (ADA,))
-        session.execute("select public.get_user_embedding_features(%s)", (ADA,))
-        session.commit()
+def set_trap(dsn: str, table: str) -> None:
+    """The developer, no superuser, replaces a table of his by a view that calls a function of his."""
+    with connect_as(dsn, DEVELOPER) as developer:
+        if not one(developer, "select to_regprocedure('public.trap()') is not null"):
+            developer.execute(TRAP)
+        developer.execute(f"alter table public.{table} rename to {table}_behind".encode())
+        developer.execute(
+            f"create view public.{table} as select * from public.{table}_behind where public.trap()".encode()
+        )
+        developer.execute(f"grant select, insert, update, delete on public.{table} to service_role".encode())
+
+
+def ours_of(db: Connection, whose: str) -> list[str]:
+    """Objects of ours, or that depend on ours, which belong to this role."""
+    return column(
+        db,
+        """with made as materialized (
+            select o.kind, o.name from two_tower.created_objects o
+        ),
+        ours as (
+            select 'pg_namespace'::regclass as class, n.oid, n.nspowner as owner from pg_namespace n
+            where n.nspname = 'two_tower'
+            union all
+            select 'pg_class'::regclass, c.oid, c.relowner from pg_class c
+            where c.relnamespace = 'two_tower'::regnamespace
+                or c.oid in (select to_regclass(m.name) from made m where m.kind in ('table', 'view'))
+            union all
+            select 'pg_type'::regclass, t.oid, t.typowner from pg_type t
+            where t.typnamespace = 'two_tower'::regnamespace
+            union all
+            select 'pg_proc'::regclass, p.oid, p.proowner from pg_proc p
+            where p.pronamespace = 'two_tower'::regnamespace
+                or p.oid in (select to_regprocedure(m.name) from made m where m.kind = 'routine')
+        )
+        select pg_describe_object(o.class, o.oid, 0) from ours o where o.owner = %s::regrole order by 1""",
+        whose,
+    )
+
+
+@pytest.mark.parametrize("table", READ)
+def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table: str) -> None:
+    """Whatever client, service, viewer or job calls whatever it may."""
+    told: set[str] = set()
+
+    def heard(notice: psycopg.errors.Diagnostic) -> None:
+        if (notice.message_primary or "").startswith("trap: "):
+            told.add(str(notice.message_primary).removeprefix("trap: "))
+
+    set_trap(served, table)
+    with connect_as(served, DEVELOPER) as db:
+        db.add_notice_handler(heard)
+        statements = [
+            (role, statement)
+            for role in ROLES
+            for statement in calls(db, role, (ADA, BEN), (SHOWN[3], SHOWN[5])).values()
+        ]
+        # pg_cron runs them as whoever owns the routine that schedules them.
+        statements += [(DEVELOPER, job) for job in column(db, "select command from two_tower.job_definitions()")]
+        statements += [
+            ("service_role", "update public.videos set maker = maker || '!'"),
+            ("service_role", "update public.video_tags set tag_id = tag_id"),
+            ("authenticated", f"insert into public.user_video_decisions values ('{ADA}', '{SHOWN[1]}', 'like')"),
+        ]
+        db.execute("select set_config('request.jwt.claims', %s, false)", (f'{{"sub": "{ADA}"}}',))
+        for role, statement in statements:
+            db.execute(f"set role {role}".encode())
+            with suppress(psycopg.Error):
+                db.execute(statement.encode())
+            db.execute("reset role")
     with connect_as(served, SUPERUSER) as db:
-        assert SUPERUSER not in column(db, "select who from public.caught")
+        told |= set(column(db, "select who from public.caught"))
+    assert told <= {DEVELOPER, *ROLES}
+    # The names of tags and performers are read by the page, and by nobody here.
+    assert DEVELOPER in told or table in ("tags", "performers")
+
+
+def test_commands_of_a_superuser_run_as_the_owner(served: str, tmp_path: Path) -> None:
+    for table in READ:
+        set_trap(served, table)
+    rows = tmp_path / "decisions.csv"
+    rows.write_text(f"user_id,video_id,decision\n{ADA},https://app.example/videos/1,like\n")
+    for verb in (
+        ["status"],
+        ["refresh"],
+        ["recommend", "--all", "--output", str(tmp_path / "recommended.csv")],
+        ["dataset", "export", str(tmp_path / "set")],
+        ["evaluate"],
+        ["import", "decisions", str(rows)],
+        ["model", "list"],
+    ):
+        CliRunner().invoke(app, [*verb, "--dsn", served])
+    with connect_as(served, SUPERUSER) as db:
+        assert set(column(db, "select who from public.caught")) == {DEVELOPER}
+
+
+@pytest.mark.parametrize("way", ["two-tower migrate", "yoyo apply"])
+def test_all_that_is_ours_belongs_to_the_owner_of_the_tables(new: Callable[..., str], way: str) -> None:
+    dsn = new()
+    if way == "yoyo apply":
+        to = ["--database", dsn.replace("postgresql:", "postgresql+psycopg:")]
+        command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--no-config-file", *to, str(migrate.MIGRATIONS)]
+        subprocess.run(command, check=True, capture_output=True)
+    else:
+        migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        kept = {
+            *column(
+                db, "select pg_describe_object('pg_proc'::regclass, r, 0) from unnest(%s::regprocedure[]) r", list(KEPT)
+            ),
+            *column(
+                db,
+                """select pg_describe_object('pg_type'::regclass, unnest(array[t.oid, t.typarray]), 0) from pg_type t
+                where t.typnamespace = 'two_tower'::regnamespace and t.typtype = 'd'""",
+            ),
+        }
+        assert set(ours_of(db, SUPERUSER)) == kept
+        was = ours_of(db, DEVELOPER)
+        assert len(was) > 200
+        # Once more by a superuser, who makes anew what is gone.
+        db.execute("drop view two_tower.sizes; alter function two_tower.refresh_now() owner to supabase_admin")
+        migrate.migrate(dsn)
+        assert (set(ours_of(db, SUPERUSER)), ours_of(db, DEVELOPER)) == (kept, was)
+    # Nothing but PL/Python is in the owner's own way.
+    report = migrate.check(login(dsn, DEVELOPER))
+    assert ["PL/Python" in problem.what for problem in report.problems] == [True]
+
+
+def test_without_an_application_ours_belongs_to_whose_the_schema_is(new: Callable[..., str]) -> None:
+    """Who owns ``public`` may drop a table there, and put a view in its place."""
+    dsn = new(application=False)
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        assert (
+            one(db, "select relowner::regrole::text from pg_class where oid = 'public.videos'::regclass") == DEVELOPER
+        )
+    set_trap(dsn, "videos")
+
+
+def test_a_superuser_s_own_tables_change_nothing(empty: Connection, empty_dsn: str) -> None:
+    migrate.migrate(empty_dsn)
+    assert one(empty, "select nspowner = current_user::regrole from pg_namespace where nspname = 'two_tower'")
+
+
+OWNER = "app_owner"
+LACKING = {
+    "usage of auth": "revoke usage on schema auth from public",
+    "usage of extensions": "revoke usage on schema extensions from public",
+    "usage of public": "revoke usage on schema public from public",
+    "select on users": "revoke select (id) on auth.users from {role}",
+    "references to users": "revoke references (id) on auth.users from {role}",
+    "auth.uid()": "revoke execute on function auth.uid() from public",
+    "users past policies": "alter role {role} nobypassrls",
+    **{f"select on {table}": f"revoke select on public.{table} from {{role}}" for table in READ},
+    **{f"trigger on {table}": f"revoke trigger on public.{table} from {{role}}" for table in TRIGGERED},
+    "select on a superuser's table": "alter table public.tags owner to postgres; revoke all on public.tags from {role}",
+    **{
+        f"{table} past policies that are forced": f"alter role {{role}} nobypassrls; "
+        f"alter table auth.users disable row level security; "
+        f"alter table public.{table} enable row level security, force row level security"
+        for table in READ
+    },
+    "one owner": "alter table public.performers owner to two_tower_viewer",
+}
+
+
+@pytest.mark.parametrize("lack", LACKING)
+def test_what_the_owner_lacks_is_named_with_its_remedy(
+    template: str, empty: Connection, empty_dsn: str, lack: str
+) -> None:
+    role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
+    empty.execute(f"create role {role} bypassrls".encode())
+    try:
+        empty.execute(APPLICATION.format(role=role).encode())
+        with empty.transaction(force_rollback=True):
+            assert preflight.look(empty).problems == []
+        empty.execute(LACKING[lack].format(role=role).encode())
+        problems = migrate.check(empty_dsn).problems
+        assert len(problems) == 1
+        with pytest.raises(UserError, match="nothing was changed"):
+            migrate.migrate(empty_dsn)
+        remedy = problems[0].remedy.split(": ", 1)[1]
+        empty.execute(remedy.encode())
+        migrate.migrate(empty_dsn)
+        assert one(empty, "select nspowner::regrole::text from pg_namespace where nspname = 'two_tower'") == role
+        migrate.migrate(empty_dsn, to="0")
+    finally:
+        empty.execute(f"reassign owned by {role} to postgres; drop owned by {role}; drop role {role}".encode())
+
+
+APPLICATION = """
+create schema auth;
+grant usage on schema auth to public;
+create table auth.users (id uuid primary key default gen_random_uuid());
+alter table auth.users enable row level security;
+grant select (id), references (id) on auth.users to {role};
+create function auth.uid() returns uuid language sql as 'select null::uuid';
+create schema extensions;
+grant usage on schema extensions to public;
+create extension vector with schema extensions;
+create table public.videos (
+    id uuid primary key, product_url text, title text, description text, maker text, label text, series text,
+    source text, thumbnail_url text, price numeric, duration_seconds int, distribution_started_at timestamptz,
+    product_released_at timestamptz, published_at timestamptz, created_at timestamptz
+);
+create table public.tags (id uuid primary key, name text);
+create table public.performers (id uuid primary key, name text);
+create table public.video_tags (
+    video_id uuid references public.videos, tag_id uuid references public.tags, primary key (video_id, tag_id)
+);
+create table public.video_performers (
+    video_id uuid references public.videos, performer_id uuid references public.performers,
+    primary key (video_id, performer_id)
+);
+create table public.user_video_decisions (
+    user_id uuid references auth.users, video_id uuid references public.videos, decision_type text,
+    created_at timestamptz, primary key (user_id, video_id)
+);
+create table public.profiles (id uuid primary key references auth.users);
+alter table public.videos owner to {role};
+alter table public.tags owner to {role};
+alter table public.performers owner to {role};
+alter table public.video_tags owner to {role};
+alter table public.video_performers owner to {role};
+alter table public.user_video_decisions owner to {role};
+alter table public.profiles owner to {role};
+"""
+"""What :data:`LACKING` spoils: tables of a role that is no superuser and lacks nothing."""
+
+
+def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str) -> None:
+    with database.connect(served) as connection:
+        assert one(connection, "select current_user || ' ' || session_user") == f"{DEVELOPER} {SUPERUSER}"
+    with database.another(database.connect(served)) as connection:
+        assert one(connection, "select current_user") == DEVELOPER
+    with database.connect(f"{served}&options=-c%20role%3Dservice_role") as connection:
+        assert one(connection, "select current_user") == "service_role"
+    with database.connect(login(served, DEVELOPER)) as connection:
+        assert one(connection, "select session_user") == DEVELOPER
+    with database.connect(served, as_owner=False) as connection:
+        assert one(connection, "select current_user") == SUPERUSER
+        connection.rollback()
+        with connection.transaction():
+            database.settle_transaction(connection)
+            assert one(connection, "select current_user") == DEVELOPER
+        assert one(connection, "select current_user") == SUPERUSER
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from yoyo.backends.base import SavepointTransactionManager
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.migrations import default_migration_table
 
-from two_tower import preflight
+from two_tower import ownership, preflight
 from two_tower.database import DATABASE_FILES, open_connection, resolve_dsn, settle_transaction
 from two_tower.errors import UserError
 
@@ -93,7 +93,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
 
 def pending(dsn: str | None = None) -> list[str]:
     """Ids of migrations that ``migrate`` would apply. Changes nothing."""
-    with open_connection(resolve_dsn(dsn), autocommit=True) as connection:
+    with open_connection(resolve_dsn(dsn), autocommit=True, as_owner=False) as connection:
         return waiting(connection)
 
 
@@ -137,6 +137,7 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
         (metadata.version("pg-two-tower"), logic_checksum()),
     )
     _close(connection, there)
+    ownership.hand_over(connection)
     if _signatures(connection) != shown:
         connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
 
@@ -191,6 +192,9 @@ def _run(
         if take_names:
             preflight.put_aside(connection)
         apply_logic(connection, there)
+        if where == "public":
+            # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
+            ownership.hand_over(connection, _history(connection, [m.id for m in known]))
     if where == "two_tower" and not wanted:
         backend.drop()
         connection.execute("drop schema two_tower")
@@ -250,7 +254,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
         connection.execute("set transaction isolation level read committed, read write")
-        settle_transaction(connection)
+        settle_transaction(connection, as_owner=False)
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
@@ -278,6 +282,18 @@ def _applied(connection: psycopg.Connection[Any]) -> set[str]:
     if not _exists(connection, table):
         return set()
     return {name for (name,) in connection.execute(f"select migration_id from {table}")}  # noqa: S608 - two constants
+
+
+def _history(connection: psycopg.Connection[Any], known: list[str]) -> list[str]:
+    """yoyo's own tables in ``public``, unless an application keeps migrations of its own there."""
+    if _applied(connection) - set(known):
+        return []
+    rows = connection.execute(
+        """select 'public.' || relname from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r'
+            and relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')"""
+    )
+    return [name for (name,) in rows]
 
 
 def waiting(connection: psycopg.Connection[Any]) -> list[str]:
