@@ -75,7 +75,31 @@ def migrate(
                     ) from error
                 say("the application's tables are in use; trying again")
                 time.sleep(min(0.2 * attempt, 2))
+            except psycopg.Error as error:
+                _explain_event_trigger(connection, error)
+                raise
     raise AssertionError  # the last attempt returns or raises
+
+
+def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.Error) -> None:
+    """Raises UserError where the error comes from an event trigger of the application's, which forbids a definition."""
+    context = error.diag.context or ""
+    if connection.closed:
+        return
+    for name, schema, function, enable in connection.execute(
+        """select quote_ident(e.evtname), quote_ident(n.nspname), quote_ident(p.proname),
+            case e.evtenabled when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end
+        from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+        where e.evtenabled <> 'D' order by 1"""
+    ).fetchall():
+        # With its schema, unless that is on the path.
+        if f"function {schema}.{function}() " in context or f"function {function}() " in context:
+            raise UserError(
+                f"the event trigger {name} refuses what is to be done, and nothing was changed: "
+                f"{error.diag.message_primary}",
+                f"as a superuser run: alter event trigger {name} disable; migrate; "
+                f"then run: alter event trigger {name} {enable}",
+            ) from error
 
 
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:

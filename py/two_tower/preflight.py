@@ -691,11 +691,13 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
         elif table.removeprefix("public.") in TRIGGERED:
             yield (
                 f"table {table} is yours: it gets triggers called two_tower_*, "
-                "and read access for the role two_tower_viewer"
+                "and the role two_tower_viewer may read the columns that the page shows"
             )
         else:
             yield f"table {table} is yours: it is read, and gets nothing" + (
-                "" if table.startswith("auth.") else " but read access for the role two_tower_viewer"
+                ""
+                if table.startswith("auth.")
+                else " but that the role two_tower_viewer may read the columns that the page shows"
             )
     for name in NAMES:
         kind = "table" if name == "user_features" else "view"
@@ -705,6 +707,11 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
             yield f"public.{name} is renamed to {name}{ASIDE}, and a {kind} of ours takes its name"
         else:
             yield f"public.{name} is yours and stays; ours is {IN_TWO_TOWER[name]} alone"
+    referring = ["public.profiles", "public.user_video_decisions"]
+    referring = [name for name in referring if _one(connection, "select to_regclass(%s) is null", (name,))]
+    features = "two_tower" if _foreign(connection, "user_features") and not take_names else "public"
+    referring += [f"{features}.user_features", "two_tower.reviews"]
+    yield f"foreign keys of {', '.join(referring)} refer to auth.users: a deleted user's rows there are deleted"
     for signature in _theirs(connection):
         if take_names:
             yield f"{signature} is renamed to end in {ASIDE}, and ours takes its name"

@@ -669,6 +669,12 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
 
 COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
 
+CREATE FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) IS 'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() asks for';
+
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1244,7 +1250,7 @@ COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, wr
 
 CREATE VIEW two_tower.visible_videos;
 
-COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are';
+COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are. To drop or retype a column that the condition names: select two_tower.set_visible_when(''true''), change the column, and say the condition again. Do not drop this view';
 
 CREATE TABLE two_tower.vocabularies (
     model_version text NOT NULL,
