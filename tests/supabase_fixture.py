@@ -28,7 +28,7 @@ import psycopg
 from psycopg import sql
 
 from conftest import in_database, remove_server, server_directory
-from two_tower.server import Installation, Server
+from two_tower.server.embedded import Installation, Server
 
 Connection = psycopg.Connection[Any]
 

@@ -30,12 +30,14 @@ from supabase_fixture import (
     login,
 )
 from test_shadowing import calls
-from two_tower import database, migrate, preflight
-from two_tower.cli import app
+from two_tower import database
+from two_tower.cli.main import app
 from two_tower.errors import UserError
-from two_tower.ownership import KEPT
-from two_tower.preflight import COLUMNS, TRIGGERED
-from two_tower.server import Server
+from two_tower.server import migrate, preflight
+from two_tower.server.connection import connect
+from two_tower.server.embedded import Server
+from two_tower.server.ownership import KEPT
+from two_tower.server.preflight import COLUMNS, TRIGGERED
 from world_fixtures import Client, column, one, tiny_model
 
 
@@ -595,15 +597,15 @@ alter table public.profiles owner to {role};
 
 
 def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str) -> None:
-    with database.connect(served) as connection:
+    with connect(served) as connection:
         assert one(connection, "select current_user || ' ' || session_user") == f"{DEVELOPER} {SUPERUSER}"
-    with database.another(database.connect(served)) as connection:
+    with database.another(connect(served)) as connection:
         assert one(connection, "select current_user") == DEVELOPER
-    with database.connect(f"{served}&options=-c%20role%3Dservice_role") as connection:
+    with connect(f"{served}&options=-c%20role%3Dservice_role") as connection:
         assert one(connection, "select current_user") == "service_role"
-    with database.connect(login(served, DEVELOPER)) as connection:
+    with connect(login(served, DEVELOPER)) as connection:
         assert one(connection, "select session_user") == DEVELOPER
-    with database.connect(served, as_owner=False) as connection:
+    with connect(served, as_owner=False) as connection:
         assert one(connection, "select current_user") == SUPERUSER
         connection.rollback()
         with connection.transaction():

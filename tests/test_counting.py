@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Connect, Connection
-from two_tower.database import DATABASE_FILES
-from two_tower.ownership import KEPT
+from two_tower.paths import DATABASE_FILES
+from two_tower.server.ownership import KEPT
 from world_fixtures import NOBODY, make_world, one, refresh, tiny_model
 
 WORLD = make_world()

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import Connection
-from two_tower import gate
-from two_tower.cli import app
+from two_tower.cli.main import app
+from two_tower.lifecycle import gate
 from world_fixtures import make_world, random_model, register, schema_of
 
 ROOT = Path(__file__).parent.parent

@@ -11,9 +11,9 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, locked, remove_server, server_directory
-from two_tower.migrate import migrate
-from two_tower.preflight import READ
-from two_tower.server import Server
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
+from two_tower.server.preflight import READ
 from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, tiny_model
 
 WORLD = make_world()

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from conftest import Connection
-from two_tower.cli import app
+from two_tower.cli.main import app
 from world_fixtures import EPOCH, World, column, make_world, one
 
 WORLD = make_world()

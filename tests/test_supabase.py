@@ -41,8 +41,9 @@ from supabase_fixture import (
     login,
 )
 from supabase_lints import lints
-from two_tower import migrate, registry
 from two_tower.errors import UserError
+from two_tower.lifecycle import registry
+from two_tower.server import migrate
 from world_fixtures import Client, column, one, tiny_model
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"

@@ -1,36 +1,14 @@
-"""Finding the database, and connecting to it."""
+"""Connections to a given database, their sessions settled. ``server/connection.py`` says which database is meant."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
 
 if TYPE_CHECKING:
     import psycopg
-
-_PACKAGE = Path(__file__).parent
-DATABASE_FILES = _PACKAGE / "_database" if (_PACKAGE / "_database").is_dir() else _PACKAGE.parents[1]
-"""Holds ``migrations``, ``sql`` and ``plpython``: inside an installed wheel, or the root of the repository."""
-
-
-def resolve_dsn(dsn: str | None = None) -> str:
-    """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises UserError if there is none."""
-    from two_tower.server import Server
-    from two_tower.settings import Settings
-
-    found = dsn or Settings().database_url
-    if found:
-        return found
-    server = Server(Path.cwd())
-    if not server.running:
-        raise UserError(
-            f"no database: neither --dsn nor DATABASE_URL is given, and no embedded server runs in {Path.cwd()}",
-            "start one with `two-tower up`",
-        )
-    return server.dsn
-
 
 SESSION = {
     "datestyle": "ISO, MDY",
@@ -59,30 +37,6 @@ their names instead.
 """
 HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in SESSION if n.endswith("_timeout")}
 """Those of :data:`SESSION` whose other values change no result: how times are shown, and what ends with an error."""
-
-
-def connect(
-    dsn: str | None = None,
-    *,
-    autocommit: bool = False,
-    application_name: str = "two-tower",
-    migrated: bool = True,
-    as_owner: bool = True,
-) -> psycopg.Connection[Any]:
-    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
-
-    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
-    """
-    connection = open_connection(
-        resolve_dsn(dsn), autocommit=autocommit, as_owner=as_owner, application_name=application_name
-    )
-    try:
-        if migrated:
-            require_migrated(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def open_connection(

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import psycopg
 
-from two_tower import registry
-from two_tower.database import connect
-from two_tower.registry import Progress
+from two_tower.lifecycle import registry
+from two_tower.lifecycle.registry import Progress
+from two_tower.server.connection import connect
 
 DECISIONS = ("like", "nope", "skip")
 
