@@ -505,6 +505,44 @@ def test_without_an_application_ours_belongs_to_whose_the_schema_is(new: Callabl
     set_trap(dsn, "videos")
 
 
+def test_the_owner_goes_back_without_a_superuser(supabase: Supabase, new: Callable[..., str]) -> None:
+    dsn = new(Variant(plpython=True))
+    before = full_dump(supabase.bindir, dsn)
+    migrate.migrate(dsn)
+    migrate.migrate(login(dsn, DEVELOPER), to="0")
+    assert full_dump(supabase.bindir, dsn) == before
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "public.trap()",
+        "true); select public.trap(",
+        "(select public.trap())",
+        "true) union all (select id from public.videos where public.trap()",
+    ],
+)
+def test_a_superuser_who_migrates_again_runs_no_condition_of_the_owner_s(served: str, condition: str) -> None:
+    with connect_as(served, DEVELOPER) as developer:
+        # Called by whoever plans a query of it, and told by what no transaction undoes.
+        developer.execute(
+            f"""create sequence public.caught;
+            create function public.trap() returns boolean immutable language plpgsql as $$ begin
+                perform nextval('public.caught') where current_user = '{SUPERUSER}';
+                return true;
+            end $$""".encode()
+        )
+        with suppress(psycopg.Error):
+            developer.execute("select two_tower.set_visible_when(%s)", (condition,))
+        developer.execute("update two_tower.catalogue_rule set visible_when = %s, stated = true", (condition,))
+    with suppress(UserError):
+        migrate.migrate(served)
+    with connect_as(served, SUPERUSER) as db:
+        assert not one(db, "select is_called from public.caught")
+        db.execute("explain select public.trap()")
+        assert one(db, "select is_called from public.caught")
+
+
 def test_a_superuser_s_own_tables_change_nothing(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     assert one(empty, "select nspowner = current_user::regrole from pg_namespace where nspname = 'two_tower'")

@@ -129,6 +129,7 @@ class Report:
 
 def require(connection: Connection) -> Report:
     """The report of a database without problems. Raises UserError with all of them otherwise."""
+    _hold(connection)
     report = look(connection)
     if report.problems:
         count = len(report.problems)
@@ -138,6 +139,17 @@ def require(connection: Connection) -> Report:
             "mend these, then migrate again; `two-tower migrate --check` lists what is left",
         )
     return report
+
+
+def _hold(connection: Connection) -> None:
+    """Keeps what is about to be looked at from being replaced by something else until the transaction ends."""
+    for table in _column(
+        connection,
+        """select quote_ident(relname) from pg_class
+        where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p') order by 1""",
+        (list(READ),),
+    ):
+        connection.execute(f"lock table public.{table} in access share mode")  # quoted by the server
 
 
 def look(connection: Connection) -> Report:
@@ -568,9 +580,11 @@ def _condition(connection: Connection) -> Iterator[Problem]:
         return
     try:
         with connection.transaction():
-            # Plans it alone. As bytes, since a percent sign in it is no parameter.
-            query = f"explain select v.id from public.videos v where ({condition})"  # noqa: S608 - the owner's own
-            connection.execute(query.encode())
+            # Parsed alone, as one statement: a plan would call what the owner's condition calls, as whoever migrates.
+            query = f"select v.id from public.videos v where ({condition})"  # noqa: S608
+            result = connection.pgconn.prepare(b"", query.encode())
+            if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
     except psycopg.Error as error:
         yield Problem(
             f"videos cannot be shown by the condition {condition!r}: {error.diag.message_primary}",
