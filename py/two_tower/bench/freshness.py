@@ -31,7 +31,8 @@ from two_tower.bench.common import (
     new_database,
     seconds,
 )
-from two_tower.progress import Report
+from two_tower.progress import Progress
+from two_tower.rows import one
 from two_tower.server.embedded import Server
 
 CATALOGUE_DATABASE = "bench_catalogue"
@@ -96,24 +97,24 @@ class Scale:
         return cls(sizes=(10_000, 50_000), users=5_000, rounds=5, likes=200, seconds=1.0)
 
 
-def run(server: Server, scale: Scale, report: Report) -> list[Figure]:
+def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
     """All figures. ``server`` is a throwaway one."""
-    report("making a catalogue and a model", 0.0)
+    progress("making a catalogue and a model", 0.0)
     _catalogue(server, scale)
-    report("likes with and without triggers", 0.05)
+    progress("likes with and without triggers", 0.05)
     figures = [*like_rates(server, scale), like_latency(server, scale)]
-    report("refreshing 1,000 of few and of many users", 0.15)
-    figures = [*refreshes_by_size(server, scale, report), *figures]
-    report(f"making {scale.users:,} users", 0.55)
+    progress("refreshing 1,000 of few and of many users", 0.15)
+    figures = [*refreshes_by_size(server, scale, progress), *figures]
+    progress(f"making {scale.users:,} users", 0.55)
     with _world(server, scale, "bench_users", scale.users, scale.history) as connection:
         connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
         connection.execute(REFRESH)
         connection.execute(
             "vacuum (analyze) public.user_video_decisions, public.user_features, two_tower.user_embeddings"
         )
-        report("refreshing against a client's pipeline", 0.7)
+        progress("refreshing against a client's pipeline", 0.7)
         figures += refresh_against_client(connection, scale)
-        report("embedding against the bare runtime", 0.9)
+        progress("embedding against the bare runtime", 0.9)
         figures += embed_against_runtime(connection, scale)
         figures += cold_and_warm(server, connection, scale)
     return figures
@@ -122,7 +123,7 @@ def run(server: Server, scale: Scale, report: Report) -> list[Figure]:
 # ------------------------------------------------------------------------------------------------ refreshing
 
 
-def refreshes_by_size(server: Server, scale: Scale, report: Report) -> list[Figure]:
+def refreshes_by_size(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
     """Milliseconds of a refresh after 1,000 of many users liked something, against the same among the fewest users.
 
     All have the same catalogue and model, and the same number of decisions per user, scattered over the table.
@@ -132,11 +133,11 @@ def refreshes_by_size(server: Server, scale: Scale, report: Report) -> list[Figu
     databases = []
     try:
         for at, size in enumerate(scale.sizes):
-            report(f"making {size:,} users", 0.15 + 0.3 * at / len(scale.sizes))
+            progress(f"making {size:,} users", 0.15 + 0.3 * at / len(scale.sizes))
             world = _world(server, scale, f"bench_{size}", size, scale.short_history)
             databases.append((size, world, world.__enter__()))
             _pretend_refreshed(databases[-1][2])
-        report(f"refreshing {scale.changed:,} of them", 0.5)
+        progress(f"refreshing {scale.changed:,} of them", 0.5)
         for turn in range(scale.rounds + 1):
             for size, _, connection in databases:
                 _like_one_more(connection, scale.changed, turn)
@@ -199,11 +200,11 @@ class ClientPipeline:
                 user_id uuid primary key, embedding extensions.halfvec(128) not null, model_version text not null,
                 updated_at timestamptz not null default now())"""
         )
-        row = connection.execute(
-            "select feature_schema -> 'user' from two_tower.model_documents where model_version = %s", (VERSION,)
-        ).fetchone()
-        assert row is not None
-        self.schema: dict[str, Any] = row[0]
+        self.schema: dict[str, Any] = one(
+            connection,
+            "select feature_schema -> 'user' from two_tower.model_documents where model_version = %s",
+            (VERSION,),
+        )
         vocabularies: dict[str, dict[str, int]] = {}
         query = "select vocabulary, key, index from two_tower.vocabularies where model_version = %s"
         for name, key, index in connection.execute(query, (VERSION,)):
@@ -249,13 +250,14 @@ def runtime_session(connection: Connection) -> Any:
     """The bench model's user tower in this process, with one thread."""
     import onnxruntime
 
-    row = connection.execute(
-        "select content from two_tower.model_files where model_version = %s and name = 'user_tower.onnx'", (VERSION,)
-    ).fetchone()
-    assert row is not None
+    tower = one(
+        connection,
+        "select content from two_tower.model_files where model_version = %s and name = 'user_tower.onnx'",
+        (VERSION,),
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(row[0], options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(tower, options, providers=["CPUExecutionProvider"])
 
 
 # ------------------------------------------------------------------------------------------------ embedding
@@ -311,11 +313,11 @@ def cold_and_warm(server: Server, connection: Connection, scale: Scale) -> list[
     users = [user for (user,) in connection.execute("select id from auth.users order by id desc limit 200")]
     waits, memory = [], []
     for turn in range(5):
-        with connect(server, database) as one, connect(server, database) as other:
-            bystander = _private_megabytes(other.execute("select pg_backend_pid()").fetchone())
-            took = [_embed_own(one, user, turn) for user in users[turn * 21 : turn * 21 + 21]]
+        with connect(server, database) as active, connect(server, database) as idle:
+            bystander = _private_megabytes(idle)
+            took = [_embed_own(active, user, turn) for user in users[turn * 21 : turn * 21 + 21]]
             waits.append((took[0] * 1000, float(np.median(took[1:])) * 1000))
-            memory.append((_private_megabytes(one.execute("select pg_backend_pid()").fetchone()), bystander))
+            memory.append((_private_megabytes(active), bystander))
     return [compared("cold_first_embed_ms", waits, "ms"), compared("warm_backend_mb", memory, "MB")]
 
 
@@ -330,12 +332,12 @@ def _embed_own(connection: Connection, user: UUID, turn: int) -> float:
         return _execute(connection, "select public.embed_user()")
 
 
-def _private_megabytes(row: tuple[int] | None) -> float:
-    """Memory that a process shares with nobody."""
+def _private_megabytes(connection: Connection) -> float:
+    """Memory that a backend shares with nobody."""
     from pathlib import Path
 
-    assert row is not None
-    lines = (Path("/proc") / str(row[0]) / "smaps_rollup").read_text().splitlines()
+    backend = one(connection, "select pg_backend_pid()")
+    lines = (Path("/proc") / str(backend) / "smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))) / 1024
 
 
@@ -429,9 +431,7 @@ def _slowest(connection: Connection, pairs: Iterator[tuple[UUID, UUID]], limit: 
     waits: list[float] = []
     while time.perf_counter() < until:
         users, videos = zip(*islice(pairs, TIMED), strict=True)
-        row = connection.execute("call public.timed_likes(%s, %s)", (list(users), list(videos))).fetchone()
-        assert row is not None
-        waits += row[0]
+        waits += one(connection, "call public.timed_likes(%s, %s)", (list(users), list(videos)))
     return float(np.percentile(waits, 99))
 
 

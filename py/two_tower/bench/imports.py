@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -21,9 +20,8 @@ from psycopg.conninfo import make_conninfo
 
 from two_tower.bench.common import Figure, compared, connect, make_catalogue, new_database
 from two_tower.errors import UserError
+from two_tower.progress import Progress
 from two_tower.server.embedded import Server
-
-Progress = Callable[[str, float], None]
 
 VIDEOS = 10_000
 ROWS_PER_REVIEWER = 50

@@ -33,7 +33,8 @@ from two_tower.bench.common import (
 )
 from two_tower.features import FeatureSchema
 from two_tower.lifecycle import registry
-from two_tower.progress import Report
+from two_tower.progress import Progress
+from two_tower.rows import one
 from two_tower.server.embedded import Server
 
 OTHER = f"{VERSION}-2"
@@ -88,9 +89,9 @@ class Scale:
         return cls(videos=2_000, users=200, flips=30, pause=0.02)
 
 
-def run(server: Server, scale: Scale, report: Report) -> list[Figure]:
+def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
     """Flips, the slowest read beside them, and ``mixed_answers`` with the number of answers as its baseline."""
-    report("building a world and two models", 0.0)
+    progress("building a world and two models", 0.0)
     new_database(server, "bench_lifecycle")
     with connect(server, "bench_lifecycle") as connection:
         make_catalogue(connection, scale.videos)
@@ -99,7 +100,7 @@ def run(server: Server, scale: Scale, report: Report) -> list[Figure]:
         _second_model(connection, make_model(connection, min(1_800, scale.videos)))
         connection.execute(_TIMED)
         expected = _expected(connection)
-        flips, writes, reads, mixed = _measure(connection, expected, scale, report)
+        flips, writes, reads, mixed = _measure(connection, expected, scale, progress)
     if len(reads) < scale.flips:
         raise RuntimeError("the readers read too little to say anything")
     slow, slow_else = (1000 * _slowest(reads, [each.span for each in done]) for done in (flips, writes))
@@ -153,7 +154,7 @@ def _expected(connection: Connection) -> dict[tuple[str, str], Answer]:
 
 
 def _measure(
-    connection: Connection, expected: dict[tuple[str, str], Answer], scale: Scale, report: Report
+    connection: Connection, expected: dict[tuple[str, str], Answer], scale: Scale, progress: Progress
 ) -> tuple[list[Written], list[Written], list[Span], int]:
     """Flips, other writes, spans of reads, and how many reads were mixed."""
     context = multiprocessing.get_context("spawn")
@@ -172,7 +173,7 @@ def _measure(
             if not ready.acquire(timeout=120):
                 raise RuntimeError("a reader did not start")
         for turn in range(scale.flips):
-            report("flipping", turn / scale.flips)
+            progress("flipping", turn / scale.flips)
             time.sleep(scale.pause * chance.uniform(0.5, 1.5))
             writes.append(_timed(connection, _WRITE))
             time.sleep(scale.pause * chance.uniform(0.5, 1.5))
@@ -190,9 +191,8 @@ def _measure(
 
 def _timed(connection: Connection, statement: str) -> Written:
     started = time.monotonic()
-    row = connection.execute("call public.timed(%s)", (statement,)).fetchone()
-    assert row is not None
-    return Written(row[0], (started, time.monotonic()))
+    took = one(connection, "call public.timed(%s)", (statement,))
+    return Written(took, (started, time.monotonic()))
 
 
 def _read(

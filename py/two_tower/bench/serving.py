@@ -22,7 +22,8 @@ from psycopg import sql
 
 from two_tower.bench.common import VERSION, Connection, Figure, connect, make_catalogue, make_model, new_database
 from two_tower.features import DIM
-from two_tower.progress import Report
+from two_tower.progress import Progress
+from two_tower.rows import one, row
 from two_tower.server.embedded import Server
 
 K = 20
@@ -80,13 +81,13 @@ order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec limit
 """
 
 
-def run(server: Server, sizes: Sequence[int], seconds: float, report: Report) -> list[Figure]:
+def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> list[Figure]:
     """All figures, at each number of videos in ``sizes``; ``seconds`` is how long throughput is measured."""
     figures: list[Figure] = []
     for at, size in enumerate(sizes):
-        report(f"building {size:,} videos and their index", at / len(sizes))
+        progress(f"building {size:,} videos and their index", at / len(sizes))
         with _Database(server, size) as (connection, users):
-            report(f"serving from {size:,} videos", (at + 0.6) / len(sizes))
+            progress(f"serving from {size:,} videos", (at + 0.6) / len(sizes))
             name = f"{size // 1_000_000}m" if size % 1_000_000 == 0 else f"{size // 1000}k"
             figures += [_recall(connection, users[:100], name), *_latency(connection, users, name)]
             figures += [_throughput(server, connection, users, clients, seconds, name) for clients in (2, 16)]
@@ -110,8 +111,7 @@ class _Database:
         connection.execute("set session_replication_role = replica")
         connection.execute(_MORE_VIDEOS, (size,))
         connection.execute("truncate two_tower.video_embeddings, two_tower.user_embeddings")
-        index = connection.execute("select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)").fetchone()
-        assert index is not None
+        index = one(connection, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
         connection.execute("drop index two_tower.video_embeddings_1_hnsw")
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(1_000, DIM - 1))
@@ -138,7 +138,7 @@ class _Database:
         # Enough for the graph: one that does not fit is built many times slower.
         memory = f"{max(64, size // 600)}MB"
         connection.execute(f"set maintenance_work_mem = '{memory}'; set max_parallel_maintenance_workers = 2".encode())
-        connection.execute(index[0])
+        connection.execute(index)
         for table in ("public.user_video_decisions", "two_tower.user_embeddings_1", "two_tower.video_embeddings_1"):
             connection.execute(f"analyze {table}".encode())
         return connection, users
@@ -235,14 +235,14 @@ def _batch(connection: Connection, users: list[str], name: str) -> Figure:
 
 
 def _question(connection: Connection, user: str) -> dict[str, Any]:
-    row = connection.execute(
+    vector, seen = row(
+        connection,
         """select e.embedding::text,
             array(select d.video_id from public.user_video_decisions d where d.user_id = e.user_id)
         from two_tower.user_embeddings e where e.model_version = %s and e.user_id = %s""",
         (VERSION, user),
-    ).fetchone()
-    assert row is not None
-    return {"version": VERSION, "vector": row[0], "seen": row[1]}
+    )
+    return {"version": VERSION, "vector": vector, "seen": seen}
 
 
 def _sign_in(connection: Connection, user: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from two_tower.cli.console import Json, Verbs, log, manual, out, print_json, say
+from two_tower.cli.console import Json, Verbs, bar, manual, out, print_json, say
 
 if TYPE_CHECKING:
     from two_tower.bench.common import Figure
@@ -37,7 +37,6 @@ def freshness(
 
     from two_tower.bench.common import throwaway_server
     from two_tower.bench.freshness import Scale, run
-    from two_tower.progress import bar
 
     scale = Scale.quick() if quick else Scale()
     if sizes:
@@ -50,7 +49,7 @@ def freshness(
         scale = replace(scale, sizes=numbers)
     if quick:
         say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
-    with throwaway_server() as server, bar(log) as progress:
+    with throwaway_server() as server, bar() as progress:
         figures = run(server, scale, progress)
     show(figures, json, "freshness")
 
@@ -66,7 +65,6 @@ def serving(
     """Recall and latency of recommend_videos against the bare index query, and how many answers a second."""
     from two_tower.bench.common import throwaway_server
     from two_tower.bench.serving import run
-    from two_tower.progress import bar
 
     numbers = [30_000] if quick else [100_000, 1_000_000]
     if sizes:
@@ -78,7 +76,7 @@ def serving(
             raise typer.BadParameter("--sizes takes at least 10000 videos")
     if quick:
         say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
-    with throwaway_server() as server, bar(log) as progress:
+    with throwaway_server() as server, bar() as progress:
         figures = run(server, numbers, 2 if quick else 10, progress)
     show(figures, json, "serving")
 
@@ -96,9 +94,8 @@ def import_(
     """A reviews CSV into an empty database, and once more, against a bare COPY of the same file."""
     from two_tower.bench.common import throwaway_server
     from two_tower.bench.imports import run
-    from two_tower.progress import bar
 
-    with throwaway_server() as server, bar(log) as progress:
+    with throwaway_server() as server, bar() as progress:
         figures = run(server, rows or (500_000 if quick else 1_000_000), rounds or (1 if quick else 3), progress)
     show(figures, json, "import")
 
@@ -119,11 +116,10 @@ def lifecycle(
 
     from two_tower.bench.common import throwaway_server
     from two_tower.bench.lifecycle import Scale, run
-    from two_tower.progress import bar
 
     scale = Scale.quick() if quick else Scale()
     scale = replace(scale, videos=videos or scale.videos, flips=flips or scale.flips)
-    with throwaway_server() as server, bar(log) as progress:
+    with throwaway_server() as server, bar() as progress:
         figures = run(server, scale, progress)
     show(figures, json, "lifecycle")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from two_tower.errors import UserError
+from two_tower.progress import Progress
 
 out = Console(soft_wrap=True)
 log = Console(stderr=True, soft_wrap=True)
@@ -82,6 +85,23 @@ def manual(*examples: str, exits: str = "0 done, 1 it failed, 2 wrong usage") ->
 def say(line: str) -> None:
     """A line of progress."""
     log.print(line, markup=False, highlight=False)
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A bar whose text and share the caller sets, on a terminal; silence in a pipe. It goes when the work ends."""
+    from rich import progress
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda what, share: shown.update(task, description=what, completed=share)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, SummaryOption, Verbs, log, manual, print_json, say, write_text
+from two_tower.cli.console import Dsn, Json, SummaryOption, Verbs, bar, manual, print_json, say, write_text
 from two_tower.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def pull(
     otherwise nothing is done without --replace.
     """
     from two_tower.data.pull import pull as run
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
     from two_tower.settings import Settings
 
@@ -83,7 +82,7 @@ def pull(
                 f"--anonymise takes a key of at least {LEAST_KEY} characters in TWO_TOWER_ANONYMISE_KEY",
                 "make one with `openssl rand -hex 32`, and keep it: with another one everybody is somebody else",
             )
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         done = run(connection, source, key=key, replace=replace, dry_run=dry_run, say=say, progress=progress)
     if summary:
         write_text(summary, done.to_json() + "\n")
@@ -157,13 +156,12 @@ def ingest_dmm(
     """
     from two_tower.data.catalogue_api import ingest
     from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, floor
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
     source = Dmm.from_settings()
     sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
     options = _ingest_options(since, until, None if everything else look_back, pause, attempts, rejects)
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         done = ingest(connection, source, sections, options, say, progress)
     if summary:
         write_text(summary, done.to_json() + "\n")
@@ -251,7 +249,6 @@ def sync_videos(
     from two_tower.data.catalogue_api import ingest
     from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, floor
     from two_tower.lifecycle.sync_videos import sync_videos as run
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
     if not skip_fetch and not model:
@@ -259,7 +256,7 @@ def sync_videos(
     source = None if skip_ingest else Dmm.from_settings()
     sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
     options = _ingest_options(since, until, look_back, pause, attempts)
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
 
         def step() -> IngestSummary:
             assert source is not None
@@ -304,13 +301,12 @@ def dataset_export(
     json: Json = False,
 ) -> None:
     """Write interactions, split, and features of users and items, as Parquet, with summary.json."""
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.dataset_export import export
 
     options = DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars)
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         done = export(
             connection, directory, options, val_ratio=val_ratio, min_likes=min_likes, seed=seed, progress=progress
         )

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from two_tower.cli.console import Dsn, Json, Verbs, log, manual, out, print_json, say
+from two_tower.cli.console import Dsn, Json, Verbs, bar, manual, out, print_json, say
+from two_tower.rows import one
 
 STATES = """
 States: candidate → staged (being backfilled) → active → standby → retired; rejected, where the gate said no.
@@ -84,10 +85,9 @@ def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: 
     metrics is not begun.
     """
     from two_tower.lifecycle import registry
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         registry.backfill(connection, version, progress, workers=workers, force=force)
     say(f"{version} is backfilled")
 
@@ -109,10 +109,9 @@ def activate(
     popularity's)? The switch is one transaction; the model before stands by.
     """
     from two_tower.lifecycle import registry
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         result = registry.activate(connection, version, progress, force=force, workers=workers)
     _report(result, json)
 
@@ -154,12 +153,11 @@ def export(
     from two_tower.server.connection import connect
 
     with connect(dsn) as connection:
-        row = connection.execute("select two_tower.require_model(%s)", (version,)).fetchone()
-        assert row is not None
+        chosen = one(connection, "select two_tower.require_model(%s)", (version,))
         connection.rollback()
-        written = artifacts.export(connection, row[0], directory)
+        written = artifacts.export(connection, chosen, directory)
     if json:
-        print_json({"version": row[0], "files": written})
+        print_json({"version": chosen, "files": written})
     else:
         for path in written:
             typer.echo(path)
@@ -178,13 +176,11 @@ def publish(
     Vectors of users are among the files: keep the place private.
     """
     from two_tower.lifecycle import artifacts
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        row = connection.execute("select two_tower.require_model(%s)", (version,)).fetchone()
-        assert row is not None
-        result = artifacts.publish(connection, row[0], url, progress)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        chosen = one(connection, "select two_tower.require_model(%s)", (version,))
+        result = artifacts.publish(connection, chosen, url, progress)
     if json:
         print_json(result)
     else:
@@ -200,10 +196,9 @@ def fetch(
 ) -> None:
     """Download a published version, verify every file, and register it as a candidate."""
     from two_tower.lifecycle import artifacts
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         result = artifacts.fetch(connection, url, version, progress)
     if json:
         print_json(result)

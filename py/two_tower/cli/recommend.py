@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
 
 app = typer.Typer()
 
@@ -31,12 +31,11 @@ def recommend(
 ) -> None:
     """Write recommendations to a file: user_id, video_id, product_url, score, rank."""
     from two_tower.lifecycle.recommend import write
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
     if everyone == bool(user):
         raise typer.BadParameter("say either --all or --user ID")
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         rows = write(connection, None if everyone else user, limit, output, progress, workers)
     if json:
         print_json({"output": output, "rows": rows})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
 
 app = typer.Typer()
 
@@ -44,12 +44,11 @@ def refresh(
     import time
 
     from two_tower.lifecycle import registry
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
 
     marks = (recent, min_likes or 1, include_existing) if recent or min_likes or include_existing else None
     started = time.perf_counter()
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         if dry_run:
             pending = registry.pending(connection)
             found = registry.stale_users(connection, *marks, limit) if marks else 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
 
 app = typer.Typer()
 
@@ -55,7 +55,6 @@ def retrain(
     from two_tower.lifecycle.gate import Thresholds
     from two_tower.lifecycle.retrain import Plan
     from two_tower.lifecycle.retrain import retrain as run
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
     from two_tower.settings import Settings
     from two_tower.trainer.dataset import DatasetOptions
@@ -70,7 +69,7 @@ def retrain(
         keep=keep,
         workers=workers,
     )
-    with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
         try:
             done = run(connection, plan, progress)
         except Exception as error:

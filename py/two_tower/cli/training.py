@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, metrics_table, out, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
 
 app = typer.Typer()
 
@@ -73,7 +73,6 @@ def train(
     Several processes share the gradients: torchrun --nproc-per-node 2 -m two_tower train --epochs 10.
     """
     from two_tower.lifecycle import registry
-    from two_tower.progress import bar
     from two_tower.server.connection import connect
     from two_tower.trainer import gradient
     from two_tower.trainer.dataset import DatasetOptions, read
@@ -91,7 +90,7 @@ def train(
         if processes.rank:
             gradient.follow(processes)
             return
-        with connect(dsn, autocommit=True) as connection, bar(log) as progress:
+        with connect(dsn, autocommit=True) as connection, bar() as progress:
             progress("reading", 0.0)
             data = read(connection, options)
             from two_tower.trainer.train import TrainOptions, fit

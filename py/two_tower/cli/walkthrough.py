@@ -23,13 +23,12 @@ from psycopg.conninfo import make_conninfo
 from rich.table import Table
 from scipy import sparse
 
-from two_tower.cli.console import log, metrics_table, out, say
+from two_tower.cli.console import bar, metrics_table, out, say
 from two_tower.data import imports
 from two_tower.database import open_connection
 from two_tower.errors import UserError
 from two_tower.features import LIKE, TrainingData
 from two_tower.lifecycle import registry
-from two_tower.progress import bar
 from two_tower.server.connection import connect
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
@@ -68,12 +67,12 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
             _import(connection, imports.import_catalog, world.catalog)
             _import(connection, imports.import_decisions, world.decisions, create_users=True)
         data = _step("reading the training set", lambda: read(connection))
-        with bar(log) as progress:
+        with bar() as progress:
             from two_tower.trainer.train import fit
 
             model = _step("training both towers", lambda: fit(data, None, progress))
         version = registry.register(connection, model, data)
-        with bar(log) as progress:
+        with bar() as progress:
             # On files of one's own a model may be worse than popularity. That is worth seeing, and is said.
             activated = _step(
                 f"embedding {data.n_users:,} users and {data.n_items:,} videos inside PostgreSQL",
@@ -103,7 +102,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
 def _database() -> str:
     server = Server(Path.cwd())
     admin = _step("starting PostgreSQL", lambda: server.start(None, lambda _: None))
-    with open_connection(admin, autocommit=True) as connection:
+    with open_connection(admin, autocommit=True, as_owner=False) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE)))
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
     dsn = make_conninfo(admin, dbname=DATABASE)

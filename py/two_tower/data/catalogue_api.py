@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -24,12 +24,13 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
-from two_tower.errors import UserError
-from two_tower.data.imports import import_catalog_rows
 from two_tower.data.files import Rejects
+from two_tower.data.imports import import_catalog_rows
+from two_tower.errors import UserError
+from two_tower.progress import Progress, Say
+from two_tower.rows import one
 
 Connection = psycopg.Connection[Any]
-Progress = Callable[[str, float], None]
 
 
 class GarbledError(Exception):
@@ -162,7 +163,7 @@ def ingest(
     source: Source,
     sections: list[str],
     options: IngestOptions | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     progress: Progress = lambda _what, _share: None,
 ) -> IngestSummary:
     """Upserts what ``source`` lists in ``sections``. ``connection`` is in autocommit mode: every page is a transaction.
@@ -324,11 +325,11 @@ class _Task:
         """Says where to go on, in the transaction of the page."""
         state = Jsonb({**asdict(self.span), "window": window.until, "offset": offset, **self.counts()})
         if self.run_id is None:
-            row = connection.execute(
-                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id", [self.job, state]
-            ).fetchone()
-            assert row is not None
-            self.run_id = row[0]
+            self.run_id = one(
+                connection,
+                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id",
+                [self.job, state],
+            )
         connection.execute(
             "update two_tower.job_runs set result = %s, finished_at = case when %s then clock_timestamp() end"
             " where id = %s",
@@ -346,9 +347,7 @@ class _Task:
 class _Asker:
     """Asks politely, and again."""
 
-    def __init__(
-        self, source: Source, client: httpx.Client, options: IngestOptions, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, source: Source, client: httpx.Client, options: IngestOptions, say: Say) -> None:
         self.source = source
         self.client = client
         self.options = options

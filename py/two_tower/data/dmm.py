@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from two_tower.errors import UserError
 from two_tower.data.catalogue_api import GarbledError, Listing, Page, RefusedError, Span
+from two_tower.errors import UserError
 from two_tower.settings import Settings
 
 DEFAULT_FLOOR = "FANZA/digital/videoa"

@@ -29,6 +29,7 @@ from typing import IO, Any, Self
 import polars as pl
 
 from two_tower.errors import UserError
+from two_tower.progress import Say
 
 BLOCK = 4 << 20
 """Bytes of CSV that are parsed at a time."""
@@ -173,7 +174,7 @@ def open_table(
     renamed: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Table:
     """Opens ``source``, a path or ``-`` for standard input, whatever its format.
 
@@ -311,7 +312,7 @@ def _open_csv(
     expected: set[str],
     rename: Mapping[str, str],
     delimiter: str | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Table:
     feed = _Feed(blocks)
     while feed.more() and not feed.peek().strip():

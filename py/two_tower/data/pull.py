@@ -17,7 +17,7 @@ import hmac
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -29,10 +29,10 @@ from psycopg.types.json import Jsonb
 
 from two_tower.database import open_connection, settle_transaction
 from two_tower.errors import UserError
+from two_tower.progress import Progress, Say
+from two_tower.rows import one
 
 Connection = psycopg.Connection[Any]
-Progress = Callable[[str, float], None]
-
 ROWS_PER_BUCKET = 64
 _BLOCK = 256 << 10
 _REMEMBERED = 200_000
@@ -196,7 +196,7 @@ def pull(
     key: bytes | None = None,
     replace: bool = False,
     dry_run: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     progress: Progress = lambda _what, _share: None,
 ) -> PullSummary:
     """Makes the tables of ``target`` equal to those at ``source_dsn``, in one transaction.
@@ -232,7 +232,7 @@ def pull(
     return summary
 
 
-def _open(dsn: str, say: Callable[[str], None]) -> Connection:
+def _open(dsn: str, say: Say) -> Connection:
     try:
         # A transaction pooler may give every transaction another server: nothing may be prepared in one.
         source = open_connection(
@@ -263,7 +263,7 @@ class _Pull:
         target: Connection,
         key: bytes | None,
         summary: PullSummary,
-        say: Callable[[str], None],
+        say: Say,
         progress: Progress,
     ) -> None:
         self.source = source
@@ -381,14 +381,12 @@ class _Pull:
         """The rows that have a value of all ``needed``; says how many have not."""
         is_whole = sql.SQL(" and ").join(sql.SQL("{} is not null").format(sql.Identifier(name)) for name in needed)
         query = sql.SQL("select count(*) from {} as t where not ({})").format(relation, is_whole)
-        row = self.source.execute(query).fetchone()
-        assert row is not None
-        self.summary.tables.setdefault(table.name, TableSummary()).incomplete = row[0]
-        return sql.SQL("(select * from {} as t where {})").format(relation, is_whole) if row[0] else relation
+        incomplete = one(self.source, query)
+        self.summary.tables.setdefault(table.name, TableSummary()).incomplete = incomplete
+        return sql.SQL("(select * from {} as t where {})").format(relation, is_whole) if incomplete else relation
 
     def is_empty(self, table: PulledTable) -> bool:
-        row = self.source.execute(sql.SQL("select exists (select from {})").format(table.identifier)).fetchone()
-        return not (row and row[0])
+        return not one(self.source, sql.SQL("select exists (select from {})").format(table.identifier))
 
     # ------------------------------------------------------------------------------------------------- what differs
 

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,9 +33,7 @@ import psycopg
 from two_tower.errors import UserError
 from two_tower.features import DIM
 from two_tower.lifecycle import registry
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it done, 0 to 1."""
+from two_tower.progress import Progress
 
 MANIFEST = "manifest.json"
 CURRENT = f"current/{MANIFEST}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +15,8 @@ import psycopg
 
 from two_tower.database import another
 from two_tower.errors import UserError
+from two_tower.progress import Progress
+from two_tower.rows import one
 
 _BATCH = 200
 _QUERY = """
@@ -32,7 +34,7 @@ def write(
     users: list[str] | None,
     limit: int,
     output: Path,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     workers: int = 1,
 ) -> int:
     """Write the best ``limit`` videos of ``users`` (None: of everyone) to ``output``, CSV or Parquet by its extension.
@@ -93,15 +95,14 @@ def _snapshot(connection: psycopg.Connection[Any], workers: int) -> Iterator[lis
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
             if others:
-                exported = connection.execute("select pg_export_snapshot()").fetchone()
-                assert exported is not None
-                for one in others:
-                    one.execute("begin isolation level repeatable read, read only")
-                    one.execute(psycopg.sql.SQL("set transaction snapshot {}").format(exported[0]))
+                exported = one(connection, "select pg_export_snapshot()")
+                for other in others:
+                    other.execute("begin isolation level repeatable read, read only")
+                    other.execute(psycopg.sql.SQL("set transaction snapshot {}").format(exported))
             yield [connection, *others]
     finally:
-        for one in others:
-            one.close()
+        for other in others:
+            other.close()
 
 
 def _check(connection: psycopg.Connection[Any], users: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from two_tower.database import another
 from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
 from two_tower.lifecycle import tower_rows
+from two_tower.progress import Progress
 
 if TYPE_CHECKING:
     from two_tower.features import FeatureSchema, TrainingData
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from two_tower.trainer.train import TrainedModel
 
 Connection = psycopg.Connection[Any]
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it done, 0 to 1."""
-
 REFRESH_BATCH = 1000
 """Users or videos per transaction of a refresh, as two_tower.refresh_batch() has it."""
 

@@ -11,7 +11,6 @@ run goes back. What was staged on the way is retired, so that refreshes do not w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import psycopg
 
 from two_tower.errors import GateFailed, UserError
 from two_tower.lifecycle import artifacts, registry
+from two_tower.progress import Progress
 
 if TYPE_CHECKING:
     from two_tower.lifecycle.gate import Thresholds
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from two_tower.trainer.train import TrainOptions
 
 Connection = psycopg.Connection[Any]
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it done, 0 to 1."""
 
 
 @dataclass(frozen=True)

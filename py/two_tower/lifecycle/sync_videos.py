@@ -12,9 +12,10 @@ import psycopg
 
 from two_tower.data.catalogue_api import IngestSummary
 from two_tower.errors import UserError
+from two_tower.progress import Progress
+from two_tower.rows import one
 
 Connection = psycopg.Connection[Any]
-Progress = Callable[[str, float], None]
 
 
 @dataclass
@@ -75,18 +76,13 @@ def _fetch(connection: Connection, url: str, progress: Progress) -> dict[str, An
     from two_tower.lifecycle import artifacts, registry
 
     done = artifacts.fetch(connection, url, None, progress)
-    row = connection.execute(
-        "select state from two_tower.model_versions where version = %s", [done["version"]]
-    ).fetchone()
-    assert row is not None
+    state = one(connection, "select state from two_tower.model_versions where version = %s", [done["version"]])
     # A version that has served, and stands by since, was put aside by someone who knew why.
-    done["activated"] = row[0] in ("candidate", "staged")
+    done["activated"] = state in ("candidate", "staged")
     if done["activated"]:
         registry.activate(connection, done["version"], progress)
     return done
 
 
 def _embed(connection: Connection) -> dict[str, Any]:
-    row = connection.execute("select two_tower.sync_video_embeddings()").fetchone()
-    assert row is not None
-    return dict(row[0])
+    return dict(one(connection, "select two_tower.sync_video_embeddings()"))

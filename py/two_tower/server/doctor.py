@@ -17,6 +17,7 @@ from psycopg import sql
 
 from two_tower.database import require_migrated
 from two_tower.errors import UserError
+from two_tower.rows import one
 from two_tower.server.preflight import EXTENSIONS, NEWEST, OLDEST, VECTOR_NEEDED
 
 Level = Literal["ok", "info", "warn", "fail"]
@@ -149,15 +150,13 @@ def server_python(connection: Connection) -> Check:
             if not connection.execute("select 1 from pg_language where lanname = 'plpython3u'").fetchone():
                 connection.execute("create extension plpython3u")
             connection.execute(probe)
-            answer = connection.execute("select current_setting('two_tower.doctor')").fetchone()
+            found: dict[str, str] = json.loads(one(connection, "select current_setting('two_tower.doctor')"))
     except psycopg.Error as error:
         return _fail(
             title,
             f"cannot be tried: {_first_line(error)}",
             "mend extension plpython3u first; untrusted languages take a superuser to create and to use",
         )
-    assert answer is not None
-    found: dict[str, str] = json.loads(answer[0])
     if "error" in found:
         python = found["python"]
         return _fail(
@@ -173,17 +172,14 @@ def server_python(connection: Connection) -> Check:
 
 def maintenance_memory(connection: Connection) -> Check:
     """An HNSW build that outgrows ``maintenance_work_mem`` goes on slowly, on disk."""
-    row = connection.execute(
-        "select setting::bigint / 1024 from pg_settings where name = 'maintenance_work_mem'"
-    ).fetchone()
-    assert row is not None
-    if row[0] < MAINTENANCE_WANTED_MB:
+    found = one(connection, "select setting::bigint / 1024 from pg_settings where name = 'maintenance_work_mem'")
+    if found < MAINTENANCE_WANTED_MB:
         return _warn(
             "maintenance_work_mem",
-            f"{row[0]} MB; HNSW indexes of more than about {row[0] * 1000:,} rows will build slowly",
+            f"{found} MB; HNSW indexes of more than about {found * 1000:,} rows will build slowly",
             "alter system set maintenance_work_mem = '512MB'; select pg_reload_conf()",
         )
-    return _well("maintenance_work_mem", f"{row[0]} MB")
+    return _well("maintenance_work_mem", f"{found} MB")
 
 
 def scheduler(connection: Connection) -> Check:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from urllib.parse import quote
 from two_tower.database import open_connection
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
+from two_tower.progress import Say
 from two_tower.settings import Settings
 
 SUPPORTED = range(15, 19)
@@ -218,7 +219,7 @@ class Server:
 
     # -------------------------------------------------------------------------------------------- doing
 
-    def start(self, port: int | None = None, say: Callable[[str], None] = lambda _: None) -> str:
+    def start(self, port: int | None = None, say: Say = lambda _: None) -> str:
         """Start the cluster, creating it first, and return its DSN once it takes connections. Again does nothing.
 
         ``port`` also opens 127.0.0.1 with a password. ``say`` hears of steps that take time.
@@ -259,7 +260,7 @@ class Server:
                     sockets.rmdir()
             return True
 
-    def provide_packages(self, say: Callable[[str], None] = lambda _: None) -> Path:
+    def provide_packages(self, say: Say = lambda _: None) -> Path:
         """Install numpy and onnxruntime for the server's Python where they are missing; returns their directory."""
         with self._locked():
             return self._provide_packages(self.installation, say)
@@ -343,7 +344,7 @@ class Server:
 
     # -------------------------------------------------------------------------------------------- its Python
 
-    def _provide_packages(self, installation: Installation, say: Callable[[str], None]) -> Path:
+    def _provide_packages(self, installation: Installation, say: Say) -> Path:
         """The directory for the server's PYTHONPATH: as set, of this home, or of the repository; else made now."""
         chosen = Settings().server_packages
         if chosen:
@@ -437,7 +438,7 @@ class Server:
         path = self.home / "password"
         if not path.exists():
             self._write(path, secrets.token_urlsafe(18) + "\n")
-        with open_connection(self.dsn, autocommit=True) as connection:
+        with open_connection(self.dsn, autocommit=True, as_owner=False) as connection:
             password = sql.Literal(path.read_text().strip())
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +30,9 @@ from yoyo.migrations import default_migration_table
 from two_tower.database import open_connection, settle_transaction
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
-from two_tower.server import preflight
+from two_tower.progress import Say
+from two_tower.rows import one
+from two_tower.server import ownership, preflight
 from two_tower.server.connection import resolve_dsn
 
 MIGRATIONS = DATABASE_FILES / "migrations"
@@ -51,7 +53,7 @@ def migrate(
     to: str | None = None,
     *,
     take_names: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> dict[str, list[str]]:
     """Applies pending migrations and then all of ``sql/``; with ``to``, goes forward or back to that migration.
 
@@ -79,7 +81,31 @@ def migrate(
                     ) from error
                 say("the application's tables are in use; trying again")
                 time.sleep(min(0.2 * attempt, 2))
+            except psycopg.Error as error:
+                _explain_event_trigger(connection, error)
+                raise
     raise AssertionError  # the last attempt returns or raises
+
+
+def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.Error) -> None:
+    """Raises UserError where the error comes from an event trigger of the application's, which forbids a definition."""
+    context = error.diag.context or ""
+    if connection.closed:
+        return
+    for name, schema, function, enable in connection.execute(
+        """select quote_ident(e.evtname), quote_ident(n.nspname), quote_ident(p.proname),
+            case e.evtenabled when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end
+        from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+        where e.evtenabled <> 'D' order by 1"""
+    ).fetchall():
+        # With its schema, unless that is on the path.
+        if f"function {schema}.{function}() " in context or f"function {function}() " in context:
+            raise UserError(
+                f"the event trigger {name} refuses what is to be done, and nothing was changed: "
+                f"{error.diag.message_primary}",
+                f"as a superuser run: alter event trigger {name} disable; migrate; "
+                f"then run: alter event trigger {name} {enable}",
+            ) from error
 
 
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
@@ -97,7 +123,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
 
 def pending(dsn: str | None = None) -> list[str]:
     """Ids of migrations that ``migrate`` would apply. Changes nothing."""
-    with open_connection(resolve_dsn(dsn), autocommit=True) as connection:
+    with open_connection(resolve_dsn(dsn), autocommit=True, as_owner=False) as connection:
         return waiting(connection)
 
 
@@ -108,8 +134,8 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
     privileges have let in; what was there may have been opened by an operator, and stays.
     """
     if there is None:
-        installed = connection.execute("select exists (select from two_tower.installation)").fetchone()
-        there = _objects(connection) if installed and installed[0] else set()
+        installed = one(connection, "select exists (select from two_tower.installation)")
+        there = _objects(connection) if installed else set()
     # Routines refer to each other in any order; tests check every body with plpgsql_check.
     connection.execute("set local check_function_bodies = off")
     connection.execute("set local client_min_messages = warning")
@@ -146,6 +172,7 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
         (metadata.version("pg-two-tower"), logic_checksum()),
     )
     _close(connection, there)
+    ownership.hand_over(connection)
     if _signatures(connection) != shown:
         connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
 
@@ -173,9 +200,7 @@ def checksum(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def _run(
-    connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Callable[[str], None]
-) -> dict[str, list[str]]:
+def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Say) -> dict[str, list[str]]:
     known = yoyo.read_migrations(str(MIGRATIONS))
     wanted = _wanted(sorted(m.id for m in known), to)
     where = _marks(connection)
@@ -200,6 +225,9 @@ def _run(
         if take_names:
             preflight.put_aside(connection)
         apply_logic(connection, there)
+        if where == "public":
+            # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
+            ownership.hand_over(connection, _history(connection, [m.id for m in known]))
     if where == "two_tower" and not wanted:
         backend.drop()
         connection.execute("drop schema two_tower")
@@ -259,7 +287,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
         connection.execute("set transaction isolation level read committed, read write")
-        settle_transaction(connection)
+        settle_transaction(connection, as_owner=False)
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
@@ -289,6 +317,18 @@ def _applied(connection: psycopg.Connection[Any]) -> set[str]:
     return {name for (name,) in connection.execute(f"select migration_id from {table}")}  # noqa: S608 - two constants
 
 
+def _history(connection: psycopg.Connection[Any], known: list[str]) -> list[str]:
+    """yoyo's own tables in ``public``, unless an application keeps migrations of its own there."""
+    if _applied(connection) - set(known):
+        return []
+    rows = connection.execute(
+        """select 'public.' || relname from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r'
+            and relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')"""
+    )
+    return [name for (name,) in rows]
+
+
 def waiting(connection: psycopg.Connection[Any]) -> list[str]:
     """Ids of migrations that are not applied."""
     done = _applied(connection)
@@ -308,8 +348,7 @@ def _refuse_newer(connection: psycopg.Connection[Any], where: str, known: list[s
 def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
     """Whether there is such a relation, or for a name without a dot such a schema."""
     function = "to_regclass" if "." in name else "to_regnamespace"
-    row = connection.execute(f"select {function}(%s) is not null", (name,)).fetchone()
-    return bool(row and row[0])
+    return bool(one(connection, f"select {function}(%s) is not null", (name,)))
 
 
 _ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from two_tower.errors import UserError
+from two_tower.progress import Say
 from two_tower.server.status import Report, look
 
 TIMEOUT_S = 60
@@ -24,7 +25,7 @@ TIMEOUT_S = 60
 class StatusCollector(Collector):
     """Looks at the database whenever it is collected from, one look at a time."""
 
-    def __init__(self, dsn: str | None, sample: int | None, say: Callable[[str], None]) -> None:
+    def __init__(self, dsn: str | None, sample: int | None, say: Say) -> None:
         self.dsn = dsn
         self.sample = sample
         self.say = say
@@ -124,7 +125,7 @@ def text(collector: Collector) -> str:
     return generate_latest(registry).decode()
 
 
-def serve(collector: Collector, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(collector: Collector, host: str, port: int, say: Say) -> None:
     """Serve /metrics until interrupted, collecting anew at every request; ``say`` hears of the address.
 
     ``port`` 0 is any free one. Raises UserError where the address cannot be listened on.

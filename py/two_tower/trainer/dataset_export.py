@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +22,8 @@ import psycopg
 
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP
+from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
-
-Progress = Callable[[str, float], None]
 
 NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 

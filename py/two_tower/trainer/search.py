@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
 from two_tower.features import TrainingData
+from two_tower.progress import Progress
 
 if TYPE_CHECKING:
     import optuna
@@ -56,7 +57,7 @@ def tune(
     recipe: Recipe | None,
     data: TrainingData,
     options: TrainOptions,
-    tell: Callable[[str, float], None],
+    tell: Progress,
 ) -> tuple[Choice, Recipe | None, dict[str, Any]]:
     """The best of ``options.search`` trials, the first of which is ``start``, and what to note of them.
 

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,13 +21,11 @@ from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, FeatureSchema, TrainingData, user_counts
+from two_tower.progress import Progress
 from two_tower.trainer import evaluate, gradient, search
 from two_tower.trainer.gradient import Examples, Processes, Recipe
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
 from two_tower.trainer.model import INNER, ItemTower, UserTower
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it done, 0 to 1."""
 
 NUMERIC_WEIGHT = 1.5
 """Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
