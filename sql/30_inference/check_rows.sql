@@ -8,10 +8,27 @@ declare
     v_inputs extensions.sparsevec[];
     v_outputs extensions.halfvec[];
     v_distance double precision;
+    v_lacking text;
 begin
     if p_sample is null then
         raise exception 'model % comes with weights as rows, and without a sample of what its % tower answers (metrics.parity)', p_version, p_tower
             using errcode = '22023', hint = 'Register it with two-tower, which records one.';
+    end if;
+    select string_agg(format('%s %s', n.number, n.part), ', ') into v_lacking
+    from (
+        select p.part, p.number
+        from (values ('user', 'bias', 1), ('item', 'bias', 1), ('item', 'mean', 1), ('item', 'divisor', 1), ('item', 'used', 1),
+                ('item', 'decay', 1), ('item', 'square', 1), ('item', 'outward', 127)) as p (tower, part, number)
+        where p.tower = p_tower
+            -- Without a content layer, a tower has no part of one.
+            and (p.part not in ('decay', 'square', 'outward') or exists (
+                select from two_tower.model_weights w
+                where w.model_version = p_version and w.tower = 'item' and w.part in ('centre', 'known', 'decay', 'square', 'outward')
+            ))
+            and (select count(*) from two_tower.model_rows(p_version, p_tower, p.part)) <> p.number
+    ) as n;
+    if v_lacking is not null then
+        raise exception 'the rows of the % tower of model % are not complete: there must be %', p_tower, p_version, v_lacking using errcode = '22023';
     end if;
     if exists (
         select from two_tower.model_weights w where w.model_version = p_version and w.tower = p_tower

@@ -174,7 +174,7 @@ def parity_sample(
             free = width if name == "user" else identity.offset  # an item has one id at most
             row[rng.integers(0, free, 24)] = rng.integers(1, 6, 24) if name == "user" else 1
             if name == "item":
-                row[:numbers] = rng.integers(0, 2, numbers) * rng.integers(1, 9000, numbers)
+                row[:numbers] = rng.integers(0, 5000, numbers)
             if name == "item" and identity.size and at % 2:
                 row[identity.offset + rng.integers(0, identity.size)] = 1
         with torch.no_grad():

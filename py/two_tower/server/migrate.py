@@ -147,7 +147,7 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
     ).fetchone()
     vector = row[0] if row else "extensions"
     # Settings called hnsw.* are known once pgvector is loaded; before that, only a superuser may name them.
-    connection.execute(f"select {vector}.vector_dims('[1]')".encode())
+    connection.execute(f"select '[1]'::{vector}.vector".encode())
     onnxruntime = preflight.python_usable(connection)
     for path in logic_files():
         if path.parent == ONNXRUNTIME and not onnxruntime:
