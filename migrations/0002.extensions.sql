@@ -20,17 +20,17 @@ begin
         create extension plpython3u;
         insert into two_tower.created_objects values ('extension', 'plpython3u');
     end if;
-    -- pg_cron works in one database of the cluster alone.
-    if current_setting('cron.database_name', true) = current_database()
+    -- pg_cron works in one database of the cluster alone. An ordinary role is not told which, so it tries.
+    if coalesce((select c.setting from pg_catalog.pg_settings c where c.name = 'cron.database_name'), current_database()) = current_database()
         and exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron')
         and not exists (select from pg_catalog.pg_extension where extname = 'pg_cron')
     then
         begin
             create extension pg_cron;
             insert into two_tower.created_objects values ('extension', 'pg_cron');
-        exception when insufficient_privilege then
-            raise notice using message = current_user || ' may not create pg_cron, so nothing is scheduled in this database',
-                hint = 'As a superuser run: create extension pg_cron. Or let two-tower refresh --every 60 run as a service.';
+        exception when others then
+            raise notice using message = 'pg_cron is not created, so nothing is scheduled in this database: ' || sqlerrm,
+                hint = 'Let two-tower refresh --every 60 run as a service; or create the extension as a superuser, and migrate again.';
         end;
     end if;
 end
