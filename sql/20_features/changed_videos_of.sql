@@ -7,7 +7,7 @@ declare
     c_somebody constant uuid := '00000000-0000-0000-0000-000000000000';
 begin
     if not exists (select from two_tower.video_changes) and not exists (select from two_tower.change_failures f where f.kind = 'video') then
-        return '{}';
+        return '{}'::uuid[];
     end if;
     return array(
         select distinct d.video_id

@@ -28,7 +28,8 @@ begin
             and (select count(*) from two_tower.model_rows(p_version, p_tower, p.part)) <> p.number
     ) as n;
     if v_lacking is not null then
-        raise exception 'the rows of the % tower of model % are not complete: there must be %', p_tower, p_version, v_lacking using errcode = '22023';
+        raise exception 'the rows of the % tower of model % are not complete: there must be %', p_tower, p_version, v_lacking
+            using errcode = '22023';
     end if;
     if exists (
         select from two_tower.model_weights w where w.model_version = p_version and w.tower = p_tower
