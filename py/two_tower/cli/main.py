@@ -10,10 +10,12 @@ import typer
 
 from two_tower.cli import (
     bench,
-    data,
+    dataset,
     demo,
     imports,
+    ingest,
     model,
+    pull,
     recommend,
     refresh,
     retrain,
@@ -63,9 +65,20 @@ def root(dsn: Dsn = None, json: Json = False) -> None:
     """A Two-Tower recommender that lives inside PostgreSQL."""
 
 
-for family in (server, imports, data, training, retrain, model, refresh, recommend, status, ui, demo, bench):
+for family in (
+    server,
+    imports,
+    pull,
+    ingest,
+    training,
+    retrain,
+    dataset,
+    model,
+    refresh,
+    recommend,
+    status,
+    ui,
+    demo,
+    bench,
+):
     app.add_typer(family.app)
-
-
-if __name__ == "__main__":
-    app()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+from two_tower.cli.options import EmbeddingWorkers, MaxNegativeStars, MinStars, Seed, UsePriceFeature
 
 app = typer.Typer()
 
@@ -34,15 +35,15 @@ def retrain(
         ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")] = 1,
+    workers: EmbeddingWorkers = 1,
     min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
     min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
     over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
     max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
-    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
-    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
-    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    min_stars: MinStars = 4.0,
+    max_negative_stars: MaxNegativeStars = 2.0,
+    use_price_feature: UsePriceFeature = False,
+    seed: Seed = 0,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:

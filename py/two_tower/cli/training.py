@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
+from two_tower.cli.options import MaxNegativeStars, MinStars, Seed, UsePriceFeature
 
 app = typer.Typer()
 
@@ -21,12 +22,12 @@ app = typer.Typer()
     )
 )
 def train(
-    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
-    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    min_stars: MinStars = 4.0,
+    max_negative_stars: MaxNegativeStars = 2.0,
     max_tag_features: Annotated[int, typer.Option(min=0, help="Tags with an input of their own.")] = 2_000,
     max_performer_features: Annotated[int, typer.Option(min=0, help="Performers with an input of their own.")] = 5_000,
     max_video_features: Annotated[int, typer.Option(min=0, help="Videos with an input of their own.")] = 10_000,
-    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
+    use_price_feature: UsePriceFeature = False,
     val_ratio: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")
     ] = 0.2,
@@ -63,7 +64,7 @@ def train(
     study: Annotated[
         Path, typer.Option(help="Where trials are kept (SQLite); the same command goes on from there.")
     ] = Path("two-tower-study.sqlite"),
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    seed: Seed = 0,
     version: Annotated[str | None, typer.Option(help="A name for the model; by default the time.")] = None,
     dsn: Dsn = None,
     json: Json = False,
