@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import psycopg
 
 from two_tower.errors import GateFailed, UserError
@@ -199,8 +199,8 @@ def _notify(webhook: str | None, text: str) -> list[str]:
     for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(old, new)
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=10) as client:
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=2), timeout=10) as client:
             answer = client.post(webhook, json={"text": text})
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return [f"the webhook was not told: {type(error).__name__}"]
     return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]
