@@ -18,6 +18,8 @@ from conftest import Connect, Connection
 from two_tower.paths import DATABASE_FILES
 from world_fixtures import NOBODY, make_world, one, refresh, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 MAPS = "liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources"
 TOTALS = "like_count, nope_count, price_sum, priced_count"
@@ -35,11 +37,6 @@ def plpython(name: str) -> Any:
 
 
 histories = plpython("histories")
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def compare(db: Connection, users: list[UUID] = WORLD.users) -> int:

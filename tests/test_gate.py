@@ -16,15 +16,12 @@ from two_tower.cli.main import app
 from two_tower.lifecycle import gate
 from world_fixtures import make_world, random_model, register, schema_of
 
+pytestmark = pytest.mark.world
+
 ROOT = Path(__file__).parent.parent
 WORLD = make_world()
 LATE = datetime(2026, 1, 1, tzinfo=UTC)
 """Later than every decision of the world."""
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def evaluate(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:

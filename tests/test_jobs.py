@@ -15,6 +15,8 @@ from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 JOBS = {
     "two_tower_refresh": "* * * * *",
@@ -23,11 +25,6 @@ JOBS = {
     "two_tower_popularity": "37 3 * * *",
     "two_tower_purge": "57 3 * * *",
 }
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 # ------------------------------------------------------------------------------------------------ idle and purged

@@ -40,14 +40,11 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 model_files: Any = untyped_model_files  # its functions name no types, since PL/Python's arguments have none
 WORLD = make_world()
 K = 10
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture
@@ -192,6 +189,7 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
     assert states(db) == {"v1": "retired", "v2": "active"}
 
 
+@pytest.mark.database
 def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
     monkeypatch.setattr(lifecycle.Scale, "quick", lambda: toy)

@@ -12,12 +12,9 @@ from conftest import Connection
 from two_tower.cli.main import app
 from world_fixtures import EPOCH, World, column, make_world, one
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def invoke(dsn: str, *words: str) -> Result:

@@ -18,13 +18,10 @@ import pytest
 from conftest import Connection
 from world_fixtures import make_world, one, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 LENIENT = ("--over-popularity", "0", "--max-drop", "1")
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @dataclass

@@ -238,6 +238,7 @@ def test_a_statement_without_a_bound_is_found(text: str, faults: int) -> None:
     assert len(unbounded(text)) == faults
 
 
+@pytest.mark.slow
 def test_every_update_and_delete_has_a_condition() -> None:
     """Supabase loads safeupdate for PostgREST's login, and it refuses others, in routines too."""
     found = [(path.name, fault) for path in migrate.logic_files() for fault in unbounded(migrate.expand(path))]

@@ -15,15 +15,12 @@ import pytest
 from conftest import Connect, Connection
 from world_fixtures import column, make_world, one
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 CLIENTS = 8
 REFRESHERS = 2
 SECONDS = 4.0
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def state(db: Connection) -> list[tuple[object, ...]]:

@@ -10,6 +10,8 @@ import pytest
 
 from two_tower.data.world import HELD_OUT, World, generate
 
+pytestmark = pytest.mark.slow
+
 USERS = VIDEOS = 800
 
 
