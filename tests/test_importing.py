@@ -257,6 +257,21 @@ def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
     assert (changed.updated, changed.unchanged) == (1, 1)
 
 
+@pytest.mark.parametrize("stored", ["like", "LIKE", "Like", " like ", "\tlike\r\n"])
+@pytest.mark.parametrize("word", ["like", "LIKE", "Like", " like", "1"])
+def test_decisions_are_compared_as_sql_reads_them(shop: Connection, write: Write, stored: str, word: str) -> None:
+    """What an application has written in its own way means the same, and stays as it is."""
+    shop.execute("alter table public.user_video_decisions drop constraint user_video_decisions_decision_type_check")
+    path = write(f"user_id,product_url,decision\n{ANNA},u/1,{word}\n")
+    import_decisions(shop, path)
+    shop.execute("update public.user_video_decisions set decision_type = %s", (stored,))
+    assert import_decisions(shop, path).unchanged == 1
+    assert rows(shop, "select decision_type from public.user_video_decisions") == [stored]
+    changed = import_decisions(shop, write(f"user_id,product_url,decision\n{ANNA},u/1,Dislike\n"))
+    assert changed.updated == 1
+    assert rows(shop, "select decision_type from public.user_video_decisions") == ["nope"]
+
+
 def test_decisions_by_video_id(shop: Connection, write: Write) -> None:
     (video,) = rows(shop, "select id::text from public.videos where product_url = 'u/1'")
     lines = [f"{ANNA},{video.upper()},1,2024-01-01", f"{ANNA},{BEN},1,", f"{ANNA},u/1,1,", f"{ANNA},{video},2,"]

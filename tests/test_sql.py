@@ -31,8 +31,8 @@ WITHOUT_SEARCH_PATH = {
         f"two_tower.time_of({kind})"
         for kind in ("timestamp with time zone", "timestamp without time zone", "date", "text", "anyelement")
     ),
-    "two_tower.halfvec_of(bytea,integer,boolean)",
-    "two_tower.uuids_of(bytea,integer,boolean)",
+    "two_tower.halfvec_of(two_tower.halfvec_bytes,integer,boolean)",
+    "two_tower.uuids_of(two_tower.uuids_bytes,two_tower.no_limit,boolean)",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",

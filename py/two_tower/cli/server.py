@@ -90,7 +90,7 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
     from two_tower.server.doctor import check
 
     target = resolve_dsn(dsn)
-    with connect(target, autocommit=True, migrated=False) as connection:
+    with connect(target, autocommit=True, migrated=False, as_owner=False) as connection:
         checks = check(connection, target)
     if json:
         print_json([asdict(item) for item in checks])

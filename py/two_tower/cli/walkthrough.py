@@ -102,7 +102,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
 def _database() -> str:
     server = Server(Path.cwd())
     admin = _step("starting PostgreSQL", lambda: server.start(None, lambda _: None))
-    with open_connection(admin, autocommit=True) as connection:
+    with open_connection(admin, autocommit=True, as_owner=False) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE)))
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
     dsn = make_conninfo(admin, dbname=DATABASE)

@@ -29,13 +29,20 @@ def resolve_dsn(dsn: str | None = None) -> str:
 
 
 def connect(
-    dsn: str | None = None, *, autocommit: bool = False, application_name: str = "two-tower", migrated: bool = True
+    dsn: str | None = None,
+    *,
+    autocommit: bool = False,
+    application_name: str = "two-tower",
+    migrated: bool = True,
+    as_owner: bool = True,
 ) -> psycopg.Connection[Any]:
     """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
 
     Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
     """
-    connection = open_connection(resolve_dsn(dsn), autocommit=autocommit, application_name=application_name)
+    connection = open_connection(
+        resolve_dsn(dsn), autocommit=autocommit, as_owner=as_owner, application_name=application_name
+    )
     try:
         if migrated:
             require_migrated(connection)

@@ -438,7 +438,7 @@ class Server:
         path = self.home / "password"
         if not path.exists():
             self._write(path, secrets.token_urlsafe(18) + "\n")
-        with open_connection(self.dsn, autocommit=True) as connection:
+        with open_connection(self.dsn, autocommit=True, as_owner=False) as connection:
             password = sql.Literal(path.read_text().strip())
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
 

@@ -32,7 +32,7 @@ from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
 from two_tower.progress import Say
 from two_tower.rows import one
-from two_tower.server import preflight
+from two_tower.server import ownership, preflight
 from two_tower.server.connection import resolve_dsn
 
 MIGRATIONS = DATABASE_FILES / "migrations"
@@ -79,7 +79,31 @@ def migrate(
                     ) from error
                 say("the application's tables are in use; trying again")
                 time.sleep(min(0.2 * attempt, 2))
+            except psycopg.Error as error:
+                _explain_event_trigger(connection, error)
+                raise
     raise AssertionError  # the last attempt returns or raises
+
+
+def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.Error) -> None:
+    """Raises UserError where the error comes from an event trigger of the application's, which forbids a definition."""
+    context = error.diag.context or ""
+    if connection.closed:
+        return
+    for name, schema, function, enable in connection.execute(
+        """select quote_ident(e.evtname), quote_ident(n.nspname), quote_ident(p.proname),
+            case e.evtenabled when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end
+        from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+        where e.evtenabled <> 'D' order by 1"""
+    ).fetchall():
+        # With its schema, unless that is on the path.
+        if f"function {schema}.{function}() " in context or f"function {function}() " in context:
+            raise UserError(
+                f"the event trigger {name} refuses what is to be done, and nothing was changed: "
+                f"{error.diag.message_primary}",
+                f"as a superuser run: alter event trigger {name} disable; migrate; "
+                f"then run: alter event trigger {name} {enable}",
+            ) from error
 
 
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
@@ -97,7 +121,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
 
 def pending(dsn: str | None = None) -> list[str]:
     """Ids of migrations that ``migrate`` would apply. Changes nothing."""
-    with open_connection(resolve_dsn(dsn), autocommit=True) as connection:
+    with open_connection(resolve_dsn(dsn), autocommit=True, as_owner=False) as connection:
         return waiting(connection)
 
 
@@ -141,6 +165,7 @@ def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = No
         (metadata.version("pg-two-tower"), logic_checksum()),
     )
     _close(connection, there)
+    ownership.hand_over(connection)
     if _signatures(connection) != shown:
         connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
 
@@ -193,6 +218,9 @@ def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, 
         if take_names:
             preflight.put_aside(connection)
         apply_logic(connection, there)
+        if where == "public":
+            # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
+            ownership.hand_over(connection, _history(connection, [m.id for m in known]))
     if where == "two_tower" and not wanted:
         backend.drop()
         connection.execute("drop schema two_tower")
@@ -252,7 +280,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
         connection.execute("set transaction isolation level read committed, read write")
-        settle_transaction(connection)
+        settle_transaction(connection, as_owner=False)
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
@@ -280,6 +308,18 @@ def _applied(connection: psycopg.Connection[Any]) -> set[str]:
     if not _exists(connection, table):
         return set()
     return {name for (name,) in connection.execute(f"select migration_id from {table}")}  # noqa: S608 - two constants
+
+
+def _history(connection: psycopg.Connection[Any], known: list[str]) -> list[str]:
+    """yoyo's own tables in ``public``, unless an application keeps migrations of its own there."""
+    if _applied(connection) - set(known):
+        return []
+    rows = connection.execute(
+        """select 'public.' || relname from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r'
+            and relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')"""
+    )
+    return [name for (name,) in rows]
 
 
 def waiting(connection: psycopg.Connection[Any]) -> list[str]:

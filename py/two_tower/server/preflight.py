@@ -103,6 +103,9 @@ KEYS = {
 TRIGGERED = ("user_video_decisions", "videos", "video_tags", "video_performers")
 """Tables that get triggers."""
 
+READ = (*COLUMNS, "profiles")
+"""Tables of the application that routines of ours read with the rights of their owner."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -126,6 +129,7 @@ class Report:
 
 def require(connection: Connection) -> Report:
     """The report of a database without problems. Raises UserError with all of them otherwise."""
+    _hold(connection)
     report = look(connection)
     if report.problems:
         count = len(report.problems)
@@ -137,6 +141,17 @@ def require(connection: Connection) -> Report:
     return report
 
 
+def _hold(connection: Connection) -> None:
+    """Keeps what is about to be looked at from being replaced by something else until the transaction ends."""
+    for table in _column(
+        connection,
+        """select quote_ident(relname) from pg_class
+        where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p') order by 1""",
+        (list(READ),),
+    ):
+        connection.execute(f"lock table public.{table} in access share mode")  # quoted by the server
+
+
 def look(connection: Connection) -> Report:
     """Everything that would be refused, and everything that would change, for the role that is connected.
 
@@ -146,6 +161,7 @@ def look(connection: Connection) -> Report:
     problems = [
         *_server(connection),
         *_rights(connection),
+        *_ownership(connection),
         *_extensions(connection),
         *_schemas(connection),
         *_tables(connection),
@@ -191,6 +207,11 @@ def _rights(connection: Connection) -> Iterator[Problem]:
             f"the role {role} is not a superuser, and functions in PL/Python take one",
             "migrate as a superuser; on self-hosted Supabase that is supabase_admin",
         )
+    if not _one(connection, "select has_schema_privilege('public', 'create')"):
+        yield Problem(
+            f"the role {role} may not create anything in schema public",
+            f"as the schema's owner run: grant create on schema public to {role}",
+        )
     if not may_create and not _one(connection, "select to_regnamespace('two_tower') is not null"):
         yield Problem(
             f"the role {role} may not create schemas in this database",
@@ -215,6 +236,111 @@ def _rights(connection: Connection) -> Iterator[Problem]:
             "the role service_role does not bypass row level security, so it would see nothing",
             "as a superuser run: alter role service_role bypassrls",
         )
+
+
+def owner(connection: Connection) -> str | None:
+    """The role to whom a superuser who migrates hands over all that is ours; None where it stays with whoever migrates.
+
+    Routines of ours run as their owner and read the application's tables, and whoever owns a table may put a view in
+    its place that calls what he likes. So nobody owns ours who may do more than the owner of those tables: it is he, or
+    where they are a superuser's, the owner of schema ``public``, who may drop them, or whoever has ours already.
+    """
+    if not _one(connection, "select rolsuper from pg_roles where rolname = current_user"):
+        return None
+    owners = _owners(connection)
+    if owners:
+        return owners.get("videos") or min(owners.values())
+    row = connection.execute(
+        """select o.rolname::text
+        from pg_namespace n
+        join pg_database d on d.datname = current_database()
+        join pg_roles o on o.oid = case when n.nspowner = 'pg_database_owner'::regrole then d.datdba else n.nspowner end
+        where n.nspname in ('public', 'two_tower') and not o.rolsuper
+        order by n.nspname limit 1"""
+    ).fetchone()
+    return row and row[0]
+
+
+def _owners(connection: Connection) -> dict[str, str]:
+    """Owners of the tables that we read, by table, but for those of superusers."""
+    rows = connection.execute(
+        """select c.relname::text, o.rolname::text from pg_class c join pg_roles o on o.oid = c.relowner
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (%s)
+            and c.relkind in ('r', 'p', 'v', 'm', 'f') and not o.rolsuper
+        order by 1""",
+        (list(READ),),
+    )
+    return dict(rows.fetchall())
+
+
+def _ownership(connection: Connection) -> Iterator[Problem]:
+    """What keeps the role of :func:`owner` from running what it is to own."""
+    role = owner(connection)
+    if role is None:
+        return
+    name = _quoted(connection, role)
+    others = {table: whose for table, whose in _owners(connection).items() if whose != role}
+    for table, whose in others.items():
+        yield Problem(
+            f"public.{table} belongs to {whose}, and other tables that we read to {role}: "
+            f"{whose} could have {role} run anything",
+            f"give the tables to one role, such as: alter table public.{table} owner to {name}",
+        )
+    # What we made ourselves is handed over.
+    made = [*_recorded(connection, "table"), *_recorded(connection, "schema"), *_recorded(connection, "function")]
+    tables = [f"public.{table}" for table in READ if table not in others and f"public.{table}" not in made]
+    for schema in _column(
+        connection,
+        """select quote_ident(n.nspname) from pg_namespace n
+        where not has_schema_privilege(%s, n.oid, 'usage') and n.nspname <> all (%s) and (
+            n.nspname in ('public', 'auth')
+            or n.oid = (select e.extnamespace from pg_extension e where e.extname = 'vector')
+        )
+        order by 1""",
+        (role, made),
+    ):
+        yield _lacks(role, f"use the schema {schema}", f"grant usage on schema {schema} to {name}")
+    triggered = [table for table in tables if table.removeprefix("public.") in TRIGGERED]
+    for privilege, table in [("select", table) for table in tables] + [("trigger", table) for table in triggered]:
+        if not _one(
+            connection, "select coalesce(has_table_privilege(%s, to_regclass(%s), %s), true)", (role, table, privilege)
+        ):
+            yield _lacks(role, f"{privilege} on {table}", f"grant {privilege} on {table} to {name}")
+    if "auth.users" not in made:
+        tables.append("auth.users")
+        for privilege in ("select", "references"):
+            if not _one(
+                connection,
+                """select coalesce(bool_and(has_column_privilege(%s, a.attrelid, a.attnum, %s)), true)
+                from pg_attribute a where a.attrelid = to_regclass('auth.users') and a.attname = 'id'""",
+                (role, privilege),
+            ):
+                yield _lacks(role, f"{privilege} (id) on auth.users", f"grant {privilege} (id) on auth.users to {name}")
+    if "auth.uid()" not in made and not _one(
+        connection,
+        "select coalesce(has_function_privilege(%s, to_regprocedure('auth.uid()'), 'execute'), true)",
+        (role,),
+    ):
+        yield _lacks(role, "execute auth.uid()", f"grant execute on function auth.uid() to {name}")
+    for table, is_owner in connection.execute(
+        """select quote_ident(n.nspname) || '.' || quote_ident(c.relname), pg_has_role(r.oid, c.relowner, 'usage')
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join pg_roles r
+        where r.rolname = %s and not r.rolbypassrls and c.oid in (select to_regclass(t) from unnest(%s::text[]) as t)
+            and c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
+        order by 1""",
+        (role, tables),
+    ).fetchall():
+        yield Problem(
+            f"{table} has row level security that binds {role}, to whom our routines are to belong, so refreshes would "
+            "not see all rows",
+            f"run: alter table {table} no force row level security"
+            if is_owner
+            else f"as a superuser run: alter role {name} bypassrls",
+        )
+
+
+def _lacks(role: str, what: str, remedy: str) -> Problem:
+    return Problem(f"the role {role}, to whom our routines are to belong, may not {what}", f"run: {remedy}")
 
 
 def _extensions(connection: Connection) -> Iterator[Problem]:
@@ -454,9 +580,11 @@ def _condition(connection: Connection) -> Iterator[Problem]:
         return
     try:
         with connection.transaction():
-            # Plans it alone. As bytes, since a percent sign in it is no parameter.
-            query = f"explain select v.id from public.videos v where ({condition})"  # noqa: S608 - the owner's own
-            connection.execute(query.encode())
+            # Parsed alone, as one statement: a plan would call what the owner's condition calls, as whoever migrates.
+            query = f"select v.id from public.videos v where ({condition})"  # noqa: S608
+            result = connection.pgconn.prepare(b"", query.encode())
+            if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
     except psycopg.Error as error:
         yield Problem(
             f"videos cannot be shown by the condition {condition!r}: {error.diag.message_primary}",
@@ -561,6 +689,13 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
     for extension in EXTENSIONS:
         if not _one(connection, "select exists (select from pg_extension where extname = %s)", (extension,)):
             yield f"extension {extension} is created"
+    whose = owner(connection)
+    if whose and not _one(
+        connection,
+        "select exists (select from pg_namespace where nspname = 'two_tower' and nspowner = %s::regrole)",
+        (_quoted(connection, whose),),
+    ):
+        yield f"all that is ours belongs to {whose}, who owns the application's tables: routines run as that role"
     if _one(connection, "select to_regclass('two_tower.created_objects') is not null"):
         return
     yield "schema two_tower is created, for models, vectors, the change log and operators' routines"
@@ -570,11 +705,13 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
         elif table.removeprefix("public.") in TRIGGERED:
             yield (
                 f"table {table} is yours: it gets triggers called two_tower_*, "
-                "and read access for the role two_tower_viewer"
+                "and the role two_tower_viewer may read the columns that the page shows"
             )
         else:
             yield f"table {table} is yours: it is read, and gets nothing" + (
-                "" if table.startswith("auth.") else " but read access for the role two_tower_viewer"
+                ""
+                if table.startswith("auth.")
+                else " but that the role two_tower_viewer may read the columns that the page shows"
             )
     for name in NAMES:
         kind = "table" if name == "user_features" else "view"
@@ -584,6 +721,11 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
             yield f"public.{name} is renamed to {name}{ASIDE}, and a {kind} of ours takes its name"
         else:
             yield f"public.{name} is yours and stays; ours is {IN_TWO_TOWER[name]} alone"
+    referring = ["public.profiles", "public.user_video_decisions"]
+    referring = [name for name in referring if _one(connection, "select to_regclass(%s) is null", (name,))]
+    features = "two_tower" if _foreign(connection, "user_features") and not take_names else "public"
+    referring += [f"{features}.user_features", "two_tower.reviews"]
+    yield f"foreign keys of {', '.join(referring)} refer to auth.users: a deleted user's rows there are deleted"
     for signature in _theirs(connection):
         if take_names:
             yield f"{signature} is renamed to end in {ASIDE}, and ours takes its name"
@@ -613,6 +755,22 @@ def _notes(connection: Connection) -> Iterator[str]:
             f"the roles {', '.join(outside)} may not use the schema auth: they cannot ask for recommendations "
             f"(grant usage on schema auth to {', '.join(outside)})"
         )
+    role = owner(connection)
+    if role:
+        name = _quoted(connection, role)
+        if not _one(connection, "select has_database_privilege(%s, current_database(), 'temporary')", (role,)):
+            database = _one(connection, "select quote_ident(current_database())")
+            yield (
+                f"the role {role} may not make temporary tables, which imports need "
+                f"(grant temporary on database {database} to {name})"
+            )
+        if _one(
+            connection,
+            """select not rolcanlogin and exists (select from pg_extension where extname = 'pg_cron')
+            from pg_roles where rolname = %s""",
+            (role,),
+        ):
+            yield f"the role {role} may not log in, so pg_cron cannot run jobs as that role (alter role {name} login)"
     found = _found(connection, "user_video_decisions")
     # A superuser looks: what is behind a view or a foreign table would run as one.
     if (
@@ -739,6 +897,10 @@ def _row(connection: Connection, query: str, values: Any = None) -> tuple[Any, .
     if row is None:
         raise LookupError(query)
     return tuple(row)
+
+
+def _quoted(connection: Connection, role: str) -> str:
+    return str(_one(connection, "select quote_ident(%s)", (role,)))
 
 
 def _one(connection: Connection, query: str, values: Any = None) -> Any:

@@ -151,7 +151,8 @@ class Decisions(Feedback):
         self.find_changes(
             "public.user_video_decisions",
             "user_id",
-            f"t.decision_type::text is distinct from {word}"
+            # As SQL reads it: LIKE is like, and stays as it is written.
+            "two_tower.decision_label(t.decision_type) is distinct from l.value::int"
             f" or t.created_at is distinct from coalesce({moment}, t.created_at)",
         )
         steps = [
