@@ -175,8 +175,9 @@ def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
             """create schema cron;
             create table cron.job (jobid bigint, jobname text, database text default current_database());
             insert into cron.job values (1, 'two_tower_refresh'), (2, 'two_tower_report_of_ours');
-            create function cron.unschedule(bigint) returns boolean language sql
-            as 'delete from cron.job where jobid = $1 returning true'"""
+            create function cron.unschedule(bigint) returns boolean language sql security definer
+            as 'delete from cron.job where jobid = $1 returning true';
+            grant usage on schema cron to postgres; grant select on cron.job to postgres"""
         )
         assert one(db, "select two_tower.unschedule_jobs()") == 1
         assert column(db, "select jobid from cron.job") == [2]
@@ -650,6 +651,20 @@ def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str
             database.settle_transaction(connection)
             assert one(connection, "select current_user") == DEVELOPER
         assert one(connection, "select current_user") == SUPERUSER
+
+
+def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
+    served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role taken there would be that of whoever gets the server next. A pooler makes up a process for its clients."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
+    with pytest.raises(UserError, match=r"belongs to postgres.* connection pooler") as caught:
+        connect(served)
+    assert caught.value.hint == "connect as postgres, or to the server itself"
+    connect(login(served, DEVELOPER)).close()
+    with psycopg.connect(served) as connection:
+        database.settle_transaction(connection)
+        assert one(connection, "select current_user") == DEVELOPER
 
 
 # ------------------------------------------------------------------------------------------------ hidden videos
