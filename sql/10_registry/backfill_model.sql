@@ -10,13 +10,13 @@ begin
     set transaction isolation level read committed, read write;
     select b.* into v_run from two_tower.begin_backfill(version, force) b;
     commit and chain;
+    if v_run.failure is not null then
+        raise exception '%', v_run.failure using errcode = v_run.failure_code;
+    end if;
     while not v_run.finished loop
         select s.* into v_run from two_tower.backfill_step(v_run.state) s;
         commit and chain;
     end loop;
-    if v_run.failure is not null then
-        raise exception '%', v_run.failure using errcode = v_run.failure_code;
-    end if;
 end
 $proc$;
 

@@ -2,7 +2,7 @@ drop function if exists two_tower.backfill_step(text, text, uuid, boolean, int);
 -- What two_tower.backfill_model() and the command line do between two commits; whoever calls it hands the state on as it is. Only what is
 -- missing, so that a second call resumes a broken one. Videos first: users are compared with them.
 create or replace function two_tower.backfill_step(
-    inout state jsonb, out finished boolean, out phase text, out done bigint, out failure text, out failure_code text
+    inout state jsonb, out finished boolean, out phase text, out done bigint
 )
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$

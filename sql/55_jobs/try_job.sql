@@ -3,10 +3,8 @@ drop function if exists two_tower.try_update_popularity(boolean);
 create or replace function two_tower.try_job(p_job text, p_if_due boolean default false, out ran boolean, out result jsonb, out error text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
-declare
-    v_command text := (select d.command from two_tower.job_definitions() d where d.job = p_job and d.job <> 'refresh');
 begin
-    if v_command is null then
+    if not exists (select from two_tower.job_definitions() d where d.job = p_job and d.job <> 'refresh') then
         raise exception 'there is no job %, or it is not done in one transaction', p_job
             using errcode = '22023', hint = 'two_tower.job_definitions() names the jobs; refresh is a procedure to call.';
     end if;
@@ -20,8 +18,12 @@ begin
             return;
         end if;
         ran := true;
-        execute v_command;
-        select r.result into result from two_tower.job_runs r where r.job = p_job order by r.id desc limit 1;
+        case p_job
+            when 'sync_user_embeddings' then result := two_tower.sync_user_embeddings();
+            when 'sync_video_embeddings' then result := two_tower.sync_video_embeddings();
+            when 'update_popularity' then result := jsonb_build_object('videos', two_tower.update_popularity());
+            when 'purge_logs' then result := two_tower.purge_logs();
+        end case;
     exception when query_canceled or others then
         ran := true;
         error := sqlerrm;

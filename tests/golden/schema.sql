@@ -155,11 +155,11 @@ CREATE PROCEDURE two_tower.backfill_model(IN version text, IN force boolean DEFA
 
 COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean) IS 'Stages a candidate and embeds all videos, and all users with a like, by the batch; call again to resume, or several times at once';
 
-CREATE FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT failure text, OUT failure_code text) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), done how many rows this one embedded';
+COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), done how many rows this one embedded';
 
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
