@@ -10,8 +10,9 @@ import json as jsonlib
 import os
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from two_tower.errors import UserError
+
+if TYPE_CHECKING:
+    from two_tower.registry import Refreshed
 
 out = Console(soft_wrap=True)
 log = Console(stderr=True, soft_wrap=True)
@@ -92,7 +96,8 @@ The path, in the order of a first day:
   two-tower model activate                      embeds everybody, asks the gate, serves
   two-tower recommend --all --output recs.csv   or recommend_videos() in SQL and PostgREST
   two-tower psql -- -c "select two_tower.schedule_jobs()"
-                                                refreshes every minute, by pg_cron
+                                                refreshes every minute, by pg_cron;
+                                                without it: two-tower refresh --every 10
   two-tower status                              exit code 1 when a promise is broken
 
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
@@ -475,6 +480,7 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
         "two-tower refresh",
         "two-tower refresh --recent '2 hours'",
         "two-tower refresh --include-existing --min-likes 5 --dry-run",
+        "two-tower refresh --every 10",
     )
 )
 def refresh(
@@ -488,6 +494,15 @@ def refresh(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at no more users and videos than this.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and change nothing.")] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            show_default=False,
+            help="Refresh again and again, and run the other jobs when they are due, until SIGTERM or SIGINT.",
+        ),
+    ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -499,14 +514,25 @@ def refresh(
     with --include-existing everyone. Where the input is the same, the vector stays
     as it is. Several may run side by side; a user that fails is set aside, retried
     later, and is no failure of the command (see two_tower.failed_changes).
+    Popularity is counted and logs are purged afterwards where that is due.
+
+    --every SECONDS stands for pg_cron where there is none: a service that prints a
+    line for each round that did something, and survives a database that is away.
     """
     import time
 
     from two_tower import registry
-    from two_tower.database import connect
+    from two_tower.database import connect, resolve_dsn
     from two_tower.progress import bar
 
     marks = (recent, min_likes or 1, include_existing) if recent or min_likes or include_existing else None
+    if every is not None:
+        from two_tower.refresh_service import serve
+
+        if marks or limit or dry_run:
+            raise typer.BadParameter("goes with --dsn and --json alone", param_hint="--every")
+        serve(resolve_dsn(dsn), every, lambda done: _tell_round(done, json), say)
+        return
     started = time.perf_counter()
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
         if dry_run:
@@ -519,15 +545,30 @@ def refresh(
                 say(f"pending: {pending['users']} users and {pending['videos']} videos; {found} more users to mark")
             return
         marked = registry.mark_users(connection, *marks, limit) if marks else 0
-        done: dict[str, Any] = {"marked": marked, **registry.refresh(connection, progress, limit)}
+        done: dict[str, Any] = {"marked": marked, **registry.refresh(connection, progress, limit).counts}
     done["seconds"] = round(time.perf_counter() - started, 3)
     if json:
         print_json(done)
     else:
-        say(
-            f"{done['users']} users and {done['videos']} videos looked at, {done['vectors']} vectors written, "
-            f"{done['failed']} set aside, in {done['seconds']} s"
-        )
+        say(f"{_refreshed(done)}, in {done['seconds']} s")
+
+
+def _refreshed(counts: dict[str, Any]) -> str:
+    return (
+        f"{counts['users']} users and {counts['videos']} videos looked at, {counts['vectors']} vectors written, "
+        f"{counts['failed']} set aside"
+    )
+
+
+def _tell_round(done: Refreshed, json: bool) -> None:
+    """A line on standard output for a round of ``refresh --every``."""
+    if json:
+        line = jsonlib.dumps({**done.counts, "jobs": done.jobs}, default=str, ensure_ascii=False)
+    else:
+        jobs = (f"{job} " + ", ".join(f"{k}: {v}" for k, v in result.items()) for job, result in done.jobs.items())
+        line = "; ".join([f"{datetime.now():%Y-%m-%d %H:%M:%S} {_refreshed(done.counts)}", *jobs])
+    typer.echo(" ".join(line.splitlines()))  # an error may have several
+    sys.stdout.flush()
 
 
 @app.command(

@@ -62,13 +62,13 @@ HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in S
 
 
 def connect(
-    dsn: str | None = None, *, autocommit: bool = False, application_name: str = "two-tower", migrated: bool = True
+    dsn: str | None = None, *, autocommit: bool = False, migrated: bool = True, **options: Any
 ) -> psycopg.Connection[Any]:
-    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
+    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it, which takes the ``options``.
 
     Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
     """
-    connection = open_connection(resolve_dsn(dsn), autocommit=autocommit, application_name=application_name)
+    connection = open_connection(resolve_dsn(dsn), autocommit=autocommit, **options)
     try:
         if migrated:
             require_migrated(connection)

@@ -118,8 +118,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     run.step = "activating"
     registry.refresh(connection, progress)
     progress("activating", 1.0)
-    with registry.gated():
-        connection.execute("select two_tower.activate_model(%s)", (version,))
+    registry.flip(connection, version)
     run.warnings += registry.update_popularity(connection)
 
     if plan.publish and manifest:

@@ -1,46 +1,55 @@
--- What two_tower.backfill_model() does between two commits. Only what is missing, so that a second call resumes a broken one. Videos first:
--- users are compared with them.
+drop function if exists two_tower.backfill_step(text, text, uuid, boolean, int);
+-- What two_tower.backfill_model() and the command line do between two commits; whoever calls it hands the state on as it is. Only what is
+-- missing, so that a second call resumes a broken one. Videos first: users are compared with them.
 create or replace function two_tower.backfill_step(
-    p_version text, inout phase text, inout after uuid, inout whole boolean, inout seen int, out finished boolean
+    inout state jsonb, out finished boolean, out phase text, out done bigint
 )
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    v_version text := state ->> 'version';
+    v_after uuid := (state ->> 'after')::uuid;
+    v_seen int := (state ->> 'seen')::int;
     v_batch record;
 begin
     finished := false;
+    phase := state ->> 'phase';
+    done := 0;
     case phase
         when 'attach' then
-            perform two_tower.attach_partitions(p_version);
+            perform two_tower.attach_partitions(v_version);
             phase := 'change';
-            after := null;
+            v_after := null;
         when 'change' then
-            if (select m.checked_at is null from two_tower.model_versions m where m.version = p_version) then
-                select b.last_id into after from two_tower.backfill_batch(p_version, 'change', after) b;
+            if (select m.checked_at is null from two_tower.model_versions m where m.version = v_version) then
+                select b.last_id into v_after from two_tower.backfill_batch(v_version, 'change', v_after) b;
             else
                 phase := 'user';
-                after := gen_random_uuid();
-                whole := false;
-                seen := 0;
+                v_after := gen_random_uuid();
+                v_seen := 0;
+                state := state || '{"whole": false}';
             end if;
         when 'finish' then
-            perform two_tower.finish_backfill(p_version);
+            perform two_tower.finish_backfill(v_version);
             finished := true;
         else
-            select b.last_id, b.seen, b.done into v_batch from two_tower.backfill_batch(p_version, phase, after) b;
-            seen := seen + v_batch.seen;
-            after := v_batch.last_id;
-            if after is null and whole and seen = 0 then
+            select b.last_id, b.seen, b.done into v_batch from two_tower.backfill_batch(v_version, phase, v_after) b;
+            v_seen := v_seen + v_batch.seen;
+            v_after := v_batch.last_id;
+            done := v_batch.done;
+            if v_after is null and (state ->> 'whole')::boolean and v_seen = 0 then
                 phase := case phase when 'video' then 'attach' else 'finish' end;
-            elsif after is null then
-                whole := true;
-                seen := 0;
-            elsif v_batch.done = 0 then
+            elsif v_after is null then
+                v_seen := 0;
+                state := state || '{"whole": true}';
+            elsif done = 0 then
                 perform pg_sleep(0.05);  -- another worker has them
             end if;
     end case;
+    state := state || jsonb_build_object('phase', phase, 'after', v_after, 'seen', v_seen);
 end
 $func$;
 
-comment on function two_tower.backfill_step(text, text, uuid, boolean, int) is
-'One step of a backfill (video, attach, change, user, finish), from and to the state that begin_backfill() gave';
+comment on function two_tower.backfill_step(jsonb) is
+'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), '
+'done how many rows this one embedded';

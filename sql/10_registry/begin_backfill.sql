@@ -1,22 +1,29 @@
+drop function if exists two_tower.begin_backfill(text, jsonb);
+-- SECURITY DEFINER: what is to be done is counted in tables of the application.
 create or replace function two_tower.begin_backfill(
-    p_version text, p_verdict jsonb, out phase text, out after uuid, out whole boolean, out seen int, out finished boolean
+    p_version text, p_force boolean default false,
+    out state jsonb, out finished boolean, out phase text, out done bigint, out total bigint, out failure text, out failure_code text
 )
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
+declare
+    v_verdict jsonb := two_tower.stage_model(p_version, p_force);
 begin
-    if p_verdict ->> 'state' = 'rejected' then
-        raise exception 'model % is rejected: %', p_version,
-            (select string_agg(r.reason, '; ') from jsonb_array_elements_text(p_verdict -> 'reasons') as r (reason))
-            using errcode = 'TT003';
-    end if;
     phase := 'video';
+    finished := v_verdict ->> 'state' = 'rejected';
+    if finished then
+        failure := format(
+            'model %s is rejected: %s', p_version, (select string_agg(r.reason, '; ') from jsonb_array_elements_text(v_verdict -> 'reasons') as r (reason))
+        );
+        failure_code := 'TT003';
+    end if;
+    total := (select count(*) from public.videos) + (select count(*) from two_tower.user_features f where f.like_count > 0);
+    done := two_tower.backfilled_share(p_version) * total;
     -- A start of its own for each worker spreads several over the rows; then round and round, until a whole lap finds nothing.
-    after := gen_random_uuid();
-    whole := false;
-    seen := 0;
-    finished := false;
+    state := jsonb_build_object('version', p_version, 'phase', phase, 'after', gen_random_uuid(), 'whole', false, 'seen', 0);
 end
 $func$;
 
-comment on function two_tower.begin_backfill(text, jsonb) is
-'What backfill_step() begins with after what stage_model() answered; TT003 where that is a rejection';
+comment on function two_tower.begin_backfill(text, boolean) is
+'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. '
+'Of total videos and users, done have vectors';

@@ -155,11 +155,11 @@ CREATE PROCEDURE two_tower.backfill_model(IN version text, IN force boolean DEFA
 
 COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean) IS 'Stages a candidate and embeds all videos, and all users with a like, by the batch; call again to resume, or several times at once';
 
-CREATE FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) RETURNS record
+CREATE FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) IS 'One step of a backfill (video, attach, change, user, finish), from and to the state that begin_backfill() gave';
+COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), done how many rows this one embedded';
 
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -167,17 +167,17 @@ CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
 
-CREATE FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) RETURNS record
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) IS 'What backfill_step() begins with after what stage_model() answered; TT003 where that is a rejection';
-
-CREATE FUNCTION two_tower.begin_refresh(p_max_duration interval DEFAULT NULL::interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.begin_backfill(p_version text, p_force boolean DEFAULT false, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.begin_refresh(p_max_duration interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from there; finished where nothing is to do; failure says what went wrong, which is in the job log then';
+COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_force boolean, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) IS 'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. Of total videos and users, done have vectors';
+
+CREATE FUNCTION two_tower.begin_refresh(p_max_batches integer DEFAULT NULL::integer, p_max_duration interval DEFAULT NULL::interval, p_max_changes integer DEFAULT NULL::integer, p_all_jobs boolean DEFAULT false, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.begin_refresh(p_max_batches integer, p_max_duration interval, p_max_changes integer, p_all_jobs boolean, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from this state until it is finished, within the given limits of batches, time, and users and videos looked at. Popularity and purge follow where they are due; with p_all_jobs all other jobs, too';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -368,6 +368,12 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
 
+CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -459,6 +465,12 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+
+CREATE FUNCTION two_tower.make_durable() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
 
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -606,11 +618,11 @@ CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
 
-CREATE FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer DEFAULT NULL::integer, p_limit integer DEFAULT 1000, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer, p_limit integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, from and to the state that begin_refresh() gave; finished where the log is empty or a limit is reached. result is what the run has done so far; failure says what went wrong, which is in the job log then';
+COMMENT ON FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, or one job after it, from and to the state that begin_refresh() gave. result is what the run has done so far, jobs what the jobs that ran have; failure says what went wrong, which is in the job log then';
 
 CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
@@ -787,17 +799,17 @@ CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negativ
 
 COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
 
+CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.try_job(p_job text, p_if_due boolean, OUT ran boolean, OUT result jsonb, OUT error text) IS 'Runs a job for those who have done more important things and must not fail for it: its result, or the error, which the job log keeps. With p_if_due only where it is due and nobody else is at it';
+
 CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
-
-CREATE FUNCTION two_tower.try_update_popularity(p_if_due boolean DEFAULT false) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.try_update_popularity(p_if_due boolean) IS 'update_popularity(), for those who have done more important things and must not fail for it: null, or the error, which the job log keeps. With p_if_due only a day after it was last done, or an hour after it failed';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
