@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from two_tower.cli import Dsn, Json, Verbs, log, manual, out, print_json, say
+from two_tower.cli import (
+    Dsn,
+    Json,
+    MaxDrop,
+    MinNdcg,
+    MinRecall,
+    OverPopularity,
+    Verbs,
+    gate_overrides,
+    log,
+    manual,
+    out,
+    print_json,
+    say,
+)
 
 STATES = """
 States: candidate → staged (being backfilled) → active → standby → retired; rejected, where the gate said no.
@@ -76,7 +90,16 @@ def register(
 
 
 @app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
-def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: Dsn = None) -> None:
+def backfill(
+    version: Version,
+    workers: Workers = 1,
+    force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    dsn: Dsn = None,
+) -> None:
     """Compute the vectors that a version lacks, while the active one serves.
 
     Goes on where it was broken off. A candidate that is not good enough by its
@@ -86,8 +109,9 @@ def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: 
     from two_tower.database import connect
     from two_tower.progress import bar
 
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        registry.backfill(connection, version, progress, workers=workers, force=force)
+        registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     say(f"{version} is backfilled")
 
 
@@ -98,6 +122,10 @@ def activate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
     workers: Workers = 1,
     force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -111,8 +139,9 @@ def activate(
     from two_tower.database import connect
     from two_tower.progress import bar
 
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar(log) as progress:
-        result = registry.activate(connection, version, progress, force=force, workers=workers)
+        result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
     _report(result, json)
 
 

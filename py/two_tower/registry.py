@@ -132,7 +132,7 @@ def register_files(
     documents = (feature_schema, normalizer, vocabularies, metrics, meta)
     connection.execute(
         "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (version, user_tower, item_tower, *(Jsonb(_plain(document)) for document in documents), weights),
+        (version, user_tower, item_tower, *(Jsonb(plain(document)) for document in documents), weights),
     )
 
 
@@ -167,7 +167,7 @@ def parity_sample(
     return sample
 
 
-def _plain(document: Any) -> Any:
+def plain(document: Any) -> Any:
     """The document with NaN as null, which is how JSON can say that there was nothing to measure."""
     return json.loads(json.dumps(document), parse_constant=lambda _: None)
 
@@ -302,14 +302,23 @@ def stale_users(
 
 
 def backfill(
-    connection: Connection, version: str, progress: Progress, *, workers: int = 1, force: bool = False
+    connection: Connection,
+    version: str,
+    progress: Progress,
+    *,
+    workers: int = 1,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
 ) -> None:
     """Stage ``version`` and compute the vectors that it lacks, by ``workers`` connections; call again to resume.
 
     Each worker does what ``two_tower.backfill_model()`` does. Raises GateFailed where the version's metrics are
-    refused, which rejects it; with ``force`` they are recorded and overruled.
+    refused, which rejects it; with ``force`` they are recorded and overruled. ``measured`` and ``overrides`` are for
+    the gate as :func:`flip` has them.
     """
-    first = _backfilled(connection, version, force)
+    staging = (version, force, *_evidence(measured, overrides))
+    first = _backfilled(connection, staging)
     begun = next(first)
     if begun["failure"] is not None:
         raise GateFailed(begun["failure"])
@@ -317,7 +326,7 @@ def backfill(
     others = [another(connection) for _ in range(workers - 1)]
     try:
         with ThreadPoolExecutor(workers) as pool:
-            runs = [first, *(_backfilled(one, version, force) for one in others)]
+            runs = [first, *(_backfilled(one, staging) for one in others)]
             work = [pool.submit(share.follow, run) for run in runs]
             try:
                 for done in as_completed(work):
@@ -329,11 +338,11 @@ def backfill(
             one.close()
 
 
-def _backfilled(connection: Connection, version: str, force: bool) -> Iterator[dict[str, Any]]:
+def _backfilled(connection: Connection, staging: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
     return _run(
         connection,
-        "select * from two_tower.begin_backfill(%s, %s)",
-        (version, force),
+        "select * from two_tower.begin_backfill(%s, %s, %s, %s)",
+        staging,
         "select * from two_tower.backfill_step(%s)",
     )
 
@@ -366,30 +375,54 @@ class _Share:
 
 
 def activate(
-    connection: Connection, version: str | None, progress: Progress, *, force: bool = False, workers: int = 1
+    connection: Connection,
+    version: str | None,
+    progress: Progress,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    overrides: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
 
-    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded. What fails after the switch is
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded; ``overrides`` are settings of the
+    gate for this once. What fails after the switch is
     among the ``warnings`` of the answer.
     """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))
     refresh(connection, progress)
-    backfill(connection, version, progress, workers=workers, force=force)
+    backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     # What changed during the backfill; after this, refreshes keep the version current.
     refresh(connection, progress)
-    return flip(connection, version, force=force) | {"warnings": update_popularity(connection)}
+    done = flip(connection, version, force=force, overrides=overrides)
+    return done | {"warnings": update_popularity(connection)}
 
 
-def flip(connection: Connection, version: str, *, force: bool = False) -> dict[str, Any]:
-    """Make a backfilled ``version`` the one that serves; durable when this returns. Raises GateFailed as activate()."""
+def flip(
+    connection: Connection,
+    version: str,
+    *,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Make a backfilled ``version`` the one that serves; durable when this returns. Raises GateFailed as activate().
+
+    ``measured`` is what the gate is to go by beside what it looks at itself, as ``gate.Measured.numbers()`` has it;
+    without it the metrics that were registered count.
+    """
+    values = (version, force, *_evidence(measured, overrides))
     try:
-        return _flip(connection, "select two_tower.activate_model(%s, %s)", (version, force))
+        return _flip(connection, "select two_tower.activate_model(%s, %s, %s, %s)", values)
     except psycopg.Error as error:
         if error.sqlstate != GATE:
             raise
         raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
+
+
+def _evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
+    return Jsonb(measured) if measured else None, Jsonb(overrides) if overrides else None
 
 
 def roll_back(connection: Connection, version: str | None = None) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from two_tower.errors import GateFailed, UserError
 
 if TYPE_CHECKING:
     from two_tower.dataset import DatasetOptions
-    from two_tower.gate import Thresholds
     from two_tower.train import TrainOptions
 
 Connection = psycopg.Connection[Any]
@@ -37,7 +36,8 @@ class Plan:
 
     dataset: DatasetOptions
     training: TrainOptions
-    thresholds: Thresholds
+    overrides: dict[str, float] = field(default_factory=dict)
+    """Settings of the gate for this run alone."""
     publish: str | None = None
     """URL to publish to, see :mod:`two_tower.artifacts`; None publishes nowhere."""
     webhook: str | None = None
@@ -99,15 +99,13 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
 
     run.step = "evaluating"
     progress("evaluating", 0.0)
-    verdict = gate.judge(connection, version, plan.thresholds)
-    run.metrics = verdict.metrics
-    if verdict.reasons:
-        connection.execute("select two_tower.reject_model(%s, %s)", (version, verdict.reasons))
-        raise GateFailed(f"{version} falls short: " + "; ".join(verdict.reasons))
+    found = gate.measure(connection, version)
+    run.metrics = found.metrics
+    case: dict[str, Any] = {"measured": found.numbers(), "overrides": plan.overrides}
 
     run.step = "backfilling"
     registry.refresh(connection, progress)
-    registry.backfill(connection, version, progress, workers=plan.workers)
+    registry.backfill(connection, version, progress, workers=plan.workers, **case)
 
     # Everything that takes long is done before the flip; after it, publishing is one small put.
     manifest = None
@@ -118,7 +116,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     run.step = "activating"
     registry.refresh(connection, progress)
     progress("activating", 1.0)
-    registry.flip(connection, version)
+    registry.flip(connection, version, **case)
     run.warnings += registry.update_popularity(connection)
 
     if plan.publish and manifest:

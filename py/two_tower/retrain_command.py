@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from two_tower.cli import Dsn, Json, log, manual, print_json, say
+from two_tower.cli import (
+    Dsn,
+    Json,
+    MaxDrop,
+    MinNdcg,
+    MinRecall,
+    OverPopularity,
+    gate_overrides,
+    log,
+    manual,
+    print_json,
+    say,
+)
 
 MANUAL = manual(
     "two-tower retrain",
@@ -31,10 +43,10 @@ def retrain(
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")] = 1,
-    min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
-    min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
-    over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
-    max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
     min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
     max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
     use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
@@ -50,7 +62,6 @@ def retrain(
     """
     from two_tower.database import connect
     from two_tower.dataset import DatasetOptions
-    from two_tower.gate import Thresholds
     from two_tower.progress import bar
     from two_tower.retrain import Plan
     from two_tower.retrain import retrain as run
@@ -60,7 +71,7 @@ def retrain(
     plan = Plan(
         dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),
         training=TrainOptions(seed=seed, use_price_feature=use_price_feature),
-        thresholds=Thresholds(min_recall, min_ndcg, over_popularity, max_drop),
+        overrides=gate_overrides(min_recall, min_ndcg, over_popularity, max_drop),
         publish=publish,
         webhook=webhook or Settings().webhook,
         keep=keep,

@@ -1,13 +1,14 @@
 drop function if exists two_tower.begin_backfill(text, jsonb);
+drop function if exists two_tower.begin_backfill(text, boolean);
 -- SECURITY DEFINER: what is to be done is counted in tables of the application.
 create or replace function two_tower.begin_backfill(
-    p_version text, p_force boolean default false,
+    p_version text, p_force boolean default false, p_measured jsonb default null, p_overrides jsonb default null,
     out state jsonb, out finished boolean, out phase text, out done bigint, out total bigint, out failure text, out failure_code text
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_verdict jsonb := two_tower.stage_model(p_version, p_force);
+    v_verdict jsonb := two_tower.stage_model(p_version, p_force, p_measured, p_overrides);
 begin
     phase := 'video';
     finished := v_verdict ->> 'state' = 'rejected';
@@ -24,6 +25,6 @@ begin
 end
 $func$;
 
-comment on function two_tower.begin_backfill(text, boolean) is
+comment on function two_tower.begin_backfill(text, boolean, jsonb, jsonb) is
 'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. '
-'Of total videos and users, done have vectors';
+'p_measured, p_overrides: as two_tower.gate_metrics() takes them. Of total videos and users, done have vectors';

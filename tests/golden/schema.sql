@@ -126,11 +126,11 @@ CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at time
 
 COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
 
-CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -167,11 +167,11 @@ CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
 
-CREATE FUNCTION two_tower.begin_backfill(p_version text, p_force boolean DEFAULT false, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.begin_backfill(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_force boolean, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) IS 'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. Of total videos and users, done have vectors';
+COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) IS 'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. p_measured, p_overrides: as two_tower.gate_metrics() takes them. Of total videos and users, done have vectors';
 
 CREATE FUNCTION two_tower.begin_refresh(p_max_batches integer DEFAULT NULL::integer, p_max_duration interval DEFAULT NULL::interval, p_max_changes integer DEFAULT NULL::integer, p_all_jobs boolean DEFAULT false, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -314,17 +314,17 @@ CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT u
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
 
-CREATE FUNCTION two_tower.gate_metrics(p_version text) RETURNS text[]
+CREATE FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_metrics(p_version text) IS 'Reasons why a version''s recorded metrics do not let it replace the active one or, as the first, beat popularity; none if they do';
+COMMENT ON FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb, p_overrides jsonb) IS 'Reasons why a version''s metrics do not let it replace the active one or, as the first, beat popularity; none if they do. p_measured: metrics by version, its own and the active one''s, where they were measured anew on the same likes (else the recorded ones count), and distances by what was compared. p_overrides: settings of the gate for this call';
 
-CREATE FUNCTION two_tower.gate_model(p_version text) RETURNS jsonb
+CREATE FUNCTION two_tower.gate_model(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_model(p_version text) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no';
+COMMENT ON FUNCTION two_tower.gate_model(p_version text, p_measured jsonb, p_overrides jsonb) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.gate_parity(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
@@ -337,6 +337,12 @@ CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT N
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
+
+CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
 
 CREATE FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -646,7 +652,7 @@ CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
+COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate for reasons that the gate does not know; they are kept';
 
 CREATE FUNCTION two_tower.renew_catalogue() RETURNS void
     LANGUAGE sql
@@ -738,11 +744,11 @@ CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p
 
 COMMENT ON FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) IS 'The videos nearest to a video, before the caller''s own view of them';
 
-CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
+COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE PARALLEL SAFE
