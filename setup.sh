@@ -47,7 +47,7 @@ attempt() {
 
 has_extension() { [[ -e $("$1" --sharedir)/extension/$2.control ]]; }
 
-# pg_config of the supported server that has most of the extensions; the newest of equals. server.py chooses alike.
+# pg_config of the supported server that has most of the extensions; the newest of equals. embedded.py chooses alike.
 find_server() {
   local best='' best_rank=-1 config version rank extension
   for config in "${TWO_TOWER_PG_BINDIR:-/nonexistent}/pg_config" /usr/lib/postgresql/*/bin/pg_config \
@@ -260,7 +260,7 @@ setup_python() {
   rm -f "$STAMP" # a run that fails below is not finished
   step "virtual environment ($("$python" -V))" make_venv "$python"
   step "pip install pg-two-tower[train,ui,dev]" install_project
-  step "numpy, onnxruntime for the server's Python $(server_python "$(find_server)")" .venv/bin/python -m two_tower.server
+  step "numpy, onnxruntime for the server's Python $(server_python "$(find_server)")" .venv/bin/python -m two_tower.server.embedded
   inputs_hash >"$STAMP"
 }
 

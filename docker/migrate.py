@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from two_tower.database import connect
-from two_tower.migrate import migrate
+from two_tower.server.connection import connect
+from two_tower.server.migrate import migrate
 
 
 def login(connection: psycopg.Connection[Any], role: str, password: str) -> None:

@@ -18,9 +18,9 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from two_tower import evaluate, linear
-from two_tower.linear import HistoryModel, to_torch
-from two_tower.model import INNER
+from two_tower.trainer import evaluate, linear
+from two_tower.trainer.linear import HistoryModel, to_torch
+from two_tower.trainer.model import INNER
 
 LABELS = ("LIKE", "NOPE", "SKIP")
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from two_tower import dataset
-from two_tower.database import connect
 from two_tower.features import LIKE
-from two_tower.train import fit
+from two_tower.server.connection import connect
+from two_tower.trainer import dataset
+from two_tower.trainer.train import fit
 
 ROUNDS = 3
 

@@ -4,7 +4,7 @@ from yoyo import step
 
 
 def check(connection):
-    from two_tower.preflight import require
+    from two_tower.server.preflight import require
 
     require(connection)
 

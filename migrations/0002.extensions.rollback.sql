@@ -1,4 +1,4 @@
--- What we installed goes, unless the application has come to use it.
+-- What we installed goes, unless the application has come to use it, or it belongs to a superuser and somebody else goes back.
 do $extensions$
 declare
     v_extension text;
@@ -6,20 +6,23 @@ declare
 begin
     for v_extension in select name from two_tower.created_objects where kind = 'extension' loop
         v_used := false;
-        if v_extension = 'pg_cron' and to_regclass('cron.job') is not null then
-            execute 'select exists (select from cron.job)' into v_used;
-        end if;
-        if not v_used then
-            begin
+        begin
+            if v_extension = 'pg_cron' and to_regclass('cron.job') is not null then
+                execute 'select exists (select from cron.job)' into v_used;
+            end if;
+            if not v_used then
                 execute 'drop extension if exists ' || quote_ident(v_extension);
-            exception when dependent_objects_still_exist then null;
-            end;
-        end if;
+            end if;
+        exception
+            when dependent_objects_still_exist then null;
+            when insufficient_privilege then
+                raise notice using message = 'the extension ' || v_extension || ' stays: ' || sqlerrm;
+        end;
     end loop;
     if exists (select from two_tower.created_objects where kind = 'schema' and name = 'extensions') then
         begin
             drop schema if exists extensions;
-        exception when dependent_objects_still_exist then null;
+        exception when dependent_objects_still_exist or insufficient_privilege then null;
         end;
     end if;
 end

@@ -4,7 +4,7 @@ from yoyo import step
 
 
 def apply_logic(connection):
-    from two_tower import migrate
+    from two_tower.server import migrate
 
     if not migrate.waiting(connection):
         migrate.apply_logic(connection)

@@ -66,7 +66,10 @@ def session_for(plpy, GD, numpy, onnxruntime, version, tower):
     sessions = GD.setdefault("two_tower_sessions", {})
     entry = sessions.pop(checksum, None)
     if entry is None:
-        session = open_session(onnxruntime, plpy.execute(GD["two_tower_read"], key)[0]["content"])
+        content = plpy.execute(GD["two_tower_read"], key)[0]["content"]
+        # Whoever owns the table may write it without register_model(), and need not be a superuser.
+        check_tower_file(plpy, tower, content)  # noqa: F821 - of model_files.py, which is included beside this
+        session = open_session(onnxruntime, content)
         entry = (session, not same_in_any_batch(numpy, session))
         while len(sessions) >= SESSIONS_KEPT:
             sessions.pop(next(iter(sessions)))

@@ -214,11 +214,16 @@ def what_is_wrong_with_safetensors(data):
     return None
 
 
-def check_files(plpy, tower, content, weights):
-    """Errors with 22023 where a tower or the weights must not even be opened."""
+def check_tower_file(plpy, tower, content):
+    """Errors with 22023 where a tower must not even be opened."""
     wrong = what_is_wrong_with_onnx(content)
     if wrong:
         plpy.error(f"the {tower} tower {wrong}", sqlstate="22023")
+
+
+def check_files(plpy, tower, content, weights):
+    """Errors with 22023 where a tower or the weights must not even be opened."""
+    check_tower_file(plpy, tower, content)
     wrong = what_is_wrong_with_safetensors(weights)
     if wrong:
         plpy.error(f"the file of weights {wrong}", sqlstate="22023")

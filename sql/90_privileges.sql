@@ -28,7 +28,7 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(text, uuid, int, uuid[], real),
-two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int), two_tower.require_diversity(real)
+two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int)
 to anon, authenticated, service_role;
 -- Reached by name from list_for_caller(); answers to nobody who is not signed in.
 grant execute on function two_tower.own_candidates(int, uuid[], real) to anon, authenticated, service_role;
@@ -101,19 +101,31 @@ to service_role;
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
 -- only reads.
 grant usage on schema two_tower to two_tower_viewer;
-grant select on public.videos, public.tags, public.performers, public.video_tags, public.video_performers,
-public.user_video_decisions to two_tower_viewer;
--- Of profiles, which hold names and addresses, only what two_tower.accounts() reads.
-do $profiles$
+-- Of the application's tables, which may hold notes, names and addresses, only the columns that the page shows or counts by.
+do $columns$
 declare
-    v_columns text := (
-        select string_agg(quote_ident(a.attname), ', ') from pg_catalog.pg_attribute a
-        where a.attrelid = 'public.profiles'::regclass and a.attname in ('user_id', 'id', 'created_at') and not a.attisdropped
-    );
+    v_table record;
 begin
-    execute format('grant select (%s) on public.profiles to two_tower_viewer', v_columns);
+    for v_table in
+        select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
+        from (values
+            ('videos', array[
+                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'published_at'
+            ]),
+            ('tags', array['id', 'name']),
+            ('performers', array['id', 'name']),
+            ('video_tags', array['video_id', 'tag_id']),
+            ('video_performers', array['video_id', 'performer_id']),
+            ('user_video_decisions', array['user_id', 'video_id', 'decision_type', 'created_at']),
+            ('profiles', array['user_id', 'id', 'created_at'])
+        ) as t (name, columns)
+        join pg_catalog.pg_attribute a on a.attrelid = ('public.' || t.name)::regclass and a.attname = any (t.columns) and not a.attisdropped
+        group by a.attrelid
+    loop
+        execute format('grant select (%s) on %s to two_tower_viewer', v_table.columns, v_table.name);
+    end loop;
 end
-$profiles$;
+$columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
 two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,

@@ -58,6 +58,7 @@ begin
     if v_names is not null then
         execute 'drop routine ' || v_names;
     end if;
+    drop domain if exists two_tower.halfvec_bytes, two_tower.uuids_bytes, two_tower.no_limit;
     for v_object in select o.name from two_tower.created_objects o where o.kind = 'renamed routine' loop
         execute format(
             'alter routine %s(%s rename to %I', split_part(v_object.name, '(', 1) || '_before_two_tower', split_part(v_object.name, '(', 2),

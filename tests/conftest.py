@@ -22,8 +22,8 @@ import pytest
 from psycopg import sql
 
 import supabase_fixture
-from two_tower.migrate import migrate
-from two_tower.server import Server
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
 from world_fixtures import Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"

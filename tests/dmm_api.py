@@ -10,8 +10,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from two_tower.dmm import Dmm
-from two_tower.ingest import IngestOptions
+from two_tower.data.catalogue_api import IngestOptions
+from two_tower.data.dmm import Dmm
 
 API_ID, AFFILIATE_ID, LINK_ID = "secretApiId77", "secret-990", "mylink-001"
 

@@ -28,7 +28,7 @@ import psycopg
 from psycopg import sql
 
 from conftest import in_database, remove_server, server_directory
-from two_tower.server import Installation, Server
+from two_tower.server.embedded import Installation, Server
 
 Connection = psycopg.Connection[Any]
 
@@ -58,6 +58,8 @@ class Variant:
     """The key of ``profiles``: ``id`` as in Supabase's template, or ``user_id`` (with ``created_at``)."""
     foreign_owner: bool = False
     """``performers`` belongs to the role ``content_team``."""
+    superusers: bool = False
+    """``performers`` belongs to the superuser; the developers may read it."""
     clash: bool = False
     """There is an ``update_user_features(uuid)`` that returns nothing: our signature, another result."""
     plpython: bool = False
@@ -135,6 +137,9 @@ class Supabase:
             _run(connection, "rows.sql")
             if variant.foreign_owner:
                 connection.execute("alter table public.performers owner to content_team")
+            if variant.superusers:
+                connection.execute(f"alter table public.performers owner to {SUPERUSER}".encode())
+                connection.execute(f"grant select on public.performers to {DEVELOPER}".encode())
             connection.execute("analyze")
 
     def clone(self, dsn: str) -> str:

@@ -20,9 +20,9 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from conftest import Connection, NewDatabase
-from two_tower import artifacts, registry
-from two_tower.cli import app
+from two_tower.cli.main import app
 from two_tower.errors import UserError
+from two_tower.lifecycle import artifacts, registry
 from world_fixtures import load, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
 Publish = Callable[[str], str]
@@ -147,7 +147,7 @@ def test_no_version_is_called_as_the_pointer_is(
 def test_a_reserved_version_is_refused_before_anything_is_trained(
     db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("two_tower.dataset.read", lambda *_: pytest.fail("it began to read"))
+    monkeypatch.setattr("two_tower.trainer.dataset.read", lambda *_: pytest.fail("it began to read"))
     done = CliRunner().invoke(app, ["train", "--version", "Current", "--dsn", dsn])
     assert isinstance(done.exception, UserError) or done.exit_code == 1
     assert "no model version can be called Current" in (done.output + str(done.exception))
@@ -285,7 +285,7 @@ def test_variables_set_to_nothing_are_as_if_unset(s3: str, db: Connection, monke
 KILLED = """
 import os, signal, sys
 import psycopg
-from two_tower import artifacts
+from two_tower.lifecycle import artifacts
 
 dsn, url, at = sys.argv[1:]
 

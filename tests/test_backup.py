@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 import catalogue_dump
 from conftest import Connection, in_database, locked, remove_server, server_directory
-from two_tower.cli import app
-from two_tower.migrate import migrate
-from two_tower.server import Server
+from two_tower.cli.main import app
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
 from world_fixtures import Client, column, load, make_world, one, refresh, tiny_model
 
 pytestmark = pytest.mark.xdist_group("cron")

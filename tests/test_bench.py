@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from two_tower import bench_freshness
-from two_tower.bench import Figure, compared
-from two_tower.cli import app
+from two_tower.bench import freshness
+from two_tower.bench.common import Figure, compared
+from two_tower.cli.main import app
 
-TOY = bench_freshness.Scale(
+TOY = freshness.Scale(
     sizes=(200, 400), changed=50, videos=300, short_history=5, users=200, history=10, rounds=2, likes=10, seconds=0.1
 )
 FRESHNESS = {
@@ -37,7 +37,7 @@ FRESHNESS = {
 def test_freshness_yields_every_figure_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_freshness.Scale, "quick", lambda: TOY)
+    monkeypatch.setattr(freshness.Scale, "quick", lambda: TOY)
     made: list[Path] = []
     directory = tempfile.mkdtemp
 
@@ -61,8 +61,8 @@ def test_freshness_yields_every_figure_and_leaves_nothing_behind(
 
 
 def test_names_of_the_full_run_are_those_of_the_contract() -> None:
-    sizes = bench_freshness.Scale().sizes
-    names = [f"refresh_1000_at_{bench_freshness.short(n)}_vs_{bench_freshness.short(sizes[0])}" for n in sizes[1:]]
+    sizes = freshness.Scale().sizes
+    names = [f"refresh_1000_at_{freshness.short(n)}_vs_{freshness.short(sizes[0])}" for n in sizes[1:]]
     assert names == ["refresh_1000_at_100k_vs_10k", "refresh_1000_at_1m_vs_10k"]
 
 
@@ -80,7 +80,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_figures_are_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    from two_tower.bench_commands import show
+    from two_tower.cli.bench import show
 
     show([Figure("speed", 12345.6, 2.0, 6172.8, "rows/s"), Figure("alone", 1.5, None, None, "MB")], False, "t")
     shown = capsys.readouterr().out

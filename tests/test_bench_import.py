@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from two_tower.bench_import import VIDEOS, run, write_reviews
-from two_tower.server import Server
+from two_tower.bench.imports import VIDEOS, run, write_reviews
+from two_tower.server.embedded import Server
 
 
 def test_figures(new_server: Callable[..., Server]) -> None:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Connect, Connection
-from two_tower.database import DATABASE_FILES
+from two_tower.paths import DATABASE_FILES
+from two_tower.server.ownership import KEPT
 from world_fixtures import NOBODY, make_world, one, refresh, tiny_model
 
 WORLD = make_world()
@@ -276,7 +277,7 @@ def test_the_gate_goes_by_the_rows_and_not_by_a_stored_input(db: Connection) -> 
 # ---------------------------------------------------------------------------------------------- bytes taken for values
 
 
-@pytest.mark.parametrize(("dim", "image"), [(128, "\\x03000000003c00c00028"), (3, "\\x04000000003c00c00028")])
+@pytest.mark.parametrize(("dim", "image"), [(128, "\\x03000000003c00c00028"), (3, "\\x04000000003c00c000280000")])
 def test_bytes_of_other_dimensions_are_no_vector(dim: int, image: str, db: Connection) -> None:
     with pytest.raises(psycopg.errors.DataException, match=r"expected \d+ dimensions"):
         db.execute("select two_tower.halfvec_of(%s, %s, true)", (image, dim))
@@ -299,12 +300,34 @@ def test_an_engine_that_gives_too_few_bytes_is_refused(db: Connection) -> None:
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
 def test_i6_nobody_but_the_owner_makes_values_of_bytes(role: str, db: Connection) -> None:
-    for routine in ("halfvec_of(bytea,int,boolean)", "uuids_of(bytea,int,boolean)"):
-        assert not one(db, "select has_function_privilege(%s, %s, 'execute')", role, f"two_tower.{routine}")
-        assert not one(db, "select has_function_privilege('public', %s, 'execute')", f"two_tower.{routine}")
+    for routine in KEPT:
+        assert not one(db, "select has_function_privilege(%s, %s, 'execute')", role, routine)
+        assert not one(db, "select has_function_privilege('public', %s, 'execute')", routine)
     db.execute(f"set role {role}".encode())
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.execute("select two_tower.halfvec_of('\\x0100000000', 1, true)")
+
+
+def test_bytes_that_are_no_value_are_refused(db: Connection) -> None:
+    """Whatever is cut off, added or changed in what says how long it is: what is read ends where the bytes end."""
+    vector, ids = np.zeros(130, np.uint16), bytes.fromhex("0100000000000000860b00000200000001000000") + bytes(32)
+    vector[0] = 128
+    for call, image, head in (
+        ("two_tower.halfvec_of(%s, 128, true)", vector.tobytes(), 4),
+        ("two_tower.uuids_of(%s, -1, true)", ids, 20),
+    ):
+        db.execute(f"select {call}".encode(), (image,))
+        cut = [image[:n] for n in (*range(head + 1), len(image) - 1)]
+        changed = [image[:n] + bytes([image[n] ^ bit]) + image[n + 1 :] for n in range(head) for bit in (1, 2, 128)]
+        for bad in [*cut, image + b"\0", *changed]:
+            with pytest.raises(psycopg.errors.CheckViolation):
+                db.execute(f"select {call}".encode(), (bad,))
+    for limit in (0, 4, 10, 24):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            db.execute("select two_tower.uuids_of(%s::bytea, %s, true)", (ids, limit))
+    for dim in (0, 127, 129, 2**30):
+        with pytest.raises(psycopg.DataError):
+            db.execute("select two_tower.halfvec_of(%s, %s, true)", (vector.tobytes(), dim))
 
 
 def test_values_made_of_bytes_are_the_values(db: Connection) -> None:

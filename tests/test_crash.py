@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from conftest import remove_server, server_directory
-from two_tower import registry
-from two_tower.migrate import migrate
-from two_tower.server import Server
+from two_tower.lifecycle import registry
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
 from world_fixtures import World, column, load, make_world, one, tiny_model
 
 Connection = psycopg.Connection[Any]

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from two_tower.dataset import DatasetOptions, read
-from two_tower.dataset_export import export
 from two_tower.errors import UserError
-from two_tower.train import split
+from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.dataset_export import export
+from two_tower.trainer.train import split
 from world_fixtures import column, load, make_world, one
 
 Connection = psycopg.Connection[Any]
@@ -143,7 +143,7 @@ def test_a_failed_export_leaves_latest_as_it_was(world: Connection, tmp_path: Pa
 
 
 def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
-    from two_tower.cli import app
+    from two_tower.cli.main import app
 
     result = CliRunner().invoke(app, ["dataset", "export", str(tmp_path / "data"), "--dsn", dsn, "--json"])
     assert result.exit_code == 0, result.output

@@ -26,8 +26,8 @@ import typer
 from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
 from rest_api import serve, sign
-from two_tower.cli import app
-from two_tower.server import Server
+from two_tower.cli.main import app
+from two_tower.server.embedded import Server
 from two_tower.settings import Settings
 
 DOCUMENTS = documents()

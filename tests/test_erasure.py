@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from conftest import Connection
-from two_tower.importing import import_decisions, import_reviews
+from two_tower.data.imports import import_decisions, import_reviews
 from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
 WORLD = make_world()

@@ -15,9 +15,9 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection
-from two_tower import dataset
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, VOCABULARIES, FeatureSchema, TrainingData, user_counts
+from two_tower.trainer import dataset
 from world_fixtures import (
     EPOCH,
     NOBODY,

@@ -18,8 +18,8 @@ from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
 from conftest import Connection, NewDatabase
-from two_tower import gate, registry
-from two_tower.cli import app
+from two_tower.cli.main import app
+from two_tower.lifecycle import gate, registry
 from world_fixtures import (
     METRICS,
     TinyModel,

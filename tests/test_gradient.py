@@ -14,12 +14,12 @@ import torch
 from scipy import sparse
 
 from synthetic import make_data
-from two_tower import evaluate, gradient, train
-from two_tower.export import export_towers
 from two_tower.features import LIKE, NOPE, TrainingData, user_counts
-from two_tower.gradient import Batch, Learner, Recipe, draw
-from two_tower.model import ItemTower, UserTower
-from two_tower.train import Choice, Part, TrainOptions, fit, split
+from two_tower.trainer import evaluate, gradient, train
+from two_tower.trainer.export import export_towers
+from two_tower.trainer.gradient import Batch, Learner, Recipe, draw
+from two_tower.trainer.model import ItemTower, UserTower
+from two_tower.trainer.train import Choice, Part, TrainOptions, fit, split
 
 torch.set_num_threads(1)
 
@@ -249,8 +249,8 @@ import torch
 from safetensors.torch import save_file
 from synthetic import make_data
 from test_gradient import KINDS, RECIPE, start, whole
-from two_tower import gradient
-from two_tower.train import Part, TrainOptions, split
+from two_tower.trainer import gradient
+from two_tower.trainer.train import Part, TrainOptions, split
 
 with gradient.joined() as processes:
     for kind in KINDS:

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from conftest import Connect
+from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
 from two_tower.errors import UserError
-from two_tower.importing import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
 
 Connection = psycopg.Connection[Any]
 Write = Callable[..., Path]

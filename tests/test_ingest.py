@@ -32,10 +32,10 @@ from dmm_api import (
     source,
     status,
 )
-from two_tower.dmm import DEFAULT_FLOOR, Dmm, duration, floor, price
+from two_tower.data.catalogue_api import IngestOptions, IngestSummary, ingest
+from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, duration, floor, price
+from two_tower.data.imports import ImportOptions, import_catalog, import_reviews
 from two_tower.errors import UserError
-from two_tower.importing import ImportOptions, import_catalog, import_reviews
-from two_tower.ingest import IngestOptions, IngestSummary, ingest
 
 Connection = psycopg.Connection[Any]
 
@@ -347,7 +347,7 @@ def test_credentials_are_nowhere(db: Connection, api: Api, caplog: pytest.LogCap
 
 
 def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from two_tower.cli import app
+    from two_tower.cli.main import app
 
     today = datetime.now(UTC) + timedelta(hours=9)
     api.products = [product(n, date=f"{today - timedelta(days=n):%Y-%m-%d} 00:00:00") for n in range(9)]

@@ -12,10 +12,11 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, locked, remove_server, server_directory
-from two_tower import registry
 from two_tower.errors import UserError
-from two_tower.migrate import migrate
-from two_tower.server import Server
+from two_tower.lifecycle import registry
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
+from two_tower.server.preflight import READ
 from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, refresh, tiny_model
 
 WORLD = make_world()
@@ -350,3 +351,44 @@ def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Conn
     assert one(cron, "select (two_tower.purge_logs() ->> 'cron_runs')::int") > 0
     assert one(cron, "select two_tower.unschedule_jobs()") == len(JOBS)
     assert one(cron, "select count(*) from user_embeddings where user_id = %s", NOBODY) == 0
+
+
+@pytest.mark.xdist_group("cron")
+def test_jobs_run_as_the_owner_of_the_application_s_tables(cron: Connection) -> None:
+    """Those too that a superuser has scheduled before, or schedules later."""
+    cron.execute("select two_tower.schedule_jobs()")
+    cron.execute("create role app login")
+    for table in READ:
+        cron.execute(f"alter table public.{table} owner to app".encode())
+
+    def usernames() -> dict[str, str]:
+        return dict(cron.execute("select jobname, username from cron.job order by 1").fetchall())
+
+    assert set(usernames().values()) == {"postgres"}
+    migrate(cron.info.dsn)
+    assert usernames() == dict.fromkeys(sorted(JOBS), "app")
+    cron.execute("select two_tower.schedule_jobs()")
+    assert usernames() == dict.fromkeys(sorted(JOBS), "app")
+    cron.execute("set role app")
+    assert column(cron, "select distinct scheduled from two_tower.jobs") == [True]
+    assert one(cron, "select count(*) from two_tower.problems where what = 'job_unscheduled'") == 0
+    for job in column(cron, "select command from two_tower.job_definitions()"):
+        cron.execute(job.encode())
+    assert one(cron, "select two_tower.unschedule_jobs()") == len(JOBS)
+    assert one(cron, "select count(*) from two_tower.problems where what = 'job_unscheduled'") == 1
+    cron.execute("reset role")
+    cron.execute("alter role app nologin")
+    with pytest.raises(errors.ObjectNotInPrerequisiteState) as caught:
+        cron.execute("select two_tower.schedule_jobs()")
+    assert "alter role app login" in (caught.value.diag.message_hint or "")
+    # What is of use without pg_cron is so where the owner may not use it.
+    cron.execute("revoke usage on schema cron from app")
+    with pytest.raises(errors.InsufficientPrivilege) as refused:
+        cron.execute("select two_tower.schedule_jobs()")
+    assert "grant usage on schema cron to app" in (refused.value.diag.message_hint or "")
+    assert one(cron, "select two_tower.unschedule_jobs()") == 0
+    cron.execute("set role app")
+    cron.execute("select two_tower.purge_logs()")
+    assert column(cron, "select distinct scheduled from two_tower.jobs") == [None]
+    assert one(cron, "select count(*) from two_tower.problems where what in ('job_unscheduled', 'cron_down')") == 0
+    cron.execute("reset role")

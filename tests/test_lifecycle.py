@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 
 import model_files as untyped_model_files
 from conftest import Connect, Connection, NewDatabase
-from two_tower import bench_lifecycle, registry
-from two_tower.cli import app
+from two_tower.bench import lifecycle
+from two_tower.cli.main import app
 from two_tower.errors import GateFailed
+from two_tower.lifecycle import registry
 from world_fixtures import (
     METRICS,
     TinyModel,
@@ -192,8 +193,8 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
 
 
 def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy = bench_lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
-    monkeypatch.setattr(bench_lifecycle.Scale, "quick", lambda: toy)
+    toy = lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
+    monkeypatch.setattr(lifecycle.Scale, "quick", lambda: toy)
     done = CliRunner().invoke(app, ["bench", "lifecycle", "--quick", "--json"])
     assert done.exit_code == 0, done.output
     figures = {figure["figure"]: figure for figure in json.loads(done.stdout)}

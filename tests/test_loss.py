@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from two_tower.loss import binary_cross_entropy, full_softmax, sampled_softmax
+from two_tower.trainer.loss import binary_cross_entropy, full_softmax, sampled_softmax
 
 
 def test_a_candidate_drawn_more_often_counts_for_less() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import sparse
 
-from two_tower.export import export_towers, item_graph, parity, user_graph
 from two_tower.features import DIM, VOCABULARIES, FeatureSchema
-from two_tower.model import ItemTower, UserTower
-from two_tower.train import TrainedModel
+from two_tower.trainer.export import export_towers, item_graph, parity, user_graph
+from two_tower.trainer.model import ItemTower, UserTower
+from two_tower.trainer.train import TrainedModel
 
 FULL = {"tag": 20, "performer": 30, "maker": 5, "label": 3, "series": 4, "source": 2, "video": 70}
 SIZES = {
@@ -139,6 +139,6 @@ def test_weights_load_as_saved() -> None:
 
 def test_an_export_that_does_not_agree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     schema, user, item = make_towers(FULL)
-    monkeypatch.setattr("two_tower.export.parity", lambda graph, tower: 0.5)
+    monkeypatch.setattr("two_tower.trainer.export.parity", lambda graph, tower: 0.5)
     with pytest.raises(RuntimeError, match="user tower"):
         export_towers(TrainedModel(user, item, schema, {}))

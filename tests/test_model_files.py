@@ -259,6 +259,16 @@ def test_nothing_that_is_refused_reaches_onnxruntime(fresh: Connection) -> None:
         fresh.execute(LOADED)
 
 
+def test_a_file_that_nobody_registered_is_not_opened_either(fresh: Connection) -> None:
+    """The owner of the table, who need not be a superuser, may write it; what it says runs in the server's process."""
+    fresh.execute("set session_replication_role = replica")
+    for what, (file, _) in REFUSED.items():
+        fresh.execute("update two_tower.model_files set content = %s where name = 'item_tower.onnx'", (file(),))
+        with pytest.raises(errors.InvalidParameterValue, match="the item tower") as caught:
+            fresh.execute("select two_tower.infer_onnxruntime('v1', 'item', extensions.sparsevec_send('{1:1}/4'))")
+        assert caught.value.sqlstate == "22023", what
+
+
 def test_what_our_own_trainer_exports_passes(fresh: Connection) -> None:
     made = random_model(schema_of(fresh), seed=2)
     for content in (made.user_graph, made.item_graph):

@@ -50,7 +50,7 @@ def test_an_installed_wheel_migrates_up_and_down(unpacked: Path, tmp_path: Path,
     dsn = database(empty=True)
 
     def two_tower(*arguments: str) -> None:
-        run(unpacked, tmp_path, "from two_tower.cli import app; app()", *arguments, "--dsn", dsn)
+        run(unpacked, tmp_path, "from two_tower.cli.main import app; app()", *arguments, "--dsn", dsn)
 
     def routines() -> int:
         with psycopg.connect(dsn) as connection:
@@ -65,7 +65,7 @@ def test_an_installed_wheel_migrates_up_and_down(unpacked: Path, tmp_path: Path,
 
 def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
     def two_tower(*arguments: str) -> None:
-        run(unpacked, tmp_path, "from two_tower.cli import app; app()", *arguments, "--dsn", world_dsn)
+        run(unpacked, tmp_path, "from two_tower.cli.main import app; app()", *arguments, "--dsn", world_dsn)
 
     two_tower("refresh")
     two_tower("recommend", "--all", "--output", "recs.csv")

@@ -19,7 +19,7 @@ import pytest
 from conftest import in_database
 from documents import REPOSITORY
 from rest_api import PREFIX, serve, sign
-from two_tower.server import Server
+from two_tower.server.embedded import Server
 from world_fixtures import NOBODY, Client, make_world, one
 
 pytestmark = pytest.mark.xdist_group("postgrest")

@@ -18,10 +18,10 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
+from two_tower.data.pull import TABLES, PullSummary, TableSummary, pull
 from two_tower.errors import UserError
-from two_tower.migrate import migrate
-from two_tower.pull import TABLES, PullSummary, TableSummary, pull
-from two_tower.server import Server
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
 
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
@@ -495,7 +495,7 @@ def test_through_a_transaction_pooler(source: Connection, target: Connection) ->
 
 
 def test_command_line(source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from two_tower.cli import app
+    from two_tower.cli.main import app
 
     monkeypatch.chdir(tmp_path)
     arguments = ["pull", "--from", dsn_of(source), "--dsn", dsn_of(target)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase
-from two_tower.export import user_graph
+from two_tower.trainer.export import user_graph
 from world_fixtures import (
     EPOCH,
     NOBODY,

@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from conftest import Connection, in_database
-from two_tower import registry
-from two_tower.cli import app
+from two_tower.cli.main import app
+from two_tower.lifecycle import registry
 from world_fixtures import EPOCH, World, column, make_world, one
 
 WORLD = make_world()

@@ -18,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase
-from two_tower import dataset, registry
 from two_tower.errors import UserError
 from two_tower.features import DIM, LIKE, NOPE, user_counts
+from two_tower.lifecycle import registry
+from two_tower.trainer import dataset
 from world_fixtures import (
     NOBODY,
     Client,

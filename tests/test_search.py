@@ -13,8 +13,8 @@ import torch
 from synthetic import make_data
 from two_tower.errors import UserError
 from two_tower.features import TrainingData
-from two_tower.search import CHOICE, RECIPE
-from two_tower.train import TrainOptions, fit
+from two_tower.trainer.search import CHOICE, RECIPE
+from two_tower.trainer.train import TrainOptions, fit
 
 torch.set_num_threads(1)
 

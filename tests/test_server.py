@@ -17,10 +17,10 @@ import psycopg
 import pytest
 
 from conftest import Connection, NewDatabase, in_database
-from two_tower import doctor
-from two_tower.database import resolve_dsn
 from two_tower.errors import UserError
-from two_tower.server import Installation, Server, _resources
+from two_tower.server import doctor
+from two_tower.server.connection import resolve_dsn
+from two_tower.server.embedded import Installation, Server, _resources
 
 NewServer = Callable[..., Server]
 COMMAND = Path(sys.executable).parent / "two-tower"
@@ -258,7 +258,7 @@ def test_no_postgresql_installed_names_the_remedy_and_leaves_nothing_behind(tmp_
 
 def test_a_missing_extension_names_the_remedy(new_server: NewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Installation(Path("/nowhere"), 16, frozenset({"plpgsql", "plpython3u"}), "3.11")
-    monkeypatch.setattr("two_tower.server.installations", lambda: [bare])
+    monkeypatch.setattr("two_tower.server.embedded.installations", lambda: [bare])
     with pytest.raises(UserError, match=r"lacks extension vector.*\n.*make setup"):
         new_server().start()
 
@@ -372,7 +372,7 @@ def test_doctor_on_a_migrated_database(dsn: str) -> None:
 
 
 def test_doctor_on_pending_migrations(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("two_tower.migrate.pending", lambda _: ["0099.later"])
+    monkeypatch.setattr("two_tower.server.migrate.pending", lambda _: ["0099.later"])
     with psycopg.connect(dsn, autocommit=True) as connection:
         found = findings(connection, dsn)["migrations"]
     assert (found.ok, found.detail, found.remedy) == (False, "pending: 0099.later", "two-tower migrate")

@@ -19,9 +19,10 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
-from two_tower import bench_serving, migrate
-from two_tower import recommend as recommend_file
-from two_tower.server import Server
+from two_tower.bench import serving
+from two_tower.lifecycle import recommend as recommend_file
+from two_tower.server import migrate
+from two_tower.server.embedded import Server
 from world_fixtures import (
     EPOCH,
     NOBODY,
@@ -467,7 +468,7 @@ order by v.embedding operator(extensions.<=>) (
 
 
 def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server) -> None:
-    figures = bench_serving.run(cluster, [3_000], 0.2, lambda what, share: None)
+    figures = serving.run(cluster, [3_000], 0.2, lambda what, share: None)
     assert [figure.figure for figure in figures] == [
         "recall_at_20_3k",
         "recommend_p50_3k",

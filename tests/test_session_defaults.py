@@ -19,11 +19,11 @@ from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from conftest import NewDatabase, in_database
-from two_tower import artifacts
-from two_tower.cli import app
+from two_tower.cli.main import app
 from two_tower.database import open_connection
 from two_tower.errors import UserError
-from two_tower.server import Server
+from two_tower.lifecycle import artifacts
+from two_tower.server.embedded import Server
 from world_fixtures import Client, column, make_world, one, rpc
 
 WORLD = make_world()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -229,13 +230,15 @@ def session(dsn: str, role: str) -> Iterator[Session]:
         opened.connection.close()
 
 
-def argument(name: str, kind: str) -> str:
+Ids = tuple[UUID, UUID]
+
+
+def argument(name: str, kind: str, users: Ids, videos: Ids) -> str:
     """A value with which a call gets beyond its first checks."""
-    users, videos = f"array['{WORLD.usual}', '{WORLD.many}']", f"array['{WORLD.published[3]}', '{WORLD.videos[5]}']"
-    uuids = videos if "video" in name or name in ("p_ids", "p_excluded") else users
+    these = videos if "video" in name or name in ("p_ids", "p_excluded") else users
     values = {
-        "uuid": f"'{WORLD.published[3] if 'video' in name else WORLD.usual}'",
-        "uuid[]": uuids,
+        "uuid": f"'{these[0]}'",
+        "uuid[]": f"array['{these[0]}', '{these[1]}']",
         "text": "'user'" if name in ("p_kind", "p_tower") else "'v1'",
         "text[]": "array['v1']",
         "integer": "5",
@@ -252,7 +255,12 @@ def argument(name: str, kind: str) -> str:
     return f"{values.get(kind, 'null')}::{schema}{kind_in_full}"
 
 
-def calls(db: Connection, role: str) -> dict[str, str]:
+def calls(
+    db: Connection,
+    role: str,
+    users: Ids = (WORLD.usual, WORLD.many),
+    videos: Ids = (WORLD.published[3], WORLD.videos[5]),
+) -> dict[str, str]:
     """Every routine that ``role`` may execute, and every view that it may read → a statement that does."""
     found: dict[str, str] = {}
     routines = db.execute(
@@ -266,7 +274,7 @@ def calls(db: Connection, role: str) -> dict[str, str]:
         (role, role),
     ).fetchall()
     for name, signature, kind, names, types in routines:
-        inner = ", ".join(argument(*given) for given in zip(names, types, strict=False))
+        inner = ", ".join(argument(*given, users, videos) for given in zip(names, types, strict=False))
         found[signature] = f"call {name}({inner})" if kind == "p" else f"select * from {name}({inner})"
     for (name,) in db.execute(
         """select format('%%I.%%I', n.nspname, c.relname)

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import Connection, in_database
-from two_tower.cli import app
-from two_tower.database import connect
+from two_tower.cli.main import app
 from two_tower.errors import UserError
-from two_tower.migrate import TEARDOWN
+from two_tower.server.connection import connect
+from two_tower.server.migrate import TEARDOWN
 from two_tower.ui import actions, queries
 
 

@@ -22,10 +22,10 @@ from psycopg import errors, sql
 from typer.testing import CliRunner
 
 from conftest import Connect, Connection, NewDatabase, in_database, locked, remove_server, server_directory
-from two_tower.cli import app
-from two_tower.migrate import migrate
-from two_tower.server import Server
-from two_tower.status import command
+from two_tower.cli.main import app
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
+from two_tower.server.status import command
 from world_fixtures import Client, column, heal, load, make_world, one, poison, refresh, tiny_model
 
 WORLD = make_world()

@@ -246,7 +246,14 @@ def test_a_lint_finds_what_it_is_about_and_nothing_of_it_before(db: Connection, 
 
 @pytest.mark.parametrize(
     "variant",
-    [Variant(), Variant(profiles="user_id"), Variant(foreign_owner=True), Variant(clash=True), Variant(plpython=True)],
+    [
+        Variant(),
+        Variant(profiles="user_id"),
+        Variant(foreign_owner=True),
+        Variant(superusers=True),
+        Variant(clash=True),
+        Variant(plpython=True),
+    ],
     ids=str,
 )
 def test_the_application_is_in_order_but_for_what_it_chose(supabase: Supabase, variant: Variant) -> None:

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dmm_api import API_ID, FAST, Api, product, source, status
-from two_tower import artifacts
-from two_tower.dmm import DEFAULT_FLOOR
-from two_tower.ingest import IngestSummary, ingest
-from two_tower.sync_videos import sync_videos
+from two_tower.data.catalogue_api import IngestSummary, ingest
+from two_tower.data.dmm import DEFAULT_FLOOR
+from two_tower.lifecycle import artifacts
+from two_tower.lifecycle.sync_videos import sync_videos
 from world_fixtures import load, make_world, one, tiny_model
 
 Connection = psycopg.Connection[Any]
@@ -114,7 +114,7 @@ def test_a_step_that_fails_does_not_keep_the_next_from_running(db: Connection, a
 
 
 def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from two_tower.cli import app
+    from two_tower.cli.main import app
 
     def invoke(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["sync-videos", "--dsn", dsn, "--pause", "0", *arguments])

@@ -10,11 +10,11 @@ import torch
 from scipy import sparse
 
 from synthetic import make_data
-from two_tower import evaluate
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
-from two_tower.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
-from two_tower.train import Choice, Part, TrainedModel, TrainOptions, fit, split, split_in_time
+from two_tower.trainer import evaluate
+from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
+from two_tower.trainer.train import Choice, Part, TrainedModel, TrainOptions, fit, split, split_in_time
 
 torch.set_num_threads(1)  # the tests of one machine share its cores
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from conftest import Connection, NewDatabase, in_database
-from two_tower.server import Server
+from two_tower.server.embedded import Server
 from ui_browser import Visitor, chromium, pictures, served
 from world_fixtures import column, load, make_world, one, random_model, register, schema_of, tiny_model
 

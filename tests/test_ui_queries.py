@@ -13,10 +13,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from conftest import Connect, Connection, NewDatabase
-from two_tower import registry
 from two_tower.errors import GateFailed, UserError
 from two_tower.ids import user_uuid
-from two_tower.migrate import migrate
+from two_tower.lifecycle import registry
+from two_tower.server.migrate import migrate
 from two_tower.ui import actions, look, queries
 from world_fixtures import (
     NOBODY,

@@ -14,7 +14,8 @@ from psycopg import errors, sql
 from conftest import Connect, Connection
 from test_counting import assert_equal
 from test_refresh import assert_fresh, pending
-from two_tower import dataset, dataset_export, registry
+from two_tower.lifecycle import registry
+from two_tower.trainer import dataset, dataset_export
 from world_fixtures import Client, column, make_world, one, refresh
 
 WORLD = make_world()

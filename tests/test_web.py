@@ -13,11 +13,11 @@ from pgvector import HalfVector, SparseVector
 
 import two_tower
 from conftest import Connection
-from two_tower import artifacts
+from two_tower.lifecycle import artifacts
 from world_fixtures import Client, load, make_world, one, tiny_model
 
 WORLD = make_world(n_users=120)
-MODULE = Path(two_tower.__file__).parent / "web" / "two-tower.js"
+MODULE = Path(two_tower.__file__).parent / "client" / "two-tower.js"
 
 
 @pytest.fixture

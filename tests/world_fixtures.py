@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     from two_tower.features import FeatureSchema
-    from two_tower.model import ItemTower, UserTower
+    from two_tower.trainer.model import ItemTower, UserTower
 
 Connection = psycopg.Connection[Any]
 
@@ -195,9 +195,9 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
     import torch
     from safetensors.torch import save
 
-    from two_tower.export import item_graph, user_graph
-    from two_tower.model import ItemTower, UserTower
-    from two_tower.registry import parity_sample
+    from two_tower.lifecycle.registry import parity_sample
+    from two_tower.trainer.export import item_graph, user_graph
+    from two_tower.trainer.model import ItemTower, UserTower
 
     user, item = UserTower(schema), ItemTower(schema)
     generator = torch.Generator().manual_seed(seed)
@@ -216,8 +216,8 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
 
 def schema_of(db: Connection) -> FeatureSchema:
     """The trainer's vocabularies where there are likes; else empty ones."""
-    from two_tower import dataset
     from two_tower.features import VOCABULARIES, FeatureSchema
+    from two_tower.trainer import dataset
 
     if one(db, "select exists (select from two_tower.training_set() where label = 1)"):
         return dataset.read(db).schema
@@ -247,7 +247,7 @@ def register(db: Connection, model: TinyModel, version: str = "v1", meta: dict[s
 
 def tiny_model(db: Connection, version: str = "v1", *, seed: int = 0, activate: bool = True) -> TinyModel:
     """Registers a random model for the database at hand and makes it the active one. ``db`` is in autocommit mode."""
-    from two_tower import registry
+    from two_tower.lifecycle import registry
 
     model = random_model(schema_of(db), seed)
     register(db, model, version)

@@ -1,36 +1,14 @@
-"""Finding the database, and connecting to it."""
+"""Connections to a given database, their sessions settled. ``server/connection.py`` says which database is meant."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
 
 if TYPE_CHECKING:
     import psycopg
-
-_PACKAGE = Path(__file__).parent
-DATABASE_FILES = _PACKAGE / "_database" if (_PACKAGE / "_database").is_dir() else _PACKAGE.parents[1]
-"""Holds ``migrations``, ``sql`` and ``plpython``: inside an installed wheel, or the root of the repository."""
-
-
-def resolve_dsn(dsn: str | None = None) -> str:
-    """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises UserError if there is none."""
-    from two_tower.server import Server
-    from two_tower.settings import Settings
-
-    found = dsn or Settings().database_url
-    if found:
-        return found
-    server = Server(Path.cwd())
-    if not server.running:
-        raise UserError(
-            f"no database: neither --dsn nor DATABASE_URL is given, and no embedded server runs in {Path.cwd()}",
-            "start one with `two-tower up`",
-        )
-    return server.dsn
-
 
 SESSION = {
     "datestyle": "ISO, MDY",
@@ -61,27 +39,11 @@ HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in S
 """Those of :data:`SESSION` whose other values change no result: how times are shown, and what ends with an error."""
 
 
-def connect(
-    dsn: str | None = None, *, autocommit: bool = False, migrated: bool = True, **options: Any
-) -> psycopg.Connection[Any]:
-    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it, which takes the ``options``.
-
-    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
-    """
-    connection = open_connection(resolve_dsn(dsn), autocommit=autocommit, **options)
-    try:
-        if migrated:
-            require_migrated(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def open_connection(
-    dsn: str, *, autocommit: bool = False, settle: bool = True, **options: Any
+    dsn: str, *, autocommit: bool = False, settle: bool = True, as_owner: bool = True, **options: Any
 ) -> psycopg.Connection[Any]:
-    """A psycopg connection to ``dsn``, its session settled by :func:`settle_session` unless not wanted.
+    """A psycopg connection to ``dsn``, its session settled by :func:`settle_session` unless not wanted, and a superuser
+    become the owner of schema ``two_tower`` unless ``as_owner`` is false.
 
     Every connection of the program is made here. ``options`` are parameters of the connection. Raises psycopg.Error
     where there is none, UserError as settle_session.
@@ -94,6 +56,8 @@ def open_connection(
     try:
         if settle:
             settle_session(connection)
+            if as_owner:
+                _become_owner(connection)
         connection.autocommit = autocommit
     except BaseException:
         connection.close()
@@ -133,8 +97,42 @@ def settle_session(connection: psycopg.Connection[Any]) -> None:
         cursor.execute("select pg_catalog.set_config(%s, %s, false)", (name, SESSION[name.lower()]))
 
 
-def settle_transaction(connection: psycopg.Connection[Any]) -> None:
-    """What :func:`settle_session` does, for the transaction at hand alone; so it may be behind any pooler."""
+_OWNER = """
+select o.rolname::pg_catalog.text, pg_catalog.pg_backend_pid()
+from pg_catalog.pg_namespace n
+join pg_catalog.pg_roles o on o.oid operator(pg_catalog.=) n.nspowner
+join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) current_user
+where n.nspname operator(pg_catalog.=) 'two_tower' and r.rolsuper and not o.rolsuper
+"""
+
+
+def _become_owner(connection: psycopg.Connection[Any]) -> None:
+    """Take the role of the owner of schema ``two_tower``, where the session is a superuser's and the owner is none.
+
+    What the application's relations call then runs as the owner of those relations (``preflight.owner``). A function
+    that says ``reset role`` is a superuser again: to keep such a one out, the login itself must be the owner.
+    """
+    from psycopg import sql
+    from psycopg.rows import tuple_row
+
+    found = connection.cursor(row_factory=tuple_row).execute(_OWNER).fetchone()
+    if found is None:
+        return
+    owner, pid = found
+    if pid != connection.info.backend_pid:
+        raise UserError(
+            f"the recommender of database {connection.info.dbname} belongs to {owner}, whose role a superuser cannot "
+            "take through a connection pooler",
+            f"connect as {owner}, or to the server itself",
+        )
+    connection.execute(sql.SQL("set role {}").format(sql.Identifier(owner)))
+
+
+def settle_transaction(connection: psycopg.Connection[Any], *, as_owner: bool = True) -> None:
+    """What :func:`open_connection` does to a session, for the transaction at hand alone; so it may be behind any
+    pooler."""
+    if as_owner:
+        connection.execute(f"select pg_catalog.set_config('role', o.rolname, true) from ({_OWNER}) as o")  # noqa: S608
     connection.execute(
         "select pg_catalog.set_config(s.name, w.setting, true)"
         " from pg_catalog.pg_settings s"

@@ -15,6 +15,7 @@ returns table (
 language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
+-- include plpython/model_files.py
 -- include plpython/histories.py
 if not p_user_ids:
     return []

@@ -2,6 +2,7 @@ create or replace function two_tower.evaluate_inputs(p_version text, p_sizes byt
 language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
+-- include plpython/model_files.py
 -- include plpython/histories.py
 if not p_inputs:
     return None

@@ -3,6 +3,7 @@ create or replace function two_tower.infer_onnxruntime(p_version text, p_tower t
 language plpython3u stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $plpython$
 -- include plpython/inference.py
+-- include plpython/model_files.py
 return infer(plpy, GD, p_version, p_tower, p_packed)
 $plpython$;
 

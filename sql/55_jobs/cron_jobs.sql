@@ -1,10 +1,14 @@
--- SECURITY DEFINER: pg_cron shows jobs and their runs to whoever scheduled them, and to nobody else. Shown are our own alone.
+-- SECURITY DEFINER: pg_cron shows jobs and their runs to whoever scheduled them, which is the owner, and to nobody else. Shown are our
+-- own alone.
 create or replace function two_tower.cron_jobs() returns table (
     job text, jobid bigint, scheduled boolean, last_success timestamptz, last_failure timestamptz, last_error text
 )
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
+    if not two_tower.may_use_cron() then
+        return;
+    end if;
     if to_regclass('cron.job') is null or to_regclass('cron.job_run_details') is null then
         return;
     end if;

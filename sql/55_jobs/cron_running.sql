@@ -3,7 +3,7 @@ create or replace function two_tower.cron_running() returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    if to_regclass('cron.job') is null or not pg_has_role(current_user, 'pg_read_all_stats', 'usage') then
+    if not two_tower.may_use_cron() or not pg_has_role(current_user, 'pg_read_all_stats', 'usage') then
         return null;
     end if;
     return exists (select from pg_catalog.pg_stat_activity a where a.backend_type = 'pg_cron launcher');

@@ -5,7 +5,7 @@ as $func$
 declare
     v_count int := 0;
 begin
-    if to_regprocedure('cron.unschedule(bigint)') is not null then
+    if two_tower.may_use_cron() and to_regprocedure('cron.unschedule(bigint)') is not null then
         select count(*) filter (where cron.unschedule(j.jobid)) into v_count
         from cron.job j
         where j.jobname in (select d.cron_name from two_tower.job_definitions() d) and j.database = current_database();

@@ -21,11 +21,10 @@ declare
     v_shown int;
 begin
     perform two_tower.require_page(p_limit, 0, 200);
-    perform two_tower.require_diversity(p_diversity);
     if p_kind = 'similar' and not exists (select from public.videos v where v.id = p_video_id) then
         raise exception 'there is no video %', coalesce(p_video_id::text, 'null') using errcode = 'P0002';
     end if;
-    -- Diversity compares all candidates with each other.
+    -- As require_candidates() has it.
     v_most := case when p_diversity > 0 then 10 * p_limit else 20000 end;
     loop
         select array_agg(c.video_id order by c.rank), array_agg(c.score order by c.rank), array_agg(c.reason order by c.rank),

@@ -8,9 +8,6 @@ begin
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;
-    if cardinality(tag_ids) > 100 then
-        raise exception 'at most 100 tags can be asked for at once' using errcode = '22023';
-    end if;
     return query select l.* from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l order by l.rank;
 end
 $func$;

@@ -14,6 +14,16 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
 
+CREATE DOMAIN two_tower.halfvec_bytes AS bytea
+	CONSTRAINT halfvec_bytes_check CHECK (((octet_length(VALUE) > 4) AND (octet_length(VALUE) = (4 + (2 * (get_byte(VALUE, 0) + (256 * get_byte(VALUE, 1)))))) AND (substr(VALUE, 3, 2) = '\x0000'::bytea)));
+
+COMMENT ON DOMAIN two_tower.halfvec_bytes IS 'What pgvector stores for a halfvec: dimensions and a zero as int16, then half-precision numbers, in the machine''s order';
+
+CREATE DOMAIN two_tower.no_limit AS integer
+	CONSTRAINT no_limit_check CHECK ((VALUE = '-1'::integer));
+
+COMMENT ON DOMAIN two_tower.no_limit IS 'The limit of a varchar that has none: -1';
+
 CREATE TYPE two_tower.user_counts AS (
 	user_id uuid,
 	liked_tags jsonb,
@@ -31,6 +41,11 @@ CREATE TYPE two_tower.user_counts AS (
 );
 
 COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
+
+CREATE DOMAIN two_tower.uuids_bytes AS bytea
+	CONSTRAINT uuids_bytes_check CHECK (((VALUE = '\x0000000000000000860b0000'::bytea) OR ((octet_length(VALUE) >= 20) AND (substr(VALUE, 1, 12) = '\x0100000000000000860b0000'::bytea) AND (substr(VALUE, 17, 4) = '\x01000000'::bytea) AND ((octet_length(VALUE) - 20) = (16 * (((get_byte(VALUE, 12) + (256 * get_byte(VALUE, 13))) + (65536 * get_byte(VALUE, 14))) + ((16777216)::bigint * get_byte(VALUE, 15))))))));
+
+COMMENT ON DOMAIN two_tower.uuids_bytes IS 'What PostgreSQL stores for an array of uuid: dimensions, 0, type, length and lower bound as int32, then the ids';
 
 CREATE TYPE two_tower.video_counts AS (
 	video_id uuid,
@@ -344,11 +359,11 @@ CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NU
 
 COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
 
-CREATE FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
+CREATE FUNCTION two_tower.halfvec_of(p_image two_tower.halfvec_bytes, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS '$libdir/vector', 'halfvec';
 
-COMMENT ON FUNCTION two_tower.halfvec_of(p_image bytea, p_dim integer, p_explicit boolean) IS 'The halfvec whose stored bytes these are: dimensions and a zero as int16, then half-precision numbers, in the machine''s order';
+COMMENT ON FUNCTION two_tower.halfvec_of(p_image two_tower.halfvec_bytes, p_dim integer, p_explicit boolean) IS 'The halfvec whose stored bytes these are';
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
@@ -366,7 +381,7 @@ CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or an owner who has its rights';
+COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or the owner';
 
 CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name text, schedule text, command text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -483,6 +498,12 @@ CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.mark_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Puts the users of stale_users() into the change log, for the next refresh; how many';
+
+CREATE FUNCTION two_tower.may_use_cron() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.may_use_cron() IS 'Whether there is pg_cron here, and the caller may use it';
 
 CREATE FUNCTION two_tower.model_part_frozen() RETURNS trigger
     LANGUAGE plpgsql
@@ -666,6 +687,12 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
 
 COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
 
+CREATE FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) IS 'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() asks for';
+
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -848,10 +875,10 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
 
-CREATE FUNCTION two_tower.uuids_of(p_image bytea, p_limit integer, p_explicit boolean) RETURNS uuid[]
+CREATE FUNCTION two_tower.uuids_of(p_image two_tower.uuids_bytes, p_limit two_tower.no_limit, p_explicit boolean) RETURNS uuid[]
     LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.uuids_of(p_image bytea, p_limit integer, p_explicit boolean) IS 'The array whose stored bytes these are: dimensions, 0, type, length and lower bound as int32, then the ids; p_limit is -1';
+COMMENT ON FUNCTION two_tower.uuids_of(p_image two_tower.uuids_bytes, p_limit two_tower.no_limit, p_explicit boolean) IS 'The array whose stored bytes these are';
 
 CREATE FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1241,7 +1268,7 @@ COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, wr
 
 CREATE VIEW two_tower.visible_videos;
 
-COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are';
+COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are. To drop or retype a column that the condition names: select two_tower.set_visible_when(''true''), change the column, and say the condition again. Do not drop this view';
 
 CREATE TABLE two_tower.vocabularies (
     model_version text NOT NULL,

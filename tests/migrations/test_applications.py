@@ -9,9 +9,9 @@ import pytest
 
 import catalogue_dump
 from conftest import Connection
-from two_tower import migrate
 from two_tower.errors import UserError
-from two_tower.server import Server
+from two_tower.server import migrate
+from two_tower.server.embedded import Server
 
 EXTENSIONS = "create schema extensions; create extension vector with schema extensions; create extension plpython3u;"
 VIDEOS = """

@@ -9,7 +9,7 @@ import pytest
 
 import catalogue_dump
 from conftest import Connection
-from two_tower.server import Server
+from two_tower.server.embedded import Server
 
 
 def compare(request: pytest.FixtureRequest, name: str, found: str) -> None:

@@ -19,9 +19,9 @@ import pytest
 
 import catalogue_dump
 from conftest import Connect, Connection, NewDatabase, in_database
-from two_tower import migrate, preflight
 from two_tower.errors import UserError
-from two_tower.server import Server
+from two_tower.server import migrate, preflight
+from two_tower.server.embedded import Server
 from world_fixtures import column, load, make_world, one, tiny_model
 
 Change = Callable[[str, str], None]
@@ -157,7 +157,7 @@ def test_a_database_in_use_goes_back(world_dsn: str) -> None:
 
 def test_twenty_at_once(empty_dsn: str, dsn: str, bindir: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["two_tower.migrate"])
+    context.set_forkserver_preload(["two_tower.server.migrate"])
     with ProcessPoolExecutor(20, mp_context=context) as pool:
         results = list(pool.map(migrate.migrate, [empty_dsn] * 20))
     assert sorted(result["applied"] for result in results) == [[]] * 19 + [IDS]

@@ -15,9 +15,10 @@ from uuid import UUID
 
 import psycopg
 
-from two_tower import registry
-from two_tower.database import connect
-from two_tower.registry import Progress
+from two_tower.lifecycle import registry
+from two_tower.progress import Progress
+from two_tower.rows import row
+from two_tower.server.connection import connect
 
 DECISIONS = ("like", "nope", "skip")
 
@@ -27,15 +28,15 @@ def abilities(dsn: str) -> dict[str, bool]:
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         # From PostgreSQL 16 on a role may be granted without the right to take it.
         option = "set" if connection.info.server_version >= 160000 else "member"
-        found = connection.execute(
+        found = row(
+            connection,
             """select pg_has_role('authenticated', %s),
                 has_schema_privilege('two_tower', 'usage')
                     and has_function_privilege('two_tower.activate_model(text, boolean, jsonb, jsonb)', 'execute'),
                 has_schema_privilege('two_tower', 'usage')
                     and has_function_privilege('two_tower.rollback_model(text)', 'execute')""",
             (option,),
-        ).fetchone()
-    assert found is not None
+        )
     return dict(zip(("decide", "activate", "roll_back"), found, strict=True))
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
 
 from two_tower.errors import UserError
-from two_tower.registry import Progress
+from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
 from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, percent
 from two_tower.ui.session import ask, dsn, forget, may, refusal

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import psycopg
 import streamlit as st
 
-from two_tower.database import resolve_dsn
 from two_tower.errors import UserError
+from two_tower.server.connection import resolve_dsn
 from two_tower.settings import Settings
 from two_tower.ui import actions, look, queries
 

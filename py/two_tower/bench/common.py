@@ -1,0 +1,227 @@
+"""What every benchmark shares: a throwaway server, a synthetic world, a random model, figures with baselines.
+
+A figure is a ratio of two things measured side by side in the same run, in rounds that alternate: a busy machine slows
+both. Its ratio is the median of the rounds' ratios. Nothing here trains, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
+
+from two_tower.features import VOCABULARIES, FeatureSchema
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
+
+Connection = psycopg.Connection[Any]
+
+TEMPLATE = "bench_template"
+VERSION = "bench"
+NO_WEIGHTS = b"\2\0\0\0\0\0\0\0{}"
+"""A safetensors file without tensors: only what trains reads it."""
+CATALOGUE = 10_000
+"""Videos of the world."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a benchmark's result. ``ratio`` is None where there is nothing to compare with."""
+
+    figure: str
+    value: float
+    baseline: float | None
+    ratio: float | None
+    unit: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """With four significant digits, which is more than any of it deserves."""
+        return {k: v if not isinstance(v, float) else float(f"{v:.4g}") for k, v in asdict(self).items()}
+
+
+def compared(figure: str, rounds: Sequence[tuple[float, float]], unit: str) -> Figure:
+    """Medians of ``rounds`` of (value, baseline); the ratio is the median of their ratios."""
+    values, baselines = zip(*rounds, strict=True)
+    ratio = statistics.median(value / baseline for value, baseline in rounds)
+    return Figure(figure, statistics.median(values), statistics.median(baselines), ratio, unit)
+
+
+# ------------------------------------------------------------------------------------------------ where it runs
+
+
+@contextmanager
+def throwaway_server(*, durable: bool = True) -> Iterator[Server]:
+    """A server of the benchmark's own, in a temporary directory, gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="two-tower-bench-"))
+    directory.chmod(0o755)  # the server's user must get in; root's own temporary directories are closed to it
+    server = Server(directory, durable=durable)
+    try:
+        server.start()
+        yield server
+    finally:
+        home = server.home
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def connect(server: Server, database: str) -> Connection:
+    """A superuser's connection in autocommit mode."""
+    dsn = make_conninfo(server.dsn, dbname=database)
+    return psycopg.connect(dsn, autocommit=True, application_name="two-tower bench")
+
+
+def new_database(server: Server, name: str, template: str | None = None) -> None:
+    """A copy of ``template``, or of one that is migrated when it is first asked for."""
+    create = sql.SQL("create database {} template {}")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        if template is None:
+            template = TEMPLATE
+            if not connection.execute("select 1 from pg_database where datname = %s", (TEMPLATE,)).fetchone():
+                connection.execute(create.format(sql.Identifier(TEMPLATE), sql.Identifier("template1")))
+                migrate(make_conninfo(server.dsn, dbname=TEMPLATE))
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+# ------------------------------------------------------------------------------------------------ what is in it
+
+# Ids are hashes of a kind and a number, so that any statement can name the same thing again.
+_CATALOGUE = """
+set session_replication_role = replica;
+create function public.ident(kind text, n bigint) returns uuid language sql immutable parallel safe
+    return md5(kind || n)::uuid;
+select setseed(0.5);
+insert into public.tags (id, name) select public.ident('tag', n), 'tag ' || n from generate_series(0, 299) n;
+insert into public.performers (id, name)
+select public.ident('performer', n), 'performer ' || n from generate_series(0, 799) n;
+insert into public.videos (
+    id, product_url, title, maker, label, series, source, thumbnail_url, price, duration_seconds, product_released_at,
+    published_at
+)
+select public.ident('video', n), 'https://videos.example/' || n, 'Title ' || n, 'maker ' || floor(60 * random() ^ 2),
+    'label ' || floor(100 * random() ^ 2), case when random() < 0.5 then 'series ' || floor(150 * random() ^ 2) end,
+    'source ' || floor(5 * random() ^ 2), 'https://images.example/' || n, round((5 + 40 * random())::numeric, 2),
+    600 + floor(9000 * random()), timestamptz '2018-01-01' + random() * interval '2500 days', timestamptz '2025-01-01'
+from generate_series(0, {videos} - 1) n;
+-- Four tags and one or two performers each, some of them far more frequent than others.
+insert into public.video_tags (video_id, tag_id)
+select distinct public.ident('video', n), public.ident('tag', (60 * random() ^ 2 + 60 * k)::int)
+from generate_series(0, {videos} - 1) n, generate_series(0, 3) k;
+insert into public.video_performers (video_id, performer_id)
+select distinct public.ident('video', n), public.ident('performer', floor(800 * random() ^ 2)::int)
+from generate_series(0, {videos} - 1) n, generate_series(0, 1) k
+where k = 0 or random() < 0.4;
+set session_replication_role = origin;
+analyze public.tags, public.performers, public.videos, public.video_tags, public.video_performers;
+"""
+
+# Decision k of a user lies in the k-th stretch of the catalogue; stretches grow, so that the first ones are popular.
+# All users' first decisions come first, then all second ones: a user's rows lie far apart, as they do in life.
+_PEOPLE = """
+set session_replication_role = replica;
+select setseed(0.25);
+insert into auth.users (id, created_at)
+select public.ident('user', n), timestamptz '2024-01-01' from generate_series(0, {users} - 1) n;
+insert into public.profiles (user_id, created_at)
+select public.ident('user', n), timestamptz '2024-01-01' from generate_series(0, {users} - 1) n;
+alter table public.user_video_decisions drop constraint user_video_decisions_pkey;
+drop index public.user_video_decisions_video_id_idx;
+insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)
+select public.ident('user', n), public.ident('video', s.first + floor(random() * s.width)::int),
+    case when random() < 0.7 then 'like' when random() < 0.67 then 'nope' else 'skip' end,
+    timestamptz '2024-06-01' + k * interval '3 days' + random() * interval '2 days'
+from generate_series(0, {decisions} - 1) k
+cross join lateral (
+    select k * k * {unit} as first, (2 * k + 1) * {unit} as width
+) s
+cross join generate_series(0, {users} - 1) n;
+alter table public.user_video_decisions add primary key (user_id, video_id) include (decision_type, created_at);
+create index user_video_decisions_video_id_idx on public.user_video_decisions (video_id);
+set session_replication_role = origin;
+analyze auth.users, public.profiles, public.user_video_decisions;
+"""
+
+
+def make_catalogue(connection: Connection, videos: int = CATALOGUE) -> None:
+    """``videos`` videos with tags, performers and the rest, written past the triggers."""
+    connection.execute(_CATALOGUE.format(videos=videos).encode())
+
+
+def make_people(connection: Connection, users: int, decisions: int, videos: int = CATALOGUE) -> None:
+    """``users`` users with ``decisions`` decisions each, seven in ten of them likes, written past the triggers."""
+    unit = videos // decisions**2
+    if not unit:
+        raise ValueError(f"{videos} videos are too few for {decisions} decisions each")
+    connection.execute(_PEOPLE.format(users=users, decisions=decisions, unit=unit).encode())
+
+
+def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSchema:
+    """Registers and activates a model of random weights over the catalogue's keys, about 5,000 user inputs wide.
+
+    ``known_videos`` of the first, most popular videos have inputs of their own.
+    """
+    from two_tower.lifecycle import registry
+
+    def keys(query: LiteralString, *values: Any) -> tuple[str, ...]:
+        return tuple(key for (key,) in connection.execute(query, values or None))
+
+    found = {
+        "tag": keys("select id::text from public.tags order by name"),
+        "performer": keys("select id::text from public.performers order by name"),
+        "video": keys("select public.ident('video', n)::text from generate_series(0, %s - 1) n", known_videos),
+    }
+    for name in ("maker", "label", "series", "source"):
+        found[name] = keys(
+            "select distinct to_jsonb(v) ->> %s from public.videos v where to_jsonb(v) ->> %s <> ''", name, name
+        )
+    schema = FeatureSchema({name: found[name] for name in VOCABULARIES})
+    user_tower, item_tower, sample = random_towers(schema)
+    vocabularies = {name: list(values) for name, values in schema.vocabularies.items()}
+    good, popular = dict.fromkeys(("recall@20", "ndcg@20"), 0.5), dict.fromkeys(("recall@20", "ndcg@20"), 0.1)
+    metrics = {"two-tower": good, "popularity": popular}
+    documents: tuple[Any, ...] = (schema.to_json(), {}, vocabularies, metrics | {"parity": sample}, {})
+    connection.execute(
+        "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (VERSION, user_tower, item_tower, *(Jsonb(document) for document in documents), NO_WEIGHTS),
+    )
+    # Random weights pass no gate of quality.
+    registry.activate(connection, VERSION, lambda what, share: None, force=True)
+    return schema
+
+
+def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[bytes, bytes, dict[str, Any]]:
+    """ONNX of a user and an item tower with weights drawn from ``seed``, and their parity sample."""
+    import torch
+
+    from two_tower.lifecycle.registry import parity_sample
+    from two_tower.trainer.export import item_graph, user_graph
+    from two_tower.trainer.model import ItemTower, UserTower
+
+    user, item = UserTower(schema), ItemTower(schema)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in [*user.parameters(), *item.parameters()]:
+            parameter.normal_(0, 0.1, generator=generator)
+    graphs = user_graph(user), item_graph(item)
+    return *graphs, parity_sample(schema, (user, graphs[0]), (item, graphs[1]))
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long ``work()`` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -1,0 +1,286 @@
+"""``two-tower bench serving``: recommendations against the bare index query, in one run, at growing catalogues.
+
+Vectors are as models of this repository make them, and are written past the model, since serving reads nothing but
+stored vectors. Their directions are clustered: a thousand centres of unequal size, noise around them, users near a few
+of them, and spread over the dimensions as learned ones are. Popular videos are long, the others have most of their
+length in the last dimension, where users have none, and the index is built longest first. Everybody has decided on
+popular videos, so that exclusions take from the top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from two_tower.bench.common import VERSION, Connection, Figure, connect, make_catalogue, make_model, new_database
+from two_tower.features import DIM
+from two_tower.progress import Progress
+from two_tower.rows import one, row
+from two_tower.server.embedded import Server
+
+K = 20
+USERS = 1_000
+DECISIONS = 100
+"""Of each user, all of them excluded from the answer."""
+EF_SEARCH = 1000
+"""As two_tower.nearest_videos sets it."""
+
+# A row of COPY's binary format: model_version, id, embedding as halfvec_send has it, and an input_hash of no bytes.
+_ROW = np.dtype(
+    [
+        ("fields", ">i2"),
+        *(("l0", ">i4"), ("version", f"S{len(VERSION)}")),
+        *(("l1", ">i4"), ("id", "V16")),
+        *(("l2", ">i4"), ("dim", ">i2"), ("none", ">i2"), ("v", ">f2", DIM)),
+        ("l3", ">i4"),
+    ]
+)
+# Vectors as the trainer's defaults make them of the data set of docs/experiments.md. First, share of the videos that
+# are longer, and length without the last dimension; then, how much of the spread of directions the first axes hold.
+_SHARES = (0, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1)
+_LENGTHS = (0.999, 0.883, 0.830, 0.719, 0.572, 0.477, 0.338, 0.230, 0.128, 0.081, 0.044, 0.031, 0.022, 0.010)
+_AXES = (0, 1, 2, 4, 8, 16, 32, 64, 96, DIM - 1)
+_VIDEO_SPREAD = (0, 0.091, 0.153, 0.227, 0.333, 0.464, 0.624, 0.819, 0.934, 1)
+_USER_SPREAD = (0, 0.033, 0.060, 0.109, 0.186, 0.299, 0.467, 0.713, 0.891, 1)
+_BLOCK = 50_000
+"""Rows in memory at a time."""
+_MORE_VIDEOS = """
+insert into public.videos (id, product_url, title, published_at)
+select md5('video' || n)::uuid, 'https://videos.example/' || n, 'Title ' || n, timestamptz '2025-01-01'
+from generate_series(2000, %s - 1) n
+"""
+_PEOPLE = "insert into auth.users (id) select md5('user' || n)::uuid from generate_series(0, %s - 1) n"
+_DECIDED = """
+insert into public.user_video_decisions (user_id, video_id, decision_type)
+select u.user_id, n.video_id, 'like'
+from two_tower.user_embeddings u
+cross join lateral (
+    select e.video_id
+    from generate_series(0, 1999) n
+    join two_tower.video_embeddings e on e.model_version = u.model_version and e.video_id = md5('video' || n)::uuid
+    order by (e.embedding operator(extensions.<=>) u.embedding) + 0 limit %s
+) n
+"""
+_EXACT = """
+select video_id from two_tower.video_embeddings
+where model_version = %(version)s and video_id <> all (%(seen)s)
+order by (embedding operator(extensions.<=>) %(vector)s::extensions.halfvec) + 0, video_id limit 20
+"""
+_BARE = """
+select video_id from two_tower.video_embeddings
+where model_version = %(version)s
+order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec limit 20
+"""
+
+
+def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> list[Figure]:
+    """All figures, at each number of videos in ``sizes``; ``seconds`` is how long throughput is measured."""
+    figures: list[Figure] = []
+    for at, size in enumerate(sizes):
+        progress(f"building {size:,} videos and their index", at / len(sizes))
+        with _Database(server, size) as (connection, users):
+            progress(f"serving from {size:,} videos", (at + 0.6) / len(sizes))
+            name = f"{size // 1_000_000}m" if size % 1_000_000 == 0 else f"{size // 1000}k"
+            figures += [_recall(connection, users[:100], name), *_latency(connection, users, name)]
+            figures += [_throughput(server, connection, users, clients, seconds, name) for clients in (2, 16)]
+            figures.append(_batch(connection, users, name))
+    return figures
+
+
+class _Database:
+    """A database with ``size`` videos, dropped at the end of the ``with`` block."""
+
+    def __init__(self, server: Server, size: int) -> None:
+        self.server, self.size, self.name = server, size, f"serving_{size}"
+
+    def __enter__(self) -> tuple[Connection, list[str]]:
+        new_database(self.server, self.name)
+        self.connection = connect(self.server, self.name)
+        connection, size = self.connection, self.size
+        # A small catalogue carries the model; the large one follows by copy.
+        make_catalogue(connection, 2_000)
+        make_model(connection, known_videos=1_000)
+        connection.execute("set session_replication_role = replica")
+        connection.execute(_MORE_VIDEOS, (size,))
+        connection.execute("truncate two_tower.video_embeddings, two_tower.user_embeddings")
+        index = one(connection, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
+        connection.execute("drop index two_tower.video_embeddings_1_hnsw")
+        rng = np.random.default_rng(0)
+        centres = rng.normal(size=(1_000, DIM - 1))
+        weight = rng.zipf(1.6, size=1_000).clip(max=200).astype(float)
+
+        def videos(ranks: np.ndarray) -> np.ndarray:
+            """float32 [n, DIM], of unit length, for ranks by popularity [n]."""
+            chosen = rng.choice(1_000, len(ranks), p=weight / weight.sum())
+            near = centres[chosen] + 0.7 * rng.normal(size=(len(ranks), DIM - 1))
+            lengths = np.interp(ranks / size, _SHARES, _LENGTHS)[:, None]
+            return np.hstack([_unit(near * _scales(_VIDEO_SPREAD)) * lengths, np.sqrt(1 - lengths**2)])
+
+        def tastes(ranks: np.ndarray) -> np.ndarray:
+            near = _unit(centres[rng.choice(1_000, (len(ranks), 3))].sum(axis=1)) * DIM**0.5
+            directions = _unit((near + 0.5 * rng.normal(size=near.shape)) * _scales(_USER_SPREAD))
+            return np.pad(directions, ((0, 0), (0, 1)))
+
+        _copy(connection, "video", size, videos)
+        users = _copy(connection, "user", USERS, tastes)
+        connection.execute(_PEOPLE, (USERS,))
+        connection.execute("analyze public.videos")
+        connection.execute(_DECIDED, (DECISIONS,))
+        connection.execute("set session_replication_role = origin")
+        # Enough for the graph: one that does not fit is built many times slower.
+        memory = f"{max(64, size // 600)}MB"
+        connection.execute(f"set maintenance_work_mem = '{memory}'; set max_parallel_maintenance_workers = 2".encode())
+        connection.execute(index)
+        for table in ("public.user_video_decisions", "two_tower.user_embeddings_1", "two_tower.video_embeddings_1"):
+            connection.execute(f"analyze {table}".encode())
+        return connection, users
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+        with psycopg.connect(self.server.dsn, autocommit=True) as admin:
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
+
+
+def _recall(connection: Connection, users: list[str], name: str) -> Figure:
+    """Share of the exact twenty, exclusions applied, that recommend_videos gives; the baseline is one."""
+    shares = []
+    for user in users:
+        asked = _question(connection, user)
+        exact = {row[0] for row in connection.execute(_EXACT, asked)}
+        found = {row[0] for row in connection.execute("select video_id from two_tower.rank_videos(%s, %s)", (user, K))}
+        shares.append(len(exact & found) / len(exact))
+    value = statistics.mean(shares)
+    return Figure(f"recall_at_20_{name}", value, 1.0, value, "share")
+
+
+def _latency(connection: Connection, users: list[str], name: str) -> list[Figure]:
+    """recommend_videos, signed in as the user, against the bare query with the same index and ef_search, one by one.
+
+    They take turns at going first: the second finds what it reads in the processor's caches.
+    """
+    ours: list[float] = []
+    bare: list[float] = []
+    for at, user in enumerate(users[:400]):
+        asked = _question(connection, user)
+        for recommend in (at % 2 == 0, at % 2 == 1):
+            with connection.transaction():
+                if recommend:
+                    _sign_in(connection, user)
+                    elapsed = _timed(connection, "select * from recommend_videos(20)", None)
+                else:
+                    connection.execute(f"set local hnsw.ef_search = {EF_SEARCH}".encode())
+                    elapsed = _timed(connection, _BARE, asked)
+            if at >= 50:  # after what is read for the first time
+                (ours if recommend else bare).append(1000 * elapsed)
+    figures = []
+    for label, share in (("p50", 0.5), ("p99", 0.99)):
+        value, baseline = float(np.quantile(ours, share)), float(np.quantile(bare, share))
+        figures.append(Figure(f"recommend_{label}_{name}", value, baseline, value / baseline, "ms"))
+    return figures
+
+
+def _throughput(
+    server: Server, connection: Connection, users: list[str], clients: int, seconds: float, name: str
+) -> Figure:
+    """Answers per second of ``clients`` connections; the baseline is the bare query, as many connections."""
+    asked = [_question(connection, user) for user in users]
+
+    def rate(bare: bool) -> float:
+        done = [0] * clients
+        stop = time.monotonic() + seconds
+
+        def client(number: int) -> None:
+            with connect(server, connection.info.dbname) as own:
+                own.execute(f"set hnsw.ef_search = {EF_SEARCH}".encode())
+                while time.monotonic() < stop:
+                    at = (number * 61 + done[number]) % len(users)
+                    with own.transaction():
+                        if bare:
+                            own.execute(_BARE, asked[at]).fetchall()
+                        else:
+                            _sign_in(own, users[at])
+                            own.execute("select * from recommend_videos(20)").fetchall()
+                    done[number] += 1
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(done) / seconds
+
+    value, baseline = rate(bare=False), rate(bare=True)
+    return Figure(f"recommend_per_s_{clients}_clients_{name}", value, baseline, value / baseline, "1/s")
+
+
+def _batch(connection: Connection, users: list[str], name: str) -> Figure:
+    """Users per second of recommend_batch; the baseline asks rank_videos for one user at a time."""
+    some = users[:200]
+    started = time.perf_counter()
+    for user in some:
+        connection.execute("select * from two_tower.rank_videos(%s, %s)", (user, K)).fetchall()
+    single = len(some) / (time.perf_counter() - started)
+    started = time.perf_counter()
+    connection.execute("select * from two_tower.recommend_batch(%s::uuid[], %s)", (some, K)).fetchall()
+    batch = len(some) / (time.perf_counter() - started)
+    return Figure(f"recommend_batch_users_per_s_{name}", batch, single, batch / single, "users/s")
+
+
+def _question(connection: Connection, user: str) -> dict[str, Any]:
+    vector, seen = row(
+        connection,
+        """select e.embedding::text,
+            array(select d.video_id from public.user_video_decisions d where d.user_id = e.user_id)
+        from two_tower.user_embeddings e where e.model_version = %s and e.user_id = %s""",
+        (VERSION, user),
+    )
+    return {"version": VERSION, "vector": vector, "seen": seen}
+
+
+def _sign_in(connection: Connection, user: str) -> None:
+    claims = "select set_config('request.jwt.claims', json_build_object('sub', %s::uuid)::text, true)"
+    connection.execute(claims, (user,))
+    connection.execute("set local role authenticated")
+
+
+def _timed(connection: Connection, query: str, values: dict[str, Any] | None) -> float:
+    started = time.perf_counter()
+    connection.execute(query.encode(), values).fetchall()
+    return time.perf_counter() - started
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _scales(spread: Sequence[float]) -> np.ndarray:
+    """Standard deviation along each of the axes before the last [DIM - 1], for shares of the variance at _AXES."""
+    return np.sqrt(np.diff(np.interp(np.arange(DIM), _AXES, spread)))
+
+
+def _copy(connection: Connection, kind: str, count: int, vectors: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+    """``vectors(numbers)`` for ``count`` numbers, block by block; ids are the md5 of kind and number, and returned."""
+    ids = [hashlib.md5(f"{kind}{n}".encode(), usedforsecurity=False).digest() for n in range(count)]
+    table, key = sql.Identifier(f"{kind}_embeddings"), sql.Identifier(f"{kind}_id")
+    statement = sql.SQL(
+        "copy two_tower.{} (model_version, {}, embedding, input_hash) from stdin (format binary)"
+    ).format(table, key)
+    with connection.cursor().copy(statement) as copy:
+        copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        for first in range(0, count, _BLOCK):
+            block = ids[first : first + _BLOCK]
+            rows = np.zeros(len(block), dtype=_ROW)
+            rows["fields"], rows["l0"], rows["l1"], rows["l2"], rows["dim"] = 4, len(VERSION), 16, 4 + 2 * DIM, DIM
+            rows["version"], rows["id"] = VERSION.encode(), np.array(block, dtype="V16")
+            rows["v"] = vectors(np.arange(first, first + len(block)))
+            copy.write(rows.tobytes())
+        copy.write(b"\xff\xff")
+    return [digest.hex() for digest in ids]

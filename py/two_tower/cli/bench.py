@@ -1,0 +1,143 @@
+"""``two-tower bench``: what it costs, each figure with its baseline in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from two_tower.cli.console import Json, Verbs, bar, manual, out, print_json, say
+
+if TYPE_CHECKING:
+    from two_tower.bench.common import Figure
+
+app = typer.Typer(
+    name="bench",
+    cls=Verbs,
+    no_args_is_help=True,
+    help="Measure, each figure beside its baseline in the same run. Works in a throwaway server of its own.",
+)
+
+Quick = Annotated[bool, typer.Option("--quick", help="A minute's look, at smaller sizes.")]
+
+
+@app.command(epilog=manual("two-tower bench freshness --quick", "two-tower bench freshness --sizes 10000,100000"))
+def freshness(
+    quick: Quick = False,
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Users among whom 1,000 change; by default 10000,100000,1000000."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How soon a like is in the vectors, and what that costs the like, the refresh and the connection."""
+    from dataclasses import replace
+
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.freshness import Scale, run
+
+    scale = Scale.quick() if quick else Scale()
+    if sizes:
+        try:
+            numbers = tuple(sorted({int(part) for part in sizes.split(",")}))
+        except ValueError:
+            raise typer.BadParameter("--sizes takes numbers with commas between: 10000,1000000") from None
+        if len(numbers) < 2 or numbers[0] < 1:
+            raise typer.BadParameter("--sizes takes at least two numbers of users, of which the first is the baseline")
+        scale = replace(scale, sizes=numbers)
+    if quick:
+        say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
+    with throwaway_server() as server, bar() as progress:
+        figures = run(server, scale, progress)
+    show(figures, json, "freshness")
+
+
+@app.command(epilog=manual("two-tower bench serving --quick", "two-tower bench serving --sizes 100000 --json"))
+def serving(
+    quick: Quick = False,
+    sizes: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Videos in the catalogue; by default 100000,1000000.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Recall and latency of recommend_videos against the bare index query, and how many answers a second."""
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.serving import run
+
+    numbers = [30_000] if quick else [100_000, 1_000_000]
+    if sizes:
+        try:
+            numbers = sorted({int(part) for part in sizes.split(",")})
+        except ValueError:
+            raise typer.BadParameter("--sizes takes numbers with commas between: 100000,1000000") from None
+        if numbers[0] < 10_000:
+            raise typer.BadParameter("--sizes takes at least 10000 videos")
+    if quick:
+        say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
+    with throwaway_server() as server, bar() as progress:
+        figures = run(server, numbers, 2 if quick else 10, progress)
+    show(figures, json, "serving")
+
+
+@app.command("import", epilog=manual("two-tower bench import --quick", "two-tower bench import --rows 2000000"))
+def import_(
+    quick: Quick = False,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1_000, show_default=False, help="Reviews in the file; by default 1000000, quick 500000."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 3, quick 1.")] = None,
+    json: Json = False,
+) -> None:
+    """A reviews CSV into an empty database, and once more, against a bare COPY of the same file."""
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.imports import run
+
+    with throwaway_server() as server, bar() as progress:
+        figures = run(server, rows or (500_000 if quick else 1_000_000), rounds or (1 if quick else 3), progress)
+    show(figures, json, "import")
+
+
+@app.command(epilog=manual("two-tower bench lifecycle --quick", "two-tower bench lifecycle --videos 50000"))
+def lifecycle(
+    quick: Quick = False,
+    videos: Annotated[
+        int | None, typer.Option(min=500, show_default=False, help="Catalogue; by default 10000 videos, quick 2000.")
+    ] = None,
+    flips: Annotated[
+        int | None, typer.Option(min=2, show_default=False, help="Activations, rollbacks; by default 100, quick 30.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Eight readers at full speed through activations and rollbacks: what a flip takes, and what it costs them."""
+    from dataclasses import replace
+
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.lifecycle import Scale, run
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(scale, videos=videos or scale.videos, flips=flips or scale.flips)
+    with throwaway_server() as server, bar() as progress:
+        figures = run(server, scale, progress)
+    show(figures, json, "lifecycle")
+
+
+def show(figures: Sequence[Figure], json: bool, title: str) -> None:
+    """Figures as a table, or as the JSON that the contract has."""
+    if json:
+        print_json([figure.as_dict() for figure in figures])
+        return
+    table = Table("figure", title=title, title_justify="left")
+    for name in ("value", "baseline", "ratio"):
+        table.add_column(name, justify="right")
+    table.add_column("unit")
+    for figure in figures:
+        numbers = (figure.value, figure.baseline, figure.ratio)
+        table.add_row(figure.figure, *("–" if n is None else _number(n) for n in numbers), figure.unit)
+    out.print(table)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

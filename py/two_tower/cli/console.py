@@ -1,0 +1,176 @@
+"""What every verb shares: the two consoles, errors for people, options, results as JSON."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from two_tower.errors import UserError
+from two_tower.progress import Progress
+
+out = Console(soft_wrap=True)
+log = Console(stderr=True, soft_wrap=True)
+
+
+class Verbs(TyperGroup):
+    """Prints an error that the user can mend as one message, without a traceback, and exits with its code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _complain(error.message, error.hint)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has enough
+            raise typer.Exit(0) from None
+        except ModuleNotFoundError as error:
+            if error.name not in {"onnx", "onnxruntime", "optuna", "safetensors", "scipy", "torch"}:
+                raise
+            _complain(f"this takes {error.name}, which is not installed", "pip install 'pg-two-tower[train]'")
+            raise typer.Exit(1) from error
+        except Exception as error:
+            psycopg = sys.modules.get("psycopg")
+            if psycopg is None or not isinstance(error, psycopg.Error):
+                raise
+            # What the database says is meant for people; its context lines are for those who mend it.
+            lacks_right = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            hint = "connect as the owner of the database, or as a member of service_role" if lacks_right else None
+            _complain(str(error).strip(), hint)
+            raise typer.Exit(1) from error
+
+
+def _complain(message: str, hint: str | None) -> None:
+    log.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    if hint:
+        log.print(f"[bold]hint:[/] {escape(hint)}", highlight=False)
+
+
+def _also_before_the_verb(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """``two-tower --json status`` says the same as ``two-tower status --json``."""
+    return value or ctx.find_root().params.get(param.name or "") or value
+
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        metavar="URL",
+        callback=_also_before_the_verb,
+        show_default=False,
+        help="PostgreSQL to use; else DATABASE_URL (also from .env), else the embedded server.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", callback=_also_before_the_verb, help="Print the result as JSON.")]
+SummaryOption = Annotated[
+    Path | None, typer.Option(show_default=False, help="Also write the summary, as JSON, to this file.")
+]
+
+
+# Limits of the gate, for one run; gate_overrides() says which setting each overrides.
+MinRecall = Annotated[
+    float | None,
+    typer.Option(show_default="the setting gate_min_recall_at_20", help="Recall@20 must be at least this."),
+]
+MinNdcg = Annotated[
+    float | None,
+    typer.Option(show_default="the setting gate_min_ndcg_at_20", help="NDCG@20 must be at least this."),
+]
+OverPopularity = Annotated[
+    float | None,
+    typer.Option(
+        show_default="the setting gate_over_popularity", help="Recall@20 must be this many times popularity's."
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        show_default="the setting gate_max_drop", help="Share by which it may be worse than the active version."
+    ),
+]
+
+
+def gate_overrides(
+    min_recall: float | None, min_ndcg: float | None, over_popularity: float | None, max_drop: float | None
+) -> dict[str, float]:
+    """The settings of the gate that options override."""
+    given = {
+        "gate_min_recall_at_20": min_recall,
+        "gate_min_ndcg_at_20": min_ndcg,
+        "gate_over_popularity": over_popularity,
+        "gate_max_drop": max_drop,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def manual(*examples: str, exits: str = "0 done, 1 it failed, 2 wrong usage") -> str:
+    """What ends the help of a verb: examples, and its exit codes."""
+    return "\n".join(["Examples:", *(f"  {example}" for example in examples), "", f"Exit codes: {exits}."])
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    log.print(line, markup=False, highlight=False)
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A bar whose text and share the caller sets, on a terminal; silence in a pipe. It goes when the work ends."""
+    from rich import progress
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda what, share: shown.update(task, description=what, completed=share)
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON on standard output. Dates, UUIDs and paths become strings."""
+    typer.echo(jsonlib.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a result that the user asked to have in a file."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def metrics_table(metrics: dict[str, Any], title: str) -> Any:
+    """Rows of recommenders, columns of metrics, for a terminal."""
+    from rich.table import Table
+
+    headings = {
+        "recall@20": "Recall@20",
+        "ndcg@20": "NDCG@20",
+        "map@20": "MAP@20",
+        "auc": "AUC",
+        "coverage@20": "coverage",
+    }
+    measured = [values for values in metrics.values() if isinstance(values, dict)]
+    names = [name for name in headings if any(values.get(name) is not None for values in measured)]
+    table = Table("", *(headings[name] for name in names), title=title, title_justify="left")
+    # The model's own row first, then the references from weak to strong.
+    order = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
+    for recommender in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):
+        values = metrics[recommender]
+        if isinstance(values, dict) and values.get("recall@20") is not None:
+            table.add_row(recommender, *("–" if values.get(n) is None else f"{values[n]:.4f}" for n in names))
+    return table

@@ -1,0 +1,318 @@
+"""``two-tower pull``, ``dataset``, ``ingest`` and ``sync-videos``: data in and out, other than from files."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from two_tower.cli.console import Dsn, Json, SummaryOption, Verbs, bar, manual, print_json, say, write_text
+from two_tower.errors import UserError
+
+if TYPE_CHECKING:
+    from two_tower.data.catalogue_api import IngestOptions, IngestSummary
+    from two_tower.data.pull import PullSummary
+
+app = typer.Typer()
+ingest_app = typer.Typer(name="ingest", cls=Verbs, no_args_is_help=True, help="Read a catalogue from an API.")
+dataset_app = typer.Typer(
+    name="dataset", cls=Verbs, no_args_is_help=True, help="Write what the trainer reads, for other trainers."
+)
+
+app.add_typer(ingest_app)
+app.add_typer(dataset_app)
+
+LEAST_KEY = 16
+"""Characters. A shorter key can be guessed."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- pull
+
+
+@app.command(
+    epilog=manual(
+        "two-tower pull --from 'postgresql://reader@db.example/app?sslmode=verify-full'",
+        "TWO_TOWER_PULL_FROM=… two-tower pull --anonymise --summary pulled.json",
+    )
+)
+def pull(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            show_default=False,
+            help="PostgreSQL to copy from, such as a Supabase; read only. Else TWO_TOWER_PULL_FROM.",
+        ),
+    ] = None,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Hash ids of users with the key in TWO_TOWER_ANONYMISE_KEY.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete what the source lacks, even if it did not come from there.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Copy catalogue, users, decisions and reviews from another database; again: only what changed.
+
+    In one read-only snapshot, also through a transaction pooler. Rows that the
+    source has lost are deleted here if the last pull was from the same source;
+    otherwise nothing is done without --replace.
+    """
+    from two_tower.data.pull import pull as run
+    from two_tower.server.connection import connect
+    from two_tower.settings import Settings
+
+    settings = Settings()
+    if source is None:
+        if settings.pull_from is None:
+            raise typer.BadParameter("say from where, or set TWO_TOWER_PULL_FROM", param_hint="--from")
+        source = settings.pull_from.get_secret_value()
+    key = None
+    if anonymise:
+        secret = settings.anonymise_key
+        key = secret.get_secret_value().encode() if secret else b""
+        if len(key) < LEAST_KEY:
+            raise UserError(
+                f"--anonymise takes a key of at least {LEAST_KEY} characters in TWO_TOWER_ANONYMISE_KEY",
+                "make one with `openssl rand -hex 32`, and keep it: with another one everybody is somebody else",
+            )
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        done = run(connection, source, key=key, replace=replace, dry_run=dry_run, say=say, progress=progress)
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    if json:
+        typer.echo(done.to_json())
+    else:
+        typer.echo(describe_pull(done))
+
+
+def describe_pull(done: PullSummary) -> str:
+    """The summary in words."""
+    verb = "would be" if done.dry_run else "were"
+    lines = [f"{done.source}: {done.bytes:,} bytes in {done.seconds:.1f} s"]
+    for name, told in done.tables.items():
+        line = f"  {name}: {told.rows:,} rows, {told.copied:,} copied"
+        changes = [(told.inserted, "inserted"), (told.updated, "updated"), (told.deleted, "deleted")]
+        if any(count for count, _ in changes):
+            line += f"; {verb} " + ", ".join(f"{count:,} {what}" for count, what in changes if count)
+        if told.orphans:
+            line += f"; {told.orphans:,} refer to what the source does not have, and are left out"
+        if told.incomplete:
+            line += f"; {told.incomplete:,} lack what such a row must have, and are left out"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------------------------------- ingest
+
+SinceOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], show_default=False, help="First day of release; Japan's days.")
+]
+UntilOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], show_default=False, help="Last day of release.")
+]
+LookBackOption = Annotated[int, typer.Option(min=0, help="Days back from today, where --since is not given.")]
+FloorOption = Annotated[
+    list[str] | None,
+    typer.Option("--floor", metavar="SITE/SERVICE/FLOOR", show_default=False, help="By default FANZA/digital/videoa."),
+]
+PauseOption = Annotated[float, typer.Option(min=0.0, help="Seconds between requests.")]
+AttemptsOption = Annotated[int, typer.Option(min=1, help="Times that a page is asked for.")]
+IngestRejects = Annotated[
+    Path | None, typer.Option(show_default=False, help="Report of rejected products; else dmm.rejects.csv.")
+]
+
+
+@ingest_app.command(
+    "dmm",
+    epilog=manual(
+        "two-tower ingest dmm",
+        "two-tower ingest dmm --since 2026-11-01 --until 2026-11-07 --floor FANZA/digital/videoa",
+    ),
+)
+def ingest_dmm(
+    floors: FloorOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    look_back: LookBackOption = 3,
+    everything: Annotated[bool, typer.Option("--all", help="From the first day on, whatever the look-back.")] = False,
+    pause: PauseOption = 1.0,
+    attempts: AttemptsOption = 6,
+    rejects: IngestRejects = None,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Insert and update videos from the DMM/FANZA affiliate API.
+
+    Takes DMM_API_ID and DMM_AFFILIATE_ID in the environment or .env, and
+    DMM_LINK_AFFILIATE_ID for affiliate links.
+    """
+    from two_tower.data.catalogue_api import ingest
+    from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, floor
+    from two_tower.server.connection import connect
+
+    source = Dmm.from_settings()
+    sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
+    options = _ingest_options(since, until, None if everything else look_back, pause, attempts, rejects)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        done = ingest(connection, source, sections, options, say, progress)
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    typer.echo(done.to_json() if json else describe_ingest(done))
+
+
+def _ingest_options(
+    since: datetime | None,
+    until: datetime | None,
+    look_back: int | None,
+    pause: float,
+    attempts: int,
+    rejects: Path | None = None,
+) -> IngestOptions:
+    from two_tower.data.catalogue_api import IngestOptions
+
+    first = since.date() if since else None
+    if first is None and look_back is not None:
+        first = today_in_japan() - timedelta(days=look_back)
+    last = until.date() if until else None
+    if first and last and first > last:
+        raise typer.BadParameter("ends before it begins", param_hint="--until")
+    return IngestOptions(first, last, pause=pause, attempts=attempts, rejects=rejects)
+
+
+def today_in_japan() -> date:
+    """The day that the API's dates are counted from."""
+    return (datetime.now(UTC) + timedelta(hours=9)).date()
+
+
+def describe_ingest(done: IngestSummary) -> str:
+    """The summary in words."""
+    lines = [f"{done.source}: {done.seconds:.1f} s"]
+    for told in done.sections:
+        lines.append(
+            f"  {told.section}: {told.items:,} products on {told.pages:,} pages; {told.inserted:,} were inserted,"
+            f" {told.updated:,} updated, {told.unchanged:,} unchanged"
+        )
+        for count, what in (
+            (told.rejected, f"rejected: see {done.rejects}"),
+            (told.missing, "counted by the API and not shown"),
+            (told.retries, "requests made again"),
+        ):
+            if count:
+                lines.append(f"    {count:,} {what}")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------------------------- sync-videos
+
+
+@app.command(
+    "sync-videos",
+    epilog=manual(
+        "two-tower sync-videos --model s3://bucket/prefix",
+        "two-tower sync-videos --skip-fetch --look-back 7",
+        exits="0 done, 1 a step failed, a gate's no included (the others were done), 2 wrong usage",
+    ),
+)
+def sync_videos(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="URL", show_default=False, help="Where models are published: file:// or s3://."
+        ),
+    ] = None,
+    floors: FloorOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    look_back: LookBackOption = 3,
+    pause: PauseOption = 1.0,
+    attempts: AttemptsOption = 6,
+    skip_fetch: Annotated[bool, typer.Option("--skip-fetch", help="Keep the model.")] = False,
+    skip_ingest: Annotated[bool, typer.Option("--skip-ingest", help="Ask no API.")] = False,
+    skip_embed: Annotated[bool, typer.Option("--skip-embed", help="Compute no vectors.")] = False,
+    summary: SummaryOption = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Fetch the published model, ingest recent products, embed what lacks a vector: the daily job.
+
+    The model is activated if it is new and its gate agrees. A step that fails does
+    not keep the others from being done.
+    """
+    from two_tower.data.catalogue_api import ingest
+    from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, floor
+    from two_tower.lifecycle.sync_videos import sync_videos as run
+    from two_tower.server.connection import connect
+
+    if not skip_fetch and not model:
+        raise typer.BadParameter("say from where, or --skip-fetch", param_hint="--model")
+    source = None if skip_ingest else Dmm.from_settings()
+    sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
+    options = _ingest_options(since, until, look_back, pause, attempts)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+
+        def step() -> IngestSummary:
+            assert source is not None
+            return ingest(connection, source, sections, options, say, progress)
+
+        done = run(
+            connection,
+            model_url=None if skip_fetch else model,
+            ingest=step if source else None,
+            embed=not skip_embed,
+            progress=progress,
+        )
+    if summary:
+        write_text(summary, done.to_json() + "\n")
+    if json:
+        typer.echo(done.to_json())
+    else:
+        if done.model:
+            say(f"model {done.model['version']}: " + ("activated" if done.model["activated"] else "nothing new"))
+        if done.ingest:
+            typer.echo(describe_ingest(done.ingest))
+        if done.embeddings:
+            say(", ".join(f"{name}: {value}" for name, value in done.embeddings.items()))
+    if done.errors:
+        raise UserError("; ".join(f"{step} failed: {why}" for step, why in done.errors.items()))
+
+
+# ------------------------------------------------------------------------------------------------------------- dataset
+
+
+@dataset_app.command(
+    "export", epilog=manual("two-tower dataset export data", "two-tower dataset export data --val-ratio 0.1")
+)
+def dataset_export(
+    directory: Annotated[Path, typer.Argument(help="Gets runs/<time>/, and latest, which leads to the newest.")],
+    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
+    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    val_ratio: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of each history held out.")] = 0.2,
+    min_likes: Annotated[int, typer.Option(min=0, help="Users with fewer likes are in the training part alone.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the split, where times are unknown.")] = 0,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Write interactions, split, and features of users and items, as Parquet, with summary.json."""
+    from two_tower.server.connection import connect
+    from two_tower.trainer.dataset import DatasetOptions
+    from two_tower.trainer.dataset_export import export
+
+    options = DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        done = export(
+            connection, directory, options, val_ratio=val_ratio, min_likes=min_likes, seed=seed, progress=progress
+        )
+    if json:
+        print_json(done)
+        return
+    typer.echo(done["directory"])
+    for name, told in done["files"].items():
+        say(f"  {name}: {told['rows']:,} rows")

@@ -1,0 +1,220 @@
+"""``two-tower import catalog | reviews | decisions``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from two_tower.cli.console import Dsn, Json, SummaryOption, log, manual, say, write_text
+
+if TYPE_CHECKING:
+    from two_tower.data.imports import ImportOptions, ImportSummary
+
+app: typer.Typer = typer.Typer(
+    name="import", no_args_is_help=True, help="Read a catalogue, reviews or decisions from CSV or Parquet."
+)
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="CSV, gzip of CSV, or Parquet; - is standard input.")]
+RejectsOption = Annotated[
+    Path | None,
+    typer.Option(show_default=False, help="Report of rejected rows; else NAME.rejects.csv in this directory."),
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="THEIRS=OURS", show_default=False, help="Read the file's column THEIRS as OURS."),
+]
+DelimiterOption = Annotated[
+    str | None, typer.Option(show_default=False, help="Else comma, semicolon or tab, whichever the header shows.")
+]
+EncodingOption = Annotated[str | None, typer.Option(show_default=False, help="Else UTF-8, or UTF-16 by its mark.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+ChunkOption = Annotated[
+    int | None,
+    typer.Option(min=1, show_default=False, help="Rows per transaction; else the file is one. A second run goes on."),
+]
+UnknownOption = Annotated[
+    str, typer.Option(metavar="reject|create", help="What to do with a product that the catalogue lacks.")
+]
+
+
+EXITS = (
+    "0 imported (rejected rows are in the report), 1 it failed; nothing, or with --chunk a part, came in, 2 wrong usage"
+)
+
+
+@app.command(
+    epilog=manual(
+        "two-tower import catalog catalog.csv",
+        "two-tower import catalog items.parquet --map url=product_url --map genres=tags --dry-run",
+        "zcat catalog.csv.gz | two-tower import catalog -",
+        exits=EXITS,
+    )
+)
+def catalog(
+    file: Source,
+    dsn: Dsn = None,
+    json: Json = False,
+    rejects: RejectsOption = None,
+    columns: MapOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
+) -> None:
+    """Insert and update videos.
+
+    Columns: product_url, title; if known tags, performers (lists separated by |),
+    maker, label, series, source, price, duration_seconds, released_at,
+    thumbnail_url. A file is imported whole or not at all, unless --chunk is given;
+    importing it again changes nothing. Videos that it does not name stay.
+    """
+    from two_tower.data.imports import import_catalog
+
+    options = _options(rejects, columns, delimiter, encoding, "reject", dry_run, chunk)
+    _run(import_catalog, file, dsn, json, options, summary)
+
+
+@app.command(
+    epilog=manual(
+        "two-tower import reviews reviews.csv.gz",
+        "two-tower import reviews reviews.csv --chunk 1000000 --summary summary.json",
+        exits=EXITS,
+    )
+)
+def reviews(
+    file: Source,
+    dsn: Dsn = None,
+    json: Json = False,
+    rejects: RejectsOption = None,
+    columns: MapOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    unknown: UnknownOption = "reject",
+    dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
+) -> None:
+    """Insert and update star reviews, to train on; reviewers need not be users.
+
+    Columns: product_url, reviewer_id, stars (0 to 5), and created_at if known.
+    """
+    from two_tower.data.imports import import_reviews
+
+    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    _run(import_reviews, file, dsn, json, options, summary)
+
+
+@app.command(
+    epilog=manual(
+        "two-tower import decisions decisions.csv --create-users",
+        "two-tower import decisions likes.csv --map who=user_id --unknown create",
+        exits=EXITS,
+    )
+)
+def decisions(
+    file: Source,
+    dsn: Dsn = None,
+    json: Json = False,
+    rejects: RejectsOption = None,
+    columns: MapOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    unknown: UnknownOption = "reject",
+    create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
+    dry_run: DryRunOption = False,
+    chunk: ChunkOption = None,
+    summary: SummaryOption = None,
+) -> None:
+    """Insert and update what users decided on videos.
+
+    Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
+    DISLIKE, NOPE, SKIP) or label (1, 0); and created_at if known. An id of a user
+    that is not a UUID becomes one, the same at every import.
+    """
+    from two_tower.data.imports import import_decisions
+
+    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    _run(import_decisions, file, dsn, json, options, summary, create_users=create_users)
+
+
+def _options(
+    rejects: Path | None,
+    columns: list[str] | None,
+    delimiter: str | None,
+    encoding: str | None,
+    unknown: str,
+    dry_run: bool,
+    chunk: int | None,
+) -> ImportOptions:
+    from two_tower.data.imports import ImportOptions
+
+    if unknown not in ("reject", "create"):
+        raise typer.BadParameter(f"{unknown!r} is neither reject nor create", param_hint="--unknown")
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
+    if delimiter is not None and len(delimiter) != 1:
+        raise typer.BadParameter("a delimiter is one character", param_hint="--delimiter")
+    mapping = dict(pair.split("=", 1) for pair in columns or [] if "=" in pair)
+    if len(mapping) != len(columns or []):
+        raise typer.BadParameter("give THEIRS=OURS, each column once", param_hint="--map")
+    return ImportOptions(
+        rejects, delimiter, encoding, mapping, "create" if unknown == "create" else "reject", dry_run, chunk, say
+    )
+
+
+def _run(
+    work: Callable[..., ImportSummary],
+    file: str,
+    dsn: str | None,
+    json: bool,
+    options: ImportOptions,
+    summary_file: Path | None,
+    **arguments: Any,
+) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from two_tower.server.connection import connect
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+        console=log, transient=True, disable=not log.is_terminal,
+    )  # fmt: skip
+    with connect(dsn) as connection, bar:
+        task = bar.add_task("reading", total=None)
+
+        def progress(done: int, total: int | None, step: str) -> None:
+            bar.update(task, completed=done, total=total, description=step)
+
+        summary = work(connection, file if file == "-" else Path(file), options, progress, **arguments)
+    if summary_file:
+        write_text(summary_file, summary.to_json() + "\n")
+    if json:
+        typer.echo(summary.to_json())
+        return
+    typer.echo(describe(summary))
+
+
+def describe(summary: ImportSummary) -> str:
+    """The summary in words."""
+    verb = "would be" if summary.dry_run else "were"
+    lines = [
+        f"{summary.source}: {summary.rows:,} rows in {summary.seconds:.1f} s",
+        f"  {summary.inserted:,} {verb} inserted, {summary.updated:,} updated, {summary.unchanged:,} unchanged",
+    ]
+    if summary.resumed:
+        lines.append(f"  {summary.resumed:,} came in before, with a run that was broken off")
+    if summary.joined is not None:
+        lines.append(f"  {summary.joined:.1%} of the rows are about a product of the catalogue")
+    if summary.distribution:
+        counts = ", ".join(f"{name}: {count:,}" for name, count in summary.distribution.items())
+        lines.append(f"  {counts}")
+    if summary.duplicates:
+        lines.append(f"  {summary.duplicates:,} replaced by a later row of the file")
+    if summary.users_created or (summary.items_created and summary.items_created != summary.inserted):
+        lines.append(f"  {summary.users_created:,} users and {summary.items_created:,} videos {verb} created")
+    if summary.rejected:
+        lines.append(f"  {summary.rejected:,} rejected: see {summary.rejects}")
+    return "\n".join(lines)

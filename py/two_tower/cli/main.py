@@ -1,0 +1,72 @@
+"""The command line, ``two-tower``. Results go to standard output; progress and logs to standard error.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a quality gate said no. Verbs import what they need when they
+run, so that ``two-tower --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from two_tower.cli import (
+    bench,
+    data,
+    demo,
+    imports,
+    model,
+    recommend,
+    refresh,
+    retrain,
+    server,
+    status,
+    training,
+    ui,
+)
+from two_tower.cli.console import Dsn, Json, Verbs
+
+PATH = """
+The path, in the order of a first day:
+  two-tower up                                  a private PostgreSQL in ./.two-tower
+  two-tower migrate                             tables, routines, policies
+  two-tower doctor                              what the server lacks, and how to mend it
+  two-tower import catalog catalog.csv
+  two-tower import decisions decisions.csv --create-users
+  two-tower train                               a candidate, measured beside references
+  two-tower model activate                      embeds everybody, asks the gate, serves
+  two-tower recommend --all --output recs.csv   or recommend_videos() in SQL and PostgREST
+  two-tower psql -- -c "select two_tower.schedule_jobs()"
+                                                refreshes every minute, by pg_cron;
+                                                without it: two-tower refresh --every 10
+  two-tower status                              exit code 1 when a promise is broken
+
+On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
+
+The database is --dsn, else DATABASE_URL (also from a file .env here), else the embedded server of this directory.
+Results go to standard output, progress and messages to standard error; --json makes a result data.
+
+Exit codes: 0 done, 1 the work failed or a promise is broken, 2 wrong usage, 3 a quality gate said no.
+After each verb, --help says the rest. Documents: README.md, docs/.
+"""
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A Two-Tower recommender that lives inside PostgreSQL.",
+    epilog=PATH.strip(),
+)
+
+
+@app.callback()
+def root(dsn: Dsn = None, json: Json = False) -> None:
+    """A Two-Tower recommender that lives inside PostgreSQL."""
+
+
+for family in (server, imports, data, training, retrain, model, refresh, recommend, status, ui, demo, bench):
+    app.add_typer(family.app)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,251 @@
+"""``two-tower model``: the lifecycle of model versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from two_tower.cli.console import (
+    Dsn,
+    Json,
+    MaxDrop,
+    MinNdcg,
+    MinRecall,
+    OverPopularity,
+    Verbs,
+    bar,
+    gate_overrides,
+    manual,
+    out,
+    print_json,
+    say,
+)
+from two_tower.rows import one
+
+STATES = """
+States: candidate → staged (being backfilled) → active → standby → retired; rejected, where the gate said no.
+Refreshes write every version that is staged, active or standby, so a rollback is instant and loses nothing.
+"""
+
+app = typer.Typer(
+    name="model",
+    cls=Verbs,
+    no_args_is_help=True,
+    help="Register, activate, roll back, retire, export and publish model versions.",
+    epilog=STATES.strip(),
+)
+GATE = "0 done, 1 it failed, 2 wrong usage, 3 the gate said no; after 1 and 3 the model that served keeps serving"
+
+Version = Annotated[str, typer.Argument(help="A model version; see `two-tower model list`.")]
+Workers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
+Force = Annotated[bool, typer.Option("--force", help="Go ahead although the gate says no; that is recorded.")]
+Url = Annotated[str, typer.Argument(help="file:///path or s3://bucket/prefix, with AWS_* in the environment.")]
+
+
+@app.command("list", epilog=manual("two-tower model list", "two-tower model list --json"))
+def list_(dsn: Dsn = None, json: Json = False) -> None:
+    """List every version with its state, coverage, and metrics on held-out likes."""
+    from two_tower.lifecycle.registry import versions
+    from two_tower.server.connection import connect
+
+    with connect(dsn) as connection:
+        found = versions(connection)
+    if json:
+        print_json(found)
+        return
+    table = Table("version", "state", "backfilled", "Recall@20", "NDCG@20", "registered", "activated")
+    for row in found:
+        metrics = row["metrics"].get("two-tower", {})
+        numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in ("recall@20", "ndcg@20")]
+        moments = (row["registered_at"], row["activated_at"])
+        times = ["" if moment is None else f"{moment:%Y-%m-%d %H:%M}" for moment in moments]
+        state = row["state"] + (", forced" if row["forced"] else "")
+        share = "" if row["backfilled"] is None else f"{row['backfilled']:.1%}"
+        table.add_row(row["version"], state, share, *numbers, *times)
+    out.print(table if found else "no models; train one with `two-tower train`")
+
+
+@app.command(epilog=manual("two-tower model register exported/", "two-tower model register exported/ --version friday"))
+def register(
+    directory: Annotated[Path, typer.Argument(help="A directory of `two-tower model export`.")],
+    version: Annotated[str | None, typer.Option(help="Another name for it; by default the manifest's.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Register exported files as a candidate.
+
+    Each file is compared with the manifest; the towers must be plain ONNX, and
+    answer the sample in metrics.json as recorded.
+    """
+    from two_tower.lifecycle import artifacts
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        name, new = artifacts.register(connection, directory, version)
+    if json:
+        print_json({"version": name, "registered": new})
+    else:
+        say(f"{name} is registered" if new else f"{name} was registered already")
+
+
+@app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
+def backfill(
+    version: Version,
+    workers: Workers = 1,
+    force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    dsn: Dsn = None,
+) -> None:
+    """Compute the vectors that a version lacks, while the active one serves.
+
+    Goes on where it was broken off. A candidate that is not good enough by its
+    metrics is not begun.
+    """
+    from two_tower.lifecycle import registry
+    from two_tower.server.connection import connect
+
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
+    say(f"{version} is backfilled")
+
+
+@app.command(
+    epilog=manual("two-tower model activate", "two-tower model activate friday --workers 4", exits=GATE),
+)
+def activate(
+    version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
+    workers: Workers = 1,
+    force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Make a version the one that serves, after computing what it lacks.
+
+    The gate asks: is every vector there and what the model computes, does the index
+    find the nearest, are metrics no worse than the active model's (for the first:
+    popularity's)? The switch is one transaction; the model before stands by.
+    """
+    from two_tower.lifecycle import registry
+    from two_tower.server.connection import connect
+
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
+    _report(result, json)
+
+
+@app.command(epilog=manual("two-tower model rollback", "two-tower model rollback friday"))
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="A standby version; else the one that served last.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Go back to a version whose vectors are still kept fresh, at once."""
+    from two_tower.lifecycle import registry
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        result = registry.roll_back(connection, version)
+    _report(result, json)
+
+
+@app.command(epilog=manual("two-tower model retire friday"))
+def retire(version: Version, dsn: Dsn = None) -> None:
+    """Drop the vectors of a staged or standby version; its record stays."""
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        connection.execute("select two_tower.retire_model(%s)", (version,))
+    say(f"{version} is retired")
+
+
+@app.command(epilog=manual("two-tower model export exported/", "two-tower model export exported/ --version friday"))
+def export(
+    directory: Annotated[Path, typer.Argument(help="Where to write the files; made if it is missing.")],
+    version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Write a version's towers, JSON documents and vectors, with a manifest of their hashes."""
+    from two_tower.lifecycle import artifacts
+    from two_tower.server.connection import connect
+
+    with connect(dsn) as connection:
+        chosen = one(connection, "select two_tower.require_model(%s)", (version,))
+        connection.rollback()
+        written = artifacts.export(connection, chosen, directory)
+    if json:
+        print_json({"version": chosen, "files": written})
+    else:
+        for path in written:
+            typer.echo(path)
+
+
+@app.command(epilog=manual("two-tower model publish s3://bucket/prefix", "two-tower model publish file:///srv/models"))
+def publish(
+    url: Url,
+    version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Upload a version's files, and then make it the current one there.
+
+    To URL/VERSION/, then URL/current/manifest.json. What is published never changes.
+    Vectors of users are among the files: keep the place private.
+    """
+    from two_tower.lifecycle import artifacts
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        chosen = one(connection, "select two_tower.require_model(%s)", (version,))
+        result = artifacts.publish(connection, chosen, url, progress)
+    if json:
+        print_json(result)
+    else:
+        say(f"{result['version']} is the current version at {url}; {result['uploaded']} files uploaded")
+
+
+@app.command(epilog=manual("two-tower model fetch s3://bucket/prefix", "two-tower model fetch file:///srv/models"))
+def fetch(
+    url: Url,
+    version: Annotated[str | None, typer.Option(help="A version; by default the current one.")] = None,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Download a published version, verify every file, and register it as a candidate."""
+    from two_tower.lifecycle import artifacts
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        result = artifacts.fetch(connection, url, version, progress)
+    if json:
+        print_json(result)
+    else:
+        say(
+            f"{result['version']} is registered"
+            if result["registered"]
+            else f"{result['version']} was registered already"
+        )
+
+
+def _report(result: dict[str, Any], json: bool) -> None:
+    for warning in result.get("warnings", []):
+        say(f"warning: {warning}")
+    if json:
+        print_json(result)
+    elif result["changed"]:
+        previous = f"; {result['previous']} stands by" if result["previous"] else ""
+        say(f"{result['model_version']} is active{previous}")
+    else:
+        say(f"{result['model_version']} was active already")

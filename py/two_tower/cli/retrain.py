@@ -1,0 +1,95 @@
+"""``two-tower retrain``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from two_tower.cli.console import (
+    Dsn,
+    Json,
+    MaxDrop,
+    MinNdcg,
+    MinRecall,
+    OverPopularity,
+    bar,
+    gate_overrides,
+    manual,
+    print_json,
+    say,
+)
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=manual(
+        "two-tower retrain",
+        "two-tower retrain --publish s3://bucket/prefix --webhook https://hooks.example/services/…",
+        "0 4 * * 0  two-tower retrain --publish file:///srv/models      (a line of a crontab)",
+        exits="0 a new model serves, 1 a step failed, 2 wrong usage, 3 a gate said no; "
+        "after 1 and 3 the old model serves",
+    )
+)
+def retrain(
+    publish: Annotated[
+        str | None, typer.Option(metavar="URL", help="Publish to file:///path or s3://bucket/prefix as well.")
+    ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            show_default=False,
+            help="Tell this URL how it went, as Slack takes it; else TWO_TOWER_WEBHOOK.",
+        ),
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")] = 1,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
+    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Train a new model, and serve it if it is good: the weekly run.
+
+    Train, evaluate, register, backfill, ask the gate, activate, publish, notify. At
+    any failure the model that served keeps serving, also where the failure comes
+    after the activation; the webhook hears how it went.
+    """
+    from two_tower.lifecycle.retrain import Plan
+    from two_tower.lifecycle.retrain import retrain as run
+    from two_tower.server.connection import connect
+    from two_tower.settings import Settings
+    from two_tower.trainer.dataset import DatasetOptions
+    from two_tower.trainer.train import TrainOptions
+
+    plan = Plan(
+        dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),
+        training=TrainOptions(seed=seed, use_price_feature=use_price_feature),
+        overrides=gate_overrides(min_recall, min_ndcg, over_popularity, max_drop),
+        publish=publish,
+        webhook=webhook or Settings().webhook,
+        keep=keep,
+        workers=workers,
+    )
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        try:
+            done = run(connection, plan, progress)
+        except Exception as error:
+            for warning in getattr(error, "__notes__", []):
+                say(f"warning: {warning}")
+            raise
+    for warning in done.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(asdict(done))
+    else:
+        say(f"{done.version} is active" + (f"; {done.previous} stands by" if done.previous else ""))

@@ -1,0 +1,87 @@
+"""The verb ``two-tower ui``: starts Streamlit with ``app.py`` in this process's place."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from two_tower.cli.console import Dsn, manual, say
+from two_tower.errors import UserError
+
+app = typer.Typer()
+APP = Path(__file__).parents[1] / "ui" / "app.py"
+THEME = {
+    "base": "light",
+    "primaryColor": "#2563eb",
+    "backgroundColor": "#ffffff",
+    "secondaryBackgroundColor": "#f5f6f8",
+    "textColor": "#1b2430",
+    "borderColor": "#e3e6ea",
+    "baseRadius": "0.5rem",
+    "baseFontSize": 15,
+    "headingFontSizes": '["1.6rem", "1.2rem", "1.02rem", "1rem", "1rem", "1rem"]',
+    "headingFontWeights": "[650, 600, 600, 600, 600, 600]",
+    "metricValueFontSize": "1.6rem",
+}
+
+
+@app.command(
+    epilog=manual(
+        "two-tower ui", "two-tower ui --port 9000 --read-only", exits="0 stopped, 1 it could not start, 2 wrong usage"
+    )
+)
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8501,
+    address: Annotated[str, typer.Option(help="Where to listen; the page asks nobody for a password.")] = "127.0.0.1",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Leave out everything that changes something: likes, activation.")
+    ] = False,
+    dsn: Dsn = None,
+) -> None:
+    """Serve a page to look at users, data, recommendations, models and freshness.
+
+    It reads as the role two_tower_viewer, which the login of the DSN must be
+    allowed to take. Likes are written as the chosen user, models are activated as
+    the login itself, where it may. Whoever reaches the page sees everybody's
+    history: listen on another address only behind something that asks who they are.
+    """
+    from two_tower.server.connection import resolve_dsn
+
+    if find_spec("streamlit") is None:
+        raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
+    # In the environment and not on the command line, which other users of the machine can read.
+    os.environ["DATABASE_URL"] = resolve_dsn(dsn)
+    if read_only:
+        os.environ["TWO_TOWER_UI_READ_ONLY"] = "true"
+    options = {
+        "server.address": address,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.showEmailPrompt": "false",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
+        **{f"theme.{name}": value for name, value in THEME.items()},
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    if local(address):
+        # A page of another site whose name is made to lead here must not talk to this one.
+        arguments += [f"--server.allowedHosts={host}" for host in ("localhost", "127.0.0.1", "::1")]
+    say(f"http://{address}:{port}")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *arguments])  # noqa: S606
+
+
+def local(address: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

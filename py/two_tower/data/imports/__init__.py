@@ -1,0 +1,95 @@
+"""Catalogues, reviews and decisions from files into the database: one transaction per file, all of it or nothing.
+
+A file that is too large for that goes in chunks, one transaction each; a run that is broken off is resumed by the next.
+
+Batches of the file are checked column by column, bad rows set aside, the others copied into a temporary table; then a
+few statements merge that table with what is there. Rows that are equal already are not written, so a second import of
+a file changes nothing and wakes no trigger. What a table of the application's own refuses, by whatever constraint, type
+or trigger, is set aside as well: the statements that fail are done again on halves, down to the row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from two_tower.data.files import Rejects, table_of
+from two_tower.data.imports.catalog import Catalog
+from two_tower.data.imports.decisions import Decisions
+from two_tower.data.imports.reviews import Reviews
+from two_tower.data.imports.task import Import, ImportOptions, ImportSummary, ReadProgress
+
+__all__ = [
+    "ImportOptions",
+    "ImportSummary",
+    "ReadProgress",
+    "import_catalog",
+    "import_catalog_rows",
+    "import_decisions",
+    "import_reviews",
+]
+
+
+def import_catalog(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: ReadProgress | None = None,
+) -> ImportSummary:
+    """Inserts and updates videos, their tags and their performers, by ``product_url``.
+
+    Columns: ``product_url``, ``title``, and any of ``tags``, ``performers`` (lists separated by ``|``), ``maker``,
+    ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``, ``thumbnail_url``. A column
+    that the file lacks leaves values alone; an empty cell empties them. A product whose affiliate link the catalogue
+    has may be named by the address that the link leads to. Raises UserError if the file cannot be imported,
+    psycopg.Error if the database refuses; in both cases nothing has changed.
+    """
+    return Import(conn, source, options, progress).run(Catalog)
+
+
+def import_reviews(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: ReadProgress | None = None,
+) -> ImportSummary:
+    """Inserts and updates reviews: ``product_url``, ``reviewer_id``, ``stars`` (0 to 5), maybe ``created_at``.
+
+    Raises as ``import_catalog``.
+    """
+    return Import(conn, source, options, progress).run(Reviews)
+
+
+def import_decisions(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: ReadProgress | None = None,
+    *,
+    create_users: bool = False,
+) -> ImportSummary:
+    """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url`` or ``video_id``; ``decision``
+    (like, nope or dislike, skip) or ``label`` (1, 0); maybe ``created_at``, else they were taken now.
+
+    ``create_users`` inserts unknown users into ``auth.users``; otherwise their rows are rejected. Raises as
+    ``import_catalog``.
+    """
+    return Import(conn, source, options, progress).run(Decisions, create_users=create_users)
+
+
+def import_catalog_rows(
+    conn: psycopg.Connection[Any], name: str, rows: pl.DataFrame, rejects: Rejects
+) -> ImportSummary:
+    """Does with ``rows`` what ``import_catalog`` does with those of a file.
+
+    ``rows`` has ``line``, by which a rejected row is reported, and columns of a catalogue; ``tags`` and ``performers``
+    may be lists. May run inside a transaction of the caller's.
+    """
+    before = rejects.rows
+    summary = Import(conn, table_of(name, rows), None, None, rejects).run(Catalog)
+    summary.rejected = rejects.rows - before
+    summary.unchanged = len(rows) - summary.rejected - summary.duplicates - summary.inserted - summary.updated
+    return summary

@@ -1,0 +1,215 @@
+"""Videos, their tags and their performers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.data.imports.cells import PRICES, RELEASES, numbers, outside, timestamps
+from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
+from two_tower.data.imports.task import Import
+
+
+class Catalog(Kind):
+    name = "catalog"
+    analyze = "analyze public.videos, public.tags, public.video_tags, public.performers, public.video_performers"
+    required = (("product_url",), ("title",))
+    lists: ClassVar = {
+        "tags": ("tags", "video_tags", "tag_id"),
+        "performers": ("performers", "video_performers", "performer_id"),
+    }
+    values: ClassVar = {
+        "title": "title",
+        "maker": "maker",
+        "label": "label",
+        "series": "series",
+        "source": "source",
+        "price": "price",
+        "duration_seconds": "duration_seconds",
+        "released_at": "product_released_at",
+        "thumbnail_url": "thumbnail_url",
+    }
+    optional = (*lists, *(name for name in values if name != "title"))
+
+    def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        super().__init__(task, cursor, columns)
+        self.texts = [name for name in self.values if name in columns]
+        self.present = [name for name in self.lists if name in columns]
+        cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
+        # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
+        # The address alone has the column's, less its checks: the table says which are the same, such as of a citext.
+        self.columns_of_videos = self.types("public.videos")
+        (address,) = self.one(
+            "with recursive kinds as ("
+            " select a.atttypid as id from pg_catalog.pg_attribute a"
+            " where a.attrelid = 'public.videos'::regclass and a.attname = 'product_url'"
+            " union all select t.typbasetype from kinds k join pg_catalog.pg_type t on t.oid = k.id and t.typtype = 'd'"
+            ") select format_type(t.oid, -1)"
+            " from kinds k join pg_catalog.pg_type t on t.oid = k.id and t.typtype <> 'd'"
+        )
+        cursor.execute(
+            sql.SQL("create temp table staged (line bigint, product_url {}, {}) on commit drop").format(
+                sql.SQL(address),
+                sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in self.texts),
+            )
+        )
+        cursor.execute("create temp table staged_names (kind text, line bigint, name text) on commit drop")
+        cursor.execute("create temp table touched (video_id uuid, is_new boolean) on commit drop")
+        links = cursor.execute(
+            "select product_url from public.videos where product_url ~ %s order by product_url desc", [LINK]
+        ).fetchall()
+        self.links = {leads_to(link): link for (link,) in links}
+        """Address → the affiliate link under which the catalogue has it."""
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        strings = [name for name, kind in batch.schema.items() if kind == pl.String and name not in self.lists]
+        batch = batch.with_columns(pl.col(strings).str.strip_chars().replace("", None))
+        if self.links:
+            batch = batch.with_columns(pl.col("product_url").replace(self.links))
+        faults = [("product_url", pl.col("product_url").is_null(), "empty")]
+        parsed = {}
+        if "price" in batch.columns:
+            price, given = numbers(batch["price"]), pl.col("price").is_not_null()
+            parsed["price"] = pl.Series("price_", price)
+            value = pl.col("price_")
+            zero = value == 0
+            if batch.schema["price"] == pl.String:  # 1e-400 is not, though no float can tell
+                zero &= ~pl.col("price").str.contains("^[^eE]*[1-9]")
+            good = zero | value.is_between(PRICES[0], PRICES[1], closed="left")
+            reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000"
+            faults.append(("price", given & ~good.fill_null(value=False), reason))
+        if "duration_seconds" in batch.columns:
+            parsed["duration_seconds"] = numbers(batch["duration_seconds"]).alias("duration_seconds_")
+            value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
+            good = value.is_between(0, 2**31 - 1) & (value == value.floor())
+            reason = "not a duration: a whole number of seconds"
+            faults.append(("duration_seconds", given & ~good.fill_null(value=False), reason))
+        if "released_at" in batch.columns:
+            parsed["released_at"] = timestamps(batch["released_at"]).alias("released_at_")
+            bad = pl.col("released_at").is_not_null() & pl.col("released_at_").is_null()
+            faults.append(("released_at", bad, "not a date that reads one way only, such as 2025-01-31"))
+            faults.append(("released_at", outside("released_at_", *RELEASES), "not a date from 1850 to 2199"))
+        batch = self.task.reject(batch.with_columns(parsed.values()), faults)
+        if "released_at" in parsed:
+            when = pl.col("released_at_").dt.strftime("%Y-%m-%d %H:%M:%S%.6f+00")
+            batch = batch.with_columns(when.alias("released_at"))
+        if "duration_seconds" in parsed:
+            batch = batch.with_columns(pl.col("duration_seconds_").cast(pl.Int64).alias("duration_seconds"))
+        self.copy("pg_temp.staged", batch.select("line", "product_url", *self.texts))
+        for kind in self.present:
+            names = pl.col(kind) if batch.schema[kind] == pl.List else pl.col(kind).cast(pl.String).str.split("|")
+            frame = batch.select(pl.lit(kind).alias("kind"), "line", names.alias("name")).explode("name")
+            frame = frame.with_columns(pl.col("name").cast(pl.String).str.strip_chars())
+            self.copy("pg_temp.staged_names", frame.filter(pl.col("name") != "").unique(maintain_order=True))
+
+    def merge(self) -> None:
+        self.lock_catalogue()
+        self.cursor.execute("analyze pg_temp.staged, pg_temp.staged_names")
+        self.summary.duplicates += self.count(
+            "delete from pg_temp.staged s using pg_temp.staged l"
+            " where l.product_url = s.product_url and l.line > s.line"
+        )
+        self.cursor.execute("drop table if exists pg_temp.matched, pg_temp.wanted")
+        self.cursor.execute("create temp table matched (line bigint primary key, video_id uuid) on commit drop")
+        self.cursor.execute("create temp table wanted (video_id uuid, link_id uuid) on commit drop")
+        written = self.write_rows("pg_temp.staged", [*self.video_steps(), *self.name_steps()])
+        fields = {target: (name, f"t.{name}") for name, target in self.values.items() if name in self.texts}
+        self.reject_refused(written, "pg_temp.staged", fields | {"product_url": ("product_url", "t.product_url")})
+        created = written.counts[0]
+        self.summary.inserted += created
+        self.summary.items_created += created
+        items, updated = self.one(
+            "select (select count(*) from pg_temp.matched), count(*) from"
+            " (select from pg_temp.touched group by video_id having not bool_or(is_new)) as updated"
+        )
+        self.summary.items += items
+        self.summary.updated += updated
+
+    def video_steps(self) -> list[sql.Composed]:
+        """Statements that insert and update the videos themselves."""
+        targets = [self.values[name] for name in self.texts]
+        columns = sql.SQL(", ").join(map(sql.Identifier, targets))
+        # A title is never null; the other columns are what the file says.
+        cells = sql.SQL(", ").join(
+            sql.SQL("coalesce(s.title, '')" if name == "title" else f"s.{{}}::{self.columns_of_videos[target]}").format(
+                sql.Identifier(name)
+            )
+            for name, target in zip(self.texts, targets, strict=True)
+        )
+        return [
+            sql.SQL(
+                "with created as ("
+                " insert into public.videos (id, product_url, published_at, {columns})"
+                " select {id}, s.product_url, now(), {cells} from pg_temp.staged s"
+                " where s.line between v_from and v_to"
+                " and not exists (select from public.videos v where v.product_url = s.product_url)"
+                " order by s.line returning id"
+                ") insert into pg_temp.touched select id, true from created"
+            ).format(id=new_id("videos", "video", "s.product_url"), columns=columns, cells=cells),
+            sql.SQL(
+                "insert into pg_temp.matched"
+                " select distinct on (s.line) s.line, v.id"
+                " from pg_temp.staged s join public.videos v using (product_url)"
+                " where s.line between v_from and v_to order by s.line, v.id"
+            ).format(),
+            sql.SQL(ANALYZE.format("pg_temp.matched")).format(),
+            sql.SQL(
+                "with changed as ("
+                " update public.videos v set ({columns}) = row({cells})"
+                " from pg_temp.staged s join pg_temp.matched m using (line)"
+                " where s.line between v_from and v_to"
+                " and v.id = m.video_id and row({current}) is distinct from row({cells}) returning v.id"
+                ") insert into pg_temp.touched select id, false from changed"
+            ).format(
+                columns=columns,
+                cells=cells,
+                current=sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in targets),
+            ),
+        ]
+
+    def name_steps(self) -> list[sql.Composed]:
+        """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
+        steps: list[sql.Composed] = []
+        for kind in self.present:
+            names, links, link = self.lists[kind]
+            parts = {
+                "kind": sql.Literal(kind),
+                "names": sql.Identifier("public", names),
+                "links": sql.Identifier("public", links),
+                "link": sql.Identifier(link),
+                # The table says which names are the same.
+                "name": sql.SQL("n.name::" + self.types(f"public.{names}")["name"]),
+                "id": new_id(names, kind, "min(n.name)"),
+                "scope": sql.SQL("n.line between v_from and v_to"),
+            }
+            steps += [
+                sql.SQL(text).format(**parts)
+                for text in (
+                    "insert into {names} (id, name) select {id}, min(n.name)"
+                    " from pg_temp.staged_names n join pg_temp.matched using (line) where n.kind = {kind} and {scope}"
+                    " and not exists (select from {names} o where o.name = {name})"
+                    " group by {name} order by min(n.line)",
+                    "truncate pg_temp.wanted",
+                    # An adopted table may hold a name twice: the lowest id stands for it.
+                    "insert into pg_temp.wanted"
+                    " select distinct m.video_id, o.id from pg_temp.staged_names n join pg_temp.matched m using (line)"
+                    " join (select distinct on (name) name, id from {names} order by name, id) o on o.name = {name}"
+                    " where n.kind = {kind} and {scope}",
+                    ANALYZE.format("pg_temp.wanted"),
+                    "with removed as ("
+                    " delete from {links} l using pg_temp.matched n"
+                    " where {scope} and l.video_id = n.video_id and not exists"
+                    " (select from pg_temp.wanted w where w.video_id = l.video_id and w.link_id = l.{link})"
+                    " returning l.video_id"
+                    ") insert into pg_temp.touched select distinct video_id, false from removed",
+                    "with added as ("
+                    " insert into {links} (video_id, {link}) select w.video_id, w.link_id from pg_temp.wanted w"
+                    " where not exists (select from {links} l where l.video_id = w.video_id and l.{link} = w.link_id)"
+                    " returning video_id"
+                    ") insert into pg_temp.touched select distinct video_id, false from added",
+                )
+            ]
+        return steps

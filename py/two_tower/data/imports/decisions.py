@@ -1,0 +1,203 @@
+"""What users decided on videos, and the users themselves where they are to be created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, LiteralString
+from uuid import UUID
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.data.imports.feedback import Feedback
+from two_tower.data.imports.task import Import
+from two_tower.errors import UserError
+from two_tower.ids import user_uuids
+
+
+class Decisions(Feedback):
+    name = "decisions"
+    analyze = "analyze public.user_video_decisions"
+    required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
+    optional = ("created_at",)
+    user_column = "user_id"
+    value_column = "decision_type"
+    shown = "case t.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
+    labels: Mapping[str, float] = {
+        "like": 1,
+        "1": 1,
+        "true": 1,
+        "nope": 0,
+        "dislike": 0,
+        "0": 0,
+        "false": 0,
+        "skip": -1,
+    }
+
+    def __init__(
+        self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str], *, create_users: bool = False
+    ) -> None:
+        super().__init__(task, cursor, columns)
+        keys = cursor.execute(
+            "select 1 from pg_catalog.pg_index i"
+            " where i.indrelid = 'public.user_video_decisions'::regclass and i.indisunique and i.indisvalid"
+            " and i.indpred is null and i.indexprs is null and not exists ("
+            " select from unnest(i.indkey[0 : i.indnkeyatts - 1]) k (attnum)"
+            " join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum"
+            " where a.attname not in ('user_id', 'video_id'))"
+        ).fetchone()
+        if keys is None:
+            raise UserError(
+                f"{self.summary.source}: {task.done()}: public.user_video_decisions has no unique key of user_id and"
+                " video_id, so a user may have decided twice on a video",
+                "alter table public.user_video_decisions add unique (user_id, video_id)",
+            )
+        self.create_users = create_users
+        if create_users:
+            self.new_users = self.users_to_create()
+
+    def users_to_create(self) -> sql.Composed:
+        """The statement that creates the users of some changes, tried once. UserError where it cannot work."""
+        found = self.cursor.execute(
+            "select attname, attnotnull and not atthasdef and attidentity = '' from pg_catalog.pg_attribute"
+            " where attrelid = 'auth.users'::regclass and attnum > 0 and not attisdropped and attgenerated = ''"
+        ).fetchall()
+        unknown = [name for name, needed in found if needed and name not in _NEW_USER]
+        nothing = f"{self.summary.source}: {self.task.done()}"
+        if unknown:
+            raise UserError(
+                f"{nothing}: auth.users wants {', '.join(sorted(unknown))}, of which an import knows nothing",
+                "give the column a default, or create the users in the application and import without --create-users",
+            )
+        values = {name: _NEW_USER[name] for name, _ in found if name in _NEW_USER}
+        statement = sql.SQL(
+            "insert into auth.users ({columns}) select {values} from ("
+            "select distinct l.user_id from pg_temp.changes l where l.line between v_from and v_to and l.is_new"
+            " and not exists (select from auth.users u where u.id = l.user_id) order by l.user_id) n"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, values)),
+            values=sql.SQL(", ").join(map(sql.SQL, values.values())),
+        )
+        if self.task.chunks == 0:
+            self.try_to_create(values, nothing)
+        return statement
+
+    def try_to_create(self, values: Mapping[str, LiteralString], nothing: str) -> None:
+        """Creates a user and takes it back, and says which triggers it wakes."""
+        woken = self.cursor.execute(
+            "select t.tgname, p.pronamespace::regnamespace::text || '.' || p.proname"
+            " from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid"
+            " where t.tgrelid = 'auth.users'::regclass and not t.tgisinternal and t.tgenabled in ('O', 'A')"
+            " and t.tgtype & 4 > 0 and p.pronamespace <> 'two_tower'::regnamespace order by t.tgname"
+        ).fetchall()
+        names = ", ".join(f"{name} ({routine})" for name, routine in woken)
+        if woken:
+            self.task.options.say(f"auth.users has triggers, which fire for every user that is created: {names}")
+        query = sql.SQL("insert into auth.users ({}) select {} from (select gen_random_uuid() as user_id) n").format(
+            sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.SQL, values.values()))
+        )
+        remedy = "create the users in the application, and import without --create-users"
+        if woken:
+            remedy = f"let what the triggers call, {names}, accept users without an e-mail address; or {remedy}"
+        try:
+            with self.cursor.connection.transaction(force_rollback=True):
+                created = self.cursor.execute(query).rowcount
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"{nothing}: auth.users takes no new users from this role: {error.diag.message_primary}",
+                "import as a role that may insert into auth.users, such as postgres on Supabase; or " + remedy,
+            ) from error
+        except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError) as error:
+            raise UserError(
+                f"{nothing}: auth.users takes no new users: {error.diag.message_primary}", remedy
+            ) from error
+        if created == 0:
+            raise UserError(f"{nothing}: auth.users takes no new users, and does not say why", remedy)
+
+    @staticmethod
+    def order(columns: list[str]) -> tuple[str, str, str]:
+        return columns[1], columns[0], columns[2]
+
+    def values(self, label: pl.Series) -> tuple[pl.Series, str]:
+        words = label.cast(pl.String).str.strip_chars().str.to_lowercase().str.strip_suffix(".0")
+        known = words.replace_strict(self.labels, default=None, return_dtype=pl.Float32)
+        return known, "not a decision: like, nope, dislike, skip, 1 or 0"
+
+    @staticmethod
+    def word(value: float) -> str:
+        return {1.0: "like", 0.0: "nope"}.get(value, "skip")
+
+    def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
+        if self.create_users or len(batch) == 0:
+            return batch
+        ids = batch.select(pl.col(self.user)).unique(maintain_order=True)
+        raw = user_uuids(ids[self.user])
+        self.settle()
+        unknown = self.cursor.execute(
+            "select u.at from unnest(%b::uuid[]) with ordinality u (id, at)"
+            " where not exists (select from auth.users where id = u.id)",
+            [[UUID(bytes=value) for value in raw.tolist()]],
+        ).fetchall()
+        strangers = ids[[at - 1 for (at,) in unknown]][self.user] if unknown else pl.Series([], dtype=pl.String)
+        return self.task.reject(batch, [(self.user, pl.col(self.user).is_in(strangers.implode()), "unknown user")])
+
+    def merge(self) -> None:
+        # Compared as text and cast as it is written: the column may be of an enum or a domain of the application's.
+        word = "(case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end)::text"
+        types = self.types("public.user_video_decisions")
+        moment = f"l.created_at::{types['created_at']}"
+        parts = {"decision": sql.SQL(f"{word}::{types['decision_type']}"), "moment": sql.SQL(moment)}
+        self.find_changes(
+            "public.user_video_decisions",
+            "user_id",
+            # As SQL reads it: LIKE is like, and stays as it is written.
+            "two_tower.decision_label(t.decision_type) is distinct from l.value::int"
+            f" or t.created_at is distinct from coalesce({moment}, t.created_at)",
+        )
+        steps = [
+            sql.SQL(
+                "update public.user_video_decisions d"
+                " set decision_type = {decision}, created_at = coalesce({moment}, d.created_at)"
+                " from pg_temp.changes l where l.line between v_from and v_to"
+                " and not l.is_new and d.user_id = l.user_id and d.video_id = l.video_id"
+            ).format(**parts),
+            sql.SQL(
+                "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
+                " select l.user_id, l.video_id, {decision}, coalesce({moment}, now()) from pg_temp.changes l"
+                " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id"
+            ).format(**parts),
+        ]
+        self.summary.users_created += sum(self.write_changes([self.new_users, *steps] if self.create_users else steps))
+
+    def finish(self) -> None:
+        if self.create_users:
+            self.cursor.execute("select two_tower.link_reviewers()")
+
+
+_NEW_USER: Mapping[str, LiteralString] = {
+    "id": "n.user_id",
+    "instance_id": "'00000000-0000-0000-0000-000000000000'::uuid",
+    "aud": "'authenticated'",
+    "role": "'authenticated'",
+    "encrypted_password": "''",
+    "confirmation_token": "''",
+    "recovery_token": "''",
+    "email_change_token": "''",
+    "email_change_token_new": "''",
+    "email_change_token_current": "''",
+    "email_change": "''",
+    "email_change_confirm_status": "0",
+    "phone_change": "''",
+    "phone_change_token": "''",
+    "reauthentication_token": "''",
+    "raw_app_meta_data": "'{}'",
+    "raw_user_meta_data": "'{}'",
+    "is_sso_user": "false",
+    "is_anonymous": "false",
+    "created_at": "now()",
+    "updated_at": "now()",
+}
+"""What Supabase's sign-in writes for a user without an e-mail address (github.com/supabase/auth,
+internal/models/user.go). It reads none of these as null: a text that is null fails every listing of users. Not
+anonymous, because projects are told to delete anonymous users after a while."""

@@ -1,0 +1,256 @@
+"""What somebody thinks of a video, as a number: what reviews and decisions have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, LiteralString
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.data.imports.cells import FIRST_MOMENT, outside, timestamps
+from two_tower.data.imports.hashes import hash_uuids
+from two_tower.data.imports.kind import LINK, Kind, leads_to, new_id
+from two_tower.data.imports.task import Import
+from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
+
+_SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "created": 8}
+_TYPES = {"line": ">i8", "user": UUID_BYTES, "video": UUID_BYTES, "value": ">f4", "created": ">i8"}
+_POSTGRES_EPOCH = 946_684_800_000_000
+"""2000-01-01 in microseconds since 1970."""
+
+
+def binary_rows(columns: Mapping[str, Any]) -> bytes:
+    """Rows in the format of binary COPY. ``columns`` are some of ``_SIZES``, in order. If there is ``created``, it is
+    the last, in microseconds since 1970, and may have nulls."""
+    fields = [pair for name in columns for pair in ((f"{name}_size", ">i4"), (name, _TYPES[name]))]
+    rows = np.empty(len(columns["user"]), np.dtype([("fields", ">i2"), *fields]))
+    rows["fields"] = len(columns)
+    for name, values in columns.items():
+        rows[f"{name}_size"] = _SIZES[name]
+        rows[name] = values if name != "created" else values.fill_null(0) - _POSTGRES_EPOCH
+    missing = columns["created"].is_null().to_numpy() if "created" in columns else None
+    if missing is not None and missing.any():
+        rows["created_size"][missing] = -1
+        data = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+        keep = np.ones_like(data, bool)
+        keep[missing, -_SIZES["created"] :] = False
+        return data[keep].tobytes()
+    return rows.tobytes()
+
+
+class Feedback(Kind):
+    """What somebody thinks of a video, as a number."""
+
+    refers_to_products = True
+    user_column: LiteralString
+    """Of the table that it goes to."""
+    value_column: LiteralString
+    shown: LiteralString
+    """SQL of a value as the report of rejects shows it, from a row ``t``."""
+
+    def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        super().__init__(task, cursor, columns)
+        self.item, self.user, self.label = self.order(columns)
+        (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
+        """Clocks differ, by time zones that a file does not name too."""
+        cursor.execute("drop table if exists pg_temp.staged")
+        cursor.execute(
+            "create temp table staged (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz)"
+            " on commit drop"
+        )
+        self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
+        self.video_ids = np.empty(0, UUID_BYTES)
+        self.seen = np.empty(0, bool)
+        """Of ``video_ids``, those that a row is about."""
+        self.sending: Future[None] | None = None
+        query = sql.SQL(
+            "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
+            " to stdout (format csv)"
+        ).format(key=sql.Identifier("id" if self.item == "video_id" else "product_url"))
+        with cursor.copy(query) as copy:
+            data = b"".join(copy)
+        if data:
+            known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
+            self.know(known["item"], known["id"])
+            links = known.filter(pl.col("item").str.contains(LINK))
+            led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
+            led = led.unique("item", keep="first", maintain_order=True)
+            led = led.join(known, on="item", how="anti", maintain_order="left")
+            self.know(led["item"], led["id"])
+
+    @staticmethod
+    @abstractmethod
+    def order(columns: list[str]) -> tuple[str, str, str]:
+        """The columns of item, user and label."""
+
+    @abstractmethod
+    def values(self, label: pl.Series) -> tuple[pl.Series, str]:
+        """The numbers that labels stand for, null where they stand for none, and the reason to reject those."""
+
+    @staticmethod
+    def word(value: float) -> str:
+        """What a number stands for."""
+        return f"{value:g}"
+
+    def know(self, items: pl.Series, ids: pl.Series) -> None:
+        """Adds videos to those that can be referred to."""
+        start = len(self.videos)
+        at = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True)
+        self.videos = pl.concat([self.videos, pl.DataFrame({"item": items, "video": at})])
+        self.video_ids = np.concatenate([self.video_ids, uuid_bytes(ids)])
+        self.seen = np.concatenate([self.seen, np.zeros(len(ids), bool)])
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        named = pl.col(self.item, self.user).cast(pl.String).str.strip_chars()
+        batch = batch.with_columns(named)
+        if self.item == "video_id":
+            batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        values, reason = self.values(batch[self.label])
+        batch = batch.with_columns(values.alias("value")).join(
+            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
+        )
+        self.task.joined += len(batch) - batch["video"].null_count()
+        if self.task.options.unknown == "create" and self.item == "product_url":
+            batch = self.create_videos(batch)
+        item, user = pl.col(self.item), pl.col(self.user)
+        faults = [
+            (self.item, item.is_null() | (item == ""), "empty"),
+            (self.user, user.is_null() | (user == ""), "empty"),
+            (self.label, pl.col("value").is_null(), reason),
+        ]
+        if self.item == "video_id":
+            faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
+        faults.append((self.item, pl.col("video").is_null(), "unknown product"))
+        if "created_at" in batch.columns:
+            batch = batch.with_columns(timestamps(batch["created_at"]).alias("created"))
+            bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
+            faults.append(("created_at", bad, "not a time that reads one way only, such as 2025-01-31T12:00:00Z"))
+            faults.append(("created_at", outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
+        self.pack(self.known_users(self.task.reject(batch, faults)))
+
+    def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose user may have them."""
+        return batch
+
+    def create_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Inserts the products that the catalogue lacks, with nothing but their address."""
+        good = pl.col("video").is_null() & pl.col("value").is_not_null() & (pl.col(self.item) != "")
+        unknown = batch.filter(good)[self.item].unique(maintain_order=True)
+        if len(unknown) == 0:
+            return batch
+        self.settle()
+        self.lock_catalogue()
+        self.cursor.execute("drop table if exists pg_temp.unknown")
+        self.cursor.execute("create temp table unknown (line bigint, url text) on commit drop")
+        first = batch.filter(good).unique(self.item, keep="first", maintain_order=True)
+        self.copy("pg_temp.unknown", first.select("line", self.item))
+        written = self.write_rows(
+            "pg_temp.unknown",
+            [
+                sql.SQL(
+                    "insert into public.videos (id, product_url, title, published_at)"
+                    " select {}, s.url, '', now() from pg_temp.unknown s where s.line between v_from and v_to"
+                    " and not exists (select from public.videos v where v.product_url = s.url) order by s.line"
+                ).format(new_id("videos", "video", "s.url"))
+            ],
+        )
+        self.summary.items_created += written.counts[0]
+        if len(written.refused):
+            reasons = first.join(written.refused, on="line").select(self.item, "reason")
+            bad = batch.filter(good).join(reasons, on=self.item, maintain_order="left")
+            for (reason,), lines in bad.group_by("reason", maintain_order=True):
+                rows_of_it = lines.select("line", pl.col(self.item).alias("value"))
+                self.task.rejects.add_rows(rows_of_it, self.item, f"refused by the database: {reason}")
+            batch = batch.filter(~pl.col("line").is_in(bad["line"].implode()))
+        rows = self.cursor.execute(
+            "select distinct on (product_url) product_url, id::text from public.videos where product_url = any (%s)"
+            " order by product_url, id",
+            [unknown.to_list()],
+        ).fetchall()
+        if rows:
+            self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
+        return batch.drop("video").join(
+            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
+        )
+
+    def pack(self, batch: pl.DataFrame) -> None:
+        """Copies the rows to where they go first."""
+        if len(batch) == 0:
+            return
+        videos = batch["video"].to_numpy()
+        self.seen[videos] = True
+        moments = (
+            batch["created"].dt.epoch("us")
+            if "created" in batch.columns
+            else pl.Series([None], dtype=pl.Int64).new_from_index(0, len(batch))
+        )
+        users = user_uuids(batch[self.user])
+        self.task.users.add(hash_uuids(users))
+        for value, rows in batch.select((pl.col("value") * 2).round() / 2).to_series().value_counts().iter_rows():
+            name = self.word(value)
+            self.summary.distribution[name] = self.summary.distribution.get(name, 0) + rows
+        values = {"user": users, "video": self.video_ids[videos], "value": batch["value"], "created": moments}
+        self.settle()
+        self.sending = self.task.sender.submit(self.write, batch["line"], values)
+
+    def settle(self) -> None:
+        if self.sending:
+            self.sending.result()
+
+    def write(self, lines: pl.Series, values: Mapping[str, Any]) -> None:
+        """Copies rows into the temporary table."""
+        self.copy_binary("pg_temp.staged", {"line": lines, **values})
+
+    def copy_binary(self, table: LiteralString, columns: Mapping[str, Any]) -> None:
+        """Copies ``columns``, as ``binary_rows`` takes them, into a table."""
+        with self.cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(sql.SQL(table))) as copy:
+            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + binary_rows(columns) + b"\xff\xff")
+
+    def find_changes(self, table: LiteralString, user: LiteralString, differs: LiteralString) -> None:
+        """Fills ``changes`` with the last row of each user and video, if ``table`` (``t``) lacks it or ``differs``."""
+        self.cursor.execute("analyze pg_temp.staged")
+        self.cursor.execute("drop table if exists pg_temp.changes")
+        self.cursor.execute(
+            "create temp table changes"
+            " (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz, is_new boolean)"
+            " on commit drop"
+        )
+        query = sql.SQL(
+            "with latest as materialized ("
+            " select distinct on (user_id, video_id) line, user_id, video_id, value, created_at"
+            " from pg_temp.staged order by user_id, video_id, line desc"
+            "), found as ("
+            " insert into pg_temp.changes select l.*, t.video_id is null"
+            " from latest l left join {table} t on t.{user} = l.user_id and t.video_id = l.video_id"
+            " where t.video_id is null or {differs}"
+            ") select (select count(*) from pg_temp.staged) - (select count(*) from latest)"
+        ).format(table=sql.SQL(table), user=sql.SQL(user), differs=sql.SQL(differs))
+        (duplicates,) = self.one(query)
+        self.summary.duplicates += duplicates
+        self.cursor.execute("drop table pg_temp.staged")
+        self.cursor.execute("analyze pg_temp.changes")
+
+    def write_changes(self, steps: Sequence[LiteralString | sql.Composed]) -> list[int]:
+        """Writes ``changes``: the last two steps update and insert; what the steps before them wrote."""
+        written = self.write_rows("pg_temp.changes", steps)
+        *others, updated, inserted = written.counts
+        self.summary.updated += updated
+        self.summary.inserted += inserted
+        if len(written.refused):
+            for value, rows in self.cursor.execute(
+                "select round(c.value * 2) / 2, count(*)"
+                " from pg_temp.changes c join pg_temp.refused r using (line) group by 1"
+            ).fetchall():
+                self.summary.distribution[self.word(value)] -= rows
+        fields = {"video_id": (self.item, "t.video_id"), self.user_column: (self.user, "t.user_id")}
+        fields |= {self.value_column: (self.label, self.shown), "created_at": ("created_at", "t.created_at")}
+        self.reject_refused(written, "pg_temp.changes", fields)
+        return others
+
+    def count_distinct(self) -> None:
+        self.task.items.add(hash_uuids(self.video_ids[self.seen]))

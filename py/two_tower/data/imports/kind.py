@@ -1,0 +1,205 @@
+"""What one kind of file holds, how it is merged, and what becomes of rows that a table refuses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
+from urllib.parse import parse_qs, urlsplit
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from two_tower.data.imports.task import Import
+
+ANALYZE: LiteralString = "if v_to - v_from > 1000 then analyze {}; end if"
+"""A step: the steps after it are planned for what is in a table, but where rows are done one by one."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of writing rows."""
+
+    counts: list[int]
+    """Rows that each step wrote."""
+    refused: pl.DataFrame
+    """``line``, ``field`` (null where the database names none) and ``reason`` of the rows that it refused."""
+
+
+# Halves wait on a stack, so that lines come in order. The index is made only where it is needed. Classes of errors that
+# are raised: connections, transactions, rights and definitions, resources, limits, states and locks, the operator, the
+# system, the server itself.
+_WRITE_ROWS = sql.SQL(
+    """do $two_tower_import$
+declare
+    v_starts bigint[] := array[(select min(line) from {table})];
+    v_ends bigint[] := array[(select max(line) from {table})];
+    v_from bigint;
+    v_to bigint;
+    v_rows bigint;
+    v_counts bigint[];
+    v_total bigint[] := array{none};
+    v_failed boolean := false;
+    v_field text;
+    v_constraint text;
+    v_table text;
+    v_schema text;
+begin
+    while v_starts[1] is not null loop
+        v_from := v_starts[cardinality(v_starts)];
+        v_to := v_ends[cardinality(v_ends)];
+        v_starts := trim_array(v_starts, 1);
+        v_ends := trim_array(v_ends, 1);
+        begin
+            v_counts := array[]::bigint[];
+            {steps}
+            v_total := (select array_agg(t.n + c.n order by t.at) from unnest(v_total) with ordinality t (n, at)
+                join unnest(v_counts) with ordinality c (n, at) using (at));
+        exception when others then
+            if left(sqlstate, 2) in ('08', '25', '40', '42', '53', '54', '55', '57', '58', 'XX') then
+                raise;
+            elsif v_from = v_to then
+                get stacked diagnostics v_field = column_name, v_constraint = constraint_name,
+                    v_table = table_name, v_schema = schema_name;
+                -- A constraint on one column names it.
+                insert into pg_temp.refused select v_from, coalesce(nullif(v_field, ''), (
+                    select a.attname from pg_catalog.pg_constraint k
+                    join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+                    where k.conname = v_constraint and cardinality(k.conkey) = 1
+                        and k.conrelid = to_regclass(format('%I.%I', v_schema, v_table))
+                )), sqlerrm;
+            else
+                if not v_failed then
+                    v_failed := true;
+                    create index on {table} (line);
+                end if;
+                v_starts := v_starts || array[v_from + (v_to - v_from) / 2 + 1, v_from];
+                v_ends := v_ends || array[v_to, v_from + (v_to - v_from) / 2];
+            end if;
+        end;
+    end loop;
+    perform set_config('two_tower.import_counts', v_total::text, true);
+end
+$two_tower_import$"""
+)
+
+
+class Kind(ABC):
+    """What one kind of file holds, and how it is merged."""
+
+    name: str
+    analyze: LiteralString
+    """Gathers statistics of the tables that this kind fills."""
+    required: tuple[tuple[str, ...], ...]
+    """Groups of alternatives."""
+    optional: tuple[str, ...] = ()
+    refers_to_products: ClassVar[bool] = False
+    """Whether its rows are about products of the catalogue, and from users."""
+
+    def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        self.task = task
+        self.summary = task.summary
+        self.cursor = cursor
+        self.columns = columns
+
+    @abstractmethod
+    def stage(self, batch: pl.DataFrame) -> None:
+        """Checks a batch and copies it into the temporary table."""
+
+    @abstractmethod
+    def merge(self) -> None:
+        """Merges the temporary table, and completes the summary."""
+
+    def settle(self) -> None:  # noqa: B027 - not every kind has anything to wait for
+        """Waits until the connection is free."""
+
+    def count_distinct(self) -> None:  # noqa: B027 - most kinds count as they merge
+        """Says how many users and items the file has, where merging has not."""
+
+    def finish(self) -> None:  # noqa: B027 - most kinds have nothing to do once
+        """Does, in the file's last transaction, what is to be done once."""
+
+    def write_rows(self, table: LiteralString, steps: Sequence[LiteralString | sql.Composed]) -> Written:
+        """Runs ``steps`` on all rows of ``table``; where one fails, on halves of them, down to each that it refuses.
+
+        Each step is a statement about the rows whose ``line`` is between ``v_from`` and ``v_to``; together they are
+        done or undone. What is not the fault of a row, such as a missing right or a lost lock, is raised.
+        """
+        self.cursor.execute("drop table if exists pg_temp.refused")
+        self.cursor.execute("create temp table refused (line bigint, field text, reason text) on commit drop")
+        counted = sql.SQL(" ").join(
+            sql.SQL("{}; get diagnostics v_rows = row_count; v_counts := v_counts || v_rows;").format(step)
+            for step in (sql.SQL(step) if isinstance(step, str) else step for step in steps)
+        )
+        self.cursor.execute(
+            _WRITE_ROWS.format(table=sql.SQL(table), steps=counted, none=sql.SQL(str([0] * len(steps))))
+        )
+        (counts,) = self.one("select current_setting('two_tower.import_counts')::bigint[]")
+        refused = self.cursor.execute("select line, field, reason from pg_temp.refused order by line").fetchall()
+        schema = {"line": pl.Int64, "field": pl.String, "reason": pl.String}
+        return Written(counts, pl.DataFrame(refused, schema=schema, orient="row"))
+
+    def reject_refused(self, written: Written, table: LiteralString, fields: Mapping[str, tuple[str, str]]) -> None:
+        """Reports rows that the database refused. ``fields``: its column → the file's, and an expression of its value
+        in ``table`` (``t``)."""
+        for (refused, reason), lines in written.refused.group_by("field", "reason", maintain_order=True):
+            column, value = fields.get(str(refused), (str(refused or ""), "''"))
+            values = self.cursor.execute(
+                sql.SQL("select t.line, {}::text from {} t where t.line = any (%s)").format(
+                    sql.SQL(value),
+                    sql.SQL(table),
+                ),
+                [lines["line"].to_list()],
+            ).fetchall()
+            frame = pl.DataFrame(values, schema={"line": pl.Int64, "value": pl.String}, orient="row")
+            self.task.rejects.add_rows(frame.sort("line"), column, f"refused by the database: {reason}")
+
+    def types(self, table: LiteralString) -> dict[str, str]:
+        """Column → type. Numbers are compared as they will be rounded; a text too long fails and is not cut."""
+        return dict(
+            self.cursor.execute(
+                "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
+                " from pg_catalog.pg_attribute join pg_catalog.pg_type t on t.oid = atttypid"
+                " where attrelid = %s::regclass and attnum > 0 and not attisdropped",
+                [table],
+            ).fetchall()
+        )
+
+    def count(self, query: LiteralString | sql.Composed) -> int:
+        """Rows that a statement wrote."""
+        return self.cursor.execute(query).rowcount
+
+    def one(self, query: LiteralString | sql.Composed) -> Any:
+        """The only row of a query."""
+        return self.cursor.execute(query).fetchone()
+
+    def lock_catalogue(self) -> None:
+        """Waits for others who add to the catalogue: two who meet the same new tag would fail one of them."""
+        self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
+
+    def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
+        """Copies a frame into a table with the same columns in the same order. Times are in UTC."""
+        with self.cursor.copy(sql.SQL("copy {} from stdin (format csv)").format(sql.SQL(table))) as copy:
+            for part in frame.iter_slices(50_000):
+                copy.write(part.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
+
+
+LINK = "[?&]lurl=http"
+"""What an affiliate link to a product contains. The catalogue knows it by the address that it leads to as well."""
+
+
+def leads_to(link: str) -> str:
+    """The address of the product that an affiliate link leads to."""
+    return parse_qs(urlsplit(link).query)["lurl"][0]
+
+
+def new_id(table: LiteralString, kind: str, name: LiteralString) -> sql.Composed:
+    """SQL of the id that ``name`` has in every database; a random one where something of another name has taken it."""
+    parts = {"table": sql.Identifier("public", table), "kind": sql.Literal(kind), "name": sql.SQL(name)}
+    return sql.SQL(
+        "case when exists (select from {table} o where o.id = two_tower.named_id({kind}, {name}))"
+        " then gen_random_uuid() else two_tower.named_id({kind}, {name}) end"
+    ).format(**parts)

@@ -1,0 +1,337 @@
+"""One file on its way into the database: its transactions, its chunks, where it was broken off, what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, LiteralString
+
+import polars as pl
+import psycopg
+from psycopg.types.json import Jsonb
+
+from two_tower.data.files import Rejects, Table, open_table
+from two_tower.data.imports.cells import as_text
+from two_tower.data.imports.hashes import Distinct
+from two_tower.data.imports.kind import Kind
+from two_tower.errors import UserError
+from two_tower.progress import Say
+from two_tower.rows import one
+
+Unknown = Literal["reject", "create"]
+ReadProgress = Callable[[int, int | None, str], None]
+"""Called with bytes read, bytes in all (None where unknown), and what is being done."""
+
+WORTH_ANALYZING = 1_000
+"""Rows written from which on an import leaves fresh statistics behind."""
+
+_SEE_OPERATORS: LiteralString = """
+select set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''),
+    string_agg(distinct quote_ident(n.nspname), ', ')), true)
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_type t on t.oid = a.atttypid
+join pg_catalog.pg_type b on b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+join pg_catalog.pg_namespace n on n.oid = b.typnamespace and n.nspname <> 'pg_catalog'
+where a.attnum > 0 and not a.attisdropped and a.attrelid in (
+    to_regclass('public.videos'), to_regclass('public.tags'), to_regclass('public.performers'),
+    to_regclass('public.user_video_decisions')
+)
+"""
+"""Where a column is of an extension's type, such as citext, it is compared as its operators compare. Last on the
+path, since the application's triggers may lean on the rest of it."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What is the same for every import."""
+
+    rejects: Path | None = None
+    """Where the report of rejected rows goes; else ``<name of the file>.rejects.csv`` in the working directory."""
+    delimiter: str | None = None
+    """Else a comma, semicolon or tab, by the header."""
+    encoding: str | None = None
+    """Else UTF-8, or UTF-16 by its byte order mark."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of the file → the name that it has here."""
+    unknown: Unknown = "reject"
+    """What becomes of a review or decision about a product that the catalogue lacks."""
+    dry_run: bool = False
+    """Do everything, then roll back."""
+    chunk: int | None = None
+    """Rows per transaction; else the file is one transaction."""
+    say: Say = lambda _: None
+
+
+@dataclass
+class ImportSummary:
+    """``rows`` = ``inserted`` + ``updated`` + ``unchanged`` + ``rejected`` + ``duplicates`` + ``resumed``."""
+
+    source: str
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    """Rows that a later row of the file (of the chunk), with the same key, replaced."""
+    resumed: int = 0
+    """Rows that an earlier run, broken off, had brought in, and that this one passed over."""
+    users: int = 0
+    """Distinct users among the rows that were taken, and those that only the database refused."""
+    items: int = 0
+    """Distinct videos among them."""
+    users_created: int = 0
+    items_created: int = 0
+    joined: float | None = None
+    """Of reviews and decisions: the share of the rows whose product the catalogue knew."""
+    distribution: dict[str, int] = field(default_factory=dict)
+    """Of reviews: rows by stars, to the nearest half. Of decisions: rows by decision. Without those rejected."""
+    seconds: float = 0.0
+    rejects: Path | None = None
+    """The report, if a row was rejected."""
+    dry_run: bool = False
+
+    def to_json(self) -> str:
+        """The summary as a JSON object."""
+        return json.dumps(asdict(self), default=str, ensure_ascii=False)
+
+
+class Import:
+    """One file on its way into one transaction, or into one per chunk."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        source: Path | str | Table,
+        options: ImportOptions | None,
+        progress: ReadProgress | None,
+        rejects: Rejects | None = None,
+    ) -> None:
+        self.conn = conn
+        self.source = source
+        self.options = options or ImportOptions()
+        self.progress = progress or (lambda *_: None)
+        self.sender: ThreadPoolExecutor
+        """The thread in which rows go to the database while the next are read and checked."""
+        name = source.name if isinstance(source, Table) else str(source)
+        stem = "stdin" if name == "-" else Path(name).name.split(".")[0]
+        self.rejects = rejects or Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
+        self.own_rejects = rejects is None
+        self.summary = ImportSummary(name, dry_run=self.options.dry_run)
+        self.users = Distinct()
+        self.items = Distinct()
+        self.joined = 0
+        self.chunks = 0
+        """Transactions that are committed."""
+
+    def run(self, kind: type[Kind], **arguments: Any) -> ImportSummary:
+        try:
+            return self.transfer(kind, **arguments)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise UserError(
+                f"the database is not set up: {error.diag.message_primary}", "run `two-tower migrate`"
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"{self.summary.source}: {self.done()}: {error.diag.message_primary}",
+                "import as the owner of the tables, or as a role that may write them and that no policy holds back",
+            ) from error
+        except psycopg.OperationalError as error:
+            if not self.conn.closed:
+                raise
+            done = self.done()
+            raise UserError(
+                f"{self.summary.source}: the connection to the database was lost, and {done}: {str(error).strip()}",
+                "once the database is back, run this again: it finishes the work",
+            ) from error
+
+    def done(self) -> str:
+        """What a failure has left in the database."""
+        return f"{self.chunks} chunks are in" if self.chunks else "nothing is imported"
+
+    def transfer(self, kind: type[Kind], **arguments: Any) -> ImportSummary:
+        started = time.monotonic()
+        summary = self.summary
+        resumption = Resumption(self, kind) if self.options.chunk and not self.options.dry_run else None
+        with ExitStack() as stack:
+            if self.own_rejects:
+                stack.enter_context(self.rejects)
+                self.rejects.begin(resumption.after if resumption else 0)
+            table = stack.enter_context(self.open(kind))
+            columns = choose_columns(table, kind)
+            batches = stack.enter_context(closing(table.batches(columns)))
+            pending: pl.DataFrame | None = None
+            while True:
+                with (
+                    self.conn.transaction(force_rollback=self.options.dry_run),
+                    self.conn.cursor() as cursor,
+                    ThreadPoolExecutor(1) as self.sender,
+                ):
+                    cursor.execute("set local jit = off")
+                    cursor.execute("set local work_mem = '128MB'")
+                    cursor.execute(_SEE_OPERATORS)
+                    cursor.execute("set constraints all immediate")  # a row is refused with its statement, or never
+                    work = kind(self, cursor, columns, **arguments)
+                    room = self.options.chunk if resumption else None
+                    last = 0
+                    while room is None or room > 0:
+                        batch = next(batches, None) if pending is None else pending
+                        pending = None
+                        if batch is None:
+                            break
+                        if resumption:
+                            batch = resumption.rest(batch)
+                        if room is not None:
+                            batch, left = batch[:room], batch[room:]
+                            pending = left if len(left) else None
+                            room -= len(batch)
+                        last = batch["line"].max() if len(batch) else last  # type: ignore[assignment]
+                        work.stage(batch)
+                        self.progress(table.read_bytes, table.total_bytes, "reading")
+                    self.progress(table.read_bytes, table.total_bytes, "merging")
+                    work.settle()
+                    work.merge()
+                    work.count_distinct()
+                    if batch is None:
+                        work.finish()
+                    if resumption:
+                        self.rejects.flush()
+                        resumption.record(cursor, last, finished=batch is None)
+                self.chunks += 1
+                if batch is None:
+                    break
+        summary.rows = table.rows
+        summary.rejected = self.rejects.rows
+        summary.rejects = self.rejects.path if self.rejects.rows or self.rejects.passed_over else None
+        summary.resumed = self.rejects.passed_over + (resumption.rows if resumption else 0)
+        if kind.refers_to_products:
+            summary.users, summary.items = self.users.count(), self.items.count()
+            rows = summary.rows - summary.resumed
+            summary.joined = round(self.joined / rows, 6) if rows else None
+        taken = summary.rows - summary.rejected - summary.duplicates - summary.resumed
+        summary.unchanged = taken - summary.inserted - summary.updated
+        summary.distribution = dict(sorted(summary.distribution.items()))
+        if summary.inserted + summary.updated >= WORTH_ANALYZING and not self.options.dry_run:
+            # A refresh may follow before autovacuum has looked, and would plan for empty tables.
+            self.conn.execute(kind.analyze)
+        summary.seconds = round(time.monotonic() - started, 3)
+        return summary
+
+    def open(self, kind: type[Kind]) -> Table:
+        """The file, its header read."""
+        if isinstance(self.source, Table):
+            return self.source
+        return open_table(
+            self.source,
+            self.rejects,
+            expected={name for group in kind.required for name in group} | set(kind.optional),
+            renamed=self.options.columns,
+            delimiter=self.options.delimiter,
+            encoding=self.options.encoding,
+            say=self.options.say,
+        )
+
+    def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
+        """The rows of ``batch`` that have none of ``faults``, each (column, condition, reason). The first counts."""
+        faults = list(faults)
+        which = pl.coalesce(pl.when(condition).then(i) for i, (_, condition, _) in enumerate(faults))
+        marked = batch.with_columns(which.alias("fault"))
+        if marked["fault"].null_count() < len(marked):
+            bad = marked.filter(pl.col("fault").is_not_null())
+            for i in bad["fault"].unique().sort():
+                column, _, reason = faults[i]
+                rows = bad.filter(fault=i).select("line", pl.col(column).alias("value"))
+                self.rejects.add_rows(rows.with_columns(as_text(rows["value"])), column, reason)
+            return batch.filter(marked["fault"].is_null())
+        return batch
+
+
+class Resumption:
+    """Where an earlier run of the same file, in chunks, was broken off: kept in the job log, committed with each chunk.
+
+    A file is the same if its name, size and time of change are, and it is read in the same way. What comes through a
+    pipe starts over, which is safe: rows that are in already are not written again.
+    """
+
+    def __init__(self, task: Import, kind: type[Kind]) -> None:
+        self.task = task
+        self.job = f"import {kind.name}"
+        self.run: int | None = None
+        self.after = 0
+        """The last line that is in already."""
+        self.rows = 0
+        """Rows passed over."""
+        self.file: dict[str, Any] | None = None
+        path = Path(str(task.source))
+        if str(task.source) != "-" and path.is_file():
+            found = path.stat()
+            self.file = {
+                "file": str(path.resolve()),
+                "bytes": found.st_size,
+                "changed": found.st_mtime_ns,
+                "read": [
+                    dict(task.options.columns),
+                    task.options.delimiter,
+                    task.options.encoding,
+                    task.options.unknown,
+                ],
+            }
+            with task.conn.transaction():
+                row = task.conn.execute(
+                    "select id, (result ->> 'line')::bigint, finished_at is null from two_tower.job_runs"
+                    " where job = %s and result @> %s order by id desc limit 1",
+                    [self.job, Jsonb(self.file)],
+                ).fetchone()
+            if row and row[2]:
+                self.run, self.after = row[0], row[1]
+                task.options.say(
+                    f"{path}: goes on after line {self.after:,}, where an earlier run was broken off;"
+                    " without --chunk it starts over"
+                )
+
+    def rest(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows that are not in yet."""
+        if not self.after:
+            return batch
+        left = batch.filter(pl.col("line") > self.after)
+        self.rows += len(batch) - len(left)
+        return left
+
+    def record(self, cursor: psycopg.Cursor[Any], line: int, *, finished: bool) -> None:
+        """Says, in the transaction of a chunk, that it is in."""
+        if self.file is None:
+            return
+        self.after = max(self.after, line)
+        state = Jsonb({**self.file, "line": self.after})
+        if self.run is None:
+            self.run = one(
+                cursor.connection,
+                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id",
+                [self.job, state],
+            )
+        cursor.execute(
+            "update two_tower.job_runs set result = %s, finished_at = case when %s then clock_timestamp() end"
+            " where id = %s",
+            [state, finished, self.run],
+        )
+
+
+def choose_columns(table: Table, kind: type[Kind]) -> list[str]:
+    """The columns to read: the first present of each group of alternatives, and whatever optional ones there are."""
+    chosen, missing = [], []
+    for group in kind.required:
+        present = [name for name in group if name in table.columns]
+        chosen += present[:1]
+        missing += [] if present else [" or ".join(group)]
+    if missing:
+        raise UserError(
+            f"{table.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
+            f"its header has: {', '.join(table.columns)}; a column of another name can be mapped: "
+            f"--map theirs={missing[0].split()[0]}",
+        )
+    return chosen + [name for name in kind.optional if name in table.columns]

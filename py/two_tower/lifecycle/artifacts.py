@@ -1,0 +1,373 @@
+"""The files of a model version, as a browser, another database or a notebook reads them.
+
+``manifest.json`` names every other file of a version with its size and sha256, and is written last: a directory that
+has one is complete. Published, versions lie side by side and never change, and ``current`` names the one that is meant:
+
+    URL/20260301T040000Z/user_tower.onnx, ..., manifest.json
+    URL/current/manifest.json       the same manifest; its "version" says in which directory the files are
+
+URLs are ``file:///path`` and ``s3://bucket/prefix``. Credentials, region and endpoint of S3 come from the environment:
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL (Supabase:
+https://PROJECT.supabase.co/storage/v1/s3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import polars as pl
+import psycopg
+
+from two_tower.errors import UserError
+from two_tower.features import DIM
+from two_tower.lifecycle import registry
+from two_tower.progress import Progress
+
+MANIFEST = "manifest.json"
+CURRENT = f"current/{MANIFEST}"
+MODEL_FILES = ("user_tower.onnx", "item_tower.onnx", "weights.safetensors")
+DOCUMENTS = ("feature_schema.json", "normalizer.json", "metrics.json", "model_meta.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+# A row of (uuid, halfvec) in a binary COPY: field count, then length and bytes of each field.
+_ROW = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("l1", ">i4"),
+        ("id", "V16"),
+        ("l2", ">i4"),
+        ("dim", ">i2"),
+        ("unused", ">i2"),
+        ("embedding", ">f2", DIM),
+    ]
+)
+_HEADER = 19  # signature, flags, length of an extension
+
+
+def vectors(connection: psycopg.Connection[Any], statement: LiteralString, version: str) -> pl.DataFrame:
+    """``id`` (text), ``embedding`` (128 float32) of a query of (uuid, halfvec) whose one parameter is the version."""
+    query = psycopg.sql.SQL(statement).format(psycopg.sql.Literal(version))
+    packed = b"".join(_copy(connection, psycopg.sql.SQL("copy ({}) to stdout (format binary)").format(query)))
+    rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
+    hexes = [row.tobytes().hex() for row in rows["id"]]
+    ids = [f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}" for h in hexes]
+    embedding = rows["embedding"].astype(np.float32)
+    return pl.DataFrame(
+        {"id": ids, "embedding": embedding}, schema={"id": pl.String, "embedding": pl.Array(pl.Float32, DIM)}
+    )
+
+
+def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composed) -> list[bytes]:
+    with connection.cursor().copy(query) as copy:
+        return [bytes(block) for block in copy]
+
+
+def export(connection: psycopg.Connection[Any], version: str, directory: Path) -> list[Path]:
+    """Write every file of ``version`` into ``directory``, ``manifest.json`` last; their paths.
+
+    All come from one snapshot. A directory whose manifest is there is complete.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        written = [_write(directory / name, content) for name, content in _files(connection, version)]
+    entries = [
+        {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        for path in written
+    ]
+    manifest = {"version": version, "files": entries}
+    return [*written, _write(directory / MANIFEST, _json(manifest))]
+
+
+def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str, bytes]]:
+    row = connection.execute(
+        "select feature_schema, normalizer, metrics, meta from two_tower.model_documents where model_version = %s",
+        (version,),
+    ).fetchone()
+    if row is None:
+        raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
+    files = connection.execute("select name, content from two_tower.model_files where model_version = %s", (version,))
+    found = [(name, bytes(content)) for name, content in files]
+    found += [(name, _json(document)) for name, document in zip(DOCUMENTS, row, strict=True)]
+    keys = connection.execute(
+        """select s.vocabulary, coalesce(jsonb_agg(v.key order by v.index) filter (where v.key is not null), '[]')
+        from (
+            select distinct vocabulary from two_tower.model_segments
+            where model_version = %(v)s and vocabulary is not null
+        ) s
+        left join two_tower.vocabularies v on v.model_version = %(v)s and v.vocabulary = s.vocabulary
+        group by s.vocabulary""",
+        {"v": version},
+    )
+    # A JSON object from key to index, which is what a client looks up.
+    found += [(f"vocab_{name}.json", _json({key: at for at, key in enumerate(listed)})) for name, listed in keys]
+    users = vectors(
+        connection,
+        "select user_id, embedding from two_tower.user_embeddings where model_version = {} order by user_id",
+        version,
+    )
+    videos = vectors(
+        connection,
+        "select video_id, embedding from two_tower.video_embeddings where model_version = {} order by video_id",
+        version,
+    )
+    urls = connection.execute("select id::text, product_url from public.videos").fetchall()
+    known = pl.DataFrame(urls, schema={"id": pl.String, "product_url": pl.String}, orient="row")
+    videos = videos.join(known, on="id", how="left").select(pl.col("id").alias("video_id"), "product_url", "embedding")
+    found.append(("user_embeddings.parquet", _parquet(users.rename({"id": "user_id"}))))
+    found.append(("video_embeddings.parquet", _parquet(videos)))
+    return found
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ into the database
+
+
+def register(connection: psycopg.Connection[Any], directory: Path, version: str | None = None) -> tuple[str, bool]:
+    """Register the exported files of ``directory`` as a candidate, perhaps under another name.
+
+    Its version, and whether it is new: the same content again changes nothing. Raises UserError where a file is missing
+    or is not what the manifest says, psycopg.Error where the database refuses the model.
+    """
+    manifest = _manifest(_read(directory / MANIFEST))
+    registry.require_version_name(version or manifest["version"])
+    for entry in manifest["files"]:
+        content = _read(directory / entry["path"])
+        _verify(entry, len(content), hashlib.sha256(content).hexdigest())
+    listed = {entry["path"] for entry in manifest["files"]}
+
+    def load(name: str) -> Any:
+        if name not in listed:
+            raise UserError(f"{name} is not in {directory / MANIFEST}", "export the model anew: two-tower model export")
+        content = (directory / name).read_bytes()
+        if name in MODEL_FILES:
+            return content
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{directory / name} is not JSON: {error}") from error
+
+    schema, normalizer, metrics, meta = (load(name) for name in DOCUMENTS)
+    names = {s["vocabulary"] for tower in ("user", "item") for s in schema[tower]["segments"] if s["vocabulary"]}
+    vocabularies = {name: _keys(name, load(f"vocab_{name}.json")) for name in sorted(names)}
+    if version and version != manifest["version"]:
+        lineage = meta.get("lineage", {}) | {"registered_from": manifest["version"]}
+        meta = meta | {"version": version, "lineage": lineage}
+    version = version or manifest["version"]
+    known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
+    user_tower, item_tower, weights = (load(name) for name in MODEL_FILES)
+    registry.register_files(
+        connection,
+        version,
+        (user_tower, item_tower, weights),
+        feature_schema=schema,
+        normalizer=normalizer,
+        vocabularies=vocabularies,
+        metrics=metrics,
+        meta=meta,
+    )
+    return version, known is None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing", "a directory of `two-tower model export` is complete when it has a manifest"
+        ) from error
+
+
+def _manifest(content: bytes) -> dict[str, Any]:
+    """A manifest whose names are plain file names; anything else could lead out of its directory."""
+    try:
+        manifest = json.loads(content)
+        names = [manifest["version"], *(entry["path"] for entry in manifest["files"])]
+        whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in manifest["files"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError("the manifest is not one of two-tower's") from error
+    bad = [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]
+    if bad or not whole:
+        raise UserError(f"the manifest names no proper files: {bad}")
+    return dict(manifest)
+
+
+def _verify(entry: dict[str, Any], size: int, digest: str) -> None:
+    if (size, digest) != (entry["bytes"], entry["sha256"]):
+        raise UserError(f"{entry['path']} is not the file that the manifest names: {size} bytes, sha256 {digest[:12]}…")
+
+
+def _keys(name: str, vocabulary: Any) -> list[str]:
+    """The keys in the order of their indexes, which must be 0, 1, 2, ..."""
+    if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise UserError(f"vocab_{name}.json does not number its keys 0, 1, 2, …")
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+# ------------------------------------------------------------------------------------------------ publishing
+
+
+def publish(connection: psycopg.Connection[Any], version: str, url: str, progress: Progress) -> dict[str, Any]:
+    """Upload ``version`` and make it the current one at ``url``; ``{"version", "url", "uploaded"}``.
+
+    A reader of ``current`` sees the old version or the new one, never a part: the pointer moves last, in one put. A
+    version that is published already is left as it is.
+    """
+    manifest, uploaded = upload(connection, version, url, progress)
+    progress("moving current", 1.0)
+    point(url, manifest)
+    return {"version": version, "url": url, "uploaded": uploaded}
+
+
+def upload(connection: psycopg.Connection[Any], version: str, url: str, progress: Progress) -> tuple[bytes, int]:
+    """Export ``version`` and put its files below ``url``, the manifest last; the manifest, and how many files were put.
+
+    Raises UserError where another model is published under that version.
+    """
+    import obstore
+
+    registry.require_version_name(version)  # a database may have one from before they were refused
+    store = _store(url)
+    with tempfile.TemporaryDirectory() as made:
+        progress("exporting", 0.0)
+        files = export(connection, version, Path(made))
+        manifest = files[-1].read_bytes()
+        there = _get(store, url, f"{version}/{MANIFEST}")
+        if there is not None:
+            if _model(there) != _model(manifest):
+                raise UserError(
+                    f"another model is published as {version} at {url}", "register this one under another version"
+                )
+            return there, 0
+        for at, path in enumerate(files):
+            progress(f"uploading {path.name}", at / len(files))
+            with _storage_errors(f"{url}/{version}/{path.name}"):
+                obstore.put(store, f"{version}/{path.name}", path)
+    return manifest, len(files)
+
+
+def point(url: str, manifest: bytes) -> None:
+    """Make the published version of ``manifest`` the current one at ``url``."""
+    import obstore
+
+    with _storage_errors(f"{url}/{CURRENT}"):
+        obstore.put(_store(url), CURRENT, manifest)
+
+
+def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
+    """Download a published version (None: the current one), verify every file, and register it as a candidate.
+
+    ``{"version", "url", "registered"}``; nothing is registered where it is already. Files lie in a temporary directory
+    until all are verified, and registering is one statement: what is broken off leaves nothing.
+    """
+    if version:
+        registry.require_version_name(version)
+    store = _store(url)
+    where = f"{version}/{MANIFEST}" if version else CURRENT
+    found = _get(store, url, where)
+    if found is None:
+        raise UserError(f"there is no {where} at {url}", "publish a model there: two-tower model publish")
+    manifest = _manifest(found)
+    registry.require_version_name(manifest["version"])
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made)
+        for at, entry in enumerate(manifest["files"]):
+            progress(f"downloading {entry['path']}", at / len(manifest["files"]))
+            _download(store, url, manifest["version"], entry, directory / entry["path"])
+        _write(directory / MANIFEST, found)
+        progress("registering", 1.0)
+        name, new = register(connection, directory)
+    return {"version": name, "url": url, "registered": new}
+
+
+def _download(store: Any, url: str, version: str, entry: dict[str, Any], target: Path) -> None:
+    import obstore
+
+    path = f"{version}/{entry['path']}"
+    digest, size = hashlib.sha256(), 0
+    with _storage_errors(f"{url}/{path}"), target.open("wb") as file:
+        for block in obstore.get(store, path).stream():
+            digest.update(block)
+            size += file.write(block)
+    _verify(entry, size, digest.hexdigest())
+
+
+def _model(manifest: bytes) -> dict[str, str]:
+    """Hashes of what makes the model; the vectors of a version change with every refresh."""
+    return {e["path"]: e["sha256"] for e in _manifest(manifest)["files"] if not e["path"].endswith(".parquet")}
+
+
+def _store(url: str) -> Any:
+    import obstore.store
+
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+        return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
+    if parts.scheme == "s3" and parts.netloc:
+        for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+            del os.environ[name]  # CI systems set to nothing what they were not told; the client would read it
+        endpoint = (
+            os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+            or os.environ.get("AWS_ENDPOINT")
+        )
+        with _storage_errors(url):
+            return obstore.store.S3Store(
+                parts.netloc,
+                prefix=unquote(parts.path).strip("/") or None,
+                config={"endpoint": endpoint} if endpoint else None,
+                # Plain HTTP is for whoever named such an endpoint.
+                client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
+                retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
+            )
+    raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
+
+
+def _get(store: Any, url: str, path: str) -> bytes | None:
+    import obstore
+
+    with _storage_errors(f"{url}/{path}"):
+        try:
+            return bytes(obstore.get(store, path).bytes())
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _storage_errors(what: str) -> Iterator[None]:
+    import obstore.exceptions
+
+    try:
+        yield
+    except (obstore.exceptions.BaseError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{what}: {reason}", "check the URL, and for S3 the AWS_* variables of the environment"
+        ) from error

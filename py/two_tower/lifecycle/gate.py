@@ -1,0 +1,252 @@
+"""Measuring a model version for the gate: its metrics beside the references and the active version's, and its parity.
+
+What is measured is handed to the database, whose ``two_tower.gate_metrics()`` judges by ``two_tower.settings``.
+
+Two versions are compared on likes that neither has seen: where enough users have liked something since both were
+trained, on those; else each by the record of its training, in which towers fitted to a part of the data were measured
+on the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+import torch
+from pgvector import HalfVector, SparseVector
+from psycopg.types.json import Jsonb
+from safetensors.torch import load as load_tensors
+from scipy import sparse
+
+from two_tower.errors import UserError
+from two_tower.features import LIKE, VOCABULARIES, FeatureSchema, user_counts
+from two_tower.lifecycle.registry import plain
+from two_tower.rows import one
+from two_tower.trainer import evaluate
+from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.model import ItemTower, UserTower
+
+Connection = psycopg.Connection[Any]
+
+FRESH_USERS = 200
+"""Users with a like after both trainings from which on versions are measured on such likes."""
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The active version that another is held against, and its metrics of the same kind as the other's."""
+
+    version: str
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of a version."""
+
+    version: str
+    measured_on: str
+    metrics: dict[str, Any]
+    """Recommender → metrics, the version's own as ``two-tower``."""
+    incumbent: Incumbent | None
+    """None where no version is active, or this one is."""
+    parity: dict[str, float | None]
+    """What was compared → largest cosine distance; None where there was nothing to compare."""
+    fresh: bool
+    """Whether the metrics were measured now, on likes since the trainings, and not at the trainings."""
+
+    def numbers(self) -> dict[str, Any]:
+        """What ``two_tower.gate_metrics()`` takes as measured. JSON has no NaN: a distance that is none is text."""
+        metrics = None
+        if self.fresh:
+            metrics = {self.version: self.metrics}
+            if self.incumbent:
+                metrics[self.incumbent.version] = {"two-tower": self.incumbent.metrics}
+        distances = {
+            what: distance if distance is None or np.isfinite(distance) else str(distance)
+            for what, distance in self.parity.items()
+        }
+        return {"metrics": plain(metrics), "distances": distances}
+
+
+def judge(
+    connection: Connection,
+    version: str,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
+) -> list[str]:
+    """Reasons of the database's gate to refuse ``version`` by its metrics; ``measured`` is :meth:`Measured.numbers`."""
+    values = (version, Jsonb(measured or {}), Jsonb(overrides or {}))
+    return list(one(connection, "select two_tower.gate_metrics(%s, %s, %s)", values))
+
+
+def measure(connection: Connection, version: str) -> Measured:
+    """Measure ``version``, and the active one beside it. Raises UserError where there is no such version.
+
+    ``connection`` is in autocommit mode.
+    """
+    found = {
+        name: (active, metrics, trained_at and datetime.fromisoformat(trained_at).timestamp())
+        for name, active, metrics, trained_at in connection.execute(
+            """select version, state = 'active', metrics, meta ->> 'trained_at'
+            from two_tower.models where version = %s or state = 'active'""",
+            (version,),
+        )
+    }
+    if version not in found:
+        raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
+    active = next((name for name, (serves, _, _) in found.items() if serves and name != version), None)
+    towers = load(connection, version)
+    compared = parity(connection, version, towers)
+    trained = [at for _, _, at in found.values()]
+    fresh = None
+    if all(trained):
+        beside = {} if active is None else {active: load(connection, active)}
+        fresh = _since(connection, towers, beside, max(trained))
+    if fresh:
+        metrics, others = fresh
+        incumbent = None if active is None else Incumbent(active, others[active])
+        return Measured(version, "likes since it was trained", metrics, incumbent, compared, fresh=True)
+    metrics = found[version][1]
+    metrics.pop("parity", None)  # the sample by which the database knows the files
+    incumbent = None if active is None else Incumbent(active, found[active][1].get("two-tower") or {})
+    return Measured(version, "likes held out of its training", metrics, incumbent, compared, fresh=False)
+
+
+@dataclass(frozen=True)
+class Towers:
+    """A registered version as torch computes it."""
+
+    schema: FeatureSchema
+    user: UserTower
+    item: ItemTower
+
+
+def load(connection: Connection, version: str) -> Towers:
+    """The towers of ``version``, from safetensors."""
+    row = connection.execute(
+        "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'",
+        (version,),
+    ).fetchone()
+    if row is None:
+        raise UserError(f"model {version} has no weights")
+    keys: dict[str, tuple[str, ...]] = dict.fromkeys(VOCABULARIES, ())
+    found = connection.execute(
+        """select vocabulary, array_agg(key order by index)
+        from two_tower.vocabularies where model_version = %s group by vocabulary""",
+        (version,),
+    )
+    keys |= {name: tuple(listed) for name, listed in found}
+    schema = FeatureSchema(keys)
+    weights = load_tensors(bytes(row[0]))
+    return Towers(
+        schema, UserTower.load(schema, _part(weights, "user.")), ItemTower.load(schema, _part(weights, "item."))
+    )
+
+
+def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _since(
+    connection: Connection, towers: Towers, beside: dict[str, Towers], moment: float, k: int = 20
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+    """Metrics on likes after ``moment`` (seconds), from histories before it; None where too few users have any.
+
+    Those of ``towers`` and of references by recommender, and those of other versions ``beside`` by version.
+    """
+    # One snapshot: else the versions would be measured on different likes.
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        data = read(connection, DatasetOptions(), towers.schema)
+        item_counts = {name: read(connection, DatasetOptions(), t.schema).item_counts for name, t in beside.items()}
+    after = data.time > moment
+    relevant = data.matrix(LIKE, after)
+    if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
+        return None
+    likes, nopes, skips = (data.matrix(label, ~after) for label in (1, 0, -1))
+    seen = (likes + nopes + skips).tocsr()
+
+    def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
+        return evaluate.by_vectors(of.user.embed(user_counts(of.schema, counts, likes, nopes)), of.item.embed(counts))
+
+    references, _ = evaluate.references(likes)
+    own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
+    others = {name: scorer(t, item_counts[name]) for name, t in beside.items()}
+    return own, evaluate.report(others, likes, seen, relevant, k=k)
+
+
+def parity(connection: Connection, version: str, towers: Towers | None = None) -> dict[str, float | None]:
+    """Largest cosine distances in a sample of users and videos: torch to the engine, the engine to what is stored.
+
+    None where there is nothing to compare. The setting gate_sample says how many of each. Changes that no refresh has
+    seen yet are left out of the sample.
+    """
+    towers = towers or load(connection, version)
+    result: dict[str, float | None] = {}
+    for kind, tower in (("user", towers.user), ("video", towers.item)):
+        rows = connection.execute(
+            psycopg.sql.SQL(
+                """with sample as (
+                    select id from (select {id} as id from {source}) as known
+                    where not exists (select from two_tower.{waiting} c where c.{id_} = known.id) and {settled}
+                    order by hashtextextended(id::text, 0) limit two_tower.gate_setting('gate_sample')::int
+                ),
+                -- From the rows as they are: what is stored of an input is not asked.
+                inputs as (
+                    select array_agg(e.{id_}) as ids, array_agg(e.input) as inputs
+                    from two_tower.{encode}(
+                        array(select c from two_tower.{count}(array(select id from sample)) c), {version}
+                    ) e
+                )
+                select e.input::text, e.embedding::text, s.embedding::text
+                from inputs i
+                cross join lateral unnest(i.ids, i.inputs, two_tower.infer({version}, {tower}, i.inputs))
+                    as e (id, input, embedding)
+                left join two_tower.{stored} s on s.model_version = {version} and s.{id_} = e.id
+                where i.ids is not null"""
+            ).format(
+                id=psycopg.sql.Identifier("user_id" if kind == "user" else "id"),
+                id_=psycopg.sql.Identifier(f"{kind}_id"),
+                source=psycopg.sql.SQL(
+                    "two_tower.user_features where like_count > 0" if kind == "user" else "public.videos"
+                ),
+                # A changed video changes its likers, too.
+                waiting=psycopg.sql.Identifier("pending_users" if kind == "user" else "video_changes"),
+                settled=psycopg.sql.SQL(
+                    """not exists (
+                        select from two_tower.video_changes c
+                        join public.user_video_decisions d on d.video_id = c.video_id and d.user_id = known.id
+                    )"""
+                    if kind == "user"
+                    else "true"
+                ),
+                tower=psycopg.sql.Literal("user" if kind == "user" else "item"),
+                encode=psycopg.sql.Identifier(f"encode_{kind}s"),
+                count=psycopg.sql.Identifier(f"count_{kind}_features"),
+                stored=psycopg.sql.Identifier(f"{kind}_embeddings"),
+                version=psycopg.sql.Literal(version),
+            )
+        ).fetchall()
+        if not rows:
+            result[f"torch and the engine, {kind}s"] = result[f"the engine and what is stored, {kind}s"] = None
+            continue
+        inputs = np.stack([SparseVector.from_text(row[0]).to_numpy() for row in rows]).astype(np.float32)
+        engine = np.stack([HalfVector.from_text(row[1]).to_numpy() for row in rows]).astype(np.float32)
+        with torch.no_grad():
+            expected = tower(torch.from_numpy(inputs)).numpy()
+        result[f"torch and the engine, {kind}s"] = _distance(expected, engine)
+        kept = [at for at, row in enumerate(rows) if row[2] is not None]
+        stored = [HalfVector.from_text(rows[at][2]).to_numpy() for at in kept]
+        result[f"the engine and what is stored, {kind}s"] = (
+            _distance(engine[kept], np.stack(stored).astype(np.float32)) if stored else None
+        )
+    return result
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return float(np.maximum(0.0, (1 - cosine).max()))  # max() would make 0 of NaN

@@ -1,0 +1,444 @@
+"""Registering trained models, and moving them through their lifecycle. The rules are the database's; this drives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from two_tower.database import another
+from two_tower.errors import GateFailed, UserError
+from two_tower.features import DIM, SCHEMA_VERSION
+from two_tower.progress import Progress
+
+if TYPE_CHECKING:
+    from two_tower.features import FeatureSchema, TrainingData
+    from two_tower.trainer.model import ItemTower, UserTower
+    from two_tower.trainer.train import TrainedModel
+
+Connection = psycopg.Connection[Any]
+
+GATE = "TT003"
+"""SQLSTATE with which the database says that a quality gate refuses."""
+
+
+RESERVED_VERSIONS = frozenset({"current"})
+"""Names that no version may have, in any spelling; two_tower.reserved_versions() is the same list. ``current`` is where
+a store keeps the manifest of the version that is meant."""
+
+
+def require_version_name(version: str) -> None:
+    """UserError where a version cannot have this name; what else is wrong with a name, the database says."""
+    if version.lower() in RESERVED_VERSIONS:
+        raise UserError(
+            f"no model version can be called {version}: where models are published, that name leads to the current one",
+            "give the model another version",
+        )
+
+
+def new_version(connection: Connection) -> str:
+    """A version that is not taken yet: the time in UTC, to the second, with a number where that is not enough."""
+    stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    taken = {v for (v,) in connection.execute("select version from two_tower.model_versions")}
+    return next(v for n in range(len(taken) + 1) if (v := f"{stem}.{n}" if n else stem) not in taken)
+
+
+def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str | None = None) -> dict[str, Any]:
+    """``model_meta.json``: what the model is, what it was made of, by what, and beside which active version."""
+    import numpy as np
+    import torch
+
+    schema = model.schema
+    return {
+        "version": version,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dim": DIM,
+        "input_schema_version": SCHEMA_VERSION,
+        "sizes": {
+            "user_dim": schema.user_dim,
+            "item_dim": schema.item_dim,
+            "vocabularies": {name: len(keys) for name, keys in schema.vocabularies.items()},
+        },
+        "hyperparameters": model.hyperparameters,
+        "metrics": model.metrics.get("two-tower", {}),
+        "training_data": {
+            "users": data.n_users,
+            "videos": data.n_items,
+            "interactions": len(data.user),
+            **{name: int(np.sum(data.label == label)) for name, label in (("likes", 1), ("nopes", 0), ("skips", -1))},
+            "latest": datetime.fromtimestamp(float(data.time.max(initial=0)), UTC).isoformat(timespec="seconds"),
+        },
+        "lineage": {"incumbent": incumbent, "pg-two-tower": installed("pg-two-tower"), "torch": str(torch.__version__)},
+    }
+
+
+def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
+    """Export ``model`` and register it as a candidate; its version.
+
+    Raises psycopg.Error where the database refuses it.
+    """
+    from two_tower.trainer.export import export_towers
+
+    version = version or new_version(connection)
+    user_tower, item_tower, weights = export_towers(model)
+    sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
+    if not model.metrics:
+        raise UserError(
+            "the model cannot be measured, because no likes were held out of its training",
+            "users with five likes or more take part in that; collect more likes first",
+        )
+    incumbent = connection.execute("select two_tower.active_version()").fetchone()
+    register_files(
+        connection,
+        version,
+        (user_tower, item_tower, weights),
+        feature_schema=model.schema.to_json(),
+        normalizer=model.normalizer(),
+        vocabularies={name: list(keys) for name, keys in model.schema.vocabularies.items()},
+        metrics=model.metrics | {"parity": sample},
+        meta=meta(version, model, data, incumbent and incumbent[0]),
+    )
+    return version
+
+
+def register_files(
+    connection: Connection,
+    version: str,
+    files: tuple[bytes, bytes, bytes],
+    *,
+    feature_schema: dict[str, Any],
+    normalizer: dict[str, Any],
+    vocabularies: dict[str, list[str]],
+    metrics: dict[str, Any],
+    meta: dict[str, Any],
+) -> None:
+    """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
+
+    Does nothing where that version is registered with the same content. Raises psycopg.Error where the database
+    refuses it.
+    """
+    user_tower, item_tower, weights = files
+    documents = (feature_schema, normalizer, vocabularies, metrics, meta)
+    connection.execute(
+        "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (version, user_tower, item_tower, *(Jsonb(plain(document)) for document in documents), weights),
+    )
+
+
+def parity_sample(
+    schema: FeatureSchema, user: tuple[UserTower, bytes], item: tuple[ItemTower, bytes], rows: int = 6, seed: int = 0
+) -> dict[str, Any]:
+    """``metrics["parity"]``: for each tower (torch, ONNX) its file's hash, inputs by ``seed``, and torch's vectors.
+
+    The database refuses a tower that answers otherwise. Nobody's likes are in it, since metrics are published. The
+    first input is empty; each count of the others is a pair of position (from 0) and value.
+    """
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(seed)
+    identity = schema.segment("item", "id")
+    sample = {}
+    for name, (tower, graph), width in (("user", user, schema.user_dim), ("item", item, schema.item_dim)):
+        inputs = np.zeros((rows, width), dtype=np.float32)
+        for at, row in enumerate(inputs[1:]):
+            free = width if name == "user" else identity.offset  # an item has one id at most
+            row[rng.integers(0, free, 24)] = rng.integers(1, 6, 24) if name == "user" else 1
+            if name == "item" and identity.size and at % 2:
+                row[identity.offset + rng.integers(0, identity.size)] = 1
+        with torch.no_grad():
+            outputs = tower(torch.from_numpy(inputs)).numpy()
+        sample[name] = {
+            "sha256": hashlib.sha256(graph).hexdigest(),
+            "inputs": [[[int(at), float(row[at])] for at in np.flatnonzero(row)] for row in inputs],
+            "outputs": [[round(float(value), 6) for value in vector] for vector in outputs],
+        }
+    return sample
+
+
+def plain(document: Any) -> Any:
+    """The document with NaN as null, which is how JSON can say that there was nothing to measure."""
+    return json.loads(json.dumps(document), parse_constant=lambda _: None)
+
+
+def versions(connection: Connection) -> list[dict[str, Any]]:
+    """Every version with its state, newest last."""
+    cursor = connection.cursor(row_factory=dict_row)
+    found = cursor.execute("select * from two_tower.models order by registered_at, version").fetchall()
+    for row in found:
+        row["metrics"].pop("parity", None)  # for machines
+    return found
+
+
+def newest(connection: Connection) -> str:
+    """The version registered last."""
+    row = connection.execute("select version from two_tower.model_versions order by number desc limit 1").fetchone()
+    if row is None:
+        raise UserError("there is no model", "train one with `two-tower train`")
+    return str(row[0])
+
+
+def newest_candidate(connection: Connection) -> str:
+    """The version that ``model activate`` means when it is told none."""
+    row = connection.execute(
+        """select version from two_tower.model_versions
+        where state in ('candidate', 'staged') order by number desc limit 1"""
+    ).fetchone()
+    if row is None:
+        raise UserError(
+            "there is no candidate to activate", "train one with `two-tower train`, or name a standby version"
+        )
+    return str(row[0])
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did."""
+
+    counts: dict[str, int]
+    """``users`` and ``videos`` looked at, ``vectors`` written, users and videos ``failed``."""
+    jobs: dict[str, dict[str, Any]]
+    """Jobs that were due and followed it → their result, with ``error`` where they failed."""
+
+
+def refresh(
+    connection: Connection,
+    progress: Progress,
+    limit: int | None = None,
+    *,
+    all_jobs: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Refreshed:
+    """Drain the change log as ``two_tower.refresh()`` does, without a limit of time.
+
+    ``connection`` is in autocommit mode. With ``limit``, ends after so many users and videos, and leaves the rest in
+    the log. Popularity and purge follow where they are due; with ``all_jobs`` the other jobs, too. Ends early, after
+    the transaction at hand, where ``stopped()``. The job log keeps what was done; raises UserError where the refresh
+    failed, not where a job did.
+    """
+    total = 0
+    for run in _run(
+        connection,
+        "select * from two_tower.begin_refresh(null, null, %s, %s)",
+        (limit, all_jobs),
+        "select * from two_tower.refresh_step(%s)",
+    ):
+        seen = run["result"]["users"] + run["result"]["videos"]
+        total = max(total or sum(pending(connection).values()), seen, 1)
+        progress("refreshing", seen / total)
+        if stopped():
+            break
+    if run["failure"] is not None:
+        raise UserError(f"the refresh failed: {run['failure']}", "`two-tower status` says what mends it")
+    return Refreshed(run["result"], run["jobs"])
+
+
+def _run(
+    connection: Connection, begin: LiteralString, values: tuple[Any, ...], step: LiteralString
+) -> Iterator[dict[str, Any]]:
+    """What ``begin`` answers, and then each ``step`` from the state before it, until the database says it is finished.
+
+    This is all that the procedures of the same name do, too. Each is a transaction, READ COMMITTED whatever the
+    default is.
+    """
+    cursor = connection.cursor(row_factory=dict_row)
+    query = begin
+    while True:
+        with connection.transaction():
+            cursor.execute("set transaction isolation level read committed, read write")
+            (run,) = cursor.execute(query, values).fetchall()
+        yield run
+        if run["finished"]:
+            return
+        query, values = step, (Jsonb(run["state"]),)
+
+
+def pending(connection: Connection) -> dict[str, int]:
+    """``users`` and ``videos`` in the change log. Who follows from changed videos is there later."""
+    row = connection.execute(
+        """select (select count(distinct user_id) from two_tower.pending_users),
+            (select count(distinct video_id) from two_tower.video_changes)"""
+    ).fetchone()
+    assert row is not None
+    return {"users": int(row[0]), "videos": int(row[1])}
+
+
+def mark_users(
+    connection: Connection, recent: str | None, min_likes: int, include_existing: bool, limit: int | None
+) -> int:
+    """Put users with at least ``min_likes`` likes into the change log; how many.
+
+    Those who lack a vector of a live version, or with ``include_existing`` all; with ``recent``, an interval as
+    PostgreSQL reads it, only those with a decision in that last time. Raises psycopg.DataError where it cannot read it.
+    """
+    row = connection.execute(
+        "select two_tower.mark_users(%s::interval, %s, %s, %s)", (recent, min_likes, include_existing, limit)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def stale_users(
+    connection: Connection, recent: str | None, min_likes: int, include_existing: bool, limit: int | None
+) -> int:
+    """How many users :func:`mark_users` would mark."""
+    row = connection.execute(
+        "select count(*) from two_tower.stale_users(%s::interval, %s, %s, %s)",
+        (recent, min_likes, include_existing, limit),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def backfill(
+    connection: Connection,
+    version: str,
+    progress: Progress,
+    *,
+    workers: int = 1,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
+) -> None:
+    """Stage ``version`` and compute the vectors that it lacks, by ``workers`` connections; call again to resume.
+
+    Each worker does what ``two_tower.backfill_model()`` does. Raises GateFailed where the version's metrics are
+    refused, which rejects it; with ``force`` they are recorded and overruled. ``measured`` and ``overrides`` are for
+    the gate as :func:`flip` has them.
+    """
+    staging = (version, force, *_evidence(measured, overrides))
+    first = _backfilled(connection, staging)
+    begun = next(first)
+    if begun["failure"] is not None:
+        raise GateFailed(begun["failure"])
+    share = _Share(begun["done"], begun["total"], progress)
+    others = [another(connection) for _ in range(workers - 1)]
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [first, *(_backfilled(one, staging) for one in others)]
+            work = [pool.submit(share.follow, run) for run in runs]
+            try:
+                for done in as_completed(work):
+                    done.result()
+            finally:
+                share.stop.set()  # where one fails, or is interrupted, the others end after the batch at hand
+    finally:
+        for one in others:
+            one.close()
+
+
+def _backfilled(connection: Connection, staging: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    return _run(
+        connection,
+        "select * from two_tower.begin_backfill(%s, %s, %s, %s)",
+        staging,
+        "select * from two_tower.backfill_step(%s)",
+    )
+
+
+class _Share:
+    """How much of a backfill is done, told by any of its workers."""
+
+    PHASES: ClassVar = {
+        "video": "embedding videos",
+        "attach": "building the index",
+        "change": "looking at what changed meanwhile",
+        "user": "embedding users",
+        "finish": "looking for what is missing",
+    }
+
+    def __init__(self, done: int | None, total: int, progress: Progress) -> None:
+        self.done, self.total, self.progress = done or 0, total, progress
+        self.telling = Lock()
+        self.stop = Event()
+
+    def follow(self, steps: Iterator[dict[str, Any]]) -> None:
+        """Go through the steps of one worker."""
+        for step in steps:
+            with self.telling:
+                # What it begins with is in the figure already.
+                self.done += 0 if "total" in step else step["done"]
+                self.progress(self.PHASES[step["phase"]], min(1.0, self.done / max(self.total, 1)))
+            if self.stop.is_set():
+                return
+
+
+def activate(
+    connection: Connection,
+    version: str | None,
+    progress: Progress,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    overrides: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
+
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded; ``overrides`` are settings of the
+    gate for this once. What fails after the switch is
+    among the ``warnings`` of the answer.
+    """
+    version = version or newest_candidate(connection)
+    connection.execute("select two_tower.require_model(%s)", (version,))
+    refresh(connection, progress)
+    backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
+    # What changed during the backfill; after this, refreshes keep the version current.
+    refresh(connection, progress)
+    done = flip(connection, version, force=force, overrides=overrides)
+    return done | {"warnings": update_popularity(connection)}
+
+
+def flip(
+    connection: Connection,
+    version: str,
+    *,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Make a backfilled ``version`` the one that serves; durable when this returns. Raises GateFailed as activate().
+
+    ``measured`` is what the gate is to go by beside what it looks at itself, as ``gate.Measured.numbers()`` has it;
+    without it the metrics that were registered count.
+    """
+    values = (version, force, *_evidence(measured, overrides))
+    try:
+        return _flip(connection, "select two_tower.activate_model(%s, %s, %s, %s)", values)
+    except psycopg.Error as error:
+        if error.sqlstate != GATE:
+            raise
+        raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
+
+
+def _evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
+    return Jsonb(measured) if measured else None, Jsonb(overrides) if overrides else None
+
+
+def roll_back(connection: Connection, version: str | None = None) -> dict[str, Any]:
+    """Make ``version``, or the one that served last, serve again; durable when this returns."""
+    return _flip(connection, "select two_tower.rollback_model(%s)", (version,))
+
+
+def _flip(connection: Connection, query: LiteralString, values: tuple[Any, ...]) -> dict[str, Any]:
+    """A flip, which readers see at once, and then a commit that waits for the disk."""
+    row = connection.execute(query, values).fetchone()
+    assert row is not None
+    connection.execute("select two_tower.make_durable()")
+    return dict(row[0])
+
+
+def update_popularity(connection: Connection) -> list[str]:
+    """Count popularity anew, after a flip, which must not fail for it. What went wrong."""
+    row = connection.execute("select error from two_tower.try_job('update_popularity')").fetchone()
+    assert row is not None
+    return [] if row[0] is None else [f"popularity was not updated: {row[0]}"]

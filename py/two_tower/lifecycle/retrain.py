@@ -1,0 +1,203 @@
+"""The weekly run: train, evaluate, register, backfill, gate, activate, publish, notify.
+
+It ends with a new model that serves, or leaves the one that did:
+
+    0 4 * * 0  two-tower retrain --publish s3://models/two-tower --webhook https://hooks.example/...
+
+Whatever fails, the version that was active stays active, also where the failure comes after the activation: then the
+run goes back. What was staged on the way is retired, so that refreshes do not write it for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+
+from two_tower.errors import GateFailed, UserError
+from two_tower.lifecycle import artifacts, registry
+from two_tower.progress import Progress
+
+if TYPE_CHECKING:
+    from two_tower.trainer.dataset import DatasetOptions
+    from two_tower.trainer.train import TrainOptions
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    dataset: DatasetOptions
+    training: TrainOptions
+    overrides: dict[str, float] = field(default_factory=dict)
+    """Settings of the gate for this run alone."""
+    publish: str | None = None
+    """URL to publish to, see :mod:`two_tower.lifecycle.artifacts`; None publishes nowhere."""
+    webhook: str | None = None
+    """URL that takes ``{"text": ...}``, as Slack's incoming webhooks do; None tells nobody."""
+    keep: int = 1
+    """Versions that stay warm behind the active one; older ones are retired."""
+    workers: int = 1
+    """Connections that embed side by side."""
+
+
+@dataclass
+class Run:
+    """What has happened so far."""
+
+    previous: str | None
+    version: str | None = None
+    step: str = "starting"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    published: bool = False
+    retired: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
+    """Do all of it. ``connection`` is in autocommit mode.
+
+    Raises what went wrong, GateFailed where the new model is not good enough, after the active version is as it was and
+    the webhook has been told.
+    """
+    started = time.monotonic()
+    run = Run(_active(connection))
+    try:
+        _steps(connection, plan, run, progress)
+    except Exception as error:
+        _undo(connection, run)
+        run.seconds = time.monotonic() - started
+        run.warnings += _notify(plan.webhook, _failure(run, error))
+        for warning in run.warnings:
+            error.add_note(warning)
+        raise
+    run.seconds = time.monotonic() - started
+    run.warnings += _notify(plan.webhook, _success(run, plan))
+    return run
+
+
+def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> None:
+    run.step = "training"
+    progress("reading", 0.0)
+    from two_tower.lifecycle import gate
+    from two_tower.trainer.dataset import read
+    from two_tower.trainer.train import fit
+
+    data = read(connection, plan.dataset)
+    model = fit(data, plan.training, progress)
+
+    run.step = "registering"
+    run.version = version = registry.register(connection, model, data)
+
+    run.step = "evaluating"
+    progress("evaluating", 0.0)
+    found = gate.measure(connection, version)
+    run.metrics = found.metrics
+    case: dict[str, Any] = {"measured": found.numbers(), "overrides": plan.overrides}
+
+    run.step = "backfilling"
+    registry.refresh(connection, progress)
+    registry.backfill(connection, version, progress, workers=plan.workers, **case)
+
+    # Everything that takes long is done before the flip; after it, publishing is one small put.
+    manifest = None
+    if plan.publish:
+        run.step = "publishing"
+        manifest, _ = artifacts.upload(connection, version, plan.publish, progress)
+
+    run.step = "activating"
+    registry.refresh(connection, progress)
+    progress("activating", 1.0)
+    registry.flip(connection, version, **case)
+    run.warnings += registry.update_popularity(connection)
+
+    if plan.publish and manifest:
+        run.step = "publishing"
+        artifacts.point(plan.publish, manifest)
+        run.published = True
+
+    run.step = "retiring"
+    for old in _surplus(connection, plan.keep):
+        try:
+            connection.execute("select two_tower.retire_model(%s)", (old,))
+            run.retired.append(old)
+        except psycopg.Error as error:
+            run.warnings.append(f"{old} was not retired: {str(error).strip()}")
+    run.step = "done"
+
+
+def _undo(connection: Connection, run: Run) -> None:
+    """Back to the version that was active; what was staged is retired. What cannot be undone is a warning."""
+    if run.version is None:
+        return
+    try:
+        if _active(connection) == run.version:
+            if run.previous is None:
+                run.warnings.append(f"{run.version} is active all the same")  # better than none
+                return
+            registry.roll_back(connection, run.previous)
+        row = connection.execute(
+            "select state from two_tower.model_versions where version = %s", (run.version,)
+        ).fetchone()
+        if row and row[0] in ("staged", "standby"):
+            connection.execute("select two_tower.retire_model(%s)", (run.version,))
+    except psycopg.Error as failure:
+        run.warnings.append(f"undoing failed too: {str(failure).strip()}")
+
+
+def _active(connection: Connection) -> str | None:
+    row = connection.execute("select two_tower.active_version()").fetchone()
+    assert row is not None
+    return None if row[0] is None else str(row[0])
+
+
+def _surplus(connection: Connection, keep: int) -> list[str]:
+    rows = connection.execute(
+        "select version from two_tower.model_versions where state = 'standby' order by activated_at desc offset %s",
+        (keep,),
+    )
+    return [version for (version,) in rows]
+
+
+# ------------------------------------------------------------------------------------------------ telling
+
+
+def _success(run: Run, plan: Plan) -> str:
+    own, popular = (run.metrics.get(name, {}).get("recall@20") for name in ("two-tower", "popularity"))
+    parts = [f"Model {run.version} is active"]
+    if own is not None:
+        parts.append(f"Recall@20 {own:.4f}" + ("" if popular is None else f" (popularity: {popular:.4f})"))
+    if run.previous:
+        parts.append(f"{run.previous} stands by")
+    if run.published:
+        parts.append(f"published to {plan.publish}")
+    return "; ".join([*parts, f"{run.seconds:.0f} s", *run.warnings]) + "."
+
+
+def _failure(run: Run, error: Exception) -> str:
+    what = (
+        "Retraining was stopped by a gate" if isinstance(error, GateFailed) else f"Retraining failed while {run.step}"
+    )
+    reason = error.message if isinstance(error, UserError) else str(error).strip() or type(error).__name__
+    stays = f"Model {run.previous} stays active" if run.previous else "No model was active before"
+    return ". ".join([f"{what}: {reason}", stays, *run.warnings]) + "."
+
+
+def _notify(webhook: str | None, text: str) -> list[str]:
+    """POST ``text`` as Slack takes it; what went wrong, at most one. The URL is a secret, and in no message."""
+    if not webhook:
+        return []
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(old, new)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=10) as client:
+            answer = client.post(webhook, json={"text": text})
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return [f"the webhook was not told: {type(error).__name__}"]
+    return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]

@@ -1,0 +1,52 @@
+"""Finding the database that is meant, and connecting to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from two_tower.database import open_connection, require_migrated
+from two_tower.errors import UserError
+from two_tower.server.embedded import Server
+from two_tower.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def resolve_dsn(dsn: str | None = None) -> str:
+    """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises UserError if there is none."""
+    found = dsn or Settings().database_url
+    if found:
+        return found
+    server = Server(Path.cwd())
+    if not server.running:
+        raise UserError(
+            f"no database: neither --dsn nor DATABASE_URL is given, and no embedded server runs in {Path.cwd()}",
+            "start one with `two-tower up`",
+        )
+    return server.dsn
+
+
+def connect(
+    dsn: str | None = None,
+    *,
+    autocommit: bool = False,
+    application_name: str = "two-tower",
+    migrated: bool = True,
+    as_owner: bool = True,
+) -> psycopg.Connection[Any]:
+    """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
+
+    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
+    """
+    connection = open_connection(
+        resolve_dsn(dsn), autocommit=autocommit, as_owner=as_owner, application_name=application_name
+    )
+    try:
+        if migrated:
+            require_migrated(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,576 @@
+"""The embedded PostgreSQL: a private cluster in ``.two-tower/`` of a working directory.
+
+It listens on a Unix socket that only its owner (and root) can reach, so local connections need no password. Its
+databases, log and the packages of its Python live together; removing the directory removes all of it.
+
+``python -m two_tower.server.embedded`` installs the packages of the server's Python, and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from two_tower.database import open_connection
+from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
+from two_tower.progress import Say
+from two_tower.settings import Settings
+
+SUPPORTED = range(15, 19)
+DATABASE = "two_tower"
+ROLE = "postgres"
+HOME = ".two-tower"
+REMEDY = "run `make setup`, which installs what is missing"
+
+_SHARED_HOMES = Path("/var/lib/two-tower")
+_SOCKET_LIMIT = 107  # bytes of sockaddr_un.sun_path, less the terminating zero
+_START_SECONDS = 300  # a crash recovery may take minutes
+
+
+# ------------------------------------------------------------------------------------------------ what is installed
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installed PostgreSQL: its programs, its extensions, and the Python that PL/Python is linked with."""
+
+    bindir: Path
+    version: int
+    extensions: frozenset[str]
+    python: str | None
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order of preference: what can run the recommender first, then the newest. ``setup.sh`` chooses alike."""
+        return len(self.extensions & {"vector", "plpython3u"}), self.version
+
+
+def installations() -> list[Installation]:
+    """Every supported PostgreSQL on this machine, the preferred one first."""
+    chosen = Settings().pg_bindir
+    if chosen:
+        found = [_inspect(chosen / "pg_config")]
+    else:
+        roots = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
+        on_path = shutil.which("pg_config")
+        configs = [root / "pg_config" for root in roots] + ([Path(on_path)] if on_path else [])
+        found = [_inspect(config) for config in configs]
+    unique = {item.bindir: item for item in found if item and item.version in SUPPORTED}
+    return sorted(unique.values(), key=lambda item: item.rank, reverse=True)
+
+
+def _inspect(config: Path) -> Installation | None:
+    """What ``pg_config`` says of itself; None where it belongs to a client without a server."""
+    if not config.exists():
+        return None
+    answer = subprocess.run(
+        [config, "--bindir", "--sharedir", "--pkglibdir", "--version"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    bindir, share, lib = (Path(line) for line in answer[:3])
+    major = re.search(r"\d+", answer[3])
+    if major is None or not (bindir / "initdb").exists():
+        return None
+    extensions = frozenset(control.stem for control in (share / "extension").glob("*.control"))
+    return Installation(bindir, int(major.group()), extensions, _linked_python(lib / "plpython3.so"))
+
+
+def _linked_python(library: Path) -> str | None:
+    """Minor version of the ``libpython`` that a shared library is linked with, such as ``3.11``."""
+    if not library.exists():
+        return None
+    links = subprocess.run(["ldd", library], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"libpython(\d+\.\d+)\.so", links)
+    return found.group(1) if found else None
+
+
+# ------------------------------------------------------------------------------------------------ another user
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who the server runs as when root starts it: PostgreSQL refuses to run as root."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @classmethod
+    def for_server(cls, data: Path) -> Account | None:
+        """The owner of an existing cluster, else ``postgres``, else ``nobody``. None: the server runs as its caller."""
+        if os.geteuid() != 0:
+            return None
+        if data.exists() and (owner := data.stat().st_uid):
+            entry = pwd.getpwuid(owner)
+            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
+        for name in ("postgres", "nobody"):
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
+        raise UserError("root cannot run PostgreSQL, and there is no user `postgres` or `nobody` to run it", REMEDY)
+
+    def can_enter(self, directory: Path) -> bool:
+        """Whether this user may pass through and read the directory; asked of the kernel, which knows of ACLs."""
+        try:
+            script = 'cd "$1" && test -r .'
+            return _run_as(self, ["sh", "-c", script, "sh", directory], cwd=Path("/")).returncode == 0
+        except OSError as error:
+            raise UserError(f"cannot become user {self.name}: {error}") from error
+
+
+def _run_as(
+    account: Account | None, command: list[str | Path], *, cwd: Path, env: dict[str, str] | None = None, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as that user, with no more of the caller's environment than a path."""
+    drop: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        command, cwd=cwd, env=base | (env or {}), input=text, capture_output=True, text=True, check=False, **drop
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the cluster
+
+
+class Server:
+    """The cluster that belongs to a working directory.
+
+    ``durable=False`` is for tests: a crash of the machine may lose it, and it writes several times faster.
+    """
+
+    def __init__(self, directory: Path | str = ".", *, durable: bool = True) -> None:
+        self.directory = Path(directory).resolve()
+        self.durable = durable
+        self._link = self.directory / HOME
+
+    # -------------------------------------------------------------------------------------------- looking
+
+    @property
+    def home(self) -> Path:
+        """Where everything of this cluster lives: ``.two-tower``, or what it links to."""
+        return self._link.resolve()
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "server.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether a postmaster of this cluster is alive. A pid file proves nothing: pids are reused."""
+        return self._postmaster() is not None
+
+    @property
+    def dsn(self) -> str:
+        """Connection string of database ``two_tower`` over the socket, as superuser ``postgres``."""
+        lines = self._pid_lines()
+        if not self.running or len(lines) < 5:
+            raise UserError(f"no embedded server is running in {self.directory}", "start it with `two-tower up`")
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(lines[4], safe='')}&port={lines[3]}"
+
+    @property
+    def tcp_dsn(self) -> str | None:
+        """The same over 127.0.0.1 with a password, where the server was started with a port."""
+        lines = self._pid_lines()
+        if not self.running or len(lines) < 6 or not lines[5].strip():
+            return None
+        password = (self.home / "password").read_text().strip()
+        return f"postgresql://{ROLE}:{password}@127.0.0.1:{lines[3]}/{DATABASE}"
+
+    @property
+    def installation(self) -> Installation:
+        """The PostgreSQL that made this cluster or, for a new one, the preferred one. UserError if there is none."""
+        found = installations()
+        if (self.data / "PG_VERSION").exists():
+            made_by = int((self.data / "PG_VERSION").read_text())
+            for candidate in found:
+                if candidate.version == made_by:
+                    return candidate
+            raise UserError(
+                f"{self.data} was made by PostgreSQL {made_by}, which is not installed",
+                f"install postgresql-{made_by}, or remove {self._link} to start afresh",
+            )
+        if not found:
+            raise UserError(f"PostgreSQL {SUPPORTED[0]} to {SUPPORTED[-1]} is not installed", REMEDY)
+        missing = sorted({"vector", "plpython3u"} - found[0].extensions)
+        if missing:
+            raise UserError(f"PostgreSQL {found[0].version} lacks extension {' and '.join(missing)}", REMEDY)
+        return found[0]
+
+    # -------------------------------------------------------------------------------------------- doing
+
+    def start(self, port: int | None = None, say: Say = lambda _: None) -> str:
+        """Start the cluster, creating it first, and return its DSN once it takes connections. Again does nothing.
+
+        ``port`` also opens 127.0.0.1 with a password. ``say`` hears of steps that take time.
+        """
+        installation = self.installation  # before anything is made, so that a failure leaves nothing
+        with self._locked():
+            if not self.running:
+                packages = self._provide_packages(installation, say)
+                if not (self.data / "PG_VERSION").exists():
+                    say(f"creating a PostgreSQL {installation.version} cluster in {self._link}")
+                    self._create(installation)
+                sockets = self._socket_directory(port or 5432)
+                self._clear_remains(sockets)
+                self._configure(installation, port, sockets)
+                self._launch(installation, packages)
+                if port:
+                    self._set_password()
+            elif port and not (self.tcp_dsn and self._pid_lines()[3] == str(port)):
+                raise UserError(f"the server is running without port {port}", "stop it first: `two-tower down`")
+            self._wait_until_ready()
+            return self.dsn
+
+    def stop(self) -> bool:
+        """Stop the cluster, cutting its connections. False if it was not running."""
+        if not self.running:
+            return False
+        with self._locked():
+            if not self.running:
+                return False
+            sockets = Path(self._pid_lines()[4])
+            program = self.installation.bindir / "pg_ctl"
+            command: list[str | Path] = [program, "stop", "-D", self.data, "-m", "fast", "-w", "-t", "120"]
+            result = _run_as(self._account(), command, cwd=self.home)
+            if result.returncode:
+                raise UserError(f"the server did not stop: {result.stderr.strip()}", f"its log: {self.log}")
+            if sockets.parent != self.home:
+                with suppress(OSError):
+                    sockets.rmdir()
+            return True
+
+    def provide_packages(self, say: Say = lambda _: None) -> Path:
+        """Install numpy and onnxruntime for the server's Python where they are missing; returns their directory."""
+        with self._locked():
+            return self._provide_packages(self.installation, say)
+
+    # -------------------------------------------------------------------------------------------- its directory
+
+    def _account(self) -> Account | None:
+        return Account.for_server(self.data)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time makes, starts or stops this cluster. Creates ``home``."""
+        self._make_home()
+        try:
+            handle = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except PermissionError as error:
+            owner = pwd.getpwuid(self.home.stat().st_uid).pw_name
+            raise UserError(f"{self._link} belongs to {owner}", f"run this as {owner}") from error
+        try:
+            if os.geteuid() == 0:
+                os.fchown(handle, self.home.stat().st_uid, -1)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _make_home(self) -> None:
+        """Make ``.two-tower``; as a link to a shared place if the server's user cannot enter here (under ``/root``)."""
+        account = self._account()
+        if self._link.is_symlink() and not self._link.exists():
+            self._link.unlink()  # what it led to was removed
+        if self._link.exists():
+            if account and not account.can_enter(self.home):
+                raise UserError(
+                    f"the server would run as user {account.name}, who cannot enter {self.home}",
+                    f"run this as {pwd.getpwuid(self.home.stat().st_uid).pw_name}, or remove {self._link}",
+                )
+        elif account is None or account.can_enter(self.directory):
+            self._link.mkdir(exist_ok=True)
+            if account:
+                self._link.chmod(0o755)
+        else:
+            _SHARED_HOMES.mkdir(mode=0o755, parents=True, exist_ok=True)
+            home = Path(tempfile.mkdtemp(prefix=f"{self.directory.name}-", dir=_SHARED_HOMES))
+            home.chmod(0o755)
+            try:
+                self._link.symlink_to(home)
+            except FileExistsError:  # another process was first
+                home.rmdir()
+
+    def _private(self, directory: Path) -> Path:
+        """Make a directory that belongs to the server alone."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        account = self._account()
+        owner = account.uid if account else os.geteuid()
+        if account and directory.stat().st_uid == 0:
+            os.chown(directory, account.uid, account.gid)
+        if directory.is_symlink() or directory.stat().st_uid != owner:
+            raise UserError(f"{directory} belongs to someone else", "remove it")
+        directory.chmod(0o700)
+        return directory
+
+    def _write(self, path: Path, text: str) -> None:
+        """A file that belongs to the server's user, whole or not at all, whoever wrote the last one."""
+        draft = path.with_name(path.name + ".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        if account := self._account():
+            os.chown(draft, account.uid, account.gid)
+        draft.rename(path)
+
+    def _socket_directory(self, port: int) -> Path:
+        """``run/`` of the home; a short name under ``/tmp`` where that is too long for a socket, or unfit for libpq."""
+        here = self.home / "run"
+        if len(os.fsencode(here / f".s.PGSQL.{port}")) <= _SOCKET_LIMIT and "," not in str(here):
+            return self._private(here)
+        account = self._account()
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return self._private(Path("/tmp") / f"two-tower-{account.uid if account else os.geteuid()}-{digest}")  # noqa: S108
+
+    # -------------------------------------------------------------------------------------------- its Python
+
+    def _provide_packages(self, installation: Installation, say: Say) -> Path:
+        """The directory for the server's PYTHONPATH: as set, of this home, or of the repository; else made now."""
+        chosen = Settings().server_packages
+        if chosen:
+            return chosen
+        if installation.python is None:
+            raise UserError(f"cannot tell the Python version of PostgreSQL {installation.version}'s PL/Python", REMEDY)
+        name = f"site-packages-{installation.python}"
+        account = self._account()
+        here = self.home / name
+        for candidate in (here, (DATABASE_FILES / HOME).resolve() / name):
+            if _complete(candidate) and (account is None or account.can_enter(candidate)):
+                return candidate
+        say(f"installing numpy and onnxruntime for the server's Python {installation.python}")
+        _install_packages(here, installation.python)
+        return here
+
+    def _environment(self, packages: Path) -> dict[str, str]:
+        env = {"PYTHONPATH": str(packages), "PYTHONNOUSERSITE": "1", "TZ": "UTC"}
+        version = packages.name.removeprefix("site-packages-").replace(".", "")
+        if not (packages / "onnxruntime" / "__pycache__" / f"__init__.cpython-{version}.pyc").exists():
+            env["PYTHONPYCACHEPREFIX"] = str(self._private(self.home / "pycache"))  # else every backend compiles anew
+        return env
+
+    # -------------------------------------------------------------------------------------------- its life
+
+    def _create(self, installation: Installation) -> None:
+        """initdb and ``create database``, under another name until both are done: an interrupted one leaves no ruin."""
+        draft = self.home / "data.new"
+        if draft.exists():
+            shutil.rmtree(draft)
+        account = self._account()
+        self._private(draft)
+        command: list[str | Path] = [
+            installation.bindir / "initdb", "-D", draft.name, "-U", ROLE, "--encoding=UTF8", "--locale=C.UTF-8",
+            "--auth-local=trust", "--auth-host=scram-sha-256", *([] if self.durable else ["--no-sync"]),
+        ]  # fmt: skip
+        result = _run_as(account, command, cwd=self.home)
+        if result.returncode == 0:
+            # A single-user backend, so that pg_cron finds its database at the very first start. Nobody but the owner
+            # needs temporary objects there (docs/security.md).
+            command = [installation.bindir / "postgres", "--single", "-D", draft.name, "template1"]
+            statements = f"create database {DATABASE}\nrevoke temporary on database {DATABASE} from public\n"
+            result = _run_as(account, command, cwd=self.home, text=statements)
+        if result.returncode:
+            raise UserError(f"creating the cluster failed: {result.stderr.strip()}")
+        with (draft / "postgresql.conf").open("a") as conf:
+            conf.write("\ninclude 'two-tower.conf'\n")
+        draft.rename(self.data)
+
+    def _configure(self, installation: Installation, port: int | None, sockets: Path) -> None:
+        settings = {
+            "listen_addresses": "127.0.0.1" if port else "",
+            "port": str(port or 5432),
+            "unix_socket_directories": '"' + str(sockets).replace('"', '""') + '"',
+            **_resources(self.durable),
+        }
+        if "pg_cron" in installation.extensions:
+            # Background workers need neither TCP nor a password to reach the database.
+            settings |= {
+                "shared_preload_libraries": "pg_cron",
+                "cron.database_name": DATABASE,
+                "cron.use_background_workers": "on",
+            }
+        if not self.durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        quoted = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items())
+        note = "# Written by `two-tower up` at each start; `alter system` overrides it.\n"
+        self._write(self.data / "two-tower.conf", note + "".join(quoted))
+
+    def _launch(self, installation: Installation, packages: Path) -> None:
+        account = self._account()
+        if not self.log.exists():
+            self._write(self.log, "")
+        written = self.log.stat().st_size
+        # Relative names: pg_ctl hands them to a shell, and a directory's name may hold quotes or dollars.
+        command: list[str | Path] = [
+            installation.bindir / "pg_ctl", "start", "-D", self.data.name, "-l", self.log.name, "-w",
+            "-t", str(_START_SECONDS),
+        ]  # fmt: skip
+        result = _run_as(account, command, cwd=self.home, env=self._environment(packages))
+        if result.returncode:
+            with self.log.open(errors="replace") as log:
+                log.seek(written)
+                said = log.read().strip().splitlines()[-8:]
+            raise UserError("PostgreSQL did not start:\n" + "\n".join(said), f"its log: {self.log}")
+
+    def _set_password(self) -> None:
+        """A password for 127.0.0.1, made once and kept beside the cluster."""
+        from psycopg import sql
+
+        path = self.home / "password"
+        if not path.exists():
+            self._write(path, secrets.token_urlsafe(18) + "\n")
+        with open_connection(self.dsn, autocommit=True, as_owner=False) as connection:
+            password = sql.Literal(path.read_text().strip())
+            connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
+
+    def _wait_until_ready(self) -> None:
+        """Wait for a server that someone else started, perhaps still in crash recovery."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not any(line.strip() == "ready" for line in self._pid_lines()[7:8]):
+            if not self.running or time.monotonic() > deadline:
+                raise UserError("PostgreSQL is not getting ready", f"its log: {self.log}")
+            time.sleep(0.05)
+
+    # -------------------------------------------------------------------------------------------- its processes
+
+    def _pid_lines(self) -> list[str]:
+        """postmaster.pid: pid, data directory, start time, port, socket directory, address, shared memory, status."""
+        try:
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except PermissionError as error:
+            owner = pwd.getpwuid(self.data.stat().st_uid).pw_name
+            raise UserError(f"the server in {self.directory} belongs to {owner}", f"run this as {owner}") from error
+
+    def _postmaster(self) -> int | None:
+        """Pid of the live postmaster: the process of that number, if the cluster is its working directory."""
+        lines = self._pid_lines()
+        if not lines or not lines[0].strip().isdigit():
+            return None
+        pid = int(lines[0])
+        return pid if _working_directory(Path("/proc") / str(pid)) == self.data else None
+
+    def _clear_remains(self, sockets: Path) -> None:
+        """After a kill: wait for orphaned backends, then remove pid file and sockets.
+
+        PostgreSQL removes those of a dead pid, but takes any live one for a postmaster: another process that got the
+        number since, or a zombie, which containers without an init keep.
+        """
+        if not (self.data / "postmaster.pid").exists():
+            return
+        deadline = time.monotonic() + 30
+        while any(_working_directory(process) == self.data for process in Path("/proc").glob("[0-9]*")):
+            if time.monotonic() > deadline:
+                raise UserError(f"processes of a killed server still work in {self.data}", f"see: fuser -v {self.data}")
+            time.sleep(0.05)
+        for remains in [*sockets.glob(".s.PGSQL.*"), self.data / "postmaster.pid"]:
+            remains.unlink(missing_ok=True)
+
+
+def _working_directory(process: Path) -> Path | None:
+    """Of a process below ``/proc``; None if it is gone or another user's."""
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------ packages
+
+
+def _complete(packages: Path) -> bool:
+    """Whether an installation was finished, from the requirements as they are now."""
+    marker = packages / ".complete"
+    return marker.exists() and marker.read_text() == _requirements().read_text()
+
+
+def _requirements() -> Path:
+    return DATABASE_FILES / "plpython" / "requirements.txt"
+
+
+def _install_packages(target: Path, python: str) -> None:
+    """pip install for another Python than the running one: wheels only, into a directory of their own."""
+    draft = target.with_suffix(".new")
+    if draft.exists():
+        shutil.rmtree(draft)
+    command: list[str | Path] = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile",
+        "--only-binary=:all:", "--python-version", python, "--target", draft, "-r", _requirements(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=False, umask=0o022)
+    if result.returncode:
+        raise UserError(
+            f"installing packages for the server's Python {python} failed: {result.stderr.strip()[-600:]}",
+            "try it by hand: " + " ".join(str(word) for word in command).replace(str(draft), str(target)),
+        )
+    interpreter = sys.executable if python == f"{sys.version_info[0]}.{sys.version_info[1]}" else f"python{python}"
+    if shutil.which(interpreter):  # otherwise the server compiles into a cache of its own
+        subprocess.run([interpreter, "-m", "compileall", "-q", "-j0", draft], check=False, umask=0o022)
+    (draft / ".complete").write_text(_requirements().read_text())
+    (draft / ".complete").chmod(0o644)
+    draft.chmod(0o755)
+    if target.exists():
+        shutil.rmtree(target)
+    draft.rename(target)
+
+
+# ------------------------------------------------------------------------------------------------ resources
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine or container may use."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.exists() and (text := limit.read_text().strip()).isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def _resources(durable: bool) -> dict[str, str]:
+    """Settings by the size of the machine. Throwaway clusters stay small: several may run side by side."""
+    mb = _memory() >> 20
+    maintenance = min(max(mb // 16, 64), 1024) if durable else 128
+    shared_memory = shutil.disk_usage("/dev/shm").free >> 20 if Path("/dev/shm").exists() else 0  # noqa: S108
+    return {
+        "shared_buffers": f"{min(max(mb // 8, 128), 4096) if durable else 128}MB",
+        "effective_cache_size": f"{max(mb // 2, 256)}MB",
+        "maintenance_work_mem": f"{maintenance}MB",
+        "work_mem": "32MB",
+        # A parallel HNSW build shares maintenance_work_mem; containers often give /dev/shm 64 MB.
+        "dynamic_shared_memory_type": "posix" if shared_memory > 2 * maintenance else "mmap",
+        "max_connections": "200",
+        "max_worker_processes": "24",
+        "max_wal_size": "4GB",
+        "checkpoint_timeout": "15min",
+        "random_page_cost": "1.1",
+        "jit": "off",  # compiling a query costs more than any query here
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+
+
+if __name__ == "__main__":
+    try:
+        Server().provide_packages(say=lambda line: print(line, file=sys.stderr))  # noqa: T201
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,412 @@
+"""State by yoyo migrations, each with its way back; logic re-applied as a whole.
+
+``migrations/`` holds what runs once. ``sql/`` holds routines, views, triggers and privileges, applied in the order of
+their paths every time. ``-- include FILE`` inside a PL/Python body stands for the text of that file, so that what is
+deployed, and dumped, needs no file.
+
+All of a run is one transaction, behind a look at everything that could be refused (``preflight.py``): at no instant,
+and after no failure, is there half of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yoyo
+from psycopg import sql
+from yoyo import internalmigrations
+from yoyo.backends.base import SavepointTransactionManager
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.migrations import default_migration_table
+
+from two_tower.database import open_connection, settle_transaction
+from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
+from two_tower.progress import Say
+from two_tower.rows import one
+from two_tower.server import ownership, preflight
+from two_tower.server.connection import resolve_dsn
+
+MIGRATIONS = DATABASE_FILES / "migrations"
+LOGIC = DATABASE_FILES / "sql"
+TEARDOWN = LOGIC / "teardown.sql"
+
+_LOCK = 7207_0001  # advisory lock of one migration at a time
+_INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
+_VECTOR = re.compile(r"(?<![\w.])extensions\.")
+_ATTEMPTS = 20
+_PATIENCE_MS = 2000  # how long one statement may wait for the application's locks, and make others wait behind it
+
+
+def migrate(
+    dsn: str | None = None,
+    to: str | None = None,
+    *,
+    take_names: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, list[str]]:
+    """Applies pending migrations and then all of ``sql/``; with ``to``, goes forward or back to that migration.
+
+    ``to`` is a migration's id or its number; ``"0"`` goes back to nothing. Going back drops the logic; the checkout
+    whose newest migration that is applies its own. ``take_names`` renames what the application has under names of ours
+    in ``public``, until the way back. ``say`` hears what happens to what was there, line by line.
+
+    Returns the ids ``applied`` and ``rolled_back``. All of it is one transaction, which is tried again where the
+    application holds a lock for too long. Twenty at once are fine: they take turns by an advisory lock, and the later
+    ones find nothing to do. Raises UserError, with everything that is in the way, before anything is written.
+    """
+    with open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate") as connection:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with _transaction(connection, take_names):
+                    return _run(connection, to, take_names, say)
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+                if attempt == _ATTEMPTS:
+                    raise UserError(
+                        f"the application's tables were in use at each of {_ATTEMPTS} attempts; nothing was changed: "
+                        f"{error.diag.message_primary}",
+                        "end long transactions "
+                        "(select * from pg_stat_activity where xact_start < now() - interval '1 minute'), "
+                        "or migrate at a quieter time",
+                    ) from error
+                say("the application's tables are in use; trying again")
+                time.sleep(min(0.2 * attempt, 2))
+            except psycopg.Error as error:
+                _explain_event_trigger(connection, error)
+                raise
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.Error) -> None:
+    """Raises UserError where the error comes from an event trigger of the application's, which forbids a definition."""
+    context = error.diag.context or ""
+    if connection.closed:
+        return
+    for name, schema, function, enable in connection.execute(
+        """select quote_ident(e.evtname), quote_ident(n.nspname), quote_ident(p.proname),
+            case e.evtenabled when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end
+        from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
+        where e.evtenabled <> 'D' order by 1"""
+    ).fetchall():
+        # With its schema, unless that is on the path.
+        if f"function {schema}.{function}() " in context or f"function {function}() " in context:
+            raise UserError(
+                f"the event trigger {name} refuses what is to be done, and nothing was changed: "
+                f"{error.diag.message_primary}",
+                f"as a superuser run: alter event trigger {name} disable; migrate; "
+                f"then run: alter event trigger {name} {enable}",
+            ) from error
+
+
+def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
+    """What would keep ``migrate`` from beginning, and what it would change. Changes nothing."""
+    with (
+        open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate --check") as connection,
+        _transaction(connection, take_names),
+    ):
+        connection.execute("set transaction read only")
+        report = preflight.look(connection)
+        ahead = [f"migration {name} is applied" for name in waiting(connection)]
+        logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are made anew"]
+        return preflight.Report(report.problems, [*report.changes, *ahead, *logic], report.notes)
+
+
+def pending(dsn: str | None = None) -> list[str]:
+    """Ids of migrations that ``migrate`` would apply. Changes nothing."""
+    with open_connection(resolve_dsn(dsn), autocommit=True, as_owner=False) as connection:
+        return waiting(connection)
+
+
+def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = None) -> None:
+    """Runs every file of ``sql/`` but the teardown, inside the caller's transaction.
+
+    ``there`` are the :func:`_objects` from before the migrations. What is new of ours is closed to roles that default
+    privileges have let in; what was there may have been opened by an operator, and stays.
+    """
+    if there is None:
+        installed = one(connection, "select exists (select from two_tower.installation)")
+        there = _objects(connection) if installed else set()
+    # Routines refer to each other in any order; tests check every body with plpgsql_check.
+    connection.execute("set local check_function_bodies = off")
+    connection.execute("set local client_min_messages = warning")
+    connection.execute("set local search_path = pg_catalog, pg_temp")
+    shown = _signatures(connection)
+    row = connection.execute(
+        """select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+        where e.extname = 'vector'"""
+    ).fetchone()
+    vector = row[0] if row else "extensions"
+    for path in logic_files():
+        try:
+            # Bytes, not a template: nothing in these files is a parameter.
+            connection.execute(_VECTOR.sub(f"{vector}.", expand(path)).encode())
+        except psycopg.Error as error:
+            error.add_note(f"while applying {path.relative_to(DATABASE_FILES)}")
+            raise
+    connection.execute(
+        """insert into two_tower.created_objects
+        select 'routine', 'public.' || s from unnest(%s::text[]) as s where to_regprocedure('public.' || s) is not null
+        on conflict do nothing""",
+        (list(preflight.ROUTINES),),
+    )
+    connection.execute(
+        """insert into two_tower.installation as i (program, logic_sha256) values (%s, %s)
+        on conflict (one) do update
+        set program = excluded.program, logic_sha256 = excluded.logic_sha256, applied_at = now()
+        where (i.program, i.logic_sha256) is distinct from (excluded.program, excluded.logic_sha256)""",
+        (metadata.version("pg-two-tower"), logic_checksum()),
+    )
+    _close(connection, there)
+    ownership.hand_over(connection)
+    if _signatures(connection) != shown:
+        connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
+
+
+def logic_files() -> list[Path]:
+    """The files of ``sql/`` in the order in which they apply."""
+    return sorted(path for path in LOGIC.rglob("*.sql") if path != TEARDOWN)
+
+
+def logic_checksum() -> str:
+    """sha256 of all that ``apply_logic`` runs."""
+    return hashlib.sha256("\0".join(expand(path) for path in logic_files()).encode()).hexdigest()
+
+
+def expand(path: Path) -> str:
+    """Text of an SQL file with its includes in place."""
+    return _INCLUDE.sub(lambda match: (DATABASE_FILES / match[1]).read_text().strip("\n"), path.read_text())
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a migration file, as ``migrations/frozen.txt`` has it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ one run
+
+
+def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Say) -> dict[str, list[str]]:
+    known = yoyo.read_migrations(str(MIGRATIONS))
+    wanted = _wanted(sorted(m.id for m in known), to)
+    where = _marks(connection)
+    _refuse_newer(connection, where, [m.id for m in known])
+    going_back = to is not None and bool(_applied(connection) - wanted)
+    report = preflight.Report([], [], []) if going_back else preflight.require(connection)
+    there = _objects(connection)
+    if where == "two_tower" and wanted:
+        connection.execute("create schema if not exists two_tower")
+    elif where == "two_tower" and not _exists(connection, "two_tower"):
+        return {"applied": [], "rolled_back": []}
+    backend = _Backend(connection, where)
+    pending = [m for m in backend.to_apply(known) if m.id in wanted]
+    surplus = [m for m in backend.to_rollback(known) if m.id not in wanted]
+    if surplus:
+        connection.execute(TEARDOWN.read_text().encode())
+    for migration in surplus:
+        backend.rollback_one(migration)
+    for migration in pending:
+        backend.apply_one(migration)
+    if wanted and len(wanted) == len(known):
+        if take_names:
+            preflight.put_aside(connection)
+        apply_logic(connection, there)
+        if where == "public":
+            # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
+            ownership.hand_over(connection, _history(connection, [m.id for m in known]))
+    if where == "two_tower" and not wanted:
+        backend.drop()
+        connection.execute("drop schema two_tower")
+    for line in [*report.changes, *report.notes]:
+        say(line)
+    return {"applied": [m.id for m in pending], "rolled_back": [m.id for m in surplus]}
+
+
+class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no types
+    """yoyo inside a transaction of ours: its steps and marks on our connection, its tables in the given schema.
+
+    As it comes, it applies each migration on a connection of its own, and commits its tables in ``public`` first.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
+        self._connection = connection
+        self.DatabaseError = psycopg.Error
+        self.migration_table = default_migration_table
+        self.has_transactional_ddl = True
+        # What yoyo makes goes into the first schema of the path.
+        connection.execute(sql.SQL("set local search_path = {}").format(sql.Identifier(schema)))
+
+    def copy(self) -> _Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The connection is the caller's."""
+
+    def transaction(self, rollback_on_exit: bool = False) -> SavepointTransactionManager:
+        return SavepointTransactionManager(self, rollback_on_exit=rollback_on_exit)
+
+    def lock(self, timeout: float = 10) -> Any:
+        return nullcontext()  # an advisory lock of the transaction holds already
+
+    def ensure_internal_schema_updated(self) -> None:
+        if internalmigrations.needs_upgrading(self):
+            internalmigrations.upgrade(self)
+            for table in self.list_tables():
+                name = sql.Identifier(table)
+                self._connection.execute(sql.SQL("alter table {} enable row level security").format(name))
+                self._connection.execute(sql.SQL("revoke all on {} from public").format(name))
+                self._connection.execute(sql.SQL("comment on table {} is 'yoyo: what was applied'").format(name))
+
+    def list_tables(self, **_: object) -> list[str]:
+        rows = self._connection.execute(
+            "select relname::text from pg_class where relnamespace = current_schema()::regnamespace and relkind = 'r'"
+        )
+        return [name for (name,) in rows]
+
+    def drop(self) -> None:
+        """Drops yoyo's own tables."""
+        for table in (self.migration_table, self.log_table, self.version_table, self.lock_table):
+            self.execute(f"drop table if exists {self.quote_identifier(table)}")
+
+
+@contextmanager
+def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
+    with connection.transaction():
+        connection.execute("set transaction isolation level read committed, read write")
+        settle_transaction(connection, as_owner=False)
+        connection.execute("set local search_path = pg_catalog, pg_temp")
+        connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
+        connection.execute("select set_config('two_tower.take_names', %s, true)", ("on" if take_names else "off",))
+        yield
+
+
+# ------------------------------------------------------------------------------------------------ what was applied
+
+
+def _marks(connection: psycopg.Connection[Any]) -> str:
+    """The schema where it is written down what was applied: ``public`` where plain ``yoyo apply`` began, else ours."""
+    known = [m.id for m in yoyo.read_migrations(str(MIGRATIONS))]
+    if _exists(connection, "public._yoyo_migration") and not _exists(connection, "two_tower._yoyo_migration"):
+        row = connection.execute(
+            "select exists (select from public._yoyo_migration where migration_id = any (%s))", (known,)
+        ).fetchone()
+        if row and row[0]:
+            return "public"
+    return "two_tower"
+
+
+def _applied(connection: psycopg.Connection[Any]) -> set[str]:
+    table = f"{_marks(connection)}.{default_migration_table}"
+    if not _exists(connection, table):
+        return set()
+    return {name for (name,) in connection.execute(f"select migration_id from {table}")}  # noqa: S608 - two constants
+
+
+def _history(connection: psycopg.Connection[Any], known: list[str]) -> list[str]:
+    """yoyo's own tables in ``public``, unless an application keeps migrations of its own there."""
+    if _applied(connection) - set(known):
+        return []
+    rows = connection.execute(
+        """select 'public.' || relname from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r'
+            and relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')"""
+    )
+    return [name for (name,) in rows]
+
+
+def waiting(connection: psycopg.Connection[Any]) -> list[str]:
+    """Ids of migrations that are not applied."""
+    done = _applied(connection)
+    return [m.id for m in yoyo.read_migrations(str(MIGRATIONS)) if m.id not in done]
+
+
+def _refuse_newer(connection: psycopg.Connection[Any], where: str, known: list[str]) -> None:
+    unknown = sorted(_applied(connection) - set(known)) if where == "two_tower" else []
+    if unknown:
+        raise UserError(
+            f"this database is newer than this program: it has {', '.join(unknown)}, "
+            f"and the program ends at {max(known)}",
+            "install the pg-two-tower that migrated it, or a later one",
+        )
+
+
+def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Whether there is such a relation, or for a name without a dot such a schema."""
+    function = "to_regclass" if "." in name else "to_regnamespace"
+    return bool(one(connection, f"select {function}(%s) is not null", (name,)))
+
+
+_ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
+"""Those whom the migrations and ``90_privileges.sql`` give what they have."""
+
+
+def _objects(connection: psycopg.Connection[Any]) -> set[int]:
+    """Relations and routines that there are where we make ours."""
+    rows = connection.execute(
+        """select oid::bigint from pg_catalog.pg_class
+        where relnamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))
+        union all
+        select oid::bigint from pg_catalog.pg_proc
+        where pronamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))"""
+    )
+    return {oid for (oid,) in rows}
+
+
+def _close(connection: psycopg.Connection[Any], there: set[int]) -> None:
+    """Take from every other role than ours what default privileges of the application gave it on what is new."""
+    granted = connection.execute(
+        """with ours as (
+            select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name,
+                c.oid, c.relowner as owner, c.relacl as acl
+            from pg_catalog.pg_class c
+            where c.relkind in ('r', 'p', 'v', 'S') and (
+                c.relnamespace = to_regnamespace('two_tower')
+                or c.oid in (
+                    select to_regclass(o.name) from two_tower.created_objects o where o.kind in ('table', 'view')
+                )
+            )
+            union all
+            select 'routine ' || p.oid::regprocedure, p.oid, p.proowner, p.proacl from pg_catalog.pg_proc p
+            where p.pronamespace = to_regnamespace('two_tower')
+                or p.oid in (select to_regprocedure(o.name) from two_tower.created_objects o where o.kind = 'routine')
+        )
+        select distinct o.name, pg_get_userbyid(a.grantee)
+        from ours o cross join lateral aclexplode(o.acl) a
+        where a.grantee not in (0, o.owner) and pg_get_userbyid(a.grantee) <> all (%s) and o.oid::bigint <> all (%s)""",
+        (list(_ROLES), list(there)),
+    ).fetchall()
+    for name, role in granted:
+        connection.execute(sql.SQL("revoke all on {} from {}").format(sql.SQL(name), sql.Identifier(role)))
+
+
+def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
+    """What PostgREST shows of ours, as far as it can change."""
+    rows = connection.execute(
+        """select p.oid::regprocedure::text || pg_get_function_result(p.oid) || pg_get_function_arguments(p.oid)
+        from pg_proc p where p.pronamespace = 'public'::regnamespace
+        union all
+        select c.relname || string_agg(a.attname, ',' order by a.attnum)
+        from pg_class c join pg_attribute a on a.attrelid = c.oid
+        where c.relnamespace = 'public'::regnamespace and c.relkind = 'v' and a.attnum > 0 group by c.oid, c.relname
+        order by 1"""
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _wanted(known: list[str], to: str | None) -> set[str]:
+    if to is None:
+        return set(known)
+    if to == "0":
+        return set()
+    matches = [name for name in known if name == to or name.split(".")[0] == to]
+    if len(matches) != 1:
+        raise UserError(f"there is no migration {to!r}", f"choose one of: 0, {', '.join(known)}")
+    return set(known[: known.index(matches[0]) + 1])

@@ -1,0 +1,221 @@
+"""Ranking metrics by full ranking over the catalogue with the seen excluded, and the references to compare with.
+
+Everything works on score blocks ``scorer(rows) -> [len(rows), n_items]``, so memory is bounded by the block. Per
+user, then averaged over users with something relevant:
+
+    Recall@K = hits / |relevant|        NDCG@K: binary gain, log2(rank + 1), ideal over min(|relevant|, K)
+    MAP@K = sum of P@i at hits / min(|relevant|, K)        AUC = P(a relevant item scores above an irrelevant one)
+    coverage@K = share of the candidates that appear in anyone's top K
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from two_tower.trainer.linear import to_torch
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+"""Positions of users [b] -> scores [b, n_items], float32, higher is better."""
+
+EASE_LIMIT = 12_000
+"""Items up to which the dense EASE^R reference is computed; it holds three matrices of items x items."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Metrics per user, in the order of ``users`` (positions of those with something relevant)."""
+
+    users: np.ndarray
+    """[u] int"""
+    values: dict[str, np.ndarray]
+    """metric name -> [u] float64"""
+    coverage: float
+
+    def mean(self, where: np.ndarray | None = None) -> dict[str, float]:
+        """Averages over users, or over those with ``where`` [u] true; NaN where there are none."""
+        kept = np.ones(len(self.users), dtype=bool) if where is None else where
+        return {name: float(v[kept].mean()) if kept.any() else float("nan") for name, v in self.values.items()}
+
+    def interval(self, name: str, *, draws: int = 500, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap confidence interval of the mean of ``name`` over users."""
+        values, rng = self.values[name], np.random.default_rng(seed)
+        if len(values) == 0:
+            return float("nan"), float("nan")
+        means = [rng.choice(values, len(values)).mean() for _ in range(draws)]
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+
+def rank(
+    scorer: Scorer,
+    relevant: sparse.csr_matrix,
+    seen: sparse.csr_matrix | None = None,
+    *,
+    candidates: np.ndarray | None = None,
+    k: int = 20,
+    auc: bool = True,
+    block: int = 512,
+) -> Ranking:
+    """Rank the ``candidates`` (item positions; default all) less the ``seen`` for every user with a relevant one.
+
+    ``relevant``, ``seen``: [n_users, n_items], non-zero where true.
+    """
+    n_items = relevant.shape[1]
+    allowed = np.ones(n_items, dtype=bool)
+    if candidates is not None:
+        allowed[:] = False
+        allowed[candidates] = True
+    columns = np.flatnonzero(allowed)
+    wanted_all = relevant.tocsr()[:, columns]
+    users = np.flatnonzero(np.diff(wanted_all.indptr) > 0)
+    top = min(k, len(columns))
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(discount)
+    parts: dict[str, list[np.ndarray]] = {f"recall@{k}": [], f"ndcg@{k}": [], f"map@{k}": []}
+    if auc:
+        parts["auc"] = []
+    shown = np.zeros(len(columns), dtype=bool)
+    for start in range(0, len(users), block):
+        rows = users[start : start + block]
+        scores = np.array(scorer(rows)[:, columns], dtype=np.float32)  # [b, c], a copy
+        hidden = np.zeros(scores.shape, dtype=bool)
+        if seen is not None:
+            hidden = seen[rows][:, columns].toarray() != 0
+            scores[hidden] = -np.inf
+        wanted = wanted_all[rows].toarray() != 0  # [b, c]
+        best = top_k(scores, top)  # [b, top]
+        valid = ~np.take_along_axis(hidden, best, axis=1)
+        hits = np.take_along_axis(wanted, best, axis=1) & valid
+        count = wanted.sum(axis=1)
+        bound = np.minimum(count, k)
+        parts[f"recall@{k}"].append(hits.sum(axis=1) / count)
+        parts[f"ndcg@{k}"].append((hits * discount[:top]).sum(axis=1) / ideal[bound - 1])
+        precision = np.cumsum(hits, axis=1) / np.arange(1, top + 1)
+        parts[f"map@{k}"].append((precision * hits).sum(axis=1) / bound)
+        shown[best[valid]] = True
+        if auc:
+            parts["auc"].append(_auc(scores, wanted, hidden))
+    values = {name: np.concatenate(v) if v else np.zeros(0) for name, v in parts.items()}
+    return Ranking(users, values, float(shown.mean()) if len(columns) else float("nan"))
+
+
+def top_k(scores: np.ndarray, k: int) -> np.ndarray:
+    """Positions [b, k] of the k best of scores [b, n], best first; equal ones that are both shown go by position."""
+    found = np.sort(torch.topk(torch.from_numpy(scores), k, dim=1, sorted=False).indices.numpy(), axis=1)
+    order = np.argsort(-np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)
+
+
+def _auc(scores: np.ndarray, wanted: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """[b]: Mann-Whitney statistic of the wanted among the rest, hidden items (of score -inf) apart; a tie is half."""
+    wanted = wanted & ~hidden
+    values = np.full(len(scores), 0.5)
+    ordered = np.sort(scores, axis=1)
+    for row in range(len(scores)):
+        own = np.sort(scores[row, wanted[row]])
+        rest = ordered[row, hidden[row].sum() :]
+        negatives = len(rest) - len(own)
+        if len(own) and negatives:
+            below = np.searchsorted(rest, own) + np.searchsorted(rest, own, side="right")
+            among = np.searchsorted(own, own) + np.searchsorted(own, own, side="right")
+            values[row] = (below - among).sum() / 2 / (len(own) * negatives)
+    return values
+
+
+def by_vectors(users: np.ndarray, items: np.ndarray) -> Scorer:
+    """Cosine of unit vectors ``users`` [n_users, d] and ``items`` [n_items, d]."""
+    # By the same library as all else in a training: threads of two of them wait for each other's processors.
+    across = torch.from_numpy(items).T
+    return lambda rows: (torch.from_numpy(users[rows]) @ across).numpy()
+
+
+def by_popularity(likes: sparse.csr_matrix) -> Scorer:
+    """The number of likes of each item, for everyone."""
+    counts = np.asarray(likes.sum(axis=0), dtype=np.float32).ravel()
+    return lambda rows: np.broadcast_to(counts, (len(rows), len(counts)))
+
+
+def by_chance(n_items: int, seed: int = 0) -> Scorer:
+    """Uniform scores, the same for a user in every call."""
+    return lambda rows: np.stack(
+        [np.random.default_rng((seed, int(r))).random(n_items, dtype=np.float32) for r in rows]
+    )
+
+
+def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100, block: int = 1024) -> Scorer:
+    """Cosine of like columns, the ``neighbours`` nearest of each item, summed over the history."""
+    norm = np.sqrt(np.asarray(likes.sum(axis=0)).ravel())
+    unit = (likes @ sparse.diags(1 / np.maximum(norm, 1))).tocsc().astype(np.float32)
+    columns = []
+    for start in range(0, likes.shape[1], block):
+        similar = (unit[:, start : start + block].T @ unit).toarray()  # [block, n_items]
+        similar[np.arange(len(similar)), np.arange(start, start + len(similar))] = 0
+        kept = np.argpartition(-similar, min(neighbours, similar.shape[1] - 1), axis=1)[:, :neighbours]
+        values = np.take_along_axis(similar, kept, axis=1)
+        rows = np.repeat(np.arange(len(similar)), kept.shape[1])
+        columns.append(sparse.csr_matrix((values.ravel(), (rows, kept.ravel())), shape=similar.shape))
+    weights = sparse.vstack(columns).T.tocsr()  # [n_items, n_items]
+    return lambda rows: (likes[rows] @ weights).toarray()
+
+
+def by_ease(likes: sparse.csr_matrix, ridge: float = 150.0) -> Scorer:
+    """EASE^R (Steck 2019), dense over the items: ``B = I - P diag(1 / diag P)``, ``P = (X'X + ridge I)^-1``."""
+    gram = torch.from_numpy((likes.T @ likes).toarray().astype(np.float32))
+    gram.diagonal().add_(ridge)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    weights = (-inverse / inverse.diagonal()).fill_diagonal_(0)
+    return lambda rows: (to_torch(likes[rows]) @ weights).numpy()
+
+
+def references(likes: sparse.csr_matrix, seed: int = 0) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """The reference scorers on known ``likes`` [n_users, n_items], and name -> reason for each that was left out."""
+    found = {
+        "random": by_chance(likes.shape[1], seed),
+        "popularity": by_popularity(likes),
+        "item-kNN": by_item_knn(likes),
+    }
+    if likes.shape[1] > EASE_LIMIT:
+        return found, {"EASE^R": f"{likes.shape[1]} items; its dense matrix is built up to {EASE_LIMIT}"}
+    return found | {"EASE^R": by_ease(likes)}, {}
+
+
+def report(
+    scorers: dict[str, Scorer],
+    likes: sparse.csr_matrix,
+    seen: sparse.csr_matrix,
+    relevant: sparse.csr_matrix,
+    *,
+    k: int = 20,
+    few: int = 5,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """``metrics.json``: scorer name -> metrics overall, with intervals, for users with few known likes, and for cold
+    items.
+
+    ``likes``: what was known in training; an item is cold when nobody liked it there, a user has few likes at
+    ``few`` or fewer.
+    """
+    cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
+    count = np.asarray(likes.sum(axis=1)).ravel()
+    result: dict[str, dict[str, Any]] = {}
+    for name, scorer in scorers.items():
+        ranking = rank(scorer, relevant, seen, k=k)
+        headings = (f"recall@{k}", f"ndcg@{k}")
+        result[name] = {
+            **ranking.mean(),
+            f"coverage@{k}": ranking.coverage,
+            "users": len(ranking.users),
+            "interval": {heading: ranking.interval(heading, seed=seed) for heading in headings},
+            "few_likes": ranking.mean(count[ranking.users] <= few)
+            | {"users": int((count[ranking.users] <= few).sum())},
+        }
+        if len(cold) > 0:
+            chilly = rank(scorer, relevant, seen, candidates=cold, k=k)
+            result[name]["cold_items"] = chilly.mean() | {"users": len(chilly.users), "items": len(cold)}
+    return result
