@@ -164,6 +164,17 @@ def test_every_routine_has_a_file_of_its_name() -> None:
     assert stray == []
 
 
+def test_the_readme_of_the_logic_names_its_folders_and_files_and_is_none_of_them() -> None:
+    readme = migrate.LOGIC / "README.md"
+    assert readme not in migrate.logic_files()
+    text = readme.read_text()
+    files = re.findall(r"`(\d\d_\w+/\w+\.sql)`", text)
+    assert len(files) > 30
+    assert [file for file in files if not (migrate.LOGIC / file).is_file()] == []
+    rows = re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)
+    assert rows == sorted({path.relative_to(migrate.LOGIC).parts[0] for path in migrate.logic_files()})
+
+
 def test_every_definer_says_why() -> None:
     """A reader of ``security definer`` finds the reason above it, in words and not by reference."""
     silent = []

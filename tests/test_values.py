@@ -351,7 +351,7 @@ def test_procedures_work_under_any_default(default: str, how: str, db: Connectio
     other.execute(f"set {default}".encode())
     if how == "python":
         if "search_path" not in default:
-            assert registry.refresh(other, lambda what, share: None)["failed"] == 0
+            assert registry.refresh(other, lambda what, share: None).counts["failed"] == 0
             assert pending(db) == (0, 0)
         return
     other.execute(how.encode())

@@ -224,12 +224,12 @@ def schema_of(db: Connection) -> FeatureSchema:
     return FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
 
 
-def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
+def register(db: Connection, model: TinyModel, version: str = "v1", meta: dict[str, Any] | None = None) -> str:
     """``two_tower.register_model`` itself, by name, so that a test can pass it anything."""
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',
-            p_vocabularies => %s, p_metrics => %s, p_meta => '{}', p_weights => %s)""",
+            p_vocabularies => %s, p_metrics => %s, p_meta => %s, p_weights => %s)""",
         (
             version,
             model.user_graph,
@@ -237,6 +237,7 @@ def register(db: Connection, model: TinyModel, version: str = "v1") -> str:
             Jsonb(model.feature_schema),
             Jsonb(model.vocabularies),
             None if model.metrics is None else Jsonb(model.metrics),
+            Jsonb(meta or {}),
             model.weights,
         ),
     ).fetchone()

@@ -1,6 +1,6 @@
--- The one place that counts a user's history. A skip counts nowhere. Prices are summed as single-precision values in double
--- precision, which is exact for any plausible history; of others, the order that the lists have says what they add up to. Names are
--- compared byte by byte, whatever their columns' types and collations hold for equal.
+-- What is counted of a user, by definition; compute_users() counts the same for refreshes, and a test holds the two equal. A skip counts
+-- nowhere. Prices are summed as single-precision values in double precision, which is exact for any plausible history; of others, the order
+-- that the lists have says what they add up to. Names are compared byte by byte, whatever their columns' types and collations hold for equal.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$

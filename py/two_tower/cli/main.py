@@ -37,7 +37,8 @@ The path, in the order of a first day:
   two-tower model activate                      embeds everybody, asks the gate, serves
   two-tower recommend --all --output recs.csv   or recommend_videos() in SQL and PostgREST
   two-tower psql -- -c "select two_tower.schedule_jobs()"
-                                                refreshes every minute, by pg_cron
+                                                refreshes every minute, by pg_cron;
+                                                without it: two-tower refresh --every 10
   two-tower status                              exit code 1 when a promise is broken
 
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.

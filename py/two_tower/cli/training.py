@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
-from two_tower.cli.options import MaxNegativeStars, MinStars, Seed, UsePriceFeature
+from two_tower.cli.options import (
+    MaxDrop,
+    MaxNegativeStars,
+    MinNdcg,
+    MinRecall,
+    MinStars,
+    OverPopularity,
+    Seed,
+    UsePriceFeature,
+    gate_overrides,
+)
 
 app = typer.Typer()
 
@@ -94,6 +104,7 @@ def train(
         with connect(dsn, autocommit=True) as connection, bar() as progress:
             progress("reading", 0.0)
             data = read(connection, options)
+            from two_tower.lifecycle.gate import judge
             from two_tower.trainer.train import TrainOptions, fit
 
             chosen = TrainOptions(
@@ -110,11 +121,21 @@ def train(
             )
             model = fit(data, chosen, progress, processes)
             registered = registry.register(connection, model, data, version)
+            reasons = judge(connection, registered)
     if json:
-        print_json({"version": registered, "metrics": model.metrics, "hyperparameters": model.hyperparameters})
+        print_json(
+            {
+                "version": registered,
+                "metrics": model.metrics,
+                "hyperparameters": model.hyperparameters,
+                "reasons": reasons,
+            }
+        )
     else:
         out.print(metrics_table(model.metrics, f"{registered}: measured on held-out likes"))
         say(f"{registered} is registered; serve it with `two-tower model activate`")
+        if reasons:
+            say(f"  as things are, the gate refuses it: {'; '.join(reasons)}")
 
 
 @app.command(
@@ -126,17 +147,18 @@ def train(
 )
 def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest.")] = None,
-    min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
-    min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
-    over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
-    max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Measure a version beside references, and hold it against thresholds.
+    """Measure a version beside references and the active version, and ask the gate.
 
-    On likes that came since it was trained, where 200 users have some; else as held
-    out of its training. Also compares PyTorch, ONNX and stored vectors by cosine.
+    On likes that came since both were trained, where 200 users have some; else as
+    held out of their trainings. Also compares PyTorch, ONNX and stored vectors by
+    cosine. Limits are settings of the database; an option overrides one for once.
     """
     from dataclasses import asdict
 
@@ -145,14 +167,25 @@ def evaluate(
     from two_tower.lifecycle.registry import newest
     from two_tower.server.connection import connect
 
-    thresholds = gate.Thresholds(min_recall, min_ndcg, over_popularity, max_drop)
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection:
-        verdict = gate.judge(connection, version or newest(connection), thresholds)
+        found = gate.measure(connection, version or newest(connection))
+        reasons = gate.judge(connection, found.version, found.numbers(), overrides)
     if json:
-        print_json(asdict(verdict))
+        print_json(asdict(found) | {"reasons": reasons})
     else:
-        out.print(metrics_table(verdict.metrics, f"{verdict.version}: {verdict.measured_on}"))
-        for what, distance in verdict.parity.items():
+        out.print(metrics_table(found.metrics, f"{found.version}: {found.measured_on}"))
+        if found.incumbent:
+            on = "the same likes" if found.fresh else "likes held out of its own training"
+            figures = (
+                f"{heading} {'not measured' if value is None else f'{value:.4f}'}"
+                for heading, value in (
+                    ("Recall@20", found.incumbent.metrics.get("recall@20")),
+                    ("NDCG@20", found.incumbent.metrics.get("ndcg@20")),
+                )
+            )
+            say(f"active {found.incumbent.version}, on {on}: {', '.join(figures)}")
+        for what, distance in found.parity.items():
             say(f"cosine distance between {what}: {'not stored yet' if distance is None else f'{distance:.1e}'}")
-    if verdict.reasons:
-        raise GateFailed(f"{verdict.version} falls short: " + "; ".join(verdict.reasons))
+    if reasons:
+        raise GateFailed(f"{found.version} falls short: " + "; ".join(reasons))
