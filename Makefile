@@ -1,5 +1,7 @@
 # make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
+# make check  the inner loop: lint, and the tests that need no server and take no time
 # make test   every test
+# make soak   every test, and every case where `make test` tries a sample
 # make docs-test   every command of the documents, as written; links and names in them; `make test` does it too
 # make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
 # make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows
@@ -15,7 +17,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: help setup demo test docs-test docker-test lint clean
+.PHONY: help setup demo check test soak docs-test docker-test lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,9 +28,15 @@ setup:
 demo: setup
 	@$(BIN)/two-tower demo $(if $(CATALOG),--catalog '$(CATALOG)') $(if $(REVIEWS),--reviews '$(REVIEWS)') $(ARGS)
 
+check: lint
+	@$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 -m 'not database and not slow' $(ARGS)
+
 test:
 	@./setup.sh --test
 	@$(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
+
+soak:
+	@$(MAKE) test ARGS='--soak $(ARGS)'
 
 docs-test:
 	@./setup.sh --test

@@ -28,6 +28,8 @@ from world_fixtures import ENGINE, Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
+SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
+"""Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
 
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
@@ -47,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a server, so that ``make check`` can leave them out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.database)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -161,8 +170,10 @@ def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDat
 
 
 @pytest.fixture
-def dsn(database: NewDatabase) -> str:
-    """A migrated database of this test's own."""
+def dsn(database: NewDatabase, request: pytest.FixtureRequest) -> str:
+    """A migrated database of this test's own; under the mark ``world``, with the small world and an active model."""
+    if request.node.get_closest_marker("world"):
+        return str(request.getfixturevalue("world_dsn"))
     return database()
 
 
@@ -174,7 +185,7 @@ def empty_dsn(database: NewDatabase) -> str:
 
 @pytest.fixture
 def world_dsn(database: NewDatabase, world_template: str) -> str:
-    """A database of this test's own with the small world and an active model. Modules override ``dsn`` with it."""
+    """A database of this test's own with the small world and an active model."""
     return database(template=world_template)
 
 

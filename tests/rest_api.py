@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from conftest import in_database
 from documents import REPOSITORY
@@ -67,12 +67,12 @@ def _settings(dsn: str, socket: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _postgrest(dsn: str, node_modules: Path) -> Iterator[httpx.Client]:
+def _postgrest(dsn: str, node_modules: Path) -> Iterator[httpx2.Client]:
     """A client of a PostgREST that is ready."""
     with tempfile.TemporaryDirectory(prefix="two-tower-rest-", dir="/tmp") as directory:  # a socket's path is short
         socket, log = Path(directory) / "socket", Path(directory) / "log"
-        with log.open("wb") as output, httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://postgrest", timeout=30
+        with log.open("wb") as output, httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=str(socket)), base_url="http://postgrest", timeout=30
         ) as client:  # fmt: skip
             process = subprocess.Popen(
                 [_program(node_modules)], env=_settings(dsn, socket), stdout=output, stderr=output
@@ -85,13 +85,13 @@ def _postgrest(dsn: str, node_modules: Path) -> Iterator[httpx.Client]:
                 process.wait(timeout=30)
 
 
-def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if client.get("/").is_success:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass  # it does not listen yet
         time.sleep(0.05)
     raise AssertionError(f"PostgREST did not get ready:\n{log.read_text()}")

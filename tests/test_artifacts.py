@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import obstore
 import obstore.store
 import psycopg
@@ -25,17 +25,14 @@ from two_tower.errors import UserError
 from two_tower.lifecycle import artifacts, registry
 from world_fixtures import load, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
+pytestmark = pytest.mark.world
+
 Publish = Callable[[str], str]
 WORLD = make_world()
 
 
 def quiet(what: str, share: float) -> None:
     pass
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +48,7 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "something")
         patch.setenv("AWS_REGION", "us-east-1")
-        httpx.put(f"http://{host}:{port}/models").raise_for_status()
+        httpx2.put(f"http://{host}:{port}/models").raise_for_status()
         yield "models"
     server.stop()
 

@@ -34,6 +34,7 @@ FRESHNESS = {
 }
 
 
+@pytest.mark.database
 def test_freshness_yields_every_figure_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ from world_fixtures import World, column, load, make_world, one, state, tiny_mod
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.database
+
 WORLD: World = make_world(60, 40, seed=3)
 BACKEND_KILLS = 38
 SERVER_KILLS = 12

@@ -190,6 +190,7 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_every_verb_and_option_exists(path: Path) -> None:
     for where, words in commands(path):

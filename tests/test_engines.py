@@ -331,7 +331,7 @@ def test_i3_a_like_before_the_refresh_of_its_video(case: str, engine: str, db: C
 def test_i3_a_like_while_a_version_is_backfilled(case: str, engine: str, refreshes: bool, db: Connection) -> None:
     """After its videos are embedded, and between their attaching and the pass over what changed meanwhile."""
     some = [USER, WORLD.one_like, WORLD.only_nopes, *WORLD.users[6:10]]
-    register(db, random_model(schema_of(db), seed=2), "v2", engine)
+    register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
     db.execute("select two_tower.stage_model('v2', true)")
     while one(db, "select (two_tower.backfill_batch('v2', 'video')).last_id is not null"):
         pass
@@ -464,7 +464,7 @@ def registered(db: Connection, change: Callable[[TinyModel], object], engine: st
     model = random_model(schema_of(db), seed=2)
     with torch.no_grad():
         change(model)
-    register(db, packed(model.schema, model.user_tower, model.item_tower), "v2", engine)
+    register(db, packed(model.schema, model.user_tower, model.item_tower), "v2", engine=engine)
     db.execute("call two_tower.backfill_model('v2', true)")
 
 
@@ -602,7 +602,7 @@ def test_rows_that_are_not_the_tower_are_refused(fault: str, db: Connection) -> 
     assert "v2" in caught.value.diag.message_primary
     assert column(db, "select version from two_tower.model_versions") == ["v1"]
     # Written anew, they are welcome.
-    assert register(db, model, "v2", "sql") == "v2"
+    assert register(db, model, "v2", engine="sql") == "v2"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -636,7 +636,7 @@ CHANGED = {
 @pytest.mark.parametrize("role", ["postgres", "service_role"])
 @pytest.mark.parametrize("change", CHANGED)
 def test_the_weights_of_a_registered_version_do_not_change(change: str, role: str, db: Connection) -> None:
-    register(db, random_model(schema_of(db), seed=2), "v2", "auto")
+    register(db, random_model(schema_of(db), seed=2), "v2", engine="auto")
     db.execute("insert into two_tower.model_weights values ('v3', 'user', 'bias', 0, '[1]')")
     allowed = role != "service_role" or change in ("inserted", "deleted")
     if role != "postgres":
@@ -648,11 +648,11 @@ def test_the_weights_of_a_registered_version_do_not_change(change: str, role: st
 @pytest.mark.parametrize("engine", ["auto", "sql", "onnxruntime"])
 def test_registering_twice_and_after_retirement(engine: str, db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)
-    register(db, model, "v2", engine)
+    register(db, model, "v2", engine=engine)
     number = one(db, "select number from two_tower.model_versions where version = 'v2'")
     count = "select count(*) from two_tower.model_weights where model_version = 'v2'"
     kept = one(db, count)
-    assert register(db, model, "v2", engine) == "v2"
+    assert register(db, model, "v2", engine=engine) == "v2"
     assert one(db, count) == kept
     db.execute("call two_tower.backfill_model('v2', true)")
     assert one(db, f"select count(*) from two_tower.video_tastes_{number}") == (0 if engine == "onnxruntime" else 300)
@@ -662,7 +662,7 @@ def test_registering_twice_and_after_retirement(engine: str, db: Connection) -> 
         assert one(db, "select to_regclass(%s)", f"two_tower.{table}_{number}") is None
         assert one(db, f"select count(*) from two_tower.{table} where model_version = 'v2'") == 0
     # Its record says that it was here; nothing new comes of it.
-    assert register(db, model, "v2", engine) == "v2"
+    assert register(db, model, "v2", engine=engine) == "v2"
     assert one(db, count) == 0
     assert one(db, "select state from two_tower.model_versions where version = 'v2'") == "retired"
 

@@ -12,6 +12,8 @@ from conftest import Connection
 from two_tower.data.imports import import_decisions, import_reviews
 from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 STATES = {
     "v1": ("standby", True),
@@ -24,11 +26,6 @@ STATES = {
 }
 """Version → its state, and whether its tables are attached, so that refreshes write them. v3 is backfilled; v4 has
 with videos in them, which nobody reads yet, and where no user's vector is before they are attached."""
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 
 USER_KEYS = {
@@ -48,11 +50,6 @@ ITEM_KEYS = {
     "schema_version", "tags", "performers", "source", "maker", "label", "series", "price", "duration_seconds",
     "released_days",
 }  # fmt: skip
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

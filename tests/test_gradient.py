@@ -21,6 +21,8 @@ from two_tower.trainer.gradient import Batch, Learner, Recipe, draw
 from two_tower.trainer.model import ItemTower, UserTower
 from two_tower.trainer.train import Choice, Part, TrainOptions, fit, split
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 KINDS = ("whole", "sampled", "bce")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def imported(text: str, name: str, modules: set[str]) -> set[str]:
     return found - {name}
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     paths = {}
     for path in ROOT.rglob("*.py"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,10 +12,14 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, locked, remove_server, server_directory
+from two_tower.errors import UserError
+from two_tower.lifecycle import registry
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from two_tower.server.preflight import READ
-from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, tiny_model
+from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, refresh, tiny_model
+
+pytestmark = pytest.mark.world
 
 WORLD = make_world()
 JOBS = {
@@ -26,16 +31,11 @@ JOBS = {
 }
 
 
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
-
-
 # ------------------------------------------------------------------------------------------------ idle and purged
 
 
 def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Connection) -> None:
-    db.execute("select two_tower.update_popularity()")
+    db.execute("select two_tower.update_popularity(), two_tower.purge_logs()")
     runs = one(db, "select count(*) from two_tower.job_runs")
     db.execute("call two_tower.refresh()")
     before = one(db, "select pg_current_wal_insert_lsn()::text")
@@ -56,6 +56,7 @@ def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Con
 
 
 def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
+    db.execute("select two_tower.update_popularity(), two_tower.purge_logs()")
     logs = ("user_change_log", "user_changes")
     db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
     for log in logs:
@@ -124,6 +125,120 @@ def test_purge_logs_keeps_what_is_recent_and_the_last_run_of_each_job(db: Connec
     assert one(db, "select two_tower.purge_logs('0 seconds')") == {"job_runs": 0, "cron_runs": 0}
 
 
+DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "purge_logs")
+
+
+def pretend(db: Connection, job: str, age: str, error: str | None = None) -> None:
+    """The last run of a job began so long ago."""
+    db.execute("delete from two_tower.job_runs where job = %s", (job,))
+    db.execute(
+        """insert into two_tower.job_runs (job, started_at, finished_at, error)
+        values (%s, now() - %s::interval, now() - %s::interval, %s)""",
+        (job, age, age, error),
+    )
+
+
+@pytest.mark.parametrize("job", DUE)
+def test_a_job_is_due_when_its_period_is_over_and_an_hour_after_it_failed(job: str, db: Connection) -> None:
+    due = "select two_tower.job_due(%s)"
+    period = 1 if job == "sync_user_embeddings" else 24
+    db.execute("delete from two_tower.job_runs")
+    assert one(db, due, job)
+    for hours, expected in ((0, False), (period - 0.1, False), (period + 0.1, True), (100 * period, True)):
+        pretend(db, job, f"{hours} hours")
+        assert one(db, due, job) is expected, hours
+        for failed, allowed in ((0, False), (0.9, False), (1.1, expected)):
+            db.execute(
+                "insert into two_tower.job_runs (job, error, started_at) values (%s, 'no', now() - %s::interval)",
+                (job, f"{failed} hours"),
+            )
+            assert one(db, due, job) is allowed, (hours, failed)
+            db.execute("delete from two_tower.job_runs where error is not null")
+
+
+@pytest.mark.parametrize("job", DUE)
+def test_of_two_who_find_a_job_due_one_runs_it(job: str, db: Connection, connect: Connect) -> None:
+    db.execute("delete from two_tower.job_runs")
+    first = connect(autocommit=False)
+    attempt = "select ran, error from two_tower.try_job(%s, true)"
+    runs = "select count(*) from two_tower.job_runs where job = %s"
+    assert first.execute(attempt, (job,)).fetchone() == (True, None)
+    assert db.execute(attempt, (job,)).fetchone() == (False, None)
+    first.commit()
+    assert db.execute(attempt, (job,)).fetchone() == (False, None)
+    assert one(db, runs, job) == 1
+    with ThreadPoolExecutor(4) as pool:
+        db.execute("delete from two_tower.job_runs")
+        ran = [pool.submit(one, connect(), "select ran from two_tower.try_job(%s, true)", job) for _ in range(8)]
+        assert sum(each.result() for each in ran) == one(db, runs, job) == 1
+
+
+@pytest.mark.parametrize("job", ["refresh", "", "nothing", "select 1"])
+def test_a_job_that_is_none_is_refused(job: str, db: Connection) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="there is no job") as caught:
+        db.execute("select two_tower.try_job(%s)", (job,))
+    assert "job_definitions" in (caught.value.diag.message_hint or "")
+
+
+@pytest.mark.parametrize("how", ["procedure", "command line"])
+def test_where_no_job_is_scheduled_a_refresh_purges_once_a_day(how: str, db: Connection) -> None:
+    def drain() -> None:
+        if how == "procedure":
+            refresh(db)
+        else:
+            registry.refresh(db, lambda what, share: None)
+
+    old = "select count(*) from two_tower.job_runs where job = 'refresh' and finished_at < now() - interval '8 days'"
+    db.execute("delete from two_tower.job_runs")
+    pretend(db, "purge_logs", "23 hours")
+    db.execute(
+        """insert into two_tower.job_runs (job, started_at, finished_at)
+        select 'refresh', now() - age, now() - age from (values (interval '9 days'), ('10 days'), ('1 hour')) a (age)"""
+    )
+    drain()
+    assert one(db, old) == 2
+    pretend(db, "purge_logs", "25 hours")
+    drain()
+    assert one(db, old) == 0
+    assert one(db, "select count(*) from two_tower.job_runs where job = 'purge_logs'") == 2
+
+
+@pytest.mark.parametrize("how", ["procedure", "command line"])
+@pytest.mark.parametrize("job", ["update_popularity", "purge_logs"])
+def test_housekeeping_that_fails_is_logged_and_fails_no_refresh(job: str, how: str, db: Connection) -> None:
+    db.execute("delete from two_tower.job_runs")
+    db.execute(
+        f"""create function public.refuse() returns trigger language plpgsql as $$ begin raise 'broken {job}'; end $$;
+        create trigger refuse before insert on two_tower.job_runs for each row
+            when (new.job = '{job}' and new.error is null) execute function public.refuse()""".encode()
+    )
+    db.execute("delete from user_video_decisions where user_id = %s", (WORLD.one_like,))
+    for _ in range(2):
+        if how == "procedure":
+            refresh(db)
+        else:
+            done = registry.refresh(db, lambda what, share: None)
+            assert done.jobs.get(job) in ({"error": f"broken {job}"}, None)
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
+    assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.one_like) == 0
+    failed = "select error from two_tower.job_log where error is not null"
+    assert column(db, failed) == [f"broken {job}"], "once: it is tried again in an hour"
+
+
+@pytest.mark.parametrize("how", ["procedure", "command line"])
+def test_a_refresh_that_fails_is_followed_by_housekeeping_and_says_so(how: str, db: Connection) -> None:
+    db.execute("delete from two_tower.job_runs")
+    liked = next(iter(WORLD.of(WORLD.usual, "like")))
+    db.execute("delete from user_video_decisions where user_id = %s and video_id = %s", (WORLD.usual, liked))
+    db.execute("alter table public.videos rename column maker to renamed")
+    drain = refresh if how == "procedure" else lambda db: registry.refresh(db, lambda what, share: None)
+    with pytest.raises((psycopg.Error, UserError), match="maker"):
+        drain(db)
+    assert one(db, "select count(*) from two_tower.pending_users") == 1
+    assert column(db, "select job from two_tower.job_log where error is not null") == ["refresh"]
+    assert one(db, "select count(*) from two_tower.job_log where job = 'purge_logs' and error is null") == 1
+
+
 def test_without_pg_cron_scheduling_says_what_to_do(db: Connection) -> None:
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="pg_cron is not installed") as caught:
         db.execute("select * from two_tower.schedule_jobs()")
@@ -183,6 +298,26 @@ def test_schedules_are_put_in_once_and_taken_out(cron: Connection) -> None:
     assert one(cron, "select two_tower.unschedule_jobs()") == len(JOBS)
     assert scheduled(cron) == {}
     assert one(cron, "select two_tower.unschedule_jobs()") == 0
+
+
+@pytest.mark.xdist_group("cron")
+def test_a_refresh_leaves_the_purge_to_pg_cron_unless_it_does_not_run_it(cron: Connection) -> None:
+    def purged() -> bool:
+        before = one(cron, "select coalesce(max(id), 0) from two_tower.job_runs where job = 'purge_logs'")
+        refresh(cron)
+        return bool(one(cron, "select max(id) > %s from two_tower.job_runs where job = 'purge_logs'", before))
+
+    for scheduled_here, age, expected in (
+        (False, "23 hours", False),
+        (False, "25 hours", True),
+        (True, "25 hours", False),
+        (True, "47 hours", False),
+        (True, "49 hours", True),
+    ):
+        cron.execute(f"select two_tower.{'schedule' if scheduled_here else 'unschedule'}_jobs()".encode())
+        pretend(cron, "purge_logs", age)
+        assert purged() is expected, (scheduled_here, age)
+    cron.execute("select two_tower.unschedule_jobs()")
 
 
 @pytest.mark.xdist_group("cron")

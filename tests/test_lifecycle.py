@@ -40,14 +40,11 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 model_files: Any = untyped_model_files  # its functions name no types, since PL/Python's arguments have none
 WORLD = make_world()
 K = 10
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture
@@ -192,6 +189,7 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
     assert states(db) == {"v1": "retired", "v2": "active"}
 
 
+@pytest.mark.database
 def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
     monkeypatch.setattr(lifecycle.Scale, "quick", lambda: toy)
@@ -294,6 +292,62 @@ def test_procedures_side_by_side_do_the_same(db: Connection, connect: Connect, c
     assert states(db)["v2"] == "staged"
     assert wrong_vectors(db, "v2") == []
     assert activate(db, "v2")["changed"]
+
+
+def test_a_backfill_by_the_command_line_and_procedures_share_the_work(
+    db: Connection, connect: Connect, candidate: TinyModel
+) -> None:
+    register(db, candidate, "v2")
+    db.execute("select two_tower.stage_model('v2')")
+    with ThreadPoolExecutor(2) as pool:
+        procedure = pool.submit(connect().execute, "call two_tower.backfill_model('v2')")
+        registry.backfill(db, "v2", quiet, workers=2)
+        procedure.result()
+    assert wrong_vectors(db, "v2") == []
+    assert activate(db, "v2")["changed"]
+
+
+def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(database: NewDatabase) -> None:
+    with psycopg.connect(database(), autocommit=True) as db:
+        load(db, make_world(3_000, 50))
+        refresh(db)
+        register(db, random_model(schema_of(db)), "v1")
+
+        def stumble(what: str, share: float) -> None:
+            if share > 0.1:
+                raise RuntimeError("stumbled")
+
+        with pytest.raises(RuntimeError, match="stumbled"):
+            registry.backfill(db, "v1", stumble, workers=3)
+        assert 0.1 < one(db, "select backfilled from two_tower.models where version = 'v1'") < 1
+        registry.backfill(db, "v1", quiet, workers=3)
+        assert wrong_vectors(db, "v1") == []
+
+
+@pytest.mark.parametrize("how", ["activate", "flip", "roll_back"])
+def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
+    how: str, db: Connection, candidate: TinyModel
+) -> None:
+    if how == "roll_back":
+        tiny_model(db, "v2", seed=2)
+    else:
+        register(db, candidate, "v2")
+    if how == "flip":
+        registry.backfill(db, "v2", quiet)
+    db.execute("""create table public.flipped (at pg_lsn);
+        create function public.note() returns trigger language plpgsql as
+        $f$ begin insert into public.flipped values (pg_current_wal_insert_lsn()); return null; end $f$;
+        create trigger note after update on two_tower.model_versions for each row
+            when (new.state = 'active') execute function public.note()""")
+    db.execute("set synchronous_commit = off")
+    if how == "activate":
+        registry.activate(db, "v2", quiet)
+    elif how == "flip":
+        registry.flip(db, "v2")
+    else:
+        registry.roll_back(db)
+    assert one(db, "select pg_current_wal_flush_lsn() > (select max(at) from public.flipped)")
+    assert one(db, "show synchronous_commit") == "off"
 
 
 def test_backfilled_beside_traffic_it_is_as_fresh_as_the_active_one(

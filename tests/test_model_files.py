@@ -15,6 +15,8 @@ import model_files as untyped_model_files
 from conftest import Connect, Connection
 from world_fixtures import random_model, schema_of
 
+pytestmark = pytest.mark.world
+
 model_files: Any = untyped_model_files  # its functions name no types, since PL/Python's arguments have none
 STANDARD = sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""})
 WEIGHTS = b"\x02\0\0\0\0\0\0\0{}"
@@ -227,11 +229,6 @@ def with_raw_node(content: bytes) -> bytes:
         return bytes([*out, size]) + inner
 
     return field(7, field(1, content))
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import pytest
 
 from conftest import NewDatabase
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = ("onnx", "onnxruntime", "optuna", "safetensors", "scipy", "torch")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -22,7 +22,7 @@ from rest_api import PREFIX, serve, sign
 from two_tower.server.embedded import Server
 from world_fixtures import NOBODY, Client, make_world, one
 
-pytestmark = pytest.mark.xdist_group("postgrest")
+pytestmark = [pytest.mark.database, pytest.mark.xdist_group("postgrest")]
 
 WORLD = make_world()
 USER, OTHER, LIKING, VIDEO = WORLD.usual, WORLD.many, WORLD.users[6], WORLD.published[3]
@@ -36,14 +36,14 @@ DECISIONS = "/user_video_decisions"
 class Api:
     """PostgREST on a database of its own."""
 
-    http: httpx.Client
+    http: httpx2.Client
     dsn: str
 
-    def ask(self, method: str, path: str, token: str | None, **options: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, token: str | None, **options: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return self.http.request(method, path, headers=headers | options.pop("headers", {}), **options)
 
-    def rpc(self, token: str | None, name: str, **arguments: Any) -> httpx.Response:
+    def rpc(self, token: str | None, name: str, **arguments: Any) -> httpx2.Response:
         return self.ask("POST", f"/rpc/{name}", token, json=arguments)
 
     def rows(self, path: str, token: str | None) -> list[dict[str, Any]]:
@@ -61,12 +61,12 @@ def api(cluster: Server, world_template: str, node_modules: Path) -> Iterator[Ap
     dsn = in_database(cluster.dsn, name)
     with psycopg.connect(cluster.dsn, autocommit=True) as admin:
         admin.execute(f"create database {name} template {world_template}".encode())
-        with serve(dsn, node_modules) as url, httpx.Client(base_url=url + PREFIX, timeout=30) as http:
+        with serve(dsn, node_modules) as url, httpx2.Client(base_url=url + PREFIX, timeout=30) as http:
             yield Api(http, dsn)
         admin.execute(f"drop database {name} with (force)".encode())
 
 
-def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     """The body of an error, which must be this one."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["Content-Type"].startswith("application/json")
@@ -229,7 +229,7 @@ def test_the_schema_of_the_operators_is_not_served(api: Api) -> None:
 def test_no_model_has_a_hint(dsn: str, node_modules: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute("insert into auth.users (id) values (%s)", (USER,))
-    with serve(dsn, node_modules) as url, httpx.Client(base_url=url + PREFIX) as http:
+    with serve(dsn, node_modules) as url, httpx2.Client(base_url=url + PREFIX) as http:
         api = Api(http, dsn)
         body = refused(api.rpc(ME, "embed_user"), 500, "55000")
         assert "two-tower train" in body["hint"]

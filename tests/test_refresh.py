@@ -38,12 +38,9 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def pending(db: Connection) -> tuple[int, int]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from conftest import Connection
+from conftest import Connection, in_database
 from two_tower.cli.main import app
+from two_tower.lifecycle import registry
 from world_fixtures import EPOCH, World, column, make_world, one
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def invoke(dsn: str, *words: str) -> Result:
@@ -114,3 +120,180 @@ def test_an_interval_that_is_none_is_said(dsn: str) -> None:
     assert result.exit_code == 1
     assert 'invalid input syntax for type interval: "soon"' in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# ------------------------------------------------------------------------------------------------ one drain
+
+
+def test_the_command_line_commits_without_waiting_for_the_disk(dsn: str, db: Connection) -> None:
+    db.execute("""create table public.seen (commits text);
+        create function public.look() returns trigger language plpgsql as
+        $f$ begin insert into public.seen values (current_setting('synchronous_commit')); return null; end $f$;
+        create trigger look after insert or update on user_features
+            for each statement execute function public.look()""")
+    db.execute("set synchronous_commit = on")
+    db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", (WORLD.one_like,))
+    registry.refresh(db, lambda what, share: None)
+    assert set(column(db, "select commits from public.seen")) == {"off"}
+    assert one(db, "show synchronous_commit") == "on"
+
+
+def test_each_run_starts_somewhere_else_and_takes_what_lies_before_in_a_second_lap(dsn: str, db: Connection) -> None:
+    """With a limit of one user, the one who is taken is the first after a random place."""
+    taken = set()
+    for _ in range(12):
+        db.execute("delete from two_tower.user_changes")
+        db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+        registry.refresh(db, lambda what, share: None, 1)
+        taken |= set(column(db, "select id from auth.users except select user_id from two_tower.user_changes"))
+    assert len(taken) > 1
+    assert registry.refresh(db, lambda what, share: None).counts["users"] == len(WORLD.users) - 1
+
+
+def test_the_command_line_counts_popularity_once_a_day(dsn: str, db: Connection) -> None:
+    runs = "select count(*) from two_tower.job_runs where job = 'update_popularity'"
+    db.execute("delete from two_tower.job_runs")
+    for _ in range(2):
+        run(dsn)
+        assert one(db, runs) == 1
+    db.execute("update two_tower.job_runs set started_at = started_at - interval '25 hours'")
+    run(dsn)
+    assert one(db, runs) == 2
+
+
+def test_progress_is_told_and_ends_at_all_of_it(dsn: str, db: Connection) -> None:
+    db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+    told: list[float] = []
+    registry.refresh(db, lambda what, share: told.append(share))
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[-1] == 1
+
+
+# ------------------------------------------------------------------------------------------------ --every
+
+
+@pytest.fixture
+def service(dsn: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``service()`` starts ``two-tower refresh --every 0.2``; its output goes to ``tmp_path``."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, every: str = "0.2", on: str = dsn) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "two_tower", "refresh", "--every", every, *words, "--dsn", on]
+        number = len(started)
+        with (tmp_path / f"out{number}").open("w") as out, (tmp_path / f"err{number}").open("w") as err:
+            started.append(subprocess.Popen(command, stdout=out, stderr=err, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def like(db: Connection, user: UUID) -> UUID:
+    """A video that the user had no decision on, and likes now."""
+    known = "select video_id from user_video_decisions where user_id = %s"
+    video = one(db, f"select id from videos where id not in ({known}) limit 1", user)
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, video))
+    return UUID(str(video))
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def is_fresh(db: Connection, user: UUID, video: UUID) -> bool:
+    query = """select %s = any (f.liked_video_ids)
+            and exists (select from user_embeddings e where e.user_id = f.user_id)
+        from user_features f where f.user_id = %s"""
+    row = db.execute(query, (video, user)).fetchone()
+    return bool(row and row[0])
+
+
+OURS = "select pid from pg_stat_activity where application_name = 'two-tower refresh' and datname = current_database()"
+
+
+def test_the_service_refreshes_survives_a_lost_connection_and_ends_when_told(
+    service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
+) -> None:
+    process = service()
+    user = WORLD.no_decisions
+
+    def refreshed(times: int) -> bool:
+        line = "1 users and 0 videos looked at, 1 vectors written"
+        return (tmp_path / "out0").read_text().count(line) == times
+
+    for times in (1, 2, 3):
+        video = like(db, user)
+        wait_for(partial(is_fresh, db, user, video))
+        wait_for(partial(refreshed, times))
+        assert process.poll() is None
+        (pid,) = column(db, OURS)
+        db.execute("select pg_terminate_backend(%s)", (pid,))
+    video = like(db, user)
+    wait_for(lambda: is_fresh(db, user, video))
+    assert "trying again in 1 s" in (tmp_path / "err0").read_text()
+    wait_for(lambda: refreshed(4))
+    lines = (tmp_path / "out0").read_text().splitlines()
+    time.sleep(1)
+    assert (tmp_path / "out0").read_text().splitlines() == lines, "rounds that did nothing say nothing"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert column(db, OURS) == []
+
+
+def test_the_service_waits_for_a_database_that_is_not_there_yet(
+    service: Callable[..., subprocess.Popen[str]], db: Connection, dsn: str, tmp_path: Path
+) -> None:
+    process = service(on=in_database(dsn, "not_there_yet"), every="60")
+    wait_for(lambda: "trying again in 2 s" in (tmp_path / "err0").read_text())
+    assert "Traceback" not in (tmp_path / "err0").read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+
+
+def test_services_side_by_side_run_each_due_job_once(
+    service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
+) -> None:
+    forget(db, WORLD.many)
+    db.execute("update user_video_decisions set created_at = now() where user_id = %s", (WORLD.usual,))
+    db.execute("delete from two_tower.job_runs")
+    processes = [service("--json") for _ in range(3)]
+    jobs = ["purge_logs", "sync_user_embeddings", "sync_video_embeddings", "update_popularity"]
+    done = "select job from two_tower.job_runs where job <> 'refresh' order by 1"
+    wait_for(lambda: len(column(db, done)) >= len(jobs) and len(column(db, OURS)) == len(processes))
+    time.sleep(1)
+    assert column(db, done) == jobs
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    told = [json.loads(line) for n in range(3) for line in (tmp_path / f"out{n}").read_text().splitlines()]
+    assert sorted(job for line in told for job in line["jobs"]) == jobs
+
+
+def test_a_refresh_that_fails_does_not_end_the_service(
+    service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
+) -> None:
+    db.execute("alter table public.videos rename column maker to renamed")
+    process = service()
+    video = like(db, WORLD.no_decisions)
+    wait_for(lambda: "the refresh failed: " in (tmp_path / "err0").read_text())
+    db.execute("alter table public.videos rename column renamed to maker")
+    wait_for(lambda: is_fresh(db, WORLD.no_decisions, video))
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "words", [["--dry-run"], ["--limit", "5"], ["--recent", "1 hour"], ["--min-likes", "2"], ["--include-existing"]]
+)
+def test_the_service_takes_nothing_that_is_done_once(words: list[str], dsn: str) -> None:
+    assert invoke(dsn, "--every", "1", *words).exit_code == 2
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "often"])
+def test_the_service_takes_seconds(seconds: str, dsn: str) -> None:
+    assert invoke(dsn, "--every", seconds).exit_code == 2

@@ -37,13 +37,10 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 UNCHANGED: dict[str, str] = {"v1": "active"}
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

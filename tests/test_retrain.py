@@ -18,13 +18,10 @@ import pytest
 from conftest import Connection
 from world_fixtures import make_world, one, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 LENIENT = ("--over-popularity", "0", "--max-drop", "1")
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @dataclass
@@ -85,8 +82,9 @@ def states(db: Connection) -> dict[str, str]:
 
 
 def lenient(db: Connection) -> None:
-    """Nothing can be learned of random likes; the database's own gate is told to let that pass."""
+    """Nothing can be learned of random likes; the gate is told to let that pass."""
     db.execute("update two_tower.settings set value = '1' where name = 'gate_max_drop'")
+    db.execute("update two_tower.settings set value = '0' where name = 'gate_over_popularity'")
 
 
 def current(directory: Path) -> str | None:
@@ -115,7 +113,7 @@ def test_a_model_that_is_not_good_enough_is_rejected_and_the_exit_code_is_3(
     db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
 ) -> None:
     done = retrain(dsn, "--webhook", webhook.url, "--publish", f"file://{tmp_path}", code=3)
-    assert "falls short" in done.stderr
+    assert "is rejected: recall@20 is " in done.stderr
     assert list(states(db).values()) == ["active", "rejected"]
     assert webhook.text.startswith("Retraining was stopped by a gate: ")
     assert "recall@20" in webhook.text
@@ -125,10 +123,30 @@ def test_a_model_that_is_not_good_enough_is_rejected_and_the_exit_code_is_3(
     assert any("recall@20" in reason for reason in report["reasons"])
 
 
-def test_the_databases_gate_says_no_too(db: Connection, dsn: str, webhook: Webhook) -> None:
-    retrain(dsn, *LENIENT, "--webhook", webhook.url, code=3)
+def test_retrain_honours_the_allowed_drop_in_settings(db: Connection, dsn: str) -> None:
+    lenient(db)
+    result = json.loads(retrain(dsn).stdout)
+    assert states(db) == {"v1": "standby", result["version"]: "active"}
+
+
+@pytest.mark.parametrize("flag", ["--over-popularity", "--max-drop"])
+def test_a_flag_of_retrain_overrides_its_own_limit_alone(flag: str, db: Connection, dsn: str, webhook: Webhook) -> None:
+    value, other = {"--over-popularity": ("0", "of active v1"), "--max-drop": ("1", "times popularity's")}[flag]
+    db.execute("update two_tower.settings set value = '100' where name = 'gate_over_popularity'")
+    retrain(dsn, flag, value, "--webhook", webhook.url, code=3)
     assert list(states(db).values()) == ["active", "rejected"]
-    assert "of active v1" in webhook.text
+    assert other in webhook.text
+
+
+def test_what_retrain_overrides_holds_until_the_model_serves_and_is_recorded(db: Connection, dsn: str) -> None:
+    before = db.execute("select name, value from two_tower.settings order by name").fetchall()
+    version = json.loads(retrain(dsn, *LENIENT).stdout)["version"]
+    overrides = {"gate_over_popularity": 0, "gate_max_drop": 1}
+    for state in ("staged", "active"):
+        event = "select report from two_tower.model_events where model_version = %s and to_state = %s"
+        report = one(db, event, version, state)
+        assert (report["reasons"], report["forced"], report["overrides"]) == ([], False, overrides)
+    assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
 
 
 def test_an_activation_that_is_refused_leaves_no_staged_version_behind(

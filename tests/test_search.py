@@ -16,6 +16,8 @@ from two_tower.features import TrainingData
 from two_tower.trainer.search import CHOICE, RECIPE
 from two_tower.trainer.train import TrainOptions, fit
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 

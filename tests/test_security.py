@@ -22,6 +22,8 @@ import catalogue_dump
 from conftest import Connect, Connection
 from world_fixtures import NOBODY, Client, column, make_world, one, refresh, rpc
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 ME, OTHER = WORLD.usual, WORLD.many
 
@@ -33,11 +35,6 @@ ASKERS: dict[str, tuple[str, UUID | None]] = {
     "service": ("service_role", None),
     "viewer": ("two_tower_viewer", None),
 }
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

@@ -38,14 +38,11 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def recommend(client: Client, user: UUID, **arguments: Any) -> Rows:

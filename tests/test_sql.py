@@ -169,6 +169,17 @@ def test_every_routine_has_a_file_of_its_name() -> None:
     assert stray == []
 
 
+def test_the_readme_of_the_logic_names_its_folders_and_files_and_is_none_of_them() -> None:
+    readme = migrate.LOGIC / "README.md"
+    assert readme not in migrate.logic_files()
+    text = readme.read_text()
+    files = re.findall(r"`(\d\d_\w+/\w+\.sql)`", text)
+    assert len(files) > 30
+    assert [file for file in files if not (migrate.LOGIC / file).is_file()] == []
+    rows = re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)
+    assert rows == sorted({path.relative_to(migrate.LOGIC).parts[0] for path in migrate.logic_files()})
+
+
 def test_every_definer_says_why() -> None:
     """A reader of ``security definer`` finds the reason above it, in words and not by reference."""
     silent = []
@@ -243,6 +254,7 @@ def test_a_statement_without_a_bound_is_found(text: str, faults: int) -> None:
     assert len(unbounded(text)) == faults
 
 
+@pytest.mark.slow
 def test_every_update_and_delete_has_a_condition() -> None:
     """Supabase loads safeupdate for PostgREST's login, and it refuses others, in routines too."""
     found = [(path.name, fault) for path in migrate.logic_files() for fault in unbounded(migrate.expand(path))]

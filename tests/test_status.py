@@ -28,15 +28,12 @@ from two_tower.server.migrate import migrate
 from two_tower.server.status import command
 from world_fixtures import Client, column, heal, load, make_world, one, poison, refresh, tiny_model
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 ME = WORLD.usual
 BIN = Path(sys.executable).parent
 VECTOR = "select embedding::text from user_embeddings where user_id = %s"
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def status(dsn: str, *words: str) -> tuple[int, dict[str, Any]]:

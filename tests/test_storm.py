@@ -15,15 +15,12 @@ import pytest
 from conftest import Connect, Connection
 from world_fixtures import column, make_world, one, state
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 CLIENTS = 8
 REFRESHERS = 2
 SECONDS = 4.0
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def test_i3_i4_a_storm_of_likes_beside_two_refreshers(db: Connection, connect: Connect) -> None:

@@ -18,16 +18,13 @@ from two_tower.lifecycle import artifacts
 from two_tower.lifecycle.sync_videos import sync_videos
 from world_fixtures import load, make_world, one, tiny_model
 
+pytestmark = pytest.mark.world
+
 Connection = psycopg.Connection[Any]
 
 
 def quiet(what: str, share: float) -> None:
     pass
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from two_tower.trainer import evaluate
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
 from two_tower.trainer.train import Choice, Part, TrainedModel, TrainOptions, fit, split, split_in_time
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)  # the tests of one machine share its cores
 
 

@@ -31,16 +31,13 @@ from world_fixtures import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 USER = WORLD.usual
 LIKES = [(u, v) for u, v, decision, _ in WORLD.decisions if decision == "like"]
 FIELDS = {"maker": 3, "label": 4, "series": 5, "source": 6}
 """Where the world's rows of videos have them."""
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from two_tower.lifecycle import registry
 from two_tower.trainer import dataset, dataset_export
 from world_fixtures import Client, column, make_world, one, refresh, state
 
+pytestmark = pytest.mark.world
+
 WORLD = make_world()
 ME, LIKED = WORLD.one_like, min(WORLD.of(WORLD.one_like, "like"))
 OTHERS = [user for user in WORLD.users if user != ME]
@@ -51,11 +53,6 @@ PRICES = ("numeric", "double precision", "real", "money", "text", "varchar(400)"
 TIMES = ("timestamptz", "timestamp", "date", "text", "varchar(40)")
 TEXTS = ("text", "varchar", "char(12)", "citext", "text collate blind", "word")
 DECISIONS = ("text", "varchar(20)", "char(10)", "citext", "text collate blind", "word")
-
-
-@pytest.fixture
-def dsn(world_dsn: str) -> str:
-    return world_dsn
 
 
 def adopt(db: Connection, table: str, name: str, kind: str, words: tuple[str | None, ...] = ()) -> None:
@@ -343,7 +340,7 @@ def test_procedures_work_under_any_default(default: str, how: str, db: Connectio
     other.execute(f"set {default}".encode())
     if how == "python":
         if "search_path" not in default:
-            assert registry.refresh(other, lambda what, share: None)["failed"] == 0
+            assert registry.refresh(other, lambda what, share: None).counts["failed"] == 0
             assert pending(db) == (0, 0)
         return
     other.execute(how.encode())

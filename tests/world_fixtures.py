@@ -251,7 +251,13 @@ def rows_of(model: TinyModel) -> list[tower_rows.Row]:
     return rows
 
 
-def register(db: Connection, model: TinyModel, version: str = "v1", engine: str = ENGINE) -> str:
+def register(
+    db: Connection,
+    model: TinyModel,
+    version: str = "v1",
+    meta: dict[str, Any] | None = None,
+    engine: str = ENGINE,
+) -> str:
     """``two_tower.register_model`` itself, by name, so that a test can pass it anything.
 
     With the weights as rows, unless the engine does without.
@@ -262,15 +268,15 @@ def register(db: Connection, model: TinyModel, version: str = "v1", engine: str 
     taken = one(db, "select exists (select from two_tower.model_versions where version = %s)", version)
     if engine != "onnxruntime" and not taken:
         tower_rows.store(db, version, rows_of(model))
-    return register_model(db, model, version)
+    return register_model(db, model, version, meta)
 
 
-def register_model(db: Connection, model: TinyModel, version: str = "v1") -> str:
+def register_model(db: Connection, model: TinyModel, version: str = "v1", meta: dict[str, Any] | None = None) -> str:
     """The call alone: whether there are rows, and what the setting is, stays as it is."""
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',
-            p_vocabularies => %s, p_metrics => %s, p_meta => '{}', p_weights => %s)""",
+            p_vocabularies => %s, p_metrics => %s, p_meta => %s, p_weights => %s)""",
         (
             version,
             model.user_graph,
@@ -278,6 +284,7 @@ def register_model(db: Connection, model: TinyModel, version: str = "v1") -> str
             Jsonb(model.feature_schema),
             Jsonb(model.vocabularies),
             None if model.metrics is None else Jsonb(model.metrics),
+            Jsonb(meta or {}),
             model.weights,
         ),
     ).fetchone()
@@ -292,7 +299,7 @@ def tiny_model(
     from two_tower.lifecycle import registry
 
     model = random_model(schema_of(db), seed)
-    register(db, model, version, engine)
+    register(db, model, version, engine=engine)
     if activate:
         registry.activate(db, version, lambda what, share: None)
     return model

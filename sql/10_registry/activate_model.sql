@@ -1,7 +1,10 @@
+drop function if exists two_tower.activate_model(text, boolean);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
 -- SQLSTATEs: P0002 no such version, 55000 it is in no state to serve, 55006 another activation is under way, TT003 the gate said no.
-create or replace function two_tower.activate_model(p_version text, p_force boolean default false) returns jsonb
+create or replace function two_tower.activate_model(
+    p_version text, p_force boolean default false, p_measured jsonb default null, p_overrides jsonb default null
+) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
@@ -31,7 +34,7 @@ begin
     -- A version that stands by has passed, and every refresh has written it since: going back must not wait for anything.
     if v_state = 'staged' then
         begin
-            v_report := two_tower.gate_model(p_version);
+            v_report := two_tower.gate_model(p_version, p_measured, p_overrides);
         exception when others then
             if not p_force then
                 raise;
@@ -60,6 +63,7 @@ begin
 end
 $func$;
 
-comment on function two_tower.activate_model(text, boolean) is
+comment on function two_tower.activate_model(text, boolean, jsonb, jsonb) is
 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is '
-'recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';
+'recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. '
+'p_measured, p_overrides: as two_tower.gate_metrics() takes them';

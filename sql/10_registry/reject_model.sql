@@ -11,4 +11,4 @@ end
 $func$;
 
 comment on function two_tower.reject_model(text, text[]) is
-'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
+'Rejects a candidate for reasons that the gate does not know; they are kept';

@@ -1,8 +1,11 @@
 drop function if exists two_tower.stage_model(text);
+drop function if exists two_tower.stage_model(text, boolean);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
 -- The verdict is an answer and not an exception: an exception would undo the rejection that it reports.
-create or replace function two_tower.stage_model(p_version text, p_force boolean default false) returns jsonb
+create or replace function two_tower.stage_model(
+    p_version text, p_force boolean default false, p_measured jsonb default null, p_overrides jsonb default null
+) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
@@ -19,8 +22,10 @@ begin
     if v_state <> 'candidate' then
         return jsonb_build_object('state', v_state, 'reasons', '[]'::jsonb);
     end if;
-    v_reasons := two_tower.gate_metrics(p_version);
-    v_report := jsonb_build_object('reasons', to_jsonb(v_reasons), 'forced', v_reasons <> '{}' and p_force);
+    v_reasons := two_tower.gate_metrics(p_version, p_measured, p_overrides);
+    v_report := jsonb_build_object(
+        'reasons', to_jsonb(v_reasons), 'forced', v_reasons <> '{}' and p_force, 'measured', p_measured, 'overrides', p_overrides
+    );
     perform set_config('two_tower.report', v_report::text, true);
     if v_reasons <> '{}' and not p_force then
         v_state := 'rejected';
@@ -34,5 +39,6 @@ begin
 end
 $func$;
 
-comment on function two_tower.stage_model(text, boolean) is
-'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
+comment on function two_tower.stage_model(text, boolean, jsonb, jsonb) is
+'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons. '
+'p_measured, p_overrides: as two_tower.gate_metrics() takes them';

@@ -1,4 +1,4 @@
--- The one place that counts a user's history. A skip counts nowhere. Prices are summed as single-precision values in double
+-- What is counted of a user. A skip counts nowhere. Prices are summed as single-precision values in double
 -- precision, in the order of the videos' ids. Names are compared byte by byte, whatever their columns' types and collations hold for equal.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- The one encoder of the user tower: keys become positions by the version's vocabulary, counts stay as they are. Set-based: one
--- hash of the vocabulary serves all users of a batch.
+-- What the input of the user tower is, by definition; compute_users() makes the same for refreshes. Keys become
+-- positions by the version's vocabulary, counts stay as they are. Set-based: one hash of the vocabulary serves all users of a batch.
 -- extra_float_digits: an input must not depend on how the session likes its numbers printed.
 create or replace function two_tower.encode_users(p_counts two_tower.user_counts[], p_version text)
 returns table (user_id uuid, input extensions.sparsevec)

@@ -1,4 +1,4 @@
--- The one encoder of the item tower. A video outside the vocabulary has no id input: the tower places it by its content.
+-- The input of the item tower. A video outside the vocabulary has no id input: the tower places it by its content.
 -- extra_float_digits: as encode_users.
 create or replace function two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text)
 returns table (video_id uuid, input extensions.sparsevec)

@@ -6,23 +6,19 @@ create or replace procedure two_tower.refresh(max_batches int default null, max_
 language plpgsql security invoker
 as $proc$
 declare
-    v_state pg_catalog.record;
+    v_run pg_catalog.record;
 begin
     commit;
     set transaction isolation level read committed, read write;
-    select b.* into v_state from two_tower.begin_refresh(max_duration) b;
+    select b.* into v_run from two_tower.begin_refresh(max_batches, max_duration) b;
     commit and chain;
-    while not v_state.finished loop
-        select v_state.run_id, v_state.until, s.* into v_state
-        from two_tower.refresh_step(v_state.run_id, v_state.until, v_state.after, v_state.laps, v_state.batches, max_batches) s;
+    while not v_run.finished loop
+        select s.* into v_run from two_tower.refresh_step(v_run.state) s;
         commit and chain;
     end loop;
-    if v_state.failure is not null then
-        raise exception '%', v_state.failure using errcode = v_state.failure_code;
+    if v_run.failure is not null then
+        raise exception '%', v_run.failure using errcode = v_run.failure_code;
     end if;
-    -- Likes of the day count in popularity whether or not there was anything else to do; whatever comes of it, changes have been refreshed.
-    perform two_tower.try_update_popularity(true);
-    commit;
 end
 $proc$;
 

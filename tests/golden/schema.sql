@@ -141,11 +141,11 @@ CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at time
 
 COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
 
-CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later';
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -170,11 +170,11 @@ CREATE PROCEDURE two_tower.backfill_model(IN version text, IN force boolean DEFA
 
 COMMENT ON PROCEDURE two_tower.backfill_model(IN version text, IN force boolean) IS 'Stages a candidate and embeds all videos, and all users with a like, by the batch; call again to resume, or several times at once';
 
-CREATE FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) RETURNS record
+CREATE FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.backfill_step(p_version text, INOUT phase text, INOUT after uuid, INOUT whole boolean, INOUT seen integer, OUT finished boolean) IS 'One step of a backfill (video, attach, change, user, finish), from and to the state that begin_backfill() gave';
+COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), done how many rows this one embedded';
 
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -182,17 +182,17 @@ CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
 
 COMMENT ON FUNCTION two_tower.backfilled_share(p_version text) IS 'Share of videos and users that a live version has vectors of: 1 when its backfill is over, null for one that has none';
 
-CREATE FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) RETURNS record
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_verdict jsonb, OUT phase text, OUT after uuid, OUT whole boolean, OUT seen integer, OUT finished boolean) IS 'What backfill_step() begins with after what stage_model() answered; TT003 where that is a rejection';
-
-CREATE FUNCTION two_tower.begin_refresh(p_max_duration interval DEFAULT NULL::interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.begin_backfill(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.begin_refresh(p_max_duration interval, OUT run_id bigint, OUT until timestamp with time zone, OUT after uuid, OUT laps integer, OUT batches integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from there; finished where nothing is to do; failure says what went wrong, which is in the job log then';
+COMMENT ON FUNCTION two_tower.begin_backfill(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb, OUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint, OUT total bigint, OUT failure text, OUT failure_code text) IS 'Stages a candidate and gives the state that backfill_step() begins with; failure says why it is rejected, which is committed then. p_measured, p_overrides: as two_tower.gate_metrics() takes them. Of total videos and users, done have vectors';
+
+CREATE FUNCTION two_tower.begin_refresh(p_max_batches integer DEFAULT NULL::integer, p_max_duration interval DEFAULT NULL::interval, p_max_changes integer DEFAULT NULL::integer, p_all_jobs boolean DEFAULT false, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.begin_refresh(p_max_batches integer, p_max_duration interval, p_max_changes integer, p_all_jobs boolean, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from this state until it is finished, within the given limits of batches, time, and users and videos looked at. Popularity and purge follow where they are due; with p_all_jobs all other jobs, too';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -329,17 +329,17 @@ CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT u
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
 
-CREATE FUNCTION two_tower.gate_metrics(p_version text) RETURNS text[]
+CREATE FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_metrics(p_version text) IS 'Reasons why a version''s recorded metrics do not let it replace the active one or, as the first, beat popularity; none if they do';
+COMMENT ON FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb, p_overrides jsonb) IS 'Reasons why a version''s metrics do not let it replace the active one or, as the first, beat popularity; none if they do. p_measured: metrics by version, its own and the active one''s, where they were measured anew on the same likes (else the recorded ones count), and distances by what was compared. p_overrides: settings of the gate for this call';
 
-CREATE FUNCTION two_tower.gate_model(p_version text) RETURNS jsonb
+CREATE FUNCTION two_tower.gate_model(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_model(p_version text) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no';
+COMMENT ON FUNCTION two_tower.gate_model(p_version text, p_measured jsonb, p_overrides jsonb) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.gate_parity(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
@@ -352,6 +352,12 @@ CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT N
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
+
+CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
 
 CREATE FUNCTION two_tower.halfvec_of(p_image two_tower.halfvec_bytes, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -382,6 +388,12 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
+
+CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -474,6 +486,12 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+
+CREATE FUNCTION two_tower.make_durable() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
 
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -627,11 +645,11 @@ CREATE FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.refresh_set(p_kind text, p_ids uuid[]) IS 'Refreshes users or videos, setting aside those that fail; counts';
 
-CREATE FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer DEFAULT NULL::integer, p_limit integer DEFAULT 1000, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) RETURNS record
+CREATE FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_step(p_run_id bigint, p_until timestamp with time zone, INOUT after uuid, INOUT laps integer, INOUT batches integer, p_max_batches integer, p_limit integer, OUT finished boolean, OUT result jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, from and to the state that begin_refresh() gave; finished where the log is empty or a limit is reached. result is what the run has done so far; failure says what went wrong, which is in the job log then';
+COMMENT ON FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, or one job after it, from and to the state that begin_refresh() gave. result is what the run has done so far, jobs what the jobs that ran have; failure says what went wrong, which is in the job log then';
 
 CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql
@@ -655,7 +673,7 @@ CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate that was found wanting outside the database, such as by two-tower evaluate; the reasons are kept';
+COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate for reasons that the gate does not know; they are kept';
 
 CREATE FUNCTION two_tower.renew_catalogue() RETURNS void
     LANGUAGE sql
@@ -753,11 +771,11 @@ CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p
 
 COMMENT ON FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) IS 'The videos nearest to a video, before the caller''s own view of them';
 
-CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons';
+COMMENT ON FUNCTION two_tower.stage_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Stages a candidate whose metrics pass the gate, and rejects it otherwise; the new state and the reasons. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -814,17 +832,17 @@ CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negativ
 
 COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
 
+CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.try_job(p_job text, p_if_due boolean, OUT ran boolean, OUT result jsonb, OUT error text) IS 'Runs a job for those who have done more important things and must not fail for it: its result, or the error, which the job log keeps. With p_if_due only where it is due and nobody else is at it';
+
 CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
-
-CREATE FUNCTION two_tower.try_update_popularity(p_if_due boolean DEFAULT false) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.try_update_popularity(p_if_due boolean) IS 'update_popularity(), for those who have done more important things and must not fail for it: null, or the error, which the job log keeps. With p_if_due only a day after it was last done, or an hour after it failed';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE

@@ -487,8 +487,11 @@ def _world(server: Server, scale: Scale, name: str, users: int, decisions: int) 
     try:
         with connect(server, name) as connection:
             make_people(connection, users, decisions, scale.videos)
-            # Else the first refresh of the day would count popularity, too.
-            connection.execute("insert into two_tower.job_runs (job, finished_at) values ('update_popularity', now())")
+            # Else the first refresh of the day would do these jobs, too.
+            connection.execute(
+                """insert into two_tower.job_runs (job, finished_at)
+                values ('update_popularity', now()), ('purge_logs', now())"""
+            )
             connection.execute("vacuum (analyze) public.user_video_decisions, auth.users")
             connection.execute("checkpoint")  # what the making wrote is not to be written while something is measured
             yield connection

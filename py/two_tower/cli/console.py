@@ -72,9 +72,6 @@ Dsn = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", callback=_also_before_the_verb, help="Print the result as JSON.")]
-SummaryOption = Annotated[
-    Path | None, typer.Option(show_default=False, help="Also write the summary, as JSON, to this file.")
-]
 
 
 def manual(*examples: str, exits: str = "0 done, 1 it failed, 2 wrong usage") -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, SummaryOption, log, manual, say, write_text
+from two_tower.cli.console import Dsn, Json, log, manual, say, write_text
+from two_tower.cli.options import SummaryOption
 
 if TYPE_CHECKING:
     from two_tower.data.imports import ImportOptions, ImportSummary

@@ -10,10 +10,12 @@ import typer
 
 from two_tower.cli import (
     bench,
-    data,
+    dataset,
     demo,
     imports,
+    ingest,
     model,
+    pull,
     recommend,
     refresh,
     retrain,
@@ -35,7 +37,8 @@ The path, in the order of a first day:
   two-tower model activate                      embeds everybody, asks the gate, serves
   two-tower recommend --all --output recs.csv   or recommend_videos() in SQL and PostgREST
   two-tower psql -- -c "select two_tower.schedule_jobs()"
-                                                refreshes every minute, by pg_cron
+                                                refreshes every minute, by pg_cron;
+                                                without it: two-tower refresh --every 10
   two-tower status                              exit code 1 when a promise is broken
 
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
@@ -63,9 +66,20 @@ def root(dsn: Dsn = None, json: Json = False) -> None:
     """A Two-Tower recommender that lives inside PostgreSQL."""
 
 
-for family in (server, imports, data, training, retrain, model, refresh, recommend, status, ui, demo, bench):
+for family in (
+    server,
+    imports,
+    pull,
+    ingest,
+    training,
+    retrain,
+    dataset,
+    model,
+    refresh,
+    recommend,
+    status,
+    ui,
+    demo,
+    bench,
+):
     app.add_typer(family.app)
-
-
-if __name__ == "__main__":
-    app()

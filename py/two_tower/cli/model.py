@@ -9,6 +9,14 @@ import typer
 from rich.table import Table
 
 from two_tower.cli.console import Dsn, Json, Verbs, bar, manual, out, print_json, say
+from two_tower.cli.options import (
+    EmbeddingWorkers,
+    MaxDrop,
+    MinNdcg,
+    MinRecall,
+    OverPopularity,
+    gate_overrides,
+)
 from two_tower.rows import one
 
 STATES = """
@@ -26,7 +34,6 @@ app = typer.Typer(
 GATE = "0 done, 1 it failed, 2 wrong usage, 3 the gate said no; after 1 and 3 the model that served keeps serving"
 
 Version = Annotated[str, typer.Argument(help="A model version; see `two-tower model list`.")]
-Workers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
 Force = Annotated[bool, typer.Option("--force", help="Go ahead although the gate says no; that is recorded.")]
 Url = Annotated[str, typer.Argument(help="file:///path or s3://bucket/prefix, with AWS_* in the environment.")]
 
@@ -78,7 +85,16 @@ def register(
 
 
 @app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
-def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: Dsn = None) -> None:
+def backfill(
+    version: Version,
+    workers: EmbeddingWorkers = 1,
+    force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    dsn: Dsn = None,
+) -> None:
     """Compute the vectors that a version lacks, while the active one serves.
 
     Goes on where it was broken off. A candidate that is not good enough by its
@@ -87,8 +103,9 @@ def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: 
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar() as progress:
-        registry.backfill(connection, version, progress, workers=workers, force=force)
+        registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     say(f"{version} is backfilled")
 
 
@@ -97,8 +114,12 @@ def backfill(version: Version, workers: Workers = 1, force: Force = False, dsn: 
 )
 def activate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
-    workers: Workers = 1,
+    workers: EmbeddingWorkers = 1,
     force: Force = False,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -111,8 +132,9 @@ def activate(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar() as progress:
-        result = registry.activate(connection, version, progress, force=force, workers=workers)
+        result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
     _report(result, json)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json as jsonlib
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+
+if TYPE_CHECKING:
+    from two_tower.lifecycle.registry import Refreshed
 
 app = typer.Typer()
 
@@ -16,6 +22,7 @@ app = typer.Typer()
         "two-tower refresh",
         "two-tower refresh --recent '2 hours'",
         "two-tower refresh --include-existing --min-likes 5 --dry-run",
+        "two-tower refresh --every 10",
     )
 )
 def refresh(
@@ -29,6 +36,15 @@ def refresh(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at no more users and videos than this.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and change nothing.")] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            show_default=False,
+            help="Refresh again and again, and run the other jobs when they are due, until SIGTERM or SIGINT.",
+        ),
+    ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -40,13 +56,24 @@ def refresh(
     with --include-existing everyone. Where the input is the same, the vector stays
     as it is. Several may run side by side; a user that fails is set aside, retried
     later, and is no failure of the command (see two_tower.failed_changes).
+    Popularity is counted and logs are purged afterwards where that is due.
+
+    --every SECONDS stands for pg_cron where there is none: a service that prints a
+    line for each round that did something, and survives a database that is away.
     """
     import time
 
     from two_tower.lifecycle import registry
-    from two_tower.server.connection import connect
+    from two_tower.server.connection import connect, resolve_dsn
 
     marks = (recent, min_likes or 1, include_existing) if recent or min_likes or include_existing else None
+    if every is not None:
+        from two_tower.lifecycle.refresh_service import serve
+
+        if marks or limit or dry_run:
+            raise typer.BadParameter("goes with --dsn and --json alone", param_hint="--every")
+        serve(resolve_dsn(dsn), every, lambda done: _tell_round(done, json), say)
+        return
     started = time.perf_counter()
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         if dry_run:
@@ -59,12 +86,27 @@ def refresh(
                 say(f"pending: {pending['users']} users and {pending['videos']} videos; {found} more users to mark")
             return
         marked = registry.mark_users(connection, *marks, limit) if marks else 0
-        done: dict[str, Any] = {"marked": marked, **registry.refresh(connection, progress, limit)}
+        done: dict[str, Any] = {"marked": marked, **registry.refresh(connection, progress, limit).counts}
     done["seconds"] = round(time.perf_counter() - started, 3)
     if json:
         print_json(done)
     else:
-        say(
-            f"{done['users']} users and {done['videos']} videos looked at, {done['vectors']} vectors written, "
-            f"{done['failed']} set aside, in {done['seconds']} s"
-        )
+        say(f"{_refreshed(done)}, in {done['seconds']} s")
+
+
+def _refreshed(counts: dict[str, Any]) -> str:
+    return (
+        f"{counts['users']} users and {counts['videos']} videos looked at, {counts['vectors']} vectors written, "
+        f"{counts['failed']} set aside"
+    )
+
+
+def _tell_round(done: Refreshed, json: bool) -> None:
+    """A line on standard output for a round of ``refresh --every``."""
+    if json:
+        line = jsonlib.dumps({**done.counts, "jobs": done.jobs}, default=str, ensure_ascii=False)
+    else:
+        jobs = (f"{job} " + ", ".join(f"{k}: {v}" for k, v in result.items()) for job, result in done.jobs.items())
+        line = "; ".join([f"{datetime.now():%Y-%m-%d %H:%M:%S} {_refreshed(done.counts)}", *jobs])
+    typer.echo(" ".join(line.splitlines()))  # an error may have several
+    sys.stdout.flush()

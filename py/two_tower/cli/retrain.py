@@ -8,6 +8,18 @@ from typing import Annotated
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+from two_tower.cli.options import (
+    EmbeddingWorkers,
+    MaxDrop,
+    MaxNegativeStars,
+    MinNdcg,
+    MinRecall,
+    MinStars,
+    OverPopularity,
+    Seed,
+    UsePriceFeature,
+    gate_overrides,
+)
 
 app = typer.Typer()
 
@@ -34,15 +46,15 @@ def retrain(
         ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")] = 1,
-    min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
-    min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
-    over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
-    max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
-    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
-    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
-    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    workers: EmbeddingWorkers = 1,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
+    min_stars: MinStars = 4.0,
+    max_negative_stars: MaxNegativeStars = 2.0,
+    use_price_feature: UsePriceFeature = False,
+    seed: Seed = 0,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -52,7 +64,6 @@ def retrain(
     any failure the model that served keeps serving, also where the failure comes
     after the activation; the webhook hears how it went.
     """
-    from two_tower.lifecycle.gate import Thresholds
     from two_tower.lifecycle.retrain import Plan
     from two_tower.lifecycle.retrain import retrain as run
     from two_tower.server.connection import connect
@@ -63,7 +74,7 @@ def retrain(
     plan = Plan(
         dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),
         training=TrainOptions(seed=seed, use_price_feature=use_price_feature),
-        thresholds=Thresholds(min_recall, min_ndcg, over_popularity, max_drop),
+        overrides=gate_overrides(min_recall, min_ndcg, over_popularity, max_drop),
         publish=publish,
         webhook=webhook or Settings().webhook,
         keep=keep,

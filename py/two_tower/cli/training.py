@@ -8,6 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
+from two_tower.cli.options import (
+    MaxDrop,
+    MaxNegativeStars,
+    MinNdcg,
+    MinRecall,
+    MinStars,
+    OverPopularity,
+    Seed,
+    UsePriceFeature,
+    gate_overrides,
+)
 
 app = typer.Typer()
 
@@ -21,12 +32,12 @@ app = typer.Typer()
     )
 )
 def train(
-    min_stars: Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")] = 4.0,
-    max_negative_stars: Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")] = 2.0,
+    min_stars: MinStars = 4.0,
+    max_negative_stars: MaxNegativeStars = 2.0,
     max_tag_features: Annotated[int, typer.Option(min=0, help="Tags with an input of their own.")] = 2_000,
     max_performer_features: Annotated[int, typer.Option(min=0, help="Performers with an input of their own.")] = 5_000,
     max_video_features: Annotated[int, typer.Option(min=0, help="Videos with an input of their own.")] = 10_000,
-    use_price_feature: Annotated[bool, typer.Option(help="Let prices take part.")] = False,
+    use_price_feature: UsePriceFeature = False,
     val_ratio: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")
     ] = 0.2,
@@ -63,7 +74,7 @@ def train(
     study: Annotated[
         Path, typer.Option(help="Where trials are kept (SQLite); the same command goes on from there.")
     ] = Path("two-tower-study.sqlite"),
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = 0,
+    seed: Seed = 0,
     version: Annotated[str | None, typer.Option(help="A name for the model; by default the time.")] = None,
     dsn: Dsn = None,
     json: Json = False,
@@ -93,6 +104,7 @@ def train(
         with connect(dsn, autocommit=True) as connection, bar() as progress:
             progress("reading", 0.0)
             data = read(connection, options)
+            from two_tower.lifecycle.gate import judge
             from two_tower.trainer.train import TrainOptions, fit
 
             chosen = TrainOptions(
@@ -109,11 +121,21 @@ def train(
             )
             model = fit(data, chosen, progress, processes)
             registered = registry.register(connection, model, data, version)
+            reasons = judge(connection, registered)
     if json:
-        print_json({"version": registered, "metrics": model.metrics, "hyperparameters": model.hyperparameters})
+        print_json(
+            {
+                "version": registered,
+                "metrics": model.metrics,
+                "hyperparameters": model.hyperparameters,
+                "reasons": reasons,
+            }
+        )
     else:
         out.print(metrics_table(model.metrics, f"{registered}: measured on held-out likes"))
         say(f"{registered} is registered; serve it with `two-tower model activate`")
+        if reasons:
+            say(f"  as things are, the gate refuses it: {'; '.join(reasons)}")
 
 
 @app.command(
@@ -125,17 +147,18 @@ def train(
 )
 def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest.")] = None,
-    min_recall: Annotated[float, typer.Option(help="Recall@20 must be at least this.")] = 0.0,
-    min_ndcg: Annotated[float, typer.Option(help="NDCG@20 must be at least this.")] = 0.0,
-    over_popularity: Annotated[float, typer.Option(help="Recall@20 must be this many times popularity's.")] = 1.1,
-    max_drop: Annotated[float, typer.Option(help="Share by which it may be worse than the active version.")] = 0.05,
+    min_recall: MinRecall = None,
+    min_ndcg: MinNdcg = None,
+    over_popularity: OverPopularity = None,
+    max_drop: MaxDrop = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Measure a version beside references, and hold it against thresholds.
+    """Measure a version beside references and the active version, and ask the gate.
 
-    On likes that came since it was trained, where 200 users have some; else as held
-    out of its training. Also compares PyTorch, ONNX and stored vectors by cosine.
+    On likes that came since both were trained, where 200 users have some; else as
+    held out of their trainings. Also compares PyTorch, ONNX and stored vectors by
+    cosine. Limits are settings of the database; an option overrides one for once.
     """
     from dataclasses import asdict
 
@@ -144,14 +167,25 @@ def evaluate(
     from two_tower.lifecycle.registry import newest
     from two_tower.server.connection import connect
 
-    thresholds = gate.Thresholds(min_recall, min_ndcg, over_popularity, max_drop)
+    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection:
-        verdict = gate.judge(connection, version or newest(connection), thresholds)
+        found = gate.measure(connection, version or newest(connection))
+        reasons = gate.judge(connection, found.version, found.numbers(), overrides)
     if json:
-        print_json(asdict(verdict))
+        print_json(asdict(found) | {"reasons": reasons})
     else:
-        out.print(metrics_table(verdict.metrics, f"{verdict.version}: {verdict.measured_on}"))
-        for what, distance in verdict.parity.items():
+        out.print(metrics_table(found.metrics, f"{found.version}: {found.measured_on}"))
+        if found.incumbent:
+            on = "the same likes" if found.fresh else "likes held out of its own training"
+            figures = (
+                f"{heading} {'not measured' if value is None else f'{value:.4f}'}"
+                for heading, value in (
+                    ("Recall@20", found.incumbent.metrics.get("recall@20")),
+                    ("NDCG@20", found.incumbent.metrics.get("ndcg@20")),
+                )
+            )
+            say(f"active {found.incumbent.version}, on {on}: {', '.join(figures)}")
+        for what, distance in found.parity.items():
             say(f"cosine distance between {what}: {'not stored yet' if distance is None else f'{distance:.1e}'}")
-    if verdict.reasons:
-        raise GateFailed(f"{verdict.version} falls short: " + "; ".join(verdict.reasons))
+    if reasons:
+        raise GateFailed(f"{found.version} falls short: " + "; ".join(reasons))

@@ -186,7 +186,7 @@ def _newcomer(connection: Connection) -> None:
         [(NEWCOMER, video) for video, _, _ in liked],
     )
     started = time.perf_counter()
-    done = registry.refresh(connection, lambda what, share: None)
+    done = registry.refresh(connection, lambda what, share: None).counts
     milliseconds = 1000 * (time.perf_counter() - started)
     out.print(f"refresh: {done['users']} user, {done['vectors']} vector, {milliseconds:.0f} ms", highlight=False)
     table = Table("", "before (nothing known: popular)", "after", title="Recommended", title_justify="left")

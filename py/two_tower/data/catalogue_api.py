@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
@@ -177,7 +177,7 @@ def ingest(
     with (
         _without_addresses_in_logs(),
         Rejects(options.rejects or Path(f"{source.name}.rejects.csv")) as rejects,
-        httpx.Client(timeout=options.timeout, headers={"User-Agent": "pg-two-tower"}) as client,
+        httpx2.Client(timeout=options.timeout, headers={"User-Agent": "pg-two-tower"}) as client,
     ):
         rejects.begin()
         asker = _Asker(source, client, options, say)
@@ -196,8 +196,8 @@ def ingest(
 
 @contextmanager
 def _without_addresses_in_logs() -> Iterator[None]:
-    """httpx logs the address of every request, and addresses carry credentials."""
-    log = logging.getLogger("httpx")
+    """httpx2 logs the address of every request, and addresses carry credentials."""
+    log = logging.getLogger("httpx2")
 
     def harmless(record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO
@@ -347,7 +347,7 @@ class _Task:
 class _Asker:
     """Asks politely, and again."""
 
-    def __init__(self, source: Source, client: httpx.Client, options: IngestOptions, say: Say) -> None:
+    def __init__(self, source: Source, client: httpx2.Client, options: IngestOptions, say: Say) -> None:
         self.source = source
         self.client = client
         self.options = options
@@ -400,20 +400,20 @@ class _Asker:
         address, parameters = self.source.request(section, span, offset)
         try:
             response = self.client.get(address, params=parameters)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
             raise RefusedError("the endpoint is not an address") from None
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise _RetryError(f"no answer ({type(error).__name__})", None) from None
         status = response.status_code
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
+        if status == httpx2.codes.TOO_MANY_REQUESTS or status >= 500:
             raise _RetryError(f"the answer is {status}", _retry_after(response))
         try:
             document = response.json()
         except ValueError:
-            if status != httpx.codes.OK:
+            if status != httpx2.codes.OK:
                 raise RefusedError(f"the answer is {status}") from None
             raise _RetryError("the answer is not whole JSON", None) from None
-        if status != httpx.codes.OK:
+        if status != httpx2.codes.OK:
             with suppress(GarbledError):
                 self.source.read(section, document)  # it may say why
             raise RefusedError(f"the answer is {status}")
@@ -430,7 +430,7 @@ class _RetryError(Exception):
     """A problem, and the seconds that the server asks to wait."""
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx2.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     if value.isdecimal():
         return float(value)

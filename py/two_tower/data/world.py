@@ -76,11 +76,6 @@ class World:
     """User ids."""
     videos: list[str]
     """Product URLs."""
-    interests: list[str]
-    user_taste: np.ndarray
-    """[users, interests], rows sum to 1."""
-    video_interest: np.ndarray
-    """[videos, interests], rows sum to 1."""
     utility: np.ndarray
     """[users, videos] float32: what the likes were drawn by, before chance."""
     counts: dict[str, int]
@@ -112,7 +107,7 @@ def generate(directory: Path | str, users: int = 3000, videos: int = 3000, seed:
         frame.write_csv(path)
     kinds = dict(known["decision"].value_counts().iter_rows())
     counts = {"videos": videos, "heldout": len(heldout)} | {f"{kind}s": kinds.get(kind, 0) for kind in _KINDS}
-    return World(*paths, ids, urls.to_list(), list(INTERESTS), taste, interest, utility, counts)
+    return World(*paths, ids, urls.to_list(), utility, counts)
 
 
 def _catalogue(rng: np.random.Generator, n: int) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, np.ndarray]:

@@ -1,12 +1,15 @@
-"""Whether a model version is good enough: its metrics beside the references, its parity, and thresholds on both.
+"""Measuring a model version for the gate: its metrics beside the references and the active version's, and its parity.
 
-A version is measured on likes that it has not seen: where enough users have liked something since it was trained, on
-those; else by the record of its training, in which towers fitted to a part of the data were measured on the rest.
+What is measured is handed to the database, whose ``two_tower.gate_metrics()`` judges by ``two_tower.settings``.
+
+Two versions are compared on likes that neither has seen: where enough users have liked something since both were
+trained, on those; else each by the record of its training, in which towers fitted to a part of the data were measured
+on the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +17,14 @@ import numpy as np
 import psycopg
 import torch
 from pgvector import HalfVector, SparseVector
+from psycopg.types.json import Jsonb
 from safetensors.torch import load as load_tensors
+from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import LIKE, VOCABULARIES, FeatureSchema, user_counts
+from two_tower.lifecycle.registry import plain
+from two_tower.rows import one
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import DatasetOptions, read
 from two_tower.trainer.model import ItemTower, UserTower
@@ -25,96 +32,88 @@ from two_tower.trainer.model import ItemTower, UserTower
 Connection = psycopg.Connection[Any]
 
 FRESH_USERS = 200
-"""Users with a like after training from which on the version is measured on such likes."""
-SAMPLE = 200
-"""Users, and videos, whose vectors are compared."""
+"""Users with a like after both trainings from which on versions are measured on such likes."""
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """What a version must reach. A share is relative: 0.05 allows 5 % less."""
+class Incumbent:
+    """The active version that another is held against, and its metrics of the same kind as the other's."""
 
-    min_recall: float = 0.0
-    min_ndcg: float = 0.0
-    over_popularity: float = 1.1
-    """Recall must be at least this many times that of popularity."""
-    max_drop: float = 0.05
-    """Recall and NDCG may be this share below the active version's."""
-    max_distance: float = 1e-3
-    """Largest cosine distance between torch, the engine in the database, and what is stored."""
+    version: str
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was measured, and every reason to say no."""
+class Measured:
+    """What was found of a version."""
 
     version: str
     measured_on: str
     metrics: dict[str, Any]
+    """Recommender → metrics, the version's own as ``two-tower``."""
+    incumbent: Incumbent | None
+    """None where no version is active, or this one is."""
     parity: dict[str, float | None]
-    reasons: list[str] = field(default_factory=list)
+    """What was compared → largest cosine distance; None where there was nothing to compare."""
+    fresh: bool
+    """Whether the metrics were measured now, on likes since the trainings, and not at the trainings."""
+
+    def numbers(self) -> dict[str, Any]:
+        """What ``two_tower.gate_metrics()`` takes as measured. JSON has no NaN: a distance that is none is text."""
+        metrics = None
+        if self.fresh:
+            metrics = {self.version: self.metrics}
+            if self.incumbent:
+                metrics[self.incumbent.version] = {"two-tower": self.incumbent.metrics}
+        distances = {
+            what: distance if distance is None or np.isfinite(distance) else str(distance)
+            for what, distance in self.parity.items()
+        }
+        return {"metrics": plain(metrics), "distances": distances}
 
 
-def judge(connection: Connection, version: str, thresholds: Thresholds | None = None, k: int = 20) -> Verdict:
-    """Measure ``version`` and hold it against ``thresholds``. Raises UserError where there is no such version."""
-    thresholds = thresholds or Thresholds()
-    row = connection.execute(
-        "select metrics, meta ->> 'trained_at' from two_tower.models where version = %s", (version,)
-    ).fetchone()
-    if row is None:
-        raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
-    recorded, trained_at = row
-    recorded.pop("parity", None)  # the sample by which the database knows the files
-    towers = load(connection, version)
-    metrics = _since(connection, towers, datetime.fromisoformat(trained_at).timestamp(), k) if trained_at else None
-    measured_on = "likes since it was trained" if metrics else "likes held out of its training"
-    metrics = metrics or recorded
-    compared = parity(connection, version, towers)
-    return Verdict(
-        version, measured_on, metrics, compared, _reasons(connection, version, metrics, compared, thresholds, k)
-    )
-
-
-def _reasons(
+def judge(
     connection: Connection,
     version: str,
-    metrics: dict[str, Any],
-    compared: dict[str, float | None],
-    thresholds: Thresholds,
-    k: int,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
 ) -> list[str]:
-    reasons = []
-    recall, ndcg = f"recall@{k}", f"ndcg@{k}"
-    own = metrics.get("two-tower", {})
-    for name, least in ((recall, thresholds.min_recall), (ndcg, thresholds.min_ndcg)):
-        if own.get(name) is None:
-            reasons.append(f"{name} was not measured: there were no likes to hold out")
-        elif own[name] < least:
-            reasons.append(f"{name} is {own[name]:.4f}, and must be at least {least:.4f}")
-    popular = metrics.get("popularity", {}).get(recall)
-    if popular is not None and own.get(recall) is not None and own[recall] < thresholds.over_popularity * popular:
-        reasons.append(
-            f"{recall} is {own[recall]:.4f}, and must be at least "
-            f"{thresholds.over_popularity:g} times popularity's {popular:.4f}"
+    """Reasons of the database's gate to refuse ``version`` by its metrics; ``measured`` is :meth:`Measured.numbers`."""
+    values = (version, Jsonb(measured or {}), Jsonb(overrides or {}))
+    return list(one(connection, "select two_tower.gate_metrics(%s, %s, %s)", values))
+
+
+def measure(connection: Connection, version: str) -> Measured:
+    """Measure ``version``, and the active one beside it. Raises UserError where there is no such version.
+
+    ``connection`` is in autocommit mode.
+    """
+    found = {
+        name: (active, metrics, trained_at and datetime.fromisoformat(trained_at).timestamp())
+        for name, active, metrics, trained_at in connection.execute(
+            """select version, state = 'active', metrics, meta ->> 'trained_at'
+            from two_tower.models where version = %s or state = 'active'""",
+            (version,),
         )
-    incumbent = connection.execute(
-        "select version, metrics -> 'two-tower' from two_tower.models where state = 'active' and version <> %s",
-        (version,),
-    ).fetchone()
-    if incumbent:
-        for name in (recall, ndcg):
-            before = (incumbent[1] or {}).get(name)
-            if before is not None and own.get(name) is not None and own[name] < (1 - thresholds.max_drop) * before:
-                share = thresholds.max_drop
-                reasons.append(
-                    f"{name} is {own[name]:.4f}, more than {share:.0%} below the {before:.4f} of active {incumbent[0]}"
-                )
-    reasons += [
-        f"{what} differ by a cosine distance of {distance:.2g}, and may by {thresholds.max_distance:g}"
-        for what, distance in compared.items()
-        if distance is not None and not distance <= thresholds.max_distance
-    ]
-    return reasons
+    }
+    if version not in found:
+        raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
+    active = next((name for name, (serves, _, _) in found.items() if serves and name != version), None)
+    towers = load(connection, version)
+    compared = parity(connection, version, towers)
+    trained = [at for _, _, at in found.values()]
+    fresh = None
+    if all(trained):
+        beside = {} if active is None else {active: load(connection, active)}
+        fresh = _since(connection, towers, beside, max(trained))
+    if fresh:
+        metrics, others = fresh
+        incumbent = None if active is None else Incumbent(active, others[active])
+        return Measured(version, "likes since it was trained", metrics, incumbent, compared, fresh=True)
+    metrics = found[version][1]
+    metrics.pop("parity", None)  # the sample by which the database knows the files
+    incumbent = None if active is None else Incumbent(active, found[active][1].get("two-tower") or {})
+    return Measured(version, "likes held out of its training", metrics, incumbent, compared, fresh=False)
 
 
 @dataclass(frozen=True)
@@ -152,25 +151,39 @@ def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _since(connection: Connection, towers: Towers, trained_at: float, k: int) -> dict[str, Any] | None:
-    """Metrics on likes after ``trained_at`` (seconds), from histories before it; None where too few users have any."""
-    data = read(connection, DatasetOptions(), towers.schema)
-    after = data.time > trained_at
+def _since(
+    connection: Connection, towers: Towers, beside: dict[str, Towers], moment: float, k: int = 20
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+    """Metrics on likes after ``moment`` (seconds), from histories before it; None where too few users have any.
+
+    Those of ``towers`` and of references by recommender, and those of other versions ``beside`` by version.
+    """
+    # One snapshot: else the versions would be measured on different likes.
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        data = read(connection, DatasetOptions(), towers.schema)
+        item_counts = {name: read(connection, DatasetOptions(), t.schema).item_counts for name, t in beside.items()}
+    after = data.time > moment
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
         return None
     likes, nopes, skips = (data.matrix(label, ~after) for label in (1, 0, -1))
-    users = towers.user.embed(user_counts(towers.schema, data.item_counts, likes, nopes))
-    items = towers.item.embed(data.item_counts)
+    seen = (likes + nopes + skips).tocsr()
+
+    def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
+        return evaluate.by_vectors(of.user.embed(user_counts(of.schema, counts, likes, nopes)), of.item.embed(counts))
+
     references, _ = evaluate.references(likes)
-    scorers = {"two-tower": evaluate.by_vectors(users, items)} | references
-    return evaluate.report(scorers, likes, (likes + nopes + skips).tocsr(), relevant, k=k)
+    own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
+    others = {name: scorer(t, item_counts[name]) for name, t in beside.items()}
+    return own, evaluate.report(others, likes, seen, relevant, k=k)
 
 
 def parity(connection: Connection, version: str, towers: Towers | None = None) -> dict[str, float | None]:
     """Largest cosine distances in a sample of users and videos: torch to the engine, the engine to what is stored.
 
-    None where there is nothing to compare. Changes that no refresh has seen yet are left out of the sample.
+    None where there is nothing to compare. The setting gate_sample says how many of each. Changes that no refresh has
+    seen yet are left out of the sample.
     """
     towers = towers or load(connection, version)
     result: dict[str, float | None] = {}
@@ -180,7 +193,7 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 """with sample as (
                     select id from (select {id} as id from {source}) as known
                     where not exists (select from two_tower.{waiting} c where c.{id_} = known.id) and {settled}
-                    order by hashtextextended(id::text, 0) limit {size}
+                    order by hashtextextended(id::text, 0) limit two_tower.gate_setting('gate_sample')::int
                 ),
                 -- From the rows as they are: what is stored of an input is not asked.
                 inputs as (
@@ -215,7 +228,6 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 encode=psycopg.sql.Identifier(f"encode_{kind}s"),
                 count=psycopg.sql.Identifier(f"count_{kind}_features"),
                 stored=psycopg.sql.Identifier(f"{kind}_embeddings"),
-                size=psycopg.sql.Literal(SAMPLE),
                 version=psycopg.sql.Literal(version),
             )
         ).fetchall()
@@ -237,4 +249,4 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return float(max(0.0, (1 - cosine).max()))
+    return float(np.maximum(0.0, (1 - cosine).max()))  # max() would make 0 of NaN

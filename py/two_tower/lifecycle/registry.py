@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any, LiteralString
-from uuid import uuid4
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
@@ -28,23 +28,9 @@ if TYPE_CHECKING:
     from two_tower.trainer.train import TrainedModel
 
 Connection = psycopg.Connection[Any]
-REFRESH_BATCH = 1000
-"""Users or videos per transaction of a refresh, as two_tower.refresh_batch() has it."""
 
 GATE = "TT003"
 """SQLSTATE with which the database says that a quality gate refuses."""
-BATCH = 500
-
-
-@contextmanager
-def gated() -> Iterator[None]:
-    """Turns the database's refusal into :class:`GateFailed`."""
-    try:
-        yield
-    except psycopg.Error as error:
-        if error.sqlstate != GATE:
-            raise
-        raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
 
 
 RESERVED_VERSIONS = frozenset({"current"})
@@ -150,7 +136,7 @@ def register_files(
             tower_rows.store(connection, version, rows)
         connection.execute(
             "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (version, user_tower, item_tower, *(Jsonb(_plain(document)) for document in documents), weights),
+            (version, user_tower, item_tower, *(Jsonb(plain(document)) for document in documents), weights),
         )
 
 
@@ -187,7 +173,7 @@ def parity_sample(
     return sample
 
 
-def _plain(document: Any) -> Any:
+def plain(document: Any) -> Any:
     """The document with NaN as null, which is how JSON can say that there was nothing to measure."""
     return json.loads(json.dumps(document), parse_constant=lambda _: None)
 
@@ -222,46 +208,66 @@ def newest_candidate(connection: Connection) -> str:
     return str(row[0])
 
 
-def refresh(connection: Connection, progress: Progress, limit: int | None = None) -> dict[str, int]:
-    """Drain the change log in batches; counts of what was done. ``connection`` is in autocommit mode.
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did."""
 
-    With ``limit``, ends after so many users and videos, and leaves the rest in the log. The job log keeps what was done
-    or why it failed, as it does for ``two_tower.refresh()``; a refresh with nothing to do leaves no row there.
+    counts: dict[str, int]
+    """``users`` and ``videos`` looked at, ``vectors`` written, users and videos ``failed``."""
+    jobs: dict[str, dict[str, Any]]
+    """Jobs that were due and followed it → their result, with ``error`` where they failed."""
+
+
+def refresh(
+    connection: Connection,
+    progress: Progress,
+    limit: int | None = None,
+    *,
+    all_jobs: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Refreshed:
+    """Drain the change log as ``two_tower.refresh()`` does, without a limit of time.
+
+    ``connection`` is in autocommit mode. With ``limit``, ends after so many users and videos, and leaves the rest in
+    the log. Popularity and purge follow where they are due; with ``all_jobs`` the other jobs, too. Ends early, after
+    the transaction at hand, where ``stopped()``. The job log keeps what was done; raises UserError where the refresh
+    failed, not where a job did.
     """
-    state = _step(connection, "select * from two_tower.begin_refresh()", ())
-    # One worker, from the first user on, needs one lap.
-    run, after, laps, batches = state["run_id"], None, 1, 0
-    done = state["result"]
-    total = 0 if state["finished"] else sum(pending(connection).values())
-    while not state["finished"]:
-        seen = done["users"] + done["videos"]
-        left = REFRESH_BATCH if limit is None else min(REFRESH_BATCH, limit - seen)
-        if left < 1:
-            break
-        state = _step(
-            connection,
-            "select * from two_tower.refresh_step(%s, null, %s, %s, %s, null, %s)",
-            (run, after, laps, batches, left),
-        )
-        after, laps, batches, done = state["after"], state["laps"], state["batches"], state["result"]
-        seen = done["users"] + done["videos"]
-        total = max(total, seen, 1)
+    total = 0
+    for run in _run(
+        connection,
+        "select * from two_tower.begin_refresh(null, null, %s, %s)",
+        (limit, all_jobs),
+        "select * from two_tower.refresh_step(%s)",
+    ):
+        seen = run["result"]["users"] + run["result"]["videos"]
+        total = max(total or sum(pending(connection).values()), seen, 1)
         progress("refreshing", seen / total)
-    return dict(done)
+        if stopped():
+            break
+    if run["failure"] is not None:
+        raise UserError(f"the refresh failed: {run['failure']}", "`two-tower status` says what mends it")
+    return Refreshed(run["result"], run["jobs"])
 
 
-def _step(connection: Connection, query: LiteralString, values: tuple[Any, ...]) -> dict[str, Any]:
-    """One transaction of a refresh, READ COMMITTED whatever the default is; its answer.
+def _run(
+    connection: Connection, begin: LiteralString, values: tuple[Any, ...], step: LiteralString
+) -> Iterator[dict[str, Any]]:
+    """What ``begin`` answers, and then each ``step`` from the state before it, until the database says it is finished.
 
-    Raises UserError with what the database says went wrong; the job log has it too.
+    This is all that the procedures of the same name do, too. Each is a transaction, READ COMMITTED whatever the
+    default is.
     """
-    with connection.transaction():
-        connection.execute("set transaction isolation level read committed, read write")
-        state = connection.cursor(row_factory=dict_row).execute(query, values).fetchone()
-    assert state is not None
-    if state["failure"] is not None:
-        raise UserError(f"the refresh failed: {state['failure']}", "`two-tower status` says what mends it")
-    return state
+    cursor = connection.cursor(row_factory=dict_row)
+    query = begin
+    while True:
+        with connection.transaction():
+            cursor.execute("set transaction isolation level read committed, read write")
+            (run,) = cursor.execute(query, values).fetchall()
+        yield run
+        if run["finished"]:
+            return
+        query, values = step, (Jsonb(run["state"]),)
 
 
 def pending(connection: Connection) -> dict[str, int]:
@@ -302,123 +308,144 @@ def stale_users(
 
 
 def backfill(
-    connection: Connection, version: str, progress: Progress, *, workers: int = 1, force: bool = False
+    connection: Connection,
+    version: str,
+    progress: Progress,
+    *,
+    workers: int = 1,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
 ) -> None:
     """Stage ``version`` and compute the vectors that it lacks, by ``workers`` connections; call again to resume.
 
-    Raises GateFailed where its metrics are refused, which rejects it; with ``force`` they are recorded and overruled.
+    Each worker does what ``two_tower.backfill_model()`` does. Raises GateFailed where the version's metrics are
+    refused, which rejects it; with ``force`` they are recorded and overruled. ``measured`` and ``overrides`` are for
+    the gate as :func:`flip` has them.
     """
-    row = connection.execute("select two_tower.stage_model(%s, %s)", (version, force)).fetchone()
-    assert row is not None
-    if row[0]["state"] == "rejected":
-        raise GateFailed(f"{version} is rejected: " + "; ".join(row[0]["reasons"]))
-    share = _Share(connection, version, progress)
+    staging = (version, force, *_evidence(measured, overrides))
+    first = _backfilled(connection, staging)
+    begun = next(first)
+    if begun["failure"] is not None:
+        raise GateFailed(begun["failure"])
+    share = _Share(begun["done"], begun["total"], progress)
     others = [another(connection) for _ in range(workers - 1)]
     try:
-        for kind in ("video", "user"):
-            share.begin(kind)
-            with ThreadPoolExecutor(workers) as pool:
-                work = [pool.submit(_fill, one, version, kind, share) for one in (connection, *others)]
-                for done in work:
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [first, *(_backfilled(one, staging) for one in others)]
+            work = [pool.submit(share.follow, run) for run in runs]
+            try:
+                for done in as_completed(work):
                     done.result()
-            if kind == "video":
-                progress("building the index", 0.5)
-                connection.execute("select two_tower.attach_partitions(%s)", (version,))
-                _make_good(connection, version, progress)
-        connection.execute("select two_tower.finish_backfill(%s)", (version,))
+            finally:
+                share.stop.set()  # where one fails, or is interrupted, the others end after the batch at hand
     finally:
         for one in others:
             one.close()
 
 
+def _backfilled(connection: Connection, staging: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    return _run(
+        connection,
+        "select * from two_tower.begin_backfill(%s, %s, %s, %s)",
+        staging,
+        "select * from two_tower.backfill_step(%s)",
+    )
+
+
 class _Share:
     """How much of a backfill is done, told by any of its workers."""
 
-    def __init__(self, connection: Connection, version: str, progress: Progress) -> None:
-        row = connection.execute(
-            """select (select count(*) from public.videos),
-                (select count(*) from two_tower.user_features where like_count > 0), two_tower.backfilled_share(%s)""",
-            (version,),
-        ).fetchone()
-        assert row is not None
-        self.videos, self.users, done = row
-        self.total = max(self.videos + self.users, 1)
-        self.done = int((done or 0) * self.total)
-        self.kind, self.progress = "", progress
+    PHASES: ClassVar = {
+        "video": "embedding videos",
+        "attach": "building the index",
+        "change": "looking at what changed meanwhile",
+        "user": "embedding users",
+        "finish": "looking for what is missing",
+    }
 
-    def begin(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, done: int | None, total: int, progress: Progress) -> None:
+        self.done, self.total, self.progress = done or 0, total, progress
+        self.telling = Lock()
+        self.stop = Event()
 
-    def add(self, rows: int) -> None:
-        self.done += rows
-        self.progress(f"embedding {self.kind}s", min(1.0, self.done / self.total))
-
-
-def _fill(connection: Connection, version: str, kind: str, share: _Share) -> None:
-    """One worker: from a place of its own round and round, until a whole lap finds nothing missing."""
-    after, whole, left = str(uuid4()), False, 0
-    statement = "select last_id::text, seen, done from two_tower.backfill_batch(%s, %s, %s, %s)"
-    while True:
-        row = connection.execute(statement, (version, kind, after, BATCH)).fetchone()
-        assert row is not None
-        after, seen, done = row
-        left += seen
-        if after is None:
-            if whole and not left:
+    def follow(self, steps: Iterator[dict[str, Any]]) -> None:
+        """Go through the steps of one worker."""
+        for step in steps:
+            with self.telling:
+                # What it begins with is in the figure already.
+                self.done += 0 if "total" in step else step["done"]
+                self.progress(self.PHASES[step["phase"]], min(1.0, self.done / max(self.total, 1)))
+            if self.stop.is_set():
                 return
-            whole, left = True, 0
-        elif done:
-            share.add(done)
-        else:
-            connection.execute("select pg_sleep(0.05)")  # another worker has them
-
-
-def _make_good(connection: Connection, version: str, progress: Progress) -> None:
-    """One pass over all videos, for those that changed between their embedding and the attaching of the partition."""
-    after = None
-    while True:
-        row = connection.execute(
-            """select b.last_id, (select checked_at is not null from two_tower.model_versions where version = %(v)s)
-            from two_tower.backfill_batch(%(v)s, 'change', %(after)s) b""",
-            {"v": version, "after": after},
-        ).fetchone()
-        assert row is not None
-        after, checked = row
-        if checked or after is None:
-            return
-        progress("looking at what changed meanwhile", 0.5)
 
 
 def activate(
-    connection: Connection, version: str | None, progress: Progress, *, force: bool = False, workers: int = 1
+    connection: Connection,
+    version: str | None,
+    progress: Progress,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    overrides: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
 
-    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded. What fails after the switch is
+    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded; ``overrides`` are settings of the
+    gate for this once. What fails after the switch is
     among the ``warnings`` of the answer.
     """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))
     refresh(connection, progress)
-    backfill(connection, version, progress, workers=workers, force=force)
+    backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     # What changed during the backfill; after this, refreshes keep the version current.
     refresh(connection, progress)
-    with gated():
-        row = connection.execute("select two_tower.activate_model(%s, %s)", (version, force)).fetchone()
-    assert row is not None
-    return dict(row[0]) | {"warnings": update_popularity(connection)}
+    done = flip(connection, version, force=force, overrides=overrides)
+    return done | {"warnings": update_popularity(connection)}
 
 
-def update_popularity(connection: Connection) -> list[str]:
-    """Count popularity anew, after a flip: this commit waits for the disk, which a flip's does not. What went wrong."""
-    row = connection.execute("select two_tower.try_update_popularity()").fetchone()
-    assert row is not None
-    return [] if row[0] is None else [f"popularity was not updated: {row[0]}"]
+def flip(
+    connection: Connection,
+    version: str,
+    *,
+    force: bool = False,
+    measured: dict[str, Any] | None = None,
+    overrides: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Make a backfilled ``version`` the one that serves; durable when this returns. Raises GateFailed as activate().
+
+    ``measured`` is what the gate is to go by beside what it looks at itself, as ``gate.Measured.numbers()`` has it;
+    without it the metrics that were registered count.
+    """
+    values = (version, force, *_evidence(measured, overrides))
+    try:
+        return _flip(connection, "select two_tower.activate_model(%s, %s, %s, %s)", values)
+    except psycopg.Error as error:
+        if error.sqlstate != GATE:
+            raise
+        raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
+
+
+def _evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
+    return Jsonb(measured) if measured else None, Jsonb(overrides) if overrides else None
 
 
 def roll_back(connection: Connection, version: str | None = None) -> dict[str, Any]:
     """Make ``version``, or the one that served last, serve again; durable when this returns."""
-    row = connection.execute("select two_tower.rollback_model(%s)", (version,)).fetchone()
+    return _flip(connection, "select two_tower.rollback_model(%s)", (version,))
+
+
+def _flip(connection: Connection, query: LiteralString, values: tuple[Any, ...]) -> dict[str, Any]:
+    """A flip, which readers see at once, and then a commit that waits for the disk."""
+    row = connection.execute(query, values).fetchone()
     assert row is not None
-    connection.execute("select pg_logical_emit_message(true, 'two_tower', 'rollback')")
+    connection.execute("select two_tower.make_durable()")
     return dict(row[0])
+
+
+def update_popularity(connection: Connection) -> list[str]:
+    """Count popularity anew, after a flip, which must not fail for it. What went wrong."""
+    row = connection.execute("select error from two_tower.try_job('update_popularity')").fetchone()
+    assert row is not None
+    return [] if row[0] is None else [f"popularity was not updated: {row[0]}"]

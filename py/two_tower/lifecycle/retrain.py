@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import psycopg
 
 from two_tower.errors import GateFailed, UserError
@@ -22,7 +22,6 @@ from two_tower.lifecycle import artifacts, registry
 from two_tower.progress import Progress
 
 if TYPE_CHECKING:
-    from two_tower.lifecycle.gate import Thresholds
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.train import TrainOptions
 
@@ -35,7 +34,8 @@ class Plan:
 
     dataset: DatasetOptions
     training: TrainOptions
-    thresholds: Thresholds
+    overrides: dict[str, float] = field(default_factory=dict)
+    """Settings of the gate for this run alone."""
     publish: str | None = None
     """URL to publish to, see :mod:`two_tower.lifecycle.artifacts`; None publishes nowhere."""
     webhook: str | None = None
@@ -97,15 +97,13 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
 
     run.step = "evaluating"
     progress("evaluating", 0.0)
-    verdict = gate.judge(connection, version, plan.thresholds)
-    run.metrics = verdict.metrics
-    if verdict.reasons:
-        connection.execute("select two_tower.reject_model(%s, %s)", (version, verdict.reasons))
-        raise GateFailed(f"{version} falls short: " + "; ".join(verdict.reasons))
+    found = gate.measure(connection, version)
+    run.metrics = found.metrics
+    case: dict[str, Any] = {"measured": found.numbers(), "overrides": plan.overrides}
 
     run.step = "backfilling"
     registry.refresh(connection, progress)
-    registry.backfill(connection, version, progress, workers=plan.workers)
+    registry.backfill(connection, version, progress, workers=plan.workers, **case)
 
     # Everything that takes long is done before the flip; after it, publishing is one small put.
     manifest = None
@@ -116,8 +114,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     run.step = "activating"
     registry.refresh(connection, progress)
     progress("activating", 1.0)
-    with registry.gated():
-        connection.execute("select two_tower.activate_model(%s)", (version,))
+    registry.flip(connection, version, **case)
     run.warnings += registry.update_popularity(connection)
 
     if plan.publish and manifest:
@@ -199,8 +196,8 @@ def _notify(webhook: str | None, text: str) -> list[str]:
     for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(old, new)
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=10) as client:
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=2), timeout=10) as client:
             answer = client.post(webhook, json={"text": text})
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return [f"the webhook was not told: {type(error).__name__}"]
     return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]

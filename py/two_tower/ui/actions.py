@@ -32,7 +32,7 @@ def abilities(dsn: str) -> dict[str, bool]:
             connection,
             """select pg_has_role('authenticated', %s),
                 has_schema_privilege('two_tower', 'usage')
-                    and has_function_privilege('two_tower.activate_model(text, boolean)', 'execute'),
+                    and has_function_privilege('two_tower.activate_model(text, boolean, jsonb, jsonb)', 'execute'),
                 has_schema_privilege('two_tower', 'usage')
                     and has_function_privilege('two_tower.rollback_model(text)', 'execute')""",
             (option,),

@@ -4,16 +4,17 @@ create or replace procedure two_tower.backfill_model(version text, force boolean
 language plpgsql security invoker
 as $proc$
 declare
-    v_verdict pg_catalog.jsonb;
-    v_state pg_catalog.record;
+    v_run pg_catalog.record;
 begin
     commit;
     set transaction isolation level read committed, read write;
-    v_verdict := two_tower.stage_model(version, force);
+    select b.* into v_run from two_tower.begin_backfill(version, force) b;
     commit and chain;
-    select b.* into v_state from two_tower.begin_backfill(version, v_verdict) b;
-    while not v_state.finished loop
-        select s.* into v_state from two_tower.backfill_step(version, v_state.phase, v_state.after, v_state.whole, v_state.seen) s;
+    if v_run.failure is not null then
+        raise exception '%', v_run.failure using errcode = v_run.failure_code;
+    end if;
+    while not v_run.finished loop
+        select s.* into v_run from two_tower.backfill_step(v_run.state) s;
         commit and chain;
     end loop;
 end

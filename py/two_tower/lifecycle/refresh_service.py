@@ -1,0 +1,87 @@
+"""``two-tower refresh --every``: refreshes and jobs by a small service, for hosts without pg_cron.
+
+    two-tower refresh --every 10          until SIGTERM or SIGINT, a line for each round that did something
+
+What is due, and who does it, is decided in the database, so several of these may run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from threading import Event
+from types import FrameType
+from typing import Any
+
+import psycopg
+
+from two_tower.database import open_connection, require_migrated
+from two_tower.errors import UserError
+from two_tower.lifecycle import registry
+from two_tower.lifecycle.registry import Refreshed
+
+LONGEST_PAUSE = 60.0
+"""Seconds between attempts where one after the other fails. They begin with one second, and double."""
+
+NOTICES_A_DEAD_HOST: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Parameters of the connection, which stays open between rounds. Without them a server that is gone is waited for, for
+hours. They do nothing where the connection is a socket of this machine."""
+
+
+def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: Callable[[str], None]) -> None:
+    """Refresh, run the jobs that are due, sleep ``every`` seconds; again, until SIGTERM or SIGINT.
+
+    Ends after the transaction at hand; a second signal ends it at once. ``tell`` hears of each round that did
+    something, ``complain`` of each that failed, after which the connection is made anew. Nothing that the database
+    does ends this.
+    """
+    connection: psycopg.Connection[Any] | None = None
+    failures = 0
+    with _until_signalled() as stop:
+        while not stop.is_set():
+            try:
+                if connection is None:
+                    connection = open_connection(
+                        dsn, autocommit=True, application_name="two-tower refresh", **NOTICES_A_DEAD_HOST
+                    )
+                    require_migrated(connection)
+                done = registry.refresh(connection, lambda what, share: None, all_jobs=True, stopped=stop.is_set)
+            except (psycopg.Error, UserError) as error:
+                if connection is not None:
+                    connection.close()
+                connection = None
+                pause = min(LONGEST_PAUSE, 2.0**failures)
+                failures += 1
+                complain(f"{str(error).strip()}; trying again in {pause:.0f} s")
+            else:
+                pause, failures = every, 0
+                if any(done.counts.values()) or done.jobs:
+                    tell(done)
+            stop.wait(pause)
+    if connection is not None:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _until_signalled() -> Iterator[Event]:
+    """An event that SIGTERM and SIGINT set. The second of a kind does what it would have done without this."""
+    stop = Event()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

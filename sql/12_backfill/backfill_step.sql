@@ -1,0 +1,55 @@
+drop function if exists two_tower.backfill_step(text, text, uuid, boolean, int);
+-- What two_tower.backfill_model() and the command line do between two commits; whoever calls it hands the state on as it is. Only what is
+-- missing, so that a second call resumes a broken one. Videos first: users are compared with them.
+create or replace function two_tower.backfill_step(
+    inout state jsonb, out finished boolean, out phase text, out done bigint
+)
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    v_version text := state ->> 'version';
+    v_after uuid := (state ->> 'after')::uuid;
+    v_seen int := (state ->> 'seen')::int;
+    v_batch record;
+begin
+    finished := false;
+    phase := state ->> 'phase';
+    done := 0;
+    case phase
+        when 'attach' then
+            perform two_tower.attach_partitions(v_version);
+            phase := 'change';
+            v_after := null;
+        when 'change' then
+            if (select m.checked_at is null from two_tower.model_versions m where m.version = v_version) then
+                select b.last_id into v_after from two_tower.backfill_batch(v_version, 'change', v_after) b;
+            else
+                phase := 'user';
+                v_after := gen_random_uuid();
+                v_seen := 0;
+                state := state || '{"whole": false}';
+            end if;
+        when 'finish' then
+            perform two_tower.finish_backfill(v_version);
+            finished := true;
+        else
+            select b.last_id, b.seen, b.done into v_batch from two_tower.backfill_batch(v_version, phase, v_after) b;
+            v_seen := v_seen + v_batch.seen;
+            v_after := v_batch.last_id;
+            done := v_batch.done;
+            if v_after is null and (state ->> 'whole')::boolean and v_seen = 0 then
+                phase := case phase when 'video' then 'attach' else 'finish' end;
+            elsif v_after is null then
+                v_seen := 0;
+                state := state || '{"whole": true}';
+            elsif done = 0 then
+                perform pg_sleep(0.05);  -- another worker has them
+            end if;
+    end case;
+    state := state || jsonb_build_object('phase', phase, 'after', v_after, 'seen', v_seen);
+end
+$func$;
+
+comment on function two_tower.backfill_step(jsonb) is
+'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), '
+'done how many rows this one embedded';
