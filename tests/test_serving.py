@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
+from test_refresh import assert_fresh
 from two_tower.bench import serving
 from two_tower.lifecycle import recommend as recommend_file
 from two_tower.server import migrate
@@ -749,8 +750,11 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
-    """The world and its active model, restored from a dump into the server without onnxruntime."""
+def poor(
+    poor_server: Server, database: NewDatabase, world_of: Callable[[str], str], request: pytest.FixtureRequest
+) -> Iterator[tuple[Connection, Client]]:
+    """The world and its active model, of an engine, restored from a dump into the server without onnxruntime."""
+    dsn = database(template=world_of(request.param))
     bindir: Path = poor_server.installation.bindir
     with psycopg.connect(poor_server.dsn, autocommit=True) as connection:
         connection.execute("drop database if exists world with (force)")
@@ -766,6 +770,7 @@ def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
         yield db, Client(connection)
 
 
+@pytest.mark.parametrize("poor", ["onnxruntime"], indirect=True)
 def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: tuple[Connection, Client]) -> None:
     db, client = poor
     # Stored vectors serve as ever: the dump holds all that serving needs.
@@ -794,6 +799,42 @@ def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: t
     assert "cannot import onnxruntime" in one(db, "select last_error from two_tower.status")
     with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
         db.execute("select * from two_tower.embed_users(array[%s]::uuid[])", (WORLD.usual,))
-    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
-        tiny_model(db, "v2")
+    with pytest.raises(psycopg.Error, match="model v2 needs onnxruntime, which this server does not have") as refused:
+        tiny_model(db, "v2", engine="onnxruntime")
+    assert refused.value.sqlstate == "55000"
+    assert "two-tower doctor" in str(refused.value.diag.message_hint)
     assert one(db, "select count(*) from two_tower.models") == 1
+
+
+@pytest.mark.parametrize("poor", ["sql"], indirect=True)
+def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple[Connection, Client]) -> None:
+    db, client = poor
+    liked = recommend(client, WORLD.usual)[0]["video_id"]
+    for user in (WORLD.usual, WORLD.no_decisions):
+        db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, liked))
+    # A new user's vector is computed on the spot.
+    assert recommend(client, WORLD.no_decisions)[0]["reason"] == "taste"
+    assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
+    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    refresh(db)
+    assert_fresh(db)
+    tiny_model(db, "v2", engine="auto")
+    assert one(db, "select array[user_engine, item_engine] from two_tower.model_versions where version = 'v2'") == [
+        "sql", "sql",
+    ]  # fmt: skip
+    assert_fresh(db)
+
+
+@pytest.mark.parametrize("poor", ["auto"], indirect=True)
+def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tuple[Connection, Client]) -> None:
+    """Users are sums, videos were placed by onnxruntime where there was one."""
+    db, client = poor
+    liked = recommend(client, WORLD.usual)[0]["video_id"]
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.usual, liked))
+    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
+    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
+        refresh(db)
+    assert one(db, "select pending_video_changes from two_tower.status") == 1
+    assert one(db, "select failed_changes from two_tower.status") == 0
+    assert len(recommend(client, WORLD.usual)) == 20
