@@ -91,7 +91,7 @@ begin
             perform two_tower.check_tower('item', p_item_tower, v_item_dim, p_weights, p_metrics #> '{parity,item}', v_max_distance);
         end if;
     end if;
-    if v_rows then
+    if v_rows and not v_registered then
         perform two_tower.check_rows(p_version, 'user', v_user_dim, p_metrics #> '{parity,user}', v_max_distance);
         perform two_tower.check_rows(p_version, 'item', v_item_dim, p_metrics #> '{parity,item}', v_max_distance);
     end if;
