@@ -72,7 +72,7 @@ HARMLESS = (
     # Its argument is a piece of SQL, and only the owner, as whom it runs, may call it.
     r"|^two_tower\.set_visible_when\(.* security 00000 text type variable is not sanitized"
     # The contract has it; every call computes from the rows.
-    r"|^two_tower\.embed_user\(.* unused parameter \"force\""
+    r"|^embed_user\(.* unused parameter \"force\""
 )
 
 
