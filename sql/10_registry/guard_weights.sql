@@ -25,6 +25,9 @@ referencing new table as changed for each statement execute function two_tower.g
 create or replace trigger two_tower_update after update on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
 
+create or replace trigger two_tower_update_to after update on two_tower.model_weights
+referencing new table as changed for each statement execute function two_tower.guard_weights();
+
 create or replace trigger two_tower_delete after delete on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
 
