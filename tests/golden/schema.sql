@@ -936,6 +936,12 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
 
+CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) IS 'Makes the vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+
 CREATE TABLE auth.users (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL
@@ -1516,6 +1522,8 @@ CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tow
 CREATE TRIGGER two_tower_truncate BEFORE TRUNCATE ON two_tower.model_weights FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_update_to AFTER UPDATE ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
