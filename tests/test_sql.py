@@ -47,6 +47,7 @@ DEFINERS_OF_CLIENTS = {
     "embed_user",
     "get_user_embedding_features",
     "own_candidates",
+    "own_reasons",
     "similar_candidates",
     "update_user_features",
 }

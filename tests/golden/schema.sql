@@ -82,11 +82,11 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE sql STABLE
@@ -581,6 +581,13 @@ CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_di
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
+
+CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[]) IS 'Of each of these videos, the video the caller likes that adds most to its score; no row where none adds, or where the towers are no sums';
 
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE

@@ -31,7 +31,7 @@ ROUTINES = {
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    "recommend_videos(integer, uuid[], real)": 0,
+    "recommend_videos(integer, uuid[], real, boolean)": 0,
     "similar_videos(uuid, integer, real)": 1,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
@@ -43,7 +43,7 @@ ARGUMENTS = {
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "because"),
     "similar_videos": ("video_id", "limit", "diversity"),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
