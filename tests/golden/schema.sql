@@ -1508,8 +1508,6 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OL
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
 
-CREATE TRIGGER two_tower_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
-
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_files FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
@@ -1520,17 +1518,19 @@ CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_segme
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularies FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
-CREATE TRIGGER two_tower_insert AFTER INSERT ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
-
 CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
 
+CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_sealed_insert AFTER INSERT ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_sealed_truncate BEFORE TRUNCATE ON two_tower.model_weights FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
+
+CREATE TRIGGER two_tower_sealed_update AFTER UPDATE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_sealed_update_to AFTER UPDATE ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
 CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tower.model_versions FOR EACH ROW EXECUTE FUNCTION two_tower.model_transition();
-
-CREATE TRIGGER two_tower_truncate BEFORE TRUNCATE ON two_tower.model_weights FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
-
-CREATE TRIGGER two_tower_update AFTER UPDATE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
-
-CREATE TRIGGER two_tower_update_to AFTER UPDATE ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
