@@ -439,10 +439,10 @@ def test_doctor_as_a_role_that_may_not_create_extensions(cluster: Server, empty_
         found = findings(connection, poor)
     for name in ("vector", "plpython3u"):
         item = found[f"extension {name}"]
-        assert not item.ok
+        assert item.level == ("fail" if name == "vector" else "warn")  # without PL/Python the engine is sql
         assert "doctor_poor cannot create it" in item.detail
         assert f"create extension {name}" in (item.remedy or "")
-    assert not found["onnxruntime in the server"].ok
+    assert found["onnxruntime in the server"].level == "warn"
 
 
 def test_doctor_on_a_server_whose_python_lacks_onnxruntime(

@@ -149,7 +149,10 @@ def _hold(connection: Connection) -> None:
     for table in _column(
         connection,
         """select quote_ident(relname) from pg_class
-        where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p') order by 1""",
+        where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p')
+            -- One that this role may not read is a reason to refuse anyway.
+            and has_table_privilege(oid, 'select')
+        order by 1""",
         (list(READ),),
     ):
         connection.execute(f"lock table public.{table} in access share mode")  # quoted by the server
