@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -37,6 +38,13 @@ def owner(cluster: Server) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def hosted(cluster: Server, owner: str) -> Iterator[str]:
     """An empty database of that role's, with pgvector; the connection string is the role's."""
+    with database_of(cluster, owner) as dsn:
+        yield dsn
+
+
+@contextmanager
+def database_of(cluster: Server, owner: str) -> Iterator[str]:
+    """An empty database of a role's, with pgvector, as hosts make it; the connection string is the role's."""
     name = f"hosted_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner)))
