@@ -11,7 +11,7 @@ begin
         select unnest(array[
             'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
-            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real)',
+            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, boolean)',
             'public.similar_videos(uuid, int, real)'
         ]::regprocedure[])
     loop
@@ -31,12 +31,12 @@ grant execute on function two_tower.list_for_caller(text, uuid, int, uuid[], rea
 two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int)
 to anon, authenticated, service_role;
 -- Reached by name from list_for_caller(); answers to nobody who is not signed in.
-grant execute on function two_tower.own_candidates(int, uuid[], real) to anon, authenticated, service_role;
+grant execute on function two_tower.own_candidates(int, uuid[], real), two_tower.own_reasons(uuid[]) to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function public.recommend_videos(int, uuid[], real) to authenticated;
+grant execute on function public.recommend_videos(int, uuid[], real, boolean) to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
@@ -107,7 +107,7 @@ grant execute on function public.get_item_embedding_feature_batch(int, int, uuid
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
 two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
-two_tower.count_user_features(uuid[]), two_tower.accounts(),
+two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),

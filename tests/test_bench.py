@@ -20,17 +20,23 @@ TOY = freshness.Scale(
 FRESHNESS = {
     "refresh_50_at_400_vs_200": "ms",
     **{
-        f"like_rate_with_{what}{mode}": "likes/s"
+        f"like_rate_{what}{mode}": "likes/s"
         for mode in ("", "_slow_disk", "_async")
-        for what in ("triggers", "an_empty_one")
+        for what in ("with_triggers", "with_an_empty_one", "vs_empty_trigger")
     },
     "like_p99_during_refresh": "ms",
-    "refresh_vs_client_pipeline": "vectors/s",
-    "refresh_vs_client_by_key": "vectors/s",
-    "embed_vs_bare_onnxruntime": "rows/s",
-    "embed_counted_vs_bare_onnxruntime": "rows/s",
-    "cold_first_embed_ms": "ms",
-    "warm_backend_mb": "MB",
+    **{
+        f"{name}{engine}": unit
+        for engine in ("", "_sql", "_onnxruntime")
+        for name, unit in (
+            ("refresh_vs_client_pipeline", "vectors/s"),
+            ("refresh_vs_client_pipeline_no_features", "vectors/s"),
+            ("refresh_vs_client_by_key", "vectors/s"),
+            ("cold_first_embed_ms", "ms"),
+            ("embed_user_p50_ms", "ms"),
+            ("warm_backend_mb", "MB"),
+        )
+    },
 }
 
 

@@ -809,7 +809,8 @@ def test_rebuild_mends_what_no_change_led_to(db: Connection) -> None:
     )
     db.execute("update two_tower.video_tastes set liked = noped, noped = liked")
     db.execute("delete from two_tower.video_tastes where video_id = %s", (LIKED,))
-    db.execute("insert into two_tower.video_tastes (model_version, video_id) values ('v1', %s)", (NOBODY,))
+    if sums(db, "v1"):
+        db.execute("insert into two_tower.video_tastes (model_version, video_id) values ('v1', %s)", (NOBODY,))
     db.execute("call two_tower.rebuild()")
     assert state(db) == right
 

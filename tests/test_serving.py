@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
+from test_refresh import assert_fresh
 from two_tower.bench import serving
 from two_tower.lifecycle import recommend as recommend_file
 from two_tower.server import migrate
@@ -42,20 +43,22 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
+BECAUSE = {"because_video_id", "because_title"}
+"""Further columns of one's own list."""
 Rows = list[dict[str, Any]]
 
 
 def recommend(client: Client, user: UUID, **arguments: Any) -> Rows:
     """The answer, after what must be true of any answer."""
     rows = client.rpc("authenticated", user, "recommend_videos", **arguments)
-    check(rows)
+    check(rows, COLUMNS | BECAUSE)
     return rows
 
 
-def check(rows: Rows) -> None:
+def check(rows: Rows, columns: set[str] = COLUMNS) -> None:
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     assert len({row["video_id"] for row in rows}) == len(rows)
-    assert all(row.keys() == COLUMNS for row in rows)
+    assert all(row.keys() == columns for row in rows)
     published = {str(v) for v in WORLD.published}
     assert {row["video_id"] for row in rows} <= published | {str(NOBODY)}
     order = ["taste", "similar", "popular", "newest"]
@@ -749,8 +752,11 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
-    """The world and its active model, restored from a dump into the server without onnxruntime."""
+def poor(
+    poor_server: Server, database: NewDatabase, world_of: Callable[[str], str], request: pytest.FixtureRequest
+) -> Iterator[tuple[Connection, Client]]:
+    """The world and its active model, of an engine, restored from a dump into the server without onnxruntime."""
+    dsn = database(template=world_of(request.param))
     bindir: Path = poor_server.installation.bindir
     with psycopg.connect(poor_server.dsn, autocommit=True) as connection:
         connection.execute("drop database if exists world with (force)")
@@ -766,6 +772,7 @@ def poor(poor_server: Server, dsn: str) -> Iterator[tuple[Connection, Client]]:
         yield db, Client(connection)
 
 
+@pytest.mark.parametrize("poor", ["onnxruntime"], indirect=True)
 def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: tuple[Connection, Client]) -> None:
     db, client = poor
     # Stored vectors serve as ever: the dump holds all that serving needs.
@@ -794,6 +801,107 @@ def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: t
     assert "cannot import onnxruntime" in one(db, "select last_error from two_tower.status")
     with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
         db.execute("select * from two_tower.embed_users(array[%s]::uuid[])", (WORLD.usual,))
-    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
-        tiny_model(db, "v2")
+    with pytest.raises(psycopg.Error, match="model v2 needs onnxruntime, which this server does not have") as refused:
+        tiny_model(db, "v2", engine="onnxruntime")
+    assert refused.value.sqlstate == "55000"
+    assert "two-tower doctor" in str(refused.value.diag.message_hint)
     assert one(db, "select count(*) from two_tower.models") == 1
+
+
+@pytest.mark.parametrize("poor", ["sql"], indirect=True)
+def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple[Connection, Client]) -> None:
+    db, client = poor
+    liked = recommend(client, WORLD.usual)[0]["video_id"]
+    for user in (WORLD.usual, WORLD.no_decisions):
+        db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, liked))
+    # A new user's vector is computed on the spot.
+    assert recommend(client, WORLD.no_decisions)[0]["reason"] == "taste"
+    assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
+    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    refresh(db)
+    assert_fresh(db)
+    tiny_model(db, "v2", engine="auto")
+    assert one(db, "select array[user_engine, item_engine] from two_tower.model_versions where version = 'v2'") == [
+        "sql", "sql",
+    ]  # fmt: skip
+    assert_fresh(db)
+
+
+@pytest.mark.parametrize("poor", ["auto"], indirect=True)
+def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tuple[Connection, Client]) -> None:
+    """Users are sums, videos were placed by onnxruntime where there was one."""
+    db, client = poor
+    liked = recommend(client, WORLD.usual)[0]["video_id"]
+    db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.usual, liked))
+    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
+    with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
+        refresh(db)
+    assert one(db, "select pending_video_changes from two_tower.status") == 1
+    assert one(db, "select failed_changes from two_tower.status") == 0
+    assert len(recommend(client, WORLD.usual)) == 20
+
+
+# ------------------------------------------------------------------------------------------------ because
+
+
+def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
+    """What each of the user's decisions, and the bias, adds to the score of a video, by definition: the score is their
+    sum divided by the length of the user's."""
+    rows = db.execute(
+        """with decided as (
+            select d.video_id, two_tower.decision_label(d.decision_type) as label
+            from user_video_decisions d where d.user_id = %s and two_tower.decision_label(d.decision_type) <> -1
+        ),
+        tastes as (
+            select * from two_tower.compute_tastes(array(select video_id from decided), two_tower.active_version())
+        )
+        select d.video_id::text, (case d.label when 1 then t.liked else t.noped end)::real[]
+        from decided d join tastes t using (video_id)
+        union all
+        select 'bias', weight::real[] from two_tower.model_weights
+        where model_version = two_tower.active_version() and tower = 'user' and part = 'bias'""",
+        (user,),
+    ).fetchall()
+    place = np.array(
+        one(db, "select embedding::text from two_tower.embed_videos(array[%s]::uuid[])", video)[1:-1].split(","), float
+    )[:127]
+    vectors = {key: np.array(values) for key, values in rows if values is not None}
+    length = np.linalg.norm(sum(vectors.values()))
+    return {key: float(vector @ place / length) for key, vector in vectors.items()}
+
+
+@pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
+def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, db: Connection, client: Client) -> None:
+    if one(db, "select user_engine from two_tower.model_versions where version = two_tower.active_version()") != "sql":
+        pytest.skip("only sums explain themselves")
+    rows = recommend(client, user, limit=20, because=True)
+    explained = [row for row in rows if row["reason"] == "taste"]
+    assert len(explained) > 10
+    likes = {str(video) for video in WORLD.of(user, "like")}
+    for row in explained:
+        added = terms(db, user, row["video_id"])
+        assert sum(added.values()) == pytest.approx(row["score"], abs=2e-3)  # places are stored in half precision
+        best = max(likes & added.keys(), key=added.__getitem__)
+        if added[best] <= 0:
+            assert row["because_video_id"] is None
+        else:
+            assert added[row["because_video_id"]] == pytest.approx(added[best], abs=1e-4)
+            assert row["because_title"] == one(db, "select title from videos where id = %s", row["because_video_id"])
+
+
+def test_because_is_asked_for(client: Client) -> None:
+    for row in recommend(client, WORLD.usual, limit=5):
+        assert (row["because_video_id"], row["because_title"]) == (None, None)
+
+
+def test_because_of_somebody_without_likes_is_nothing(client: Client) -> None:
+    for row in recommend(client, WORLD.no_decisions, limit=5, because=True):
+        assert (row["because_video_id"], row["because_title"]) == (None, None)
+
+
+def test_a_like_that_the_caller_may_no_longer_see_is_a_reason_without_a_name(db: Connection, client: Client) -> None:
+    hidden = next(row["because_video_id"] for row in recommend(client, WORLD.one_like, limit=20, because=True))
+    db.execute("update videos set published_at = null where id = %s", (hidden,))
+    for row in recommend(client, WORLD.one_like, limit=20, because=True):
+        assert (row["because_video_id"], row["because_title"]) == (None, None)

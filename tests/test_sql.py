@@ -47,6 +47,7 @@ DEFINERS_OF_CLIENTS = {
     "embed_user",
     "get_user_embedding_features",
     "own_candidates",
+    "own_reasons",
     "similar_candidates",
     "update_user_features",
 }
@@ -72,7 +73,7 @@ HARMLESS = (
     # Its argument is a piece of SQL, and only the owner, as whom it runs, may call it.
     r"|^two_tower\.set_visible_when\(.* security 00000 text type variable is not sanitized"
     # The contract has it; every call computes from the rows.
-    r"|^two_tower\.embed_user\(.* unused parameter \"force\""
+    r"|^embed_user\(.* unused parameter \"force\""
 )
 
 

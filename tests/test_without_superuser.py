@@ -110,7 +110,7 @@ def test_the_whole_path_takes_neither_a_superuser_nor_a_language(hosted: str, wo
     assert len(listed) == 5
     assert not [row for row in listed if str(video) in row]
     assert json.loads(two_tower(hosted, "evaluate", "first", "--json"))["reasons"] == []
-    two_tower(hosted, "retrain", "--force")
+    two_tower(hosted, "retrain", "--over-popularity", "0", "--max-drop", "1")
     versions = {row["version"]: row["state"] for row in json.loads(two_tower(hosted, "model", "list", "--json"))}
     assert versions["first"] == "standby"
     two_tower(hosted, "model", "rollback")

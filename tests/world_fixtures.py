@@ -203,7 +203,7 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
     with torch.no_grad():
         for parameter in [*user.parameters(), *item.parameters()]:
             parameter.normal_(0, 0.1, generator=generator)
-        item.centres *= 5
+        item.centres.mul_(5)
         for buffer, value in ((item.mean, 3), (item.divisor, 2), (item.square_width, 12)):
             buffer.fill_(value)
     return packed(schema, user, item)

@@ -19,13 +19,16 @@ $func$;
 
 comment on function two_tower.guard_weights() is 'Trigger: refuses changes of the weights of a registered version';
 
-create or replace trigger two_tower_insert after insert on two_tower.model_weights
+create or replace trigger two_tower_sealed_insert after insert on two_tower.model_weights
 referencing new table as changed for each statement execute function two_tower.guard_weights();
 
-create or replace trigger two_tower_update after update on two_tower.model_weights
+create or replace trigger two_tower_sealed_update after update on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
 
-create or replace trigger two_tower_delete after delete on two_tower.model_weights
+create or replace trigger two_tower_sealed_update_to after update on two_tower.model_weights
+referencing new table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace trigger two_tower_sealed_delete after delete on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
 
 create or replace function two_tower.guard_all_weights() returns trigger
@@ -38,5 +41,5 @@ $func$;
 
 comment on function two_tower.guard_all_weights() is 'Trigger: refuses a truncate';
 
-create or replace trigger two_tower_truncate before truncate on two_tower.model_weights
+create or replace trigger two_tower_sealed_truncate before truncate on two_tower.model_weights
 for each statement execute function two_tower.guard_all_weights();

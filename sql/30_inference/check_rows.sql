@@ -18,10 +18,10 @@ begin
     from (
         select p.part, p.number
         from (values ('user', 'bias', 1), ('item', 'bias', 1), ('item', 'mean', 1), ('item', 'divisor', 1), ('item', 'used', 1),
-                ('item', 'decay', 1), ('item', 'square', 1), ('item', 'outward', 127)) as p (tower, part, number)
+                ('item', 'decay', 1), ('item', 'square', 1), ('item', 'outward', 127), ('item', 'known', 3)) as p (tower, part, number)
         where p.tower = p_tower
             -- Without a content layer, a tower has no part of one.
-            and (p.part not in ('decay', 'square', 'outward') or exists (
+            and (p.part not in ('decay', 'square', 'outward', 'known') or exists (
                 select from two_tower.model_weights w
                 where w.model_version = p_version and w.tower = 'item' and w.part in ('centre', 'known', 'decay', 'square', 'outward')
             ))

@@ -1,17 +1,36 @@
-create or replace function public.recommend_videos("limit" int default 20, tag_ids uuid[] default null, diversity real default 0)
+drop function if exists public.recommend_videos(int, uuid[], real);
+create or replace function public.recommend_videos(
+    "limit" int default 20, tag_ids uuid[] default null, diversity real default 0, because boolean default false
+)
 returns table (
-    video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text
+    video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
+    because_video_id uuid, because_title text
 )
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$
+#variable_conflict use_column
 begin
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;
-    return query select l.* from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l order by l.rank;
+    if not coalesce(because, false) then
+        return query
+        select l.*, null::uuid, null::text from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l order by l.rank;
+        return;
+    end if;
+    return query
+    with list as materialized (
+        select l.* from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l
+    )
+    select l.*, b.id, b.title::text
+    from list l
+    left join two_tower.own_reasons(array(select t.video_id from list t where t.reason = 'taste')) r on r.video_id = l.video_id
+    -- As the caller: what hides a video hides that it is the reason.
+    left join public.videos b on b.id = r.because_video_id
+    order by l.rank;
 end
 $func$;
 
-comment on function public.recommend_videos(int, uuid[], real) is
+comment on function public.recommend_videos(int, uuid[], real, boolean) is
 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. '
-'diversity above 0 trades score for variety';
+'diversity above 0 trades score for variety; because adds the liked video that adds most to each score';

@@ -19,7 +19,6 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from psycopg.types.json import Jsonb
 
 from two_tower.features import VOCABULARIES, FeatureSchema
 from two_tower.server.embedded import Server
@@ -29,8 +28,6 @@ Connection = psycopg.Connection[Any]
 
 TEMPLATE = "bench_template"
 VERSION = "bench"
-NO_WEIGHTS = b"\2\0\0\0\0\0\0\0{}"
-"""A safetensors file without tensors: only what trains reads it."""
 CATALOGUE = 10_000
 """Videos of the world."""
 
@@ -186,23 +183,28 @@ def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSche
             "select distinct to_jsonb(v) ->> %s from public.videos v where to_jsonb(v) ->> %s <> ''", name, name
         )
     schema = FeatureSchema({name: found[name] for name in VOCABULARIES})
-    user_tower, item_tower, sample = random_towers(schema)
-    vocabularies = {name: list(values) for name, values in schema.vocabularies.items()}
+    files, sample = random_towers(schema)
     good, popular = dict.fromkeys(("recall@20", "ndcg@20"), 0.5), dict.fromkeys(("recall@20", "ndcg@20"), 0.1)
-    metrics = {"two-tower": good, "popularity": popular}
-    documents: tuple[Any, ...] = (schema.to_json(), {}, vocabularies, metrics | {"parity": sample}, {})
-    connection.execute(
-        "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (VERSION, user_tower, item_tower, *(Jsonb(document) for document in documents), NO_WEIGHTS),
+    registry.register_files(
+        connection,
+        VERSION,
+        files,
+        feature_schema=schema.to_json(),
+        normalizer={},
+        vocabularies={name: list(values) for name, values in schema.vocabularies.items()},
+        metrics={"two-tower": good, "popularity": popular, "parity": sample},
+        meta={},
     )
     # Random weights pass no gate of quality.
     registry.activate(connection, VERSION, lambda what, share: None, force=True)
     return schema
 
 
-def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[bytes, bytes, dict[str, Any]]:
-    """ONNX of a user and an item tower with weights drawn from ``seed``, and their parity sample."""
+def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[tuple[bytes, bytes, bytes], dict[str, Any]]:
+    """The files of a user and an item tower with weights drawn from ``seed`` (two of ONNX, and safetensors), and their
+    parity sample."""
     import torch
+    from safetensors.torch import save
 
     from two_tower.lifecycle.registry import parity_sample
     from two_tower.trainer.export import item_graph, user_graph
@@ -214,7 +216,9 @@ def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[bytes, bytes, d
         for parameter in [*user.parameters(), *item.parameters()]:
             parameter.normal_(0, 0.1, generator=generator)
     graphs = user_graph(user), item_graph(item)
-    return *graphs, parity_sample(schema, (user, graphs[0]), (item, graphs[1]))
+    weights = {f"user.{k}": v.detach().contiguous() for k, v in user.state_dict().items()}
+    weights |= {f"item.{k}": v.detach().contiguous() for k, v in item.state_dict().items()}
+    return (*graphs, save(weights)), parity_sample(schema, (user, graphs[0]), (item, graphs[1]))
 
 
 # ------------------------------------------------------------------------------------------------ measuring

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, LiteralString
 from uuid import UUID
@@ -112,12 +112,31 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
         connection.execute(
             "vacuum (analyze) public.user_video_decisions, public.user_features, two_tower.user_embeddings"
         )
-        progress("refreshing against a client's pipeline", 0.7)
-        figures += refresh_against_client(connection, scale)
-        progress("embedding against the bare runtime", 0.9)
-        figures += embed_against_runtime(connection, scale)
-        figures += cold_and_warm(server, connection, scale)
+        client = ClientPipeline(connection)
+        for at, engine in enumerate(ENGINES):
+            _use(connection, engine)
+            progress(f"refreshing against a client's pipeline, {engine}", 0.65 + 0.15 * at)
+            figures += of_engine(engine, refresh_against_client(connection, scale, client, at))
+            figures += of_engine(engine, cold_and_warm(server, connection, scale, at))
     return figures
+
+
+ENGINES = ("onnxruntime", "sql")
+"""Each is measured; the last one is what a model with rows takes by itself."""
+
+
+def _use(connection: Connection, engine: str) -> None:
+    """Has the model's users computed by ``engine``, whatever it was registered with, and lets nothing be stale."""
+    connection.execute("update two_tower.model_versions set user_engine = %s where version = %s", (engine, VERSION))
+    connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+    connection.execute(REFRESH)
+    connection.execute("vacuum (analyze) public.user_features, two_tower.user_embeddings")
+
+
+def of_engine(engine: str, figures: list[Figure]) -> list[Figure]:
+    """The figures under names that end in the engine's; and under their own, where it is the default."""
+    named = [replace(figure, figure=f"{figure.figure}_{engine}") for figure in figures]
+    return [*named, *(figures if engine == ENGINES[-1] else [])]
 
 
 # ------------------------------------------------------------------------------------------------ refreshing
@@ -155,31 +174,50 @@ def refreshes_by_size(server: Server, scale: Scale, progress: Progress) -> list[
     ]
 
 
-def refresh_against_client(connection: Connection, scale: Scale) -> list[Figure]:
+def refresh_against_client(
+    connection: Connection, scale: Scale, client: ClientPipeline, engine: int = 0
+) -> list[Figure]:
     """Vectors per second of ``refresh()`` after every user liked something, against the pipeline of clients.
 
     The client fetches feature JSON by ``get_user_embedding_feature_batch(limit, offset)`` in pages of 1,000, places
     counts by dictionaries of the vocabularies, runs onnxruntime with one thread on 256 rows at a time, and upserts with
-    executemany. A second figure has it page by key rather than by offset. Both sides run on one connection, one after
-    the other on the same users; the refresh also stores the features, which the client leaves alone.
+    executemany. A second figure has it page by key rather than by offset. The refresh also stores the features, which
+    the client leaves alone; a third figure has it leave them alone, too. All on one connection, one after the other on
+    the same users.
     """
-    client = ClientPipeline(connection)
     users = [user for (user,) in connection.execute("select id from auth.users order by id")]
     share = max(scale.users // scale.rounds, 1)
     pages: list[tuple[float, float]] = []
     keyed: list[tuple[float, float]] = []
+    bare: list[tuple[float, float]] = []
     for turn in range(scale.rounds):
         mine = users[turn * share : (turn + 1) * share]
-        _like_one_more(connection, len(mine), turn, mine)
+        _like_one_more(connection, len(mine), turn + engine * scale.rounds, mine)
+        vectors = len(mine) / sum(
+            _execute(
+                connection,
+                "select two_tower.write_user_vectors(%s, two_tower.live_versions())",
+                mine[start : start + 1000],
+            )
+            for start in range(0, len(mine), 1000)
+        )
+        # Another like, so that the refresh has as much to write.
+        _like_one_more(connection, len(mine), turn + (2 + engine) * scale.rounds, mine)
         ours = len(mine) / _execute(connection, REFRESH)
         page = min(1000, share)
         before = users[turn * share - 1] if turn else None
         by_offset = [(turn * share + start, None) for start in range(0, len(mine), page)]
-        pages.append((ours, len(mine) / client.run(page, by_offset)))
+        pipeline = len(mine) / client.run(page, by_offset)
+        pages.append((ours, pipeline))
+        bare.append((vectors, pipeline))
         by_key = [(0, before if not start else mine[start - 1]) for start in range(0, len(mine), page)]
         keyed.append((ours, len(mine) / client.run(page, by_key)))
     unit = "vectors/s"
-    return [compared("refresh_vs_client_pipeline", pages, unit), compared("refresh_vs_client_by_key", keyed, unit)]
+    return [
+        compared("refresh_vs_client_pipeline", pages, unit),
+        compared("refresh_vs_client_pipeline_no_features", bare, unit),
+        compared("refresh_vs_client_by_key", keyed, unit),
+    ]
 
 
 class ClientPipeline:
@@ -263,73 +301,37 @@ def runtime_session(connection: Connection) -> Any:
 # ------------------------------------------------------------------------------------------------ embedding
 
 
-def embed_against_runtime(connection: Connection, scale: Scale) -> list[Figure]:
-    """Rows per second of ``embed_users()``, from what is stored to vectors, against onnxruntime alone.
-
-    Nobody's decisions changed since the last refresh, so the inputs that it stored are read. A second figure has every
-    user in the change log, so that all decisions are counted anew. The runtime gets dense arrays that are ready in
-    memory, 256 rows at a time, one thread; its vectors go nowhere. The model is one of :func:`make_model`.
-    """
-    session = runtime_session(connection)
-    width = session.get_inputs()[0].shape[1]
-    rng = np.random.default_rng(0)
-    ready = ((rng.random((1024, width)) < 0.035) * rng.integers(1, 4, (1024, width))).astype(np.float32)
-    users = [user for (user,) in connection.execute("select id from auth.users order by id")]
-    share = max(scale.users // scale.rounds, 1)
-
-    def bare() -> None:
-        for start in range(0, share, 256):
-            at = start % 1024
-            session.run(None, {"user_features": ready[at : at + min(256, share - start)]})
-
-    def ours(first: UUID) -> None:
-        # The ids come from the database, so that no client's time is in it.
-        connection.execute(
-            """select count(embedding) from two_tower.embed_users(
-                array(select id from auth.users where id >= %s order by id limit %s))""",
-            (first, share),
-        )
-
-    figures = []
-    for name, marked in (("embed_vs_bare_onnxruntime", False), ("embed_counted_vs_bare_onnxruntime", True)):
-        rounds = []
-        with connection.transaction(force_rollback=True):
-            if marked:
-                connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
-                connection.execute("analyze two_tower.user_changes")
-            ours(users[0])
-            bare()
-            for turn in range(scale.rounds):
-                took = seconds(lambda first=users[turn * share]: ours(first))  # type: ignore[misc]
-                rounds.append((share / took, share / seconds(bare)))
-        figures.append(compared(name, rounds, "rows/s"))
-    return figures
-
-
-def cold_and_warm(server: Server, connection: Connection, scale: Scale) -> list[Figure]:
-    """Milliseconds of ``embed_user()`` after a like: the first of a connection, against its later ones; and private
-    megabytes of its backend, against a backend that has not embedded."""
+def cold_and_warm(server: Server, connection: Connection, scale: Scale, engine: int = 0) -> list[Figure]:
+    """Milliseconds of ``embed_user()`` after a like: the first of a connection, against its later ones, and those
+    against the like itself; and private megabytes of its backend, against a backend that has not embedded."""
     database = connection.info.dbname
     users = [user for (user,) in connection.execute("select id from auth.users order by id desc limit 200")]
-    waits, memory = [], []
+    waits, warm, memory = [], [], []
     for turn in range(5):
         with connect(server, database) as active, connect(server, database) as idle:
             bystander = _private_megabytes(idle)
-            took = [_embed_own(active, user, turn) for user in users[turn * 21 : turn * 21 + 21]]
-            waits.append((took[0] * 1000, float(np.median(took[1:])) * 1000))
+            both = [_embed_own(active, user, turn + 5 * engine) for user in users[turn * 21 : turn * 21 + 21]]
+            took, likes = zip(*both, strict=True)
+            later = float(np.median(took[1:])) * 1000
+            waits.append((took[0] * 1000, later))
+            warm.append((later, float(np.median(likes[1:])) * 1000))
             memory.append((_private_megabytes(active), bystander))
-    return [compared("cold_first_embed_ms", waits, "ms"), compared("warm_backend_mb", memory, "MB")]
+    return [
+        compared("cold_first_embed_ms", waits, "ms"),
+        compared("embed_user_p50_ms", warm, "ms"),
+        compared("warm_backend_mb", memory, "MB"),
+    ]
 
 
-def _embed_own(connection: Connection, user: UUID, turn: int) -> float:
-    """Seconds of one's own ``embed_user()``, called as PostgREST calls it, after one more like."""
-    _like_one_more(connection, 1, 50 + turn, [user])
+def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, float]:
+    """Seconds of one's own ``embed_user()``, called as PostgREST calls it, after one more like; and of that like."""
+    like = seconds(lambda: _like_one_more(connection, 1, 50 + turn, [user]))
     with connection.transaction():
         connection.execute("set local role authenticated")
         connection.execute(
             "select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", (user,)
         )
-        return _execute(connection, "select public.embed_user()")
+        return _execute(connection, "select public.embed_user()"), like
 
 
 def _private_megabytes(connection: Connection) -> float:
@@ -379,9 +381,11 @@ def like_rates(server: Server, scale: Scale) -> list[Figure]:
                     rounds.append([scale.likes / spent for spent in took.values()])
             with_triggers = [(full, plain) for full, _, plain in rounds]
             with_an_empty_one = [(empty, plain) for _, empty, plain in rounds]
+            beside = [(full, empty) for full, empty, _ in rounds]
             figures += [
                 compared(f"like_rate_with_triggers{name}", with_triggers, "likes/s"),
                 compared(f"like_rate_with_an_empty_one{name}", with_an_empty_one, "likes/s"),
+                compared(f"like_rate_vs_empty_trigger{name}", beside, "likes/s"),
             ]
         return figures
 
@@ -507,9 +511,8 @@ def _pretend_refreshed(connection: Connection) -> None:
         select id, 7, jsonb_build_object(id::text, 1) from auth.users"""
     )
     connection.execute(
-        """insert into two_tower.user_embeddings (model_version, user_id, embedding, input_hash)
-        select %s, id, array_fill(0.088::real, array[128])::extensions.halfvec, sha256(id::text::bytea)
-        from auth.users""",
+        """insert into two_tower.user_embeddings (model_version, user_id, embedding)
+        select %s, id, array_fill(0.088::real, array[128])::extensions.halfvec from auth.users""",
         (VERSION,),
     )
     connection.execute("vacuum (analyze) public.user_features, two_tower.user_embeddings")

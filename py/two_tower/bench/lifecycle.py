@@ -20,7 +20,6 @@ import numpy as np
 import psycopg
 
 from two_tower.bench.common import (
-    NO_WEIGHTS,
     VERSION,
     Connection,
     Figure,
@@ -116,11 +115,11 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
 
 
 def _second_model(connection: Connection, schema: FeatureSchema) -> None:
-    user_tower, item_tower, sample = random_towers(schema, seed=1)
+    files, sample = random_towers(schema, seed=1)
     registry.register_files(
         connection,
         OTHER,
-        (user_tower, item_tower, NO_WEIGHTS),
+        files,
         feature_schema=schema.to_json(),
         normalizer={},
         vocabularies={name: list(keys) for name, keys in schema.vocabularies.items()},

@@ -33,14 +33,13 @@ DECISIONS = 100
 EF_SEARCH = 1000
 """As two_tower.nearest_videos sets it."""
 
-# A row of COPY's binary format: model_version, id, embedding as halfvec_send has it, and an input_hash of no bytes.
+# A row of COPY's binary format: model_version, id, and embedding as halfvec_send has it.
 _ROW = np.dtype(
     [
         ("fields", ">i2"),
         *(("l0", ">i4"), ("version", f"S{len(VERSION)}")),
         *(("l1", ">i4"), ("id", "V16")),
         *(("l2", ">i4"), ("dim", ">i2"), ("none", ">i2"), ("v", ">f2", DIM)),
-        ("l3", ">i4"),
     ]
 )
 # Vectors as the trainer's defaults make them of the data set of docs/experiments.md. First, share of the videos that
@@ -270,15 +269,15 @@ def _copy(connection: Connection, kind: str, count: int, vectors: Callable[[np.n
     """``vectors(numbers)`` for ``count`` numbers, block by block; ids are the md5 of kind and number, and returned."""
     ids = [hashlib.md5(f"{kind}{n}".encode(), usedforsecurity=False).digest() for n in range(count)]
     table, key = sql.Identifier(f"{kind}_embeddings"), sql.Identifier(f"{kind}_id")
-    statement = sql.SQL(
-        "copy two_tower.{} (model_version, {}, embedding, input_hash) from stdin (format binary)"
-    ).format(table, key)
+    statement = sql.SQL("copy two_tower.{} (model_version, {}, embedding) from stdin (format binary)").format(
+        table, key
+    )
     with connection.cursor().copy(statement) as copy:
         copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
         for first in range(0, count, _BLOCK):
             block = ids[first : first + _BLOCK]
             rows = np.zeros(len(block), dtype=_ROW)
-            rows["fields"], rows["l0"], rows["l1"], rows["l2"], rows["dim"] = 4, len(VERSION), 16, 4 + 2 * DIM, DIM
+            rows["fields"], rows["l0"], rows["l1"], rows["l2"], rows["dim"] = 3, len(VERSION), 16, 4 + 2 * DIM, DIM
             rows["version"], rows["id"] = VERSION.encode(), np.array(block, dtype="V16")
             rows["v"] = vectors(np.arange(first, first + len(block)))
             copy.write(rows.tobytes())

@@ -21,7 +21,10 @@ OLDEST, NEWEST = 15, 18
 VECTOR_NEEDED = (0, 8, 0)
 """pgvector with iterative index scans."""
 
-EXTENSIONS = {"vector": "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
+VECTOR = "vector"
+"""What pgvector's extension is called."""
+
+EXTENSIONS = {VECTOR: "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
 """The Debian package that has each for a major version. pgvector must be there; PL/Python is for one engine."""
 
 ROUTINES = {
@@ -31,7 +34,7 @@ ROUTINES = {
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    "recommend_videos(integer, uuid[], real)": 0,
+    "recommend_videos(integer, uuid[], real, boolean)": 0,
     "similar_videos(uuid, integer, real)": 1,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
@@ -43,7 +46,7 @@ ARGUMENTS = {
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "because"),
     "similar_videos": ("video_id", "limit", "diversity"),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
@@ -331,14 +334,15 @@ def _lacks(role: str, what: str, remedy: str) -> Problem:
 
 
 def _extensions(connection: Connection) -> Iterator[Problem]:
-    package = EXTENSIONS["vector"].format(connection.info.server_version // 10000)
+    package = EXTENSIONS[VECTOR].format(connection.info.server_version // 10000)
     found = connection.execute(
         """select e.extversion, a.default_version from pg_available_extensions a
-        full join pg_extension e on e.extname = a.name where coalesce(a.name, e.extname) = 'vector'"""
+        full join pg_extension e on e.extname = a.name where coalesce(a.name, e.extname) = %s""",
+        (VECTOR,),
     ).fetchone()
     if found is None:
         yield Problem(
-            "the extension vector is not installed on this server", f"install the package {package} on the server"
+            f"the extension {VECTOR} is not installed on this server", f"install the package {package} on the server"
         )
         return
     if _numbers(found[0] or found[1]) < VECTOR_NEEDED:

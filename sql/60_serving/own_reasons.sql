@@ -1,0 +1,41 @@
+-- SECURITY DEFINER: it reads places and tastes, which clients may not; of the caller's own likes alone, for videos that may be shown.
+--
+-- A score is a sum over what the user decided on, divided by one length: the like that adds most is the one whose taste has the largest
+-- product with the place. The last entry of a place meets a zero.
+create or replace function two_tower.own_reasons(p_video_ids uuid[]) returns table (video_id uuid, because_video_id uuid)
+language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+as $func$
+begin
+    if auth.uid() is null then
+        raise exception 'not signed in' using errcode = '28000';
+    end if;
+    if cardinality(p_video_ids) > 200 then
+        raise exception 'at most 200 videos can be asked for at once' using errcode = '22023';
+    end if;
+    return query
+    with places as materialized (
+        select e.video_id, extensions.subvector(e.embedding, 1, 127)::extensions.vector as place
+        from two_tower.video_embeddings e
+        where e.model_version = two_tower.active_version() and e.video_id = any (p_video_ids)
+            and (select true from two_tower.visible_videos v where v.id = e.video_id)
+    ),
+    likes as materialized (
+        select t.video_id, t.liked
+        from public.user_video_decisions d
+        join two_tower.video_tastes t on t.model_version = two_tower.active_version() and t.video_id = d.video_id
+        where d.user_id = auth.uid() and two_tower.decision_label(d.decision_type) = 1 and t.liked is not null
+    )
+    select p.video_id, b.video_id
+    from places p
+    cross join lateral (
+        select l.video_id from likes l
+        -- <#> is the inner product, less than zero. One that takes away is no reason.
+        where l.liked OPERATOR(extensions.<#>) p.place < 0
+        order by l.liked OPERATOR(extensions.<#>) p.place, l.video_id limit 1
+    ) as b;
+end
+$func$;
+
+comment on function two_tower.own_reasons(uuid[]) is
+'Of each of these videos, the video the caller likes that adds most to its score; no row where none adds, or where the towers are no sums';
