@@ -224,7 +224,7 @@ def check_tower_file(plpy, tower, content):
 def check_files(plpy, tower, content, weights):
     """Errors with 22023 where a tower or the weights must not even be opened."""
     check_tower_file(plpy, tower, content)
-    wrong = what_is_wrong_with_safetensors(weights)
+    wrong = weights is not None and what_is_wrong_with_safetensors(weights)  # one that is too large is not kept
     if wrong:
         plpy.error(f"the file of weights {wrong}", sqlstate="22023")
 

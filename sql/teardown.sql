@@ -64,6 +64,9 @@ begin
             split_part(split_part(v_object.name, '(', 1), '.', 2)
         );
     end loop;
+    for v_object in select p.polrelid::regclass as relation from pg_catalog.pg_policy p where p.polname = 'two_tower_service' loop
+        execute format('drop policy two_tower_service on %s', v_object.relation);
+    end loop;
     delete from two_tower.created_objects where kind in ('routine', 'view', 'renamed routine');
     revoke all on all tables in schema two_tower from public, anon, authenticated, service_role;
     revoke all on schema two_tower from anon, authenticated, service_role;

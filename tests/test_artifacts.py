@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import obstore
 import obstore.store
+import onnxruntime
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
+from psycopg.types.json import Jsonb
+from safetensors.numpy import load as load_tensors
 from typer.testing import CliRunner
 
 from conftest import Connection, NewDatabase
 from two_tower.cli.main import app
 from two_tower.errors import UserError
-from two_tower.lifecycle import artifacts, registry
-from world_fixtures import load, make_world, one, random_model, refresh, register, schema_of, tiny_model
+from two_tower.lifecycle import artifacts, gate, registry
+from two_tower.trainer.export import export_towers
+from world_fixtures import TinyModel, load, make_world, one, random_model, refresh, register, schema_of, tiny_model
 
 pytestmark = pytest.mark.world
 
@@ -209,6 +214,173 @@ def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connec
     assert run(target, "activate", "forced", "--force")["forced"]
     run(target, "activate", "nothing", code=1)
     assert versions(other) == {"v1": "standby", "again": "standby", "not.better": "rejected", "forced": "active"}
+
+
+# ------------------------------------------------------------------------------ files that the database does not keep
+
+
+def register_as_trained(db: Connection, version: str, seed: int = 0) -> TinyModel:
+    """As ``two-tower train`` registers: by the program, which puts the rows there."""
+    model = random_model(schema_of(db), seed=seed)
+    registry.register_files(
+        db,
+        version,
+        (model.user_graph, model.item_graph, model.weights),
+        feature_schema=model.feature_schema,
+        normalizer={},
+        vocabularies=model.vocabularies,
+        metrics=model.metrics or {},
+        meta={"version": version, "sizes": registry.sizes(model.schema)},
+    )
+    return model
+
+
+def stored(db: Connection, version: str) -> set[str]:
+    return {n for (n,) in db.execute("select name from two_tower.model_files where model_version = %s", (version,))}
+
+
+def limits(model: TinyModel) -> list[int]:
+    """One below each size, and one that lets all of them through."""
+    sizes = sorted({len(model.user_graph), len(model.item_graph), len(model.weights)})
+    return [0, *(size - 1 for size in sizes), sizes[-1]]
+
+
+def test_what_is_too_large_to_be_kept_is_kept_as_rows(db: Connection, other: Connection, tmp_path: Path) -> None:
+    model = random_model(schema_of(db), seed=3)
+    by_name = dict(zip(registry.FILES, (model.user_graph, model.item_graph, model.weights), strict=True))
+    db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    for at, limit in enumerate(limits(model)):
+        version = f"limit{at}"
+        db.execute("update two_tower.settings set value = %s where name = 'model_max_bytes'", (Jsonb(limit),))
+        register_as_trained(db, version, seed=3)
+        small = {name for name, content in by_name.items() if len(content) <= limit}
+        assert stored(db, version) == small
+        assert one(db, "select user_engine from two_tower.model_versions where version = %s", version) == "sql"
+        registry.activate(db, version, quiet)
+        measured = gate.measure(db, version)
+        assert gate.judge(db, version, measured.numbers()) == []
+        assert all(distance is not None and distance < 1e-5 for distance in measured.parity.values()), measured.parity
+        # All files of the contract, whatever is kept, and they are the towers.
+        directory = tmp_path / version
+        assert {path.name for path in artifacts.export(db, version, directory)} == set(PUBLISHED)
+        for name in small:
+            assert (directory / name).read_bytes() == by_name[name]
+        expected = load_tensors(model.weights)
+        found = load_tensors((directory / "weights.safetensors").read_bytes())
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert np.allclose(tensor, found[name], rtol=1e-6, atol=0), name
+        # They are the same model here, whatever the limit is by now, and wherever they arrive.
+        db.execute("update two_tower.settings set value = '1e9' where name = 'model_max_bytes'")
+        assert artifacts.register(db, directory) == (version, False)
+        assert artifacts.register(other, directory) == (version, True)
+        assert stored(other, version) == set(registry.FILES)
+    assert versions(other).keys() == {f"limit{at}" for at in range(len(limits(model)))}
+
+
+def test_another_model_is_not_taken_for_one_that_is_kept_as_rows(db: Connection) -> None:
+    db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
+    register_as_trained(db, "rows", seed=3)
+    register_as_trained(db, "rows", seed=3)
+    with pytest.raises(psycopg.errors.UniqueViolation, match="registered already, with other content"):
+        register_as_trained(db, "rows", seed=4)
+
+
+def test_onnxruntime_takes_files_that_are_kept(db: Connection) -> None:
+    db.execute("update two_tower.settings set value = '\"onnxruntime\"' where name = 'inference_engine'")
+    db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="more than the 0 allowed"):
+        register_as_trained(db, "rows")
+
+
+def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Path) -> None:
+    db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
+    register_as_trained(db, "rows")
+    registry.activate(db, "rows", quiet)
+    registry.activate(db, "v1", quiet)
+    db.execute("select two_tower.retire_model('rows')")
+    with pytest.raises(UserError, match="has no weights in this database"):
+        artifacts.export(db, "rows", tmp_path)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("most", [0, 1, 40, 10_000])
+def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
+    db: Connection, other: Connection, tmp_path: Path, most: int, kept: bool
+) -> None:
+    db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    db.execute("update two_tower.settings set value = %s where name = 'model_max_bytes'", (Jsonb(10**9 * kept),))
+    model = register_as_trained(db, "whole")
+    registry.activate(db, "whole", quiet)
+    artifacts.export(db, "whole", tmp_path / "whole")
+    artifacts.export(db, "whole", tmp_path / "less", most)
+    videos = model.vocabularies["video"][:most]
+    document = {name: json.loads((tmp_path / "less" / name).read_text()) for name in artifacts.DOCUMENTS}
+    vocabulary = json.loads((tmp_path / "less" / "vocab_video.json").read_text())
+    assert vocabulary == {key: at for at, key in enumerate(videos)}
+    runs = {s["name"]: s for s in document["feature_schema.json"]["user"]["segments"]}
+    assert runs["liked_video_ids"]["size"] == len(videos)
+    assert runs["liked_tags"]["size"] == len(model.vocabularies["tag"])
+    assert document["model_meta.json"]["sizes"]["vocabularies"]["video"] == len(videos)
+    sizes = [(tmp_path / name / "user_tower.onnx").stat().st_size for name in ("whole", "less")]
+    assert (sizes[1] < sizes[0]) == (len(videos) < len(model.vocabularies["video"]))
+    # Vectors of videos are those of the version; a user who has decided on nothing else has the version's vector.
+    pairs = [(tmp_path / name / "video_embeddings.parquet").read_bytes() for name in ("whole", "less")]
+    assert pairs[0] == pairs[1]
+    counts = np.zeros((1, document["feature_schema.json"]["user"]["dim"]), dtype=np.float32)
+    whole = np.zeros((1, model.feature_schema["user"]["dim"]), dtype=np.float32)
+    before = {s["name"]: s for s in model.feature_schema["user"]["segments"]}
+    for at, name in enumerate(("numeric", "liked_tags", "liked_makers", "liked_video_ids", "noped_video_ids")):
+        for index in range(min(3, runs[name]["size"])):
+            counts[0, runs[name]["offset"] + index] = whole[0, before[name]["offset"] + index] = 1 + at
+    vectors = [
+        onnxruntime.InferenceSession(tmp_path / name / "user_tower.onnx").run(None, {"user_features": given})[0]
+        for name, given in (("whole", whole), ("less", counts))
+    ]
+    assert np.allclose(vectors[0], vectors[1], atol=1e-6)
+    # It registers as any model does, under a name of its own.
+    assert artifacts.register(other, tmp_path / "less", "small") == ("small", True)
+
+
+def test_export_says_the_size_of_what_a_browser_would_load(
+    db: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(random_model(schema_of(db)).user_graph)
+    for limit, said in ((size - 1, True), (size * 2, False)):
+        monkeypatch.setattr(artifacts, "MUCH_FOR_A_BROWSER", limit)
+        done = CliRunner().invoke(app, ["model", "export", str(tmp_path), "--dsn", dsn])
+        assert ("--max-video-features N writes a smaller one" in done.output) == said
+    done = CliRunner().invoke(app, ["model", "export", str(tmp_path), "--dsn", dsn, "--max-video-features", "3"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "user_tower.onnx").stat().st_size < size
+
+
+def test_a_tower_that_no_file_holds_is_registered_as_rows(
+    db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with more than two million videos, at a limit of a few bytes."""
+    monkeypatch.setattr("two_tower.trainer.export.LARGEST", 10)
+    db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    model = random_model(schema_of(db))
+    files = export_towers(model.user_tower, model.item_tower)
+    assert files[:2] == (None, None)
+    sample = registry.parity_sample(model.schema, (model.user_tower, None), (model.item_tower, None))
+    registry.register_files(
+        db,
+        "rows",
+        files,
+        feature_schema=model.feature_schema,
+        normalizer={},
+        vocabularies=model.vocabularies,
+        metrics=(model.metrics or {}) | {"parity": sample},
+        meta={},
+    )
+    assert stored(db, "rows") == {"weights.safetensors"}
+    registry.activate(db, "rows", quiet)
+    with pytest.raises(UserError, match=r"larger than an ONNX file can be"):
+        artifacts.export(db, "rows", tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ what breaks

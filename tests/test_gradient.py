@@ -219,7 +219,7 @@ def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, l
     assert scores[model.hyperparameters["best_epoch"]] == max(scores)
     if model.hyperparameters["best_epoch"] == 0:
         assert model.metrics == closed.metrics
-    assert len(export_towers(model)) == 3  # ONNX agrees with torch, else it raises
+    assert None not in export_towers(model.user_tower, model.item_tower)  # ONNX agrees with torch, else it raises
 
 
 @pytest.mark.parametrize(("users", "items", "each"), [(5, 4, 0), (1, 3, 2), (12, 6, 5)])

@@ -11,7 +11,6 @@ from scipy import sparse
 from two_tower.features import DIM, VOCABULARIES, FeatureSchema
 from two_tower.trainer.export import export_towers, item_graph, parity, user_graph
 from two_tower.trainer.model import ItemTower, UserTower
-from two_tower.trainer.train import TrainedModel
 
 FULL = {"tag": 20, "performer": 30, "maker": 5, "label": 3, "series": 4, "source": 2, "video": 70}
 SIZES = {
@@ -129,7 +128,7 @@ def test_weights_load_as_saved() -> None:
     from safetensors.torch import load
 
     schema, user, item = make_towers(FULL)
-    weights = load(export_towers(TrainedModel(user, item, schema, {}))[2])
+    weights = load(export_towers(user, item)[2])
     side = {s: {k.removeprefix(s): v for k, v in weights.items() if k.startswith(s)} for s in ("user.", "item.")}
     again = UserTower.load(schema, side["user."]), ItemTower.load(schema, side["item."])
     rows = sparse.csr_matrix(user_rows(schema, 5)), sparse.csr_matrix(item_rows(schema, 5))
@@ -138,7 +137,7 @@ def test_weights_load_as_saved() -> None:
 
 
 def test_an_export_that_does_not_agree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    schema, user, item = make_towers(FULL)
+    _, user, item = make_towers(FULL)
     monkeypatch.setattr("two_tower.trainer.export.parity", lambda graph, tower: 0.5)
     with pytest.raises(RuntimeError, match="user tower"):
-        export_towers(TrainedModel(user, item, schema, {}))
+        export_towers(user, item)

@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import in_database
+from conftest import Connection, in_database
 from test_path import two_tower
 from two_tower.data.world import World, generate
 from two_tower.server import migrate
 from two_tower.server.embedded import Server
-from world_fixtures import column, one
+from world_fixtures import column, load, make_world, one, tiny_model
 
 pytestmark = pytest.mark.xdist_group("without_superuser")
 
 
 @pytest.fixture(scope="module")
 def owner(cluster: Server) -> Iterator[str]:
+    """A role as hosts give their customers."""
+    with role_of(cluster) as name:
+        yield name
+
+
+@contextmanager
+def role_of(cluster: Server) -> Iterator[str]:
     """A role as hosts give their customers."""
     name = f"owner_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
@@ -37,6 +46,13 @@ def owner(cluster: Server) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def hosted(cluster: Server, owner: str) -> Iterator[str]:
     """An empty database of that role's, with pgvector; the connection string is the role's."""
+    with database_of(cluster, owner) as dsn:
+        yield dsn
+
+
+@contextmanager
+def database_of(cluster: Server, owner: str) -> Iterator[str]:
+    """An empty database of a role's, with pgvector, as hosts make it; the connection string is the role's."""
     name = f"hosted_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner)))
@@ -112,3 +128,114 @@ def test_the_way_back_leaves_nothing(hosted: str) -> None:
     migrate.migrate(hosted, to="0")
     with psycopg.connect(hosted, autocommit=True) as db:
         assert one(db, "select to_regnamespace('two_tower')") is None
+
+
+# ------------------------------------------------------------------------------- a service_role that bypasses nothing
+
+
+@pytest.fixture
+def plain_service(new_server: Callable[..., Server]) -> Iterator[tuple[Server, str]]:
+    """A server and a database of its own, where migrations made service_role, and nobody could give it bypassrls."""
+    server = new_server()
+    server.start()
+    with role_of(server) as role, database_of(server, role) as dsn:
+        migrate.migrate(dsn)
+        with psycopg.connect(dsn, autocommit=True) as db:
+            load(db, make_world())
+            tiny_model(db, engine="sql")
+        yield server, dsn
+
+
+def policies(db: Connection) -> list[str]:
+    return sorted(column(db, "select polrelid::regclass::text from pg_policy where polname = 'two_tower_service'"))
+
+
+READ_BY_SERVICE = [
+    "select * from public.get_user_embedding_feature_batch(100)",
+    "select * from public.get_item_embedding_feature_batch(100)",
+    "select * from two_tower.recommend_batch(array(select distinct user_id from public.user_video_decisions), 10)",
+    "select * from two_tower.embed_users(array(select distinct user_id from public.user_video_decisions))",
+    "select * from two_tower.stale_users(null, 0, true, null)",
+    "select * from two_tower.coverage",
+    "select * from two_tower.models",
+    "select * from two_tower.problems",
+    "select active_version, videos, video_vectors, user_vectors, pending_user_changes from two_tower.status",
+]
+
+
+def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[Server, str]) -> None:
+    server, dsn = plain_service
+    with psycopg.connect(dsn, autocommit=True) as db:
+        assert not one(db, "select rolbypassrls from pg_roles where rolname = 'service_role'")
+        tables = column(
+            db,
+            """select c.oid::regclass::text from pg_class c
+            where c.relkind in ('r', 'p') and not c.relispartition
+                and has_table_privilege('service_role', c.oid, 'select')
+                and c.relnamespace in ('public'::regnamespace, 'two_tower'::regnamespace)""",
+        )
+        assert policies(db) == sorted(tables)
+        asked = [*(f"select * from {table}" for table in tables), *READ_BY_SERVICE]
+        seen = {query: sorted(map(str, db.execute(query.encode()).fetchall())) for query in asked}
+        assert sum(len(rows) > 0 for rows in seen.values()) > 20
+        admin = in_database(server.dsn, urlsplit(dsn).path.removeprefix("/"))
+        with psycopg.connect(admin, autocommit=True) as service:
+            service.execute("set role service_role")
+            for query, rows in seen.items():
+                assert sorted(map(str, service.execute(query.encode()).fetchall())) == rows, query
+            # It writes what the application's server writes, and drives the refresh.
+            user, video = service.execute(
+                """insert into public.user_video_decisions (user_id, video_id, decision_type)
+                select u.user_id, v.id, 'like' from public.user_features u, public.videos v
+                where not exists (
+                    select from public.user_video_decisions d where d.user_id = u.user_id and d.video_id = v.id
+                ) limit 1 returning user_id, video_id"""
+            ).fetchone() or (None, None)
+            service.execute("call two_tower.refresh()")
+            assert one(service, "select count(*) from two_tower.pending_users") == 0
+            service.execute("update two_tower.settings set value = '0.5' where name = 'gate_max_drop'")
+            deleted = service.execute(
+                "delete from public.user_video_decisions where user_id = %s and video_id = %s", (user, video)
+            )
+            assert deleted.rowcount == 1
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                service.execute("delete from two_tower.model_versions")
+        # Nobody else sees more by it.
+        with psycopg.connect(admin, autocommit=True) as visitor:
+            for role in ("anon", "authenticated"):
+                visitor.execute(f"set role {role}".encode())
+                if role == "authenticated":
+                    assert one(visitor, "select count(*) from public.user_video_decisions") == 0
+                else:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        visitor.execute("select from public.user_video_decisions")
+
+
+def test_policies_for_the_service_are_there_as_long_as_it_needs_them(plain_service: tuple[Server, str]) -> None:
+    server, dsn = plain_service
+    admin = in_database(server.dsn, urlsplit(dsn).path.removeprefix("/"))
+    with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(admin, autocommit=True) as superuser:
+        made = policies(db)
+        migrate.migrate(dsn)
+        assert policies(db) == made != []
+        superuser.execute("alter role service_role bypassrls")
+        migrate.migrate(dsn)
+        assert policies(db) == []
+        superuser.execute("alter role service_role nobypassrls")
+        migrate.migrate(dsn)
+        assert policies(db) == made
+        migrate.migrate(dsn, to="0006.embeddings")
+        assert policies(db) == []
+
+
+def test_tables_of_the_application_get_no_policy_for_the_service(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    server.start()
+    with role_of(server) as role, database_of(server, role) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as db:
+            db.execute("create table public.tags (id uuid primary key, name text not null)")
+            db.execute("alter table public.tags enable row level security")
+        migrate.migrate(dsn)
+        with psycopg.connect(dsn, autocommit=True) as db:
+            assert "tags" not in policies(db)
+            assert "videos" in policies(db)

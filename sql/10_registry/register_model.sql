@@ -64,7 +64,9 @@ begin
         select f.name, octet_length(f.content) as size
         from (values ('user tower', p_user_tower), ('item tower', p_item_tower), ('file of weights', p_weights)) as f (name, content)
     loop
-        if v_file.size > v_max_bytes or (v_file.size is null and not v_rows and not v_registered) then
+        if v_file.size > v_max_bytes
+            or v_file.size is null and not v_registered and (not v_rows or v_engine = 'onnxruntime' and v_file.name <> 'file of weights')
+        then
             raise exception 'the % %', v_file.name, coalesce('has ' || v_file.size || ' bytes, more than the ' || v_max_bytes || ' allowed', 'is missing')
                 using errcode = '22023', hint = 'The setting model_max_bytes in two_tower.settings is the limit.';
         end if;
@@ -91,6 +93,7 @@ begin
             perform two_tower.check_tower('item', p_item_tower, v_item_dim, p_weights, p_metrics #> '{parity,item}', v_max_distance);
         end if;
     end if;
+    -- Rows of a version that is registered were checked then, and do not change.
     if v_rows and not v_registered then
         perform two_tower.check_rows(p_version, 'user', v_user_dim, p_metrics #> '{parity,user}', v_max_distance);
         perform two_tower.check_rows(p_version, 'item', v_item_dim, p_metrics #> '{parity,item}', v_max_distance);
@@ -142,7 +145,12 @@ begin
             where model_version = p_version and (name, sha256) in (
                 ('user_tower.onnx', encode(sha256(p_user_tower), 'hex')), ('item_tower.onnx', encode(sha256(p_item_tower), 'hex'))
             )
-        ) and p_feature_schema = (select d.feature_schema from two_tower.model_documents d where d.model_version = p_version)
+        ) and exists (
+            select from two_tower.model_documents d where d.model_version = p_version and p_feature_schema = d.feature_schema
+                -- Of a tower that is not kept as a file, the answers say whether it is the same.
+                and (p_user_tower is not null or p_metrics #> '{parity,user,outputs}' = d.metrics #> '{parity,user,outputs}')
+                and (p_item_tower is not null or p_metrics #> '{parity,item,outputs}' = d.metrics #> '{parity,item,outputs}')
+        )
             -- The sizes agree, since both fit the same schema.
             and not exists (
                 select v.key, e.key, e.position - 1

@@ -163,21 +163,42 @@ def retire(version: Version, dsn: Dsn = None) -> None:
     say(f"{version} is retired")
 
 
-@app.command(epilog=manual("two-tower model export exported/", "two-tower model export exported/ --version friday"))
+@app.command(
+    epilog=manual(
+        "two-tower model export exported/",
+        "two-tower model export exported/ --version friday",
+        "two-tower model export browser/ --max-video-features 5000",
+    )
+)
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to write the files; made if it is missing.")],
     version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    max_video_features: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="all of the version",
+            help="Videos with an input of their own, the most liked first: fewer make a smaller file for a browser.",
+        ),
+    ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Write a version's towers, JSON documents and vectors, with a manifest of their hashes."""
+    """Write a version's towers, JSON documents and vectors, with a manifest of their hashes.
+
+    With fewer videos, the user tower makes vectors that are searched for among the
+    version's own; what it does not know by id counts by its tags, performers, ….
+    """
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
     with connect(dsn) as connection:
         chosen = one(connection, "select two_tower.require_model(%s)", (version,))
         connection.rollback()
-        written = artifacts.export(connection, chosen, directory)
+        written = artifacts.export(connection, chosen, directory, max_video_features)
+    size = (directory / "user_tower.onnx").stat().st_size
+    if size > artifacts.MUCH_FOR_A_BROWSER:
+        say(f"user_tower.onnx has {size / 1e6:.0f} MB; --max-video-features N writes a smaller one for browsers")
     if json:
         print_json({"version": chosen, "files": written})
     else:

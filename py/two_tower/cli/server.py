@@ -118,6 +118,7 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
         "two-tower migrate --take-names",
         "two-tower migrate --to 0006.embeddings",
         "two-tower migrate --to 0",
+        "two-tower migrate --sql > two_tower.sql",
         exits="0 done, or nothing is in the way, 1 something is, 2 wrong usage",
     )
 )
@@ -140,6 +141,12 @@ def migrate(
             help="Where the application has a relation or routine of a name of ours, rename it until the way back.",
         ),
     ] = False,
+    sql: Annotated[
+        bool,
+        typer.Option(
+            "--sql", help="Connect to nothing, and print what an ordinary role would apply to a new database, as SQL."
+        ),
+    ] = False,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -148,7 +155,20 @@ def migrate(
     Everything that can be refused is looked at before the first write, and named in
     one list. Existing tables are adopted: their rows, policies and grants stay as
     they are. --to 0 gives back what was found.
+
+    --sql is for a console, or another tool's migrations: one file, one transaction.
+    Afterwards migrate finds it done.
     """
+    if sql:
+        if to is not None or check or take_names or json:
+            raise UserError(
+                "--sql prints what is applied to a database where none of ours is, and takes no other option",
+                "leave the others out, or migrate without --sql",
+            )
+        from two_tower.server.script import script
+
+        typer.echo(script(), nl=False)
+        return
     from two_tower.server.migrate import check as look
     from two_tower.server.migrate import migrate as run
 

@@ -36,7 +36,11 @@ def train(
     max_negative_stars: MaxNegativeStars = 2.0,
     max_tag_features: Annotated[int, typer.Option(min=0, help="Tags with an input of their own.")] = 2_000,
     max_performer_features: Annotated[int, typer.Option(min=0, help="Performers with an input of their own.")] = 5_000,
-    max_video_features: Annotated[int, typer.Option(min=0, help="Videos with an input of their own.")] = 10_000,
+    max_video_features: Annotated[
+        int | None,
+        typer.Option(min=0, show_default="all with enough likes", help="Videos with an input of their own."),
+    ] = None,
+    min_video_likes: Annotated[int, typer.Option(min=1, help="Likes that such a video must have.")] = 2,
     use_price_feature: UsePriceFeature = False,
     val_ratio: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each history held out to measure.")
@@ -96,6 +100,7 @@ def train(
         max_tag_features=max_tag_features,
         max_performer_features=max_performer_features,
         max_video_features=max_video_features,
+        min_video_likes=min_video_likes,
     )
     with gradient.joined() as processes:
         if processes.rank:

@@ -37,7 +37,9 @@ from two_tower.progress import Progress
 
 MANIFEST = "manifest.json"
 CURRENT = f"current/{MANIFEST}"
-MODEL_FILES = ("user_tower.onnx", "item_tower.onnx", "weights.safetensors")
+MODEL_FILES = registry.FILES
+MUCH_FOR_A_BROWSER = 20_000_000
+"""Bytes of user_tower.onnx from which on ``model export`` says how large it is: some 20,000 videos."""
 DOCUMENTS = ("feature_schema.json", "normalizer.json", "metrics.json", "model_meta.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -74,16 +76,21 @@ def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composed) -> l
         return [bytes(block) for block in copy]
 
 
-def export(connection: psycopg.Connection[Any], version: str, directory: Path) -> list[Path]:
+def export(
+    connection: psycopg.Connection[Any], version: str, directory: Path, max_video_features: int | None = None
+) -> list[Path]:
     """Write every file of ``version`` into ``directory``, ``manifest.json`` last; their paths.
 
-    All come from one snapshot. A directory whose manifest is there is complete.
+    All come from one snapshot. A directory whose manifest is there is complete. With ``max_video_features``, towers
+    whose vocabulary ends after so many videos: small files for a browser, whose vectors compare with the version's.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        written = [_write(directory / name, content) for name, content in _files(connection, version)]
+        written = [
+            _write(directory / name, content) for name, content in _files(connection, version, max_video_features)
+        ]
     entries = [
         {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
         for path in written
@@ -92,16 +99,40 @@ def export(connection: psycopg.Connection[Any], version: str, directory: Path) -
     return [*written, _write(directory / MANIFEST, _json(manifest))]
 
 
-def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str, bytes]]:
+def _files(
+    connection: psycopg.Connection[Any], version: str, max_video_features: int | None
+) -> list[tuple[str, bytes]]:
     row = connection.execute(
         "select feature_schema, normalizer, metrics, meta from two_tower.model_documents where model_version = %s",
         (version,),
     ).fetchone()
     if row is None:
         raise UserError(f"there is no model version {version}", "list them with `two-tower model list`")
-    files = connection.execute("select name, content from two_tower.model_files where model_version = %s", (version,))
-    found = [(name, bytes(content)) for name, content in files]
-    found += [(name, _json(document)) for name, document in zip(DOCUMENTS, row, strict=True)]
+    schema, normalizer, metrics, meta = row
+    stored = connection.execute("select name, content from two_tower.model_files where model_version = %s", (version,))
+    files = {name: bytes(content) for name, content in stored}
+    if max_video_features is not None or files.keys() != set(MODEL_FILES):
+        from two_tower.lifecycle import towers
+
+        whole = towers.load(connection, version)
+        videos = len(whole.schema.vocabularies["video"])
+        if max_video_features is not None and max_video_features < videos:
+            less = towers.smaller(whole, max_video_features)
+            files, parity = towers.files(less, None)
+            schema = less.schema.to_json()
+            lineage = meta.get("lineage", {}) | {"videos_of_the_version": videos}
+            meta = meta | {"sizes": registry.sizes(less.schema), "lineage": lineage}
+        else:
+            made, parity = towers.files(whole, metrics.get("parity"))
+            files = made | files  # what is kept stays as it is
+            parity = {
+                tower: sample | {"sha256": hashlib.sha256(files[f"{tower}_tower.onnx"]).hexdigest()}
+                for tower, sample in parity.items()
+            }
+        metrics = metrics | {"parity": parity}
+    found = list(files.items())
+    documents = (schema, normalizer, metrics, meta)
+    found += [(name, _json(document)) for name, document in zip(DOCUMENTS, documents, strict=True)]
     keys = connection.execute(
         """select s.vocabulary, coalesce(jsonb_agg(v.key order by v.index) filter (where v.key is not null), '[]')
         from (
@@ -113,22 +144,25 @@ def _files(connection: psycopg.Connection[Any], version: str) -> list[tuple[str,
         {"v": version},
     )
     # A JSON object from key to index, which is what a client looks up.
-    found += [(f"vocab_{name}.json", _json({key: at for at, key in enumerate(listed)})) for name, listed in keys]
+    for name, listed in keys:
+        if name == "video" and max_video_features is not None:
+            del listed[max_video_features:]
+        found.append((f"vocab_{name}.json", _json({key: at for at, key in enumerate(listed)})))
     users = vectors(
         connection,
         "select user_id, embedding from two_tower.user_embeddings where model_version = {} order by user_id",
         version,
     )
-    videos = vectors(
+    placed = vectors(
         connection,
         "select video_id, embedding from two_tower.video_embeddings where model_version = {} order by video_id",
         version,
     )
     urls = connection.execute("select id::text, product_url from public.videos").fetchall()
     known = pl.DataFrame(urls, schema={"id": pl.String, "product_url": pl.String}, orient="row")
-    videos = videos.join(known, on="id", how="left").select(pl.col("id").alias("video_id"), "product_url", "embedding")
+    placed = placed.join(known, on="id", how="left").select(pl.col("id").alias("video_id"), "product_url", "embedding")
     found.append(("user_embeddings.parquet", _parquet(users.rename({"id": "user_id"}))))
-    found.append(("video_embeddings.parquet", _parquet(videos)))
+    found.append(("video_embeddings.parquet", _parquet(placed)))
     return found
 
 

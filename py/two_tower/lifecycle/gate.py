@@ -18,16 +18,15 @@ import psycopg
 import torch
 from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
-from safetensors.torch import load as load_tensors
 from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import LIKE, VOCABULARIES, FeatureSchema, user_counts
+from two_tower.features import LIKE, user_counts
 from two_tower.lifecycle.registry import plain
+from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import DatasetOptions, read
-from two_tower.trainer.model import ItemTower, UserTower
 
 Connection = psycopg.Connection[Any]
 
@@ -114,41 +113,6 @@ def measure(connection: Connection, version: str) -> Measured:
     metrics.pop("parity", None)  # the sample by which the database knows the files
     incumbent = None if active is None else Incumbent(active, found[active][1].get("two-tower") or {})
     return Measured(version, "likes held out of its training", metrics, incumbent, compared, fresh=False)
-
-
-@dataclass(frozen=True)
-class Towers:
-    """A registered version as torch computes it."""
-
-    schema: FeatureSchema
-    user: UserTower
-    item: ItemTower
-
-
-def load(connection: Connection, version: str) -> Towers:
-    """The towers of ``version``, from safetensors."""
-    row = connection.execute(
-        "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'",
-        (version,),
-    ).fetchone()
-    if row is None:
-        raise UserError(f"model {version} has no weights")
-    keys: dict[str, tuple[str, ...]] = dict.fromkeys(VOCABULARIES, ())
-    found = connection.execute(
-        """select vocabulary, array_agg(key order by index)
-        from two_tower.vocabularies where model_version = %s group by vocabulary""",
-        (version,),
-    )
-    keys |= {name: tuple(listed) for name, listed in found}
-    schema = FeatureSchema(keys)
-    weights = load_tensors(bytes(row[0]))
-    return Towers(
-        schema, UserTower.load(schema, _part(weights, "user.")), ItemTower.load(schema, _part(weights, "item."))
-    )
-
-
-def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _since(

@@ -33,6 +33,9 @@ GATE = "TT003"
 """SQLSTATE with which the database says that a quality gate refuses."""
 
 
+FILES = ("user_tower.onnx", "item_tower.onnx", "weights.safetensors")
+"""The files of a version, in the order of :func:`register_files`."""
+
 RESERVED_VERSIONS = frozenset({"current"})
 """Names that no version may have, in any spelling; two_tower.reserved_versions() is the same list. ``current`` is where
 a store keeps the manifest of the version that is meant."""
@@ -65,11 +68,7 @@ def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str |
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dim": DIM,
         "input_schema_version": SCHEMA_VERSION,
-        "sizes": {
-            "user_dim": schema.user_dim,
-            "item_dim": schema.item_dim,
-            "vocabularies": {name: len(keys) for name, keys in schema.vocabularies.items()},
-        },
+        "sizes": sizes(schema),
         "hyperparameters": model.hyperparameters,
         "metrics": model.metrics.get("two-tower", {}),
         "training_data": {
@@ -83,6 +82,15 @@ def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str |
     }
 
 
+def sizes(schema: FeatureSchema) -> dict[str, Any]:
+    """What a description says of how much a model reads."""
+    return {
+        "user_dim": schema.user_dim,
+        "item_dim": schema.item_dim,
+        "vocabularies": {name: len(keys) for name, keys in schema.vocabularies.items()},
+    }
+
+
 def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
     """Export ``model`` and register it as a candidate; its version.
 
@@ -91,7 +99,7 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
     from two_tower.trainer.export import export_towers
 
     version = version or new_version(connection)
-    user_tower, item_tower, weights = export_towers(model)
+    user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
     if not model.metrics:
         raise UserError(
@@ -115,7 +123,7 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
 def register_files(
     connection: Connection,
     version: str,
-    files: tuple[bytes, bytes, bytes],
+    files: tuple[bytes | None, bytes | None, bytes],
     *,
     feature_schema: dict[str, Any],
     normalizer: dict[str, Any],
@@ -125,15 +133,33 @@ def register_files(
 ) -> None:
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
-    The weights are stored as rows, too, where they are those of :mod:`two_tower.model`. Does nothing where that version
-    is registered with the same content. Raises psycopg.Error where the database refuses it.
+    The weights are stored as rows, too, where they are those of :mod:`two_tower.model`; then a file of more bytes than
+    the setting model_max_bytes is not kept beside them. Does nothing where that version is registered with the same
+    content. Raises psycopg.Error where the database refuses it.
     """
-    user_tower, item_tower, weights = files
     documents = (feature_schema, normalizer, vocabularies, metrics, meta)
     with connection.transaction():
         known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
-        if known is None and (rows := tower_rows.to_rows(tower_rows.tensors_of(weights))) is not None:
+        rows = tower_rows.to_rows(tower_rows.tensors_of(files[2]))
+        kept: list[bytes | None] = list(files)
+        if known is not None:
+            # What is not kept of it is not compared, whatever the setting was then.
+            stored = {
+                name
+                for (name,) in connection.execute(
+                    "select name from two_tower.model_files where model_version = %s", (version,)
+                )
+            }
+            kept = [content if name in stored else None for name, content in zip(FILES, files, strict=True)]
+        elif rows is not None:
             tower_rows.store(connection, version, rows)
+            most, computed = connection.execute(
+                """select two_tower.model_setting('model_max_bytes'), s.value <> '"onnxruntime"'
+                from two_tower.settings s where s.name = 'inference_engine'"""
+            ).fetchone() or (0, True)
+            if computed:  # from rows, so that the files are for whoever exports them
+                kept = [content if content is not None and len(content) <= most else None for content in files]
+        user_tower, item_tower, weights = kept
         connection.execute(
             "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (version, user_tower, item_tower, *(Jsonb(plain(document)) for document in documents), weights),
@@ -141,9 +167,15 @@ def register_files(
 
 
 def parity_sample(
-    schema: FeatureSchema, user: tuple[UserTower, bytes], item: tuple[ItemTower, bytes], rows: int = 6, seed: int = 0
+    schema: FeatureSchema,
+    user: tuple[UserTower, bytes | None],
+    item: tuple[ItemTower, bytes | None],
+    rows: int = 6,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """``metrics["parity"]``: for each tower (torch, ONNX) its file's hash, inputs by ``seed``, and torch's vectors.
+
+    A tower that is too large to be a file has no hash.
 
     The database refuses a tower that answers otherwise. Nobody's likes are in it, since metrics are published. The
     first input is empty; each count of the others is a pair of position (from 0) and value.
@@ -166,7 +198,7 @@ def parity_sample(
         with torch.no_grad():
             outputs = tower(torch.from_numpy(inputs)).numpy()
         sample[name] = {
-            "sha256": hashlib.sha256(graph).hexdigest(),
+            "sha256": None if graph is None else hashlib.sha256(graph).hexdigest(),
             "inputs": [[[int(at), float(row[at])] for at in np.flatnonzero(row)] for row in inputs],
             "outputs": [[round(float(value), 6) for value in vector] for vector in outputs],
         }

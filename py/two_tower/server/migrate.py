@@ -41,7 +41,65 @@ TEARDOWN = LOGIC / "teardown.sql"
 ONNXRUNTIME = LOGIC / "35_onnxruntime"
 """Routines in PL/Python, which are made where this role may make them."""
 
-_LOCK = 7207_0001  # advisory lock of one migration at a time
+LOCK = 7207_0001
+"""Advisory lock of one migration at a time."""
+
+SETTINGS = """-- Routines refer to each other in any order; tests check every body with plpgsql_check.
+set local check_function_bodies = off;
+set local client_min_messages = warning;
+set local search_path = pg_catalog, pg_temp;"""
+
+REMEMBER = """do $there$
+begin
+    -- Relations and routines that there are where we make ours.
+    perform set_config('two_tower.there', '0' || coalesce(string_agg(',' || o.oid, ''), ''), true)
+    from (
+        select c.oid from pg_catalog.pg_class c
+        where c.relnamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))
+        union all
+        select p.oid from pg_catalog.pg_proc p
+        where p.pronamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))
+    ) as o;
+end
+$there$;"""
+
+CLOSE = """do $close$
+declare
+    v_there oid[] := string_to_array(current_setting('two_tower.there'), ',')::oid[];
+    v_granted record;
+begin
+    -- Taken from every other role than ours: what default privileges of the application gave it on what is new.
+    for v_granted in
+        with ours as (
+            select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name,
+                c.oid, c.relowner as owner, c.relacl as acl
+            from pg_catalog.pg_class c
+            where c.relkind in ('r', 'p', 'v', 'S') and (
+                c.relnamespace = to_regnamespace('two_tower')
+                or c.oid in (
+                    select to_regclass(o.name) from two_tower.created_objects o where o.kind in ('table', 'view')
+                )
+            )
+            union all
+            select 'routine ' || p.oid::regprocedure, p.oid, p.proowner, p.proacl from pg_catalog.pg_proc p
+            where p.pronamespace = to_regnamespace('two_tower')
+                or p.oid in (select to_regprocedure(o.name) from two_tower.created_objects o where o.kind = 'routine')
+        )
+        select distinct o.name, pg_get_userbyid(a.grantee) as role
+        from ours o cross join lateral aclexplode(o.acl) a
+        where a.grantee not in (0, o.owner) and o.oid <> all (v_there)
+            -- Those whom the migrations and 90_privileges.sql give what they have.
+            and pg_get_userbyid(a.grantee)
+            not in ('anon', 'authenticated', 'service_role', 'authenticator', 'two_tower_viewer')
+    loop
+        execute format('revoke all on %s from %I', v_granted.name, v_granted.role);
+    end loop;
+end
+$close$;"""
+
+RELOAD = "notify pgrst, 'reload schema';"
+"""PostgREST keeps what it once read."""
+
 _INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
 _VECTOR = re.compile(r"(?<![\w.])extensions\.")
 _ATTEMPTS = 20
@@ -127,54 +185,62 @@ def pending(dsn: str | None = None) -> list[str]:
         return waiting(connection)
 
 
-def apply_logic(connection: psycopg.Connection[Any], there: set[int] | None = None) -> None:
+def apply_logic(connection: psycopg.Connection[Any]) -> None:
     """Runs every file of ``sql/`` but the teardown, inside the caller's transaction.
 
-    ``there`` are the :func:`_objects` from before the migrations. What is new of ours is closed to roles that default
-    privileges have let in; what was there may have been opened by an operator, and stays.
+    What is new of ours is closed to roles that default privileges have let in; what was there may have been opened by
+    an operator, and stays.
     """
-    if there is None:
+    if not one(connection, "select nullif(current_setting('two_tower.there', true), '') is not null"):
+        # Nobody has looked before the migrations, since plain yoyo ran them.
         installed = one(connection, "select exists (select from two_tower.installation)")
-        there = _objects(connection) if installed else set()
-    # Routines refer to each other in any order; tests check every body with plpgsql_check.
-    connection.execute("set local check_function_bodies = off")
-    connection.execute("set local client_min_messages = warning")
-    connection.execute("set local search_path = pg_catalog, pg_temp")
+        connection.execute(REMEMBER if installed else "set local two_tower.there = '0'")
     shown = _signatures(connection)
     row = connection.execute(
         """select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
         where e.extname = 'vector'"""
     ).fetchone()
-    vector = row[0] if row else "extensions"
-    # Settings called hnsw.* are known once pgvector is loaded; before that, only a superuser may name them.
-    connection.execute(f"select '[1]'::{vector}.vector".encode())
-    onnxruntime = preflight.python_usable(connection)
-    for path in logic_files():
-        if path.parent == ONNXRUNTIME and not onnxruntime:
-            continue  # what a superuser has made there stays
+    for name, text in logic(row[0] if row else "extensions", onnxruntime=preflight.python_usable(connection)):
         try:
-            # Bytes, not a template: nothing in these files is a parameter.
-            connection.execute(_VECTOR.sub(f"{vector}.", expand(path)).encode())
+            # Bytes, not a template: nothing here is a parameter.
+            connection.execute(text.encode())
         except psycopg.Error as error:
-            error.add_note(f"while applying {path.relative_to(DATABASE_FILES)}")
+            error.add_note(f"while applying {name}")
             raise
-    connection.execute(
-        """insert into two_tower.created_objects
-        select 'routine', 'public.' || s from unnest(%s::text[]) as s where to_regprocedure('public.' || s) is not null
-        on conflict do nothing""",
-        (list(preflight.ROUTINES),),
-    )
-    connection.execute(
-        """insert into two_tower.installation as i (program, logic_sha256) values (%s, %s)
-        on conflict (one) do update
-        set program = excluded.program, logic_sha256 = excluded.logic_sha256, applied_at = now()
-        where (i.program, i.logic_sha256) is distinct from (excluded.program, excluded.logic_sha256)""",
-        (metadata.version("pg-two-tower"), logic_checksum()),
-    )
-    _close(connection, there)
     ownership.hand_over(connection)
     if _signatures(connection) != shown:
-        connection.execute("notify pgrst, 'reload schema'")  # PostgREST keeps what it once read
+        connection.execute(RELOAD)
+
+
+def logic(vector: str = "extensions", *, onnxruntime: bool = False) -> Iterator[tuple[str, str]]:
+    """What ``apply_logic`` runs, in its order: a name for it, and its text.
+
+    ``vector`` is the schema of pgvector, quoted. Without ``onnxruntime`` what a superuser has made of it stays.
+    """
+    yield "settings", SETTINGS
+    # Settings called hnsw.* are known once pgvector is loaded; before that, only a superuser may name them.
+    yield "pgvector", f"do $load$ begin perform '[1]'::{vector}.vector; end $load$;"
+    for path in logic_files():
+        if onnxruntime or path.parent != ONNXRUNTIME:
+            yield str(path.relative_to(DATABASE_FILES)), _VECTOR.sub(f"{vector}.", expand(path))
+    literal = "'{}'".format
+    yield (
+        "what was made",
+        f"""insert into two_tower.created_objects
+select 'routine', 'public.' || s
+from unnest(array[{", ".join(map(literal, preflight.ROUTINES))}]) as s
+where to_regprocedure('public.' || s) is not null
+on conflict do nothing;""",  # noqa: S608 - constants of ours
+    )
+    yield (
+        "the installation",
+        f"""insert into two_tower.installation as i (program, logic_sha256)
+values ({literal(metadata.version("pg-two-tower"))}, {literal(logic_checksum())})
+on conflict (one) do update
+set program = excluded.program, logic_sha256 = excluded.logic_sha256, applied_at = now()
+where (i.program, i.logic_sha256) is distinct from (excluded.program, excluded.logic_sha256);""",  # noqa: S608
+    )
+    yield "default privileges", CLOSE
 
 
 def logic_files() -> list[Path]:
@@ -207,7 +273,7 @@ def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, 
     _refuse_newer(connection, where, [m.id for m in known])
     going_back = to is not None and bool(_applied(connection) - wanted)
     report = preflight.Report([], [], []) if going_back else preflight.require(connection)
-    there = _objects(connection)
+    connection.execute(REMEMBER)
     if where == "two_tower" and wanted:
         connection.execute("create schema if not exists two_tower")
     elif where == "two_tower" and not _exists(connection, "two_tower"):
@@ -224,7 +290,7 @@ def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, 
     if wanted and len(wanted) == len(known):
         if take_names:
             preflight.put_aside(connection)
-        apply_logic(connection, there)
+        apply_logic(connection)
         if where == "public":
             # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
             ownership.hand_over(connection, _history(connection, [m.id for m in known]))
@@ -266,10 +332,8 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
             for table in self.list_tables():
-                name = sql.Identifier(table)
-                self._connection.execute(sql.SQL("alter table {} enable row level security").format(name))
-                self._connection.execute(sql.SQL("revoke all on {} from public").format(name))
-                self._connection.execute(sql.SQL("comment on table {} is 'yoyo: what was applied'").format(name))
+                for statement in closed(table):
+                    self._connection.execute(statement.encode())
 
     def list_tables(self, **_: object) -> list[str]:
         rows = self._connection.execute(
@@ -283,13 +347,22 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
             self.execute(f"drop table if exists {self.quote_identifier(table)}")
 
 
+def closed(table: str) -> list[str]:
+    """What keeps everybody but its owner from one of yoyo's tables."""
+    return [
+        f"alter table {table} enable row level security",
+        f"revoke all on {table} from public",
+        f"comment on table {table} is 'yoyo: what was applied'",
+    ]
+
+
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
         connection.execute("set transaction isolation level read committed, read write")
         settle_transaction(connection, as_owner=False)
         connection.execute("set local search_path = pg_catalog, pg_temp")
-        connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
         connection.execute("select set_config('two_tower.take_names', %s, true)", ("on" if take_names else "off",))
         yield
@@ -349,49 +422,6 @@ def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
     """Whether there is such a relation, or for a name without a dot such a schema."""
     function = "to_regclass" if "." in name else "to_regnamespace"
     return bool(one(connection, f"select {function}(%s) is not null", (name,)))
-
-
-_ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
-"""Those whom the migrations and ``90_privileges.sql`` give what they have."""
-
-
-def _objects(connection: psycopg.Connection[Any]) -> set[int]:
-    """Relations and routines that there are where we make ours."""
-    rows = connection.execute(
-        """select oid::bigint from pg_catalog.pg_class
-        where relnamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))
-        union all
-        select oid::bigint from pg_catalog.pg_proc
-        where pronamespace in (to_regnamespace('public'), to_regnamespace('two_tower'))"""
-    )
-    return {oid for (oid,) in rows}
-
-
-def _close(connection: psycopg.Connection[Any], there: set[int]) -> None:
-    """Take from every other role than ours what default privileges of the application gave it on what is new."""
-    granted = connection.execute(
-        """with ours as (
-            select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name,
-                c.oid, c.relowner as owner, c.relacl as acl
-            from pg_catalog.pg_class c
-            where c.relkind in ('r', 'p', 'v', 'S') and (
-                c.relnamespace = to_regnamespace('two_tower')
-                or c.oid in (
-                    select to_regclass(o.name) from two_tower.created_objects o where o.kind in ('table', 'view')
-                )
-            )
-            union all
-            select 'routine ' || p.oid::regprocedure, p.oid, p.proowner, p.proacl from pg_catalog.pg_proc p
-            where p.pronamespace = to_regnamespace('two_tower')
-                or p.oid in (select to_regprocedure(o.name) from two_tower.created_objects o where o.kind = 'routine')
-        )
-        select distinct o.name, pg_get_userbyid(a.grantee)
-        from ours o cross join lateral aclexplode(o.acl) a
-        where a.grantee not in (0, o.owner) and pg_get_userbyid(a.grantee) <> all (%s) and o.oid::bigint <> all (%s)""",
-        (list(_ROLES), list(there)),
-    ).fetchall()
-    for name, role in granted:
-        connection.execute(sql.SQL("revoke all on {} from {}").format(sql.SQL(name), sql.Identifier(role)))
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:

@@ -30,18 +30,25 @@ class DatasetOptions:
     """Reviews with at most this many stars are nopes; what lies between is known, and neither."""
     max_tag_features: int = 2_000
     max_performer_features: int = 5_000
-    max_video_features: int = 10_000
+    max_video_features: int | None = None
+    """None: as many as there are with :attr:`min_video_likes`. Each is 1.5 kB of weights in the database."""
+    min_video_likes: int = 2
+    """What one user alone likes says nothing of who else would, and its weights would give that user's taste away."""
     max_category_features: int = 1_000
     """Of makers, labels, series and sources, each."""
 
-    def limit(self, vocabulary: str) -> int:
-        """The most entries that a vocabulary may have."""
+    def limit(self, vocabulary: str) -> int | None:
+        """The most entries that a vocabulary may have; None where there may be any number."""
         named = {
             "tag": self.max_tag_features,
             "performer": self.max_performer_features,
             "video": self.max_video_features,
         }
         return named.get(vocabulary, self.max_category_features)
+
+    def least_likes(self, vocabulary: str) -> int:
+        """Likes that an entry must have."""
+        return max(self.min_video_likes, 1) if vocabulary == "video" else 1
 
 
 LONGEST_KEY = 1024
@@ -110,7 +117,12 @@ def read(
     likes = np.bincount(item[label == LIKE], minlength=items.height)
     entries = {name: _entries(items, segment) for segment, name in ITEM_SEGMENTS.items()}
     if schema is None:
-        schema = FeatureSchema({name: _vocabulary(entries[name], likes, options.limit(name)) for name in VOCABULARIES})
+        schema = FeatureSchema(
+            {
+                name: _vocabulary(entries[name], likes, options.limit(name), options.least_likes(name))
+                for name in VOCABULARIES
+            }
+        )
     return TrainingData(
         user_ids=np.array(users, dtype=str),
         item_ids=items["video_id"].to_numpy().astype(str),
@@ -142,8 +154,8 @@ def _entries(items: pl.DataFrame, segment: str) -> pl.DataFrame:
     return frame.filter(pl.col("key").is_not_null() & (pl.col("key") != ""))
 
 
-def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int) -> tuple[str, ...]:
-    """The most liked keys, most liked first, ties by key; none that nobody liked, which nothing could be learned of.
+def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, least: int) -> tuple[str, ...]:
+    """The most liked keys, most liked first, ties by key; none with fewer than ``least`` likes.
 
     Nor one longer than the registry's key, an index, holds.
     """
@@ -152,10 +164,10 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int) -> tuple[s
         .filter(pl.col("key").str.len_bytes() <= LONGEST_KEY)
         .group_by("key")
         .agg(pl.col("likes").sum())
-        .filter(pl.col("likes") > 0)
+        .filter(pl.col("likes") >= least)
         .sort(["likes", "key"], descending=[True, False])
     )
-    return tuple(counted["key"].head(limit))
+    return tuple(counted["key"] if limit is None else counted["key"].head(limit))
 
 
 def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:

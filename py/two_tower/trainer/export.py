@@ -17,10 +17,11 @@ from safetensors.torch import save
 
 from two_tower.features import DIM
 from two_tower.trainer.model import INNER, TINY, VECTOR, ItemTower, UserTower
-from two_tower.trainer.train import TrainedModel
 
 OPSET = 17
 IR_VERSION = 8
+LARGEST = 2**31 - 2**20
+"""Bytes of weights that a file of protocol buffers can hold, which ends at 2 GB."""
 
 
 class _Graph:
@@ -126,16 +127,25 @@ def item_graph(tower: ItemTower) -> bytes:
     return g.model("item_features", width, "item_embedding")
 
 
-def export_towers(model: TrainedModel) -> tuple[bytes, bytes, bytes]:
-    """(user_tower.onnx, item_tower.onnx, weights.safetensors). Raises RuntimeError where ONNX and torch disagree."""
-    user, item = user_graph(model.user_tower), item_graph(model.item_tower)
-    for name, graph, tower in (("user", user, model.user_tower), ("item", item, model.item_tower)):
-        worst = parity(graph, tower)
-        if not worst <= 1e-5:
-            raise RuntimeError(f"the exported {name} tower is {worst:.2g} (cosine distance) from the trained one")
-    weights = {f"user.{k}": v.detach().contiguous() for k, v in model.user_tower.state_dict().items()}
-    weights |= {f"item.{k}": v.detach().contiguous() for k, v in model.item_tower.state_dict().items()}
-    return user, item, save(weights)
+def export_towers(user_tower: UserTower, item_tower: ItemTower) -> tuple[bytes | None, bytes | None, bytes]:
+    """(user_tower.onnx, item_tower.onnx, weights.safetensors), None for a tower that is too large for ONNX.
+
+    Raises RuntimeError where ONNX and torch disagree.
+    """
+    graphs = _checked("user", user_tower), _checked("item", item_tower)
+    weights = {f"user.{k}": v.detach().contiguous() for k, v in user_tower.state_dict().items()}
+    weights |= {f"item.{k}": v.detach().contiguous() for k, v in item_tower.state_dict().items()}
+    return *graphs, save(weights)
+
+
+def _checked(name: str, tower: UserTower | ItemTower) -> bytes | None:
+    if sum(weight.numel() * weight.element_size() for weight in tower.state_dict().values()) > LARGEST:
+        return None
+    graph = user_graph(tower) if isinstance(tower, UserTower) else item_graph(tower)
+    worst = parity(graph, tower)
+    if not worst <= 1e-5:
+        raise RuntimeError(f"the exported {name} tower is {worst:.2g} (cosine distance) from the trained one")
+    return graph
 
 
 def parity(graph: bytes, tower: UserTower | ItemTower, rows: np.ndarray | None = None, seed: int = 0) -> float:
