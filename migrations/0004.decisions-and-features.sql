@@ -48,8 +48,10 @@ begin
             v_features := 'two_tower';
         end if;
     end if;
+    -- No foreign key to the user: a refresh would wait for, or deadlock with, whoever has the user's row locked. A deletion reaches the
+    -- decisions, and so the change log.
     execute 'create table ' || v_features || '.user_features (
-        user_id uuid primary key references auth.users (id) on delete cascade,
+        user_id uuid primary key,
         liked_tags jsonb not null default ''{}'',
         liked_performers jsonb not null default ''{}'',
         updated_at timestamptz not null default now(),

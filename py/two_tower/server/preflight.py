@@ -720,8 +720,7 @@ def _changes(connection: Connection, take_names: bool) -> Iterator[str]:
             yield f"public.{name} is yours and stays; ours is {IN_TWO_TOWER[name]} alone"
     referring = ["public.profiles", "public.user_video_decisions"]
     referring = [name for name in referring if _one(connection, "select to_regclass(%s) is null", (name,))]
-    features = "two_tower" if _foreign(connection, "user_features") and not take_names else "public"
-    referring += [f"{features}.user_features", "two_tower.reviews"]
+    referring += ["two_tower.reviews"]
     yield f"foreign keys of {', '.join(referring)} refer to auth.users: a deleted user's rows there are deleted"
     for signature in _theirs(connection):
         if take_names:
