@@ -14,10 +14,12 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg import errors
+from typer.testing import CliRunner
 
 from conftest import Connect, Connection
 from test_refresh import assert_fresh
-from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, tiny_model
+from two_tower.cli.main import app
+from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, state, tiny_model
 
 pytestmark = pytest.mark.world
 
@@ -237,9 +239,7 @@ def test_row_7_refreshes_go_on_behind_an_open_sync_of_more_than_a_batch(db: Conn
     assert_fresh(db)
 
 
-def test_row_8_however_many_refreshes_run_a_like_finds_room_in_the_lock_table(
-    db: Connection, connect: Connect
-) -> None:
+def test_row_8_however_many_refreshes_run_a_like_finds_room_in_the_lock_table(db: Connection, connect: Connect) -> None:
     db.execute("insert into two_tower.user_changes (user_id) select gen_random_uuid() from generate_series(1, 25000)")
     refreshers = [connect(autocommit=False) for _ in range(24)]
     batch = "select result from two_tower.refresh_batch(rpad(%s, 32, '0')::uuid)"
@@ -278,3 +278,164 @@ def test_row_1_two_in_each_others_way_are_tried_again_and_nobody_is_set_aside(fa
     refresh(db)
     assert one(db, "select count(*) from two_tower.job_log where error is not null") == 0
     assert_fresh(db)
+
+
+# ------------------------------------------------------------------------- row 1: whatever the isolation
+
+TRUNCATES = ("truncate public.user_video_decisions", "truncate public.video_tags", "truncate public.videos cascade")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("truncate", TRUNCATES)
+def test_row_1_a_truncate_with_an_old_snapshot_logs_those_it_cannot_see(
+    truncate: str, level: str, db: Connection, connect: Connect
+) -> None:
+    older = connect(autocommit=False)
+    older.isolation_level = LEVELS[level]
+    older.execute("select 1 from public.tags limit 1")
+    db.execute(LIKE, (WORLD.no_decisions, UNDECIDED[0]))
+    refresh(db)
+    older.execute(truncate.encode())
+    older.commit()
+    refresh(db)
+    assert_fresh(db)
+
+
+# ------------------------------------------------------------------------- row 4: writes that fire no statement's trigger
+
+BYPASSED = (
+    f"insert into public.user_video_decisions values ('{WORLD.no_decisions}', '{UNDECIDED[0]}', 'like')",
+    f"delete from public.user_video_decisions where user_id = '{WORLD.one_like}'",
+    f"update public.user_video_decisions set decision_type = 'nope' where user_id = '{USER}'",
+    f"update public.user_video_decisions set user_id = '{WORLD.no_decisions}' where user_id = '{WORLD.one_like}'",
+    f"update public.videos set maker = 'Somebody else', price = 1 where id = '{WORLD.videos[5]}'",
+    f"delete from public.video_tags where tag_id = '{WORLD.rare_tag}'",
+    f"insert into public.video_tags values ('{WORLD.bare_video}', '{WORLD.rare_tag}')",
+    "delete from public.video_performers",
+    "truncate public.video_tags",
+    "truncate public.user_video_decisions",
+)
+
+
+@pytest.mark.parametrize("write", BYPASSED)
+def test_row_4_sessions_that_replicate_are_logged(write: str, db: Connection) -> None:
+    with db.transaction():
+        db.execute("set local session_replication_role = replica")
+        db.execute(write.encode())
+    before = state(db)
+    refresh(db)
+    assert assert_fresh(db) != before
+
+
+def stored(dsn: str, *options: str) -> tuple[int, dict[str, Any]]:
+    """What ``two-tower verify`` says, and its exit code."""
+    done = CliRunner().invoke(app, ["verify", "--dsn", dsn, "--json", *options])
+    assert done.exit_code in (0, 1), done.output
+    return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("write", BYPASSED)
+def test_row_4_what_no_trigger_saw_is_found_and_repaired(write: str, db: Connection, dsn: str) -> None:
+    tables = ("user_video_decisions", "videos", "video_tags", "video_performers")
+    assert stored(dsn) == (0, {
+        "users": len({u for u, _, _, _ in WORLD.decisions}), "videos": 300, "marked": 0,
+        "differing": {"features": 0, "user_vectors": 0, "video_vectors": 0, "tastes": 0},
+    })  # fmt: skip
+    for table in tables:
+        db.execute(f"alter table public.{table} disable trigger user".encode())
+    named = one(db, "select string_agg(detail, ' ') from two_tower.problems where what = 'triggers'")
+    assert all(f"changes of {table} are not logged" in named for table in tables)
+    db.execute(write.encode())
+    for trigger in db.execute("select relation, enabled, name from two_tower.lacking_triggers()").fetchall():
+        how = {"O": "", "A": "always", "R": "replica"}[trigger[1]]
+        db.execute(f"alter table {trigger[0]} enable {how} trigger {trigger[2]}".encode())
+    assert one(db, "select count(*) from two_tower.problems where what = 'triggers'") == 0
+    refresh(db)
+    code, answer = stored(dsn)
+    assert code == 1
+    assert sum(answer["differing"].values()) > 0
+    code, answer = stored(dsn, "--repair")
+    assert (code, answer["marked"] > 0) == (0, True)
+    assert stored(dsn)[0] == 0, "what waits in the log is not missed"
+    refresh(db)
+    assert stored(dsn, "--sample", "1000")[0] == 0
+    assert_fresh(db)
+
+
+def test_row_4_who_should_have_a_vector_is_who_has_likes(db: Connection) -> None:
+    """Not who has features, which only a refresh writes."""
+    db.execute("alter table public.user_video_decisions disable trigger user")
+    db.execute(LIKE, (WORLD.no_decisions, UNDECIDED[0]))
+    row = db.execute("select users, missing_users, share < 1 from two_tower.coverage").fetchone()
+    assert row == (48, 1, True)
+    assert one(db, "select detail from two_tower.problems where what = 'coverage'").startswith(
+        "model v1 (active) lacks the vectors of 1 users"
+    )
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    db.execute("call two_tower.backfill_model('v2', true)")
+    assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", WORLD.no_decisions) == 1
+    db.execute("delete from two_tower.user_embeddings where model_version = 'v2' and user_id = %s", (USER,))
+    with pytest.raises(psycopg.Error) as refused:
+        db.execute("select two_tower.activate_model('v2')")
+    assert refused.value.sqlstate == "TT003"
+
+
+# ------------------------------------------------------------------------- row 5: a log that has grown
+
+SIZE = "select pg_relation_size('two_tower.user_change_log')"
+
+
+def test_row_5_the_space_of_a_log_is_given_back_and_no_like_feels_it(db: Connection, connect: Connect) -> None:
+    """By what autovacuum does; a like waited 11 seconds for a purge."""
+    db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
+    db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 1000000)")
+    db.execute("delete from two_tower.user_change_log")
+    grown = one(db, SIZE)
+    stop = threading.Event()
+    slowest: list[float] = []
+
+    def like(user: UUID) -> None:
+        own = connect()
+        while not stop.is_set():
+            for video in UNDECIDED[:20]:
+                started = time.monotonic()
+                own.execute(
+                    """insert into public.user_video_decisions values (%s, %s, 'like')
+                    on conflict (user_id, video_id) do update set created_at = now()""",
+                    (user, video),
+                )
+                slowest.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(2) as pool:
+        likers = [pool.submit(like, user) for user in (USER, OTHER)]
+        try:
+            for _ in range(20):
+                db.execute("select two_tower.collect_user_changes()")
+                db.execute("vacuum two_tower.user_change_log")
+                db.execute("select two_tower.purge_logs()")
+                if one(db, SIZE) < grown / 10:
+                    break
+        finally:
+            stop.set()
+        for liker in likers:
+            liker.result()
+    assert one(db, SIZE) < grown / 10
+    assert max(slowest) < 1
+    assert sorted(slowest)[len(slowest) * 99 // 100] < 0.2
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_row_5_a_snapshot_from_before_a_purge_has_the_likes_with_their_log_rows(
+    db: Connection, connect: Connect
+) -> None:
+    db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 50000)")
+    refresh(db)
+    db.execute(LIKE, (USER, UNDECIDED[0]))
+    dump = connect(autocommit=False)
+    dump.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    assert one(dump, "select count(*) from public.user_video_decisions where video_id = %s", UNDECIDED[0]) > 0
+    db.execute("select two_tower.purge_logs()")
+    db.execute("vacuum two_tower.user_change_log")
+    refresh(db)
+    assert one(dump, "select count(*) from two_tower.pending_users where user_id = %s", USER) == 1

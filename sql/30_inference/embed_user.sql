@@ -16,7 +16,7 @@ begin
     perform two_tower.hold_versions('client');
     perform two_tower.lock_changes('user', array[v_user_id]);
     delete from two_tower.user_changes c where c.user_id = v_user_id;
-    -- The log has no index. Where it is longer than purge_logs() leaves it, what it has of this user is left to the refresh, which
+    -- The log has no index. Where it is long, what it has of this user is left to the refresh, which
     -- finds nothing to write.
     if pg_relation_size('two_tower.user_change_log') < 1024 * 1024 then
         delete from two_tower.user_change_log l

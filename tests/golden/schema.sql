@@ -14,16 +14,6 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
 
-CREATE DOMAIN two_tower.halfvec_bytes AS bytea
-	CONSTRAINT halfvec_bytes_check CHECK (((octet_length(VALUE) > 4) AND (octet_length(VALUE) = (4 + (2 * (get_byte(VALUE, 0) + (256 * get_byte(VALUE, 1)))))) AND (substr(VALUE, 3, 2) = '\x0000'::bytea)));
-
-COMMENT ON DOMAIN two_tower.halfvec_bytes IS 'What pgvector stores for a halfvec: dimensions and a zero as int16, then half-precision numbers, in the machine''s order';
-
-CREATE DOMAIN two_tower.no_limit AS integer
-	CONSTRAINT no_limit_check CHECK ((VALUE = '-1'::integer));
-
-COMMENT ON DOMAIN two_tower.no_limit IS 'The limit of a varchar that has none: -1';
-
 CREATE TYPE two_tower.user_counts AS (
 	user_id uuid,
 	liked_tags jsonb,
@@ -41,11 +31,6 @@ CREATE TYPE two_tower.user_counts AS (
 );
 
 COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
-
-CREATE DOMAIN two_tower.uuids_bytes AS bytea
-	CONSTRAINT uuids_bytes_check CHECK (((VALUE = '\x0000000000000000860b0000'::bytea) OR ((octet_length(VALUE) >= 20) AND (substr(VALUE, 1, 12) = '\x0100000000000000860b0000'::bytea) AND (substr(VALUE, 17, 4) = '\x01000000'::bytea) AND ((octet_length(VALUE) - 20) = (16 * (((get_byte(VALUE, 12) + (256 * get_byte(VALUE, 13))) + (65536 * get_byte(VALUE, 14))) + ((16777216)::bigint * get_byte(VALUE, 15))))))));
-
-COMMENT ON DOMAIN two_tower.uuids_bytes IS 'What PostgreSQL stores for an array of uuid: dimensions, 0, type, length and lower bound as int32, then the ids';
 
 CREATE TYPE two_tower.video_counts AS (
 	video_id uuid,
@@ -70,7 +55,7 @@ CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. force computes the vector even if its input has not changed';
+COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. The vector is computed from the rows whatever force says';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -153,11 +138,16 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
-CREATE FUNCTION two_tower.attach_partitions(p_version text) RETURNS boolean
+CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.attach_partitions(p_version text) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';
+COMMENT ON FUNCTION two_tower.attach_partitions(p_version text, p_patience interval) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already, 55P03 where somebody has been writing vectors for longer than p_patience';
+
+CREATE FUNCTION two_tower.attributes_of(p_video_id uuid) RETURNS TABLE(kind text, key text)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.attributes_of(p_video_id uuid) IS 'A row for each key that a video carries, by kind';
 
 CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT last_id uuid, OUT seen integer, OUT done integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -200,11 +190,36 @@ CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
+CREATE FUNCTION two_tower.change_triggers() RETURNS TABLE(relation regclass, name text, enabled "char", definition text, routine regprocedure, old_rows name, new_rows name)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.change_triggers() IS 'The triggers that the application''s tables have to have, and when each fires, as pg_trigger.tgenabled says it';
+
+CREATE FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) IS 'The videos that these users decided on and that changed since they were last refreshed';
+
+CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 unless the rows of a tower answer the sample recorded with it';
+
 CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpython3u STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+
+CREATE FUNCTION two_tower.close_versions() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_versions() IS 'Until the transaction ends, nobody writes vectors. 55P03 where somebody has been at it for two seconds';
 
 CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
@@ -212,11 +227,23 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
-CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean DEFAULT false, p_features boolean DEFAULT true, p_cached boolean DEFAULT true) RETURNS TABLE(user_id uuid, model_version text, liked_tags jsonb, liked_performers jsonb, liked_makers jsonb, liked_labels jsonb, liked_series jsonb, liked_sources jsonb, liked_video_ids bytea, noped_video_ids bytea, like_count integer, nope_count integer, price_sum double precision, priced_count integer, input bytea, input_hash bytea, image bytea)
-    LANGUAGE plpython3u STABLE
+CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_versions text[], p_force boolean, p_features boolean, p_cached boolean) IS 'A row of features for each of these distinct users with a like or nope; and a row per version for each with a like: the packed input, its hash, and the bytes of the vector unless the stored one was made of the same input';
+COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist';
+
+CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. No row for a user without likes';
+
+CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text) IS 'Vectors of these videos as the rows are now, by the engine of the version or the one named; no row for a video that does not exist';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -234,7 +261,7 @@ CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors, unless they exist';
+COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors and tastes, unless they exist';
 
 CREATE FUNCTION two_tower.cron_jobs() RETURNS TABLE(job text, jobid bigint, scheduled boolean, last_success timestamp with time zone, last_failure timestamp with time zone, last_error text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -257,6 +284,12 @@ CREATE FUNCTION two_tower.decision_label(p_value text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
+
+CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text) IS 'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named';
 
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -286,8 +319,7 @@ COMMENT ON FUNCTION two_tower.duration_of(p_value text) IS 'The same of a number
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
 
@@ -311,12 +343,6 @@ CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_ver
 
 COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
 
-CREATE FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) RETURNS bytea
-    LANGUAGE plpython3u STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.evaluate_inputs(p_version text, p_sizes bytea, p_inputs bytea) IS 'The bytes of the vectors of stored inputs of users, in their order; p_sizes is array_send() of the lengths of the inputs';
-
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -324,7 +350,7 @@ CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
 COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
@@ -359,23 +385,55 @@ CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NU
 
 COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
 
-CREATE FUNCTION two_tower.halfvec_of(p_image two_tower.halfvec_bytes, p_dim integer, p_explicit boolean) RETURNS extensions.halfvec
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-    AS '$libdir/vector', 'halfvec';
+CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.halfvec_of(p_image two_tower.halfvec_bytes, p_dim integer, p_explicit boolean) IS 'The halfvec whose stored bytes these are';
+COMMENT ON FUNCTION two_tower.guard_all_weights() IS 'Trigger: refuses a truncate';
 
-CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
+CREATE FUNCTION two_tower.guard_weights() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.guard_weights() IS 'Trigger: refuses changes of the weights of a registered version';
+
+CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'Vectors for raw inputs of a tower, in their order';
+COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
-CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS bytea
+CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '0';
+
+COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.index_partitions(p_version text) IS 'Orders and indexes the video vectors of a staged version, before it is attached; false where that is done already';
+
+CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[], p_engine text DEFAULT NULL::text) RETURNS extensions.halfvec[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[], p_engine text) IS 'Vectors for raw inputs of a tower, in their order, by the engine of the version or the one named';
+
+CREATE FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) RETURNS text[]
     LANGUAGE plpython3u STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The onnxruntime engine: the bytes of the vectors for concatenated sparsevec_send inputs, in their order';
+COMMENT ON FUNCTION two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea) IS 'The engine onnxruntime: vectors, as text, for concatenated sparsevec_send inputs, in their order';
+
+CREATE FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs extensions.sparsevec[]) RETURNS extensions.halfvec[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET extra_float_digits TO '1';
+
+COMMENT ON FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'The engine sql: vectors for raw inputs of a tower, in their order';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -394,6 +452,18 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+
+CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled "char", definition text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.lacking_triggers() IS 'Those of two_tower.change_triggers() that are missing, or do not fire when they should';
+
+CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists: who is to have a vector';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -457,11 +527,17 @@ CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
 
+CREATE FUNCTION two_tower.log_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_row() IS 'Trigger: logs the user or video of one row, whose column is its argument';
+
 CREATE FUNCTION two_tower.log_truncated_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features or vectors';
+COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs everybody';
 
 CREATE FUNCTION two_tower.log_truncated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -493,6 +569,12 @@ CREATE FUNCTION two_tower.make_durable() RETURNS void
 
 COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
 
+CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) IS 'Puts these users or videos, and with videos their likers, into the change log for the next refresh; how many';
+
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -510,6 +592,11 @@ CREATE FUNCTION two_tower.model_part_frozen() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.model_part_frozen() IS 'Trigger: refuses to change or delete a part of a registered version';
+
+CREATE FUNCTION two_tower.model_rows(p_version text, p_tower text, p_part text) RETURNS TABLE(at integer, weight extensions.vector)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.model_rows(p_version text, p_tower text, p_part text) IS 'The rows of one part of a tower';
 
 CREATE FUNCTION two_tower.model_setting(p_name text) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -543,6 +630,12 @@ CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_di
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
+
+CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -585,7 +678,7 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts. Gives back the space of a change log that has overgrown';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -631,7 +724,7 @@ CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';
+COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order, of p_limit or as many as there is room for; counts, and the last user looked at';
 
 CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
     LANGUAGE plpgsql
@@ -651,17 +744,17 @@ CREATE FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, 
 
 COMMENT ON FUNCTION two_tower.refresh_step(INOUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'One batch of a refresh, or one job after it, from and to the state that begin_refresh() gave. result is what the run has done so far, jobs what the jobs that ran have; failure says what went wrong, which is in the job log then';
 
-CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[], p_force boolean) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[]) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks, and the versions';
 
-CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[], p_force boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[], p_force boolean) IS 'Makes the vectors of these videos what their rows say; the number of vectors written. The caller holds their locks';
+COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[]) IS 'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks, and the versions';
 
 CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -674,12 +767,6 @@ CREATE FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) RETURNS
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.reject_model(p_version text, p_reasons text[]) IS 'Rejects a candidate for reasons that the gate does not know; they are kept';
-
-CREATE FUNCTION two_tower.renew_catalogue() RETURNS void
-    LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.renew_catalogue() IS 'Tells backends that what they know of videos is out of date';
 
 CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -733,7 +820,7 @@ CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAU
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
+COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
 
 CREATE FUNCTION two_tower.retry_failures() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -783,11 +870,18 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
 
 COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
 
-CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) RETURNS integer
+CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.store_user_features(p_user_ids uuid[], p_counts two_tower.user_counts[]) IS 'Makes user_features of these users what was counted, touching only rows that differ; the number of rows touched';
+COMMENT ON FUNCTION two_tower.store_user_features(p_user_ids uuid[]) IS 'Makes user_features of these users what their rows say, touching only rows that differ; the number of rows touched';
+
+CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, for a version whose user tower is there as rows; no row for a user without likes';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -800,6 +894,13 @@ CREATE FUNCTION two_tower.sync_video_embeddings() RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.sync_video_embeddings() IS 'Marks videos that lack a vector of any live version, then refreshes; counts';
+
+CREATE FUNCTION two_tower.take_room(p_wait boolean) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '0';
+
+COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
 
 CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -825,6 +926,11 @@ CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone) RETURNS time
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone) IS 'The moment, or the nearer of 1900-01-01 and 2100-01-01 UTC; null stays null';
+
+CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETURNS extensions.vector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) IS 'A vector, each entry of it multiplied by a number';
 
 CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -862,12 +968,6 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
-CREATE FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.user_decisions(p_user_ids uuid[], OUT sides bytea, OUT videos bytea, OUT times bytea, OUT generation uuid) IS 'Likes and nopes of these users, packed for compute_users(); users count from 0 in the order given, and a side is twice that number, plus one for a nope. The generation is that of the catalogue, or null while changes of videos are in the log';
-
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -875,16 +975,16 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
 
 COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
 
-CREATE FUNCTION two_tower.uuids_of(p_image two_tower.uuids_bytes, p_limit two_tower.no_limit, p_explicit boolean) RETURNS uuid[]
-    LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.uuids_of(p_image two_tower.uuids_bytes, p_limit two_tower.no_limit, p_explicit boolean) IS 'The array whose stored bytes these are';
+COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
 
-CREATE FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, p_ids uuid[] DEFAULT NULL::uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.video_contents(p_video_ids uuid[], OUT video_ids bytea, OUT prices bytea, OUT makers text[], OUT labels text[], OUT series text[], OUT sources text[], OUT tag_videos bytea, OUT tag_ids bytea, OUT performer_videos bytea, OUT performer_ids bytea) IS 'What likes of these videos count, packed for compute_users(); videos that do not exist are left out';
+COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -892,6 +992,11 @@ CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.video_payloads(p_video_ids uuid[]) IS 'The payload of get_item_embedding_features, for many videos at once';
+
+CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extensions.halfvec
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
 
 CREATE TABLE auth.users (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -917,9 +1022,7 @@ CREATE TABLE two_tower.user_embeddings (
     model_version text NOT NULL,
     user_id uuid NOT NULL,
     embedding extensions.halfvec(128) NOT NULL,
-    input_hash bytea NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    input bytea
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 PARTITION BY LIST (model_version);
 
@@ -945,7 +1048,6 @@ CREATE TABLE two_tower.video_embeddings (
     model_version text NOT NULL,
     video_id uuid NOT NULL,
     embedding extensions.halfvec(128) NOT NULL,
-    input_hash bytea NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 PARTITION BY LIST (model_version);
@@ -999,14 +1101,6 @@ CREATE TABLE two_tower.catalogue_rule (
 
 COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, as two_tower.set_visible_when() was told';
 
-CREATE TABLE two_tower.catalogue_state (
-    one boolean DEFAULT true NOT NULL,
-    generation uuid DEFAULT gen_random_uuid() NOT NULL,
-    CONSTRAINT catalogue_state_one_check CHECK (one)
-);
-
-COMMENT ON TABLE two_tower.catalogue_state IS 'Which generation of the catalogue this is; another one after every refresh of videos';
-
 CREATE TABLE two_tower.change_failures (
     kind text NOT NULL,
     id uuid NOT NULL,
@@ -1027,6 +1121,8 @@ CREATE TABLE two_tower.model_versions (
     schema_version integer NOT NULL,
     user_dim integer NOT NULL,
     item_dim integer NOT NULL,
+    user_engine text NOT NULL,
+    item_engine text NOT NULL,
     registered_at timestamp with time zone DEFAULT now() NOT NULL,
     backfilled_at timestamp with time zone,
     activated_at timestamp with time zone,
@@ -1034,8 +1130,10 @@ CREATE TABLE two_tower.model_versions (
     checked_at timestamp with time zone,
     forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
+    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
+    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
 
@@ -1095,7 +1193,7 @@ CREATE TABLE two_tower.user_change_log (
     user_id uuid NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 ALTER TABLE ONLY two_tower.user_change_log REPLICA IDENTITY FULL;
 
@@ -1106,7 +1204,7 @@ CREATE TABLE two_tower.user_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
 
@@ -1119,7 +1217,7 @@ CREATE TABLE two_tower.video_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
 
@@ -1203,6 +1301,17 @@ ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS
     CACHE 1
 );
 
+CREATE TABLE two_tower.model_weights (
+    model_version text NOT NULL,
+    tower text NOT NULL,
+    part text NOT NULL,
+    "position" integer NOT NULL,
+    weight extensions.vector NOT NULL,
+    CONSTRAINT model_weights_tower_check CHECK ((tower = ANY (ARRAY['user'::text, 'item'::text])))
+);
+
+COMMENT ON TABLE two_tower.model_weights IS 'The weights of both towers as rows, by version: what the engine sql computes vectors from';
+
 CREATE VIEW two_tower.models WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
@@ -1250,6 +1359,10 @@ ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.video_attributes IS 'A row for each key that a video carries, by kind: tag, performer, maker, label, series, source';
+
 ALTER TABLE two_tower.video_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.video_changes_id_seq
     START WITH 1
@@ -1265,6 +1378,16 @@ CREATE TABLE two_tower.video_popularity (
 );
 
 COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, written by two_tower.update_popularity()';
+
+CREATE TABLE two_tower.video_tastes (
+    model_version text NOT NULL,
+    video_id uuid NOT NULL,
+    liked extensions.vector(127),
+    noped extensions.vector(127)
+)
+PARTITION BY LIST (model_version);
+
+COMMENT ON TABLE two_tower.video_tastes IS 'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
 
 CREATE VIEW two_tower.visible_videos;
 
@@ -1319,9 +1442,6 @@ ALTER TABLE ONLY public.videos
 ALTER TABLE ONLY two_tower.catalogue_rule
     ADD CONSTRAINT catalogue_rule_pkey PRIMARY KEY (one);
 
-ALTER TABLE ONLY two_tower.catalogue_state
-    ADD CONSTRAINT catalogue_state_pkey PRIMARY KEY (one);
-
 ALTER TABLE ONLY two_tower.change_failures
     ADD CONSTRAINT change_failures_pkey PRIMARY KEY (kind, id);
 
@@ -1355,6 +1475,9 @@ ALTER TABLE ONLY two_tower.model_versions
 ALTER TABLE ONLY two_tower.model_versions
     ADD CONSTRAINT model_versions_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY two_tower.model_weights
+    ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
+
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
 
@@ -1375,6 +1498,9 @@ ALTER TABLE ONLY two_tower.video_embeddings
 
 ALTER TABLE ONLY two_tower.video_popularity
     ADD CONSTRAINT video_popularity_pkey PRIMARY KEY (video_id);
+
+ALTER TABLE ONLY two_tower.video_tastes
+    ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (model_version, video_id);
 
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
@@ -1415,13 +1541,37 @@ CREATE TRIGGER two_tower_insert AFTER INSERT ON public.video_tags REFERENCING NE
 
 CREATE TRIGGER two_tower_insert AFTER INSERT ON public.videos REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_videos();
 
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.user_video_decisions FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('user_id');
+
+ALTER TABLE public.user_video_decisions ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.video_performers FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('video_id');
+
+ALTER TABLE public.video_performers ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.video_tags FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('video_id');
+
+ALTER TABLE public.video_tags ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.videos FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('id');
+
+ALTER TABLE public.videos ENABLE REPLICA TRIGGER two_tower_row;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.user_video_decisions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_decisions();
+
+ALTER TABLE public.user_video_decisions ENABLE ALWAYS TRIGGER two_tower_truncate;
 
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_performers FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
 
+ALTER TABLE public.video_performers ENABLE ALWAYS TRIGGER two_tower_truncate;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_tags FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
 
+ALTER TABLE public.video_tags ENABLE ALWAYS TRIGGER two_tower_truncate;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.videos FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+ALTER TABLE public.videos ENABLE ALWAYS TRIGGER two_tower_truncate;
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_decisions();
 
@@ -1430,6 +1580,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_performers REFERENC
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
+
+CREATE TRIGGER two_tower_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
@@ -1441,15 +1593,18 @@ CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_segme
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularies FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
+CREATE TRIGGER two_tower_insert AFTER INSERT ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
 CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
 
 CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tower.model_versions FOR EACH ROW EXECUTE FUNCTION two_tower.model_transition();
 
+CREATE TRIGGER two_tower_truncate BEFORE TRUNCATE ON two_tower.model_weights FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
+
+CREATE TRIGGER two_tower_update AFTER UPDATE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY public.user_features
-    ADD CONSTRAINT user_features_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.user_video_decisions
     ADD CONSTRAINT user_video_decisions_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
@@ -1539,8 +1694,6 @@ ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.catalogue_rule ENABLE ROW LEVEL SECURITY;
 
-ALTER TABLE two_tower.catalogue_state ENABLE ROW LEVEL SECURITY;
-
 ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
@@ -1560,6 +1713,8 @@ ALTER TABLE two_tower.model_inputs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.model_segments ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_versions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.model_weights ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
@@ -1608,5 +1763,7 @@ ALTER TABLE two_tower.video_changes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.video_embeddings ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.video_popularity ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_tastes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.vocabularies ENABLE ROW LEVEL SECURITY;
