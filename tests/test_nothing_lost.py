@@ -1,4 +1,4 @@
-"""Whatever writes, and however its transactions lie: an incremental refresh equals a rebuild (I3), and nobody waits (I4)."""
+"""Whatever writes, and however its transactions lie: a refresh equals a rebuild (I3), and nobody waits (I4)."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_row_1_a_truncate_with_an_old_snapshot_logs_those_it_cannot_see(
     assert_fresh(db)
 
 
-# ------------------------------------------------------------------------- row 4: writes that fire no statement's trigger
+# ---------------------------------------------------------------------- row 4: writes that fire no statement's trigger
 
 BYPASSED = (
     f"insert into public.user_video_decisions values ('{WORLD.no_decisions}', '{UNDECIDED[0]}', 'like')",

@@ -48,4 +48,5 @@ end
 $func$;
 
 comment on function two_tower.retire_model(text, interval) is
-'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
+'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; '
+'55P03 where no moment came for it';

@@ -190,7 +190,7 @@ CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
-CREATE FUNCTION two_tower.change_triggers() RETURNS TABLE(relation regclass, name text, enabled "char", definition text, routine regprocedure, old_rows name, new_rows name)
+CREATE FUNCTION two_tower.change_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text, routine regprocedure, old_rows name, new_rows name)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
@@ -453,7 +453,7 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
 
-CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled "char", definition text)
+CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
