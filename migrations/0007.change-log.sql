@@ -2,12 +2,13 @@
 -- depends: 0006.embeddings
 
 -- No key and no index: every like pays for what is here, and a refresh reads all of it at once. Where all tables are published, a row
--- can only be deleted if it has an identity. A vacuum that gave the end of an emptied log back would lock it against writers meanwhile:
--- pages stay, and are used again; purge_logs() gives them back.
+-- can only be deleted if it has an identity. Vacuums
+-- come early, so that pages are used again, and give those at the end back: that takes a lock which a vacuum does not wait for, and gives up
+-- within 20 ms of somebody else asking for it.
 create table two_tower.user_change_log (
     user_id uuid not null,
     logged_at timestamptz not null default now()
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 alter table two_tower.user_change_log replica identity full;
 
@@ -20,7 +21,7 @@ create table two_tower.user_changes (
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
     primary key (user_id, id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 comment on table two_tower.user_changes is 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
 
@@ -29,7 +30,7 @@ create table two_tower.video_changes (
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
     primary key (video_id, id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 

@@ -112,7 +112,8 @@ two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, 
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
 two_tower.begin_backfill(text, boolean, jsonb, jsonb), two_tower.backfill_step(jsonb), two_tower.make_durable(),
-two_tower.attach_partitions(text), two_tower.finish_backfill(text), two_tower.backfilled_share(text),
+two_tower.index_partitions(text), two_tower.attach_partitions(text, interval),
+two_tower.finish_backfill(text), two_tower.backfilled_share(text),
 two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
@@ -125,7 +126,8 @@ two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interva
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
 two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
-two_tower.gate_coverage(text), two_tower.sample_models(int)
+two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.change_triggers(), two_tower.lacking_triggers(),
+two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.mark_changes(text, uuid[])
 to service_role;
 
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
@@ -170,5 +172,5 @@ two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real), two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
-two_tower.unknown_decisions()
+two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()
 to two_tower_viewer;

@@ -233,8 +233,8 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
     while one(db, "select seen from two_tower.backfill_batch('v2', 'video', null, 100)"):
         pass
     builder = connect(autocommit=False)
-    assert builder.execute("select two_tower.attach_partitions('v2')").fetchone() == (True,)
-    # The builder has built and attached, and has not committed: whatever it locks, it holds now.
+    assert builder.execute("select two_tower.index_partitions('v2')").fetchone() == (True,)
+    # The builder has built, and has not committed: whatever it locks, it holds now.
     db.execute("set lock_timeout = '50ms'")
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     db.execute(like, (WORLD.no_decisions, WORLD.videos[20]))

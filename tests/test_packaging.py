@@ -16,7 +16,7 @@ from conftest import NewDatabase
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINER = ("onnx", "onnxruntime", "optuna", "safetensors", "scipy", "torch")
+TRAINER = ("onnx", "onnxruntime", "optuna", "scipy", "torch")
 
 
 @pytest.fixture(scope="module")

@@ -898,10 +898,3 @@ def test_because_is_asked_for(client: Client) -> None:
 def test_because_of_somebody_without_likes_is_nothing(client: Client) -> None:
     for row in recommend(client, WORLD.no_decisions, limit=5, because=True):
         assert (row["because_video_id"], row["because_title"]) == (None, None)
-
-
-def test_a_like_that_the_caller_may_no_longer_see_is_a_reason_without_a_name(db: Connection, client: Client) -> None:
-    hidden = next(row["because_video_id"] for row in recommend(client, WORLD.one_like, limit=20, because=True))
-    db.execute("update videos set published_at = null where id = %s", (hidden,))
-    for row in recommend(client, WORLD.one_like, limit=20, because=True):
-        assert (row["because_video_id"], row["because_title"]) == (None, None)

@@ -2,7 +2,8 @@ drop function if exists two_tower.retire_model(text);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
 -- Detaching a partition takes an exclusive lock on its parent, for a moment. Whoever waits for it makes all readers behind it wait
--- too; so it is asked for 15 ms at a time, until there is a moment without readers.
+-- too; so it is asked for 15 ms at a time, until there is a moment without readers. Before it, whoever writes vectors has to end: a vector
+-- would find no partition.
 create or replace function two_tower.retire_model(p_version text, p_patience interval default '60 seconds') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -13,21 +14,22 @@ declare
     v_parent text;
 begin
     perform two_tower.require_model(p_version);
-    select m.state, m.number, m.attached_at into v_model from two_tower.model_versions m where m.version = p_version for update;
-    if v_model.state not in ('staged', 'standby') then
-        raise exception 'model % is % and cannot be retired', p_version, v_model.state
-            using errcode = '55000',
-                hint = case v_model.state when 'active' then 'Activate another version first.' else 'It has no vectors to drop.' end;
-    end if;
-    update two_tower.model_versions set state = 'retired', attached_at = null where version = p_version;
-    perform set_config('lock_timeout', '15ms', true);
     loop
         begin
+            perform two_tower.close_versions();
+            perform set_config('lock_timeout', '15ms', true);
+            select m.state, m.number, m.attached_at into v_model from two_tower.model_versions m where m.version = p_version for update;
+            if v_model.state not in ('staged', 'standby') then
+                raise exception 'model % is % and cannot be retired', p_version, v_model.state
+                    using errcode = '55000',
+                        hint = case v_model.state when 'active' then 'Activate another version first.' else 'It has no vectors to drop.' end;
+            end if;
             if v_model.attached_at is not null then
                 lock table two_tower.user_embeddings in access exclusive mode;
                 lock table two_tower.video_embeddings in access exclusive mode;
                 lock table two_tower.video_tastes in access exclusive mode;
             end if;
+            update two_tower.model_versions set state = 'retired', attached_at = null where version = p_version;
             foreach v_parent in array array['user_embeddings', 'video_embeddings', 'video_tastes'] loop
                 execute format('drop table if exists two_tower.%I', format('%s_%s', v_parent, v_model.number));
             end loop;

@@ -1,46 +1,42 @@
+drop function if exists two_tower.attach_partitions(text);
 -- SECURITY DEFINER: building an index and attaching take the owner of the tables.
 --
 -- Attaching takes a lock on the parents that readers and writers do not feel (SHARE UPDATE EXCLUSIVE). From then on refreshes
 -- write the version; what changed while its videos were being embedded is made good by two_tower.backfill_batch(…, 'change').
-create or replace function two_tower.attach_partitions(p_version text) returns boolean
+-- Whoever writes vectors without knowing of the version has to end first, or would lose what is taken out of the log for it.
+create or replace function two_tower.attach_partitions(p_version text, p_patience interval default '60 seconds') returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    c_until constant timestamptz := clock_timestamp() + p_patience;
     v_number int;
-    v_filled text;
-    v_unordered text;
 begin
-    -- Of several workers one builds, the others wait for it.
-    perform pg_advisory_xact_lock(hashtextextended('two_tower.attach ' || p_version, 0));
+    perform two_tower.index_partitions(p_version);
     select number into v_number from two_tower.model_versions where version = p_version and state = 'staged' and attached_at is null;
     if v_number is null then
         return false;
     end if;
-    -- The graph is built in the order of the table. Users' vectors have nothing in the last entry, where unpopular videos have most
-    -- of their length: those go in last, or searches lose their way among them (docs/experiments.md has the figures).
-    v_filled := format('video_embeddings_%s', v_number);
-    v_unordered := v_filled || '_unordered';
-    execute format('alter table two_tower.%I rename constraint %I to %I', v_filled, v_filled || '_pkey', v_unordered || '_pkey');
-    execute format('alter table two_tower.%I rename to %I', v_filled, v_unordered);
-    perform two_tower.create_partitions(p_version);
-    execute format(
-        'insert into two_tower.%I select * from two_tower.%I order by (embedding::real[])[128], video_id', v_filled, v_unordered
-    );
-    execute format('drop table two_tower.%I', v_unordered);
-    -- One index build over a full table is many times faster than inserting into an index.
-    execute format(
-        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
-        v_filled || '_hnsw', v_filled
-    );
-    execute format('analyze two_tower.%I', v_filled);
     execute format('alter table two_tower.user_embeddings attach partition two_tower.user_embeddings_%s for values in (%L)', v_number, p_version);
     execute format('alter table two_tower.video_embeddings attach partition two_tower.video_embeddings_%s for values in (%L)', v_number, p_version);
-    execute format('analyze two_tower.video_tastes_%s', v_number);
     execute format('alter table two_tower.video_tastes attach partition two_tower.video_tastes_%s for values in (%L)', v_number, p_version);
+    loop
+        begin
+            perform two_tower.close_versions();
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() > c_until then
+                raise exception 'vectors are being written in a transaction that does not end' using errcode = '55P03',
+                    hint = 'Nothing was changed; try again when it has ended. In pg_stat_activity it is the oldest xact_start.';
+            end if;
+        end;
+        -- Batches that were kept out meanwhile go first.
+        perform pg_sleep(0.02 + random() * 0.1);
+    end loop;
     update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;
     return true;
 end
 $func$;
 
-comment on function two_tower.attach_partitions(text) is
-'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';
+comment on function two_tower.attach_partitions(text, interval) is
+'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already, '
+'55P03 where somebody has been writing vectors for longer than p_patience';

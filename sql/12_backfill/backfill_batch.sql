@@ -9,12 +9,15 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_model record;
+    v_limit int := least(p_limit, two_tower.take_room(true));
     v_found uuid[];
     v_ids uuid[];
 begin
     if p_kind = 'video' then
         -- two_tower.attach_partitions() waits for batches under way, and those that come later find its work done.
         perform pg_advisory_xact_lock_shared(hashtextextended('two_tower.attach ' || p_version, 0));
+    else
+        perform two_tower.hold_versions('batch');
     end if;
     select m.number, m.state, m.attached_at, m.backfilled_at, m.user_engine into strict v_model from two_tower.model_versions m where m.version = p_version;
     if v_model.state not in ('staged', 'active', 'standby') then
@@ -36,7 +39,7 @@ begin
             'and not exists (select from two_tower.video_embeddings_%1$s e where e.model_version = $2 and e.video_id = v.id) '
             'and not exists (select from two_tower.change_failures f where f.kind = ''video'' and f.id = v.id) '
             'order by v.id limit $3)', v_model.number
-        ) into v_found using p_after, p_version, p_limit;
+        ) into v_found using p_after, p_version, v_limit;
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('backfill', v_found) end;
         if v_ids <> '{}' then
             execute format(
@@ -56,7 +59,7 @@ begin
             ) as k (id)
             where (p_after is null or k.id > p_after)
                 and not exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = k.id)
-            order by k.id limit p_limit
+            order by k.id limit v_limit
         );
         v_ids := v_found;
         perform two_tower.lock_changes('video', v_ids);
@@ -66,11 +69,12 @@ begin
         end if;
     elsif p_kind = 'user' then
         v_found := array(
-            select f.user_id from two_tower.user_features f
-            where (p_after is null or f.user_id > p_after) and f.like_count > 0
-                and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = f.user_id)
-                and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = f.user_id)
-            order by f.user_id limit p_limit
+            select distinct d.user_id from public.user_video_decisions d
+            where (p_after is null or d.user_id > p_after) and two_tower.decision_label(d.decision_type) = 1
+                and exists (select from public.videos v where v.id = d.video_id)
+                and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = d.user_id)
+                and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = d.user_id)
+            order by d.user_id limit v_limit
         );
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
         if v_ids <> '{}' then

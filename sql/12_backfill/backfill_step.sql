@@ -17,9 +17,14 @@ begin
     done := 0;
     case phase
         when 'attach' then
-            perform two_tower.attach_partitions(v_version);
-            phase := 'change';
-            v_after := null;
+            if not two_tower.index_partitions(v_version) then
+                begin
+                    perform two_tower.attach_partitions(v_version, '1 second');
+                    phase := 'change';
+                    v_after := null;
+                exception when lock_not_available then null;  -- the next step, then
+                end;
+            end if;
         when 'change' then
             if (select m.checked_at is null from two_tower.model_versions m where m.version = v_version) then
                 select b.last_id into v_after from two_tower.backfill_batch(v_version, 'change', v_after) b;

@@ -18,7 +18,7 @@ begin
         );
         failure_code := 'TT003';
     end if;
-    total := (select count(*) from public.videos) + (select count(*) from two_tower.user_features f where f.like_count > 0);
+    total := (select count(*) from public.videos) + (select count(*) from two_tower.liking_users());
     done := two_tower.backfilled_share(p_version) * total;
     -- A start of its own for each worker spreads several over the rows; then round and round, until a whole lap finds nothing.
     state := jsonb_build_object('version', p_version, 'phase', phase, 'after', gen_random_uuid(), 'whole', false, 'seen', 0);

@@ -13,9 +13,10 @@ begin
         raise exception 'there is no user %', v_user_id using errcode = 'P0002';
     end if;
     perform two_tower.require_model(null);
+    perform two_tower.hold_versions('client');
     perform two_tower.lock_changes('user', array[v_user_id]);
     delete from two_tower.user_changes c where c.user_id = v_user_id;
-    -- The log has no index. Where it is longer than purge_logs() leaves it, what it has of this user is left to the refresh, which
+    -- The log has no index. Where it is long, what it has of this user is left to the refresh, which
     -- finds nothing to write.
     if pg_relation_size('two_tower.user_change_log') < 1024 * 1024 then
         delete from two_tower.user_change_log l
@@ -24,7 +25,7 @@ begin
         ));
     end if;
     v_written := two_tower.refresh_users(array[v_user_id]);
-    -- A snapshot from before the lock may be older than what a refresh has taken out of the log: once more, then.
+    -- A snapshot from before the locks may be older than what a refresh has taken out of the log, or than a version: once more, then.
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (v_user_id);
     end if;

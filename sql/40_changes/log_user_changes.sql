@@ -84,11 +84,8 @@ create or replace function two_tower.log_truncated_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    -- A truncate of auth.users that cascades has emptied user_features as well; vectors still tell whose they are.
-    insert into two_tower.user_change_log (user_id)
-    select f.user_id from two_tower.user_features f
-    union
-    select e.user_id from two_tower.user_embeddings e;
+    -- Everybody, as the refresh finds them: a snapshot of whoever truncates may be too old to know them all.
+    insert into two_tower.user_change_log (user_id) values ('00000000-0000-0000-0000-000000000000');
     return null;
 end
 $func$;
@@ -96,4 +93,4 @@ $func$;
 comment on function two_tower.log_inserted_decisions() is 'Trigger: logs the users of inserted decisions';
 comment on function two_tower.log_deleted_decisions() is 'Trigger: logs the users of deleted decisions';
 comment on function two_tower.log_updated_decisions() is 'Trigger: logs the users of decisions that an update changed';
-comment on function two_tower.log_truncated_decisions() is 'Trigger: logs every user with features or vectors';
+comment on function two_tower.log_truncated_decisions() is 'Trigger: logs everybody';

@@ -69,13 +69,8 @@ create or replace function two_tower.log_truncated_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    -- After a truncate of videos only embeddings know which there were; after one of video_tags, videos does.
-    insert into two_tower.video_changes (video_id)
-    select c.id
-    from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
-    cross join lateral (select id from public.videos) as c
-    union
-    select e.video_id from two_tower.video_embeddings e;
+    -- All of them, as the refresh finds them: as for decisions.
+    insert into two_tower.video_changes (video_id) values ('00000000-0000-0000-0000-000000000000');
     return null;
 end
 $func$;

@@ -20,31 +20,23 @@ do $triggers$
 declare
     v_trigger record;
 begin
-    for v_trigger in
-        select format('public.%I', k.relation)::regclass as relation, 'two_tower_' || e.event as name, e.event,
-            format('two_tower.%I()', 'log_' || case e.event when 'truncate' then 'truncated' when 'insert' then 'inserted'
-                when 'update' then 'updated' else 'deleted' end || '_' || case
-                    when k.what = 'attributes' and e.event = 'truncate' then 'videos' else k.what end)::regprocedure as routine,
-            case when e.event in ('update', 'delete') then 'old_rows' end as old_rows,
-            case when e.event in ('insert', 'update') then 'new_rows' end as new_rows
-        from (values ('user_video_decisions', 'decisions'), ('videos', 'videos'), ('video_tags', 'attributes'), ('video_performers', 'attributes'))
-            as k (relation, what)
-        cross join unnest(array['insert', 'update', 'delete', 'truncate']) as e (event)
-    loop
-        if not exists (
-            select from pg_catalog.pg_trigger t
-            where t.tgrelid = v_trigger.relation and t.tgname = v_trigger.name and t.tgfoid = v_trigger.routine and t.tgenabled in ('O', 'A')
-                and t.tgoldtable::text is not distinct from v_trigger.old_rows and t.tgnewtable::text is not distinct from v_trigger.new_rows
-        ) then
+    for v_trigger in select l.* from two_tower.lacking_triggers() l loop
+        execute format('create or replace trigger %I %s', v_trigger.name, v_trigger.definition);
+        if v_trigger.enabled <> 'O' then
             execute format(
-                'create or replace trigger %I after %s on %s %s for each statement execute function %s',
-                v_trigger.name, v_trigger.event, v_trigger.relation,
-                case when v_trigger.event <> 'truncate' then 'referencing'
-                    || coalesce(' old table as ' || v_trigger.old_rows, '') || coalesce(' new table as ' || v_trigger.new_rows, '')
-                else '' end,
-                v_trigger.routine
+                'alter table %s enable %s trigger %I', v_trigger.relation,
+                case v_trigger.enabled when 'A' then 'always' else 'replica' end, v_trigger.name
             );
         end if;
+    end loop;
+    -- A table that the application has partitioned since: its rows have a trigger each.
+    for v_trigger in
+        select t.tgrelid::regclass as relation, t.tgname as name
+        from pg_catalog.pg_trigger t
+        where t.tgrelid in (select w.relation from two_tower.change_triggers() w) and t.tgname like 'two\_tower\_%' and t.tgparentid = 0
+            and not exists (select from two_tower.change_triggers() w where w.relation = t.tgrelid and w.name = t.tgname)
+    loop
+        execute format('drop trigger %I on %s', v_trigger.name, v_trigger.relation);
     end loop;
 end
 $triggers$;

@@ -28,7 +28,7 @@ begin
         'phase', case when v_run_id is null then 'jobs' else 'drain' end, 'run_id', v_run_id, 'result', result, 'ran', jobs,
         'failure', failure, 'failure_code', failure_code,
         -- A start of its own for each worker spreads several over the log; the second lap takes what lies before the start.
-        'after', gen_random_uuid(), 'laps', 0, 'batches', 0,
+        'after', gen_random_uuid(), 'laps', 0, 'batches', 0, 'tries', 0,
         'max_batches', p_max_batches, 'until', clock_timestamp() + p_max_duration, 'max_changes', p_max_changes,
         'jobs', (
             select jsonb_agg(d.job) from two_tower.job_definitions() d

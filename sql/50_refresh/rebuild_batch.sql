@@ -3,12 +3,14 @@ create or replace function two_tower.rebuild_batch(p_kind text, p_after uuid def
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    v_limit int := least(p_limit, two_tower.take_room(true));
     v_ids uuid[];
 begin
+    perform two_tower.hold_versions('batch');
     if p_kind = 'video' then
         v_ids := array(
             select k.id from (select v.id from public.videos v union select e.video_id from two_tower.video_embeddings e) as k (id)
-            where p_after is null or k.id > p_after order by k.id limit p_limit
+            where p_after is null or k.id > p_after order by k.id limit v_limit
         );
         perform two_tower.lock_changes('video', v_ids);
         perform two_tower.refresh_videos(v_ids);
@@ -20,7 +22,7 @@ begin
                 union select f.user_id from two_tower.user_features f
                 union select e.user_id from two_tower.user_embeddings e
             ) as k (id)
-            where p_after is null or k.id > p_after order by k.id limit p_limit
+            where p_after is null or k.id > p_after order by k.id limit v_limit
         );
         perform two_tower.lock_changes('user', v_ids);
         perform two_tower.refresh_users(v_ids);

@@ -6,16 +6,22 @@ create or replace function two_tower.refresh_batch(p_after uuid default null, p_
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- What triggers log where the column that says who changed is absent.
+    -- What triggers log for everybody, and where the column that says who changed is absent.
     c_somebody constant uuid := '00000000-0000-0000-0000-000000000000';
+    v_limit int := least(p_limit, two_tower.take_room(false));
     v_found uuid[];
     v_ids uuid[];
     v_users int := 0;
     v_videos int := 0;
 begin
-    -- Videos first, since their likers follow from them.
-    v_found := array(select distinct c.video_id from two_tower.video_changes c order by c.video_id limit p_limit);
-    v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('video', v_found) end;
+    perform two_tower.hold_versions('batch');
+    -- Videos first, since their likers follow from them: the first that are free, however many another transaction holds.
+    v_ids := array(
+        select f.video_id
+        from (select distinct c.video_id from two_tower.video_changes c order by c.video_id) as f
+        where pg_try_advisory_xact_lock(two_tower.change_key('video', f.video_id))
+        limit v_limit
+    );
     if v_ids <> '{}' then
         delete from two_tower.video_changes c where c.video_id = any (v_ids);
         if c_somebody = any (v_ids) then
@@ -32,8 +38,12 @@ begin
         v_found := array(
             select distinct c.user_id from two_tower.user_changes c
             where p_after is null or c.user_id > p_after
-            order by c.user_id limit p_limit
+            order by c.user_id limit v_limit
         );
+        -- Everybody comes before anybody, who are found behind it in the same round.
+        if c_somebody = any (v_found) then
+            v_found := array[c_somebody];
+        end if;
         last_id := v_found[cardinality(v_found)];
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
         if v_ids <> '{}' then
@@ -53,4 +63,5 @@ end
 $func$;
 
 comment on function two_tower.refresh_batch(uuid, int) is
-'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';
+'Refreshes one batch of changed videos, or of collected users after p_after in id order, of p_limit or as many as there is room for; '
+'counts, and the last user looked at';

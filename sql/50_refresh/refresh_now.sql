@@ -2,9 +2,9 @@ create or replace function two_tower.refresh_now() returns jsonb
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- Each user holds an advisory lock until the transaction ends, in a table that all sessions share. What is more than half of
-    -- it stays in the log, where the next refresh() finds it.
-    c_most constant int := current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int / 2;
+    -- Half of what two_tower.take_room() has, since the caller's transaction may stay open. What is more stays in the log, where the next
+    -- refresh() finds it.
+    c_most constant int := current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int / 4;
     v_done jsonb := '{"users": 0, "videos": 0, "vectors": 0, "failed": 0}';
     v_after uuid;
     v_batch record;

@@ -10,6 +10,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_batch constant int := 1000;
+    c_patience constant text := '5s';
+    c_tries constant int := 5;
     v_left int;
     v_batch record;
     v_job text;
@@ -29,12 +31,23 @@ begin
     if state ->> 'phase' = 'drain' then
         -- A commit that a crash takes back leaves its changes in the log, so it need not wait for the disk, nor a like behind it.
         perform set_config('synchronous_commit', 'off', true);
+        -- What it works on is locked against others meanwhile, so it does not wait long for whoever alters a table.
+        if current_setting('lock_timeout')::interval not between interval '1 millisecond' and c_patience::interval then
+            perform set_config('lock_timeout', c_patience, true);
+        end if;
         begin
             select b.result, b.last_id into v_batch from two_tower.refresh_batch((state ->> 'after')::uuid, v_left) b;
         exception when query_canceled or others then
             failure := sqlerrm;
             failure_code := sqlstate;
         end;
+        if failure_code ^@ '40' and (state ->> 'tries')::int < c_tries then
+            -- Two transactions were in each other's way: done again, as if it had not been tried.
+            state := state || jsonb_build_object('tries', (state ->> 'tries')::int + 1);
+            failure := null;
+            failure_code := null;
+            return;
+        end if;
         if failure is not null then
             -- The log keeps what the batch would have done; the job log keeps why it was not done.
             update two_tower.job_runs r set error = failure, finished_at = clock_timestamp() where r.id = (state ->> 'run_id')::bigint;
@@ -46,7 +59,7 @@ begin
         result := (select jsonb_object_agg(b.key, b.value::int + (result ->> b.key)::int) from jsonb_each_text(v_batch.result) b);
         update two_tower.job_runs r set finished_at = clock_timestamp(), result = refresh_step.result
         where r.id = (state ->> 'run_id')::bigint;
-        state := state || jsonb_build_object('result', result, 'batches', (state ->> 'batches')::int + 1);
+        state := state || jsonb_build_object('result', result, 'batches', (state ->> 'batches')::int + 1, 'tries', 0);
         if (v_batch.result ->> 'videos')::int = 0 then
             state := state || jsonb_build_object('after', v_batch.last_id);
             if v_batch.last_id is null then

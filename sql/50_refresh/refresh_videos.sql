@@ -45,4 +45,5 @@ end
 $func$;
 
 comment on function two_tower.refresh_videos(uuid[], text[]) is
-'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks';
+'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. '
+'The caller holds their locks, and the versions';

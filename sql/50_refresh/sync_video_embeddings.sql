@@ -3,7 +3,11 @@ create or replace function two_tower.sync_video_embeddings() returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_ids uuid[] := array(
+    v_ids uuid[];
+    v_done jsonb;
+begin
+    perform two_tower.hold_versions('batch');
+    v_ids := array(
         select v.id from public.videos v
         where exists (
             select from unnest(two_tower.live_versions()) as l (version)
@@ -12,8 +16,6 @@ declare
                 and not exists (select from two_tower.video_tastes t where t.model_version = l.version and t.video_id = v.id)
         )
     );
-    v_done jsonb;
-begin
     insert into two_tower.video_changes (video_id) select unnest(v_ids);
     v_done := jsonb_build_object('marked', cardinality(v_ids)) || two_tower.refresh_now();
     -- As embed_user().

@@ -3,7 +3,6 @@ create or replace function two_tower.purge_logs(p_keep interval default '7 days'
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    c_shrink constant int := 1024 * 1024;  -- beyond it, embed_user() no longer looks through the log
     v_jobs int;
     v_cron int := 0;
     v_done jsonb;
@@ -24,20 +23,9 @@ begin
     end if;
     v_done := jsonb_build_object('job_runs', v_jobs, 'cron_runs', v_cron);
     insert into two_tower.job_runs (job, result, finished_at) values ('purge_logs', v_done, clock_timestamp());
-    -- Many changes at once leave pages behind that every refresh would read. Last, since likes wait from here to the commit, and not at all
-    -- where somebody is writing. Only a new snapshot is sure to see what was written until the lock was taken.
-    if pg_relation_size('two_tower.user_change_log') > c_shrink and current_setting('transaction_isolation') = 'read committed' then
-        begin
-            lock table two_tower.user_change_log in access exclusive mode nowait;
-            perform two_tower.collect_user_changes();
-            truncate two_tower.user_change_log;
-        exception
-            when lock_not_available then null;  -- tomorrow, then
-        end;
-    end if;
     return v_done;
 end
 $func$;
 
 comment on function two_tower.purge_logs(interval) is
-'Deletes job log entries older than p_keep, those of pg_cron too; counts. Gives back the space of a change log that has overgrown';
+'Deletes job log entries older than p_keep, those of pg_cron too; counts';

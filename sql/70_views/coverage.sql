@@ -2,7 +2,7 @@ create or replace view two_tower.coverage with (security_invoker = true) as
 with everything as materialized (
     select
         (select count(*) from public.videos) as videos,
-        (select count(*) from two_tower.user_features f where f.like_count > 0) as users
+        (select count(*) from two_tower.liking_users()) as users
 )
 
 select m.version as model_version, m.state, m.backfilled_at is not null as backfilled, e.videos, v.vectors as video_vectors,

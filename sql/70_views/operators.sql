@@ -55,7 +55,7 @@ select
     (select count(*) from two_tower.change_failures) as failed_changes,
     (select count(*) from public.videos) as videos,
     s.videos as video_vectors,
-    (select count(*) from two_tower.user_features f where f.like_count > 0) as users_with_likes,
+    (select count(*) from two_tower.liking_users()) as users_with_likes,
     s.users as user_vectors,
     (select max(r.finished_at) from two_tower.job_runs r where r.job = 'refresh' and r.error is null) as last_refresh,
     (select r.error from two_tower.job_runs r where r.error is not null order by r.started_at desc limit 1) as last_error,

@@ -83,16 +83,12 @@ where m.version = any(two_tower.live_versions())
     )
 union all
 select 'triggers',
-    format('changes of %s are not logged: triggers %s are missing or disabled', e.relation, string_agg(e.name, ', ' order by e.name)),
-    'two-tower migrate && two-tower psql -- -c ''call two_tower.rebuild()'''
-from (
-    select r.relation, t.name
-    from (values ('public.user_video_decisions'), ('public.videos'), ('public.video_tags'), ('public.video_performers')) as r (relation)
-    cross join (values ('two_tower_insert'), ('two_tower_update'), ('two_tower_delete'), ('two_tower_truncate')) as t (name)
-) as e
-where not exists (
-    select from pg_catalog.pg_trigger g where g.tgrelid = to_regclass(e.relation) and g.tgname = e.name and g.tgenabled in ('O', 'A')
-)
+    format(
+        'changes of %s are not logged: triggers %s are missing, disabled or do not fire in every session', e.relation,
+        string_agg(e.name, ', ' order by e.name)
+    ),
+    'two-tower migrate && two-tower verify --repair && two-tower refresh'
+from two_tower.lacking_triggers() as e
 group by e.relation
 union all
 select 'columns',

@@ -138,11 +138,11 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
-CREATE FUNCTION two_tower.attach_partitions(p_version text) RETURNS boolean
+CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.attach_partitions(p_version text) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already';
+COMMENT ON FUNCTION two_tower.attach_partitions(p_version text, p_patience interval) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already, 55P03 where somebody has been writing vectors for longer than p_patience';
 
 CREATE FUNCTION two_tower.attributes_of(p_video_id uuid) RETURNS TABLE(kind text, key text)
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -190,6 +190,12 @@ CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
+CREATE FUNCTION two_tower.change_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text, routine regprocedure, old_rows name, new_rows name)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.change_triggers() IS 'The triggers that the application''s tables have to have, and when each fires, as pg_trigger.tgenabled says it';
+
 CREATE FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -208,6 +214,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+
+CREATE FUNCTION two_tower.close_versions() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_versions() IS 'Until the transaction ends, nobody writes vectors. 55P03 where somebody has been at it for two seconds';
 
 CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
@@ -338,7 +350,7 @@ CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
 COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
@@ -391,6 +403,19 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
+CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '0';
+
+COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.index_partitions(p_version text) IS 'Orders and indexes the video vectors of a staged version, before it is attached; false where that is done already';
+
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[], p_engine text DEFAULT NULL::text) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -427,6 +452,18 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+
+CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.lacking_triggers() IS 'Those of two_tower.change_triggers() that are missing, or do not fire when they should';
+
+CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists: who is to have a vector';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -490,11 +527,17 @@ CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
 
+CREATE FUNCTION two_tower.log_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_row() IS 'Trigger: logs the user or video of one row, whose column is its argument';
+
 CREATE FUNCTION two_tower.log_truncated_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs every user with features or vectors';
+COMMENT ON FUNCTION two_tower.log_truncated_decisions() IS 'Trigger: logs everybody';
 
 CREATE FUNCTION two_tower.log_truncated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -525,6 +568,12 @@ CREATE FUNCTION two_tower.make_durable() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
+
+CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) IS 'Puts these users or videos, and with videos their likers, into the change log for the next refresh; how many';
 
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -636,7 +685,7 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts. Gives back the space of a change log that has overgrown';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -682,7 +731,7 @@ CREATE FUNCTION two_tower.refresh_batch(p_after uuid DEFAULT NULL::uuid, p_limit
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order; counts, and the last user looked at';
+COMMENT ON FUNCTION two_tower.refresh_batch(p_after uuid, p_limit integer, OUT result jsonb, OUT last_id uuid) IS 'Refreshes one batch of changed videos, or of collected users after p_after in id order, of p_limit or as many as there is room for; counts, and the last user looked at';
 
 CREATE FUNCTION two_tower.refresh_now() RETURNS jsonb
     LANGUAGE plpgsql
@@ -706,13 +755,13 @@ CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEF
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[]) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[]) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks, and the versions';
 
 CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[]) IS 'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks';
+COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[]) IS 'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks, and the versions';
 
 CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -853,6 +902,13 @@ CREATE FUNCTION two_tower.sync_video_embeddings() RETURNS jsonb
 
 COMMENT ON FUNCTION two_tower.sync_video_embeddings() IS 'Marks videos that lack a vector of any live version, then refreshes; counts';
 
+CREATE FUNCTION two_tower.take_room(p_wait boolean) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '0';
+
+COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
+
 CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -930,6 +986,12 @@ CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensi
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+
+CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, p_ids uuid[] DEFAULT NULL::uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1144,7 +1206,7 @@ CREATE TABLE two_tower.user_change_log (
     user_id uuid NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 ALTER TABLE ONLY two_tower.user_change_log REPLICA IDENTITY FULL;
 
@@ -1155,7 +1217,7 @@ CREATE TABLE two_tower.user_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
 
@@ -1168,7 +1230,7 @@ CREATE TABLE two_tower.video_changes (
     id bigint NOT NULL,
     logged_at timestamp with time zone DEFAULT now() NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', vacuum_truncate=off);
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 COMMENT ON TABLE two_tower.video_changes IS 'Videos whose inputs changed since they were last refreshed';
 
@@ -1492,13 +1554,37 @@ CREATE TRIGGER two_tower_insert AFTER INSERT ON public.video_tags REFERENCING NE
 
 CREATE TRIGGER two_tower_insert AFTER INSERT ON public.videos REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_inserted_videos();
 
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.user_video_decisions FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('user_id');
+
+ALTER TABLE public.user_video_decisions ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.video_performers FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('video_id');
+
+ALTER TABLE public.video_performers ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.video_tags FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('video_id');
+
+ALTER TABLE public.video_tags ENABLE REPLICA TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON public.videos FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('id');
+
+ALTER TABLE public.videos ENABLE REPLICA TRIGGER two_tower_row;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.user_video_decisions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_decisions();
+
+ALTER TABLE public.user_video_decisions ENABLE ALWAYS TRIGGER two_tower_truncate;
 
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_performers FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
 
+ALTER TABLE public.video_performers ENABLE ALWAYS TRIGGER two_tower_truncate;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.video_tags FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
 
+ALTER TABLE public.video_tags ENABLE ALWAYS TRIGGER two_tower_truncate;
+
 CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON public.videos FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+ALTER TABLE public.videos ENABLE ALWAYS TRIGGER two_tower_truncate;
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_decisions();
 

@@ -23,6 +23,7 @@ from two_tower.cli import (
     status,
     training,
     ui,
+    verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
 
@@ -79,6 +80,7 @@ for family in (
     recommend,
     status,
     ui,
+    verify,
     demo,
     bench,
 ):

@@ -1,0 +1,65 @@
+"""``two-tower verify``.
+
+two-tower verify --sample 1000
+two-tower verify --repair && two-tower refresh
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=manual(
+        "two-tower verify",
+        "two-tower verify --sample 1000",
+        "two-tower verify --repair",
+        exits="0 nothing differs, or it is in the change log now, 1 something differs, 2 wrong usage",
+    )
+)
+def verify(
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Compare N users and N videos, drawn anew each time, and not all.",
+        ),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
+    ] = False,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Compare what refreshes have stored with what the rows say: features, vectors, tastes.
+
+    They differ where somebody wrote while triggers were disabled, attached or detached
+    a partition, or changed what is stored. What waits in the change log, or is set
+    aside, is left out. It takes about as long as a rebuild, writes nothing, and holds
+    nobody up; --repair has the next refresh mend those who differ, and nobody else.
+    """
+    from two_tower.lifecycle import verify as verification
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        found = verification.verify(connection, progress, sample)
+        marked = verification.repair(connection, found) if repair else 0
+    answer = {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}
+    if json:
+        print_json(answer)
+    else:
+        say(f"{found.users:,} users and {found.videos:,} videos compared")
+        for kind, count in found.differing.items():
+            if count:
+                say(f"{count:,} {kind.replace('_', ' ')} differ from what the rows say")
+        if repair and marked:
+            say(f"{marked:,} users and videos are in the change log, for the next refresh")
+    raise typer.Exit(1 if any(found.differing.values()) and not repair else 0)
