@@ -817,7 +817,7 @@ def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple
     # A new user's vector is computed on the spot.
     assert recommend(client, WORLD.no_decisions)[0]["reason"] == "taste"
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
-    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    db.execute("update videos set price = coalesce(price, 0) + 1 where id = %s", (liked,))
     refresh(db)
     assert_fresh(db)
     tiny_model(db, "v2", engine="auto")
@@ -833,7 +833,7 @@ def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tup
     db, client = poor
     liked = recommend(client, WORLD.usual)[0]["video_id"]
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.usual, liked))
-    db.execute("update videos set maker = 'maker c' where id = %s", (liked,))
+    db.execute("update videos set price = coalesce(price, 0) + 1 where id = %s", (liked,))
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
     with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
         refresh(db)
