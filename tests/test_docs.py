@@ -8,6 +8,7 @@ terminal of its own. What cannot be run here says so in the document, and is lis
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
@@ -264,6 +265,28 @@ def test_help_says_what_a_verb_does_with_examples_and_exit_codes(path: tuple[str
             "--help", shlex.split(line.partition("two-tower ")[2].partition(" >")[0].partition("  ")[0].rstrip(")"))
         )
     assert re.search(r"Exit codes: \S", verb.epilog)
+
+
+# ------------------------------------------------------------------------------------------------ files beside them
+
+DOCKER = REPOSITORY / "docker"
+
+
+def test_the_unit_of_systemd_runs_a_command_that_there_is() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read_string((DOCKER / "two-tower-refresh.service").read_text())
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    program, *words = shlex.split(unit["Service"]["ExecStart"])
+    assert (Path(program).name, words) == ("two-tower", ["refresh", "--every", "60"])
+    check_command("two-tower-refresh.service", words)
+
+
+def test_the_service_of_compose_runs_the_same_without_any_right() -> None:
+    text = (DOCKER / "refresh.yml").read_text()
+    assert 'command: [refresh, --every, "60"]' in text
+    for line in ("cap_drop: [ALL]", "read_only: true", 'security_opt: ["no-new-privileges:true"]'):
+        assert line in text
+    assert "DATABASE_URL: ${DATABASE_URL:?" in text
 
 
 # ------------------------------------------------------------------------------------------------ configuration

@@ -1,7 +1,7 @@
 -- What is in the change log is not missing: the next refresh writes it, for every version. Nor is what is set aside as failed
 -- for the active version too.
 --
--- SECURITY DEFINER: as liking_users().
+-- SECURITY DEFINER: the page's role asks, and reads the decisions only through this count.
 create or replace function two_tower.gate_coverage(p_version text, out videos bigint, out users bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $func$

@@ -118,7 +118,7 @@ def doctor(dsn: Dsn = None, json: Json = False) -> None:
         "two-tower migrate --take-names",
         "two-tower migrate --to 0006.embeddings",
         "two-tower migrate --to 0",
-        "two-tower migrate --sql > two_tower.sql",
+        "two-tower migrate --sql > recommender.sql",
         exits="0 done, or nothing is in the way, 1 something is, 2 wrong usage",
     )
 )
