@@ -236,7 +236,7 @@ def schema_of(db: Connection) -> FeatureSchema:
     return FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
 
 
-ENGINE = os.environ.get("TWO_TOWER_TEST_ENGINE", "auto")
+ENGINE = os.environ.get("TEST_ENGINE", "auto")
 """The inference engine under test: ``auto``, ``sql`` or ``onnxruntime``."""
 
 
