@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import numpy as np
@@ -871,15 +872,26 @@ def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
     return {key: float(vector @ place / length) for key, vector in vectors.items()}
 
 
+@pytest.fixture
+def explained(database: NewDatabase, world_of: Callable[[str], str]) -> Iterator[tuple[Connection, Client]]:
+    """The world with a model whose users are sums, whatever engine is under test."""
+    dsn = database(template=world_of("sql"))
+    name = urlsplit(dsn).path.removeprefix("/")
+    with (
+        psycopg.connect(dsn, autocommit=True) as db,
+        psycopg.connect(in_database(dsn, name, "authenticator")) as session,
+    ):
+        yield db, Client(session)
+
+
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
-def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, db: Connection, client: Client) -> None:
-    if one(db, "select user_engine from two_tower.model_versions where version = two_tower.active_version()") != "sql":
-        pytest.skip("only sums explain themselves")
+def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, explained: tuple[Connection, Client]) -> None:
+    db, client = explained
     rows = recommend(client, user, limit=20, because=True)
-    explained = [row for row in rows if row["reason"] == "taste"]
-    assert len(explained) > 10
+    by_taste = [row for row in rows if row["reason"] == "taste"]
+    assert len(by_taste) > 10
     likes = {str(video) for video in WORLD.of(user, "like")}
-    for row in explained:
+    for row in by_taste:
         added = terms(db, user, row["video_id"])
         assert sum(added.values()) == pytest.approx(row["score"], abs=2e-3)  # places are stored in half precision
         best = max(likes & added.keys(), key=added.__getitem__)
@@ -898,3 +910,11 @@ def test_because_is_asked_for(client: Client) -> None:
 def test_because_of_somebody_without_likes_is_nothing(client: Client) -> None:
     for row in recommend(client, WORLD.no_decisions, limit=5, because=True):
         assert (row["because_video_id"], row["because_title"]) == (None, None)
+
+
+def test_because_of_a_tower_that_is_no_sum_is_nothing(database: NewDatabase, world_of: Callable[[str], str]) -> None:
+    dsn = database(template=world_of("onnxruntime"))
+    with psycopg.connect(in_database(dsn, urlsplit(dsn).path.removeprefix("/"), "authenticator")) as session:
+        rows = recommend(Client(session), WORLD.usual, limit=5, because=True)
+    assert [row["reason"] for row in rows] == ["taste"] * 5
+    assert {(row["because_video_id"], row["because_title"]) for row in rows} == {(None, None)}

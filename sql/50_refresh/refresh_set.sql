@@ -12,7 +12,9 @@ declare
     c_most_busy constant int := 20;
     c_timeout constant text := current_setting('lock_timeout');
 begin
-    perform set_config('lock_timeout', '100ms', true);
+    if p_kind = 'user' then
+        perform set_config('lock_timeout', '100ms', true);
+    end if;
     begin
         v_vectors := case p_kind when 'user' then two_tower.refresh_users(p_ids) else two_tower.refresh_videos(p_ids) end;
         delete from two_tower.change_failures where kind = p_kind and id = any (p_ids);
@@ -21,6 +23,10 @@ begin
         -- the whole call fails.
         when system_error or insufficient_resources or syntax_error_or_access_rule_violation or transaction_rollback then raise;
         when others then
+            -- Videos refer to nothing that a row lock of the application's could hold up: somebody alters a table.
+            if p_kind = 'video' and sqlstate = '55P03' then
+                raise;
+            end if;
             for v_n in 1 .. cardinality(p_ids) loop
                 v_id := p_ids[v_n];
                 begin
@@ -30,9 +36,6 @@ begin
                 exception
                     when system_error or insufficient_resources or syntax_error_or_access_rule_violation or transaction_rollback then raise;
                     when lock_not_available then
-                        if p_kind = 'video' then
-                            raise;
-                        end if;
                         v_busy := v_busy + 1;
                         perform two_tower.mark_changes(p_kind, array[v_id]);
                         -- Then it is no single row that is locked.
