@@ -545,7 +545,9 @@ def test_torch_onnx_and_stored_vectors_agree(db: Connection) -> None:
         found = np.stack([vectors[ids[at]] for at in known])
         assert cosine_distance(torch_, onnx_) < 1e-5
         assert cosine_distance(onnx_, found) < 1e-3
-        np.testing.assert_array_equal(onnx_.astype(np.float16).astype(np.float32), found)
+        # A sum taken in another order may fall on the other side of a rounding: one step of a half, no more.
+        halves = onnx_.astype(np.float16)
+        assert np.all(np.abs(halves.astype(np.float32) - found) <= np.spacing(np.abs(halves)).astype(np.float32))
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)
 
 

@@ -312,7 +312,7 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
     visitor.press("Activate …")
     dialog = visitor.page.get_by_role("dialog")
     dialog.get_by_role("button", name="Activate", exact=True).click()
-    expect(visitor.page.get_by_text(re.compile(r"^worse is rejected: .*recall@20 is 0\.1"))).to_be_visible()
+    expect(visitor.page.get_by_text(re.compile(r"^model worse is rejected: .*recall@20 is 0\.1"))).to_be_visible()
     assert one(db, "select two_tower.active_version()") == "v1"
 
 

@@ -425,9 +425,12 @@ def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
-    """What PostgREST shows of ours, as far as it can change."""
+    """What PostgREST shows of ours, as far as it can change; types by oid, which no ``search_path`` writes otherwise."""
     rows = connection.execute(
-        """select p.oid::regprocedure::text || pg_get_function_result(p.oid) || pg_get_function_arguments(p.oid)
+        """select row(
+            p.proname, p.proargtypes, p.proallargtypes, p.proargmodes, p.proargnames, p.pronargdefaults,
+            p.prorettype, p.proretset
+        )::text
         from pg_proc p where p.pronamespace = 'public'::regnamespace
         union all
         select c.relname || string_agg(a.attname, ',' order by a.attnum)
