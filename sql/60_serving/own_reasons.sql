@@ -21,10 +21,10 @@ begin
             and (select true from two_tower.visible_videos v where v.id = e.video_id)
     ),
     likes as materialized (
-        select t.video_id, t.liked
-        from public.user_video_decisions d
+        select t.video_id, two_tower.times(t.liked, d.weight) as liked
+        from two_tower.weighted_decisions(auth.uid(), two_tower.recency_of(two_tower.active_version())) d
         join two_tower.video_tastes t on t.model_version = two_tower.active_version() and t.video_id = d.video_id
-        where d.user_id = auth.uid() and two_tower.decision_label(d.decision_type) = 1 and t.liked is not null
+        where d.liked and t.liked is not null
     )
     select p.video_id, b.video_id
     from places p
