@@ -35,8 +35,8 @@ from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server import migrate, preflight
 from two_tower.server.connection import connect
+from two_tower.server.contract import COLUMNS, TRIGGERED
 from two_tower.server.embedded import Server
-from two_tower.server.preflight import COLUMNS, TRIGGERED
 from world_fixtures import Client, column, one, tiny_model
 
 

@@ -14,8 +14,8 @@ from conftest import in_database
 from test_without_superuser import database_of, owner  # noqa: F401 - a fixture
 from two_tower.errors import UserError
 from two_tower.server import migrate
+from two_tower.server.contract import COLUMNS, UUID
 from two_tower.server.embedded import Server
-from two_tower.server.preflight import COLUMNS, UUID
 from two_tower.server.script import script
 from world_fixtures import one
 
