@@ -212,6 +212,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_in_the_way_is_named_with_its_remedy(
@@ -295,6 +296,7 @@ def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], applicati
     assert set(said.removeprefix("foreign keys of ").partition(" refer ")[0].split(", ")) == made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("schema", ["public", '"Odd Schema"', "pg_catalog"])
 @pytest.mark.parametrize("enabled", ["enable", "enable always"])
 @pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop"])

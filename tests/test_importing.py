@@ -257,6 +257,7 @@ def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
     assert (changed.updated, changed.unchanged) == (1, 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("stored", ["like", "LIKE", "Like", " like ", "\tlike\r\n"])
 @pytest.mark.parametrize("word", ["like", "LIKE", "Like", " like", "1"])
 def test_decisions_are_compared_as_sql_reads_them(shop: Connection, write: Write, stored: str, word: str) -> None:

@@ -469,6 +469,7 @@ where n.nspname in ('public', 'two_tower', 'auth') and c.relkind in ('r', 'p') a
 """Tables without row level security. The application in front of it has it on all of its own."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 @pytest.mark.parametrize("target", [None, "0"], ids=["forward", "back"])
 def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
