@@ -800,8 +800,11 @@ def _notes(connection: Connection) -> Iterator[str]:
     if _types(connection, "user_video_decisions").keys() >= {"decision_type"}:
         words = _column(
             connection,
-            """select distinct d.decision_type::text from public.user_video_decisions d
-            where lower(btrim(d.decision_type::text)) not in ('like', 'nope', 'skip') order by 1 limit 20""",
+            # Not by a cast to text, which the application may have made: it would run as whoever migrates.
+            """select distinct left(w.word, 100) from public.user_video_decisions d
+            cross join lateral (select concat(d.decision_type) as word) as w
+            where d.decision_type is not null and lower(btrim(w.word)) not in ('like', 'nope', 'skip')
+            order by 1 limit 20""",
         )
         if words:
             yield (
@@ -860,7 +863,7 @@ def _found(connection: Connection, table: str) -> tuple[str, str, bool, bool] | 
 
 
 def _types(connection: Connection, table: str) -> dict[str, tuple[str, str, bool]]:
-    """By column: its type as shown, the base type of its domain (``enum`` for any), and whether it is never null."""
+    """By column: its type as shown, its base type (``enum`` for any), and whether it is never null."""
     rows = connection.execute(
         """with recursive typed as (
             select a.attname, format_type(a.atttypid, a.atttypmod) as shown, a.attnotnull,
@@ -871,7 +874,9 @@ def _types(connection: Connection, table: str) -> dict[str, tuple[str, str, bool
             select d.attname, d.shown, d.attnotnull, t.oid, t.typtype, t.typbasetype, t.typname
             from typed d join pg_type t on t.oid = d.typbasetype where d.typtype = 'd'
         )
-        select attname, shown, case typtype when 'e' then 'enum' else typname::text end, attnotnull
+        -- An ordinary role makes no base type, and may give any other the name of one.
+        select attname, shown,
+            case typtype when 'e' then 'enum' when 'b' then typname::text else 'another' end, attnotnull
         from typed where typtype <> 'd'""",
         (f"public.{table}",),
     ).fetchall()
