@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 import catalogue_dump
@@ -161,6 +162,39 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
     before = full_dump(supabase.bindir, dsn)
     migrate.migrate(dsn, take_names=True)
     migrate.migrate(dsn)
+    migrate.migrate(dsn, to="0")
+    assert full_dump(supabase.bindir, dsn) == before
+
+
+@pytest.mark.parametrize("table", TRIGGERED)
+def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
+    """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
+    named = [*preflight.TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
+    dsn = new(
+        Variant(
+            more="".join(
+                f"create trigger {sql.Identifier(name).as_string()} after insert on public.{table} "
+                "for each row when (false) execute function public.touch();"
+                for name in named
+            )
+        )
+    )
+    before = full_dump(supabase.bindir, dsn)
+    problems = migrate.check(dsn).problems
+    assert [p.what.split()[4] for p in problems] == sorted(preflight.TRIGGERS)
+    with pytest.raises(UserError, match="nothing was changed"):
+        migrate.migrate(dsn)
+    assert full_dump(supabase.bindir, dsn) == before
+    with connect_as(dsn, DEVELOPER) as developer:
+        for n, problem in enumerate(problems):
+            developer.execute(problem.remedy.removeprefix("rename it: ").replace("…", f"two_tower_other_{n}").encode())
+    before = full_dump(supabase.bindir, dsn)
+    migrate.migrate(dsn)
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        theirs = "select count(*) from pg_trigger where tgfoid = 'public.touch'::regproc and tgrelid = %s::regclass"
+        assert one(db, theirs, f"public.{table}") == len(named)
+        assert column(db, "select name from two_tower.lacking_triggers()") == []
     migrate.migrate(dsn, to="0")
     assert full_dump(supabase.bindir, dsn) == before
 

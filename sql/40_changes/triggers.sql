@@ -36,7 +36,9 @@ begin
     for v_trigger in
         select t.tgrelid::regclass as relation, t.tgname as name
         from pg_catalog.pg_trigger t
-        where t.tgrelid in (select w.relation from two_tower.change_triggers() w) and t.tgname like 'two\_tower\_%' and t.tgparentid = 0
+        join pg_catalog.pg_proc p on p.oid = t.tgfoid
+        where t.tgrelid in (select w.relation from two_tower.change_triggers() w) and t.tgparentid = 0
+            and p.pronamespace = 'two_tower'::regnamespace
             and not exists (select from two_tower.change_triggers() w where w.relation = t.tgrelid and w.name = t.tgname)
     loop
         execute format('drop trigger %I on %s', v_trigger.name, v_trigger.relation);

@@ -106,6 +106,9 @@ KEYS = {
 TRIGGERED = ("user_video_decisions", "videos", "video_tags", "video_performers")
 """Tables that get triggers."""
 
+TRIGGERS = tuple(f"two_tower_{what}" for what in ("insert", "update", "delete", "truncate", "row"))
+"""Their names, on each of these tables."""
+
 READ = (*COLUMNS, "profiles")
 """Tables of the application that routines of ours read with the rights of their owner."""
 
@@ -173,6 +176,7 @@ def look(connection: Connection) -> Report:
         *_tables(connection),
         *_profiles(connection),
         *_condition(connection),
+        *_triggers(connection),
         *_routines(connection, take_names),
         *_relations(connection, take_names),
     ]
@@ -550,6 +554,21 @@ def _key(
     for column in key:
         if not types[column][2]:
             yield Problem(f"{name}.{column} may be null", f"run: alter table {name} alter column {column} set not null")
+
+
+def _triggers(connection: Connection) -> Iterator[Problem]:
+    for trigger, table in connection.execute(
+        """select quote_ident(t.tgname), 'public.' || quote_ident(c.relname)
+        from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (%s) and t.tgname = any (%s)
+            and p.pronamespace is distinct from to_regnamespace('two_tower')
+        order by 2, 1""",
+        (list(TRIGGERED), list(TRIGGERS)),
+    ).fetchall():
+        yield Problem(
+            f"{table} has a trigger {trigger} of the application, a name that ours must have",
+            f"rename it: alter trigger {trigger} on {table} rename to …",
+        )
 
 
 def _profiles(connection: Connection) -> Iterator[Problem]:
