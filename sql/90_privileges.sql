@@ -54,7 +54,7 @@ two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.pri
 two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
 two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
 two_tower.time_of(text), two_tower.time_of(anyelement),
-two_tower.decision_label(text), two_tower.decision_label(anyelement)
+two_tower.label_of_word(text), two_tower.decision_label(anyelement)
 to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
