@@ -18,7 +18,7 @@ insert into two_tower.settings values
 ('gate_min_recall_at_20', '0', 'Least Recall@20 of a model'),
 ('gate_min_ndcg_at_20', '0', 'Least NDCG@20 of a model'),
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
-('search_min_recall', '0.995', 'Share of the exact best videos that lists must hold: how wide an index is searched is measured by it at activation'),
+('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
@@ -131,7 +131,8 @@ create table two_tower.neighbour_lists (
     check (cardinality(neighbour_ids) = cardinality(weights))
 );
 
-comment on table two_tower.neighbour_lists is 'What liking a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
+comment on table two_tower.neighbour_lists is
+'What liking a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
 
 -- Ids and weights hardly compress, are read with every list, and lie in the row itself up to some 300 of them.
 alter table two_tower.neighbour_lists set (toast_tuple_target = 8160);

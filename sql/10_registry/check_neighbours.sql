@@ -10,7 +10,8 @@ begin
     cross join lateral (
         select min(
             case
-                when not coalesce(abs(n.weight) < 'infinity', false) then format('the weight of %s is not finite', coalesce(n.id::text, 'null'))
+                when not coalesce(abs(n.weight) < 'infinity', false)
+                    then format('the weight of %s is not finite', coalesce(n.id::text, 'null'))
                 else format('%s is not in the vocabulary of videos', coalesce(n.id::text, 'null'))
             end
         ) as fault
@@ -31,4 +32,5 @@ end
 $func$;
 
 comment on function two_tower.check_neighbours(text, jsonb) is
-'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, with finite weights';
+'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights '
+'finite';

@@ -49,5 +49,5 @@ end
 $func$;
 
 comment on function two_tower.retire_model(text, interval) is
-'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment '
-'came for it';
+'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where '
+'no moment came for it';

@@ -54,5 +54,5 @@ end
 $func$;
 
 comment on function two_tower.tune_search(text) is
-'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps with '
-'the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed. P0002: no such version';
+'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps '
+'with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed. P0002: no such version';

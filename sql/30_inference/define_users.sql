@@ -21,5 +21,5 @@ as $func$
 $func$;
 
 comment on function two_tower.define_users(uuid[], text, text) is
-'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named; and, for versions '
-'with neighbours whose user tower is there as rows, the lengths of their sums';
+'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named; and, for '
+'versions with neighbours whose user tower is there as rows, the lengths of their sums';

@@ -33,7 +33,7 @@ begin
         from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_tag_ids, v_margin) f;
         ids := v_near;
         scores := v_cosines;
-        exit when not v_whole;
+        exit when v_whole is not true;
         v_last := case when cardinality(v_near) = v_asked then v_cosines[v_asked] else 1 end;
         with sums as materialized (
             select n.id, sum(n.weight::double precision * coalesce(l.weight, 1)) / p_length as part
@@ -67,7 +67,7 @@ begin
             order by a.score desc, a.id limit c_wanted
         ) as b;
         -- Weights below zero may have taken some of the nearest away: what comes after them has not been looked at.
-        exit when cardinality(v_near) < v_asked or scores[c_wanted] >= v_last;
+        exit when not coalesce(cardinality(v_near) = v_asked and scores[c_wanted] < v_last, false);
         v_asked := 4 * v_asked;
     end loop;
 
@@ -81,6 +81,6 @@ end
 $func$;
 
 comment on function two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int) is
-'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine, '
-'and with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each '
-'like counts, 1 where null. p_margin: another width of the search than that of the version';
+'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine '
+'and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what '
+'each like counts, 1 where null. p_margin: another width of the search than that of the version';

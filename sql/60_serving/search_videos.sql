@@ -90,5 +90,5 @@ end
 $func$;
 
 comment on function two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int) is
-'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines. p_margin: how many '
-'more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
+'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines. p_margin: how '
+'many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';

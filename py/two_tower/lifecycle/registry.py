@@ -135,8 +135,8 @@ def register_files(
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
     The weights are stored as rows, too, where they are those of :mod:`two_tower.model`; then a file of more bytes than
-    the setting model_max_bytes is not kept beside them. Neighbours among them are stored as rows in any case. Does nothing where that version is registered with the same
-    content. Raises psycopg.Error where the database refuses it.
+    the setting model_max_bytes is not kept beside them. Neighbours among them are stored as rows in any case. Does
+    nothing where that version is registered with the same content. Raises psycopg.Error where the database refuses it.
     """
     with connection.transaction():
         known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
