@@ -125,6 +125,8 @@ class TrainedModel:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per candidate that was tried, in order."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    neighbours: sparse.csr_matrix | None = None
+    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
 
     def normalizer(self) -> dict[str, Any]:
         """``normalizer.json``: the constants that are baked into the graphs."""
