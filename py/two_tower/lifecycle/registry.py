@@ -99,7 +99,7 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
     from two_tower.trainer.export import export_towers
 
     version = version or new_version(connection)
-    user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower)
+    user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower, model.neighbours)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
     if not model.metrics:
         raise UserError(
