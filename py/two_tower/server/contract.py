@@ -106,5 +106,8 @@ KEYS = {
 TRIGGERED = ("user_video_decisions", "videos", "video_tags", "video_performers")
 """Tables that get triggers."""
 
+TRIGGERS = tuple(f"two_tower_{what}" for what in ("insert", "update", "delete", "truncate", "row"))
+"""Their names, on each of these tables."""
+
 READ = (*COLUMNS, "profiles")
 """Tables of the application that routines of ours read with the rights of their owner."""

@@ -375,7 +375,12 @@ def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Itera
 def _marks(connection: psycopg.Connection[Any]) -> str:
     """The schema where it is written down what was applied: ``public`` where plain ``yoyo apply`` began, else ours."""
     known = [m.id for m in yoyo.read_migrations(str(MIGRATIONS))]
-    if _exists(connection, "public._yoyo_migration") and not _exists(connection, "two_tower._yoyo_migration"):
+    # Without ours nothing is read: what has the name of yoyo's table may be a view, which runs as whoever migrates.
+    if (
+        _exists(connection, "two_tower.created_objects")
+        and _exists(connection, "public._yoyo_migration")
+        and not _exists(connection, "two_tower._yoyo_migration")
+    ):
         row = connection.execute(
             "select exists (select from public._yoyo_migration where migration_id = any (%s))", (known,)
         ).fetchone()

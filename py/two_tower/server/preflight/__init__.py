@@ -72,6 +72,7 @@ def look(connection: Connection) -> Report:
         *tables.tables(connection),
         *tables.profiles(connection),
         *tables.catalogue_rule(connection),
+        *names.triggers(connection),
         *names.routines(connection, take_names),
         *names.relations(connection, take_names),
     ]

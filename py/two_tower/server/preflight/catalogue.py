@@ -26,7 +26,7 @@ def relation(connection: Connection, table: str) -> tuple[str, str, bool, bool] 
 
 
 def column_types(connection: Connection, table: str) -> dict[str, tuple[str, str, bool]]:
-    """By column: its type as shown, the base type of its domain (``enum`` for any), and whether it is never null."""
+    """By column: its type as shown, its base type (``enum`` for any), and whether it is never null."""
     rows = connection.execute(
         """with recursive typed as (
             select a.attname, format_type(a.atttypid, a.atttypmod) as shown, a.attnotnull,
@@ -37,7 +37,9 @@ def column_types(connection: Connection, table: str) -> dict[str, tuple[str, str
             select d.attname, d.shown, d.attnotnull, t.oid, t.typtype, t.typbasetype, t.typname
             from typed d join pg_type t on t.oid = d.typbasetype where d.typtype = 'd'
         )
-        select attname, shown, case typtype when 'e' then 'enum' else typname::text end, attnotnull
+        -- An ordinary role makes no base type, and may give any other the name of one.
+        select attname, shown,
+            case typtype when 'e' then 'enum' when 'b' then typname::text else 'another' end, attnotnull
         from typed where typtype <> 'd'""",
         (f"public.{table}",),
     ).fetchall()

@@ -127,8 +127,11 @@ def notes(connection: Connection) -> Iterator[str]:
     if column_types(connection, "user_video_decisions").keys() >= {"decision_type"}:
         words = column(
             connection,
-            """select distinct d.decision_type::text from public.user_video_decisions d
-            where lower(btrim(d.decision_type::text)) not in ('like', 'nope', 'skip') order by 1 limit 20""",
+            # Not by a cast to text, which the application may have made: it would run as whoever migrates.
+            """select distinct left(w.word, 100) from public.user_video_decisions d
+            cross join lateral (select concat(d.decision_type) as word) as w
+            where d.decision_type is not null and lower(btrim(w.word)) not in ('like', 'nope', 'skip')
+            order by 1 limit 20""",
         )
         if words:
             yield (

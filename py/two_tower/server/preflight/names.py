@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from two_tower.rows import column, one
-from two_tower.server.contract import ARGUMENTS, ASIDE, NAMES, ROUTINES
+from two_tower.server.contract import ARGUMENTS, ASIDE, NAMES, ROUTINES, TRIGGERED, TRIGGERS
 from two_tower.server.preflight.catalogue import Connection, is_foreign, taken_signatures
 from two_tower.server.preflight.problem import Problem
 
@@ -118,6 +118,21 @@ def routines(connection: Connection, take_names: bool) -> Iterator[Problem]:
                 f"the application has a routine {theirs}, which some calls could not tell from our {signature}",
                 f"rename it: alter routine {theirs} rename to …",
             )
+
+
+def triggers(connection: Connection) -> Iterator[Problem]:
+    for trigger, table in connection.execute(
+        """select quote_ident(t.tgname), 'public.' || quote_ident(c.relname)
+        from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (%s) and t.tgname = any (%s)
+            and p.pronamespace is distinct from to_regnamespace('two_tower')
+        order by 2, 1""",
+        (list(TRIGGERED), list(TRIGGERS)),
+    ).fetchall():
+        yield Problem(
+            f"{table} has a trigger {trigger} of the application, a name that ours must have",
+            f"rename it: alter trigger {trigger} on {table} rename to …",
+        )
 
 
 def _aside(connection: Connection, signature: str) -> str | None:
