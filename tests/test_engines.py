@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase, in_database
+from conftest import Connect, Connection, NewDatabase, borrowed
 from test_refresh import CHANGES, Lab, assert_fresh, operations, pending
 from two_tower.lifecycle import tower_rows
 from two_tower.server.embedded import Server
@@ -414,20 +414,11 @@ def rebuild(db: Connection) -> None:
             pass
 
 
-def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
-    """A connection to a clone of ``template`` for all tests of a module."""
-    name = f"borrowed_{uuid4().hex[:12]}"
-    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
-        admin.execute(f"create database {name} template {template}".encode())
-        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
-            yield db
-        admin.execute(f"drop database {name} with (force)".encode())
-
-
 @pytest.fixture(scope="module", params=["sql", "onnxruntime"])
 def played(request: pytest.FixtureRequest, cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
     """A database of one engine, where whoever changes something takes it back."""
-    yield from borrowed(cluster, world_of(request.param))
+    with borrowed(cluster, world_of(request.param)) as db:
+        yield db
 
 
 @pytest.mark.sampled
@@ -602,7 +593,8 @@ WRONG = {
 @pytest.fixture(scope="module")
 def registry_world(cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
     """A database of the engine auto; whoever registers something takes it back. Its backend has loaded onnxruntime."""
-    yield from borrowed(cluster, world_of("auto"))
+    with borrowed(cluster, world_of("auto")) as db:
+        yield db
 
 
 @pytest.mark.parametrize("fault", WRONG)
