@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -184,10 +185,9 @@ def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
     return dict(copy)
 
 
-def with_recency(recency: object) -> Callable[[TinyModel], TinyModel]:
-    return lambda m: replace(
-        m, feature_schema=m.feature_schema | {"user": m.feature_schema["user"] | {"recency": recency}}
-    )
+def with_recency(model: TinyModel, recency: object) -> TinyModel:
+    user = model.feature_schema["user"] | {"recency": recency}
+    return replace(model, feature_schema=model.feature_schema | {"user": user})
 
 
 SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
@@ -263,7 +263,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     ),
     **{
         f"recency is {recency}": (
-            with_recency(recency),
+            partial(with_recency, recency=recency),
             "user.recency",
         )
         for recency in (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
