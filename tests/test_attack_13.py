@@ -36,8 +36,8 @@ from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server import migrate, preflight
 from two_tower.server.connection import connect
+from two_tower.server.contract import COLUMNS, TRIGGERED
 from two_tower.server.embedded import Server
-from two_tower.server.preflight import COLUMNS, TRIGGERED
 from world_fixtures import Client, column, one, tiny_model
 
 
@@ -246,6 +246,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_in_the_way_is_named_with_its_remedy(
@@ -329,6 +330,7 @@ def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], applicati
     assert set(said.removeprefix("foreign keys of ").partition(" refer ")[0].split(", ")) == made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("schema", ["public", '"Odd Schema"', "pg_catalog"])
 @pytest.mark.parametrize("enabled", ["enable", "enable always"])
 @pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop"])

@@ -303,6 +303,7 @@ LATE: dict[str, Callable[[Connection], None]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("case", LATE)
 def test_i3_a_like_before_the_refresh_of_its_video(case: str, engine: str, db: Connection, client: Client) -> None:
@@ -323,6 +324,7 @@ def test_i3_a_like_before_the_refresh_of_its_video(case: str, engine: str, db: C
     assert {version: assert_users(db, some, version) for version in versions} == found
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("case", "engine", "refreshes"),
     [(case, "sql", refreshes) for case in LATE if LATE[case] is not set_aside for refreshes in (True, False)]
@@ -423,6 +425,7 @@ def played(request: pytest.FixtureRequest, cluster: Server, world_of: Callable[[
         admin.execute(f"drop database {name} with (force)".encode())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("change", CHANGES)
 def test_i3_a_refresh_equals_a_rebuild_under_every_engine(change: str, played: Connection) -> None:
     with played.transaction(force_rollback=True):
@@ -605,6 +608,7 @@ def test_rows_that_are_not_the_tower_are_refused(fault: str, db: Connection) -> 
     assert register(db, model, "v2", engine="sql") == "v2"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("tower", "part"), PARTS)
 def test_weights_that_are_no_numbers_are_refused(tower: str, part: str, value: float, db: Connection) -> None:
@@ -633,6 +637,7 @@ CHANGED = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("role", ["postgres", "service_role"])
 @pytest.mark.parametrize("change", CHANGED)
 def test_the_weights_of_a_registered_version_do_not_change(change: str, role: str, db: Connection) -> None:

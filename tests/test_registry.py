@@ -251,8 +251,25 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "no metrics": (lambda m: replace(m, metrics={}), "without metrics"),
     "null for metrics": (lambda m: replace(m, metrics=None), "without metrics"),
     "feature schema of another release": (
-        lambda m: replace(m, feature_schema=m.feature_schema | {"schema_version": 2}),
-        "schema version 2",
+        lambda m: replace(m, feature_schema=m.feature_schema | {"schema_version": 3}),
+        "schema version 3",
+    ),
+    **{
+        f"recency is {recency}": (
+            lambda m, r=recency: replace(
+                m, feature_schema=m.feature_schema | {"user": m.feature_schema["user"] | {"recency": r}}
+            ),
+            "user.recency",
+        )
+        for recency in (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
+    },
+    "recency in version 1": (
+        lambda m: replace(m, feature_schema=m.feature_schema | {"schema_version": 1}),
+        "user.recency",
+    ),
+    "version 2 without recency": (
+        lambda m: replace(m, feature_schema=without(m.feature_schema, "user", "recency")),
+        "user.recency",
     ),
     "feature schema without a version": (
         lambda m: replace(m, feature_schema=without(m.feature_schema, "schema_version")),

@@ -13,7 +13,7 @@ create or replace function two_tower.register_model(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- What the encoder fills, in the order of schema version 1; see py/two_tower/features.py.
+    -- What the encoder fills, in the order of the schema; see py/two_tower/features.py.
     c_layout constant jsonb := '{
         "user": [
             ["numeric", null], ["liked_tags", "tag"], ["liked_performers", "performer"], ["liked_makers", "maker"],
@@ -35,6 +35,7 @@ declare
     v_engine text := (select s.value #>> '{}' from two_tower.settings s where s.name = 'inference_engine');
     v_rows boolean := exists (select from two_tower.model_weights w where w.model_version = p_version);
     v_onnxruntime boolean := two_tower.has_onnxruntime();
+    v_with_neighbours int := (select count(*) from two_tower.neighbour_lists n where n.model_version = p_version);
     v_registered boolean := exists (select from two_tower.model_versions m where m.version = p_version);
     v_tower text;
     v_file record;
@@ -50,9 +51,18 @@ begin
         raise exception 'no model version can be called %: where models are published, that name leads to the current one', p_version
             using errcode = '22023', hint = 'Give the model another version.';
     end if;
-    if (p_feature_schema ->> 'schema_version')::int is distinct from 1 then
-        raise exception 'feature schema version % is not the one this database encodes (1)', coalesce(p_feature_schema ->> 'schema_version', 'null')
+    if coalesce((p_feature_schema ->> 'schema_version')::int not in (1, 2), true) then
+        raise exception 'feature schema version % is none that this database encodes (1, 2)', coalesce(p_feature_schema ->> 'schema_version', 'null')
             using errcode = '22023', hint = 'Train the model with the matching two-tower release.';
+    end if;
+    if (case
+        when (p_feature_schema ->> 'schema_version')::int = 1 then p_feature_schema #> '{user,recency}' is not null
+        when jsonb_typeof(p_feature_schema #> '{user,recency}') is distinct from 'number' then true
+        -- (1 + place) ^ -10 has a value, whatever the place.
+        else (p_feature_schema #>> '{user,recency}')::numeric not between 0 and 10
+    end) then
+        raise exception 'user.recency of the feature schema is %, and must be a number from 0 to 10 in schema version 2, or absent in 1',
+            coalesce(p_feature_schema #>> '{user,recency}', 'absent') using errcode = '22023';
     end if;
     if v_user_dim is null or v_item_dim is null then
         raise exception 'the feature schema does not say user.dim and item.dim' using errcode = '22023';
@@ -99,13 +109,17 @@ begin
         perform two_tower.check_rows(p_version, 'item', v_item_dim, p_metrics #> '{parity,item}', v_max_distance);
     end if;
 
+    if v_with_neighbours > 0 and not v_registered then
+        perform two_tower.check_neighbours(p_version, p_vocabularies -> 'video');
+    end if;
+
     foreach v_tower in array array['user', 'item'] loop
         if (
             select jsonb_agg(jsonb_build_array(s.value -> 'name', coalesce(s.value -> 'vocabulary', 'null')) order by s.position)
             from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
         ) is distinct from c_layout -> v_tower or p_feature_schema #> array[v_tower, 'numeric'] is distinct from c_numeric -> v_tower
         then
-            raise exception 'the % segments of the feature schema are not those of schema version 1', v_tower using errcode = '22023';
+            raise exception 'the % segments of the feature schema are not those of schema version %', v_tower, p_feature_schema ->> 'schema_version' using errcode = '22023';
         end if;
         v_at := 0;
         for v_segment in
@@ -150,6 +164,7 @@ begin
                 -- Of a tower that is not kept as a file, the answers say whether it is the same.
                 and (p_user_tower is not null or p_metrics #> '{parity,user,outputs}' = d.metrics #> '{parity,user,outputs}')
                 and (p_item_tower is not null or p_metrics #> '{parity,item,outputs}' = d.metrics #> '{parity,item,outputs}')
+                and p_meta #> '{neighbours,sha256}' is not distinct from d.meta #> '{neighbours,sha256}'
         )
             -- The sizes agree, since both fit the same schema.
             and not exists (
@@ -166,11 +181,12 @@ begin
             using errcode = '23505', hint = 'Give the new model a version of its own.';
     end if;
 
-    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim, user_engine, item_engine)
+    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim, user_engine, item_engine, with_neighbours)
     values (
         p_version, (p_feature_schema ->> 'schema_version')::int, v_user_dim, v_item_dim,
         case when v_engine <> 'onnxruntime' and v_rows then 'sql' else 'onnxruntime' end,
-        case when v_engine = 'onnxruntime' or (v_engine = 'auto' and v_onnxruntime and p_item_tower is not null) then 'onnxruntime' else 'sql' end
+        case when v_engine = 'onnxruntime' or (v_engine = 'auto' and v_onnxruntime and p_item_tower is not null) then 'onnxruntime' else 'sql' end,
+        v_with_neighbours
     );
     insert into two_tower.model_files (model_version, name, content)
     select p_version, f.name, f.content
@@ -196,6 +212,9 @@ begin
     analyze two_tower.model_inputs;
     if v_rows then
         analyze two_tower.model_weights;
+    end if;
+    if v_with_neighbours > 0 then
+        analyze two_tower.neighbour_lists;
     end if;
     return p_version;
 end

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import psycopg
 import torch
+from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import VOCABULARIES, FeatureSchema
 from two_tower.lifecycle import registry, tower_rows
+from two_tower.neighbours import from_tensors
 from two_tower.trainer.export import export_towers
 from two_tower.trainer.model import ItemTower, UserTower
 
@@ -22,11 +24,13 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Towers:
-    """Both towers, and the layout of what they read."""
+    """Both towers, the layout of what they read, and the neighbours beside them."""
 
     schema: FeatureSchema
     user: UserTower
     item: ItemTower
+    neighbours: sparse.csr_matrix | None = None
+    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
 
 
 def load(connection: Connection, version: str) -> Towers:
@@ -38,13 +42,15 @@ def load(connection: Connection, version: str) -> Towers:
         (version,),
     )
     keys |= {name: tuple(listed) for name, listed in found}
-    schema = FeatureSchema(keys)
+    recency = connection.execute("select two_tower.recency_of(%s)", (version,)).fetchone()
+    schema = FeatureSchema(keys, recency[0] if recency else 0.0)
     row = connection.execute(
         "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'",
         (version,),
     ).fetchone()
     if row is not None:
         tensors = tower_rows.tensors_of(bytes(row[0]))
+        neighbours = from_tensors(tensors, len(keys["video"]))
     else:
         rows = list(tower_rows.read(connection, version))
         if not rows:
@@ -53,9 +59,13 @@ def load(connection: Connection, version: str) -> Towers:
                 "a version whose weights are rows alone loses them when it is retired; export it before that",
             )
         tensors = tower_rows.to_tensors(rows, schema.user_dim, schema.item_dim)
+        neighbours = tower_rows.read_neighbours(connection, version, keys["video"])
     try:
         return Towers(
-            schema, UserTower.load(schema, _part(tensors, "user.")), ItemTower.load(schema, _part(tensors, "item."))
+            schema,
+            UserTower.load(schema, _part(tensors, "user.")),
+            ItemTower.load(schema, _part(tensors, "item.")),
+            neighbours,
         )
     except (KeyError, RuntimeError) as error:
         raise UserError(f"the weights of model {version} are not those of two_tower.model: {error}") from error
@@ -72,10 +82,10 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, torch.Ten
 def smaller(towers: Towers, videos: int) -> Towers:
     """The same towers with inputs for no more than the first ``videos`` videos of the vocabulary, the most liked.
 
-    The others speak by their content, as new ones do.
+    The others speak by their content, as new ones do. Without neighbours, which a browser does not ask.
     """
     old = towers.schema
-    schema = FeatureSchema({**old.vocabularies, "video": old.vocabularies["video"][:videos]})
+    schema = replace(old, vocabularies={**old.vocabularies, "video": old.vocabularies["video"][:videos]})
     kept = torch.cat([torch.arange(s.offset, s.offset + schema.segment("user", s.name).size) for s in old.user])
     user = {"weight": towers.user.weight.detach()[kept], "bias": towers.user.bias.detach()}
     item = dict(towers.item.state_dict())
@@ -89,7 +99,7 @@ def files(towers: Towers, parity: dict[str, Any] | None) -> tuple[dict[str, byte
     ``parity`` is the sample that was recorded with these towers, of which everything but the hashes stays; None takes a
     new one. Raises UserError where a tower is larger than an ONNX file can be.
     """
-    user, item, weights = export_towers(towers.user, towers.item)
+    user, item, weights = export_towers(towers.user, towers.item, towers.neighbours)
     if user is None or item is None:
         videos = len(towers.schema.vocabularies["video"])
         raise UserError(

@@ -4,7 +4,7 @@
 their paths every time. ``-- include FILE`` inside a PL/Python body stands for the text of that file, so that what is
 deployed, and dumped, needs no file.
 
-All of a run is one transaction, behind a look at everything that could be refused (``preflight.py``): at no instant,
+All of a run is one transaction, behind a look at everything that could be refused (``preflight``): at no instant,
 and after no failure, is there half of it.
 """
 
@@ -34,6 +34,7 @@ from two_tower.progress import Say
 from two_tower.rows import one
 from two_tower.server import ownership, preflight
 from two_tower.server.connection import resolve_dsn
+from two_tower.server.contract import ROUTINES
 
 MIGRATIONS = DATABASE_FILES / "migrations"
 LOGIC = DATABASE_FILES / "sql"
@@ -229,7 +230,7 @@ def logic(vector: str = "extensions", *, onnxruntime: bool = False) -> Iterator[
         "what was made",
         f"""insert into two_tower.created_objects
 select 'routine', 'public.' || s
-from unnest(array[{", ".join(map(literal, preflight.ROUTINES))}]) as s
+from unnest(array[{", ".join(map(literal, ROUTINES))}]) as s
 where to_regprocedure('public.' || s) is not null
 on conflict do nothing;""",  # noqa: S608 - constants of ours
     )
@@ -431,7 +432,7 @@ def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
-    """What PostgREST shows of ours, as far as it can change; types by oid, which no path writes otherwise."""
+    """What PostgREST shows of ours, as far as it can change; types by oid, which no ``search_path`` changes."""
     rows = connection.execute(
         """select row(
             p.proname, p.proargtypes, p.proallargtypes, p.proargmodes, p.proargnames, p.pronargdefaults,
