@@ -36,7 +36,7 @@ from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server import migrate, preflight
 from two_tower.server.connection import connect
-from two_tower.server.contract import COLUMNS, TRIGGERED
+from two_tower.server.contract import COLUMNS, TEXT, TRIGGERED, TRIGGERS
 from two_tower.server.embedded import Server
 from world_fixtures import Client, column, one, tiny_model
 
@@ -169,7 +169,7 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
 @pytest.mark.parametrize("table", TRIGGERED)
 def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
     """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
-    named = [*preflight.TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
+    named = [*TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
     dsn = new(
         Variant(
             more="".join(
@@ -181,7 +181,7 @@ def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[.
     )
     before = full_dump(supabase.bindir, dsn)
     problems = migrate.check(dsn).problems
-    assert [p.what.split()[4] for p in problems] == sorted(preflight.TRIGGERS)
+    assert [p.what.split()[4] for p in problems] == sorted(TRIGGERS)
     with pytest.raises(UserError, match="nothing was changed"):
         migrate.migrate(dsn)
     assert full_dump(supabase.bindir, dsn) == before
@@ -705,9 +705,7 @@ end $$;
 """What the developers plant. Called by a superuser, it leaves a trace that no transaction undoes, or fails a look."""
 
 CASTS = ("", "as assignment", "as implicit")
-TEXTS = [
-    (table, name) for table, columns in COLUMNS.items() for name, kind in columns.items() if kind == preflight.TEXT
-]
+TEXTS = [(table, name) for table, columns in COLUMNS.items() for name, kind in columns.items() if kind == TEXT]
 
 
 def trapped_type(table: str, name: str, cast: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -183,6 +184,11 @@ def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
     return dict(copy)
 
 
+def with_recency(model: TinyModel, recency: object) -> TinyModel:
+    user = model.feature_schema["user"] | {"recency": recency}
+    return replace(model, feature_schema=model.feature_schema | {"user": user})
+
+
 SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "user tower is cut in half": (
         lambda m: replace(m, user_graph=m.user_graph[: len(m.user_graph) // 2]),
@@ -256,9 +262,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     ),
     **{
         f"recency is {recency}": (
-            lambda m, r=recency: replace(
-                m, feature_schema=m.feature_schema | {"user": m.feature_schema["user"] | {"recency": r}}
-            ),
+            partial(with_recency, recency=recency),
             "user.recency",
         )
         for recency in (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
