@@ -190,6 +190,8 @@ def with_recency(model: TinyModel, recency: object) -> TinyModel:
     return replace(model, feature_schema=model.feature_schema | {"user": user})
 
 
+NO_EXPONENTS: tuple[object, ...] = (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
+
 SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "user tower is cut in half": (
         lambda m: replace(m, user_graph=m.user_graph[: len(m.user_graph) // 2]),
@@ -262,11 +264,8 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
         "schema version 3",
     ),
     **{
-        f"recency is {recency}": (
-            partial(with_recency, recency=recency),
-            "user.recency",
-        )
-        for recency in (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
+        f"recency is {recency}": (partial(with_recency, recency=recency), "user.recency")
+        for recency in NO_EXPONENTS
     },
     "recency in version 1": (
         lambda m: replace(m, feature_schema=m.feature_schema | {"schema_version": 1}),
