@@ -4,6 +4,8 @@ drop table two_tower.model_inputs;
 
 drop table two_tower.vocabularies;
 
+drop table two_tower.neighbour_lists;
+
 drop table two_tower.model_weights;
 
 drop table two_tower.model_segments;

@@ -18,6 +18,7 @@ insert into two_tower.settings values
 ('gate_min_recall_at_20', '0', 'Least Recall@20 of a model'),
 ('gate_min_ndcg_at_20', '0', 'Least NDCG@20 of a model'),
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
+('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
@@ -47,6 +48,11 @@ create table two_tower.model_versions (
     attached_at timestamptz,
     -- What changed before that is made good.
     checked_at timestamptz,
+    -- How many videos have neighbours in it: where none has, lists do not ask.
+    with_neighbours int not null default 0,
+    -- How many more candidates a search of the index holds than a list asks for and excludes, as two_tower.tune_search() measured it; 0
+    -- where every distance is computed, null before it was measured.
+    search_margin int check (search_margin >= 0),
     -- It was staged or activated although its gate said no.
     forced boolean not null default false
 );
@@ -113,6 +119,26 @@ $weights$;
 
 comment on table two_tower.model_weights is 'The weights of both towers as rows, by version: what the engine sql computes vectors from';
 
+-- The sparse part of a version's score: liking a video adds these weights to the scores of these videos, beside what its taste adds. A row
+-- for each video, since a list reads those of all that a user likes: so the other ids lie in one place. Like the weights, they come before
+-- their version is registered, and never change afterwards.
+create table two_tower.neighbour_lists (
+    model_version text not null,
+    video_id uuid not null,
+    neighbour_ids uuid[] not null,
+    weights real[] not null,
+    primary key (model_version, video_id),
+    check (cardinality(neighbour_ids) = cardinality(weights))
+);
+
+comment on table two_tower.neighbour_lists is
+'What liking a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
+
+-- Ids and weights hardly compress, are read with every list, and lie in the row itself up to some 300 of them.
+alter table two_tower.neighbour_lists set (toast_tuple_target = 8160);
+alter table two_tower.neighbour_lists alter column neighbour_ids set storage external;
+alter table two_tower.neighbour_lists alter column weights set storage external;
+
 create table two_tower.vocabularies (
     model_version text not null references two_tower.model_versions (version) on delete cascade,
     vocabulary text not null,
@@ -158,12 +184,14 @@ alter table two_tower.model_files enable row level security;
 alter table two_tower.model_documents enable row level security;
 alter table two_tower.model_segments enable row level security;
 alter table two_tower.model_weights enable row level security;
+alter table two_tower.neighbour_lists enable row level security;
 alter table two_tower.vocabularies enable row level security;
 alter table two_tower.model_inputs enable row level security;
 alter table two_tower.model_events enable row level security;
 
 revoke all on two_tower.settings, two_tower.model_versions, two_tower.model_files, two_tower.model_documents, two_tower.model_segments,
-two_tower.model_weights, two_tower.vocabularies, two_tower.model_inputs, two_tower.model_events from public, anon, authenticated, service_role;
+two_tower.model_weights, two_tower.neighbour_lists, two_tower.vocabularies, two_tower.model_inputs, two_tower.model_events
+from public, anon, authenticated, service_role;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
 
 create policy two_tower_active on two_tower.model_versions for select to authenticated using (state = 'active');
@@ -172,4 +200,5 @@ create policy two_tower_active on two_tower.model_versions for select to authent
 create policy two_tower_viewer on two_tower.settings for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.model_versions for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.model_documents for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.neighbour_lists for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.model_events for select to two_tower_viewer using (true);

@@ -4,6 +4,9 @@
 -- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector.
 -- A refresh would otherwise have to wait for, or fail with, whoever is deleting.
 --
+-- length: of a user's sum before it is scaled to 1, which is what weights of neighbours are divided by; null where the towers are no sums.
+-- placed: whether anything says where a video belongs. Those of which nothing is known all have the same place, where an index loses its way.
+--
 -- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In single
 -- precision: a user's length is divided out, so weights may have any scale, and a price may be large.
 do $tables$
@@ -18,6 +21,7 @@ begin
         user_id uuid not null,
         embedding ' || v_extensions || '.halfvec(128) not null,
         updated_at timestamptz not null default now(),
+        length real,
         primary key (model_version, user_id)
     ) partition by list (model_version)';
     execute 'create table two_tower.video_embeddings (
@@ -25,6 +29,7 @@ begin
         video_id uuid not null,
         embedding ' || v_extensions || '.halfvec(128) not null,
         updated_at timestamptz not null default now(),
+        placed boolean not null default true,
         primary key (model_version, video_id)
     ) partition by list (model_version)';
     execute 'create table two_tower.video_tastes (

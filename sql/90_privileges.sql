@@ -56,7 +56,7 @@ two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.pri
 two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
 two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
 two_tower.time_of(text), two_tower.time_of(anyelement),
-two_tower.decision_label(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
+two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
 to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
@@ -103,7 +103,7 @@ end
 $service$;
 grant insert, update, delete on two_tower.reviews, two_tower.settings to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
-grant insert, delete on two_tower.model_weights to service_role;
+grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
@@ -129,7 +129,8 @@ two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interva
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
 two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
-two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.change_triggers(), two_tower.lacking_triggers(),
+two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
+two_tower.change_triggers(), two_tower.lacking_triggers(),
 two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.mark_changes(text, uuid[])
 to service_role;
 
@@ -162,18 +163,21 @@ begin
 end
 $columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
-two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events,
+two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
+two_tower.video_neighbours,
 two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
 two_tower.problems, two_tower.sizes to two_tower_viewer;
-grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to two_tower_viewer;
-grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to two_tower_viewer;
+grant select (model_version, user_id, embedding, updated_at, length) on two_tower.user_embeddings to two_tower_viewer;
+grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
 two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
-two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real),
-two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real), two_tower.job_definitions(), two_tower.cron_jobs(),
+two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
+two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
+two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),
+two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()
 to two_tower_viewer;

@@ -34,6 +34,7 @@ begin
     -- A version that stands by has passed, and every refresh has written it since: going back must not wait for anything.
     if v_state = 'staged' then
         begin
+            perform two_tower.tune_search(p_version);
             v_report := two_tower.gate_model(p_version, p_measured, p_overrides);
         exception when others then
             if not p_force then

@@ -1,5 +1,5 @@
--- SECURITY DEFINER: whoever may add weights need not be able to read all versions. Weights come before their version is registered, and
--- go when it is retired.
+-- SECURITY DEFINER: whoever may add weights need not be able to read all versions. Weights and neighbours come before their version is
+-- registered, and go when it is retired.
 create or replace function two_tower.guard_weights() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -31,6 +31,18 @@ referencing new table as changed for each statement execute function two_tower.g
 create or replace trigger two_tower_sealed_delete after delete on two_tower.model_weights
 referencing old table as changed for each statement execute function two_tower.guard_weights();
 
+create or replace trigger two_tower_sealed_insert after insert on two_tower.neighbour_lists
+referencing new table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace trigger two_tower_sealed_update after update on two_tower.neighbour_lists
+referencing old table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace trigger two_tower_sealed_update_to after update on two_tower.neighbour_lists
+referencing new table as changed for each statement execute function two_tower.guard_weights();
+
+create or replace trigger two_tower_sealed_delete after delete on two_tower.neighbour_lists
+referencing old table as changed for each statement execute function two_tower.guard_weights();
+
 create or replace function two_tower.guard_all_weights() returns trigger
 language plpgsql security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -42,4 +54,7 @@ $func$;
 comment on function two_tower.guard_all_weights() is 'Trigger: refuses a truncate';
 
 create or replace trigger two_tower_sealed_truncate before truncate on two_tower.model_weights
+for each statement execute function two_tower.guard_all_weights();
+
+create or replace trigger two_tower_sealed_truncate before truncate on two_tower.neighbour_lists
 for each statement execute function two_tower.guard_all_weights();

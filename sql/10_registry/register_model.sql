@@ -20,6 +20,7 @@ declare
     v_engine text := (select s.value #>> '{}' from two_tower.settings s where s.name = 'inference_engine');
     v_rows boolean := exists (select from two_tower.model_weights w where w.model_version = p_version);
     v_onnxruntime boolean := two_tower.has_onnxruntime();
+    v_with_neighbours int := (select count(*) from two_tower.neighbour_lists n where n.model_version = p_version);
     v_registered boolean := exists (select from two_tower.model_versions m where m.version = p_version);
     v_tower text;
     v_file record;
@@ -93,6 +94,10 @@ begin
         perform two_tower.check_rows(p_version, 'item', v_item_dim, p_metrics #> '{parity,item}', v_max_distance);
     end if;
 
+    if v_with_neighbours > 0 and not v_registered then
+        perform two_tower.check_neighbours(p_version, p_vocabularies -> 'video');
+    end if;
+
     foreach v_tower in array array['user', 'item'] loop
         if (
             select jsonb_agg(jsonb_build_array(s.value -> 'name', coalesce(s.value -> 'vocabulary', 'null')) order by s.position)
@@ -149,6 +154,7 @@ begin
                 -- Of a tower that is not kept as a file, the answers say whether it is the same.
                 and (p_user_tower is not null or p_metrics #> '{parity,user,outputs}' = d.metrics #> '{parity,user,outputs}')
                 and (p_item_tower is not null or p_metrics #> '{parity,item,outputs}' = d.metrics #> '{parity,item,outputs}')
+                and p_meta #> '{neighbours,sha256}' is not distinct from d.meta #> '{neighbours,sha256}'
         )
             -- The sizes agree, since both fit the same schema.
             and not exists (
@@ -165,11 +171,12 @@ begin
             using errcode = '23505', hint = 'Give the new model a version of its own.';
     end if;
 
-    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim, user_engine, item_engine)
+    insert into two_tower.model_versions (version, schema_version, user_dim, item_dim, user_engine, item_engine, with_neighbours)
     values (
         p_version, (p_feature_schema ->> 'schema_version')::int, v_user_dim, v_item_dim,
         case when v_engine <> 'onnxruntime' and v_rows then 'sql' else 'onnxruntime' end,
-        case when v_engine = 'onnxruntime' or (v_engine = 'auto' and v_onnxruntime and p_item_tower is not null) then 'onnxruntime' else 'sql' end
+        case when v_engine = 'onnxruntime' or (v_engine = 'auto' and v_onnxruntime and p_item_tower is not null) then 'onnxruntime' else 'sql' end,
+        v_with_neighbours
     );
     insert into two_tower.model_files (model_version, name, content)
     select p_version, f.name, f.content
@@ -195,6 +202,9 @@ begin
     analyze two_tower.model_inputs;
     if v_rows then
         analyze two_tower.model_weights;
+    end if;
+    if v_with_neighbours > 0 then
+        analyze two_tower.neighbour_lists;
     end if;
     return p_version;
 end

@@ -44,9 +44,10 @@ begin
     end loop;
     perform set_config('lock_timeout', c_timeout, true);
     delete from two_tower.model_weights w where w.model_version = p_version;
+    delete from two_tower.neighbour_lists n where n.model_version = p_version;
 end
 $func$;
 
 comment on function two_tower.retire_model(text, interval) is
-'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment '
-'came for it';
+'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where '
+'no moment came for it';

@@ -43,12 +43,12 @@ begin
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('backfill', v_found) end;
         if v_ids <> '{}' then
             execute format(
-                'with placed as (insert into two_tower.video_embeddings_%1$s (model_version, video_id, embedding) '
-                'select $1, c.video_id, c.embedding from two_tower.compute_videos($2, $1) c on conflict do nothing) '
+                'with placed as (insert into two_tower.video_embeddings_%1$s (model_version, video_id, embedding, placed) '
+                'select $1, c.video_id, c.embedding, c.embedding operator(extensions.<>) $4 from two_tower.compute_videos($2, $1) c on conflict do nothing) '
                 'insert into two_tower.video_tastes_%1$s (model_version, video_id, liked, noped) '
                 'select $1, c.video_id, c.liked, c.noped from two_tower.compute_tastes($2, $1) c where $3 on conflict do nothing',
                 v_model.number
-            ) using p_version, v_ids, v_model.user_engine = 'sql';
+            ) using p_version, v_ids, v_model.user_engine = 'sql', two_tower.place_of_the_unknown(p_version);
         end if;
     elsif p_kind = 'change' then
         -- A pass over all: videos that changed, came or went between their embedding and the attaching.

@@ -28,7 +28,8 @@ begin
     execute format('drop table two_tower.%I', v_unordered);
     -- One index build over a full table is many times faster than inserting into an index.
     execute format(
-        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200)',
+        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200) '
+        'where placed',
         v_filled || '_hnsw', v_filled
     );
     execute format('analyze two_tower.%I', v_filled);

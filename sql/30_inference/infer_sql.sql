@@ -20,11 +20,7 @@ begin
         from unnest(string_to_array(split_part(substr(v_input::text, 2), '}', 1), ',')) as e (entry)
         where e.entry <> '';
         v_vectors := v_vectors || case p_tower
-            when 'user' then two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce((
-                select extensions.sum(two_tower.times(r.weight, i.value) order by r.at)
-                from unnest(v_positions, v_values) as i (position, value)
-                join two_tower.model_rows(p_version, 'user', 'row') r on r.at = i.position
-            ), v_bias OPERATOR(extensions.-) v_bias))
+            when 'user' then two_tower.user_vector(two_tower.sum_input(p_version, v_input))
             else two_tower.video_vector(coalesce(
                 (
                     select r.weight from unnest(v_positions) as i (position)

@@ -1,9 +1,11 @@
--- A user is the bias, plus what each decision adds, times its weight, scaled to length 1. Terms are added in the order of the videos' ids, so that a refresh
--- and a rebuild give the same bits.
+drop function if exists two_tower.sum_users(uuid[], text);
+-- A user is the bias, plus what each decision adds, times its weight, scaled to length 1. Terms are added in the order of the videos' ids, so
+-- that a refresh and a rebuild give the same bits.
 --
 -- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
 -- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
-create or replace function two_tower.sum_users(p_user_ids uuid[], p_version text) returns table (user_id uuid, embedding extensions.halfvec)
+create or replace function two_tower.sum_users(p_user_ids uuid[], p_version text)
+returns table (user_id uuid, embedding extensions.halfvec, length real)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 -- A generic plan goes by the keys, one user after the other.
 set plan_cache_mode = 'force_generic_plan'
@@ -29,7 +31,7 @@ begin
             );
         end if;
         return query
-        select u.id, two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias))
+        select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
         from unnest(p_user_ids) as u (id)
         cross join lateral (
             select extensions.sum(
@@ -41,12 +43,15 @@ begin
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
             ) as d
         ) as s
+        cross join lateral (
+            select v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias) as taste offset 0
+        ) as v
         where s.liked;
         return;
     end if;
     if v_asked = '{}' then
         return query
-        select u.id, two_tower.user_vector(v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias))
+        select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
         from unnest(p_user_ids) as u (id)
         cross join lateral (
             select extensions.sum(d.term order by d.video_id) as taste, bool_or(d.liked) as liked
@@ -60,6 +65,9 @@ begin
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
             ) as d
         ) as s
+        cross join lateral (
+            select v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias) as taste offset 0
+        ) as v
         where s.liked;
         return;
     end if;
@@ -78,13 +86,18 @@ begin
             where t.model_version = p_version and t.video_id = d.video_id and v_kept and d.video_id <> all (v_asked)
         ) as t
     )
-    select t.user_id, two_tower.user_vector(v_bias OPERATOR(extensions.+)
-        coalesce(extensions.sum(t.term order by t.video_id), v_bias OPERATOR(extensions.-) v_bias))
-    from terms t
-    group by t.user_id
-    having bool_or(t.liked);
+    select v.user_id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
+    from (
+        select t.user_id,
+            v_bias OPERATOR(extensions.+) coalesce(extensions.sum(t.term order by t.video_id), v_bias OPERATOR(extensions.-) v_bias) as taste
+        from terms t
+        group by t.user_id
+        having bool_or(t.liked)
+        offset 0
+    ) as v;
 end
 $func$;
 
 comment on function two_tower.sum_users(uuid[], text) is
-'Vectors of these users as the rows are now, for a version whose user tower is there as rows; no row for a user without likes';
+'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is '
+'there as rows; no row for a user without likes';

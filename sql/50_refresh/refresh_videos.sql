@@ -5,10 +5,12 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_version text;
+    v_nowhere extensions.halfvec;
     v_rows int;
     v_total int := 0;
 begin
     foreach v_version in array coalesce(p_versions, two_tower.live_versions()) loop
+        v_nowhere := two_tower.place_of_the_unknown(v_version);
         with computed as materialized (
             select c.* from two_tower.compute_videos(p_video_ids, v_version) c
         ),
@@ -17,10 +19,10 @@ begin
             where e.model_version = v_version and e.video_id = any (p_video_ids)
                 and not exists (select from computed c where c.video_id = e.video_id)
         )
-        insert into two_tower.video_embeddings as s (model_version, video_id, embedding)
-        select v_version, c.video_id, c.embedding from computed c
+        insert into two_tower.video_embeddings as s (model_version, video_id, embedding, placed)
+        select v_version, c.video_id, c.embedding, c.embedding OPERATOR(extensions.<>) v_nowhere from computed c
         on conflict (model_version, video_id) do update
-        set embedding = excluded.embedding, updated_at = now()
+        set embedding = excluded.embedding, placed = excluded.placed, updated_at = now()
         where s.embedding OPERATOR(extensions.<>) excluded.embedding;
         get diagnostics v_rows = row_count;
         v_total := v_total + v_rows;

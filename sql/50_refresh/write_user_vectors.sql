@@ -15,11 +15,11 @@ begin
             where e.model_version = v_version and e.user_id = any (p_user_ids)
                 and not exists (select from computed c where c.user_id = e.user_id)
         )
-        insert into two_tower.user_embeddings as s (model_version, user_id, embedding)
-        select v_version, c.user_id, c.embedding from computed c
+        insert into two_tower.user_embeddings as s (model_version, user_id, embedding, length)
+        select v_version, c.user_id, c.embedding, c.length from computed c
         on conflict (model_version, user_id) do update
-        set embedding = excluded.embedding, updated_at = now()
-        where s.embedding OPERATOR(extensions.<>) excluded.embedding;
+        set embedding = excluded.embedding, length = excluded.length, updated_at = now()
+        where s.embedding OPERATOR(extensions.<>) excluded.embedding or s.length is distinct from excluded.length;
         get diagnostics v_rows = row_count;
         v_written := v_written + v_rows;
     end loop;

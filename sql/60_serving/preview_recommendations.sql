@@ -9,16 +9,21 @@ as $func$
 declare
     v_version text := coalesce(p_version, two_tower.active_version());
     v_user_id uuid;
-    v_excluded uuid[];
+    v_history record;
     v_vector extensions.halfvec;
+    v_length real;
 begin
     perform two_tower.require_page(p_limit, 0, 200);
     foreach v_user_id in array p_user_ids loop
-        v_excluded := array(select d.video_id from public.user_video_decisions d where d.user_id = v_user_id and not p_include_known);
-        v_vector := (select e.embedding from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id);
+        v_history := two_tower.history_of(v_user_id, v_version);
+        select e.embedding, e.length into v_vector, v_length
+        from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id;
         return query
         select v_user_id, r.rank, r.video_id, r.score, r.reason, d.decision_type::text
-        from two_tower.rank_by_vector(v_version, v_vector, 'taste', p_limit, v_excluded, null, 0) r
+        from two_tower.rank_by_vector(
+            v_version, v_vector, 'taste', p_limit, case when p_include_known then '{}' else v_history.decided end, null, 0,
+            v_history.liked, v_history.weights, v_length
+        ) r
         left join public.user_video_decisions d on d.user_id = v_user_id and d.video_id = r.video_id
         order by r.rank;
     end loop;

@@ -1,7 +1,9 @@
--- The ladder that every list comes down: nearest to a vector, where there is one; then popular; then newest. Each rung fills what the
+drop function if exists two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real);
+-- The ladder that every list comes down: best for a vector, where there is one; then popular; then newest. Each rung fills what the
 -- ones above left open.
 create or replace function two_tower.rank_by_vector(
-    p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_tag_ids uuid[], p_diversity real
+    p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_tag_ids uuid[], p_diversity real,
+    p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -11,7 +13,7 @@ declare
 begin
     if p_vector is not null then
         select n.ids, n.scores into v_ids, v_scores
-        from two_tower.nearest_videos(p_version, p_vector, p_limit, p_excluded, p_tag_ids, p_diversity) n;
+        from two_tower.nearest_videos(p_version, p_vector, p_limit, p_excluded, p_tag_ids, p_diversity, p_liked, p_weights, p_length) n;
         return query select n.id, n.score, n.position::int, p_reason from unnest(v_ids, v_scores) with ordinality as n (id, score, position);
     end if;
     if cardinality(v_ids) < p_limit then
@@ -26,6 +28,6 @@ begin
 end
 $func$;
 
-comment on function two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real) is
-'The visible videos nearest to a vector, with p_reason and their cosine; where they, or the vector, are lacking, popular and newest ones, '
-'whose score is the inverse of their rank';
+comment on function two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real) is
+'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, '
+'are lacking, popular and newest ones, whose score is the inverse of their rank';

@@ -5,6 +5,7 @@ as $func$
 declare
     v_version text := two_tower.active_version();
     v_vector extensions.halfvec;
+    v_length real;
 begin
     if not exists (select from two_tower.visible_videos v where v.id = p_video_id) then
         raise exception 'there is no video %', p_video_id using errcode = 'P0002';
@@ -19,12 +20,17 @@ begin
             select (d.feature_schema ->> 'norm_dimension')::int as v_norm
             from two_tower.model_documents d where d.model_version = v_version
         ) as schema;
+        -- What this video's neighbours get from it, for somebody who likes nothing else.
+        select extensions.vector_norm(t.liked) into v_length
+        from two_tower.compute_tastes(array[p_video_id], v_version) t
+        where exists (select from two_tower.neighbour_lists n where n.model_version = v_version and n.video_id = p_video_id);
     end if;
     return query
     select r.*
     from two_tower.rank_by_vector(
         -- Zero without its norm: nothing is known of the video.
-        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity
+        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity,
+        array[p_video_id], null, v_length
     ) r;
 end
 $func$;

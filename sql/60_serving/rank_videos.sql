@@ -6,14 +6,15 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 as $func$
 declare
     v_version text := two_tower.active_version();
-    v_excluded uuid[] := array(select d.video_id from public.user_video_decisions d where d.user_id = p_user_id);
+    v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
+    v_length real;
 begin
     if v_version is not null then
-        select e.embedding into v_vector from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = p_user_id;
-        if v_vector is null and v_excluded <> '{}' then
+        select e.embedding, e.length into v_vector, v_length from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = p_user_id;
+        if v_vector is null and v_history.decided <> '{}' then
             begin
-                select e.embedding into v_vector from two_tower.embed_users(array[p_user_id], v_version) e;
+                select e.embedding, e.length into v_vector, v_length from two_tower.compute_users(array[p_user_id], v_version) e;
             exception
                 -- Without its library the engine cannot answer; the list is popular then, and two-tower doctor says why.
                 when system_error then v_vector := null;
@@ -21,7 +22,10 @@ begin
         end if;
     end if;
     return query
-    select r.* from two_tower.rank_by_vector(v_version, v_vector, 'taste', p_limit, v_excluded, p_tag_ids, p_diversity) r;
+    select r.*
+    from two_tower.rank_by_vector(
+        v_version, v_vector, 'taste', p_limit, v_history.decided, p_tag_ids, p_diversity, v_history.liked, v_history.weights, v_length
+    ) r;
 end
 $func$;
 

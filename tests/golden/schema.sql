@@ -203,6 +203,12 @@ CREATE FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) RETURNS uuid[]
 
 COMMENT ON FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) IS 'The videos that these users decided on and that changed since they were last refreshed';
 
+CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, with finite weights';
+
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -233,17 +239,23 @@ CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) RET
 
 COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist';
 
-CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. No row for a user without likes';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text) IS 'Vectors of these videos as the rows are now, by the engine of the version or the one named; no row for a video that does not exist';
+
+CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) IS 'How many of the exact best scores, best first, a list with these scores holds';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -278,18 +290,13 @@ COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher run
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'The same of a value that becomes text only when cast, such as one of an enum';
+COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
 
-CREATE FUNCTION two_tower.decision_label(p_value text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.decision_label(p_value text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
-
-CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text) IS 'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named';
+COMMENT ON FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text) IS 'Vectors of these users by the plain definition, encode_users() and infer(), by the engine of the version or the one named; and, for versions with neighbours whose user tower is there as rows, the lengths of their sums';
 
 CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -343,6 +350,12 @@ CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_ver
 
 COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
 
+CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) RETURNS real[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) IS 'The best scores that nearest_videos() could give, from the score of every video';
+
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -377,7 +390,7 @@ CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT N
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact nearest videos that a version''s lists hold, over a sample of users';
+COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact best videos that a version''s lists hold, over a sample of users';
 
 CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -402,6 +415,12 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
+
+CREATE FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
 
 CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     LANGUAGE plpgsql
@@ -452,6 +471,11 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+
+CREATE FUNCTION two_tower.label_of_word(p_word text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.label_of_word(p_word text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
 
 CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -616,14 +640,11 @@ CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
-CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) RETURNS record
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "hnsw.ef_search" TO '1000'
-    SET "hnsw.max_scan_tuples" TO '50000'
-    SET "hnsw.iterative_scan" TO 'off';
+    SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, OUT ids uuid[], OUT scores real[]) IS 'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine, and with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
 CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -643,6 +664,12 @@ CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[]
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
+
+CREATE FUNCTION two_tower.place_of_the_unknown(p_version text) RETURNS extensions.halfvec
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.place_of_the_unknown(p_version text) IS 'The vector that a version gives to a video of which it knows nothing';
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -687,11 +714,11 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
 
 COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
 
-CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real) IS 'The visible videos nearest to a vector, with p_reason and their cosine; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -827,7 +854,7 @@ CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAU
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors and weights of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
+COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
 
 CREATE FUNCTION two_tower.retry_failures() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -852,6 +879,21 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+
+CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS TABLE(vector extensions.halfvec, length real, decided uuid[], liked uuid[], weights real[])
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
+
+CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "hnsw.ef_search" TO '1000'
+    SET "hnsw.max_scan_tuples" TO '50000'
+    SET "hnsw.iterative_scan" TO 'off';
+
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
@@ -883,12 +925,19 @@ CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.store_user_features(p_user_ids uuid[]) IS 'Makes user_features of these users what their rows say, touching only rows that differ; the number of rows touched';
 
-CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
+CREATE FUNCTION two_tower.sum_input(p_version text, p_input extensions.sparsevec) RETURNS extensions.vector
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET extra_float_digits TO '1';
+
+COMMENT ON FUNCTION two_tower.sum_input(p_version text, p_input extensions.sparsevec) IS 'What the user tower makes of a raw input before it is scaled to length 1; null where the tower is not there as rows';
+
+CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, for a version whose user tower is there as rows; no row for a user without likes';
+COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -956,6 +1005,12 @@ CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uu
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) IS 'Those of these that no other transaction refreshes, now locked';
+
+CREATE FUNCTION two_tower.tune_search(p_version text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed. P0002: no such version';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1035,7 +1090,8 @@ CREATE TABLE two_tower.user_embeddings (
     model_version text NOT NULL,
     user_id uuid NOT NULL,
     embedding extensions.halfvec(128) NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    length real
 )
 PARTITION BY LIST (model_version);
 
@@ -1061,7 +1117,8 @@ CREATE TABLE two_tower.video_embeddings (
     model_version text NOT NULL,
     video_id uuid NOT NULL,
     embedding extensions.halfvec(128) NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    placed boolean DEFAULT true NOT NULL
 )
 PARTITION BY LIST (model_version);
 
@@ -1141,9 +1198,12 @@ CREATE TABLE two_tower.model_versions (
     activated_at timestamp with time zone,
     attached_at timestamp with time zone,
     checked_at timestamp with time zone,
+    with_neighbours integer DEFAULT 0 NOT NULL,
+    search_margin integer,
     forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
     CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_search_margin_check CHECK ((search_margin >= 0)),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
     CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
@@ -1329,6 +1389,19 @@ CREATE VIEW two_tower.models WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
+CREATE TABLE two_tower.neighbour_lists (
+    model_version text NOT NULL,
+    video_id uuid NOT NULL,
+    neighbour_ids uuid[] NOT NULL,
+    weights real[] NOT NULL,
+    CONSTRAINT neighbour_lists_check CHECK ((cardinality(neighbour_ids) = cardinality(weights)))
+)
+WITH (toast_tuple_target='8160');
+ALTER TABLE ONLY two_tower.neighbour_lists ALTER COLUMN neighbour_ids SET STORAGE EXTERNAL;
+ALTER TABLE ONLY two_tower.neighbour_lists ALTER COLUMN weights SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE two_tower.neighbour_lists IS 'What liking a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
+
 CREATE TABLE two_tower.settings (
     name text NOT NULL,
     value jsonb NOT NULL,
@@ -1384,6 +1457,10 @@ ALTER TABLE two_tower.video_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE VIEW two_tower.video_neighbours WITH (security_invoker='true');
+
+COMMENT ON VIEW two_tower.video_neighbours IS 'What a like of video_id adds to the score of neighbour_id, by version: two_tower.neighbour_lists, which lists read, a row for each pair';
 
 CREATE TABLE two_tower.video_popularity (
     video_id uuid NOT NULL,
@@ -1490,6 +1567,9 @@ ALTER TABLE ONLY two_tower.model_versions
 
 ALTER TABLE ONLY two_tower.model_weights
     ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
+
+ALTER TABLE ONLY two_tower.neighbour_lists
+    ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (model_version, video_id);
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
@@ -1608,13 +1688,23 @@ CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions
 
 CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
+CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.neighbour_lists REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
 CREATE TRIGGER two_tower_sealed_insert AFTER INSERT ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_sealed_insert AFTER INSERT ON two_tower.neighbour_lists REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 CREATE TRIGGER two_tower_sealed_truncate BEFORE TRUNCATE ON two_tower.model_weights FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
 
+CREATE TRIGGER two_tower_sealed_truncate BEFORE TRUNCATE ON two_tower.neighbour_lists FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_all_weights();
+
 CREATE TRIGGER two_tower_sealed_update AFTER UPDATE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
+CREATE TRIGGER two_tower_sealed_update AFTER UPDATE ON two_tower.neighbour_lists REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
 CREATE TRIGGER two_tower_sealed_update_to AFTER UPDATE ON two_tower.model_weights REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
+
+CREATE TRIGGER two_tower_sealed_update_to AFTER UPDATE ON two_tower.neighbour_lists REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tower.model_versions FOR EACH ROW EXECUTE FUNCTION two_tower.model_transition();
 
@@ -1734,6 +1824,8 @@ ALTER TABLE two_tower.model_versions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_weights ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
@@ -1755,6 +1847,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_documents FOR SELECT TO two_to
 CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.neighbour_lists FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.settings FOR SELECT TO two_tower_viewer USING (true);
 

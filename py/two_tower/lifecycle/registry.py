@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from two_tower import neighbours
 from two_tower.database import another
 from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
@@ -99,7 +100,7 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
     from two_tower.trainer.export import export_towers
 
     version = version or new_version(connection)
-    user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower)
+    user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower, model.neighbours)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
     if not model.metrics:
         raise UserError(
@@ -134,13 +135,18 @@ def register_files(
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
     The weights are stored as rows, too, where they are those of :mod:`two_tower.model`; then a file of more bytes than
-    the setting model_max_bytes is not kept beside them. Does nothing where that version is registered with the same
-    content. Raises psycopg.Error where the database refuses it.
+    the setting model_max_bytes is not kept beside them. Neighbours among them are stored as rows in any case. Does
+    nothing where that version is registered with the same content. Raises psycopg.Error where the database refuses it.
     """
-    documents = (feature_schema, normalizer, vocabularies, metrics, meta)
     with connection.transaction():
         known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
-        rows = tower_rows.to_rows(tower_rows.tensors_of(files[2]))
+        tensors = tower_rows.tensors_of(files[2])
+        rows = tower_rows.to_rows(tensors)
+        videos = vocabularies.get("video", [])
+        sparse = neighbours.from_tensors(tensors, len(videos))
+        if sparse is not None:
+            # By which the database knows whether what is registered again is the same.
+            meta = meta | {"neighbours": {"entries": sparse.nnz, "sha256": neighbours.digest(sparse)}}
         kept: list[bytes | None] = list(files)
         if known is not None:
             # What is not kept of it is not compared, whatever the setting was then.
@@ -151,7 +157,9 @@ def register_files(
                 )
             }
             kept = [content if name in stored else None for name, content in zip(FILES, files, strict=True)]
-        elif rows is not None:
+        else:
+            tower_rows.store_neighbours(connection, version, videos, sparse)
+        if known is None and rows is not None:
             tower_rows.store(connection, version, rows)
             most, computed = connection.execute(
                 """select two_tower.model_setting('model_max_bytes'), s.value <> '"onnxruntime"'
@@ -160,6 +168,7 @@ def register_files(
             if computed:  # from rows, so that the files are for whoever exports them
                 kept = [content if content is not None and len(content) <= most else None for content in files]
         user_tower, item_tower, weights = kept
+        documents = (feature_schema, normalizer, vocabularies, metrics, meta)
         connection.execute(
             "select two_tower.register_model(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (version, user_tower, item_tower, *(Jsonb(plain(document)) for document in documents), weights),

@@ -1,16 +1,19 @@
-"""Towers as rows of ``two_tower.model_weights``: ``weights.safetensors``, laid out as the engine ``sql`` adds it.
+"""A model as rows: ``weights.safetensors``, laid out as the database adds it.
 
-``sql/30_inference/model_rows.sql`` says what each part is. Towers of somebody else's trainer, of another shape, have no
-rows; such a version takes onnxruntime.
+Towers are rows of ``two_tower.model_weights``; ``sql/30_inference/model_rows.sql`` says what each part is. Those of
+somebody else's trainer, of another shape, have no rows; such a version takes onnxruntime. Neighbours are rows of
+``two_tower.neighbour_lists``, whatever the towers are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import psycopg
+from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import DIM, ITEM_NUMERIC
@@ -126,3 +129,63 @@ def read(connection: psycopg.Connection[Any], version: str) -> Iterator[Row]:
         copy.set_types(["text", "text", "int4", "bytea"])
         for tower, part, position, image in copy.rows():
             yield tower, part, position, np.frombuffer(image, dtype=">f4", offset=4).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------- neighbours
+
+
+def store_neighbours(
+    connection: psycopg.Connection[Any], version: str, videos: Sequence[str], neighbours: sparse.csr_matrix | None
+) -> None:
+    """Write the neighbours of a version that is about to be registered, in place of what an attempt before left.
+
+    ``videos`` are the ids of its vocabulary, in order.
+    """
+    connection.execute("delete from two_tower.neighbour_lists where model_version = %s", (version,))
+    if neighbours is None:
+        return
+    try:
+        ids = np.frombuffer(b"".join(UUID(video).bytes for video in videos), dtype="V16")
+    except ValueError as error:
+        raise UserError(f"the vocabulary of videos holds what is no id: {error}", "export the model anew") from error
+    with connection.cursor().copy(
+        "copy two_tower.neighbour_lists (model_version, video_id, neighbour_ids, weights) from stdin (format binary)"
+    ) as copy:
+        copy.set_types(["text", "bytea", "bytea", "bytea"])
+        for row in np.flatnonzero(np.diff(neighbours.indptr)):
+            entries = slice(neighbours.indptr[row], neighbours.indptr[row + 1])
+            listed = ids[neighbours.indices[entries]], neighbours.data[entries].astype(">f4")
+            images = (_array_image(oid, values) for oid, values in zip((_UUID, _FLOAT4), listed, strict=True))
+            copy.write_row((version, ids[row].tobytes(), *images))
+
+
+_UUID, _FLOAT4 = 2950, 700
+"""Object ids of types, which are the same in every PostgreSQL."""
+
+
+def _array_image(oid: int, values: np.ndarray) -> bytes:
+    """A one-dimensional array of fixed-size elements as PostgreSQL receives it."""
+    head = np.array([1, 0, oid, len(values), 1], dtype=">i4").tobytes()
+    rows = np.zeros(len(values), dtype=[("size", ">i4"), ("value", f"V{values.itemsize}")])
+    rows["size"], rows["value"] = values.itemsize, values.view(f"V{values.itemsize}")
+    return head + rows.tobytes()
+
+
+def read_neighbours(
+    connection: psycopg.Connection[Any], version: str, videos: Sequence[str]
+) -> sparse.csr_matrix | None:
+    """The neighbours of a version over its vocabulary ``videos``, from the database; None where it has none."""
+    at = {video: position for position, video in enumerate(videos)}
+    rows: list[int] = []
+    columns: list[int] = []
+    values: list[float] = []
+    for video, listed, weights in connection.execute(
+        "select video_id::text, neighbour_ids::text[], weights from two_tower.neighbour_lists where model_version = %s",
+        (version,),
+    ):
+        rows += [at[video]] * len(listed)
+        columns += [at[neighbour] for neighbour in listed]
+        values += weights
+    if not rows:
+        return None
+    return sparse.csr_matrix((np.array(values, dtype=np.float32), (rows, columns)), shape=(len(at), len(at)))

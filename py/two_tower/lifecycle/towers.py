@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import psycopg
 import torch
+from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import VOCABULARIES, FeatureSchema
 from two_tower.lifecycle import registry, tower_rows
+from two_tower.neighbours import from_tensors
 from two_tower.trainer.export import export_towers
 from two_tower.trainer.model import ItemTower, UserTower
 
@@ -22,11 +24,13 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Towers:
-    """Both towers, and the layout of what they read."""
+    """Both towers, the layout of what they read, and the neighbours beside them."""
 
     schema: FeatureSchema
     user: UserTower
     item: ItemTower
+    neighbours: sparse.csr_matrix | None = None
+    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
 
 
 def load(connection: Connection, version: str) -> Towers:
@@ -46,6 +50,7 @@ def load(connection: Connection, version: str) -> Towers:
     ).fetchone()
     if row is not None:
         tensors = tower_rows.tensors_of(bytes(row[0]))
+        neighbours = from_tensors(tensors, len(keys["video"]))
     else:
         rows = list(tower_rows.read(connection, version))
         if not rows:
@@ -54,9 +59,13 @@ def load(connection: Connection, version: str) -> Towers:
                 "a version whose weights are rows alone loses them when it is retired; export it before that",
             )
         tensors = tower_rows.to_tensors(rows, schema.user_dim, schema.item_dim)
+        neighbours = tower_rows.read_neighbours(connection, version, keys["video"])
     try:
         return Towers(
-            schema, UserTower.load(schema, _part(tensors, "user.")), ItemTower.load(schema, _part(tensors, "item."))
+            schema,
+            UserTower.load(schema, _part(tensors, "user.")),
+            ItemTower.load(schema, _part(tensors, "item.")),
+            neighbours,
         )
     except (KeyError, RuntimeError) as error:
         raise UserError(f"the weights of model {version} are not those of two_tower.model: {error}") from error
@@ -73,7 +82,7 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, torch.Ten
 def smaller(towers: Towers, videos: int) -> Towers:
     """The same towers with inputs for no more than the first ``videos`` videos of the vocabulary, the most liked.
 
-    The others speak by their content, as new ones do.
+    The others speak by their content, as new ones do. Without neighbours, which a browser does not ask.
     """
     old = towers.schema
     schema = replace(old, vocabularies={**old.vocabularies, "video": old.vocabularies["video"][:videos]})
@@ -90,7 +99,7 @@ def files(towers: Towers, parity: dict[str, Any] | None) -> tuple[dict[str, byte
     ``parity`` is the sample that was recorded with these towers, of which everything but the hashes stays; None takes a
     new one. Raises UserError where a tower is larger than an ONNX file can be.
     """
-    user, item, weights = export_towers(towers.user, towers.item)
+    user, item, weights = export_towers(towers.user, towers.item, towers.neighbours)
     if user is None or item is None:
         videos = len(towers.schema.vocabularies["video"])
         raise UserError(

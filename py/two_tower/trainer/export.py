@@ -14,8 +14,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
+from scipy import sparse
 
 from two_tower.features import DIM
+from two_tower.neighbours import to_tensors
 from two_tower.trainer.model import INNER, TINY, VECTOR, ItemTower, UserTower
 
 OPSET = 17
@@ -127,14 +129,19 @@ def item_graph(tower: ItemTower) -> bytes:
     return g.model("item_features", width, "item_embedding")
 
 
-def export_towers(user_tower: UserTower, item_tower: ItemTower) -> tuple[bytes | None, bytes | None, bytes]:
+def export_towers(
+    user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None = None
+) -> tuple[bytes | None, bytes | None, bytes]:
     """(user_tower.onnx, item_tower.onnx, weights.safetensors), None for a tower that is too large for ONNX.
+
+    ``neighbours`` [videos, videos] go into the weights, as CSR; the graphs know nothing of them.
 
     Raises RuntimeError where ONNX and torch disagree.
     """
     graphs = _checked("user", user_tower), _checked("item", item_tower)
     weights = {f"user.{k}": v.detach().contiguous() for k, v in user_tower.state_dict().items()}
     weights |= {f"item.{k}": v.detach().contiguous() for k, v in item_tower.state_dict().items()}
+    weights |= {name: torch.from_numpy(tensor) for name, tensor in to_tensors(neighbours).items()}
     return *graphs, save(weights)
 
 
