@@ -1,7 +1,7 @@
 # make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
 # make check  the inner loop: lint, and the tests that need no server and take no time
 # make test   every test
-# make soak   every test, and every case where `make test` tries a sample
+# make soak   every test, and every variant where `make test` runs a sample
 # make docs-test   every command of the documents, as written; links and names in them; `make test` does it too
 # make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
 # make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows

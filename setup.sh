@@ -47,7 +47,7 @@ attempt() {
 
 has_extension() { [[ -e $("$1" --sharedir)/extension/$2.control ]]; }
 
-# pg_config of the supported server that has most of the extensions; the newest of equals. embedded.py chooses alike.
+# pg_config of the supported server that has most of the extensions; the newest of equals. server/installation.py chooses alike.
 find_server() {
   local best='' best_rank=-1 config version rank extension
   for config in "${TWO_TOWER_PG_BINDIR:-/nonexistent}/pg_config" /usr/lib/postgresql/*/bin/pg_config \

@@ -104,25 +104,28 @@ begin
 end
 $viewer$;
 
--- Tables of yoyo, run by itself, lie where PostgREST shows them. Those that hold an application's own migrations are the application's.
+-- Tables of yoyo, run by itself, lie where PostgREST shows them. Those that do not hold our migrations, and ours alone, are the application's;
+-- what is no table is not read, since a view would run as whoever migrates.
 do $yoyo$
 declare
     v_table regclass;
-    v_ours boolean := true;
+    v_ours boolean := false;
 begin
-    if to_regclass('public._yoyo_migration') is not null then
-        select not exists (
-            select from public._yoyo_migration where migration_id not in (
-                '0000.preflight', '0001.schemas-and-roles', '0002.extensions', '0003.catalogue', '0004.decisions-and-features',
-                '0005.models', '0006.embeddings', '0007.change-log'
-            )
-        ) into v_ours;
+    if exists (
+        select from pg_catalog.pg_class c
+        where c.oid = to_regclass('public._yoyo_migration') and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
+    ) then
+        select coalesce(bool_and(m.migration_id in (
+            '0000.preflight', '0001.schemas-and-roles', '0002.extensions', '0003.catalogue', '0004.decisions-and-features',
+            '0005.models', '0006.embeddings', '0007.change-log'
+        )), false) into v_ours
+        from public._yoyo_migration m;
     end if;
     if v_ours then
         for v_table in
             select c.oid from pg_catalog.pg_class c
             where c.relnamespace = 'public'::regnamespace and c.relname in ('_yoyo_migration', '_yoyo_log', '_yoyo_version', 'yoyo_lock')
-                and pg_has_role(c.relowner, 'usage')
+                and c.relkind = 'r' and pg_has_role(c.relowner, 'usage')
         loop
             execute 'alter table ' || v_table || ' enable row level security';
             execute 'revoke all on ' || v_table || ' from public, anon, authenticated, service_role';

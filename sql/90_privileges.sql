@@ -54,7 +54,7 @@ two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.pri
 two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
 two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
 two_tower.time_of(text), two_tower.time_of(anyelement),
-two_tower.decision_label(text), two_tower.decision_label(anyelement)
+two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
 to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
@@ -106,8 +106,8 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
-two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
+two_tower.require_model(text), two_tower.recency_of(text), two_tower.live_versions(), two_tower.is_service(),
+two_tower.user_payloads(uuid[]), two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),

@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 import supabase_fixture
+import tiers
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import ENGINE, Client, load, make_world, tiny_model
@@ -40,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-update", action="store_true", help="write tests/golden/ anew instead of comparing with it"
     )
-    parser.addoption("--soak", action="store_true", help="try every case where a sample is tried otherwise")
+    tiers.add_option(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,11 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a server, so that ``make check`` can leave them out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests that need a server, for ``make check`` to leave out; leaves to ``make soak`` what is its own."""
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
+    tiers.thin(config, items)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -157,7 +159,10 @@ def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDat
     def make(*, empty: bool = False, template: str | None = None) -> str:
         source = "template1" if empty else template or str(request.getfixturevalue("template"))
         name = f"test_{uuid.uuid4().hex[:12]}"
-        clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source))
+        # Copied as files, which takes half as long as by the log for databases as small as these.
+        clone = sql.SQL("create database {} template {} strategy file_copy").format(
+            sql.Identifier(name), sql.Identifier(source)
+        )
         with psycopg.connect(cluster.dsn, autocommit=True) as connection:
             connection.execute(clone)
         made.append(name)
@@ -167,6 +172,18 @@ def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDat
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         for name in made:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
+    """A connection to a clone of ``template`` for all tests of a module, who take back what they do. Its backend loads
+    onnxruntime once."""
+    name = f"borrowed_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {template}".encode())
+        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
+            yield db
+        admin.execute(f"drop database {name} with (force)".encode())
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ import psycopg
 from psycopg import sql
 
 from conftest import in_database, remove_server, server_directory
-from two_tower.server.embedded import Installation, Server
+from two_tower.server.embedded import Server
+from two_tower.server.installation import Installation
 
 Connection = psycopg.Connection[Any]
 

@@ -305,6 +305,7 @@ def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Pa
         artifacts.export(db, "rows", tmp_path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("most", [0, 1, 40, 10_000])
 def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
@@ -483,6 +484,7 @@ def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -
     assert names(url) == {f"v1/{name}" for name in PUBLISHED} | {"current/manifest.json"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "at", ["uploading user_tower.onnx", "uploading weights.safetensors", "uploading manifest.json", "moving current"]
 )

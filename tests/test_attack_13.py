@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 import catalogue_dump
@@ -30,13 +31,14 @@ from supabase_fixture import (
     login,
 )
 from test_shadowing import calls
+from tiers import some
 from two_tower import database
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server import migrate, preflight
 from two_tower.server.connection import connect
+from two_tower.server.contract import COLUMNS, TEXT, TRIGGERED, TRIGGERS
 from two_tower.server.embedded import Server
-from two_tower.server.preflight import COLUMNS, TRIGGERED
 from world_fixtures import Client, column, one, tiny_model
 
 
@@ -165,6 +167,39 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
     assert full_dump(supabase.bindir, dsn) == before
 
 
+@pytest.mark.parametrize("table", TRIGGERED)
+def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
+    """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
+    named = [*TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
+    dsn = new(
+        Variant(
+            more="".join(
+                f"create trigger {sql.Identifier(name).as_string()} after insert on public.{table} "
+                "for each row when (false) execute function public.touch();"
+                for name in named
+            )
+        )
+    )
+    before = full_dump(supabase.bindir, dsn)
+    problems = migrate.check(dsn).problems
+    assert [p.what.split()[4] for p in problems] == sorted(TRIGGERS)
+    with pytest.raises(UserError, match="nothing was changed"):
+        migrate.migrate(dsn)
+    assert full_dump(supabase.bindir, dsn) == before
+    with connect_as(dsn, DEVELOPER) as developer:
+        for n, problem in enumerate(problems):
+            developer.execute(problem.remedy.removeprefix("rename it: ").replace("…", f"two_tower_other_{n}").encode())
+    before = full_dump(supabase.bindir, dsn)
+    migrate.migrate(dsn)
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        theirs = "select count(*) from pg_trigger where tgfoid = 'public.touch'::regproc and tgrelid = %s::regclass"
+        assert one(db, theirs, f"public.{table}") == len(named)
+        assert column(db, "select name from two_tower.lacking_triggers()") == []
+    migrate.migrate(dsn, to="0")
+    assert full_dump(supabase.bindir, dsn) == before
+
+
 def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
     """pg_cron is not needed for that: a table and a function as it has them will do."""
     dsn = new(application=False)
@@ -212,6 +247,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_in_the_way_is_named_with_its_remedy(
@@ -295,6 +331,7 @@ def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], applicati
     assert set(said.removeprefix("foreign keys of ").partition(" refer ")[0].split(", ")) == made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("schema", ["public", '"Odd Schema"', "pg_catalog"])
 @pytest.mark.parametrize("enabled", ["enable", "enable always"])
 @pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop"])
@@ -561,7 +598,16 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("lack", LACKING)
+SAME_OF_OTHER_TABLES = [
+    *(f"select on {table}" for table in READ[1:]),
+    *(f"trigger on {table}" for table in TRIGGERED[1:]),
+    *(f"{table} past policies that are forced" for table in READ[1:]),
+]
+
+
+@pytest.mark.parametrize(
+    "lack", [*(lack for lack in LACKING if lack not in SAME_OF_OTHER_TABLES), *some(SAME_OF_OTHER_TABLES, 0)]
+)
 def test_what_the_owner_lacks_is_named_with_its_remedy(
     template: str, empty: Connection, empty_dsn: str, lack: str
 ) -> None:
@@ -655,6 +701,137 @@ def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
     with psycopg.connect(served) as connection:
         database.settle_transaction(connection)
         assert one(connection, "select current_user") == DEVELOPER
+
+
+# -------------------------------------------------------------------------------------- a superuser's first run
+
+TELLTALE = """
+create sequence public.caught;
+create function public.trap() returns boolean volatile language plpgsql security invoker as $$ begin
+    perform nextval('public.caught') from pg_roles where rolname = current_user and rolsuper;
+    return true;
+end $$;
+"""
+"""What the developers plant. Called by a superuser, it leaves a trace that no transaction undoes, or fails a look."""
+
+CASTS = ("", "as assignment", "as implicit")
+TEXTS = [(table, name) for table, columns in COLUMNS.items() for name, kind in columns.items() if kind == TEXT]
+
+
+def trapped_type(table: str, name: str, cast: str) -> str:
+    """Makes a column an enum whose cast to text is a function of the developers'."""
+    return f"""
+    create type public.word as enum ('like', 'nope', 'skip', 'other');
+    create function public.spell(public.word) returns text volatile language plpgsql
+    as $$ begin perform public.trap(); return 'like'; end $$;
+    alter table public.{table} drop column {name} cascade;
+    alter table public.{table} add column {name} public.word not null default 'like';
+    create cast (public.word as text) with function public.spell(public.word) {cast};
+    """
+
+
+def yoyo_tables(kind: str) -> str:
+    """What has the names of yoyo's tables, and is a trap for whoever reads or writes it."""
+    columns = {
+        "_yoyo_migration": "migration_hash text, migration_id text, applied_at_utc timestamp",
+        "_yoyo_log": "id text, migration_hash text, migration_id text, operation text, username text, hostname text, "
+        "comment text, created_at_utc timestamp",
+        "_yoyo_version": "version int, installed_at_utc timestamp",
+        "yoyo_lock": "locked int, ctime timestamp, pid int",
+    }
+    made = """create function public.spring() returns trigger language plpgsql
+    as $$ begin perform public.trap(); return new; end $$;"""
+    for table, definition in columns.items():
+        if kind == "view":
+            names = ", ".join(f"null::{part.split()[1]} as {part.split()[0]}" for part in definition.split(", "))
+            made += f"create view public.{table} as select {names} where public.trap();"
+        else:
+            made += f"""create table public.{table} ({definition});
+            create trigger spring before insert or update on public.{table}
+            for each row execute function public.spring();"""
+    if kind == "table with a mark":
+        made += "alter table public._yoyo_migration disable trigger spring;"
+        made += "insert into public._yoyo_migration values ('x', '0000.preflight', now());"
+        made += "alter table public._yoyo_migration enable trigger spring;"
+    return made
+
+
+PLANTED = {
+    **{f"a cast of {table}.{name} {cast}": trapped_type(table, name, cast) for table, name in TEXTS for cast in CASTS},
+    **{f"yoyo's names: {kind}": yoyo_tables(kind) for kind in ("view", "empty table", "table with a mark")},
+    **{
+        f"a policy of {table}": f"create policy trap on public.{table} for select using (public.trap())"
+        for table in READ
+    },
+    **{f"a check of {table}": f"alter table public.{table} add check (public.trap()) not valid" for table in READ},
+    "a view of profiles": "alter table public.profiles rename to people; "
+    "create view public.profiles as select * from public.people where public.trap()",
+}
+
+
+def planted(soak: bool) -> list[str]:
+    """Every trap, or without ``--soak`` one of each kind and all of the decisions' column."""
+    first = {name.split(" of ")[0]: name for name in reversed(PLANTED)}
+    return [name for name in PLANTED if soak or "decision_type" in name or name in first.values()]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "trap_of" in metafunc.fixturenames:
+        metafunc.parametrize("trap_of", planted(metafunc.config.getoption("--soak")))
+
+
+def test_a_superuser_s_first_migration_runs_nothing_of_the_application(new: Callable[..., str], trap_of: str) -> None:
+    dsn = new()
+    with connect_as(dsn, DEVELOPER) as developer:
+        developer.execute(TELLTALE.encode())
+        developer.execute(PLANTED[trap_of].encode())
+    assert migrate.check(dsn).problems == []
+    migrate.migrate(dsn)
+    with connect_as(dsn, SUPERUSER) as db:
+        assert not one(db, "select is_called from public.caught")
+        db.execute("select public.trap()")
+        assert one(db, "select is_called from public.caught")
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_an_enum_of_decisions_with_a_cast_to_text_is_read_and_logged(new: Callable[..., str], cast: str) -> None:
+    """A cast may come before the migration, with an older tool's habit of ``with inout as implicit``, or after."""
+    enum = """create type public.word as enum ('like', 'nope', 'skip');
+    drop view public.liked_titles;
+    alter table public.user_video_decisions drop constraint user_video_decisions_decision_type_check;
+    alter table public.user_video_decisions
+    alter column decision_type type public.word using decision_type::public.word;"""
+    add_cast = f"create cast (public.word as text) with inout {cast}"
+    for later in (False, True):
+        dsn = new()
+        with connect_as(dsn, DEVELOPER) as developer:
+            developer.execute(enum.encode())
+            if not later:
+                developer.execute(add_cast.encode())
+            migrate.migrate(login(dsn, DEVELOPER))
+            if later:
+                developer.execute(add_cast.encode())
+        with connect_as(dsn, SUPERUSER) as db:
+            tiny_model(db)
+            db.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (CLEO, SHOWN[0]))
+            db.execute("update public.user_video_decisions set decision_type = 'nope' where user_id = %s", (BEN,))
+            db.execute("delete from public.user_video_decisions where user_id = %s and video_id = %s", (ADA, SHOWN[0]))
+            assert set(column(db, "select user_id from two_tower.user_change_log")) >= {ADA, BEN, CLEO}
+            db.execute("call two_tower.refresh()")
+            assert column(db, "select what from two_tower.problems where what <> 'job_unscheduled'") == []
+
+
+@pytest.mark.parametrize("name", ["text", "uuid", "numeric", "timestamptz", "citext"])
+def test_a_type_of_the_application_s_that_has_a_name_of_ours_is_no_such_type(
+    new: Callable[..., str], name: str
+) -> None:
+    dsn = new()
+    with connect_as(dsn, DEVELOPER) as developer:
+        developer.execute(f"create type public.{name} as (a int)".encode())
+        developer.execute(f"alter table public.videos drop column series, add column series public.{name}".encode())
+    (problem,) = migrate.check(dsn).problems
+    assert problem.what.startswith("public.videos.series is of type public.")
+    assert problem.what.endswith("and must be text")
 
 
 # ------------------------------------------------------------------------------------------------ hidden videos

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,27 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/developing.md", "sql/README.md"])
+def test_every_file_that_developers_are_sent_to_exists(name: str) -> None:
+    path = REPOSITORY / name
+    named = [text for _, text in prose(path) if re.fullmatch(r"[\w./-]*/[\w.-]+\.(py|sql|md|txt)|[\w.]+\.md", text)]
+    assert named
+    roots = (REPOSITORY, path.parent, REPOSITORY / "py" / "two_tower")
+    assert [text for text in named if not any((root / text).exists() for root in roots)] == []
+
+
+def test_every_invariant_is_written_down_and_tested() -> None:
+    stated = re.findall(r"^\| (I\d) \|", (REPOSITORY / "docs" / "developing.md").read_text(), re.MULTILINE)
+    tested = {
+        f"I{number}"
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
+        for found in re.findall(r"def test_i(\d)_|[( ]I(?=\d[,)])(\d)", path.read_text())
+        for number in found
+        if number
+    }
+    assert stated == sorted(tested) == [f"I{number}" for number in range(1, 8)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_every_verb_and_option_exists(path: Path) -> None:
@@ -198,9 +220,14 @@ def test_every_verb_and_option_exists(path: Path) -> None:
         check_command(where, words)
 
 
+@cache
+def program() -> Any:
+    return typer.main.get_command(app)
+
+
 def check_command(where: str, words: list[str]) -> None:
     """The verbs of a command line exist, and each has the options that follow it."""
-    command: Any = typer.main.get_command(app)
+    command = program()
     options = {name for parameter in command.params for name in parameter.opts}
     for word in words:
         if word == "--":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import psycopg
@@ -17,9 +19,10 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
-from conftest import Connection, NewDatabase
+from conftest import Connection, NewDatabase, in_database
 from two_tower.cli.main import app
 from two_tower.lifecycle import gate, registry
+from two_tower.server.embedded import Server
 from world_fixtures import (
     METRICS,
     TinyModel,
@@ -154,17 +157,26 @@ def at(moment: datetime) -> dict[str, str]:
     return {"trained_at": moment.isoformat()}
 
 
+@pytest.fixture(scope="module")
+def fresh_template(cluster: Server, template: str) -> Iterator[str]:
+    """Name of a database where ``v1``, trained long ago, serves with flattering metrics, and new likes abound."""
+    name = f"fresh_{uuid4().hex[:12]}"
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {template}".encode())
+        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
+            load(db, WORLD)
+            like(db, LATE)
+            register(db, random_model(schema_of(db), seed=6), "v1", at(LATE - timedelta(days=2)))
+            registry.activate(db, "v1", lambda what, share: None, force=True)
+        yield name
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, database: NewDatabase) -> str:
-    """A database where ``v1``, trained long ago, serves with flattering metrics, and new likes abound."""
+def fresh(monkeypatch: pytest.MonkeyPatch, database: NewDatabase, fresh_template: str) -> str:
+    """A database of this test's own like that."""
     monkeypatch.setattr(gate, "FRESH_USERS", 10)
-    dsn = database()
-    with psycopg.connect(dsn, autocommit=True) as db:
-        load(db, WORLD)
-        like(db, LATE)
-        register(db, random_model(schema_of(db), seed=6), "v1", at(LATE - timedelta(days=2)))
-        registry.activate(db, "v1", lambda what, share: None, force=True)
-    return dsn
+    return database(template=fresh_template)
 
 
 def test_evaluate_measures_the_incumbent_anew_on_the_same_likes(fresh: str) -> None:
@@ -274,6 +286,7 @@ def test_each_limit_is_a_setting_and_an_override_comes_first(
         assert good or any(re.search(limit.said, reason) for reason in found)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("verb", ["evaluate", "backfill", "activate"])
 @pytest.mark.parametrize("limit", [limit for limit in LIMITS if limit.option], ids=lambda limit: limit.setting)
 def test_each_verb_obeys_the_settings_and_its_options_override_them(

@@ -160,6 +160,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("kind", CONSTRAINTS)
 def test_rows_that_a_table_refuses_are_reported_and_the_others_come_in(
@@ -208,6 +209,7 @@ def test_a_constraint_on_one_column_is_reported_with_column_and_value(shop: Conn
     ]  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("statement", [
     "alter table public.videos add check (product_url <> 'new/1')",
     "alter table public.videos alter product_url type varchar(5)",
@@ -328,6 +330,7 @@ def test_times_of_feedback_have_bounds(shop: Connection, write: Write, verb: str
     assert summary.inserted == 1 + sum(MOMENTS.values())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
 def test_times_of_parquet_have_bounds(shop: Connection, write: Write, unit: Any, zone: str | None) -> None:
@@ -459,6 +462,7 @@ NOT_CREATED: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize("why", NOT_CREATED)
 def test_users_that_cannot_be_created_end_the_import_before_it_begins(

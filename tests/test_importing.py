@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from two_tower.data import files
+from two_tower.data import csv_file
 from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
 from two_tower.errors import UserError
 from two_tower.ids import NAMESPACE, user_uuid, user_uuids
@@ -257,6 +257,7 @@ def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
     assert (changed.updated, changed.unchanged) == (1, 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("stored", ["like", "LIKE", "Like", " like ", "\tlike\r\n"])
 @pytest.mark.parametrize("word", ["like", "LIKE", "Like", " like", "1"])
 def test_decisions_are_compared_as_sql_reads_them(shop: Connection, write: Write, stored: str, word: str) -> None:
@@ -322,7 +323,7 @@ def test_the_first_import_and_a_later_one_give_the_same(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, duplicates: bool
 ) -> None:
     """Into an empty table rows go directly; otherwise they are merged. Either way batch by batch."""
-    monkeypatch.setattr(files, "BLOCK", 256)
+    monkeypatch.setattr(csv_file, "BLOCK", 256)
     lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6},{'2024-01-01' if i % 2 else ''}" for i in range(60)]
     lines += [f"u/1,r{i},5,2025-01-01" for i in range(9)] if duplicates else []
     path = write("\n".join(["product_url,reviewer_id,stars,created_at", *lines]))
@@ -359,7 +360,7 @@ def test_a_failed_first_import_leaves_the_table_with_its_indexes(shop: Connectio
 def test_products_and_users_are_looked_up_between_batches(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "BLOCK", 128)
+    monkeypatch.setattr(csv_file, "BLOCK", 128)
     lines = [f"{ANNA if i % 3 else f'r{i % 5}'},n/{i % 40},1" for i in range(300)]
     path = write("\n".join(["user_id,product_url,label", *lines]))
     known = import_decisions(shop, path, ImportOptions(unknown="create"))
@@ -547,7 +548,7 @@ def test_short_and_long_rows_do_not_make_up_for_each_other(shop: Connection, wri
 
 def test_lines_are_right_in_every_block(shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick and careful blocks in turn, records across their borders, and bad rows in between."""
-    monkeypatch.setattr(files, "BLOCK", 64)
+    monkeypatch.setattr(csv_file, "BLOCK", 64)
     lines, bad = ["product_url,reviewer_id,stars"], []
     for i in range(300):
         if i % 50 == 17:
@@ -660,7 +661,7 @@ def test_the_report_of_an_earlier_run_does_not_outlive_its_reasons(shop: Connect
 def test_chunks_give_what_one_transaction_gives(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(files, "BLOCK", 256)
+    monkeypatch.setattr(csv_file, "BLOCK", 256)
     lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6}" if i != 20 else "u/1,r,9" for i in range(60)]
     path = write("\n".join(["product_url,reviewer_id,stars", *lines]))
     whole = import_reviews(shop, path)
@@ -684,7 +685,7 @@ def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     """Into an empty table (``first``) and into one that has rows."""
-    monkeypatch.setattr(files, "BLOCK", 256)
+    monkeypatch.setattr(csv_file, "BLOCK", 256)
     if not first:
         import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,other,3\n", "other.csv"))
     lines = [f"u/{i % 3 + 1},r{i // 3},{'9' if i % 10 == 0 else 3}" for i in range(60)]
@@ -717,7 +718,7 @@ def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
 def test_a_server_that_dies_in_the_middle(
     new_server: Callable[..., Server], write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int | None
 ) -> None:
-    monkeypatch.setattr(files, "BLOCK", 256)
+    monkeypatch.setattr(csv_file, "BLOCK", 256)
     server = new_server(durable=True)  # else what was committed may go as well
     dsn = server.start()
     migrate(dsn)

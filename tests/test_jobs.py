@@ -14,9 +14,9 @@ from psycopg import errors
 from conftest import Connect, Connection, locked, remove_server, server_directory
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry
+from two_tower.server.contract import READ
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
-from two_tower.server.preflight import READ
 from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, refresh, tiny_model
 
 pytestmark = pytest.mark.world

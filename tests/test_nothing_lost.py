@@ -69,6 +69,7 @@ WRITERS = {
 """Everything that writes vectors within its caller's transaction."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
@@ -102,6 +103,7 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
     assert one(db, "select two_tower.activate_model('v2') ->> 'changed'") == "true"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_row_3_a_snapshot_older_than_a_retirement_writes_to_what_is_there(
@@ -179,6 +181,7 @@ HOLDS = {
 """What an application may do and then take its time."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("hold", HOLDS)
 def test_row_6_a_refresh_waits_for_no_row_of_the_application(
@@ -292,6 +295,7 @@ def test_row_1_two_in_each_others_way_are_tried_again_and_nobody_is_set_aside(fa
 TRUNCATES = ("truncate public.user_video_decisions", "truncate public.video_tags", "truncate public.videos cascade")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("truncate", TRUNCATES)
 def test_row_1_a_truncate_with_an_old_snapshot_logs_those_it_cannot_see(

@@ -20,7 +20,9 @@ from conftest import Connection, NewDatabase, in_database
 from two_tower.errors import UserError
 from two_tower.server import doctor
 from two_tower.server.connection import resolve_dsn
-from two_tower.server.embedded import Installation, Server, _resources
+from two_tower.server.embedded import Server
+from two_tower.server.installation import Installation
+from two_tower.server.resources import resources
 
 NewServer = Callable[..., Server]
 COMMAND = Path(sys.executable).parent / "two-tower"
@@ -239,7 +241,7 @@ def test_pg_cron_is_loaded_and_runs_jobs_over_the_socket_alone(new_server: NewSe
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_resources_are_sane(durable: bool) -> None:
-    settings = _resources(durable)
+    settings = resources(durable)
     assert 64 <= int(settings["maintenance_work_mem"].removesuffix("MB")) <= 1024
     assert 128 <= int(settings["shared_buffers"].removesuffix("MB")) <= 4096
 

@@ -371,6 +371,7 @@ def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, 
     return rows
 
 
+@pytest.mark.sampled
 @by_index
 @pytest.mark.parametrize("decisions", [0, 1, 50, 5_000])
 @pytest.mark.parametrize("limit", [20, 200])

@@ -122,6 +122,7 @@ def assert_none(found: Iterable[object]) -> None:
 # ------------------------------------------------------------------------------------------------ adoption
 
 
+@pytest.mark.sampled
 @with_variants
 def test_adoption_changes_no_answer(new: Callable[..., str], variant: Variant, whom: str) -> None:
     dsn = new(variant)
@@ -132,6 +133,7 @@ def test_adoption_changes_no_answer(new: Callable[..., str], variant: Variant, w
     assert_none(f"{what}: {was} -> {after.get(what)}" for what, was in before.items() if after.get(what) != was)
 
 
+@pytest.mark.sampled
 @with_variants
 def test_adoption_leaves_grants_policies_and_definitions(new: Callable[..., str], variant: Variant, whom: str) -> None:
     dsn = new(variant)
@@ -178,6 +180,7 @@ def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[...
 # ------------------------------------------------------------------------------------------------ and back
 
 
+@pytest.mark.sampled
 @with_variants
 def test_there_and_back_is_the_same_database(
     supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str

@@ -278,6 +278,7 @@ def test_progress_only_grows(data: TrainingData) -> None:
     assert shares[-1] == 1.0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("users", "items", "each"), [(0, 5, 3), (5, 0, 0), (4, 4, 0), (1, 3, 2), (12, 6, 5), (40, 12, 6)]
 )

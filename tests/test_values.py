@@ -151,6 +151,7 @@ VIDEO_VALUES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, kind) for name, (kinds, _) in VIDEO_VALUES.items() for kind in kinds]
 )
@@ -314,6 +315,7 @@ DEFAULTS = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize(
     "how",
@@ -383,6 +385,7 @@ WRITES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["rename", "drop"])
 @pytest.mark.parametrize(("table", "name"), [(t, n) for t, names in COLUMNS.items() for n in names])
 def test_an_application_that_takes_a_column_away_goes_on_writing(

@@ -19,8 +19,11 @@ import numpy as np
 if TYPE_CHECKING:  # scipy comes with the trainer; what merely activates a model, or shows it, does without
     from scipy import sparse
 
-SCHEMA_VERSION = 1
-"""Version of the layout below. It changes whenever the meaning or the order of an input changes."""
+SCHEMA_VERSION = 2
+"""Version of the layout below. It changes whenever the meaning or the order of an input changes.
+
+Version 2 weighs decisions by ``recency``; one of version 1 has none, and is the same otherwise.
+"""
 
 DIM = 128
 """Length of an embedding."""
@@ -34,6 +37,12 @@ EPOCH = "1900-01-01"
 
 VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", "video")
 """Vocabulary names, in segment order."""
+
+LEAST_WEIGHT = 1e-6
+"""What the oldest decision of the longest history counts at least: products of smaller numbers have no value."""
+
+MAX_RECENCY = 10.0
+"""The largest ``recency``: by then nothing but the newest decision counts."""
 
 USER_NUMERIC = ("like_count", "nope_count", "price_sum", "priced_count")
 """All additive over the history, so that leaving an item out is exact; ratios and means are formed inside the tower."""
@@ -86,6 +95,8 @@ class FeatureSchema:
 
     vocabularies: Mapping[str, tuple[str, ...]]
     """Vocabulary name -> keys in index order (uuid text for tag, performer and video)."""
+    recency: float = 0.0
+    """Exponent of :func:`recency_weights`; 0 where all decisions count the same."""
     user: tuple[Segment, ...] = field(init=False)
     item: tuple[Segment, ...] = field(init=False)
 
@@ -93,6 +104,8 @@ class FeatureSchema:
         missing = set(VOCABULARIES) ^ set(self.vocabularies)
         if missing:
             raise ValueError(f"vocabularies must be exactly {VOCABULARIES}; check {sorted(missing)}")
+        if not 0 <= self.recency <= MAX_RECENCY:
+            raise ValueError(f"recency must be from 0 to {MAX_RECENCY:g}, and is {self.recency}")
         object.__setattr__(self, "user", self._layout(USER_NUMERIC, USER_SEGMENTS))
         object.__setattr__(self, "item", self._layout(ITEM_NUMERIC, ITEM_SEGMENTS))
 
@@ -137,7 +150,7 @@ class FeatureSchema:
             "epoch": EPOCH,
             "embedding_dim": DIM,
             "norm_dimension": NORM_DIMENSION,
-            "user": side(self.user, USER_NUMERIC),
+            "user": side(self.user, USER_NUMERIC) | {"recency": self.recency},
             "item": side(self.item, ITEM_NUMERIC),
         }
 
@@ -164,7 +177,7 @@ class TrainingData:
     label: np.ndarray
     """[n] int8: LIKE, NOPE or SKIP"""
     time: np.ndarray
-    """[n] float64, seconds since 1970; one constant where times are unknown"""
+    """[n] float64, seconds since 1970; 0 where a time is unknown"""
     schema: FeatureSchema
     item_counts: sparse.csr_matrix
     """[n_items, item_dim] float32 raw item inputs, own id included"""
@@ -177,24 +190,58 @@ class TrainingData:
     def n_items(self) -> int:
         return len(self.item_ids)
 
-    def matrix(self, label: int, rows: np.ndarray | None = None) -> sparse.csr_matrix:
-        """[n_users, n_items] float32 of ones where an interaction (of ``rows``, a mask, if given) has ``label``."""
+    def places(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """[n] int64: places from the newest among the user's likes and nopes (of ``rows``, a mask, if given).
+
+        0 for all that is neither, or not among ``rows``.
+        """
+        counted = self.label != SKIP
+        if rows is not None:
+            counted = counted & rows
+        places = np.zeros(len(self.user), dtype=np.int64)
+        places[counted] = recency_places(self.user[counted], self.time[counted])
+        return places
+
+    def matrix(self, label: int, rows: np.ndarray | None = None, recency: float = 0.0) -> sparse.csr_matrix:
+        """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
+
+        That is 1, or :func:`recency_weights` among the user's likes and nopes of ``rows``.
+        """
         from scipy import sparse
 
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
-        ones = np.ones(int(keep.sum()), dtype=np.float32)
+        weights = np.ones(int(keep.sum()), dtype=np.float32)
+        if recency:
+            weights = recency_weights(self.places(rows)[keep], recency)
         shape = (self.n_users, self.n_items)
-        return sparse.csr_matrix((ones, (self.user[keep], self.item[keep])), shape=shape)
+        return sparse.csr_matrix((weights, (self.user[keep], self.item[keep])), shape=shape)
+
+
+def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """[n] int64: how many of the rows [n] of the same user are strictly newer. Rows of the same time share a place."""
+    order = np.lexsort((-time, user))
+    row = np.arange(len(order))
+    other_user = np.diff(user[order], prepend=-1) != 0
+    later = other_user | (np.diff(time[order], prepend=np.inf) != 0)
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.maximum.accumulate(np.where(later, row, 0)) - np.maximum.accumulate(np.where(other_user, row, 0))
+    return places
+
+
+def recency_weights(places: np.ndarray, exponent: float) -> np.ndarray:
+    """[n] float32: what decisions at these places from the newest count. SQL: ``two_tower.decision_weight``."""
+    return np.maximum((1.0 + places) ** -float(exponent), LEAST_WEIGHT).astype(np.float32)
 
 
 def user_counts(
     schema: FeatureSchema, item_counts: sparse.csr_matrix, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
 ) -> sparse.csr_matrix:
-    """Raw user inputs [m, user_dim] float32 from histories ``likes`` and ``nopes`` [m, n_items] of ones.
+    """Raw user inputs [m, user_dim] float32 from histories ``likes`` and ``nopes`` [m, n_items] of weights.
 
-    Linear in the histories: ``user_counts(a) - user_counts(b) == user_counts(a - b)``.
+    Weights are those of :meth:`TrainingData.matrix` by the schema's recency. Linear in the histories:
+    ``user_counts(a) - user_counts(b) == user_counts(a - b)``.
     """
     from scipy import sparse
 

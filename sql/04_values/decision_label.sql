@@ -1,21 +1,23 @@
 -- How a decision reads, whatever type its column has and whichever case it is written in. Without a SET clause these are expanded where they
--- are called, and cost what their expression does; names in a body that is not a string are looked up when the function is made. Overloads
--- are chosen where a query is planned, so that a column may change its type.
+-- are called, and cost what their expression does; names in a body that is not a string are looked up when the function is made. One
+-- function takes every type, by an explicit cast, so that a column may change its type: beside one for text, a call with an enum that the
+-- application casts to text implicitly would not be unique.
 --
 -- Likes and nopes are asked for as <> -1, which leaves out other words too: of an inequality the planner expects most rows, as there are.
-create or replace function two_tower.decision_label(p_value text) returns int
+drop function if exists two_tower.decision_label(text);
+create or replace function two_tower.label_of_word(p_word text) returns int
 language sql immutable parallel safe security invoker
-return case p_value collate "C"
+return case p_word collate "C"
     when 'like' then 1
     when 'nope' then 0
     when 'skip' then -1
-    else case lower(btrim(p_value collate "C", e' \t\r\n')) when 'like' then 1 when 'nope' then 0 when 'skip' then -1 end
+    else case lower(btrim(p_word collate "C", e' \t\r\n')) when 'like' then 1 when 'nope' then 0 when 'skip' then -1 end
 end;
 
 create or replace function two_tower.decision_label(p_value anyelement) returns int
 language sql stable parallel safe security invoker
-as $func$ select two_tower.decision_label(p_value::pg_catalog.text) $func$;
+as $func$ select two_tower.label_of_word(p_value::pg_catalog.text) $func$;
 
-comment on function two_tower.decision_label(text) is
+comment on function two_tower.label_of_word(text) is
 '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
-comment on function two_tower.decision_label(anyelement) is 'The same of a value that becomes text only when cast, such as one of an enum';
+comment on function two_tower.decision_label(anyelement) is 'two_tower.label_of_word() of a decision, whatever type its column has';

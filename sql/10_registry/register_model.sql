@@ -13,7 +13,7 @@ create or replace function two_tower.register_model(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- What the encoder fills, in the order of schema version 1; see py/two_tower/features.py.
+    -- What the encoder fills, in the order of the schema; see py/two_tower/features.py.
     c_layout constant jsonb := '{
         "user": [
             ["numeric", null], ["liked_tags", "tag"], ["liked_performers", "performer"], ["liked_makers", "maker"],
@@ -51,9 +51,18 @@ begin
         raise exception 'no model version can be called %: where models are published, that name leads to the current one', p_version
             using errcode = '22023', hint = 'Give the model another version.';
     end if;
-    if (p_feature_schema ->> 'schema_version')::int is distinct from 1 then
-        raise exception 'feature schema version % is not the one this database encodes (1)', coalesce(p_feature_schema ->> 'schema_version', 'null')
+    if coalesce((p_feature_schema ->> 'schema_version')::int not in (1, 2), true) then
+        raise exception 'feature schema version % is none that this database encodes (1, 2)', coalesce(p_feature_schema ->> 'schema_version', 'null')
             using errcode = '22023', hint = 'Train the model with the matching two-tower release.';
+    end if;
+    if (case
+        when (p_feature_schema ->> 'schema_version')::int = 1 then p_feature_schema #> '{user,recency}' is not null
+        when jsonb_typeof(p_feature_schema #> '{user,recency}') is distinct from 'number' then true
+        -- (1 + place) ^ -10 has a value, whatever the place.
+        else (p_feature_schema #>> '{user,recency}')::numeric not between 0 and 10
+    end) then
+        raise exception 'user.recency of the feature schema is %, and must be a number from 0 to 10 in schema version 2, or absent in 1',
+            coalesce(p_feature_schema #>> '{user,recency}', 'absent') using errcode = '22023';
     end if;
     if v_user_dim is null or v_item_dim is null then
         raise exception 'the feature schema does not say user.dim and item.dim' using errcode = '22023';
@@ -110,7 +119,7 @@ begin
             from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
         ) is distinct from c_layout -> v_tower or p_feature_schema #> array[v_tower, 'numeric'] is distinct from c_numeric -> v_tower
         then
-            raise exception 'the % segments of the feature schema are not those of schema version 1', v_tower using errcode = '22023';
+            raise exception 'the % segments of the feature schema are not those of schema version %', v_tower, p_feature_schema ->> 'schema_version' using errcode = '22023';
         end if;
         v_at := 0;
         for v_segment in

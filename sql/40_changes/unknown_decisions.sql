@@ -7,7 +7,7 @@ as $func$
     -- By way of text, since the array is of whatever type the column has.
     cross join lateral unnest(s.most_common_vals::text::text[]) as v (word)
     where s.schemaname = 'public' and s.tablename = 'user_video_decisions' and s.attname = 'decision_type' and not s.inherited
-        and two_tower.decision_label(v.word) is null
+        and two_tower.label_of_word(v.word) is null
 $func$;
 
 comment on function two_tower.unknown_decisions() is

@@ -290,12 +290,7 @@ COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher run
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'The same of a value that becomes text only when cast, such as one of an enum';
-
-CREATE FUNCTION two_tower.decision_label(p_value text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.decision_label(p_value text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
+COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -476,6 +471,11 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+
+CREATE FUNCTION two_tower.label_of_word(p_word text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.label_of_word(p_word text) IS '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';
 
 CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, name text, enabled text, definition text)
     LANGUAGE sql STABLE PARALLEL SAFE

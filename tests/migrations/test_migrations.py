@@ -20,7 +20,7 @@ import pytest
 import catalogue_dump
 from conftest import Connect, Connection, NewDatabase, in_database
 from two_tower.errors import UserError
-from two_tower.server import migrate, preflight
+from two_tower.server import contract, migrate
 from two_tower.server.embedded import Server
 from world_fixtures import column, load, make_world, one, tiny_model
 
@@ -469,6 +469,7 @@ where n.nspname in ('public', 'two_tower', 'auth') and c.relkind in ('r', 'p') a
 """Tables without row level security. The application in front of it has it on all of its own."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 @pytest.mark.parametrize("target", [None, "0"], ids=["forward", "back"])
 def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
@@ -539,8 +540,9 @@ def test_a_newer_database_is_refused_by_an_older_program(dsn: str, db: Connectio
     db.execute(
         "update two_tower._yoyo_migration set migration_id = '0042.later' where migration_id = '0007.change-log'"
     )
-    with pytest.raises(UserError, match=r"this database is newer than this program: it has 0042\.later"):
-        migrate.migrate(dsn)
+    for verb in (migrate.migrate, migrate.check):
+        with pytest.raises(UserError, match=r"this database is newer than this program: it has 0042\.later"):
+            verb(dsn)
 
 
 def test_a_migration_waits_for_the_application_and_does_not_hold_it_up(
@@ -660,8 +662,8 @@ def _without_nonce(dump: bytes) -> bytes:
 def test_an_extension_that_is_not_installed_is_an_error_with_the_package(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "VECTOR", "two_tower_no_such")
-    monkeypatch.setitem(preflight.EXTENSIONS, "two_tower_no_such", "postgresql-{}-no-such")
+    monkeypatch.setattr(contract, "VECTOR", "two_tower_no_such")
+    monkeypatch.setitem(contract.EXTENSIONS, "two_tower_no_such", "postgresql-{}-no-such")
     with pytest.raises(
         UserError, match=r"two_tower_no_such is not installed.*\n.*install the package postgresql-\d+-no-such"
     ):
@@ -669,14 +671,14 @@ def test_an_extension_that_is_not_installed_is_an_error_with_the_package(
 
 
 def test_a_server_of_another_version_is_an_error(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "OLDEST", 98)
-    monkeypatch.setattr(preflight, "NEWEST", 99)
+    monkeypatch.setattr(contract, "OLDEST", 98)
+    monkeypatch.setattr(contract, "NEWEST", 99)
     with pytest.raises(UserError, match=r"runs on PostgreSQL 98 to 99; this server is \d+"):
         migrate.migrate(empty_dsn)
 
 
 def test_an_old_pgvector_is_an_error(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "VECTOR_NEEDED", (99, 0, 0))
+    monkeypatch.setattr(contract, "VECTOR_NEEDED", (99, 0, 0))
     with pytest.raises(UserError, match=r"pgvector is .*; 0\.8\.0 or newer is needed"):
         migrate.migrate(empty_dsn)
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from two_tower.errors import UserError
+from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 
 out = Console(soft_wrap=True)
@@ -118,16 +119,9 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
     """Rows of recommenders, columns of metrics, for a terminal."""
     from rich.table import Table
 
-    headings = {
-        "recall@20": "Recall@20",
-        "ndcg@20": "NDCG@20",
-        "map@20": "MAP@20",
-        "auc": "AUC",
-        "coverage@20": "coverage",
-    }
     measured = [values for values in metrics.values() if isinstance(values, dict)]
-    names = [name for name in headings if any(values.get(name) is not None for values in measured)]
-    table = Table("", *(headings[name] for name in names), title=title, title_justify="left")
+    names = [name for name in TITLES if any(values.get(name) is not None for values in measured)]
+    table = Table("", *(TITLES[name] for name in names), title=title, title_justify="left")
     # The model's own row first, then the references from weak to strong.
     order = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
     for recommender in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):

@@ -11,12 +11,10 @@ from rich.table import Table
 from two_tower.cli.console import Dsn, Json, Verbs, bar, manual, out, print_json, say
 from two_tower.cli.options import (
     EmbeddingWorkers,
-    MaxDrop,
-    MinNdcg,
-    MinRecall,
-    OverPopularity,
-    gate_overrides,
+    Overrides,
+    gate_limits,
 )
+from two_tower.metrics import HEADLINE, TITLES
 from two_tower.rows import one
 
 STATES = """
@@ -49,10 +47,10 @@ def list_(dsn: Dsn = None, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = Table("version", "state", "backfilled", "Recall@20", "NDCG@20", "registered", "activated")
+    table = Table("version", "state", "backfilled", *(TITLES[name] for name in HEADLINE), "registered", "activated")
     for row in found:
         metrics = row["metrics"].get("two-tower", {})
-        numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in ("recall@20", "ndcg@20")]
+        numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in HEADLINE]
         moments = (row["registered_at"], row["activated_at"])
         times = ["" if moment is None else f"{moment:%Y-%m-%d %H:%M}" for moment in moments]
         state = row["state"] + (", forced" if row["forced"] else "")
@@ -85,14 +83,12 @@ def register(
 
 
 @app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
+@gate_limits
 def backfill(
     version: Version,
     workers: EmbeddingWorkers = 1,
     force: Force = False,
-    min_recall: MinRecall = None,
-    min_ndcg: MinNdcg = None,
-    over_popularity: OverPopularity = None,
-    max_drop: MaxDrop = None,
+    overrides: Overrides = None,
     dsn: Dsn = None,
 ) -> None:
     """Compute the vectors that a version lacks, while the active one serves.
@@ -103,7 +99,6 @@ def backfill(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     say(f"{version} is backfilled")
@@ -112,14 +107,12 @@ def backfill(
 @app.command(
     epilog=manual("two-tower model activate", "two-tower model activate friday --workers 4", exits=GATE),
 )
+@gate_limits
 def activate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest candidate.")] = None,
     workers: EmbeddingWorkers = 1,
     force: Force = False,
-    min_recall: MinRecall = None,
-    min_ndcg: MinNdcg = None,
-    over_popularity: OverPopularity = None,
-    max_drop: MaxDrop = None,
+    overrides: Overrides = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -132,7 +125,6 @@ def activate(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
     _report(result, json)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,37 +20,37 @@ UsePriceFeature = Annotated[bool, typer.Option(help="Let prices take part.")]
 Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
 EmbeddingWorkers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
 
-# Limits of the gate, for one run; gate_overrides() says which setting each overrides.
-MinRecall = Annotated[
-    float | None,
-    typer.Option(show_default="the setting gate_min_recall_at_20", help="Recall@20 must be at least this."),
-]
-MinNdcg = Annotated[
-    float | None,
-    typer.Option(show_default="the setting gate_min_ndcg_at_20", help="NDCG@20 must be at least this."),
-]
-OverPopularity = Annotated[
-    float | None,
-    typer.Option(
-        show_default="the setting gate_over_popularity", help="Recall@20 must be this many times popularity's."
-    ),
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        show_default="the setting gate_max_drop", help="Share by which it may be worse than the active version."
-    ),
-]
+Overrides = dict[str, float] | None
+"""What :func:`gate_limits` hands to a verb."""
+
+_LIMITS = {
+    "gate_min_recall_at_20": ("min_recall", "Recall@20 must be at least this."),
+    "gate_min_ndcg_at_20": ("min_ndcg", "NDCG@20 must be at least this."),
+    "gate_over_popularity": ("over_popularity", "Recall@20 must be this many times popularity's."),
+    "gate_max_drop": ("max_drop", "Share by which it may be worse than the active version."),
+}
+"""Setting of the gate → the option that overrides it for one run, and its help."""
 
 
-def gate_overrides(
-    min_recall: float | None, min_ndcg: float | None, over_popularity: float | None, max_drop: float | None
-) -> dict[str, float]:
-    """The settings of the gate that options override."""
-    given = {
-        "gate_min_recall_at_20": min_recall,
-        "gate_min_ndcg_at_20": min_ndcg,
-        "gate_over_popularity": over_popularity,
-        "gate_max_drop": max_drop,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+def gate_limits(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options that override limits of the gate, in the place of its parameter ``overrides``: a dict,
+    setting → value, of those that were given."""
+
+    @wraps(verb)
+    def with_limits(**given: Any) -> None:
+        limits = {setting: given.pop(option) for setting, (option, _) in _LIMITS.items()}
+        verb(**given, overrides={setting: limit for setting, limit in limits.items() if limit is not None})
+
+    signature = inspect.signature(verb, eval_str=True)
+    parameters = []
+    for parameter in signature.parameters.values():
+        if parameter.name != "overrides":
+            parameters.append(parameter)
+            continue
+        for setting, (option, text) in _LIMITS.items():
+            shown = typer.Option(show_default=f"the setting {setting}", help=text)
+            parameters.append(parameter.replace(name=option, default=None, annotation=Annotated[float | None, shown]))
+    # What Typer reads a verb's options from.
+    with_limits.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_limits.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_limits

@@ -10,15 +10,12 @@ import typer
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
 from two_tower.cli.options import (
     EmbeddingWorkers,
-    MaxDrop,
     MaxNegativeStars,
-    MinNdcg,
-    MinRecall,
     MinStars,
-    OverPopularity,
+    Overrides,
     Seed,
     UsePriceFeature,
-    gate_overrides,
+    gate_limits,
 )
 
 app = typer.Typer()
@@ -33,6 +30,7 @@ app = typer.Typer()
         "after 1 and 3 the old model serves",
     )
 )
+@gate_limits
 def retrain(
     publish: Annotated[
         str | None, typer.Option(metavar="URL", help="Publish to file:///path or s3://bucket/prefix as well.")
@@ -47,10 +45,7 @@ def retrain(
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
     workers: EmbeddingWorkers = 1,
-    min_recall: MinRecall = None,
-    min_ndcg: MinNdcg = None,
-    over_popularity: OverPopularity = None,
-    max_drop: MaxDrop = None,
+    overrides: Overrides = None,
     min_stars: MinStars = 4.0,
     max_negative_stars: MaxNegativeStars = 2.0,
     use_price_feature: UsePriceFeature = False,
@@ -74,7 +69,7 @@ def retrain(
     plan = Plan(
         dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),
         training=TrainOptions(seed=seed, use_price_feature=use_price_feature),
-        overrides=gate_overrides(min_recall, min_ndcg, over_popularity, max_drop),
+        overrides=overrides or {},
         publish=publish,
         webhook=webhook or Settings().webhook,
         keep=keep,

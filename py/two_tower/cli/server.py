@@ -59,7 +59,7 @@ def down() -> None:
 def psql(ctx: typer.Context, dsn: Dsn = None) -> None:
     """Open psql on the database. What follows -- goes to psql."""
     from two_tower.server.connection import resolve_dsn
-    from two_tower.server.embedded import installations
+    from two_tower.server.installation import installations
 
     target = resolve_dsn(dsn)
     found = [str(item.bindir / "psql") for item in installations()] + [shutil.which("psql") or ""]

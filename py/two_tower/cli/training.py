@@ -9,16 +9,14 @@ import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
 from two_tower.cli.options import (
-    MaxDrop,
     MaxNegativeStars,
-    MinNdcg,
-    MinRecall,
     MinStars,
-    OverPopularity,
+    Overrides,
     Seed,
     UsePriceFeature,
-    gate_overrides,
+    gate_limits,
 )
+from two_tower.metrics import HEADLINE, TITLES
 
 app = typer.Typer()
 
@@ -150,12 +148,10 @@ def train(
         exits="0 good enough, 1 it failed, 2 wrong usage, 3 a threshold is missed",
     )
 )
+@gate_limits
 def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version; by default the newest.")] = None,
-    min_recall: MinRecall = None,
-    min_ndcg: MinNdcg = None,
-    over_popularity: OverPopularity = None,
-    max_drop: MaxDrop = None,
+    overrides: Overrides = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -172,7 +168,6 @@ def evaluate(
     from two_tower.lifecycle.registry import newest
     from two_tower.server.connection import connect
 
-    overrides = gate_overrides(min_recall, min_ndcg, over_popularity, max_drop)
     with connect(dsn, autocommit=True) as connection:
         found = gate.measure(connection, version or newest(connection))
         reasons = gate.judge(connection, found.version, found.numbers(), overrides)
@@ -183,11 +178,9 @@ def evaluate(
         if found.incumbent:
             on = "the same likes" if found.fresh else "likes held out of its own training"
             figures = (
-                f"{heading} {'not measured' if value is None else f'{value:.4f}'}"
-                for heading, value in (
-                    ("Recall@20", found.incumbent.metrics.get("recall@20")),
-                    ("NDCG@20", found.incumbent.metrics.get("ndcg@20")),
-                )
+                f"{TITLES[name]} {'not measured' if value is None else f'{value:.4f}'}"
+                for name in HEADLINE
+                for value in (found.incumbent.metrics.get(name),)
             )
             say(f"active {found.incumbent.version}, on {on}: {', '.join(figures)}")
         for what, distance in found.parity.items():

@@ -24,8 +24,8 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
-from two_tower.data.files import Rejects
 from two_tower.data.imports import import_catalog_rows
+from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
 from two_tower.rows import one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ def load(connection: Connection, version: str) -> Towers:
         (version,),
     )
     keys |= {name: tuple(listed) for name, listed in found}
-    schema = FeatureSchema(keys)
+    recency = connection.execute("select two_tower.recency_of(%s)", (version,)).fetchone()
+    schema = FeatureSchema(keys, recency[0] if recency else 0.0)
     row = connection.execute(
         "select content from two_tower.model_files where model_version = %s and name = 'weights.safetensors'",
         (version,),
@@ -84,7 +85,7 @@ def smaller(towers: Towers, videos: int) -> Towers:
     The others speak by their content, as new ones do. Without neighbours, which a browser does not ask.
     """
     old = towers.schema
-    schema = FeatureSchema({**old.vocabularies, "video": old.vocabularies["video"][:videos]})
+    schema = replace(old, vocabularies={**old.vocabularies, "video": old.vocabularies["video"][:videos]})
     kept = torch.cat([torch.arange(s.offset, s.offset + schema.segment("user", s.name).size) for s in old.user])
     user = {"weight": towers.user.weight.detach()[kept], "bias": towers.user.bias.detach()}
     item = dict(towers.item.state_dict())

@@ -18,7 +18,7 @@ from psycopg import sql
 from two_tower.database import require_migrated
 from two_tower.errors import UserError
 from two_tower.rows import one
-from two_tower.server.preflight import EXTENSIONS, NEWEST, OLDEST, VECTOR_NEEDED
+from two_tower.server.contract import EXTENSIONS, NEWEST, OLDEST, VECTOR_NEEDED
 
 Level = Literal["ok", "info", "warn", "fail"]
 Connection = psycopg.Connection[Any]

@@ -12,141 +12,34 @@ import fcntl
 import hashlib
 import os
 import pwd
-import re
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from two_tower.database import open_connection
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
 from two_tower.progress import Say
+from two_tower.server.account import Account, run_as
+from two_tower.server.contract import NEWEST, OLDEST
+from two_tower.server.installation import REMEDY, Installation, installations
+from two_tower.server.packages import are_complete, install_packages
+from two_tower.server.resources import resources
 from two_tower.settings import Settings
 
-SUPPORTED = range(15, 19)
 DATABASE = "two_tower"
 ROLE = "postgres"
 HOME = ".two-tower"
-REMEDY = "run `make setup`, which installs what is missing"
 
 _SHARED_HOMES = Path("/var/lib/two-tower")
 _SOCKET_LIMIT = 107  # bytes of sockaddr_un.sun_path, less the terminating zero
 _START_SECONDS = 300  # a crash recovery may take minutes
-
-
-# ------------------------------------------------------------------------------------------------ what is installed
-
-
-@dataclass(frozen=True)
-class Installation:
-    """An installed PostgreSQL: its programs, its extensions, and the Python that PL/Python is linked with."""
-
-    bindir: Path
-    version: int
-    extensions: frozenset[str]
-    python: str | None
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Order of preference: what can run the recommender first, then the newest. ``setup.sh`` chooses alike."""
-        return len(self.extensions & {"vector", "plpython3u"}), self.version
-
-
-def installations() -> list[Installation]:
-    """Every supported PostgreSQL on this machine, the preferred one first."""
-    chosen = Settings().pg_bindir
-    if chosen:
-        found = [_inspect(chosen / "pg_config")]
-    else:
-        roots = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
-        on_path = shutil.which("pg_config")
-        configs = [root / "pg_config" for root in roots] + ([Path(on_path)] if on_path else [])
-        found = [_inspect(config) for config in configs]
-    unique = {item.bindir: item for item in found if item and item.version in SUPPORTED}
-    return sorted(unique.values(), key=lambda item: item.rank, reverse=True)
-
-
-def _inspect(config: Path) -> Installation | None:
-    """What ``pg_config`` says of itself; None where it belongs to a client without a server."""
-    if not config.exists():
-        return None
-    answer = subprocess.run(
-        [config, "--bindir", "--sharedir", "--pkglibdir", "--version"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    bindir, share, lib = (Path(line) for line in answer[:3])
-    major = re.search(r"\d+", answer[3])
-    if major is None or not (bindir / "initdb").exists():
-        return None
-    extensions = frozenset(control.stem for control in (share / "extension").glob("*.control"))
-    return Installation(bindir, int(major.group()), extensions, _linked_python(lib / "plpython3.so"))
-
-
-def _linked_python(library: Path) -> str | None:
-    """Minor version of the ``libpython`` that a shared library is linked with, such as ``3.11``."""
-    if not library.exists():
-        return None
-    links = subprocess.run(["ldd", library], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"libpython(\d+\.\d+)\.so", links)
-    return found.group(1) if found else None
-
-
-# ------------------------------------------------------------------------------------------------ another user
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who the server runs as when root starts it: PostgreSQL refuses to run as root."""
-
-    name: str
-    uid: int
-    gid: int
-
-    @classmethod
-    def for_server(cls, data: Path) -> Account | None:
-        """The owner of an existing cluster, else ``postgres``, else ``nobody``. None: the server runs as its caller."""
-        if os.geteuid() != 0:
-            return None
-        if data.exists() and (owner := data.stat().st_uid):
-            entry = pwd.getpwuid(owner)
-            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
-        for name in ("postgres", "nobody"):
-            try:
-                entry = pwd.getpwnam(name)
-            except KeyError:
-                continue
-            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
-        raise UserError("root cannot run PostgreSQL, and there is no user `postgres` or `nobody` to run it", REMEDY)
-
-    def can_enter(self, directory: Path) -> bool:
-        """Whether this user may pass through and read the directory; asked of the kernel, which knows of ACLs."""
-        try:
-            script = 'cd "$1" && test -r .'
-            return _run_as(self, ["sh", "-c", script, "sh", directory], cwd=Path("/")).returncode == 0
-        except OSError as error:
-            raise UserError(f"cannot become user {self.name}: {error}") from error
-
-
-def _run_as(
-    account: Account | None, command: list[str | Path], *, cwd: Path, env: dict[str, str] | None = None, text: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a program as that user, with no more of the caller's environment than a path."""
-    drop: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
-    base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        command, cwd=cwd, env=base | (env or {}), input=text, capture_output=True, text=True, check=False, **drop
-    )
-
-
-# ------------------------------------------------------------------------------------------------ the cluster
 
 
 class Server:
@@ -211,7 +104,7 @@ class Server:
                 f"install postgresql-{made_by}, or remove {self._link} to start afresh",
             )
         if not found:
-            raise UserError(f"PostgreSQL {SUPPORTED[0]} to {SUPPORTED[-1]} is not installed", REMEDY)
+            raise UserError(f"PostgreSQL {OLDEST} to {NEWEST} is not installed", REMEDY)
         missing = sorted({"vector", "plpython3u"} - found[0].extensions)
         if missing:
             raise UserError(f"PostgreSQL {found[0].version} lacks extension {' and '.join(missing)}", REMEDY)
@@ -252,7 +145,7 @@ class Server:
             sockets = Path(self._pid_lines()[4])
             program = self.installation.bindir / "pg_ctl"
             command: list[str | Path] = [program, "stop", "-D", self.data, "-m", "fast", "-w", "-t", "120"]
-            result = _run_as(self._account(), command, cwd=self.home)
+            result = run_as(self._account(), command, cwd=self.home)
             if result.returncode:
                 raise UserError(f"the server did not stop: {result.stderr.strip()}", f"its log: {self.log}")
             if sockets.parent != self.home:
@@ -355,10 +248,10 @@ class Server:
         account = self._account()
         here = self.home / name
         for candidate in (here, (DATABASE_FILES / HOME).resolve() / name):
-            if _complete(candidate) and (account is None or account.can_enter(candidate)):
+            if are_complete(candidate) and (account is None or account.can_enter(candidate)):
                 return candidate
         say(f"installing numpy and onnxruntime for the server's Python {installation.python}")
-        _install_packages(here, installation.python)
+        install_packages(here, installation.python)
         return here
 
     def _environment(self, packages: Path) -> dict[str, str]:
@@ -381,13 +274,13 @@ class Server:
             installation.bindir / "initdb", "-D", draft.name, "-U", ROLE, "--encoding=UTF8", "--locale=C.UTF-8",
             "--auth-local=trust", "--auth-host=scram-sha-256", *([] if self.durable else ["--no-sync"]),
         ]  # fmt: skip
-        result = _run_as(account, command, cwd=self.home)
+        result = run_as(account, command, cwd=self.home)
         if result.returncode == 0:
             # A single-user backend, so that pg_cron finds its database at the very first start. Nobody but the owner
             # needs temporary objects there (docs/security.md).
             command = [installation.bindir / "postgres", "--single", "-D", draft.name, "template1"]
             statements = f"create database {DATABASE}\nrevoke temporary on database {DATABASE} from public\n"
-            result = _run_as(account, command, cwd=self.home, text=statements)
+            result = run_as(account, command, cwd=self.home, text=statements)
         if result.returncode:
             raise UserError(f"creating the cluster failed: {result.stderr.strip()}")
         with (draft / "postgresql.conf").open("a") as conf:
@@ -399,7 +292,7 @@ class Server:
             "listen_addresses": "127.0.0.1" if port else "",
             "port": str(port or 5432),
             "unix_socket_directories": '"' + str(sockets).replace('"', '""') + '"',
-            **_resources(self.durable),
+            **resources(self.durable),
         }
         if "pg_cron" in installation.extensions:
             # Background workers need neither TCP nor a password to reach the database.
@@ -424,7 +317,7 @@ class Server:
             installation.bindir / "pg_ctl", "start", "-D", self.data.name, "-l", self.log.name, "-w",
             "-t", str(_START_SECONDS),
         ]  # fmt: skip
-        result = _run_as(account, command, cwd=self.home, env=self._environment(packages))
+        result = run_as(account, command, cwd=self.home, env=self._environment(packages))
         if result.returncode:
             with self.log.open(errors="replace") as log:
                 log.seek(written)
@@ -493,80 +386,6 @@ def _working_directory(process: Path) -> Path | None:
         return (process / "cwd").readlink()
     except OSError:
         return None
-
-
-# ------------------------------------------------------------------------------------------------ packages
-
-
-def _complete(packages: Path) -> bool:
-    """Whether an installation was finished, from the requirements as they are now."""
-    marker = packages / ".complete"
-    return marker.exists() and marker.read_text() == _requirements().read_text()
-
-
-def _requirements() -> Path:
-    return DATABASE_FILES / "plpython" / "requirements.txt"
-
-
-def _install_packages(target: Path, python: str) -> None:
-    """pip install for another Python than the running one: wheels only, into a directory of their own."""
-    draft = target.with_suffix(".new")
-    if draft.exists():
-        shutil.rmtree(draft)
-    command: list[str | Path] = [
-        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile",
-        "--only-binary=:all:", "--python-version", python, "--target", draft, "-r", _requirements(),
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, check=False, umask=0o022)
-    if result.returncode:
-        raise UserError(
-            f"installing packages for the server's Python {python} failed: {result.stderr.strip()[-600:]}",
-            "try it by hand: " + " ".join(str(word) for word in command).replace(str(draft), str(target)),
-        )
-    interpreter = sys.executable if python == f"{sys.version_info[0]}.{sys.version_info[1]}" else f"python{python}"
-    if shutil.which(interpreter):  # otherwise the server compiles into a cache of its own
-        subprocess.run([interpreter, "-m", "compileall", "-q", "-j0", draft], check=False, umask=0o022)
-    (draft / ".complete").write_text(_requirements().read_text())
-    (draft / ".complete").chmod(0o644)
-    draft.chmod(0o755)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-
-
-# ------------------------------------------------------------------------------------------------ resources
-
-
-def _memory() -> int:
-    """Bytes of memory that this machine or container may use."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.exists() and (text := limit.read_text().strip()).isdigit():
-            total = min(total, int(text))
-    return total
-
-
-def _resources(durable: bool) -> dict[str, str]:
-    """Settings by the size of the machine. Throwaway clusters stay small: several may run side by side."""
-    mb = _memory() >> 20
-    maintenance = min(max(mb // 16, 64), 1024) if durable else 128
-    shared_memory = shutil.disk_usage("/dev/shm").free >> 20 if Path("/dev/shm").exists() else 0  # noqa: S108
-    return {
-        "shared_buffers": f"{min(max(mb // 8, 128), 4096) if durable else 128}MB",
-        "effective_cache_size": f"{max(mb // 2, 256)}MB",
-        "maintenance_work_mem": f"{maintenance}MB",
-        "work_mem": "32MB",
-        # A parallel HNSW build shares maintenance_work_mem; containers often give /dev/shm 64 MB.
-        "dynamic_shared_memory_type": "posix" if shared_memory > 2 * maintenance else "mmap",
-        "max_connections": "200",
-        "max_worker_processes": "24",
-        "max_wal_size": "4GB",
-        "checkpoint_timeout": "15min",
-        "random_page_cost": "1.1",
-        "jit": "off",  # compiling a query costs more than any query here
-        "timezone": "UTC",
-        "log_timezone": "UTC",
-    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 their paths every time. ``-- include FILE`` inside a PL/Python body stands for the text of that file, so that what is
 deployed, and dumped, needs no file.
 
-All of a run is one transaction, behind a look at everything that could be refused (``preflight.py``): at no instant,
+All of a run is one transaction, behind a look at everything that could be refused (``preflight``): at no instant,
 and after no failure, is there half of it.
 """
 
@@ -34,6 +34,7 @@ from two_tower.progress import Say
 from two_tower.rows import one
 from two_tower.server import ownership, preflight
 from two_tower.server.connection import resolve_dsn
+from two_tower.server.contract import ROUTINES
 
 MIGRATIONS = DATABASE_FILES / "migrations"
 LOGIC = DATABASE_FILES / "sql"
@@ -173,6 +174,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
         _transaction(connection, take_names),
     ):
         connection.execute("set transaction read only")
+        _refuse_newer(connection, _marks(connection), [m.id for m in yoyo.read_migrations(str(MIGRATIONS))])
         report = preflight.look(connection)
         ahead = [f"migration {name} is applied" for name in waiting(connection)]
         logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are made anew"]
@@ -228,7 +230,7 @@ def logic(vector: str = "extensions", *, onnxruntime: bool = False) -> Iterator[
         "what was made",
         f"""insert into two_tower.created_objects
 select 'routine', 'public.' || s
-from unnest(array[{", ".join(map(literal, preflight.ROUTINES))}]) as s
+from unnest(array[{", ".join(map(literal, ROUTINES))}]) as s
 where to_regprocedure('public.' || s) is not null
 on conflict do nothing;""",  # noqa: S608 - constants of ours
     )
@@ -374,7 +376,12 @@ def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Itera
 def _marks(connection: psycopg.Connection[Any]) -> str:
     """The schema where it is written down what was applied: ``public`` where plain ``yoyo apply`` began, else ours."""
     known = [m.id for m in yoyo.read_migrations(str(MIGRATIONS))]
-    if _exists(connection, "public._yoyo_migration") and not _exists(connection, "two_tower._yoyo_migration"):
+    # Without ours nothing is read: what has the name of yoyo's table may be a view, which runs as whoever migrates.
+    if (
+        _exists(connection, "two_tower.created_objects")
+        and _exists(connection, "public._yoyo_migration")
+        and not _exists(connection, "two_tower._yoyo_migration")
+    ):
         row = connection.execute(
             "select exists (select from public._yoyo_migration where migration_id = any (%s))", (known,)
         ).fetchone()
@@ -425,7 +432,7 @@ def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
-    """What PostgREST shows of ours, as far as it can change; types by oid, which no ``search_path`` writes otherwise."""
+    """What PostgREST shows of ours, as far as it can change; types by oid, which no ``search_path`` changes."""
     rows = connection.execute(
         """select row(
             p.proname, p.proargtypes, p.proallargtypes, p.proargmodes, p.proargnames, p.pronargdefaults,

@@ -15,9 +15,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.internalmigrations import schema_versions, v2
 from yoyo.migrations import default_migration_table
 
-from two_tower.server import migrate, preflight
-
-_ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
+from two_tower.server import contract, migrate
 
 
 def script() -> str:
@@ -92,14 +90,14 @@ select a.migration_hash, a.migration_id, clock_timestamp() at time zone 'UTC' fr
 def _guard() -> str:
     """Refuses, with the first reason, what ``preflight`` would refuse with all of them."""
     ids = {
-        table: [column for column, kind in columns.items() if kind == preflight.UUID]
-        for table, columns in preflight.COLUMNS.items()
+        table: [column for column, kind in columns.items() if kind == contract.UUID]
+        for table, columns in contract.COLUMNS.items()
     }
     tables = ",\n".join(
-        f"            ({_text(table)}, {_array(columns)}, {_array(ids[table])}, {_array(preflight.KEYS[table])})"
-        for table, columns in preflight.COLUMNS.items()
+        f"            ({_text(table)}, {_array(columns)}, {_array(ids[table])}, {_array(contract.KEYS[table])})"
+        for table, columns in contract.COLUMNS.items()
     )
-    signatures = _array(f"public.{signature}" for signature in preflight.ROUTINES)
+    signatures = _array(f"public.{signature}" for signature in contract.ROUTINES)
     return f"""do $guard$
 declare
     v_role pg_roles := (select r from pg_roles r where r.rolname = current_user);
@@ -111,7 +109,7 @@ declare
         select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
     );
     v_missing text := (
-        select string_agg(n.name, ', ') from unnest({_array(_ROLES)}) as n (name)
+        select string_agg(n.name, ', ') from unnest({_array(contract.ROLES)}) as n (name)
         where not exists (select from pg_roles r where r.rolname = n.name)
     );
     v_table text := (
@@ -155,8 +153,8 @@ declare
     v_why text;
 begin
     v_why := case
-        when current_setting('server_version_num')::int / 10000 not between {preflight.OLDEST} and {preflight.NEWEST}
-        then 'this runs on PostgreSQL {preflight.OLDEST} to {preflight.NEWEST}, and the server is ' || current_setting('server_version')
+        when current_setting('server_version_num')::int / 10000 not between {contract.OLDEST} and {contract.NEWEST}
+        then 'this runs on PostgreSQL {contract.OLDEST} to {contract.NEWEST}, and the server is ' || current_setting('server_version')
         when current_setting('server_encoding') <> 'UTF8' then 'the encoding of the database must be UTF8'
         when to_regnamespace('two_tower') is not null
         then 'there is a schema two_tower already, and what is installed is brought up to date by `two-tower migrate`'
@@ -168,8 +166,8 @@ begin
         when v_missing is not null and not v_role.rolcreaterole
         then format('the roles %s are missing, and %I may not create roles', v_missing, current_user)
         when v_vector is null then 'the extension vector (pgvector) is not on this server'
-        when string_to_array(regexp_replace(v_vector, '[^0-9.].*', ''), '.')::int[] < array[{", ".join(map(str, preflight.VECTOR_NEEDED))}]
-        then 'pgvector must be {".".join(map(str, preflight.VECTOR_NEEDED))} or newer, and is ' || v_vector
+        when string_to_array(regexp_replace(v_vector, '[^0-9.].*', ''), '.')::int[] < array[{", ".join(map(str, contract.VECTOR_NEEDED))}]
+        then 'pgvector must be {".".join(map(str, contract.VECTOR_NEEDED))} or newer, and is ' || v_vector
         when v_schema <> 'extensions'
         then format('pgvector is in schema %s, and this file looks for it in extensions: use `two-tower migrate`', v_schema)
         when v_schema is null and not exists (

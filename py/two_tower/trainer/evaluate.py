@@ -19,6 +19,7 @@ import torch
 from scipy import sparse
 
 from two_tower.trainer.linear import to_torch
+from two_tower.trainer.model import TINY
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
@@ -133,6 +134,18 @@ def by_vectors(users: np.ndarray, items: np.ndarray) -> Scorer:
     # By the same library as all else in a training: threads of two of them wait for each other's processors.
     across = torch.from_numpy(items).T
     return lambda rows: (torch.from_numpy(users[rows]) @ across).numpy()
+
+
+def with_neighbours(
+    towers: Scorer, likes: sparse.csr_matrix, neighbours: sparse.csr_matrix, length: np.ndarray | None = None
+) -> Scorer:
+    """Scores of ``towers``, and what each like [n_users, m] of a user adds to its neighbours [m, n_items].
+
+    ``length`` [n_users]: of a user's sum, where ``towers`` are of unit vectors. Who has none has no neighbours either.
+    """
+    reach = np.ones(likes.shape[0]) if length is None else np.where(length > 0, 1 / np.maximum(length, TINY), 0)
+    scaled = (sparse.diags(reach.astype(np.float32)) @ likes).tocsr()
+    return lambda rows: towers(rows) + (scaled[rows] @ neighbours).toarray()
 
 
 def by_popularity(likes: sparse.csr_matrix) -> Scorer:

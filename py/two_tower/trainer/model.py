@@ -66,8 +66,18 @@ class UserTower(nn.Module):
     @torch.no_grad()
     def embed(self, counts: sparse.csr_matrix) -> np.ndarray:
         """[m, user_dim] sparse -> [m, DIM] float32."""
-        taste = counts @ self.weight.numpy() + self.bias.numpy()
-        return self.finish(torch.from_numpy(np.asarray(taste, dtype=np.float32))).numpy()
+        return self.finish(self.sums(counts)).numpy()
+
+    @torch.no_grad()
+    def length(self, counts: sparse.csr_matrix) -> np.ndarray:
+        """[m, user_dim] sparse -> [m] float32: how long the sums are before :meth:`finish`; 0 where they are none."""
+        found = self.sums(counts).norm(dim=1)
+        return torch.where(found > TINY, found, 0.0).numpy()
+
+    def sums(self, counts: sparse.csr_matrix) -> torch.Tensor:
+        """[m, user_dim] sparse -> [m, INNER]"""
+        taste = counts @ self.weight.detach().numpy() + self.bias.detach().numpy()
+        return torch.from_numpy(np.asarray(taste, dtype=np.float32))
 
 
 class ItemTower(nn.Module):

@@ -1,8 +1,9 @@
 """Fit both towers to a :class:`~two_tower.features.TrainingData`.
 
-1. Hold out a part of each user's interactions, or all from one point in time on. On the rest, choose the ridge, the
-   worth of skips and nopes, the weight of what is popular, and how content places an item that is new, each by how
-   well the held-out likes are ranked.
+1. Hold out a part of each user's interactions, the newest where times differ, or all from one point in time on. On the
+   rest, choose from what the factors come, the ridge, the worth of skips and nopes, how many neighbours a video has,
+   how much more newer decisions count, the weight of what is popular, and how content places an item that is new, each
+   by how well the whole score ranks the held-out likes.
 2. Where asked to, or where the closed form does not reach, go on by gradients (:mod:`two_tower.trainer.gradient`) and
    keep the epoch that ranks them best, which may be none.
 3. Measure the towers so chosen on what was held out, then fit again on everything.
@@ -22,7 +23,7 @@ from scipy import sparse
 from two_tower.errors import UserError
 from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, FeatureSchema, TrainingData, user_counts
 from two_tower.progress import Progress
-from two_tower.trainer import evaluate, gradient, search
+from two_tower.trainer import evaluate, gradient, items, search
 from two_tower.trainer.gradient import Examples, Processes, Recipe
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
 from two_tower.trainer.model import INNER, ItemTower, UserTower
@@ -36,6 +37,19 @@ MEASURED = 200_000_000
 CLOSED_FORM = 100_000
 """Videos with an input of their own up to which the closed form is solved: it holds several matrices of these x 1,024.
 Beyond, training starts from a truncated factorisation and goes on by gradients."""
+
+HISTORIES = 15_000
+"""Videos up to which factors may come from the spectrum of the histories: where there are more, most of them are
+watched by few, and of these the leading values say nothing."""
+
+NEIGHBOURS = (10, 20, 50)
+"""Neighbours that a video may have, at most."""
+
+RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Exponents of recency that are tried where times differ."""
+
+SURE = 2.0
+"""Standard errors of the difference by which more must be better than less."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,18 @@ class Choice:
     """Likes that what content suggests is worth, beside those a known video has."""
     hint: float = 0.0
     """Likes that a video has for what its content says of those who like it, beside what itself says of them."""
+    source: str = "histories"
+    """Of the factors: ``histories`` (:class:`HistoryModel`) or ``items`` (:func:`items.factors`)."""
+    item_ridge: float = 150.0
+    """Of the regression between videos, in likes; 0 counts who likes both instead (:func:`items.tables`)."""
+    item_users: float = 0.4
+    """A user's row weighs ``like_count ** -item_users`` there."""
+    item_power: float = 0.25
+    """The ridge there grows with ``like_count ** (2 item_power)`` of a video."""
+    neighbours: int = 0
+    """Videos to whose score a like adds beside what the towers say; 0 is none."""
+    recency: float = 0.0
+    """Exponent of :func:`two_tower.features.recency_weights`."""
 
 
 @dataclass
@@ -214,20 +240,29 @@ def fit(
     if measurable:
         tell("reading the histories", 0.0)
         trials = _Search(data, held, asked, options, tell, deadline, processes)
-        choice = trials.run()
+        choice = trials.run(by_gradients=recipe is not None)
         if options.search:
             choice, recipe, searched = trials.tune(choice, recipe)
         tell("fitting what is measured", 0.6)
-        user_tower, item_tower, best_epoch, _ = trials.fitted(choice, recipe)
+        user_tower, item_tower, neighbours, best_epoch, scores = trials.fitted(choice, recipe)
+        if best_epoch and neighbours is not None:
+            # What the factors left is not what other towers leave: with gradients there are no neighbours.
+            closed = trials.fitted(choice, None)
+            if trials.judge(*closed[:3], choice.recency) >= max(scores):
+                user_tower, item_tower, neighbours, best_epoch, _ = closed
+            else:
+                choice, neighbours = replace(choice, neighbours=0), None
         tell("measuring", 0.65)
         before = time.monotonic()
-        metrics, history = trials.measure(user_tower, item_tower), trials.history
+        metrics, history = trials.measure(user_tower, item_tower, neighbours, choice.recency), trials.history
         started += time.monotonic() - before  # the references are not training
         guess = trials.part.guess
-        del trials, user_tower, item_tower
+        del trials, user_tower, item_tower, neighbours
     tell("fitting to everything", 0.7)
     part = Part(data, np.ones(len(data.user), dtype=bool), options, guess)
-    user_tower, item_tower = part.towers(choice)
+    factors = part.factors(choice)
+    user_tower, item_tower = part.towers(choice, factors)
+    neighbours = part.neighbours(choice, factors)
     if recipe and best_epoch:
         tell(f"{best_epoch} epochs", 0.8)
         gradient.train(user_tower, item_tower, part.examples(), recipe, until=best_epoch, processes=processes)
@@ -236,10 +271,19 @@ def fit(
     del chosen["study"]  # a path of this machine
     if recipe:
         chosen |= {"gradient": asdict(recipe), "best_epoch": best_epoch}
+    chosen["held_out"] = _held_out(data, held, options.split)
     if options.split == "temporal":
         chosen["split_at"] = datetime.fromtimestamp(data.time[held].min(), UTC).isoformat()
     chosen["seconds"] = time.monotonic() - started
-    return TrainedModel(user_tower, item_tower, data.schema, metrics, history, chosen)
+    schema = replace(data.schema, recency=choice.recency)
+    return TrainedModel(user_tower, item_tower, schema, metrics, history, chosen, neighbours)
+
+
+def _held_out(data: TrainingData, held: np.ndarray, split: str) -> str:
+    """What the metrics were measured on, in words."""
+    if split == "temporal":
+        return "all from one point in time on"
+    return "the newest of each user" if data.places()[~held].any() else "a random part of each user's"
 
 
 @dataclass(frozen=True)
@@ -263,7 +307,7 @@ class Part:
         self, data: TrainingData, rows: np.ndarray, options: TrainOptions, guess: torch.Tensor | None = None
     ) -> None:
         """``guess``: the :attr:`guess` of another part of the same data, which saves time."""
-        self.data, self.options = data, options
+        self.data, self.options, self.rows = data, options, rows
         self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
         # A key that nobody liked in these rows was not in the vocabulary when they were all that was known.
         liked = column_sums(sparse.diags(column_sums(self.likes)) @ data.item_counts) > 0
@@ -295,6 +339,8 @@ class Part:
         self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
         self._content_models: dict[float, ContentModel] = {}
         self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
+        self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
+        self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
         """Factors over the known videos [n_videos, at most INNER], from at most ``most`` users."""
@@ -304,6 +350,12 @@ class Part:
         if n_videos > CLOSED_FORM:
             factors = truncated(self.known[0], INNER, user_power=choice.user_power, seed=self.options.seed)
             return balance(factors, self.tastes(factors))
+        if choice.source == "items":
+            key = self._table_key(choice)
+            if key not in self._solved:
+                factors = items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
+                self._solved[key] = balance(factors, self.tastes(factors))
+            return self._solved[key]
         users = min(n_users, self.options.max_users if most is None else most)
         spectrum = users, choice.user_power, choice.nope_input
         solution = *spectrum, choice.ridge, choice.skip_target, choice.nope_target
@@ -328,6 +380,42 @@ class Part:
         self._solved[solution] = balance(factors, self.tastes(factors))
         return self._solved[solution]
 
+    @staticmethod
+    def _table_key(choice: Choice) -> tuple[float, float, float]:
+        return choice.item_ridge, choice.item_users, choice.item_power
+
+    def table(self, choice: Choice) -> items.Table:
+        """What a like of each known video says of every other."""
+        key = self._table_key(choice)
+        if self._table is None or self._table[0] != key:
+            self._table = None  # its memory goes to the next
+            (found,) = items.tables(
+                self.known[0], [choice.item_ridge], user_power=choice.item_users, item_power=choice.item_power
+            )
+            self._table = key, found
+        return self._table[1]
+
+    def neighbours(self, choice: Choice, factors: Factors) -> sparse.csr_matrix | None:
+        """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""
+        if not choice.neighbours or factors.item.shape[1] == 0:
+            return None
+        found = items.residual(
+            self.table(choice), factors, self.known[0], choice.neighbours, seed=self.options.seed
+        ) / float(factors.item.norm(dim=1).max().clamp(min=1e-12))
+        return found.tocsr().astype(np.float32) if found.nnz else None
+
+    def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """[n_users, n_items] what likes and nopes weigh."""
+        if self._weighted[0] != recency:
+            self._weighted = (
+                recency,
+                (
+                    self.data.matrix(LIKE, self.rows, recency),
+                    self.data.matrix(NOPE, self.rows, recency),
+                ),
+            )
+        return self._weighted[1]
+
     def examples(self) -> Examples:
         """What the gradients learn from."""
         return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips)
@@ -351,9 +439,10 @@ class Part:
         likes = self.like_count[:, None]
         return replace(factors, like=(likes * factors.like + choice.hint * said) / (likes + choice.hint).clamp(min=1))
 
-    def tastes(self, factors: Factors) -> torch.Tensor:
+    def tastes(self, factors: Factors, recency: float = 0.0) -> torch.Tensor:
         """[n_users, rank], before anything is added for popularity."""
-        return to_torch(self.known[0]) @ factors.like + to_torch(self.known[1]) @ factors.nope
+        likes, nopes = (m @ self.ids for m in self.history(recency)) if recency else self.known[:2]
+        return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
 
     def content_model(self, choice: Choice) -> ContentModel:
         if choice.bandwidth not in self._content_models:
@@ -385,10 +474,22 @@ class Part:
     def seen(self) -> sparse.csr_matrix:
         return (self.likes + self.nopes + self.skips).tocsr()
 
-    def embed(self, user_tower: UserTower, item_tower: ItemTower, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Unit vectors of ``users`` [u, DIM], by this part's history alone, and of all items [n_items, DIM]."""
-        counts = user_counts(self.data.schema, self.item_counts, self.likes[users], self.nopes[users])
-        return user_tower.embed(counts), item_tower.embed(self.item_counts)
+    def scorer(
+        self,
+        user_tower: UserTower,
+        item_tower: ItemTower,
+        users: np.ndarray,
+        neighbours: sparse.csr_matrix | None = None,
+        recency: float = 0.0,
+    ) -> evaluate.Scorer:
+        """Whole scores of ``users`` [u], by this part's history alone, for all items."""
+        likes, nopes = (m[users] for m in self.history(recency))
+        counts = user_counts(self.data.schema, self.item_counts, likes, nopes)
+        found = evaluate.by_vectors(user_tower.embed(counts), item_tower.embed(self.item_counts))
+        if neighbours is None:
+            return found
+        across = self.ids @ neighbours @ self.ids.T
+        return evaluate.with_neighbours(found, likes, across, user_tower.length(counts))
 
     @torch.no_grad()
     def towers(self, choice: Choice, factors: Factors | None = None) -> tuple[UserTower, ItemTower]:
@@ -418,7 +519,7 @@ class Part:
         user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
         user_tower.weight[liked, :rank] = factors.like - said
         user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
-        user_tower.bias[:rank] = choice.popular * self.tastes(factors).mean(dim=0)
+        user_tower.bias[:rank] = choice.popular * self.tastes(factors, choice.recency).mean(dim=0)
         return user_tower, item_tower
 
 
@@ -443,19 +544,13 @@ class _Search:
         self.users = users[_sample(len(users), options.val_users, options.seed)]
         self.history: list[dict[str, Any]] = []
 
-    def run(self) -> Choice:
-        """The choice that steps along one coordinate after the other lead to."""
-        best, factors, score = self._factors(Choice())
-        for popular in (0.01, 1.0):
-            found = self._factors(replace(best, popular=popular), factors)
-            if found[2] > score:
-                best, factors, score = found
-        best, factors, score = self._climb(best, factors, score)
-        if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
-            found = self._factors(replace(best, skip_target=0.0, nope_target=0.0))
-            if found[2] > score:
-                best, factors, score = found
-        tastes = self.part.tastes(factors)
+    def run(self, *, by_gradients: bool = False) -> Choice:
+        """The choice that steps along one coordinate after the other lead to; without recency for gradients."""
+        found = self._sources()
+        best, factors, near = self._neighbours(found)
+        if not by_gradients and time.monotonic() < self.deadline and self.part.data.places(self.part.rows).any():
+            best = self._recency(best, factors, near)
+        tastes = self.part.tastes(factors, best.recency)
         best, placement = self._content(best, tastes[self.users] + best.popular * tastes.mean(dim=0), factors)
 
         _, tower = self.part.towers(replace(best, novelty=1.0), factors)
@@ -467,7 +562,7 @@ class _Search:
         def catalogue(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
             places = choice.novelty * suggested
             places[item] = self.part.blend(placement, choice)[video]
-            tastes = self.part.tastes(self.part.hinted(factors, said, choice))
+            tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
             return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
 
         scores: dict[Choice, float] = {}
@@ -478,28 +573,110 @@ class _Search:
             ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
         ):
             if time.monotonic() < self.deadline:
-                for choice in (replace(best, **{name: value}) for value in values):
+                changes: list[dict[str, Any]] = [{name: value} for value in values]
+                for choice in (replace(best, **change) for change in changes):
                     if choice not in scores:
-                        scores[choice] = self._score(choice, *catalogue(choice), whole=True)
+                        scores[choice] = self._score(choice, *catalogue(choice), near, whole=True)
                 best = max(scores, key=lambda choice: scores[choice])
         return best
+
+    def _sources(self) -> list[tuple[Choice, Factors]]:
+        """The best factors from the histories, where their spectrum says enough, and those from the items."""
+        found, n_videos = [], self.part.known[0].shape[1]
+        if n_videos <= HISTORIES:
+            found.append(self._from_histories())
+            if time.monotonic() > self.deadline:
+                return found
+        items_choice = self._from_items() if n_videos <= CLOSED_FORM else Choice()
+        factors = self.part.factors(items_choice)
+        beside = [
+            replace(
+                choice,
+                item_ridge=items_choice.item_ridge,
+                item_users=items_choice.item_users,
+                item_power=items_choice.item_power,
+            )
+            for choice, _ in found
+        ]
+        return [*zip(beside, (factors for _, factors in found), strict=True), (items_choice, factors)]
+
+    def _from_histories(self) -> tuple[Choice, Factors]:
+        best, factors, score = self._factors(Choice())
+        for popular in (0.01, 1.0):
+            found = self._factors(replace(best, popular=popular), factors)
+            if found[2] > score:
+                best, factors, score = found
+        best, factors, score = self._climb(best, factors, score)
+        if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
+            found = self._factors(replace(best, skip_target=0.0, nope_target=0.0))
+            if found[2] > score:
+                best, factors, score = found
+        return best, factors
+
+    def _from_items(self) -> Choice:
+        """The table that ranks best by itself."""
+        tried: dict[Choice, float] = {}
+        large = self.part.known[0].shape[1] > items.EXACT
+        start = Choice(source="items")
+        powers = (0.0, 0.25)
+        plans = [(0.4, power, (50.0, 150.0, 500.0)) for power in powers] + ([(0.75, 0.4, (0.0,))] if large else [])
+        for users, power, ridges in plans:
+            if tried and time.monotonic() > self.deadline:
+                break
+            candidates = [replace(start, item_users=users, item_power=power, item_ridge=ridge) for ridge in ridges]
+            found = items.tables(self.part.known[0], ridges, user_power=users, item_power=power)
+            for choice, table in zip(candidates, found, strict=True):
+                tried[choice] = self._of_table(choice, table)
+        return max(tried, key=lambda choice: tried[choice])
+
+    def _of_table(self, choice: Choice, table: items.Table) -> float:
+        likes = self.part.known[0][self.users]
+        return float(self._values(choice, lambda rows: items.scores(table, likes[rows])).mean())
+
+    def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
+        """The factors, and how many neighbours beside them; none unless they pay."""
+        alone, beside = [], []
+        for choice, factors in found:
+            alone.append((self._known(choice, factors, None), choice, factors, None))
+            if time.monotonic() > self.deadline or factors.item.shape[1] == 0:
+                continue
+            near = self.part.neighbours(replace(choice, neighbours=NEIGHBOURS[-1]), factors)
+            for most in NEIGHBOURS if near is not None else ():
+                some = items.strongest(near, most)
+                values = self._known(replace(choice, neighbours=most), factors, some)
+                beside.append((values, replace(choice, neighbours=most), factors, some))
+        best = max(alone, key=lambda each: each[0].mean())
+        if beside:
+            better = max(beside, key=lambda each: each[0].mean())
+            best = better if _surely(better[0] - best[0]) else best
+        return best[1:]
+
+    def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
+        """How much more newer decisions count; the same unless that pays."""
+        level = self._known(best, factors, near)
+        tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in RECENCY}
+        recency = max(tried, key=lambda each: tried[each].mean())
+        return replace(best, recency=recency) if _surely(tried[recency] - level) else best
 
     def tune(self, start: Choice, recipe: Recipe | None) -> tuple[Choice, Recipe | None, dict[str, Any]]:
         """The best of the study's trials, the first of which is ``start``, and what to note of the search."""
 
         def trial(choice: Choice, recipe: Recipe | None) -> float:
-            user_tower, item_tower, _, scores = self.fitted(choice, recipe, self.options.search_users)
-            return max(scores) if scores else self._judge(user_tower, item_tower)
+            user_tower, item_tower, near, _, scores = self.fitted(choice, recipe, self.options.search_users)
+            return max(scores) if scores else self.judge(user_tower, item_tower, near, choice.recency)
 
         return search.tune(trial, start, recipe, self.part.data, self.options, self.tell)
 
     def fitted(
         self, choice: Choice, recipe: Recipe | None, most: int | None = None
-    ) -> tuple[UserTower, ItemTower, int, list[float]]:
-        """Towers that know nothing of what is held out, the epoch that is kept of their training, and its scores."""
-        user_tower, item_tower = self.part.towers(choice, self.part.factors(choice, most))
+    ) -> tuple[UserTower, ItemTower, sparse.csr_matrix | None, int, list[float]]:
+        """Towers that know nothing of what is held out, neighbours beside them before any gradient, the epoch that is
+        kept of the towers' training, and its scores, which are of the towers alone."""
+        factors = self.part.factors(choice, most)
+        user_tower, item_tower = self.part.towers(choice, factors)
+        near = self.part.neighbours(choice, factors)
         if recipe is None:
-            return user_tower, item_tower, 0, []
+            return user_tower, item_tower, near, 0, []
 
         def tell(epoch: int) -> bool:
             self.tell(f"epoch {epoch}", 0.6)
@@ -510,30 +687,39 @@ class _Search:
             item_tower,
             self.part.examples(),
             recipe,
-            score=self._judge,
+            score=self.judge,
             processes=self.processes,
             tell=tell,
         )
         self.history += [{"epoch": epoch, "score": score} for epoch, score in enumerate(scores)]
-        return user_tower, item_tower, best, scores
+        return user_tower, item_tower, near, best, scores
 
-    def _judge(self, user_tower: UserTower, item_tower: ItemTower) -> float:
-        """Recall@k + NDCG@k of towers, by the users of the search on the whole catalogue."""
-        users, items = self.part.embed(user_tower, item_tower, self.users)
+    def judge(
+        self,
+        user_tower: UserTower,
+        item_tower: ItemTower,
+        neighbours: sparse.csr_matrix | None = None,
+        recency: float = 0.0,
+    ) -> float:
+        """Recall@k + NDCG@k by the users of the search on the whole catalogue."""
+        scorer = self.part.scorer(user_tower, item_tower, self.users, neighbours, recency)
         k, relevant, seen = self.options.k, self.relevant[self.users], self.seen[self.users]
-        mean = evaluate.rank(evaluate.by_vectors(users, items), relevant, seen, k=k, auc=False).mean()
+        mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
         return mean[f"recall@{k}"] + mean[f"ndcg@{k}"]
 
-    def measure(self, user_tower: UserTower, item_tower: ItemTower) -> dict[str, Any]:
-        """Metrics of towers of :meth:`fitted` on all held-out likes, beside those of the references."""
-        users, items = self.part.embed(user_tower, item_tower, np.arange(self.part.data.n_users))
+    def measure(
+        self, user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None, recency: float
+    ) -> dict[str, Any]:
+        """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
+        n_users, n_items = self.seen.shape
         k, seed = self.options.k, self.options.seed
         references, left_out = evaluate.references(self.part.likes, seed)
-        scorers = {"two-tower": evaluate.by_vectors(users, items)} | references
+        whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
+        scorers = {"two-tower": whole} | references
         asked = np.flatnonzero(np.diff(self.relevant.indptr))
-        most = min(self.options.measured_users, max(2_000, MEASURED // len(items)))
+        most = min(self.options.measured_users, max(2_000, MEASURED // n_items))
         asked = asked[_sample(len(asked), most, seed)]
-        chosen = sparse.diags(np.isin(np.arange(len(users)), asked).astype(np.float32))
+        chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
         relevant = (chosen @ self.relevant).tocsr()
         relevant.eliminate_zeros()
         report = evaluate.report(scorers, self.part.likes, self.seen, relevant, k=k, seed=seed)
@@ -572,16 +758,56 @@ class _Search:
         assert placement is not None
         return chosen, placement
 
-    def _score(self, choice: Choice, tastes: torch.Tensor, places: torch.Tensor, *, whole: bool = False) -> float:
+    def _known(self, choice: Choice, factors: Factors, near: sparse.csr_matrix | None) -> np.ndarray:
+        """[u] Recall@k + NDCG@k among the known videos, as the factors place them."""
+        tastes = self.part.tastes(factors, choice.recency)
+        tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
+        own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)
+        return self._values(choice, self._scorer(choice, tastes, own, near, whole=False))
+
+    def _score(
+        self,
+        choice: Choice,
+        tastes: torch.Tensor,
+        places: torch.Tensor,
+        near: sparse.csr_matrix | None = None,
+        *,
+        whole: bool = False,
+    ) -> float:
         """Recall@k + NDCG@k of tastes [u, rank] against places of the known videos or of the whole catalogue."""
-        scorer, k = evaluate.by_vectors(tastes.numpy(), places.numpy()), self.options.k
+        return float(self._values(choice, self._scorer(choice, tastes, places, near, whole=whole), whole=whole).mean())
+
+    def _scorer(
+        self,
+        choice: Choice,
+        tastes: torch.Tensor,
+        places: torch.Tensor,
+        near: sparse.csr_matrix | None,
+        *,
+        whole: bool,
+    ) -> evaluate.Scorer:
+        """Whole scores, times the length of the taste."""
+        towers = evaluate.by_vectors(tastes.numpy(), places.numpy())
+        if near is None:
+            return towers
+        likes = self.part.history(choice.recency)[0][self.users] @ self.part.ids
+        return evaluate.with_neighbours(towers, likes, near @ self.part.ids.T if whole else near)
+
+    def _values(self, choice: Choice, scorer: evaluate.Scorer, *, whole: bool = False) -> np.ndarray:
+        """[u] Recall@k + NDCG@k of the users of the search who have something to find."""
+        k = self.options.k
         relevant, seen = (m[self.users] for m in (self.relevant, self.seen))
         if not whole:
             relevant, seen = (relevant @ self.part.ids).tocsr(), (seen @ self.part.ids).tocsr()
-        mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
-        self.history.append({"whole": whole} | asdict(choice) | mean)
+        ranking = evaluate.rank(scorer, relevant, seen, k=k, auc=False)
+        self.history.append({"whole": whole} | asdict(choice) | ranking.mean())
         self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.02 * len(self.history)))
-        return mean[f"recall@{k}"] + mean[f"ndcg@{k}"]
+        return ranking.values[f"recall@{k}"] + ranking.values[f"ndcg@{k}"]
+
+
+def _surely(gain: np.ndarray) -> bool:
+    """Whether the mean of differences [n] is above zero by more than chance."""
+    return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5
 
 
 def _sample(n: int, most: int, seed: int) -> np.ndarray:

@@ -12,21 +12,15 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
 
 from two_tower.errors import UserError
+from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
 from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, percent
 from two_tower.ui.session import ask, dsn, forget, may, refusal
 
-METRICS = {
-    "recall@20": "Recall@20",
-    "ndcg@20": "NDCG@20",
-    "map@20": "MAP@20",
-    "auc": "AUC",
-    "coverage@20": "Coverage@20",
-}
 REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": "#0f766e", "popularity": ITEMS}
 """Recommenders that are drawn, and their colours."""
-FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in METRICS.values()}
+FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in TITLES.values()}
 STATE = st.session_state
 
 
@@ -62,7 +56,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": row["version"],
         "state": row["state"] + (", forced" if row["forced"] else ""),
-        **{title: own.get(name) for name, title in METRICS.items()},
+        **{title: own.get(name) for name, title in TITLES.items()},
         "registered": row["registered_at"],
         "activated": row["activated_at"],
     }
@@ -164,13 +158,13 @@ def _plots(found: list[dict[str, Any]]) -> None:
     values = [
         {"version": row["version"], "metric": title, "recommender": name, "value": value, "state": row["state"]}
         for row in found
-        for name, title in METRICS.items()
+        for name, title in TITLES.items()
         for name, title, value in [
             (recommender, title, (row["metrics"].get(recommender) or {}).get(name)) for recommender in REFERENCES
         ]
         if value is not None
     ]
-    measured = [title for title in METRICS.values() if any(row["metric"] == title for row in values)]
+    measured = [title for title in TITLES.values() if any(row["metric"] == title for row in values)]
     if not measured:
         st.caption("No version was measured.")
         return
@@ -249,9 +243,9 @@ def _details(found: list[dict[str, Any]]) -> None:
     with left:
         look.table(
             [
-                {"": name, **{title: values.get(metric) for metric, title in METRICS.items()}}
+                {"": name, **{title: values.get(metric) for metric, title in TITLES.items()}}
                 for name, values in measured.items()
-                if any(values.get(metric) is not None for metric in METRICS)
+                if any(values.get(metric) is not None for metric in TITLES)
             ],
             "Metrics beside those of references",
             **FORMATS,

@@ -16,11 +16,11 @@ from typing import Any
 import polars as pl
 import psycopg
 
-from two_tower.data.files import Rejects, table_of
 from two_tower.data.imports.catalog import Catalog
 from two_tower.data.imports.decisions import Decisions
 from two_tower.data.imports.reviews import Reviews
 from two_tower.data.imports.task import Import, ImportOptions, ImportSummary, ReadProgress
+from two_tower.data.table import Rejects, table_of
 
 __all__ = [
     "ImportOptions",

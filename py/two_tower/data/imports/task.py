@@ -15,10 +15,11 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
-from two_tower.data.files import Rejects, Table, open_table
+from two_tower.data.files import open_table
 from two_tower.data.imports.cells import as_text
 from two_tower.data.imports.hashes import Distinct
 from two_tower.data.imports.kind import Kind
+from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
 from two_tower.rows import one

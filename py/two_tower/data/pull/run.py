@@ -1,24 +1,10 @@
-"""Copies what the towers need from another PostgreSQL, such as a Supabase, and keeps the copy up to date.
-
-The source is read in one read-only transaction, hence in one snapshot, without prepared statements and without
-anything that outlives the transaction, so a transaction pooler will do. Rows are dealt into buckets by a hash of their
-key. Both sides count and hash the rows of every bucket; only buckets that differ are copied, in binary, into temporary
-tables, and merged: rows that are gone are deleted, rows that are equal are not written. No column has to say when a
-row changed, and a deletion needs no tombstone.
-
-With a key, ids of users become HMACs of themselves on the way. A bucket is then one user, since the two sides know
-users by different names: the id and the hash of every user cross the wire at each run, their rows only if they differ.
-Such ids are pseudonyms: without the key nobody can tell whose they are, but what somebody liked, and when, stays.
-"""
+"""One pull, inside one transaction on either side."""
 
 from __future__ import annotations
 
-import hmac
 import io
-import json
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -27,154 +13,26 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from two_tower.database import open_connection, settle_transaction
+from two_tower.data.pull.pseudonyms import Pseudonyms
+from two_tower.data.pull.summary import PullSummary, TableSummary
+from two_tower.data.pull.tables import TABLES, TIME, USERS, PulledTable
+from two_tower.database import settle_transaction
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
 from two_tower.rows import one
 
 Connection = psycopg.Connection[Any]
+
 ROWS_PER_BUCKET = 64
+
 _BLOCK = 256 << 10
-_REMEMBERED = 200_000
-"""Users whose pseudonyms are kept at hand."""
-_HEADER = 19  # of a binary COPY: signature, flags, length of an extension
 
-
-@dataclass(frozen=True)
-class PulledTable:
-    """A table, its key, and the columns that are copied where both sides have them."""
-
-    name: str
-    key: tuple[str, ...]
-    columns: dict[str, str]
-    """Name → the type in which it travels. Those of the key come first."""
-    user: bool = False
-    """Whether the first column is the id of a user."""
-    parents: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Column → the table and the column that it refers to."""
-    required: tuple[str, ...] = ()
-    """Columns without which nothing can be pulled; none where the table may be missing."""
-    needed: tuple[str, ...] = ()
-    """Columns, beside those of the key, without whose value a row means nothing."""
-
-    @property
-    def schema(self) -> str:
-        return self.name.split(".")[0]
-
-    @property
-    def relation(self) -> str:
-        return self.name.split(".")[1]
-
-    @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.relation)
-
-    @property
-    def staged(self) -> sql.Identifier:
-        return sql.Identifier("pg_temp", f"pulled_{self.relation}")
-
-
-_VIDEO = {"video_id": ("public.videos", "id")}
-_TIME = "timestamptz"
-_USERS = "auth.users"
-_FILL = {"text": "''", _TIME: "timestamptz 'epoch'"}
+_FILL = {"text": "''", TIME: "timestamptz 'epoch'"}
 """What stands for a null where there must be a value: by type, and always the same, or every pull would copy it."""
 
-TABLES = (
-    PulledTable(_USERS, ("id",), {"id": "uuid", "created_at": _TIME}, user=True),
-    PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
-    PulledTable("public.performers", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
-    PulledTable(
-        "public.videos",
-        ("id",),
-        {
-            "id": "uuid", "product_url": "text", "title": "text", "description": "text", "maker": "text",
-            "label": "text", "series": "text", "source": "text", "thumbnail_url": "text", "price": "numeric",
-            "duration_seconds": "int4", "distribution_started_at": _TIME, "product_released_at": _TIME,
-            "published_at": _TIME, "created_at": _TIME,
-        },
-        required=("id", "product_url"),
-        needed=("product_url",),
-    ),
-    PulledTable(
-        "public.video_tags",
-        ("video_id", "tag_id"),
-        {"video_id": "uuid", "tag_id": "uuid"},
-        parents=_VIDEO | {"tag_id": ("public.tags", "id")},
-    ),
-    PulledTable(
-        "public.video_performers",
-        ("video_id", "performer_id"),
-        {"video_id": "uuid", "performer_id": "uuid"},
-        parents=_VIDEO | {"performer_id": ("public.performers", "id")},
-    ),
-    PulledTable(
-        "public.profiles",
-        ("user_id",),
-        {"user_id": "uuid", "created_at": _TIME},
-        user=True,
-        parents={"user_id": (_USERS, "id")},
-    ),
-    PulledTable(
-        "public.user_video_decisions",
-        ("user_id", "video_id"),
-        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": _TIME},
-        user=True,
-        parents=_VIDEO | {"user_id": (_USERS, "id")},
-        required=("user_id", "video_id", "decision_type"),
-        needed=("decision_type",),
-    ),
-    PulledTable(
-        "two_tower.reviews",
-        ("reviewer_id", "video_id"),
-        {"reviewer_id": "uuid", "video_id": "uuid", "stars": "real", "created_at": _TIME},
-        user=True,
-        parents=_VIDEO,
-        needed=("stars",),
-    ),
-)  # fmt: skip
-"""Parents before children."""
-
-
-@dataclass
-class TableSummary:
-    """What became of one table."""
-
-    rows: int = 0
-    """At the source, in the snapshot."""
-    buckets: int = 0
-    changed_buckets: int = 0
-    copied: int = 0
-    """Rows that crossed the wire."""
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    orphans: int = 0
-    """Rows that refer to a user, video, tag or performer that the source does not have; they are left out."""
-    incomplete: int = 0
-    """Rows without what a row must have, such as a tag's name; they are left out."""
-
-
-@dataclass
-class PullSummary:
-    """What became of every table that the source has."""
-
-    source: str
-    """Role, host, port and database; no password."""
-    tables: dict[str, TableSummary] = field(default_factory=dict)
-    bytes: int = 0
-    """Of rows and of digests that the source sent."""
-    anonymised: bool = False
-    dry_run: bool = False
-    seconds: float = 0.0
-
-    def to_json(self) -> str:
-        """The summary as a JSON object."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """A table on both sides: the columns that both have, as each side says them."""
 
     table: PulledTable
@@ -189,73 +47,8 @@ class _Pair:
     """A power of two; 0 where a bucket is a user."""
 
 
-def pull(
-    target: Connection,
-    source_dsn: str,
-    *,
-    key: bytes | None = None,
-    replace: bool = False,
-    dry_run: bool = False,
-    say: Say = lambda _: None,
-    progress: Progress = lambda _what, _share: None,
-) -> PullSummary:
-    """Makes the tables of ``target`` equal to those at ``source_dsn``, in one transaction.
-
-    ``key`` turns ids of users into pseudonyms. Rows of ``target`` that the source lacks are deleted only if the last
-    pull came from the same source with the same key, or with ``replace``. Raises UserError where the source cannot be
-    read in full, or rows would be deleted that did not come from it; nothing has changed then.
-    """
-    started = time.monotonic()
-    target.prepare_threshold = None  # this one may be behind a pooler as well
-    with _open(source_dsn, say) as source:
-        info = source.info
-        summary = PullSummary(
-            f"{info.user}@{info.host}:{info.port}/{info.dbname}", anonymised=key is not None, dry_run=dry_run
-        )
-        try:
-            with source.transaction(), target.transaction(force_rollback=dry_run):
-                _Pull(source, target, key, summary, say, progress).run(replace)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise UserError(
-                f"not everything can be read or written: {error.diag.message_primary}",
-                "at the source take a role that sees all rows: the tables' owner, or one with BYPASSRLS",
-            ) from error
-        except psycopg.OperationalError as error:
-            if not source.closed and not target.closed:
-                raise
-            which = "source" if source.closed else "target"
-            raise UserError(
-                f"the connection to the {which} was lost, and nothing has changed: {str(error).strip()}",
-                "run this again",
-            ) from error
-    summary.seconds = round(time.monotonic() - started, 3)
-    return summary
-
-
-def _open(dsn: str, say: Say) -> Connection:
-    try:
-        # A transaction pooler may give every transaction another server: nothing may be prepared in one.
-        source = open_connection(
-            dsn, autocommit=True, settle=False, prepare_threshold=None, application_name="two-tower pull"
-        )
-    except psycopg.OperationalError as error:
-        raise UserError(
-            f"cannot connect to the source: {str(error).strip()}",
-            "to verify its certificate: sslmode=verify-full&sslrootcert=FILE in the connection string",
-        ) from error
-    except psycopg.ProgrammingError:
-        # The message repeats the string, and with it a password.
-        raise UserError("--from is not a connection string", "postgresql://user:password@host:5432/database") from None
-    source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    source.read_only = True
-    remote = source.info.hostaddr not in ("", "127.0.0.1", "::1")
-    if remote and source.info.get_parameters().get("sslmode") not in ("verify-ca", "verify-full"):
-        say("the source's certificate is not verified: add sslmode=verify-full&sslrootcert=FILE to the string")
-    return source
-
-
-class _Pull:
-    """One run, inside one transaction on either side."""
+class Run:
+    """The steps of a pull, and what they share."""
 
     def __init__(
         self,
@@ -268,11 +61,10 @@ class _Pull:
     ) -> None:
         self.source = source
         self.target = target
-        self.key = key
+        self.pseudonyms = Pseudonyms(key) if key else None
         self.summary = summary
         self.say = say
         self.progress = progress
-        self.pseudonyms: dict[bytes, bytes] = {}
 
     def run(self, replace: bool) -> None:
         for connection in (self.source, self.target):
@@ -300,7 +92,7 @@ class _Pull:
 
     # ------------------------------------------------------------------------------------------------- what there is
 
-    def pairs(self) -> list[_Pair]:
+    def pairs(self) -> list[Pair]:
         """The tables that both sides have, with their common columns. UserError if the source lacks what it takes."""
         theirs, ours = self.describe(self.source), self.describe(self.target)
         found, missing = [], []
@@ -315,7 +107,7 @@ class _Pull:
                 continue
             relation: sql.Composable = table.identifier
             columns = {name: kind for name, kind in table.columns.items() if name in there and name in here}
-            if table.name == _USERS and "id" not in there:
+            if table.name == USERS and "id" not in there:
                 relation = self.users_elsewhere(theirs)
                 columns = {"id": "uuid"}
             elif any(name not in there for name in table.key):
@@ -328,13 +120,13 @@ class _Pull:
             rows = max((row["rows"] for row in there.values()), default=-1)
             buckets = 1 << max(4, int((rows if rows >= 0 else 1 << 18) // ROWS_PER_BUCKET).bit_length())
             found.append(
-                _Pair(
+                Pair(
                     table,
                     columns,
                     relation,
                     {name: here[name]["type"] for name in columns},
                     {name: _FILL[kind] for name, kind in columns.items() if kind in _FILL and here[name]["not_null"]},
-                    0 if self.key and table.user else buckets,
+                    0 if self.pseudonyms and table.user else buckets,
                 )
             )
         if missing:
@@ -390,7 +182,7 @@ class _Pull:
 
     # ------------------------------------------------------------------------------------------------- what differs
 
-    def compare(self, pair: _Pair) -> tuple[sql.Composable, sql.Composable]:
+    def compare(self, pair: Pair) -> tuple[sql.Composable, sql.Composable]:
         """Conditions for the rows to copy at the source, and for the rows here that they replace."""
         told = self.summary.tables.setdefault(pair.table.name, TableSummary())
         theirs, size = self.digest(self.source, pair, pair.theirs)
@@ -399,10 +191,11 @@ class _Pull:
         told.rows = int(theirs["rows"].sum())
         renamed = theirs
         if pair.buckets == 0:
+            assert self.pseudonyms is not None
             renamed = theirs.with_columns(
                 pl.Series(
                     "bucket",
-                    [str(UUID(bytes=self.pseudonym(UUID(user).bytes))) for user in theirs["bucket"]],
+                    [str(UUID(bytes=self.pseudonyms.of(UUID(user).bytes))) for user in theirs["bucket"]],
                     pl.String,
                 )
             )
@@ -423,7 +216,7 @@ class _Pull:
         )
 
     @staticmethod
-    def bucket(pair: _Pair) -> sql.Composable:
+    def bucket(pair: Pair) -> sql.Composable:
         """The bucket of a row, as text."""
         key = sql.Identifier("t", pair.table.key[0])
         if pair.buckets == 0:
@@ -432,7 +225,7 @@ class _Pull:
             key, sql.Literal(pair.buckets - 1)
         )
 
-    def digest(self, connection: Connection, pair: _Pair, relation: sql.Composable) -> tuple[pl.DataFrame, int]:
+    def digest(self, connection: Connection, pair: Pair, relation: sql.Composable) -> tuple[pl.DataFrame, int]:
         """Bucket, number of rows, and the sum of their hashes; and its size in bytes."""
         # A pseudonym's hash would be another; the bucket says already whose the rows are.
         hashed = [name for at, name in enumerate(pair.columns) if at or pair.buckets]
@@ -454,7 +247,7 @@ class _Pull:
         return pl.read_csv(data.getvalue(), has_header=False, schema=schema), size
 
     @staticmethod
-    def cell(pair: _Pair, name: str, *, canonical: bool = False) -> sql.Composable:
+    def cell(pair: Pair, name: str, *, canonical: bool = False) -> sql.Composable:
         """A column of ``t`` in the type in which it travels; ``canonical``: equal values have equal texts."""
         value: sql.Composable = sql.SQL("{}::" + pair.columns[name]).format(sql.Identifier("t", name))
         if name in pair.fill:
@@ -465,7 +258,7 @@ class _Pull:
 
     # ---------------------------------------------------------------------------------------------------- the copy
 
-    def stage(self, pair: _Pair, scope: sql.Composable) -> None:
+    def stage(self, pair: Pair, scope: sql.Composable) -> None:
         """Copies the rows of ``scope`` into a temporary table."""
         table, told = pair.table, self.summary.tables[pair.table.name]
         columns = sql.SQL(", ").join(
@@ -485,7 +278,7 @@ class _Pull:
             ):
                 with cursor.copy(into) as inward:
                     blocks: Iterable[bytes] = map(bytes, outward)
-                    for block in _joined(self.pseudonymised(blocks) if self.key and table.user else blocks):
+                    for block in _joined(self.pseudonyms.in_rows(blocks) if self.pseudonyms and table.user else blocks):
                         self.summary.bytes += len(block)
                         inward.write(block)
                 told.copied = cursor.rowcount
@@ -501,39 +294,9 @@ class _Pull:
             ) from error
         self.target.execute(sql.SQL("analyze {}").format(table.staged))
 
-    def pseudonym(self, user: bytes) -> bytes:
-        """The id that stands for a user's, both of 16 bytes: HMAC-SHA256 under the key, as a UUID of version 8."""
-        found = self.pseudonyms.get(user)
-        if found is None:
-            assert self.key is not None
-            made = bytearray(hmac.digest(self.key, user, "sha256")[:16])
-            made[6] = made[6] & 0x0F | 0x80
-            made[8] = made[8] & 0x3F | 0x80
-            found = bytes(made)
-            if len(self.pseudonyms) >= _REMEMBERED:
-                self.pseudonyms.clear()
-            self.pseudonyms[user] = found
-        return found
-
-    def pseudonymised(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """A binary COPY with the first column of every row, an id, replaced."""
-        buffer, begun = bytearray(), False
-        for block in blocks:
-            buffer += block
-            if not begun and len(buffer) < _HEADER:
-                continue
-            at = 0 if begun else _HEADER
-            begun = True
-            while (end := _end_of_row(buffer, at)) is not None:
-                if end - at > 2:  # else the trailer
-                    buffer[at + 6 : at + 22] = self.pseudonym(bytes(buffer[at + 6 : at + 22]))
-                at = end
-            yield bytes(buffer[:at])
-            del buffer[:at]
-
     # --------------------------------------------------------------------------------------------------- the merge
 
-    def delete(self, pair: _Pair, scope: sql.Composable) -> None:
+    def delete(self, pair: Pair, scope: sql.Composable) -> None:
         """Removes the rows of ``scope`` that the source does not have."""
         if not self.summary.tables[pair.table.name].changed_buckets:
             return
@@ -543,13 +306,13 @@ class _Pull:
         self.summary.tables[pair.table.name].deleted = deleted
 
     @staticmethod
-    def equal(pair: _Pair) -> sql.Composable:
+    def equal(pair: Pair) -> sql.Composable:
         """That ``s`` and ``t`` have the same key."""
         return sql.SQL(" and ").join(
             sql.SQL("{} = {}").format(sql.Identifier("s", name), sql.Identifier("t", name)) for name in pair.table.key
         )
 
-    def merge(self, pair: _Pair) -> None:
+    def merge(self, pair: Pair) -> None:
         """Writes the rows that are new, or other than they are here."""
         table, told = pair.table, self.summary.tables[pair.table.name]
         if not told.copied:
@@ -588,7 +351,7 @@ class _Pull:
         told.inserted = self.target.execute(query.format(**parts)).rowcount
 
     @staticmethod
-    def incoming(pair: _Pair, name: str) -> sql.Composable:
+    def incoming(pair: Pair, name: str) -> sql.Composable:
         """A column of ``s`` in the type that it has here."""
         return sql.SQL("{}::" + pair.target_types[name]).format(sql.Identifier("s", name))
 
@@ -613,8 +376,8 @@ class _Pull:
         )
 
     def fingerprint(self) -> str | None:
-        """Tells one key from another, and nothing else of it."""
-        return hmac.digest(self.key, b"two-tower pull", "sha256").hex()[:16] if self.key else None
+        """Of the key, if there is one."""
+        return self.pseudonyms.fingerprint() if self.pseudonyms else None
 
     def record(self) -> None:
         """Says in the job log from where the rows came."""
@@ -624,19 +387,6 @@ class _Pull:
             "insert into two_tower.job_runs (job, result, finished_at) values ('pull', %s, clock_timestamp())",
             [Jsonb(result)],
         )
-
-
-def _end_of_row(buffer: bytearray, at: int) -> int | None:
-    """Where the row of a binary COPY that begins at ``at`` ends; None if it is not all there."""
-    if at + 2 > len(buffer):
-        return None
-    fields = int.from_bytes(buffer[at : at + 2], signed=True)
-    at += 2
-    for _ in range(max(fields, 0)):
-        if at + 4 > len(buffer):
-            return None
-        at += 4 + max(int.from_bytes(buffer[at : at + 4], signed=True), 0)
-    return at if at <= len(buffer) else None
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,266 @@
+"""Reading CSV: blocks of whole lines, in parallel, and line by line where there is a fault."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+import polars as pl
+
+from two_tower.data.table import Rejects, Table
+from two_tower.errors import UserError
+from two_tower.progress import Say
+
+BLOCK = 4 << 20
+"""Bytes of CSV that are parsed at a time."""
+
+LONGEST_CELL = 1 << 20
+"""Characters. A longer cell is a quote that does not close."""
+
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+def encoding_by_mark(start: bytes) -> str:
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+
+
+def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[tuple[bytes, int]]:
+    """Blocks of whole lines in UTF-8, each line ending in a newline, with the number of the block's first line."""
+    try:
+        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError as error:
+        raise UserError(f"there is no encoding {encoding!r}") from error
+    line, tail, at_start, only_returns = 1, b"", True, False
+    while True:
+        try:
+            data = stream.read(BLOCK)
+        except EOFError as error:
+            raise UserError(f"{name} is truncated: its gzip data end too early") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{name} is not intact: {error}") from error
+        except OSError as error:
+            raise UserError(f"cannot read {name}: {error.strerror or error}") from error
+        last = not data
+        if not is_utf8:
+            try:
+                data = decoder.decode(data, final=last).encode()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{name}, after line {line}: not {encoding}: {error.reason}") from error
+        if at_start:
+            data, at_start = data.removeprefix(codecs.BOM_UTF8), False
+            only_returns = b"\r" in data and b"\n" not in data
+        if only_returns:
+            data = data.replace(b"\r", b"\n")
+        block = tail + data
+        if last:
+            block, tail = (block if block.endswith(b"\n") or not block else block + b"\n"), b""
+        else:
+            end = block.rfind(b"\n") + 1
+            block, tail = block[:end], block[end:]
+            if len(tail) > 4 * BLOCK:
+                raise UserError(f"{name}, line {line + block.count(10)}: the line is longer than {4 * BLOCK >> 20} MiB")
+        if block:
+            _check_utf8(name, block, line)
+            if b"\r" in block:
+                block = block.replace(b"\r\n", b"\n")
+            yield block, line
+            line += block.count(b"\n")
+        if last:
+            return
+
+
+def _check_utf8(name: str, block: bytes, line: int) -> None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        before = block[: error.start]
+        raise UserError(
+            f"{name}, line {line + before.count(10)}, byte {error.start - before.rfind(10)}: "
+            f"0x{block[error.start]:02x} is not valid UTF-8",
+            "convert the file, or name its encoding: --encoding cp1252",
+        ) from error
+
+
+def open_csv(
+    name: str,
+    blocks: Iterator[tuple[bytes, int]],
+    rejects: Rejects,
+    expected: set[str],
+    rename: Mapping[str, str],
+    delimiter: str | None,
+    say: Say,
+) -> Table:
+    feed = _Feed(blocks)
+    while feed.more() and not feed.peek().strip():
+        feed.skip()
+    if not feed.more():
+        raise UserError(f"{name} is empty", "its first line must name the columns")
+    header = feed.peek()
+    if delimiter is None:
+        found = {mark: len(expected & set(_names(header, mark, rename))) for mark in _DELIMITERS}
+        delimiter = max(found, key=lambda mark: (found[mark], header.count(mark)))
+        if delimiter != ",":
+            say(f"{name}: its columns are separated by {_DELIMITERS[delimiter]}s")
+    columns = _names(header, delimiter, rename)
+    feed.skip()
+    twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
+    if twice:
+        raise UserError(f"{name} names a column twice: {', '.join(twice)}")
+    reader = _CsvReader(name, feed, columns, delimiter, rejects)
+    table = Table(name, columns, None, reader.batches, lambda: 0)
+    reader.table = table
+    return table
+
+
+def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
+    """The columns that a header names: trimmed, in lower case, renamed."""
+    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])]
+    return [rename.get(name, name.lower()) for name in names]
+
+
+class _Feed:
+    """Lines, one by one, of blocks; the rest of a block can be had whole."""
+
+    def __init__(self, blocks: Iterator[tuple[bytes, int]]) -> None:
+        self.blocks = blocks
+        self.lines: list[str] = []
+        self.at = 0
+        self.line = 1  # the number of the line that comes next
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if not self.more():
+            raise StopIteration
+        self.at += 1
+        self.line += 1
+        return self.lines[self.at - 1]
+
+    def more(self) -> bool:
+        """Whether there is another line; fetches a block where this needs one."""
+        if self.at == len(self.lines):
+            block, self.line = next(self.blocks, (b"", self.line))
+            self.lines, self.at = io.StringIO(block.decode(), newline="\n").readlines(), 0
+        return self.at < len(self.lines)
+
+    def peek(self) -> str:
+        return self.lines[self.at]
+
+    def skip(self) -> None:
+        next(self)
+
+    def rest(self) -> tuple[bytes, int]:
+        """What is left of the block at hand, else the next block; and the number of its first line."""
+        if self.at == len(self.lines):
+            return next(self.blocks, (b"", self.line))
+        rest, line = "".join(self.lines[self.at :]).encode(), self.line
+        self.lines, self.at = [], 0
+        return rest, line
+
+    def push(self, block: bytes, line: int) -> None:
+        """Gives back what ``rest`` gave, to be had line by line."""
+        self.lines, self.at, self.line = io.StringIO(block.decode(), newline="\n").readlines(), 0, line
+
+
+class _CsvReader:
+    def __init__(self, name: str, feed: _Feed, columns: list[str], delimiter: str, rejects: Rejects) -> None:
+        self.name = name
+        self.feed = feed
+        self.columns = columns
+        self.delimiter = delimiter
+        self.rejects = rejects
+        self.table: Table
+
+    def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
+        limit = csv.field_size_limit(LONGEST_CELL)
+        try:
+            while (rest := self.feed.rest())[0]:
+                frame = self._quickly(*rest, names)
+                if frame is None:
+                    self.feed.push(*rest)
+                    frame = self._carefully(names)
+                yield frame
+        finally:
+            csv.field_size_limit(limit)
+
+    def _quickly(self, block: bytes, line: int, names: list[str]) -> pl.DataFrame | None:
+        """The block's records, or None if it takes more than counting to tell that all is well with it."""
+        rows, width = block.count(b"\n"), len(self.columns)
+        if any(odd in block for odd in (b'"', b"\0", b"\r")):
+            return None
+        if block.count(self.delimiter.encode()) != rows * (width - 1):
+            return None
+        # No row is too long, or polars objects; the sum is right; so no row is too short.
+        wanted = sorted((self.columns.index(name), name) for name in names)
+        try:
+            frame = pl.read_csv(
+                block,
+                has_header=False,
+                separator=self.delimiter,
+                quote_char=None,
+                schema={str(i): pl.String for i in range(width)},
+                columns=[i for i, _ in wanted],
+                infer_schema=False,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        if len(frame) != rows:
+            return None
+        self.table.rows += rows
+        frame.columns = [name for _, name in wanted]
+        return frame.with_columns(pl.int_range(line, line + rows, dtype=pl.Int64).alias("line"))
+
+    def _carefully(self, names: list[str]) -> pl.DataFrame:
+        """The records that begin in the block at hand."""
+        width = len(self.columns)
+        where = [self.columns.index(name) for name in names]
+        reader = csv.reader(self.feed, delimiter=self.delimiter, skipinitialspace=True, strict=True)
+        lines: list[int] = []
+        records: list[list[str]] = []
+        while self.feed.at < len(self.feed.lines):
+            start = self.feed.line
+            try:
+                record = next(reader)
+            except csv.Error as error:
+                self._reject_broken(start, str(error))
+                continue
+            if not record or (len(record) == 1 and not record[0].strip()):
+                continue  # a blank line
+            self.table.rows += 1
+            if len(record) != width:
+                reason = f"{len(record)} cells where the header has {width}"
+                self.rejects.add(start, "", self.delimiter.join(record), reason)
+            elif any("\0" in cell for cell in record):
+                column = next(c for c, cell in zip(self.columns, record, strict=True) if "\0" in cell)
+                self.rejects.add(start, column, "", "contains a NUL byte")
+            else:
+                lines.append(start)
+                records.append([record[i] for i in where])
+        cells = zip(*records, strict=True) if records else ([] for _ in names)
+        data = {name: pl.Series(column, dtype=pl.String) for name, column in zip(names, cells, strict=True)}
+        frame = pl.DataFrame({"line": pl.Series(lines, dtype=pl.Int64), **data})
+        return frame.with_columns(pl.when(pl.col(names) != "").then(pl.col(names)))
+
+    def _reject_broken(self, start: int, problem: str) -> None:
+        end = self.feed.line - 1
+        if problem == "unexpected end of data":
+            raise UserError(f"{self.name}, line {start}: a quote opens in this record and never closes")
+        if problem.startswith("field larger than"):
+            raise UserError(
+                f"{self.name}, line {start}: a quote opens in this record and does not close "
+                f"within {LONGEST_CELL:,} characters"
+            )
+        if end > start:
+            raise UserError(
+                f"{self.name}, line {start}: a quote opens in this record and closes only on line {end}, "
+                "in the middle of a cell"
+            )
+        self.table.rows += 1
+        self.rejects.add(start, "", "", f"not CSV: {problem}")

@@ -1,0 +1,103 @@
+"""The tables that a pull copies, and how they depend on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+
+@dataclass(frozen=True)
+class PulledTable:
+    """A table, its key, and the columns that are copied where both sides have them."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: dict[str, str]
+    """Name → the type in which it travels. Those of the key come first."""
+    user: bool = False
+    """Whether the first column is the id of a user."""
+    parents: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Column → the table and the column that it refers to."""
+    required: tuple[str, ...] = ()
+    """Columns without which nothing can be pulled; none where the table may be missing."""
+    needed: tuple[str, ...] = ()
+    """Columns, beside those of the key, without whose value a row means nothing."""
+
+    @property
+    def schema(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def relation(self) -> str:
+        return self.name.split(".")[1]
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.relation)
+
+    @property
+    def staged(self) -> sql.Identifier:
+        return sql.Identifier("pg_temp", f"pulled_{self.relation}")
+
+
+_VIDEO = {"video_id": ("public.videos", "id")}
+
+TIME = "timestamptz"
+
+USERS = "auth.users"
+
+TABLES = (
+    PulledTable(USERS, ("id",), {"id": "uuid", "created_at": TIME}, user=True),
+    PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
+    PulledTable("public.performers", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
+    PulledTable(
+        "public.videos",
+        ("id",),
+        {
+            "id": "uuid", "product_url": "text", "title": "text", "description": "text", "maker": "text",
+            "label": "text", "series": "text", "source": "text", "thumbnail_url": "text", "price": "numeric",
+            "duration_seconds": "int4", "distribution_started_at": TIME, "product_released_at": TIME,
+            "published_at": TIME, "created_at": TIME,
+        },
+        required=("id", "product_url"),
+        needed=("product_url",),
+    ),
+    PulledTable(
+        "public.video_tags",
+        ("video_id", "tag_id"),
+        {"video_id": "uuid", "tag_id": "uuid"},
+        parents=_VIDEO | {"tag_id": ("public.tags", "id")},
+    ),
+    PulledTable(
+        "public.video_performers",
+        ("video_id", "performer_id"),
+        {"video_id": "uuid", "performer_id": "uuid"},
+        parents=_VIDEO | {"performer_id": ("public.performers", "id")},
+    ),
+    PulledTable(
+        "public.profiles",
+        ("user_id",),
+        {"user_id": "uuid", "created_at": TIME},
+        user=True,
+        parents={"user_id": (USERS, "id")},
+    ),
+    PulledTable(
+        "public.user_video_decisions",
+        ("user_id", "video_id"),
+        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": TIME},
+        user=True,
+        parents=_VIDEO | {"user_id": (USERS, "id")},
+        required=("user_id", "video_id", "decision_type"),
+        needed=("decision_type",),
+    ),
+    PulledTable(
+        "two_tower.reviews",
+        ("reviewer_id", "video_id"),
+        {"reviewer_id": "uuid", "video_id": "uuid", "stars": "real", "created_at": TIME},
+        user=True,
+        parents=_VIDEO,
+        needed=("stars",),
+    ),
+)  # fmt: skip
+"""Parents before children."""

@@ -1,0 +1,138 @@
+"""A file as a table of text, and the rows of it that are refused."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import IO, Self
+
+import polars as pl
+
+from two_tower.errors import UserError
+
+LONGEST_VALUE = 200
+"""Characters of a value that the report of rejects repeats."""
+
+
+class Rejects:
+    """The report of rejected rows: a CSV of line, column, value and reason, made when the first row is rejected."""
+
+    header = "line,column,value,reason\n"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.passed_over = 0
+        """Rows that an earlier run, which this one resumes, has reported."""
+        self._after = 0
+        self._file: IO[str] | None = None
+        self._lock = Lock()  # the thread that reads has rejects, and so has the one that checks
+
+    def begin(self, after: int = 0) -> None:
+        """Removes the report of an earlier run, or goes on with it where that run got as far as line ``after``."""
+        self._after = after
+        if not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+            if file.readline() != self.header:
+                return  # no report, and replaced only if there is one to write
+            reported = [record for record in csv.reader(file) if record[0].isdecimal() and int(record[0]) <= after]
+        self.path.unlink()
+        if reported:
+            with self.path.open("w", encoding="utf-8", newline="") as file:
+                file.write(self.header)
+                csv.writer(file, lineterminator="\n").writerows(reported)
+
+    def flush(self) -> None:
+        """Leaves nothing for a kill to take."""
+        with self._lock:
+            if self._file:
+                self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def add(self, line: int, column: str, value: str, reason: str) -> None:
+        """One rejected row."""
+        self.add_rows(pl.DataFrame([(line, value)], ["line", "value"], orient="row"), column, reason)
+
+    def add_rows(self, rows: pl.DataFrame, column: str, reason: str) -> None:
+        """Rejected rows with columns ``line`` and ``value``, all for one reason."""
+        if self._after:
+            later = rows.filter(pl.col("line") > self._after)
+            self.passed_over += len(rows) - len(later)
+            rows = later
+            if len(rows) == 0:
+                return
+        report = rows.select(
+            "line",
+            pl.lit(column).alias("column"),
+            pl.col("value").cast(pl.String).fill_null("").str.slice(0, LONGEST_VALUE),
+            pl.lit(reason).alias("reason"),
+        )
+        with self._lock:
+            if self._file is None:
+                try:
+                    resumed = bool(self._after) and self.path.is_file()
+                    self._file = self.path.open("a" if resumed else "w", encoding="utf-8", newline="")
+                except OSError as error:
+                    raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error
+                if not resumed:
+                    self._file.write(self.header)
+            self._file.write(report.write_csv(include_header=False))
+            self.rows += len(rows)
+
+
+@dataclass
+class Table:
+    """A file that is open for reading, its header known.
+
+    ``columns`` are the file's, renamed as asked. ``batches(names)`` may be called once. ``read_bytes`` of
+    ``total_bytes`` (None for a pipe) says how far it got, in bytes of the file as it is stored.
+    """
+
+    name: str
+    columns: list[str]
+    total_bytes: int | None
+    _batches: Callable[[list[str]], Iterator[pl.DataFrame]]
+    _position: Callable[[], int]
+    _closing: ExitStack = field(default_factory=ExitStack)
+    rows: int = 0
+
+    @property
+    def read_bytes(self) -> int:
+        return self._position()
+
+    def batches(self, names: list[str]) -> Generator[pl.DataFrame]:
+        """Frames of ``line`` (Int64) and ``names``, in the order of the file; an empty cell is null.
+
+        A thread reads the next while the caller is busy with the last.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            batches = self._batches(names)
+            ahead = reader.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = reader.submit(next, batches, None)
+                yield batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.close()
+
+
+def table_of(name: str, rows: pl.DataFrame) -> Table:
+    """A table of rows that are in memory already; they have ``line``."""
+    columns = [column for column in rows.columns if column != "line"]
+    return Table(name, columns, None, lambda names: iter([rows.select("line", *names)]), lambda: 0, rows=len(rows))

@@ -1,0 +1,113 @@
+"""What we need of a server and of the application's tables, and the names that we take in schema ``public``.
+
+``migrate``, ``migrate --sql`` and ``doctor`` check against it; nothing here asks a database.
+"""
+
+from __future__ import annotations
+
+OLDEST, NEWEST = 15, 18
+"""Major versions of PostgreSQL. ``setup.sh`` and the images of ``docker/`` choose among them."""
+
+VECTOR_NEEDED = (0, 8, 0)
+"""pgvector with iterative index scans."""
+
+VECTOR = "vector"
+"""What pgvector's extension is called."""
+
+EXTENSIONS = {VECTOR: "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
+"""The Debian package that has each for a major version. pgvector must be there; PL/Python is for one engine."""
+
+ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
+"""Roles that routines are granted to, or that clients log in as."""
+
+ROUTINES = {
+    "embed_user(boolean)": 0,
+    "update_user_features(uuid)": 1,
+    "get_user_embedding_features(uuid)": 1,
+    "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
+    "get_item_embedding_features(uuid)": 1,
+    "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
+    "recommend_videos(integer, uuid[], real, boolean)": 0,
+    "similar_videos(uuid, integer, real)": 1,
+}
+"""Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
+
+ARGUMENTS = {
+    "embed_user": ("force",),
+    "update_user_features": ("p_user_id",),
+    "get_user_embedding_features": ("user_id",),
+    "get_user_embedding_feature_batch": ("limit", "offset", "after"),
+    "get_item_embedding_features": ("video_id",),
+    "get_item_embedding_feature_batch": ("limit", "offset", "after"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "because"),
+    "similar_videos": ("video_id", "limit", "diversity"),
+}
+"""The names of their arguments, by which PostgREST chooses among routines of one name."""
+
+INDEXES = {
+    "videos": ("videos_published_at_idx",),
+    "video_tags": ("video_tags_tag_id_idx",),
+    "video_performers": ("video_performers_performer_id_idx",),
+    "user_video_decisions": ("user_video_decisions_video_id_idx",),
+}
+"""Names of indexes that come with a table that we make."""
+
+NAMES = ("user_features", "user_embeddings", "video_embeddings")
+"""Relations that we make in ``public`` where the name is free; else in ``two_tower`` alone, unless names are taken."""
+
+IN_TWO_TOWER = {
+    "user_features": "two_tower.user_features",
+    "user_embeddings": "two_tower.active_user_embeddings",
+    "video_embeddings": "two_tower.active_video_embeddings",
+}
+"""Where what the public names show is found in any case."""
+
+ASIDE = "_before_two_tower"
+"""What a relation or routine of the application is called while ``--take-names`` has its name."""
+
+UUID, TEXT, NUMBER, TIME = "uuid", "text", "a number", "a date or time"
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "videos": {
+        "id": UUID,
+        "product_url": TEXT,
+        "title": TEXT,
+        "description": TEXT,
+        "maker": TEXT,
+        "label": TEXT,
+        "series": TEXT,
+        "source": TEXT,
+        "thumbnail_url": TEXT,
+        "price": NUMBER,
+        "duration_seconds": NUMBER,
+        "distribution_started_at": TIME,
+        "product_released_at": TIME,
+        "published_at": TIME,
+        "created_at": TIME,
+    },
+    "tags": {"id": UUID, "name": TEXT},
+    "performers": {"id": UUID, "name": TEXT},
+    "video_tags": {"video_id": UUID, "tag_id": UUID},
+    "video_performers": {"video_id": UUID, "performer_id": UUID},
+    "user_video_decisions": {"user_id": UUID, "video_id": UUID, "decision_type": TEXT, "created_at": TIME},
+}
+"""What the application's tables must have, by table. ``profiles`` is looked at by itself: its key may be ``id``."""
+
+KEYS = {
+    "videos": ("id",),
+    "tags": ("id",),
+    "performers": ("id",),
+    "video_tags": ("video_id", "tag_id"),
+    "video_performers": ("video_id", "performer_id"),
+    "user_video_decisions": ("user_id", "video_id"),
+}
+"""Columns that must be unique together and never null."""
+
+TRIGGERED = ("user_video_decisions", "videos", "video_tags", "video_performers")
+"""Tables that get triggers."""
+
+TRIGGERS = tuple(f"two_tower_{what}" for what in ("insert", "update", "delete", "truncate", "row"))
+"""Their names, on each of these tables."""
+
+READ = (*COLUMNS, "profiles")
+"""Tables of the application that routines of ours read with the rights of their owner."""

@@ -1,0 +1,80 @@
+"""What a database must be for ``two-tower migrate``, asked before anything is written.
+
+Every reason to refuse is a row of one list, each with what mends it, so that nobody mends one only to meet the next.
+Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from two_tower.errors import UserError
+from two_tower.rows import column, one
+from two_tower.server.contract import READ
+from two_tower.server.preflight import changes, names, server, tables
+from two_tower.server.preflight.catalogue import Connection
+from two_tower.server.preflight.names import put_aside
+from two_tower.server.preflight.problem import Problem
+from two_tower.server.preflight.server import owner, python_usable
+
+__all__ = ["Problem", "Report", "look", "owner", "put_aside", "python_usable", "require"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """``problems`` keep ``migrate`` from beginning; ``changes`` are what it would do to what is there."""
+
+    problems: list[Problem]
+    changes: list[str]
+    notes: list[str]
+
+
+def require(connection: Connection) -> Report:
+    """The report of a database without problems. Raises UserError with all of them otherwise."""
+    _hold(connection)
+    report = look(connection)
+    if report.problems:
+        count = len(report.problems)
+        raise UserError(
+            f"this database cannot be migrated, for {count} reason{'s' if count > 1 else ''}; nothing was changed\n"
+            + "\n".join(f"- {problem}" for problem in report.problems),
+            "mend these, then migrate again; `two-tower migrate --check` lists what is left",
+        )
+    return report
+
+
+def _hold(connection: Connection) -> None:
+    """Keeps what is about to be looked at from being replaced by something else until the transaction ends."""
+    for table in column(
+        connection,
+        """select quote_ident(relname) from pg_class
+        where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p')
+            -- One that this role may not read is a reason to refuse anyway.
+            and has_table_privilege(oid, 'select')
+        order by 1""",
+        (list(READ),),
+    ):
+        connection.execute(f"lock table public.{table} in access share mode")  # quoted by the server
+
+
+def look(connection: Connection) -> Report:
+    """Everything that would be refused, and everything that would change, for the role that is connected.
+
+    ``two_tower.take_names``, a setting of the transaction, says whether names in ``public`` are taken.
+    """
+    take_names = one(connection, "select coalesce(current_setting('two_tower.take_names', true), '') = 'on'")
+    problems = [
+        *server.server(connection),
+        *server.rights(connection),
+        *server.ownership(connection),
+        *server.extensions(connection),
+        *names.schemas(connection),
+        *tables.tables(connection),
+        *tables.profiles(connection),
+        *tables.catalogue_rule(connection),
+        *names.triggers(connection),
+        *names.routines(connection, take_names),
+        *names.relations(connection, take_names),
+    ]
+    planned = [] if problems else list(changes.changes(connection, take_names))
+    return Report(problems, planned, list(changes.notes(connection)))

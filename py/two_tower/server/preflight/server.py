@@ -1,0 +1,210 @@
+"""What may keep a server, or the role that migrates, from taking ours; and to whom ours is to belong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from two_tower.rows import column, one, row
+from two_tower.server import contract
+from two_tower.server.contract import EXTENSIONS, READ, TRIGGERED
+from two_tower.server.preflight.catalogue import Connection, quoted, recorded
+from two_tower.server.preflight.problem import Problem
+
+
+def server(connection: Connection) -> Iterator[Problem]:
+    version = connection.info.server_version
+    if not contract.OLDEST <= version // 10000 <= contract.NEWEST:
+        shown = one(connection, "show server_version")
+        yield Problem(
+            f"pg-two-tower runs on PostgreSQL {contract.OLDEST} to {contract.NEWEST}; this server is {shown}",
+            "connect to a supported server",
+        )
+    encoding = one(
+        connection, "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
+    )
+    if encoding != "UTF8":
+        yield Problem(
+            f"the encoding of this database is {encoding}, and names of the world's catalogues need UTF8",
+            "create a database with encoding UTF8, and restore a dump of this one into it",
+        )
+
+
+def rights(connection: Connection) -> Iterator[Problem]:
+    role, database, may_create, may_create_roles = row(
+        connection,
+        """select quote_ident(current_user), quote_ident(current_database()),
+            has_database_privilege(current_database(), 'create'), rolcreaterole or rolsuper
+        from pg_roles where rolname = current_user""",
+    )
+    if not one(connection, "select has_schema_privilege('public', 'create')"):
+        yield Problem(
+            f"the role {role} may not create anything in schema public",
+            f"as the schema's owner run: grant create on schema public to {role}",
+        )
+    if not may_create and not one(connection, "select to_regnamespace('two_tower') is not null"):
+        yield Problem(
+            f"the role {role} may not create schemas in this database",
+            f"as the database's owner run: grant create on database {database} to {role}",
+        )
+    missing = column(
+        connection,
+        """select r
+        from unnest(%s::text[]) as r
+        where not exists (select from pg_roles where rolname = r)""",
+        (list(contract.ROLES),),
+    )
+    if missing and not may_create_roles:
+        yield Problem(
+            f"the roles {', '.join(missing)} are missing, and {role} may not create roles",
+            f"as a superuser run: alter role {role} createrole",
+        )
+
+
+def owner(connection: Connection) -> str | None:
+    """The role to whom a superuser who migrates hands over all that is ours; None where it stays with whoever migrates.
+
+    Routines of ours run as their owner and read the application's tables, and whoever owns a table may put a view in
+    its place that calls what he likes. So nobody owns ours who may do more than the owner of those tables: it is he, or
+    where they are a superuser's, the owner of schema ``public``, who may drop them, or whoever has ours already.
+    """
+    if not one(connection, "select rolsuper from pg_roles where rolname = current_user"):
+        return None
+    owners = _owners(connection)
+    if owners:
+        return owners.get("videos") or min(owners.values())
+    found = connection.execute(
+        """select o.rolname::text
+        from pg_namespace n
+        join pg_database d on d.datname = current_database()
+        join pg_roles o on o.oid = case when n.nspowner = 'pg_database_owner'::regrole then d.datdba else n.nspowner end
+        where n.nspname in ('public', 'two_tower') and not o.rolsuper
+        order by n.nspname limit 1"""
+    ).fetchone()
+    return found and found[0]
+
+
+def _owners(connection: Connection) -> dict[str, str]:
+    """Owners of the tables that we read, by table, but for those of superusers."""
+    rows = connection.execute(
+        """select c.relname::text, o.rolname::text from pg_class c join pg_roles o on o.oid = c.relowner
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (%s)
+            and c.relkind in ('r', 'p', 'v', 'm', 'f') and not o.rolsuper
+        order by 1""",
+        (list(READ),),
+    )
+    return dict(rows.fetchall())
+
+
+def ownership(connection: Connection) -> Iterator[Problem]:
+    """What keeps the role of :func:`owner` from running what it is to own."""
+    role = owner(connection)
+    if role is None:
+        return
+    name = quoted(connection, role)
+    others = {table: whose for table, whose in _owners(connection).items() if whose != role}
+    for table, whose in others.items():
+        yield Problem(
+            f"public.{table} belongs to {whose}, and other tables that we read to {role}: "
+            f"{whose} could have {role} run anything",
+            f"give the tables to one role, such as: alter table public.{table} owner to {name}",
+        )
+    # What we made ourselves is handed over.
+    made = [*recorded(connection, "table"), *recorded(connection, "schema"), *recorded(connection, "function")]
+    tables = [f"public.{table}" for table in READ if table not in others and f"public.{table}" not in made]
+    for schema in column(
+        connection,
+        """select quote_ident(n.nspname) from pg_namespace n
+        where not has_schema_privilege(%s, n.oid, 'usage') and n.nspname <> all (%s) and (
+            n.nspname in ('public', 'auth')
+            or n.oid = (select e.extnamespace from pg_extension e where e.extname = 'vector')
+        )
+        order by 1""",
+        (role, made),
+    ):
+        yield _lacks(role, f"use the schema {schema}", f"grant usage on schema {schema} to {name}")
+    triggered = [table for table in tables if table.removeprefix("public.") in TRIGGERED]
+    for privilege, table in [("select", table) for table in tables] + [("trigger", table) for table in triggered]:
+        if not one(
+            connection, "select coalesce(has_table_privilege(%s, to_regclass(%s), %s), true)", (role, table, privilege)
+        ):
+            yield _lacks(role, f"{privilege} on {table}", f"grant {privilege} on {table} to {name}")
+    if "auth.users" not in made:
+        tables.append("auth.users")
+        for privilege in ("select", "references"):
+            if not one(
+                connection,
+                """select coalesce(bool_and(has_column_privilege(%s, a.attrelid, a.attnum, %s)), true)
+                from pg_attribute a where a.attrelid = to_regclass('auth.users') and a.attname = 'id'""",
+                (role, privilege),
+            ):
+                yield _lacks(role, f"{privilege} (id) on auth.users", f"grant {privilege} (id) on auth.users to {name}")
+    if "auth.uid()" not in made and not one(
+        connection,
+        "select coalesce(has_function_privilege(%s, to_regprocedure('auth.uid()'), 'execute'), true)",
+        (role,),
+    ):
+        yield _lacks(role, "execute auth.uid()", f"grant execute on function auth.uid() to {name}")
+    for table, is_owner in connection.execute(
+        """select quote_ident(n.nspname) || '.' || quote_ident(c.relname), pg_has_role(r.oid, c.relowner, 'usage')
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join pg_roles r
+        where r.rolname = %s and not r.rolbypassrls and c.oid in (select to_regclass(t) from unnest(%s::text[]) as t)
+            and c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
+        order by 1""",
+        (role, tables),
+    ).fetchall():
+        yield Problem(
+            f"{table} has row level security that binds {role}, to whom our routines are to belong, so refreshes would "
+            "not see all rows",
+            f"run: alter table {table} no force row level security"
+            if is_owner
+            else f"as a superuser run: alter role {name} bypassrls",
+        )
+
+
+def _lacks(role: str, what: str, remedy: str) -> Problem:
+    return Problem(f"the role {role}, to whom our routines are to belong, may not {what}", f"run: {remedy}")
+
+
+def extensions(connection: Connection) -> Iterator[Problem]:
+    package = EXTENSIONS[contract.VECTOR].format(connection.info.server_version // 10000)
+    found = connection.execute(
+        """select e.extversion, a.default_version from pg_available_extensions a
+        full join pg_extension e on e.extname = a.name where coalesce(a.name, e.extname) = %s""",
+        (contract.VECTOR,),
+    ).fetchone()
+    if found is None:
+        yield Problem(
+            f"the extension {contract.VECTOR} is not installed on this server",
+            f"install the package {package} on the server",
+        )
+        return
+    if _numbers(found[0] or found[1]) < contract.VECTOR_NEEDED:
+        yield Problem(
+            f"pgvector is {found[0] or found[1]}; 0.8.0 or newer is needed, for iterative index scans",
+            "upgrade the package, then run: alter extension vector update",
+        )
+    if found[0] is None and not one(
+        connection,
+        """select rolsuper or has_database_privilege(current_database(), 'create') and exists (
+            select from pg_available_extension_versions v where v.name = 'vector' and v.trusted
+        ) from pg_roles where rolname = current_user""",
+    ):
+        yield Problem(
+            "the extension vector is not created in this database, and takes a superuser",
+            "as a superuser run: create extension vector with schema extensions",
+        )
+
+
+def python_usable(connection: Connection) -> bool:
+    """Whether this role makes routines in PL/Python, once migrations have run: only a superuser may."""
+    return bool(
+        one(
+            connection,
+            """select rolsuper and exists (select from pg_language where lanname = 'plpython3u')
+            from pg_roles where rolname = current_user""",
+        )
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,72 @@
+"""What the page shows, asked for as the role ``two_tower_viewer`` in transactions that can write nothing.
+
+Every question is aggregated and limited by the database. Functions take the connection of :func:`viewer`, and answer
+with plain rows (dicts), which Streamlit can cache.
+"""
+
+from __future__ import annotations
+
+from two_tower.ui.queries.data import KINDS, LACKS, attribute, decisions_by_month, lacking, missing, spread, totals
+from two_tower.ui.queries.freshness import failures, jobs, problems, runs, status, throughput
+from two_tower.ui.queries.models import events, models, thresholds
+from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, sample
+from two_tower.ui.queries.users import find_users, history, random_user, recommendations, taste
+from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer
+
+__all__ = [
+    "BANDS",
+    "KINDS",
+    "LACKS",
+    "ROLE",
+    "Connection",
+    "Row",
+    "against_data",
+    "attribute",
+    "by_popularity",
+    "decisions_by_month",
+    "events",
+    "failures",
+    "find_users",
+    "history",
+    "jobs",
+    "lacking",
+    "missing",
+    "models",
+    "problems",
+    "random_user",
+    "reach",
+    "recommendations",
+    "runs",
+    "sample",
+    "situation",
+    "spread",
+    "status",
+    "taste",
+    "thresholds",
+    "throughput",
+    "totals",
+    "versions",
+    "viewer",
+]
+
+
+def situation(connection: Connection) -> Row:
+    """``active_version``, and whether there are ``videos``, ``decisions``, ``models`` and ``vectors`` of users."""
+    return row(
+        connection,
+        """select two_tower.active_version() as active_version,
+            exists (select from public.videos) as videos,
+            exists (select from public.user_video_decisions) as decisions,
+            exists (select from two_tower.model_versions) as models,
+            exists (select from two_tower.user_embeddings) as vectors""",
+    )
+
+
+def versions(connection: Connection) -> list[Row]:
+    """``version`` and ``state`` of those that have vectors: the active one first, then the newest."""
+    return rows(
+        connection,
+        """select version, state from two_tower.model_versions
+        where state in ('active', 'standby', 'staged') and attached_at is not null
+        order by state = 'active' desc, number desc""",
+    )

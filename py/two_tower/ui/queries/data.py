@@ -1,0 +1,155 @@
+"""The catalogue and the decisions as a whole."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from two_tower.ui.queries.viewer import Connection, Row, row, rows
+
+KINDS = ("tag", "performer", "maker", "label", "series", "source")
+"""Attributes of videos whose distribution is shown."""
+
+
+def totals(connection: Connection) -> Row:
+    """How many ``videos``, ``published`` ones, ``users`` who decided, ``likes``, ``nopes`` and ``skips`` there are."""
+    return row(
+        connection,
+        """select v.videos, v.published, d.users, d.likes, d.nopes, d.skips
+        from (
+            select count(*) as videos, count(*) filter (where published_at <= now()) as published from public.videos
+        ) as v
+        cross join (
+            select count(*) as users, coalesce(sum(likes), 0)::bigint as likes,
+                coalesce(sum(nopes), 0)::bigint as nopes, coalesce(sum(skips), 0)::bigint as skips
+            from (
+                select count(*) filter (where decision_type::text = 'like') as likes,
+                    count(*) filter (where decision_type::text = 'nope') as nopes,
+                    count(*) filter (where decision_type::text = 'skip') as skips
+                from public.user_video_decisions group by user_id
+            ) as u
+        ) as d""",
+    )
+
+
+LIKED: LiteralString = """
+liked as (
+    select video_id, count(*) as likes from public.user_video_decisions
+    where decision_type::text = 'like' group by video_id
+)
+"""
+
+# (video_id, value) of each kind of attribute. A text that is empty is none.
+VALUES: dict[str, LiteralString] = {
+    "tag": "select t.video_id, g.name as value from public.video_tags t join public.tags g on g.id = t.tag_id",
+    "performer": """select t.video_id, p.name as value
+        from public.video_performers t join public.performers p on p.id = t.performer_id""",
+    "maker": "select id as video_id, maker as value from public.videos where maker <> ''",
+    "label": "select id as video_id, label as value from public.videos where label <> ''",
+    "series": "select id as video_id, series as value from public.videos where series <> ''",
+    "source": "select id as video_id, source as value from public.videos where source <> ''",
+}
+
+
+def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
+    """The values of an attribute that the most likes have: ``value``, ``items`` and ``likes`` that carry it, and the
+    shares of all items and of all likes that those are. ``values`` says how many values there are altogether."""
+    return rows(
+        connection,
+        f"""with {LIKED},
+        carried as (
+            select c.value, count(*) as items, coalesce(sum(l.likes), 0)::bigint as likes
+            from ({VALUES[kind]}) as c left join liked l on l.video_id = c.video_id
+            group by c.value
+        )
+        select c.value, c.items, c.likes, c.items::float8 / (select count(*) from public.videos) as item_share,
+            coalesce(c.likes::float8 / nullif((select sum(likes) from liked), 0), 0)::float8 as like_share,
+            count(*) over () as values
+        from carried c order by c.likes desc, c.items desc, c.value limit %(limit)s""",
+        limit=limit,
+    )
+
+
+# What a video may lack, as a condition on v and on its row of liked, l.
+LACKS: dict[str, LiteralString] = {
+    "tags": "not exists (select from public.video_tags t where t.video_id = v.id)",
+    "performers": "not exists (select from public.video_performers t where t.video_id = v.id)",
+    "maker": "coalesce(v.maker, '') = ''",
+    "label": "coalesce(v.label, '') = ''",
+    "series": "coalesce(v.series, '') = ''",
+    "source": "coalesce(v.source, '') = ''",
+    "price": "v.price is null",
+    "picture": "coalesce(v.thumbnail_url, '') = ''",
+    "publication": "(v.published_at <= now()) is not true",
+    "any like": "l.likes is null",
+}
+
+
+def missing(connection: Connection) -> list[Row]:
+    """Who lacks what: ``what``, how many ``items`` lack it and how many ``likes`` those have, and the shares."""
+    flags = ", ".join(f"{condition} as lacks_{at}" for at, condition in enumerate(LACKS.values()))
+    sums = ", ".join(
+        f"count(*) filter (where lacks_{at}) as items_{at}, sum(likes) filter (where lacks_{at}) as likes_{at}"
+        for at in range(len(LACKS))
+    )
+    names = ", ".join(f"({at}, '{what}', items_{at}, likes_{at})" for at, what in enumerate(LACKS))
+    return rows(
+        connection,
+        f"""with {LIKED}
+        select w.what, w.items, coalesce(w.likes, 0)::bigint as likes, w.items::float8 / s.videos as item_share,
+            coalesce(w.likes / nullif(s.all_likes, 0), 0)::float8 as like_share
+        from (
+            select count(*) as videos, sum(likes) as all_likes, {sums}
+            from (select l.likes, {flags} from public.videos v left join liked l on l.video_id = v.id) as f
+        ) as s
+        cross join lateral (values {names}) as w (at, what, items, likes)
+        where s.videos > 0 order by w.at""",
+    )
+
+
+def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
+    """Videos that lack it, those with the most likes first: ``title``, ``product_url``, ``likes``."""
+    return rows(
+        connection,
+        f"""with {LIKED}
+        select v.title, v.product_url, coalesce(l.likes, 0) as likes
+        from public.videos v left join liked l on l.video_id = v.id
+        where {LACKS[what]} order by l.likes desc nulls last, v.id limit %s""",
+        limit,
+    )
+
+
+def spread(connection: Connection) -> list[Row]:
+    """How likes are spread: of ``who`` (users, videos), how many have up to so many likes; bounds double."""
+    return rows(
+        connection,
+        f"""with {LIKED},
+        counted as (
+            select 'users' as who, count(*) filter (where decision_type::text = 'like') as likes
+            from public.user_video_decisions group by user_id
+            union all
+            select 'videos', coalesce(l.likes, 0) from public.videos v left join liked l on l.video_id = v.id
+        )
+        select c.who, b.least, sum(c.number)::bigint as number
+        from (select who, likes, count(*) as number from counted group by who, likes) as c
+        cross join lateral (select case when c.likes = 0 then 0 else 2 ^ floor(log(2, c.likes)) end::int) as b (least)
+        group by c.who, b.least order by c.who, b.least""",
+    )
+
+
+def decisions_by_month(connection: Connection, months: int = 36) -> list[Row]:
+    """``month``, ``decision``, ``number``, for the latest months with decisions."""
+    return rows(
+        connection,
+        """with daily as (
+            select date_bin('1 day', two_tower.time_of(created_at), timestamptz '2000-01-01 00:00Z') as day,
+                decision_type, count(*) as number
+            from public.user_video_decisions group by 1, 2
+        ),
+        monthly as (
+            select date_trunc('month', day, 'UTC') as month, decision_type as decision, sum(number)::bigint as number
+            from daily group by 1, 2
+        )
+        select month, decision, number from monthly
+        where month in (select distinct month from monthly order by month desc limit %s) order by 1, 2""",
+        months,
+    )

@@ -1,0 +1,61 @@
+"""Refreshes and other jobs, and what is broken."""
+
+from __future__ import annotations
+
+from two_tower.ui.queries.viewer import Connection, Row, row, rows
+
+
+def status(connection: Connection) -> Row:
+    """The row of ``two_tower.status``."""
+    return row(connection, "select * from two_tower.status")
+
+
+def jobs(connection: Connection) -> list[Row]:
+    """The rows of ``two_tower.jobs``: each job, whether it is scheduled and failing, its last success and error."""
+    return rows(connection, "select * from two_tower.jobs order by failing desc, last_success desc nulls last, job")
+
+
+def runs(connection: Connection, limit: int = 50) -> list[Row]:
+    """The latest runs of all jobs, imports among them: ``job``, times, ``result``, ``error``."""
+    return rows(
+        connection,
+        "select job, started_at, finished_at, result, error from two_tower.job_log order by id desc limit %s",
+        limit,
+    )
+
+
+def throughput(connection: Connection, hours: int) -> list[Row]:
+    """Refreshes in 60 equal stretches of the last ``hours``: ``at``, ``until``, ``users`` and ``videos`` looked
+    at, ``vectors`` written, ``failed`` ones, ``seconds`` that refreshes took; ``since`` and ``now``, the ends of it."""
+    return rows(
+        connection,
+        """select b.at, b.at + make_interval(secs => %(hours)s * 60) as until,
+            coalesce(sum((r.result ->> 'users')::bigint), 0)::bigint as users,
+            coalesce(sum((r.result ->> 'videos')::bigint), 0)::bigint as videos,
+            coalesce(sum((r.result ->> 'vectors')::bigint), 0)::bigint as vectors,
+            coalesce(sum((r.result ->> 'failed')::bigint), 0)::bigint as failed,
+            coalesce(sum(extract(epoch from r.finished_at - r.started_at)), 0)::float8 as seconds,
+            now() - make_interval(hours => %(hours)s) as since, now() as now
+        from two_tower.job_log r
+        cross join lateral date_bin(
+            make_interval(secs => %(hours)s * 60), r.started_at, timestamptz '2000-01-01'
+        ) as b (at)
+        where r.job = 'refresh' and r.started_at > now() - make_interval(hours => %(hours)s)
+        group by 1 order by 1""",
+        hours=hours,
+    )
+
+
+def failures(connection: Connection, limit: int = 100) -> list[Row]:
+    """Users and videos that were set aside, the latest first."""
+    return rows(
+        connection,
+        """select kind, id, sqlstate, error, attempts, failed_at, retry_at
+        from two_tower.failed_changes order by failed_at desc limit %s""",
+        limit,
+    )
+
+
+def problems(connection: Connection) -> list[Row]:
+    """The rows of ``two_tower.problems``: ``what`` is broken, in ``detail``, and its ``remedy``."""
+    return rows(connection, "select * from two_tower.problems")

@@ -1,0 +1,100 @@
+"""What a version recommends, beside what there is and what is liked."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from two_tower.ui.queries.data import LIKED, VALUES
+from two_tower.ui.queries.viewer import Connection, Row, row, rows
+
+BANDS = 10
+"""Groups of equally many videos, by popularity."""
+
+
+def reach(connection: Connection, version: str) -> Row:
+    """Of a version: ``users`` with likes and those of them ``reached`` by a vector, ``published`` videos and those with
+    a vector (``embedded``)."""
+    return row(
+        connection,
+        """select
+            (select count(*) from two_tower.user_features where like_count > 0) as users,
+            (select count(*) from two_tower.user_embeddings where model_version = %(version)s) as reached,
+            (select count(*) from public.videos where published_at <= now()) as published,
+            (
+                select count(*) from two_tower.video_embeddings e join public.videos v on v.id = e.video_id
+                where e.model_version = %(version)s and v.published_at <= now()
+            ) as embedded""",
+        version=version,
+    )
+
+
+def sample(connection: Connection, version: str, users: int, limit: int) -> list[Row]:
+    """What a version recommends to a sample of users, by hash of their ids: ``video_id``, its ``times`` on a list, and
+    how many ``users`` were asked."""
+    return rows(
+        connection,
+        """with asked as (
+            select array(
+                select user_id from two_tower.user_embeddings where model_version = %(version)s
+                order by uuid_hash_extended(user_id, 0) limit %(users)s
+            ) as users
+        )
+        select r.video_id, count(*) as times, cardinality(a.users) as users
+        from asked a
+        cross join lateral two_tower.preview_recommendations(a.users, %(version)s, %(limit)s) r
+        where r.reason = 'taste'
+        group by r.video_id, a.users order by times desc, r.video_id""",
+        version=version,
+        users=users,
+        limit=limit,
+    )
+
+
+def against_data(
+    connection: Connection, kind: str, videos: tuple[UUID, ...], times: tuple[int, ...], limit: int = 20
+) -> list[Row]:
+    """``value``, and the shares of items, of likes and of recommendations (``videos``, each so many ``times``) that
+    carry it; those first whose share of recommendations or likes is largest."""
+    return rows(
+        connection,
+        f"""with {LIKED},
+        recommended as (select * from unnest(%(videos)s::uuid[], %(times)s::bigint[]) as r (video_id, times)),
+        carried as (
+            select c.value, count(*)::float8 / (select count(*) from public.videos) as items,
+                coalesce(sum(l.likes) / nullif((select sum(likes) from liked), 0), 0)::float8 as likes,
+                coalesce(sum(r.times) / nullif((select sum(times) from recommended), 0), 0)::float8 as recommendations
+            from ({VALUES[kind]}) as c
+            left join liked l on l.video_id = c.video_id
+            left join recommended r on r.video_id = c.video_id
+            group by c.value
+        )
+        select value, items, likes, recommendations from carried
+        order by greatest(likes, recommendations) desc, value limit %(limit)s""",
+        videos=list(videos),
+        times=list(times),
+        limit=limit,
+    )
+
+
+def by_popularity(connection: Connection, videos: tuple[UUID, ...], times: tuple[int, ...]) -> list[Row]:
+    """Published videos in ten bands of equal size, band 1 with the most likes: the shares of all likes and of
+    recommendations that each has."""
+    return rows(
+        connection,
+        f"""with {LIKED},
+        recommended as (select * from unnest(%(videos)s::uuid[], %(times)s::bigint[]) as r (video_id, times)),
+        banded as (
+            select ntile({BANDS}) over (order by coalesce(l.likes, 0) desc, v.id) as band,
+                coalesce(l.likes, 0) as likes, coalesce(r.times, 0) as times
+            from public.videos v
+            left join liked l on l.video_id = v.id
+            left join recommended r on r.video_id = v.id
+            where v.published_at <= now()
+        )
+        select band, count(*)::float8 / sum(count(*)) over () as items,
+            coalesce(sum(likes) / nullif(sum(sum(likes)) over (), 0), 0)::float8 as likes,
+            coalesce(sum(times) / nullif(sum(sum(times)) over (), 0), 0)::float8 as recommendations
+        from banded group by band order by band""",
+        videos=list(videos),
+        times=list(times),
+    )

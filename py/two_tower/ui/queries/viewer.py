@@ -1,0 +1,62 @@
+"""The role that the page reads as, and answers of its questions as plain rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from two_tower.database import open_connection, require_migrated
+from two_tower.errors import UserError
+
+Connection = psycopg.Connection[DictRow]
+
+Row = dict[str, Any]
+
+ROLE = "two_tower_viewer"
+
+
+@contextmanager
+def viewer(dsn: str) -> Iterator[Connection]:
+    """A connection that reads what the viewer's role may, or the login where the role is bound by policies; it writes
+    nothing.
+
+    Raises UserError where the database is not migrated or the login may not take the role, psycopg.OperationalError
+    where there is no connection.
+    """
+    with open_connection(
+        dsn, autocommit=True, row_factory=dict_row, application_name="two-tower ui", connect_timeout=10
+    ) as connection:
+        if one(connection, "select pg_catalog.to_regrole(%s) is null", ROLE):
+            raise UserError(f"database {connection.info.dbname} is not migrated", "two-tower migrate")
+        require_migrated(connection, ROLE)
+        # Where whoever migrated could not let the role see all rows, the login reads for it.
+        if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
+            try:
+                connection.execute(f"set role {ROLE}")
+            except psycopg.errors.InsufficientPrivilege as error:
+                login = connection.info.user
+                hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
+                raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
+        connection.execute("set default_transaction_read_only = on; set statement_timeout = '30s'")
+        yield connection
+
+
+def rows(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> list[Row]:
+    """Every row."""
+    return connection.execute(query, named or values or None).fetchall()
+
+
+def row(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> Row:
+    """The only row."""
+    found = connection.execute(query, named or values or None).fetchone()
+    assert found is not None
+    return found
+
+
+def one(connection: Connection, query: LiteralString, *values: Any) -> Any:
+    """The only column of the only row."""
+    return next(iter(row(connection, query, *values).values()))

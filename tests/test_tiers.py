@@ -1,0 +1,74 @@
+"""What ``make test`` leaves to ``make soak`` is a variant of something that it runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Hashable
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import tiers
+from tiers import covering
+
+VARIANTS: list[list[dict[str, Hashable]]] = [
+    [{"a": a, "b": b} for a, b in product(range(3), range(4))],
+    [{"a": a, "b": b, "c": c} for a, b, c in product("xy", range(5), (None, True)) if (a, b) != ("x", 3)],
+    [{"a": a} for a in range(6)],
+    [{"a": a, "b": a % 2} for a in range(6)],
+    [{"a": 1}],
+    [],
+]
+
+
+@pytest.mark.parametrize("variants", VARIANTS)
+def test_every_value_of_every_axis_is_in_the_sample(variants: list[dict[str, Hashable]]) -> None:
+    chosen = [variants[at] for at in covering(variants)]
+    assert {v for variant in chosen for v in variant.items()} == {v for variant in variants for v in variant.items()}
+
+
+def test_a_sample_is_as_small_as_the_longest_axis() -> None:
+    assert len(covering(VARIANTS[0])) == 4
+    assert len(covering(VARIANTS[1])) == 5
+
+
+def test_one_axis_is_not_thinned() -> None:
+    assert covering(VARIANTS[2]) == list(range(6))
+
+
+SUITE = """
+import pytest
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
+@pytest.mark.parametrize("change", ["like", "nope", "skip"])
+def test_product(engine, change): pass
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
+def test_seeds(seed): pass
+"""
+
+
+CONFTEST = f"""
+import sys
+
+sys.path.insert(0, {str(Path(tiers.__file__).parent)!r})
+from tiers import add_option as pytest_addoption, thin as pytest_collection_modifyitems
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [(["test_it.py"], 3 + 1), (["test_it.py", "--soak"], 6 + 2), (["test_it.py::test_product"], 6)],
+    ids=["test", "soak", "by name"],
+)
+def test_soak_runs_what_test_leaves_out(arguments: list[str], passed: int, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert re.findall(r"(\d+) passed", done.stdout) == [str(passed)], done.stdout + done.stderr
