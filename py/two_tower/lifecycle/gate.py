@@ -135,7 +135,13 @@ def _since(
     seen = (likes + nopes + skips).tocsr()
 
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
-        return evaluate.by_vectors(of.user.embed(user_counts(of.schema, counts, likes, nopes)), of.item.embed(counts))
+        given = user_counts(of.schema, counts, likes, nopes)
+        found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
+        if of.neighbours is None:
+            return found
+        # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+        ids = counts[:, of.schema.segment("item", "id").offset :]
+        return evaluate.with_neighbours(found, likes, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
 
     references, _ = evaluate.references(likes)
     own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
