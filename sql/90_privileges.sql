@@ -44,7 +44,7 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 -- What the views and the invoker routines above read on the caller's behalf.
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
-grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to authenticated;
+grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
 grant execute on function two_tower.active_version() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.input_segments(),
