@@ -106,8 +106,8 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.recency_of(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
-two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
+two_tower.require_model(text), two_tower.recency_of(text), two_tower.live_versions(), two_tower.is_service(),
+two_tower.user_payloads(uuid[]), two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),

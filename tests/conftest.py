@@ -174,6 +174,18 @@ def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDat
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
+@contextmanager
+def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
+    """A connection to a clone of ``template`` for all tests of a module, who take back what they do. Its backend loads
+    onnxruntime once."""
+    name = f"borrowed_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {template}".encode())
+        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
+            yield db
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
 @pytest.fixture
 def dsn(database: NewDatabase, request: pytest.FixtureRequest) -> str:
     """A migrated database of this test's own; under the mark ``world``, with the small world and an active model."""

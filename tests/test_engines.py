@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase, in_database
+from conftest import Connect, Connection, NewDatabase, borrowed
 from test_refresh import CHANGES, Lab, assert_fresh, operations, pending
 from two_tower.lifecycle import tower_rows
 from two_tower.server.embedded import Server
@@ -417,12 +417,8 @@ def rebuild(db: Connection) -> None:
 @pytest.fixture(scope="module", params=["sql", "onnxruntime"])
 def played(request: pytest.FixtureRequest, cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
     """A database of one engine, where whoever changes something takes it back."""
-    name = f"played_{request.param}_{uuid4().hex[:12]}"
-    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
-        admin.execute(f"create database {name} template {world_of(request.param)}".encode())
-        with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
-            yield db
-        admin.execute(f"drop database {name} with (force)".encode())
+    with borrowed(cluster, world_of(request.param)) as db:
+        yield db
 
 
 @pytest.mark.sampled
@@ -594,26 +590,39 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def registry_world(cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
+    """A database of the engine auto; whoever registers something takes it back. Its backend has loaded onnxruntime."""
+    with borrowed(cluster, world_of("auto")) as db:
+        yield db
+
+
 @pytest.mark.parametrize("fault", WRONG)
-def test_rows_that_are_not_the_tower_are_refused(fault: str, db: Connection) -> None:
+def test_rows_that_are_not_the_tower_are_refused(fault: str, registry_world: Connection) -> None:
+    db = registry_world
     model = random_model(schema_of(db), seed=2)
-    tower_rows.store(db, "v2", WRONG[fault](rows_of(model)))
-    with pytest.raises(psycopg.Error) as caught:
-        register_model(db, model, "v2")
-    assert caught.value.sqlstate in ("22023", "55000")
-    assert caught.value.diag.message_primary is not None
-    assert "v2" in caught.value.diag.message_primary
-    assert column(db, "select version from two_tower.model_versions") == ["v1"]
-    # Written anew, they are welcome.
-    assert register(db, model, "v2", engine="sql") == "v2"
+    with db.transaction(force_rollback=True):
+        tower_rows.store(db, "v2", WRONG[fault](rows_of(model)))
+        with pytest.raises(psycopg.Error) as caught, db.transaction():
+            register_model(db, model, "v2")
+        assert caught.value.sqlstate in ("22023", "55000")
+        assert caught.value.diag.message_primary is not None
+        assert "v2" in caught.value.diag.message_primary
+        assert column(db, "select version from two_tower.model_versions") == ["v1"]
+        # Written anew, they are welcome.
+        assert register(db, model, "v2", engine="sql") == "v2"
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("tower", "part"), PARTS)
-def test_weights_that_are_no_numbers_are_refused(tower: str, part: str, value: float, db: Connection) -> None:
-    with pytest.raises(errors.DataError):
-        tower_rows.store(db, "v2", changed(tower, part, value)(rows_of(random_model(schema_of(db), seed=2))))
+def test_weights_that_are_no_numbers_are_refused(
+    tower: str, part: str, value: float, registry_world: Connection
+) -> None:
+    db = registry_world
+    rows = changed(tower, part, value)(rows_of(random_model(schema_of(db), seed=2)))
+    with pytest.raises(errors.DataError), db.transaction():
+        tower_rows.store(db, "v2", rows)
 
 
 def test_rows_without_a_sample_are_refused(db: Connection) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,10 +18,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase
+from conftest import Connect, Connection, NewDatabase, borrowed
 from two_tower.errors import UserError
 from two_tower.features import DIM, LIKE, NOPE, user_counts
 from two_tower.lifecycle import registry
+from two_tower.server.embedded import Server
 from two_tower.trainer import dataset
 from world_fixtures import (
     NOBODY,
@@ -183,6 +185,13 @@ def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
     return dict(copy)
 
 
+def with_recency(model: TinyModel, recency: object) -> TinyModel:
+    user = model.feature_schema["user"] | {"recency": recency}
+    return replace(model, feature_schema=model.feature_schema | {"user": user})
+
+
+NO_EXPONENTS: tuple[object, ...] = (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
+
 SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
     "user tower is cut in half": (
         lambda m: replace(m, user_graph=m.user_graph[: len(m.user_graph) // 2]),
@@ -255,13 +264,8 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
         "schema version 3",
     ),
     **{
-        f"recency is {recency}": (
-            lambda m, r=recency: replace(
-                m, feature_schema=m.feature_schema | {"user": m.feature_schema["user"] | {"recency": r}}
-            ),
-            "user.recency",
-        )
-        for recency in (-0.1, 10.5, 1e300, "0.5", None, True, [], {})
+        f"recency is {recency}": (partial(with_recency, recency=recency), "user.recency")
+        for recency in NO_EXPONENTS
     },
     "recency in version 1": (
         lambda m: replace(m, feature_schema=m.feature_schema | {"schema_version": 1}),
@@ -282,15 +286,24 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
+    """The world, for tests that take back what they do."""
+    with borrowed(cluster, world_template) as db:
+        yield db
+
+
 @pytest.mark.parametrize("fault", SPOILT)
-def test_a_model_that_is_not_sound_is_refused(fault: str, db: Connection, candidate: TinyModel) -> None:
+def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -> None:
     spoil, message = SPOILT[fault]
-    with pytest.raises(psycopg.Error, match=message) as caught:
-        register(db, spoil(candidate), "v2")
-    assert caught.value.sqlstate in ("22023", "23505")
-    assert states(db) == UNCHANGED
-    # The backend survives, and the same model without the fault is welcome.
-    assert register(db, candidate, "v2") == "v2"
+    sound = random_model(schema_of(lasting), seed=2)
+    with lasting.transaction(force_rollback=True):
+        with pytest.raises(psycopg.Error, match=message) as caught, lasting.transaction():
+            register(lasting, spoil(sound), "v2")
+        assert caught.value.sqlstate in ("22023", "23505")
+        assert states(lasting) == UNCHANGED
+        # The backend survives, and the same model without the fault is welcome.
+        assert register(lasting, sound, "v2") == "v2"
 
 
 @pytest.mark.parametrize("version", ["", "a b", "../v2", "v2'; drop table videos; --", "x" * 64, "-v2", "v2\n", "Ü"])

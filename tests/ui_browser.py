@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -137,17 +138,23 @@ class Visitor:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def choose(self, label: str, option: str) -> None:
-        """An option of a select box. A page that is drawn anew closes the list, so it is opened until it stays open."""
+        """An option of a select box. A page that is drawn anew closes the list, or takes the click back: goes on until
+        the box shows the option."""
+        box = self.page.get_by_role("combobox", name=label, exact=True)
         wanted = self.page.get_by_role("option", name=option).first
         until = time.monotonic() + PATIENCE / 1000
         while True:
             self.settle()
             try:
                 if wanted.count() == 0:
-                    self.page.get_by_role("combobox", name=label, exact=True).click()
+                    box.click()
                 wanted.click(timeout=PATIENCE / 10)
+                self.settle()
+                expect(box).to_have_value(
+                    re.compile(re.escape(option)), timeout=PATIENCE / 10
+                )  # `v2` of `v2 (standby)`
                 return
-            except PlaywrightTimeout:
+            except (PlaywrightTimeout, AssertionError):
                 if time.monotonic() > until:
                     raise
 

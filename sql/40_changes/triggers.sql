@@ -1,6 +1,24 @@
 -- Every input of the towers, and every way in which it can change. A trigger that is in place is left alone: making one waits for whoever
 -- writes to the table, and makes others wait behind it.
 
+-- Preflight names these with everything else that is in the way; a file of `two-tower migrate --sql` comes without it.
+do $names$
+declare
+    v_trigger record;
+begin
+    select t.tgname as name, t.tgrelid::regclass as relation into v_trigger
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_proc p on p.oid = t.tgfoid
+    join two_tower.change_triggers() w on w.relation = t.tgrelid and w.name = t.tgname
+    where p.pronamespace <> 'two_tower'::regnamespace
+    order by 2, 1 limit 1;
+    if found then
+        raise exception '% has a trigger % of the application, a name that ours must have', v_trigger.relation, v_trigger.name
+            using errcode = '55000', hint = format('Rename it: alter trigger %I on %s rename to ….', v_trigger.name, v_trigger.relation);
+    end if;
+end
+$names$;
+
 -- What an adopted table holds was decided before there was a log; the first refresh must find it there.
 do $adopted$
 begin

@@ -29,5 +29,5 @@ end
 $func$;
 
 comment on function two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real) is
-'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, '
-'popular and newest ones, whose score is the inverse of their rank';
+'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, '
+'are lacking, popular and newest ones, whose score is the inverse of their rank';

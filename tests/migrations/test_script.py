@@ -14,7 +14,7 @@ from conftest import in_database
 from test_without_superuser import database_of, owner  # noqa: F401 - a fixture
 from two_tower.errors import UserError
 from two_tower.server import migrate
-from two_tower.server.contract import COLUMNS, UUID
+from two_tower.server.contract import COLUMNS, TRIGGERED, TRIGGERS, UUID
 from two_tower.server.embedded import Server
 from two_tower.server.script import script
 from world_fixtures import one
@@ -153,6 +153,17 @@ UNFIT = {
         ["create table public.tags (id uuid, name text) partition by hash (id)"],
         "public.tags is no ordinary table",
     ),
+    **{
+        f"{name} on {table}": (
+            [
+                *APPLICATION,
+                "create function public.t() returns trigger language plpgsql as 'begin return null; end'",
+                f"create trigger {name} after insert on public.{table} for each row execute function public.t()",
+            ],
+            f"public.{table} has a trigger {name} of the application",
+        )
+        for table, name in zip((*TRIGGERED, "videos"), TRIGGERS, strict=True)
+    },
     "forced policies": (
         [*APPLICATION, "alter table public.videos force row level security"],
         "public.videos has row level security that binds its owner",

@@ -174,6 +174,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
         _transaction(connection, take_names),
     ):
         connection.execute("set transaction read only")
+        _refuse_newer(connection, _marks(connection), [m.id for m in yoyo.read_migrations(str(MIGRATIONS))])
         report = preflight.look(connection)
         ahead = [f"migration {name} is applied" for name in waiting(connection)]
         logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are made anew"]
