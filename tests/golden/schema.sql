@@ -207,7 +207,7 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, with finite weights';
+COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -291,6 +291,11 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
+
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -587,6 +592,12 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
 
+CREATE FUNCTION two_tower.log_verified(p_result jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_verified(p_result jsonb) IS 'Notes in the job log what a comparison found: users and videos compared, differing by kind, whole or a sample, how many were marked';
+
 CREATE FUNCTION two_tower.make_durable() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -644,7 +655,7 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine, and with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
 CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -742,6 +753,12 @@ CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
+
+CREATE FUNCTION two_tower.recency_of(p_version text) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.recency_of(p_version text) IS 'The exponent by which a version weighs decisions, from the newest: 0 where all count the same, or there is no such version';
 
 CREATE FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer DEFAULT 20) RETURNS TABLE(user_id uuid, video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -878,7 +895,7 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. Again: no change';
 
 CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS TABLE(vector extensions.halfvec, length real, decided uuid[], liked uuid[], weights real[])
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1047,6 +1064,12 @@ CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::u
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
+
+CREATE FUNCTION two_tower.verify_sample(p_count integer DEFAULT 300) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.verify_sample(p_count integer) IS 'Compares p_count users and p_count videos, drawn anew, with what their rows say; counts, also in the job log';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
