@@ -32,11 +32,15 @@ WITHOUT_SEARCH_PATH = {
         f"two_tower.time_of({kind})"
         for kind in ("timestamp with time zone", "timestamp without time zone", "date", "text", "anyelement")
     ),
+    "two_tower.decision_weight(bigint,double precision)",
+    "two_tower.input_numbers()",
+    "two_tower.input_segments()",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",
     # Put in place of its call by the planner, which a set clause would forbid; every name in it is qualified.
     "two_tower.accounts()",
+    "two_tower.weighted_decisions(uuid,double precision)",
     "two_tower.attributes_of(uuid)",
     "two_tower.model_rows(text,text,text)",
     "two_tower.user_vector(extensions.vector)",

@@ -143,10 +143,10 @@ def register_files(
         tensors = tower_rows.tensors_of(files[2])
         rows = tower_rows.to_rows(tensors)
         videos = vocabularies.get("video", [])
-        sparse = neighbours.from_tensors(tensors, len(videos))
-        if sparse is not None:
+        beside = neighbours.read(tensors, len(videos))
+        if beside is not None:
             # By which the database knows whether what is registered again is the same.
-            meta = meta | {"neighbours": {"entries": sparse.nnz, "sha256": neighbours.digest(sparse)}}
+            meta = meta | {"neighbours": {"entries": len(beside.values), "sha256": beside.digest}}
         kept: list[bytes | None] = list(files)
         if known is not None:
             # What is not kept of it is not compared, whatever the setting was then.
@@ -158,7 +158,7 @@ def register_files(
             }
             kept = [content if name in stored else None for name, content in zip(FILES, files, strict=True)]
         else:
-            tower_rows.store_neighbours(connection, version, videos, sparse)
+            tower_rows.store_neighbours(connection, version, videos, beside)
         if known is None and rows is not None:
             tower_rows.store(connection, version, rows)
             most, computed = connection.execute(

@@ -8,15 +8,18 @@ somebody else's trainer, of another shape, have no rows; such a version takes on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
 import psycopg
-from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import DIM, ITEM_NUMERIC
+from two_tower.neighbours import Neighbours
+
+if TYPE_CHECKING:  # scipy comes with the trainer; what merely registers a model does without
+    from scipy import sparse
 
 INNER = DIM - 1
 """Entries of a taste and of a place."""
@@ -135,7 +138,7 @@ def read(connection: psycopg.Connection[Any], version: str) -> Iterator[Row]:
 
 
 def store_neighbours(
-    connection: psycopg.Connection[Any], version: str, videos: Sequence[str], neighbours: sparse.csr_matrix | None
+    connection: psycopg.Connection[Any], version: str, videos: Sequence[str], neighbours: Neighbours | None
 ) -> None:
     """Write the neighbours of a version that is about to be registered, in place of what an attempt before left.
 
@@ -154,7 +157,7 @@ def store_neighbours(
         copy.set_types(["text", "bytea", "bytea", "bytea"])
         for row in np.flatnonzero(np.diff(neighbours.indptr)):
             entries = slice(neighbours.indptr[row], neighbours.indptr[row + 1])
-            listed = ids[neighbours.indices[entries]], neighbours.data[entries].astype(">f4")
+            listed = ids[neighbours.indices[entries]], neighbours.values[entries].astype(">f4")
             images = (_array_image(oid, values) for oid, values in zip((_UUID, _FLOAT4), listed, strict=True))
             copy.write_row((version, ids[row].tobytes(), *images))
 
@@ -175,6 +178,8 @@ def read_neighbours(
     connection: psycopg.Connection[Any], version: str, videos: Sequence[str]
 ) -> sparse.csr_matrix | None:
     """The neighbours of a version over its vocabulary ``videos``, from the database; None where it has none."""
+    from scipy import sparse
+
     at = {video: position for position, video in enumerate(videos)}
     rows: list[int] = []
     columns: list[int] = []
