@@ -32,21 +32,6 @@ CREATE TYPE two_tower.user_counts AS (
 
 COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
 
-CREATE TYPE two_tower.video_counts AS (
-	video_id uuid,
-	tags uuid[],
-	performers uuid[],
-	maker text,
-	label text,
-	series text,
-	source text,
-	price double precision,
-	duration_seconds integer,
-	released_days integer
-);
-
-COMMENT ON TYPE two_tower.video_counts IS 'What the item tower reads of one video, as it passes between routines';
-
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -207,7 +192,7 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, with finite weights';
+COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -263,12 +248,6 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
 
 COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
 
-CREATE FUNCTION two_tower.count_video_features(p_video_ids uuid[]) RETURNS SETOF two_tower.video_counts
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.count_video_features(p_video_ids uuid[]) IS 'What the item tower reads of each video; no row for a video that does not exist';
-
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -291,6 +270,11 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
+
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -336,19 +320,19 @@ CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NU
 
 COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them';
 
-CREATE FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user';
+COMMENT ON FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user who likes or dislikes anything';
 
-CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
+COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists';
 
 CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) RETURNS real[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -416,11 +400,11 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
-CREATE FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
+CREATE FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
+COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list by a version needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
 
 CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     LANGUAGE plpgsql
@@ -453,6 +437,16 @@ CREATE FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs exten
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'The engine sql: vectors for raw inputs of a tower, in their order';
+
+CREATE FUNCTION two_tower.input_numbers() RETURNS TABLE(tower text, place integer, name text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.input_numbers() IS 'The numbers that come first in the input of each tower; place is the position, from 1';
+
+CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integer, segment text, kind text, many boolean)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -644,7 +638,7 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine, and with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
 CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -742,6 +736,12 @@ CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
+
+CREATE FUNCTION two_tower.recency_of(p_version text) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.recency_of(p_version text) IS 'The exponent by which a version weighs decisions, from the newest: 0 where all count the same, or there is no such version';
 
 CREATE FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer DEFAULT 20) RETURNS TABLE(user_id uuid, video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1030,12 +1030,18 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
+CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) IS 'What the user tower reads of users: a row for each input that is not zero, decisions weighed by a version''s exponent';
+
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1048,6 +1054,12 @@ CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::u
 
 COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
 
+CREATE FUNCTION two_tower.video_numbers(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, price double precision, duration_seconds integer, released_days integer)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.video_numbers(p_video_ids uuid[]) IS 'The numbers that the item tower reads of each video; no row for a video that does not exist';
+
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1059,6 +1071,11 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
+
+CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
     LANGUAGE plpgsql
