@@ -44,7 +44,7 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 -- What the views and the invoker routines above read on the caller's behalf.
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
-grant select (model_version, video_id, embedding, updated_at) on two_tower.video_embeddings to authenticated;
+grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
 grant execute on function two_tower.active_version() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.input_segments(),
@@ -131,7 +131,8 @@ two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(int
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
 two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
-two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.mark_changes(text, uuid[])
+two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.verify_sample(int),
+two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[])
 to service_role;
 
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what

@@ -135,8 +135,14 @@ def _since(
     seen = (likes + nopes + skips).tocsr()
 
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
-        weighted = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
-        return evaluate.by_vectors(of.user.embed(user_counts(of.schema, counts, *weighted)), of.item.embed(counts))
+        liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
+        given = user_counts(of.schema, counts, liked, noped)
+        found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
+        if of.neighbours is None:
+            return found
+        # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+        ids = counts[:, of.schema.segment("item", "id").offset :]
+        return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
 
     references, _ = evaluate.references(likes)
     own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
