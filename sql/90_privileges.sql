@@ -178,6 +178,7 @@ two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
 two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),
+two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()

@@ -264,6 +264,26 @@ def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -
         assert adds[row["because_video_id"]] == pytest.approx(max(adds.values()), rel=1e-3)
 
 
+def test_the_page_may_preview_what_is_weighted(db: Connection) -> None:
+    preview = "select count(*) from two_tower.preview_recommendations(array[%s::uuid], 'v1')"
+    with db.transaction():
+        db.execute("set local role two_tower_viewer")
+        assert one(db, preview, WORLD.usual) == 20
+
+
+def test_lists_know_what_each_like_counts(db: Connection) -> None:
+    tiny_model(db, "v2", activate=False)
+    history = "select liked, weights from two_tower.history_of(%s, %s)"
+    liked, weights = db.execute(history, (WORLD.many, "v1")).fetchone() or ([], [])
+    assert set(liked) == WORLD.of(WORLD.many, "like")
+    counted = (
+        "select value::real from two_tower.user_inputs(array[%s::uuid], two_tower.recency_of('v1')) where key = %s"
+    )
+    assert weights == [one(db, counted, WORLD.many, str(video)) for video in liked]
+    assert min(weights) < max(weights) == 1
+    assert one(db, "select weights from two_tower.history_of(%s, 'v2')", WORLD.many) is None
+
+
 def test_a_payload_has_weighted_counts_beside_the_plain_ones(db: Connection, client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.usual)
     assert found["recency"] == one(db, "select two_tower.recency_of('v1')")
