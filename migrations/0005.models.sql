@@ -127,7 +127,8 @@ create table two_tower.neighbour_lists (
     video_id uuid not null,
     neighbour_ids uuid[] not null,
     weights real[] not null,
-    primary key (model_version, video_id),
+    -- By the video first: ids are compared faster than names of versions.
+    primary key (video_id, model_version),
     check (cardinality(neighbour_ids) = cardinality(weights))
 );
 

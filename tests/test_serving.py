@@ -472,14 +472,18 @@ order by v.embedding operator(extensions.<=>) (
 def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server) -> None:
     figures = serving.run(cluster, [3_000], 0.2, lambda what, share: None)
     assert [figure.figure for figure in figures] == [
-        "recall_at_20_3k",
-        "recommend_p50_3k",
-        "recommend_p99_3k",
-        "recommend_per_s_2_clients_3k",
-        "recommend_per_s_16_clients_3k",
-        "recommend_batch_users_per_s_3k",
+        f"{figure}_{label}"
+        for label in ("3k", "neighbours_3k")
+        for figure in (
+            "recall_at_20",
+            "recommend_p50_vs_fastest",
+            "recommend_p99_vs_fastest",
+            "lists_per_s_2",
+            "lists_per_s_16",
+            "recommend_batch_users_per_s",
+        )
     ]
-    assert figures[0].value == 1, "a small catalogue is searched exactly"
+    assert figures[0].value == figures[6].value == 1, "a small catalogue is searched exactly"
     assert all(figure.value > 0 and figure.baseline and figure.ratio for figure in figures)
 
 

@@ -5,6 +5,9 @@ create or replace function two_tower.index_partitions(p_version text) returns bo
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    -- So many at one place do no harm. While no more are there, every query by vector has the index, whether it names placed or not.
+    c_unplaced constant int := 100;
+    v_unplaced int;
     v_number int;
     v_filled text;
     v_unordered text;
@@ -26,11 +29,11 @@ begin
         'insert into two_tower.%I select * from two_tower.%I order by (embedding::real[])[128], video_id', v_filled, v_unordered
     );
     execute format('drop table two_tower.%I', v_unordered);
+    execute format('select count(*) from (select from two_tower.%I where not placed limit %s) as u', v_filled, c_unplaced + 1) into v_unplaced;
     -- One index build over a full table is many times faster than inserting into an index.
     execute format(
-        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200) '
-        'where placed',
-        v_filled || '_hnsw', v_filled
+        'create index %I on two_tower.%I using hnsw (embedding extensions.halfvec_cosine_ops) with (m = 24, ef_construction = 200) %s',
+        v_filled || '_hnsw', v_filled, case when v_unplaced > c_unplaced then 'where placed' end
     );
     execute format('analyze two_tower.%I', v_filled);
     execute format('analyze two_tower.video_tastes_%s', v_number);

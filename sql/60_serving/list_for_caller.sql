@@ -7,6 +7,7 @@ create or replace function two_tower.list_for_caller(
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text
 )
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 -- Off, a policy would be an error.
 set row_security = on
 as $func$

@@ -12,6 +12,7 @@ create or replace function two_tower.nearest_videos(
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     -- Diversity chooses among a few times as many as are asked for.
@@ -22,6 +23,7 @@ declare
     v_near uuid[];
     v_cosines real[];
     v_last real;
+    v_least_part real;
 begin
     select coalesce(p_margin, m.search_margin), coalesce(m.with_neighbours > 0 and p_liked <> '{}' and p_length > 1e-12, false)
     into v_margin, v_whole
@@ -35,39 +37,69 @@ begin
         scores := v_cosines;
         exit when v_whole is not true;
         v_last := case when cardinality(v_near) = v_asked then v_cosines[v_asked] else 1 end;
-        with sums as materialized (
-            select n.id, sum(n.weight::double precision * coalesce(l.weight, 1)) / p_length as part
+        with terms as (
+            select unnest(t.neighbour_ids) as id, unnest(t.weights)::double precision * coalesce(l.weight, 1) as value
             from unnest(p_liked, p_weights) as l (id, weight)
             join two_tower.neighbour_lists t on t.model_version = p_version and t.video_id = l.id
-            cross join lateral unnest(t.neighbour_ids, t.weights) as n (id, weight)
-            group by n.id
+        ),
+        sums as materialized (
+            select t.id, sum(t.value) / p_length as part from terms t group by t.id
         ),
         near as materialized (
             select n.id, n.cosine + coalesce(s.part, 0) as score
             from unnest(v_near, v_cosines) as n (id, cosine) left join sums s on s.id = n.id
         ),
-        last_place as materialized (
-            select coalesce((select n.score from near n order by n.score desc offset c_wanted - 1 limit 1), '-infinity') as score
+        others as materialized (
+            select s.id, s.part
+            from sums s where s.id not in (select unnest(p_excluded || v_near))
+            order by s.part desc limit 16 * v_asked
         ),
-        others as (
-            select s.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + s.part as score
-            from sums s
-            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = s.id
-            where s.part + v_last >= (select l.score from last_place l)
-                and s.id not in (select unnest(p_excluded)) and s.id not in (select unnest(v_near))
-                and (select true from two_tower.visible_videos v where v.id = s.id)
+        -- Those to which the likes add most, looked up first: beside them, few of the rest come up to the list.
+        strongest as materialized (
+            select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
+            from (select o.id, o.part from others o order by o.part desc limit v_asked) as o
+            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
+            where (select true from two_tower.visible_videos v where v.id = o.id)
                 and (p_tag_ids is null or (
-                    select true from public.video_tags t where t.video_id = s.id and t.tag_id = any (p_tag_ids) limit 1
+                    select true from public.video_tags t where t.video_id = o.id and t.tag_id = any (p_tag_ids) limit 1
+                ))
+        ),
+        least_score as materialized (
+            select coalesce((
+                select b.score from (select n.score from near n union all select s.score from strongest s) as b
+                order by b.score desc offset c_wanted - 1 limit 1
+            ), '-infinity') as score
+        ),
+        rest as (
+            select r.id, r.score
+            from (
+                select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
+                from (select o.id, o.part from others o order by o.part desc offset v_asked) as o
+                join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
+                where o.part + v_last >= (select l.score from least_score l)
+                offset 0
+            ) as r
+            where r.score >= (select l.score from least_score l)
+                and (select true from two_tower.visible_videos v where v.id = r.id)
+                and (p_tag_ids is null or (
+                    select true from public.video_tags t where t.video_id = r.id and t.tag_id = any (p_tag_ids) limit 1
                 ))
         )
-        select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id)
-        into ids, scores
+        select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id),
+            (select min(o.part) from others o having count(*) = 16 * v_asked)
+        into ids, scores, v_least_part
         from (
-            select a.id, a.score from (select n.id, n.score from near n union all select o.id, o.score from others o) as a
+            select a.id, a.score
+            from (
+                select n.id, n.score from near n union all select s.id, s.score from strongest s union all select r.id, r.score from rest r
+            ) as a
             order by a.score desc, a.id limit c_wanted
         ) as b;
-        -- Weights below zero may have taken some of the nearest away: what comes after them has not been looked at.
-        exit when not coalesce(cardinality(v_near) = v_asked and scores[c_wanted] < v_last, false);
+        -- Weights below zero may have taken some of the nearest away, or so many neighbours come up to the list that not all were looked at.
+        exit when not coalesce(
+            cardinality(v_near) = v_asked and scores[c_wanted] < v_last
+            or v_least_part is not null and coalesce(v_least_part + v_last >= scores[c_wanted], true), false
+        );
         v_asked := 4 * v_asked;
     end loop;
 

@@ -3,7 +3,10 @@
 create or replace function two_tower.own_candidates(p_limit int, p_tag_ids uuid[], p_diversity real)
 returns table (video_id uuid, score real, rank int, reason text, model_version text)
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
+declare
+    v_version text := two_tower.active_version();
 begin
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
@@ -13,7 +16,7 @@ begin
     end if;
     perform two_tower.require_candidates(p_limit, p_diversity);
     return query
-    select r.video_id, r.score, r.rank, r.reason, two_tower.active_version()
+    select r.video_id, r.score, r.rank, r.reason, v_version
     from two_tower.rank_videos(auth.uid(), p_limit, p_tag_ids, p_diversity) r;
 end
 $func$;

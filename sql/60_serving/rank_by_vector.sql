@@ -6,6 +6,7 @@ create or replace function two_tower.rank_by_vector(
     p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     v_ids uuid[] := '{}';

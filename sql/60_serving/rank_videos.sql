@@ -3,10 +3,11 @@ create or replace function two_tower.rank_videos(
     p_user_id uuid, p_limit int, p_tag_ids uuid[] default null, p_diversity real default 0
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     v_version text := two_tower.active_version();
-    v_history record := two_tower.history_of(p_user_id);
+    v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
     v_length real;
 begin

@@ -7,6 +7,7 @@ returns table (
     because_video_id uuid, because_title text
 )
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
 #variable_conflict use_column
 begin

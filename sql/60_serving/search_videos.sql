@@ -11,6 +11,9 @@ create or replace function two_tower.search_videos(
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = on
+set enable_sort = on
 set "hnsw.ef_search" = 1000
 set "hnsw.max_scan_tuples" = 50000
 set "hnsw.iterative_scan" = 'off'
@@ -37,6 +40,7 @@ begin
 
     foreach v_way in array case when v_exact then '{enough, all}' else '{off, relaxed_order, all}'::text[] end loop
         if v_way in ('enough', 'all') then
+            perform set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
             select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
             into ids, cosines
             from (
@@ -67,6 +71,8 @@ begin
                 perform set_config('hnsw.ef_search', least(1000, p_wanted + cardinality(p_excluded) + coalesce(p_margin, 1000))::text, true);
             end if;
             perform set_config('hnsw.iterative_scan', v_way, true);
+            -- A plan for any limit takes it for a large one, and would rather sort.
+            perform set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true);
             -- What the index gives is nearly in order. From PostgreSQL 16 on, an aggregate would take its word that it is.
             select array_agg(n.video_id order by n.distance + 0, n.video_id),
                 array_agg((1 - n.distance)::real order by n.distance + 0, n.video_id)

@@ -4,10 +4,12 @@ create or replace function two_tower.similar_candidates(p_video_id uuid, p_limit
 returns table (video_id uuid, score real, rank int, reason text, model_version text)
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $func$
+declare
+    v_version text := two_tower.active_version();
 begin
     perform two_tower.require_candidates(p_limit, p_diversity);
     return query
-    select r.video_id, r.score, r.rank, r.reason, two_tower.active_version()
+    select r.video_id, r.score, r.rank, r.reason, v_version
     from two_tower.rank_similar(p_video_id, p_limit, p_diversity) r;
 end
 $func$;

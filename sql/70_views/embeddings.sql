@@ -6,11 +6,12 @@ where e.model_version = two_tower.active_version();
 comment on view two_tower.active_user_embeddings is 'User vectors of the active model version; a user sees the own one';
 
 create or replace view two_tower.active_video_embeddings with (security_invoker = true) as
-select e.video_id, e.embedding, e.model_version, e.updated_at
+select e.video_id, e.embedding, e.model_version, e.updated_at, e.placed
 from two_tower.video_embeddings e
 where e.model_version = two_tower.active_version();
 
-comment on view two_tower.active_video_embeddings is 'Video vectors of the active model version, of videos that the reader may see';
+comment on view two_tower.active_video_embeddings is
+'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
 
 -- The names that clients know, unless they are the application's.
 do $names$
