@@ -124,10 +124,11 @@ class Database:
         time.sleep(3)
 
     def dump(self, cluster: Server, to: Path) -> None:
-        """Again where a table goes between being listed and being locked: a version was retired."""
+        """Again where a table goes between being listed and being locked, which fails pg_dump: a version was retired."""
         command: list[Any] = [cluster.installation.bindir / "pg_dump", "-Fc", "-f", to, self.dsn]
         while (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode:
-            assert "does not exist" in done.stderr or "could not open relation" in done.stderr, done.stderr
+            gone = ("does not exist", "could not open relation", "cache lookup failed")
+            assert any(words in done.stderr for words in gone), done.stderr
         self.dumps.append(to)
 
     def forever(self, work: Callable[[Connection], None], stop: threading.Event) -> None:

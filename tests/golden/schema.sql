@@ -32,21 +32,6 @@ CREATE TYPE two_tower.user_counts AS (
 
 COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
 
-CREATE TYPE two_tower.video_counts AS (
-	video_id uuid,
-	tags uuid[],
-	performers uuid[],
-	maker text,
-	label text,
-	series text,
-	source text,
-	price double precision,
-	duration_seconds integer,
-	released_days integer
-);
-
-COMMENT ON TYPE two_tower.video_counts IS 'What the item tower reads of one video, as it passes between routines';
-
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -84,7 +69,8 @@ COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What th
 
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
@@ -263,12 +249,6 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
 
 COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
 
-CREATE FUNCTION two_tower.count_video_features(p_video_ids uuid[]) RETURNS SETOF two_tower.video_counts
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.count_video_features(p_video_ids uuid[]) IS 'What the item tower reads of each video; no row for a video that does not exist';
-
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -341,19 +321,19 @@ CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NU
 
 COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them';
 
-CREATE FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_users(p_counts two_tower.user_counts[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user';
+COMMENT ON FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user who likes or dislikes anything';
 
-CREATE FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_videos(p_counts two_tower.video_counts[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video';
+COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists';
 
 CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) RETURNS real[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -421,11 +401,11 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
-CREATE FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
+CREATE FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
+COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list by a version needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
 
 CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     LANGUAGE plpgsql
@@ -458,6 +438,16 @@ CREATE FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs exten
     SET extra_float_digits TO '1';
 
 COMMENT ON FUNCTION two_tower.infer_sql(p_version text, p_tower text, p_inputs extensions.sparsevec[]) IS 'The engine sql: vectors for raw inputs of a tower, in their order';
+
+CREATE FUNCTION two_tower.input_numbers() RETURNS TABLE(tower text, place integer, name text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.input_numbers() IS 'The numbers that come first in the input of each tower; place is the position, from 1';
+
+CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integer, segment text, kind text, many boolean)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -504,6 +494,7 @@ COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are use
 CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
@@ -653,13 +644,15 @@ COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of a
 
 CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
 CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
 
@@ -727,7 +720,8 @@ COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log en
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
 
@@ -739,7 +733,8 @@ COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_d
 
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
 
@@ -906,6 +901,9 @@ COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 
 CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'on'
+    SET enable_sort TO 'on'
     SET "hnsw.ef_search" TO '1000'
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
@@ -1047,12 +1045,18 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
 
+CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) IS 'What the user tower reads of users: a row for each input that is not zero, decisions weighed by a version''s exponent';
+
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1071,6 +1075,12 @@ CREATE FUNCTION two_tower.verify_sample(p_count integer DEFAULT 300) RETURNS jso
 
 COMMENT ON FUNCTION two_tower.verify_sample(p_count integer) IS 'Compares p_count users and p_count videos, drawn anew, with what their rows say; counts, also in the job log';
 
+CREATE FUNCTION two_tower.video_numbers(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, price double precision, duration_seconds integer, released_days integer)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.video_numbers(p_video_ids uuid[]) IS 'The numbers that the item tower reads of each video; no row for a video that does not exist';
+
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1082,6 +1092,11 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
+
+CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1149,11 +1164,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -1592,7 +1607,7 @@ ALTER TABLE ONLY two_tower.model_weights
     ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
 
 ALTER TABLE ONLY two_tower.neighbour_lists
-    ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
