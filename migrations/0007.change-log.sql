@@ -4,7 +4,7 @@
 -- No key and no index: every like pays for what is here, and a refresh reads all of it at once. Where all tables are published, a row
 -- can only be deleted if it has an identity. Vacuums
 -- come early, so that pages are used again, and give those at the end back: that takes a lock which a vacuum does not wait for, and gives up
--- within 20 ms of somebody else asking for it.
+-- when somebody else asks for it.
 create table two_tower.user_change_log (
     user_id uuid not null,
     logged_at timestamptz not null default now()

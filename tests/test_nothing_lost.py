@@ -214,6 +214,21 @@ def test_row_6_a_refresh_waits_for_no_row_of_the_application(
     assert_fresh(db)
 
 
+def test_row_6_whoever_is_busy_is_waited_for_as_long_as_it_is_said(db: Connection) -> None:
+    """Of the session's own timeout nothing is left in a refresh, nor of the refresh's in the session."""
+    db.execute("""create table public.seen (patience text);
+        create function public.look() returns trigger language plpgsql as
+        $f$ begin insert into public.seen values (current_setting('lock_timeout')); return null; end $f$;
+        create trigger look after insert or update on public.user_features
+            for each statement execute function public.look()""")
+    for timeout in ("0", "7s"):
+        db.execute(f"set lock_timeout = '{timeout}'".encode())
+        db.execute(LIKE + " on conflict (user_id, video_id) do update set decision_type = 'nope'", (USER, UNDECIDED[0]))
+        refresh(db)
+        assert one(db, "show lock_timeout") == timeout
+    assert set(column(db, "select patience from public.seen")) == {"100ms"}
+
+
 def test_row_6_an_application_deletes_users_in_any_order_while_they_are_refreshed(
     db: Connection, connect: Connect
 ) -> None:

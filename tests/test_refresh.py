@@ -791,6 +791,7 @@ def play(lab: Lab, history: list[tuple[Any, ...]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
 @settings(
     max_examples=int(os.environ.get("SOAK_HISTORIES", "1500")), deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
