@@ -124,7 +124,7 @@ class Database:
         time.sleep(3)
 
     def dump(self, cluster: Server, to: Path) -> None:
-        """Again where a table goes between being listed and being locked, which fails pg_dump: a version was retired."""
+        """Again where pg_dump fails because a version was retired between its list of tables and its locks."""
         command: list[Any] = [cluster.installation.bindir / "pg_dump", "-Fc", "-f", to, self.dsn]
         while (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode:
             gone = ("does not exist", "could not open relation", "cache lookup failed")
