@@ -6,7 +6,7 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 as $func$
 declare
     v_version text := two_tower.active_version();
-    v_history record := two_tower.history_of(p_user_id);
+    v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
     v_length real;
 begin
