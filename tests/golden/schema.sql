@@ -84,7 +84,8 @@ COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What th
 
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
@@ -207,7 +208,7 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, with finite weights';
+COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -291,6 +292,11 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
+
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -499,6 +505,7 @@ COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are use
 CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
@@ -642,13 +649,15 @@ COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of a
 
 CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine, and with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
 CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
 
@@ -716,7 +725,8 @@ COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log en
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
 
@@ -728,7 +738,8 @@ COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_d
 
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
 
@@ -742,6 +753,12 @@ CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
+
+CREATE FUNCTION two_tower.recency_of(p_version text) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.recency_of(p_version text) IS 'The exponent by which a version weighs decisions, from the newest: 0 where all count the same, or there is no such version';
 
 CREATE FUNCTION two_tower.recommend_batch(user_ids uuid[], "limit" integer DEFAULT 20) RETURNS TABLE(user_id uuid, video_id uuid, score real, rank integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -889,6 +906,9 @@ COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 
 CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'on'
+    SET enable_sort TO 'on'
     SET "hnsw.ef_search" TO '1000'
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
@@ -1126,11 +1146,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -1569,7 +1589,7 @@ ALTER TABLE ONLY two_tower.model_weights
     ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
 
 ALTER TABLE ONLY two_tower.neighbour_lists
-    ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
