@@ -1,7 +1,5 @@
 drop table two_tower.video_popularity;
 
-drop type two_tower.video_counts;
-
 drop type two_tower.user_counts;
 
 drop table two_tower.reviews;

@@ -94,7 +94,7 @@ create index reviews_user_id_idx on two_tower.reviews (user_id);
 
 alter table two_tower.reviews enable row level security;
 
--- One user's counts and one video's item features, as they pass between routines.
+-- One user's counts, as they pass between routines.
 create type two_tower.user_counts as (
     user_id uuid,
     liked_tags jsonb,
@@ -112,21 +112,6 @@ create type two_tower.user_counts as (
 );
 
 comment on type two_tower.user_counts is 'Raw counts of one user, as they pass between routines';
-
-create type two_tower.video_counts as (
-    video_id uuid,
-    tags uuid[],
-    performers uuid[],
-    maker text,
-    label text,
-    series text,
-    source text,
-    price double precision,
-    duration_seconds int,
-    released_days int
-);
-
-comment on type two_tower.video_counts is 'What the item tower reads of one video, as it passes between routines';
 
 -- Which of two equally good answers comes first must not depend on chance, and popular videos must be cheap to read.
 create table two_tower.video_popularity (

@@ -1,4 +1,6 @@
-"""Inference inside the server. Pure functions of their arguments: ``plpy`` and the dictionary ``GD`` are passed in.
+"""Inference inside the server. Pure functions of their arguments: ``plpy`` and the dictionary ``SD`` are passed in.
+
+``SD`` and not ``GD``: what a release keeps in a backend goes when another release replaces the routine.
 
 Runs in PL/Python of the server's own Python, so it needs nothing but numpy and onnxruntime. Strings stay on one line,
 because PL/Python indents a body.
@@ -52,21 +54,21 @@ def same_in_any_batch(numpy, session):
     return bool((numpy.concatenate(parts) == whole).all())
 
 
-def session_for(plpy, GD, numpy, onnxruntime, version, tower):
+def session_for(plpy, SD, numpy, onnxruntime, version, tower):
     """The session of a version's tower, and whether it needs full batches. Kept in this backend by its checksum."""
-    if "two_tower_find" not in GD:
+    if "two_tower_find" not in SD:
         for name, column in (("two_tower_find", "sha256"), ("two_tower_read", "content")):
             query = f"select {column} from two_tower.model_files where model_version = $1 and name = $2"  # noqa: S608
-            GD[name] = plpy.prepare(query, ["text", "text"])
+            SD[name] = plpy.prepare(query, ["text", "text"])
     key = [version, f"{tower}_tower.onnx"]
-    found = plpy.execute(GD["two_tower_find"], key)
+    found = plpy.execute(SD["two_tower_find"], key)
     if not found:
         plpy.error(f"model {version} has no {tower} tower", sqlstate="P0002")
     checksum = found[0]["sha256"]
-    sessions = GD.setdefault("two_tower_sessions", {})
+    sessions = SD.setdefault("two_tower_sessions", {})
     entry = sessions.pop(checksum, None)
     if entry is None:
-        content = plpy.execute(GD["two_tower_read"], key)[0]["content"]
+        content = plpy.execute(SD["two_tower_read"], key)[0]["content"]
         # Whoever owns the table may write it without register_model(), and need not be a superuser.
         check_tower_file(plpy, tower, content)  # noqa: F821 - of model_files.py, which is included beside this
         session = open_session(onnxruntime, content)
@@ -128,12 +130,12 @@ def sparse_pieces(numpy, width, entries):
         yield min(ROWS_PER_RUN, total - start), cells[first:last] - start * width, values[first:last]
 
 
-def infer(plpy, GD, version, tower, packed):
+def infer(plpy, SD, version, tower, packed):
     """Vectors, as text, for sparse inputs as sparsevec_send makes them, one after the other; in their order."""
     numpy, onnxruntime = load_libraries(plpy)
     if not packed:
         return []
-    session, full_batches = session_for(plpy, GD, numpy, onnxruntime, version, tower)
+    session, full_batches = session_for(plpy, SD, numpy, onnxruntime, version, tower)
     pieces = sparse_pieces(numpy, session.get_inputs()[0].shape[1], unpack(numpy, packed))
     vectors = run(numpy, session, full_batches, pieces)
     bad = numpy.flatnonzero(~(numpy.abs(vectors) <= 1.0001).all(axis=1))

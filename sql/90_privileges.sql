@@ -47,7 +47,9 @@ grant select (model_version, user_id, embedding, updated_at) on two_tower.user_e
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
 grant execute on function two_tower.active_version() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
-grant execute on function two_tower.count_video_features(uuid[]) to authenticated, service_role;
+grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.input_segments(),
+two_tower.input_numbers()
+to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function
 two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.price_of(money), two_tower.price_of(text),
@@ -106,8 +108,9 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.recency_of(text), two_tower.live_versions(), two_tower.is_service(),
-two_tower.user_payloads(uuid[]), two_tower.count_user_features(uuid[]), two_tower.accounts(), two_tower.attributes_of(uuid),
+two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
+two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
+two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
@@ -128,7 +131,8 @@ two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(int
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
 two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
-two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.mark_changes(text, uuid[])
+two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.verify_sample(int),
+two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[])
 to service_role;
 
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
@@ -173,7 +177,7 @@ two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
-two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid),
+two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -232,6 +233,32 @@ def db(connect: Connect) -> Connection:
 def client(connect: Connect) -> Client:
     """A connection to ``dsn`` as PostgREST makes it."""
     return Client(connect(autocommit=False, user="authenticator"))
+
+
+Minute = Callable[[Connection, Callable[[], bool]], None]
+
+
+@pytest.fixture
+def cron_minute(request: pytest.FixtureRequest) -> Minute:
+    """``cron_minute(db, done)``: a minute of pg_cron, after which ``done()`` holds. ``make soak`` waits for it; ``make
+    test``, in which one test of ``test_jobs.py`` waits, runs what is scheduled for each minute as whoever scheduled it.
+    """
+
+    def pass_by(db: Connection, done: Callable[[], bool]) -> None:
+        if request.config.getoption("--soak"):
+            started = time.monotonic()
+            while not done():
+                assert time.monotonic() - started < 75
+                time.sleep(0.5)
+            return
+        jobs = "select username, command from cron.job where active and schedule = '* * * * *'"
+        for user, command in db.execute(jobs).fetchall():
+            db.execute(sql.SQL("set session authorization {}").format(sql.Identifier(user)))
+            db.execute(command)
+            db.execute("reset session authorization")
+        assert done()
+
+    return pass_by
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
 from rest_api import serve, sign
 from two_tower.cli.main import app
+from two_tower.server.contract import NEWEST, OLDEST
 from two_tower.server.embedded import Server
 from two_tower.settings import Settings
 
@@ -360,3 +361,11 @@ def test_the_table_of_configuration_is_the_code(db: Connection) -> None:
 def test_every_variable_that_is_mentioned_is_in_the_table(path: Path) -> None:
     mentioned = set(re.findall(r"\b(?:TWO_TOWER|DMM|AWS)_[A-Z_]+\b(?!\*)", path.read_text(encoding="utf-8")))
     assert {name for name in mentioned if not name.endswith("_")} - rows(CONFIGURATION).keys() == set()
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "README.md", "README.ja.md", "docs/installing.md"])
+def test_the_supported_versions_of_postgresql_are_those_that_are_checked(name: str) -> None:
+    ranges = r"version < (\d+) \|\| version > (\d+)|PostgreSQL (\d\d)(?: to |–|〜|～)(\d\d)"
+    stated = [tuple(filter(None, found)) for found in re.findall(ranges, (REPOSITORY / name).read_text())]
+    assert stated
+    assert set(stated) == {(str(OLDEST), str(NEWEST))}

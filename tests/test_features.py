@@ -75,8 +75,7 @@ def dense(text: str) -> np.ndarray:
 
 def encoded_users(db: Connection, version: str) -> dict[str, np.ndarray]:
     rows = db.execute(
-        """select e.user_id::text, e.input::text from two_tower.encode_users(
-            array(select c from two_tower.count_user_features(array(select id from auth.users)) c), %s) e""",
+        """select e.user_id::text, e.input::text from two_tower.encode_users(array(select id from auth.users), %s) e""",
         (version,),
     )
     return {user: dense(text) for user, text in rows}
@@ -84,15 +83,17 @@ def encoded_users(db: Connection, version: str) -> dict[str, np.ndarray]:
 
 def encoded_videos(db: Connection, version: str) -> dict[str, np.ndarray]:
     rows = db.execute(
-        """select e.video_id::text, e.input::text from two_tower.encode_videos(
-            array(select c from two_tower.count_video_features(array(select id from public.videos)) c), %s) e""",
+        """select e.video_id::text, e.input::text
+        from two_tower.encode_videos(array(select id from public.videos), %s) e""",
         (version,),
     )
     return {video: dense(text) for video, text in rows}
 
 
 def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None:
-    expected = user_counts(data.schema, data.item_counts, data.matrix(LIKE), data.matrix(NOPE)).toarray()
+    # SQL adds weights up in double precision.
+    weights = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
+    expected = user_counts(data.schema, data.item_counts, *weights).toarray()
     found = encoded_users(db, version)
     for user, row in zip(data.user_ids, expected, strict=True):
         np.testing.assert_array_equal(found.pop(user, np.zeros_like(row)), row, err_msg=f"user {user}")
@@ -151,7 +152,7 @@ def test_i1_session_settings_do_not_show_in_features(setting: str, db: Connectio
         payloads = f"select string_agg(p::text, ' ' order by p.{kind}_id) from two_tower.{kind}_payloads({ids}) p"
         assert one(other, payloads) == one(db, payloads)
         inputs = f"""select md5(string_agg(extensions.sparsevec_send(e.input)::text, ' ' order by e.{kind}_id))
-            from two_tower.encode_{kind}s(array(select c from two_tower.count_{kind}_features({ids}) c), 'v1') e"""
+            from two_tower.encode_{kind}s({ids}, 'v1') e"""
         assert one(other, inputs) == one(db, inputs)
 
 
@@ -245,7 +246,7 @@ def expected_payload(world: World, user: UUID) -> dict[str, Any]:
         return {str(k): n for k, n in Counter(keys).items() if k}
 
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "liked_tags": counted(t for v, t in world.video_tags if v in liked),
         "liked_performers": counted(p for v, p in world.video_performers if v in liked),
         "liked_makers": counted(rows[v][3] for v in liked),
@@ -276,7 +277,7 @@ def test_a_users_payload_is_what_the_rows_say(user: UUID, client: Client) -> Non
 
 def test_a_user_without_decisions_has_a_payload_of_zeros(client: Client) -> None:
     found = payload(client, WORLD.no_decisions)
-    assert {k: v for k, v in found.items() if v not in ({}, [], 0, None)} == {"schema_version": 1}
+    assert {k: v for k, v in found.items() if v not in ({}, [], 0, None)} == {"schema_version": 2}
     assert found["like_ratio"] is None
     assert found["liked_tags"] == {}
 
@@ -297,7 +298,7 @@ def test_an_items_payload_is_what_the_rows_say(client: Client) -> None:
         assert found.keys() == ITEM_KEYS
         _, _, _, maker, label, series, source, _, price, duration, released, _ = rows[video]
         assert found == {
-            "schema_version": 1,
+            "schema_version": 2,
             "tags": sorted(str(t) for v, t in WORLD.video_tags if v == video),
             "performers": sorted(str(p) for v, p in WORLD.video_performers if v == video),
             "source": source or None,
@@ -312,7 +313,7 @@ def test_an_items_payload_is_what_the_rows_say(client: Client) -> None:
 
 def test_a_video_without_anything_has_a_payload_of_nothing(client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_item_embedding_features", video_id=WORLD.bare_video)
-    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 1, "tags": [], "performers": []}
+    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2, "tags": [], "performers": []}
 
 
 def test_times_are_relative_to_the_latest_decision_and_never_to_the_clock(db: Connection, client: Client) -> None:

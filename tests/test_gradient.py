@@ -68,8 +68,8 @@ def score(part: Part, data: TrainingData) -> gradient.Score:
     relevant.eliminate_zeros()
 
     def measure(user: UserTower, item: ItemTower) -> float:
-        vectors = part.embed(user, item, np.arange(data.n_users))
-        return evaluate.rank(evaluate.by_vectors(*vectors), relevant, part.seen()).mean()["ndcg@20"]
+        scorer = part.scorer(user, item, np.arange(data.n_users))
+        return evaluate.rank(scorer, relevant, part.seen()).mean()["ndcg@20"]
 
     return measure
 

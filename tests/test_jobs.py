@@ -27,6 +27,7 @@ JOBS = {
     "two_tower_sync_users": "7 * * * *",
     "two_tower_sync_videos": "17 3 * * *",
     "two_tower_popularity": "37 3 * * *",
+    "two_tower_verify": "47 3 * * *",
     "two_tower_purge": "57 3 * * *",
 }
 
@@ -100,7 +101,7 @@ def test_purge_logs_keeps_what_is_recent_and_the_last_run_of_each_job(db: Connec
     assert one(db, "select two_tower.purge_logs('0 seconds')") == {"job_runs": 0, "cron_runs": 0}
 
 
-DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "purge_logs")
+DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "verify", "purge_logs")
 
 
 def pretend(db: Connection, job: str, age: str, error: str | None = None) -> None:

@@ -103,8 +103,7 @@ def whole_scores(db: Connection, user: UUID, version: str) -> dict[str, float]:
     at = {video: n for n, video in enumerate(ids)}
     text = one(
         db,
-        """select e.input::text from two_tower.encode_users(
-            array(select c from two_tower.count_user_features(array[%s]::uuid[]) c), %s) e""",
+        "select e.input::text from two_tower.encode_users(array[%s]::uuid[], %s) e",
         user,
         version,
     )
@@ -180,7 +179,7 @@ def test_without_neighbours_lists_are_those_of_the_towers(neighbours: str | None
     activate(db)
     assert one(db, "select count(*) from two_tower.video_neighbours") == 0
     assert one(db, "select with_neighbours from two_tower.model_versions where version = 'v2'") == 0
-    query = """select n.ids from two_tower.user_embeddings e, two_tower.history_of(e.user_id) h,
+    query = """select n.ids from two_tower.user_embeddings e, two_tower.history_of(e.user_id, 'v2') h,
         two_tower.search_videos('v2', e.embedding, 20, h.decided, null, 0) n
         where e.user_id = %s and e.model_version = 'v2'"""
     for user in USERS:

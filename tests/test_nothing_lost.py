@@ -7,25 +7,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
-from conftest import Connect, Connection
-from test_refresh import assert_fresh
+from conftest import Connect, Connection, NewDatabase
+from test_refresh import assert_fresh, sums
 from two_tower.cli.main import app
-from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, state, tiny_model
+from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
+from two_tower.ids import user_uuid
+from two_tower.server import migrate
+from world_fixtures import State, column, make_world, one, random_model, refresh, register, schema_of, state, tiny_model
 
 pytestmark = pytest.mark.world
 
 WORLD = make_world()
 USER, OTHER = WORLD.usual, WORLD.many
 UNDECIDED = [v for v in WORLD.videos if v not in WORLD.decided(USER) | WORLD.decided(OTHER)]
+LIKED = min(WORLD.of(USER, "like"))
 LIKE = "insert into public.user_video_decisions values (%s, %s, 'like')"
 LEVELS = {
     "read committed": psycopg.IsolationLevel.READ_COMMITTED,
@@ -373,6 +381,51 @@ def test_row_4_what_no_trigger_saw_is_found_and_repaired(write: str, db: Connect
     assert_fresh(db)
 
 
+def test_row_4_what_no_trigger_saw_is_found_by_the_daily_job_and_named(db: Connection, dsn: str) -> None:
+    """Nobody lacks a vector, so the check of each minute is content; one of all 347 who are drawn differs."""
+    assert one(db, "select two_tower.try_job('verify')::text").startswith("(t,")
+    stale = "select detail, remedy from two_tower.problems where what = 'stale'"
+    assert db.execute(stale).fetchone() is None
+    db.execute("alter table public.user_video_decisions disable trigger user")
+    db.execute("delete from public.user_video_decisions where user_id = %s and video_id = %s", (USER, LIKED))
+    db.execute("alter table public.user_video_decisions enable trigger user")
+    db.execute("alter table public.user_video_decisions enable replica trigger two_tower_row")
+    db.execute("alter table public.user_video_decisions enable always trigger two_tower_truncate")
+    assert one(db, "select count(*) from two_tower.problems") == 0
+    assert one(db, "select two_tower.verify_sample()")["differing"] == {
+        "features": 1, "user_vectors": 1, "video_vectors": 0, "tastes": 0,
+    }  # fmt: skip
+    (detail, remedy) = db.execute(stale).fetchone() or ("", "")
+    assert "1 features, 1 and 0 vectors and 0 tastes are not what the rows say" in detail
+    assert remedy == "two-tower verify --repair && two-tower refresh"
+    # Neither a sample that misses it, nor one of some, settles it.
+    db.execute("select two_tower.verify_sample(0)")
+    assert stored(dsn, "--sample", "1", "--repair")[1]["users"] == 1
+    assert db.execute(stale).fetchone() is not None
+    assert stored(dsn, "--repair")[0] == 0
+    assert db.execute(stale).fetchone() is None
+    refresh(db)
+    assert_fresh(db)
+
+
+@pytest.mark.parametrize("table", ["video_embeddings", "video_tastes"])
+def test_row_4_what_is_stored_of_nothing_is_found_and_repaired(table: str, db: Connection, dsn: str) -> None:
+    gone = UUID("ffffffff-ffff-ffff-ffff-ffffffffffff")
+    copied = "embedding" if table == "video_embeddings" else "liked, noped"
+    if table == "video_tastes" and not sums(db, "v1"):
+        pytest.skip("users of this engine have no tastes")
+    db.execute(
+        f"""insert into two_tower.{table} (model_version, video_id, {copied})
+        select model_version, %s, {copied} from two_tower.{table} limit 1""".encode(),
+        (gone,),
+    )
+    assert stored(dsn)[0] == 1
+    assert stored(dsn, "--repair")[1]["marked"] == 1
+    refresh(db)
+    assert stored(dsn)[0] == 0
+    assert_fresh(db)
+
+
 def test_row_4_who_should_have_a_vector_is_who_has_likes(db: Connection) -> None:
     """Not who has features, which only a refresh writes."""
     db.execute("alter table public.user_video_decisions disable trigger user")
@@ -450,3 +503,312 @@ def test_row_5_a_snapshot_from_before_a_purge_has_the_likes_with_their_log_rows(
     db.execute("vacuum two_tower.user_change_log")
     refresh(db)
     assert one(dump, "select count(*) from two_tower.pending_users where user_id = %s", USER) == 1
+
+
+# ------------------------------------------------------------------------- row 9: imports beside imports and likes
+
+LISTED = list(dict.fromkeys([*WORLD.videos[:60], *UNDECIDED[:30]]))
+NEW_URLS = [f"https://new.example/{n}" for n in range(60)]
+FILES: dict[str, tuple[Callable[..., ImportSummary], ImportOptions, list[str]]] = {
+    "catalogue": (
+        import_catalog,
+        ImportOptions(),
+        ["product_url,title,tags", *(f"{url},New {n},new {n % 7}|tag {n % 3}" for n, url in enumerate(NEW_URLS))],
+    ),
+    "decisions": (
+        import_decisions,
+        ImportOptions(),
+        ["user_id,video_id,decision", *(f"{user},{v},like" for user in (USER, OTHER) for v in LISTED)],
+    ),
+    "decisions of new users about new videos": (
+        partial(import_decisions, create_users=True),
+        ImportOptions(unknown="create"),
+        ["user_id,product_url,decision", *(f"guest {n % 9},{url},nope" for n, url in enumerate(NEW_URLS))],
+    ),
+    "reviews": (
+        import_reviews,
+        ImportOptions(),
+        ["product_url,reviewer_id,stars", *(f"https://videos.example/{n},guest {n % 9},4" for n in range(90))],
+    ),
+}
+IMPORTED = """select array[
+    (select count(*) from public.videos), (select count(*) from public.tags), (select count(*) from public.video_tags),
+    (select count(*) from public.user_video_decisions), (select count(*) from auth.users),
+    (select count(*) from two_tower.reviews)]"""
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+@pytest.mark.parametrize("chunk", [None, 25])
+@pytest.mark.parametrize("name", FILES)
+def test_row_9_two_imports_of_one_file_at_once_end_well(
+    name: str, chunk: int | None, level: str, db: Connection, connect: Connect, tmp_path: Path
+) -> None:
+    import_file, options, lines = FILES[name]
+    options = replace(options, chunk=chunk, rejects=tmp_path / "rejects.csv")
+    path = tmp_path / "file.csv"
+    path.write_text("\n".join(lines))
+    both = threading.Barrier(2)
+
+    def meet(read: int, total: int | None, step: str) -> None:
+        """Both have staged what they are about to merge, unless one keeps the other from it."""
+        if step == "merging":
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+
+    def work(connection: Connection) -> ImportSummary:
+        connection.execute(f"set default_transaction_isolation = '{level}'".encode())
+        return import_file(connection, path, options, meet)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [job.result(timeout=60) for job in [pool.submit(work, connect()) for _ in range(2)]]
+    assert [summary.rejected for summary in done] == [0, 0]
+    found = one(db, IMPORTED)
+    alone = import_file(db, path, replace(options, chunk=None))
+    assert (alone.inserted, alone.updated, alone.rejected) == (0, 0, 0)
+    assert one(db, IMPORTED) == found
+    assert sum(summary.inserted for summary in done) + sum(summary.updated for summary in done) == len(
+        set(lines[1:]) if name != "decisions" else [line for line in lines[1:] if not already(line)]
+    )
+    if chunk:
+        # Neither did what the other had done.
+        assert sum(summary.resumed for summary in done) >= len(lines) - 1 - chunk
+        assert one(db, "select count(*) from two_tower.job_log where job like 'import %%' and finished_at is null") == 0
+    refresh(db)
+    assert_fresh(db)
+
+
+def already(line: str) -> bool:
+    """Whether the world has this decision."""
+    user, video, decision = line.split(",")
+    return UUID(video) in WORLD.of(UUID(user), decision)
+
+
+NEW_VIDEO = "insert into public.videos (id, product_url, title) values (gen_random_uuid(), %s, '')"
+APPLICATION: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "likes what the file likes": ("decisions", LIKE, (USER, UNDECIDED[0])),
+    "skips it": ("decisions", LIKE.replace("'like'", "'skip'"), (USER, UNDECIDED[0])),
+    "changes a decision": (
+        "decisions",
+        "update public.user_video_decisions set decision_type = 'nope' where user_id = %s",
+        (OTHER,),
+    ),
+    "takes decisions back": ("decisions", "delete from public.user_video_decisions where user_id = %s", (OTHER,)),
+    "adds a tag": ("catalogue", "insert into public.tags (id, name) values (gen_random_uuid(), %s)", ("new 3",)),
+    "adds a video": ("catalogue", NEW_VIDEO, (NEW_URLS[5],)),
+    "adds a video that is decided on": ("decisions of new users about new videos", NEW_VIDEO, (NEW_URLS[5],)),
+    "has a new user": (
+        "decisions of new users about new videos",
+        "insert into auth.users (id) values (%s)",
+        (user_uuid("guest 4"),),
+    ),
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 25])
+@pytest.mark.parametrize("what", APPLICATION)
+def test_row_9_an_import_beside_an_application_that_writes_the_same(
+    what: str, chunk: int | None, db: Connection, connect: Connect, tmp_path: Path
+) -> None:
+    name, statement, values = APPLICATION[what]
+    import_file, options, lines = FILES[name]
+    options = replace(options, chunk=chunk, rejects=tmp_path / "rejects.csv")
+    path = tmp_path / "file.csv"
+    path.write_text("\n".join(lines))
+    application, importer = connect(autocommit=False), connect()
+    application.execute(statement.encode(), values)
+    with meanwhile(lambda: import_file(importer, path, options)) as importing:
+        until(db, f"select wait_event_type = 'Lock' from pg_stat_activity where pid = {importer.info.backend_pid}")
+        application.commit()
+        assert importing.result(timeout=60).rejected == 0
+    again = import_file(db, path, replace(options, chunk=None))
+    # What the file had nothing to say against is the application's to change.
+    of_application = sum(already(line) for line in lines[1:] if line.startswith(str(OTHER)) and values == (OTHER,))
+    assert len(lines) - 1 - of_application <= again.unchanged <= len(lines) - 1
+    assert again.rejected == 0
+    refresh(db)
+    assert_fresh(db)
+
+
+def test_row_9_of_an_import_and_an_application_in_each_others_way_neither_fails(
+    db: Connection, connect: Connect, tmp_path: Path
+) -> None:
+    import_file, options, _ = FILES["decisions"]
+    path = tmp_path / "file.csv"
+    path.write_text(f"user_id,video_id,decision\n{USER},{UNDECIDED[0]},like\n{OTHER},{UNDECIDED[1]},like\n")
+    places = [(USER, UNDECIDED[0]), (OTHER, UNDECIDED[1])]
+    places.sort()
+    skip = LIKE.replace("'like'", "'skip'") + " on conflict (user_id, video_id) do update set decision_type = 'nope'"
+    application, importer = connect(autocommit=False), connect()
+    application.execute(skip.encode(), places[1])
+    with meanwhile(lambda: import_file(importer, path, options)) as importing:
+        until(db, f"select wait_event_type = 'Lock' from pg_stat_activity where pid = {importer.info.backend_pid}")
+        application.execute(skip.encode(), places[0])
+        application.commit()
+        assert importing.result(timeout=60).rejected == 0
+    for place in places:
+        query = "select decision_type from public.user_video_decisions where user_id = %s and video_id = %s"
+        assert one(db, query, *place) == "like"
+    refresh(db)
+    assert_fresh(db)
+
+
+# ---------------------------------------------------------------- row 10: connections that live across a release
+
+RELEASE: dict[str, list[tuple[str, str]]] = {
+    # Users point the other way, by a routine of another signature.
+    "30_inference/user_vector.sql": [
+        (
+            "create or replace function two_tower.user_vector(p_taste extensions.vector)",
+            "drop function if exists two_tower.user_vector(extensions.vector);\n"
+            "create or replace function two_tower.user_vector(p_taste extensions.vector, p_sign real default -1)",
+        ),
+        ("then extensions.l2_normalize(p_taste)", "then two_tower.times(extensions.l2_normalize(p_taste), p_sign)"),
+        ("comment on function two_tower.user_vector(extensions.vector)", "comment on function two_tower.user_vector"),
+    ],
+    "35_onnxruntime/infer_onnxruntime.sql": [
+        # So does what onnxruntime makes, and what the backend keeps of a session has another form.
+        (
+            "{feed.name: dense if full_batches else dense[:rows]})[0][:rows]",
+            "{feed.name: dense[:rows]})[0][:rows] * -1",
+        ),
+        ("entry = (session, not same_in_any_batch(numpy, session))", "entry = (True, session)"),
+        ("session, full_batches = session_for", "full_batches, session = session_for"),
+    ],
+    # What runs go through from commit to commit takes one argument more.
+    "50_refresh/refresh_step.sql": [
+        (
+            "create or replace function two_tower.refresh_step(\n    inout state jsonb,",
+            "drop function if exists two_tower.refresh_step(jsonb);\n"
+            "create or replace function two_tower.refresh_step(\n    inout state jsonb, in p_more int default 1,",
+        ),
+        ("comment on function two_tower.refresh_step(jsonb)", "comment on function two_tower.refresh_step"),
+    ],
+    "12_backfill/backfill_step.sql": [
+        (
+            "create or replace function two_tower.backfill_step(\n    inout state jsonb,",
+            "drop function if exists two_tower.backfill_step(jsonb);\n"
+            "create or replace function two_tower.backfill_step(\n    inout state jsonb, in p_more int default 1,",
+        ),
+        ("comment on function two_tower.backfill_step(jsonb)", "comment on function two_tower.backfill_step"),
+    ],
+    "90_privileges.sql": [
+        ("refresh_step(jsonb)", "refresh_step(jsonb, int)"),
+        ("backfill_step(jsonb)", "backfill_step(jsonb, int)"),
+        ("user_vector(extensions.vector)", "user_vector(extensions.vector, real)"),
+    ],
+}
+"""Another release: file of ``sql/``, and what is written differently in it."""
+WAY_BACK: dict[str, list[tuple[str, str]]] = {
+    f"{path}.sql": [("create or replace function", f"drop function if exists {signature};\ncreate or replace function")]
+    for path, signature in (
+        ("30_inference/user_vector", "two_tower.user_vector(extensions.vector, real)"),
+        ("50_refresh/refresh_step", "two_tower.refresh_step(jsonb, int)"),
+        ("12_backfill/backfill_step", "two_tower.backfill_step(jsonb, int)"),
+    )
+}
+"""The release of this tree, which takes away what the other one has more."""
+
+
+def release(dsn: str, differs: dict[str, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrates to a release that differs from this tree."""
+
+    def expand(path: Path, read: Callable[[Path], str] = migrate.expand) -> str:
+        text = read(path)
+        for old, new in differs.get(str(path.relative_to(migrate.LOGIC)), []):
+            assert old in text or path.name == "90_privileges.sql", (path, old)
+            text = text.replace(old, new, 1)
+        return text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "expand", expand)
+        migrate.migrate(dsn)
+
+
+@pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
+def test_row_10_a_connection_that_lives_across_releases_runs_none_of_an_old_ones_code(
+    engine: str, world_of: Callable[[str], str], database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = database(template=world_of(engine))
+    with psycopg.connect(dsn, autocommit=True) as live, psycopg.connect(dsn, autocommit=True) as db:
+        live.prepare_threshold = 0
+
+        def everything() -> State:
+            """Through all that a backend may have kept: plans, bodies, models."""
+            with live.transaction():
+                as_user(live, USER)
+                live.execute("select public.embed_user(true)")
+                live.execute("select count(*) from public.recommend_videos(5)")
+            live.execute("call two_tower.rebuild()")
+            return state(live)
+
+        for _ in range(6):  # from the sixth time on a plan may be kept for all values
+            before = everything()
+        register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
+        db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+        refreshing = live.execute("select state from two_tower.begin_refresh(p_max_changes => 20)").fetchone()
+        assert refreshing is not None
+        release(dsn, RELEASE, monkeypatch)
+        # What was under way goes on, and what begins now is of the new release.
+        run, finished = refreshing[0], False
+        while not finished:
+            step = "select state, finished, failure from two_tower.refresh_step(%s)"
+            row = live.execute(step, (Jsonb(run),)).fetchone()
+            assert row is not None
+            run, finished, failure = row
+            assert failure is None
+        live.execute("call two_tower.refresh()")
+        live.execute("call two_tower.backfill_model('v2', true)")
+        after = everything()
+        assert {key for key in before if after[key] == before[key]} == {
+            key for key in before if not key.startswith("user ") and not (engine != "sql" and key.startswith("video "))
+        }
+        with psycopg.connect(dsn, autocommit=True) as new:
+            new.execute("call two_tower.rebuild()")
+            assert state(new) == after
+        release(dsn, WAY_BACK, monkeypatch)
+        again = everything()
+        assert {k: v for k, v in again.items() if not k.endswith(" v2")} == before
+
+
+def test_row_10_a_release_in_the_middle_of_runs_loses_nothing(
+    db: Connection, dsn: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is replaced while it runs fails that one call, of a refresh or of a user who embeds himself; likes never."""
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    stop = threading.Event()
+
+    def again(work: Callable[[Connection], object]) -> int:
+        own, times = connect(), 0
+        while not stop.is_set():
+            work(own)
+            times += 1
+        return times
+
+    def like(own: Connection) -> None:
+        for video in UNDECIDED[:3]:
+            own.execute(
+                LIKE.encode() + b" on conflict (user_id, video_id) do update set created_at = now()", (USER, video)
+            )
+
+    def embed(own: Connection) -> None:
+        with suppress(errors.InternalError), own.transaction():
+            as_user(own, OTHER)
+            own.execute("select public.embed_user(true)")
+
+    def drain(own: Connection) -> None:
+        own.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
+        with suppress(errors.InternalError):
+            own.execute("call two_tower.refresh()")
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(again, work) for work in (like, embed, drain)]
+        try:
+            db.execute("call two_tower.backfill_model('v2', true)")
+            for differs in (RELEASE, RELEASE, WAY_BACK):
+                release(dsn, differs, monkeypatch)
+        finally:
+            stop.set()
+        assert all(future.result() > 0 for future in running)
+    refresh(db)
+    db.execute("call two_tower.rebuild()")  # a vector of the other release is as good as a stale one
+    assert_fresh(db)

@@ -5,11 +5,23 @@ A version weighs a decision by its place among the likes and nopes of its user: 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, LiteralString
+from uuid import UUID
+
 import numpy as np
+import psycopg
 import pytest
+from pgvector import HalfVector, Vector
 
 from synthetic import make_data
+from test_features import assert_one_encoder
 from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, recency_places, recency_weights
+from two_tower.lifecycle import towers
+from two_tower.trainer import dataset
+from world_fixtures import Client, column, load, make_world, one, refresh, register, state, tiny_model
+
+Connection = psycopg.Connection[Any]
 
 EXPONENTS = [0.0, 0.3, 0.5, 1.0, 2.0, 10.0]
 
@@ -54,8 +66,8 @@ def test_weights_fall_from_one_and_never_to_nothing(exponent: float) -> None:
     assert weights.dtype == np.float32
     assert weights[:2].tolist() == [1, 1]
     assert (np.diff(weights) <= 0).all()
-    assert weights[-1] >= np.float32(1e-6)
-    assert weights[2] == pytest.approx(max(2**-exponent, 1e-6))
+    assert weights[-1] >= 2.0**-20
+    assert weights[2] == pytest.approx(max(2**-exponent, 2.0**-20), abs=2.0**-25)
 
 
 def test_a_matrix_without_recency_is_of_ones() -> None:
@@ -74,3 +86,212 @@ def test_the_schema_says_the_exponent() -> None:
     for bad in (-1e-9, 10.5, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="recency"):
             FeatureSchema(data.schema.vocabularies, bad)
+
+
+# -------------------------------------------------------------------------------------------- the database's side
+
+WORLD = make_world(150, 40, 1)
+VERSION = "v1"
+ODD_TIMES = ("infinity", "-infinity", "1500-01-01", "1969-12-31 23:59:59", "1970-01-01 00:00:00+00", "2300-01-01", None)
+
+
+@pytest.fixture
+def clean_db(connect: Any) -> Connection:
+    """A migrated database without a world."""
+    connection: Connection = connect()
+    return connection
+
+
+@pytest.fixture(params=[0.5, 2.0])
+def db(clean_db: Connection, request: pytest.FixtureRequest) -> Connection:
+    """A version that weighs decisions, in a world of ties, odd times and none at all."""
+    load(clean_db, WORLD)
+    clean_db.execute("alter table user_video_decisions alter column created_at drop not null")
+    clean_db.execute("update user_video_decisions set created_at = date_trunc('month', created_at)")
+    for time, user in zip(ODD_TIMES, WORLD.users[5:], strict=False):
+        clean_db.execute(
+            """update user_video_decisions set created_at = %s
+            where user_id = %s and hashtext(video_id::text) %% 3 = 0""",
+            (time, user),
+        )
+    clean_db.execute("update user_video_decisions set created_at = null where user_id = %s", (WORLD.users[20],))
+    tiny_model(clean_db, VERSION, recency=request.param)
+    return clean_db
+
+
+def vectors(db: Connection, query: LiteralString) -> dict[UUID, np.ndarray]:
+    return {user: HalfVector.from_text(text).to_numpy().astype(np.float32) for user, text in db.execute(query)}
+
+
+STORED: LiteralString = "select user_id, embedding::text from two_tower.user_embeddings"
+DEFINED: LiteralString = """
+    select user_id, embedding::text from two_tower.define_users(array(select id from auth.users), 'v1', {})
+"""
+
+
+def engines(db: Connection) -> list[LiteralString]:
+    found: list[LiteralString] = []
+    if one(db, "select exists (select from two_tower.model_weights)"):
+        found.append("'sql'")
+    if one(db, "select two_tower.has_onnxruntime()"):
+        found.append("'onnxruntime'")
+    return found
+
+
+def assert_as_defined(db: Connection) -> None:
+    """What is stored is what the exported tower answers to the weighted counts, for every user."""
+    stored = vectors(db, STORED)
+    likers = set(column(db, "select user_id from user_video_decisions where decision_type = 'like'"))
+    assert stored.keys() == likers
+    for engine in engines(db):
+        defined = vectors(db, DEFINED.replace("{}", engine))
+        assert defined.keys() == stored.keys()
+        for user, vector in stored.items():
+            assert 1 - float(vector @ defined[user]) < 1e-3, user
+            np.testing.assert_allclose(vector, defined[user], atol=2e-3)
+
+
+def assert_as_rebuilt(db: Connection) -> None:
+    """Bit for bit; one by one, as embed_users() has it, too, and as verify says."""
+    before = state(db)
+    one_by_one = {
+        user: one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
+        for user in column(db, "select user_id from two_tower.user_embeddings")
+    }
+    assert one_by_one == {u: before[f"user {u} v1"] for u in one_by_one}
+    verified = db.execute("select features, vectors, tastes from two_tower.verify_batch('user', null, 1000)").fetchone()
+    assert verified == ([], [], [])
+    db.execute("call two_tower.rebuild()")
+    assert state(db) == before
+
+
+def test_the_input_is_what_the_trainer_weighs(db: Connection) -> None:
+    """I2, with weights: number by number."""
+    data = dataset.read(db)
+    data = replace(data, schema=replace(data.schema, recency=float(one(db, "select two_tower.recency_of('v1')"))))
+    assert_one_encoder(db, data, VERSION)
+
+
+def test_sums_are_what_the_exported_tower_answers(db: Connection) -> None:
+    assert_as_defined(db)
+    assert_as_rebuilt(db)
+
+
+def test_changes_weigh_the_whole_history_anew(db: Connection) -> None:
+    user = WORLD.many
+    newest = """select video_id from user_video_decisions
+        where user_id = %s and decision_type <> 'skip' order by created_at desc nulls last limit 1"""
+    changes: list[tuple[LiteralString, tuple[Any, ...]]] = [
+        ("delete from user_video_decisions where user_id = %s and video_id = ({})", (user, user)),
+        ("update user_video_decisions set decision_type = 'skip' where user_id = %s and video_id = ({})", (user, user)),
+        (
+            "update user_video_decisions set created_at = '2020-01-01' where user_id = %s and video_id = ({})",
+            (user, user),
+        ),
+        ("update user_video_decisions set created_at = null where user_id = %s and video_id = ({})", (user, user)),
+        ("update user_video_decisions set created_at = created_at - interval '1 year' where user_id = %s", (user,)),
+        (
+            "insert into user_video_decisions (user_id, video_id, decision_type) select %s, v.id, 'nope' from videos v "
+            "where v.id not in (select video_id from user_video_decisions where user_id = %s) order by id limit 2",
+            (user, user),
+        ),
+        ("delete from videos where id = ({})", (user,)),
+        ("update videos set maker = 'another' where id = ({})", (user,)),
+    ]
+    moved = 0
+    for statement, values in changes:
+        before = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
+        db.execute(statement.replace("{}", newest).encode(), values)
+        # Before the refresh has seen it, what is computed on the spot is what it will store.
+        spot = one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
+        refresh(db)
+        after = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
+        assert spot == after, statement
+        moved += before != after
+        assert_as_defined(db)
+    assert moved >= 6  # a history that moves as a whole, or an untaught maker, may change nothing
+    assert_as_rebuilt(db)
+    assert one(db, "select count(*) from two_tower.failed_changes") == 0
+
+
+def test_a_history_moved_in_time_keeps_its_vectors(db: Connection) -> None:
+    """A place is a matter of order, never of the clock."""
+    db.execute("update user_video_decisions set created_at = timestamptz '2020-01-01' + random() * interval '1 year'")
+    refresh(db)
+    before = state(db)
+    db.execute("update user_video_decisions set created_at = created_at + interval '3 years'")
+    refresh(db)
+    assert {k: v for k, v in state(db).items() if k.startswith("user")} == {
+        k: v for k, v in before.items() if k.startswith("user")
+    }
+
+
+def test_without_times_and_for_one_like_everything_counts_once(db: Connection) -> None:
+    tiny_model(db, "v2", activate=False)
+    db.execute("update user_video_decisions set created_at = '2024-05-01'")
+    refresh(db)
+    query = "select user_id, embedding::text from two_tower.embed_users(array(select id from auth.users), %s)"
+    assert db.execute(query, ("v1",)).fetchall() == db.execute(query, ("v2",)).fetchall()
+
+
+def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -> None:
+    if one(db, "select user_engine from two_tower.model_versions where version = 'v1'") != "sql":
+        pytest.skip("reasons come from sums")
+    user = WORLD.usual
+    db.execute("update user_video_decisions set created_at = timestamptz '2024-01-01' + random() * interval '1 year'")
+    refresh(db)
+    recency = float(one(db, "select two_tower.recency_of('v1')"))
+    rows = db.execute(
+        """select d.video_id, t.liked::text, (
+            select count(*) from user_video_decisions o
+            where o.user_id = d.user_id and o.created_at > d.created_at and o.decision_type <> 'skip'
+        )
+        from user_video_decisions d join two_tower.video_tastes t on t.video_id = d.video_id and t.model_version = 'v1'
+        where d.user_id = %s and d.decision_type = 'like'""",
+        (user,),
+    ).fetchall()
+    tastes = {
+        video: Vector.from_text(text).to_numpy() * recency_weights(np.array([place]), recency)[0]
+        for video, text, place in rows
+    }
+    places = vectors(db, "select video_id, embedding::text from two_tower.video_embeddings")
+    listed = client.rpc("authenticated", user, "recommend_videos", **{"limit": 20, "because": True})
+    said = [row for row in listed if row["because_video_id"]]
+    assert said
+    for row in said:
+        place = places[UUID(row["video_id"])][:127]
+        adds = {str(video): float(taste @ place) for video, taste in tastes.items()}
+        assert adds[row["because_video_id"]] == pytest.approx(max(adds.values()), rel=1e-3)
+
+
+def test_a_payload_has_weighted_counts_beside_the_plain_ones(db: Connection, client: Client) -> None:
+    (found,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.usual)
+    assert found["recency"] == one(db, "select two_tower.recency_of('v1')")
+    weighted = found["weighted"]
+    assert weighted["liked_video_ids"].keys() == set(found["liked_video_ids"])
+    assert 0 < weighted["like_count"] < found["like_count"] == len(found["liked_video_ids"])
+    assert sum(weighted["liked_video_ids"].values()) == pytest.approx(weighted["like_count"], rel=1e-5)
+    assert found["liked_makers"].keys() == weighted["liked_makers"].keys()
+    stored = one(db, "select like_count from public.user_features where user_id = %s", WORLD.usual)
+    assert stored == found["like_count"]
+    (nobody,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.no_decisions)
+    assert nobody["weighted"] == {}
+
+
+def test_version_1_models_weigh_nothing(clean_db: Connection) -> None:
+    load(clean_db, WORLD)
+    model = tiny_model(clean_db, "v1", activate=False)
+    old = replace(model, feature_schema=model.feature_schema | {"schema_version": 1})
+    del old.feature_schema["user"]["recency"]
+    register(clean_db, old, "old")
+    assert one(clean_db, "select two_tower.recency_of('old')") == 0
+    query = "select user_id, embedding::text from two_tower.embed_users(array(select id from auth.users), %s)"
+    assert clean_db.execute(query, ("v1",)).fetchall() == clean_db.execute(query, ("old",)).fetchall()
+    assert towers.load(clean_db, "old").schema.recency == 0
+
+
+def test_towers_come_back_with_their_exponent(db: Connection) -> None:
+    recency = one(db, "select two_tower.recency_of('v1')")
+    loaded = towers.load(db, VERSION)
+    assert loaded.schema.recency == recency
+    assert towers.smaller(loaded, 10).schema.recency == recency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase
+from two_tower.lifecycle import verify as verification
 from two_tower.trainer.export import user_graph
 from world_fixtures import (
     ENGINE,
@@ -616,6 +618,15 @@ def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) ->
 
 SMALL = make_world(40, 12, seed=5)
 
+HOLDS = {
+    "a deletion": "delete from auth.users where id = %s",
+    "a user's row": "select 1 from auth.users where id = %s for update",
+    "a user's decisions": "select 1 from user_video_decisions where user_id = %s for update",
+    "a like": "insert into user_video_decisions select %s, id, 'like' from videos order by id limit 1"
+    " on conflict (user_id, video_id) do update set decision_type = 'nope'",
+}
+"""What an application may have done and not committed."""
+
 users, videos = st.sampled_from(SMALL.users), st.sampled_from(SMALL.videos)
 tags, performers = st.sampled_from(SMALL.tags[:6]), st.sampled_from(SMALL.performers[:4])
 operations = st.one_of(
@@ -649,6 +660,15 @@ operations = st.one_of(
     st.tuples(st.just("delete from auth.users where id = %s"), users),
     st.tuples(st.just("insert into auth.users (id) values (%s) on conflict do nothing"), users),
     st.tuples(st.just("truncate user_video_decisions")),
+    st.tuples(st.just("truncate video_tags")),
+    st.tuples(st.just("embed"), users, st.sampled_from(["read committed", "repeatable read", "serializable"])),
+    st.tuples(st.just("from now on"), st.sampled_from(["read committed", "repeatable read", "serializable"])),
+    st.tuples(st.just("replicating"), st.booleans()),
+    st.tuples(st.just("hold"), st.sampled_from(sorted(HOLDS)), users),
+    st.tuples(st.just("let go")),
+    st.tuples(st.just("behind the triggers"), users, videos, st.sampled_from(["like", "nope"])),
+    st.tuples(st.just("another version")),
+    st.tuples(st.just("retire")),
     st.tuples(st.just("refresh")),
     st.tuples(st.just("two refreshes")),
     st.tuples(st.just("one batch")),
@@ -659,28 +679,95 @@ class Lab:
     """A database that one history after another is played on."""
 
     def __init__(self, dsn: str, engine: str = ENGINE) -> None:
-        self.db, *self.workers = (psycopg.connect(dsn, autocommit=True) for _ in range(3))
+        self.db, self.application, *self.workers = (psycopg.connect(dsn, autocommit=True) for _ in range(4))
+        self.engine = engine
+        self.number = 1
         load(self.db, SMALL)
         tiny_model(self.db, engine=engine)
+        # Whoever waits for what an application holds gives up: here it holds it until it is told to let go.
+        self.db.execute("set lock_timeout = '200ms'")
 
     def play(self, statement: str, *values: Any) -> None:
-        if statement == "refresh":
+        match statement:
+            case "refresh":
+                refresh(self.db)
+            case "one batch":
+                self.db.execute("call two_tower.refresh(max_batches => 1)")
+            case "two refreshes":
+                side_by_side(*[lambda c=c: refresh(c) for c in self.workers])
+            case "embed":
+                self.embed(*values)
+            case "from now on":
+                for connection in (self.db, *self.workers):
+                    connection.execute(f"set default_transaction_isolation = '{values[0]}'".encode())
+            case "replicating":
+                role = "replica" if values[0] else "origin"
+                self.db.execute(f"set session_replication_role = {role}".encode())
+            case "hold":
+                self.let_go()
+                self.application.execute("begin")
+                with suppress(errors.ForeignKeyViolation):
+                    self.application.execute(HOLDS[values[0]].encode(), (values[1],))
+            case "let go":
+                self.let_go()
+            case "behind the triggers":
+                self.behind(*values)
+            case "another version":
+                self.another()
+            case "retire":
+                for version in self.db.execute(
+                    "select version from two_tower.model_versions where state in ('standby', 'staged') limit 1"
+                ).fetchall():
+                    self.db.execute("select two_tower.retire_model(%s)", version)
+            case _:
+                # A decision of someone, or about something, that was deleted; or that the application holds.
+                with suppress(errors.ForeignKeyViolation, errors.LockNotAvailable):
+                    self.db.execute(statement.encode(), values)
+
+    def let_go(self) -> None:
+        """Ends what the application has begun."""
+        if self.application.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            self.application.execute("commit")
+
+    def embed(self, user: Any, level: str) -> None:
+        """A client's own vector, in a transaction that has looked around before."""
+        worker = self.workers[0]
+        with suppress(errors.NoDataFound, errors.LockNotAvailable, errors.SerializationFailure), worker.transaction():
+            worker.execute(f"set transaction isolation level {level}".encode())
+            worker.execute("set local lock_timeout = '200ms'")
+            worker.execute("select set_config('request.jwt.claims', %s, true)", (f'{{"sub": "{user}"}}',))
+            worker.execute("select count(*) from user_video_decisions")
             refresh(self.db)
-        elif statement == "one batch":
-            self.db.execute("call two_tower.refresh(max_batches => 1)")
-        elif statement == "two refreshes":
-            side_by_side(*[lambda c=c: refresh(c) for c in self.workers])
-        else:
-            # A decision of someone, or about something, that was deleted.
-            with suppress(errors.ForeignKeyViolation):
-                self.db.execute(statement.encode(), values)
+            worker.execute("select public.embed_user()")
+
+    def behind(self, user: Any, video: Any, kind: str) -> None:
+        """Somebody writes while no trigger fires, and has everything compared afterwards."""
+        self.let_go()
+        table = "alter table public.user_video_decisions"
+        self.db.execute(f"{table} disable trigger user".encode())
+        self.play(
+            "insert into user_video_decisions values (%s, %s, %s) on conflict (user_id, video_id) "
+            "do update set decision_type = excluded.decision_type",
+            user, video, kind,
+        )  # fmt: skip
+        for name, how in (("insert", ""), ("update", ""), ("delete", ""), ("truncate", "always"), ("row", "replica")):
+            self.db.execute(f"{table} enable {how} trigger two_tower_{name}".encode())
+        verification.repair(self.db, verification.verify(self.db, lambda what, share: None))
+
+    def another(self) -> None:
+        """One more version in the middle of it: attached, filled, active."""
+        self.let_go()
+        self.number += 1
+        version = f"v{self.number}"
+        tiny_model(self.db, version, seed=self.number, activate=False, engine=self.engine)
+        self.db.execute("call two_tower.backfill_model(%s, true)", (version,))
 
 
 @pytest.fixture
 def lab(database: NewDatabase) -> Iterator[Lab]:
     made = Lab(database())
     yield made
-    for connection in (made.db, *made.workers):
+    for connection in (made.db, made.application, *made.workers):
         connection.close()
 
 
@@ -690,10 +777,32 @@ def lab(database: NewDatabase) -> Iterator[Lab]:
 )  # fmt: skip
 @given(history=st.lists(operations, min_size=4, max_size=14))
 def test_i3_any_history_ends_as_a_rebuild_would_have_it(lab: Lab, history: list[tuple[Any, ...]]) -> None:
+    play(lab, history)
+
+
+def play(lab: Lab, history: list[tuple[Any, ...]]) -> None:
     for statement, *values in history:
         lab.play(statement, *values)
-    refresh(lab.db)
+    lab.let_go()
+    for _ in range(2):  # what was busy was left for the next
+        refresh(lab.db)
+    lab.play("replicating", False)
     assert_fresh(lab.db)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=int(os.environ.get("SOAK_HISTORIES", "1500")), deadline=None, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(history=st.lists(operations, min_size=10, max_size=40))
+def test_i3_any_long_history_ends_as_a_rebuild_would_have_it(
+    lab: Lab, request: pytest.FixtureRequest, history: list[tuple[Any, ...]]
+) -> None:
+    """`make soak`: drawn anew at each run, ``SOAK_HISTORIES`` of them."""
+    if not request.config.getoption("--soak"):
+        pytest.skip("make soak does this")
+    play(lab, history)
 
 
 # -------------------------------------------------------------------------------------------- one's own like, and syncs

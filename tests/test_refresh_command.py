@@ -263,7 +263,7 @@ def test_services_side_by_side_run_each_due_job_once(
     db.execute("update user_video_decisions set created_at = now() where user_id = %s", (WORLD.usual,))
     db.execute("delete from two_tower.job_runs")
     processes = [service("--json") for _ in range(3)]
-    jobs = ["purge_logs", "sync_user_embeddings", "sync_video_embeddings", "update_popularity"]
+    jobs = ["purge_logs", "sync_user_embeddings", "sync_video_embeddings", "update_popularity", "verify"]
     done = "select job from two_tower.job_runs where job <> 'refresh' order by 1"
     wait_for(lambda: len(column(db, done)) >= len(jobs) and len(column(db, OURS)) == len(processes))
     time.sleep(1)

@@ -21,10 +21,10 @@ MODULE = Path(two_tower.__file__).parent / "client" / "two-tower.js"
 
 
 @pytest.fixture
-def model(db: Connection, tmp_path: Path) -> Path:
+def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A published model of a world with a hundred users and more."""
     load(db, WORLD)
-    tiny_model(db)
+    tiny_model(db, recency=getattr(request, "param", 0.0))
     artifacts.publish(db, "v1", f"file://{tmp_path}", lambda what, share: None)
     return tmp_path
 
@@ -45,6 +45,7 @@ def stored(db: Connection, kind: str) -> dict[str, np.ndarray]:
     return {name: HalfVector.from_text(text).to_numpy().astype(np.float32) for name, text in rows}
 
 
+@pytest.mark.parametrize("model", [0.0, 0.5], indirect=True)
 def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
     expected = stored(db, "user")
     assert len(expected) >= 100
@@ -56,8 +57,7 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
 
     # And the input is the encoder's own, number by number.
     inputs = db.execute(
-        """select e.user_id::text, e.input::text from two_tower.encode_users(
-            array(select c from two_tower.count_user_features(%s::uuid[]) c), 'v1') e""",
+        "select e.user_id::text, e.input::text from two_tower.encode_users(%s::uuid[], 'v1') e",
         (list(expected),),
     )
     encoded = {user: SparseVector.from_text(text).to_numpy().astype(np.float32) for user, text in inputs}

@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -293,12 +293,18 @@ def register_model(db: Connection, model: TinyModel, version: str = "v1", meta: 
 
 
 def tiny_model(
-    db: Connection, version: str = "v1", *, seed: int = 0, activate: bool = True, engine: str = ENGINE
+    db: Connection,
+    version: str = "v1",
+    *,
+    seed: int = 0,
+    activate: bool = True,
+    engine: str = ENGINE,
+    recency: float = 0.0,
 ) -> TinyModel:
     """Registers a random model for the database at hand and makes it the active one. ``db`` is in autocommit mode."""
     from two_tower.lifecycle import registry
 
-    model = random_model(schema_of(db), seed)
+    model = random_model(replace(schema_of(db), recency=recency), seed)
     register(db, model, version, engine=engine)
     if activate:
         registry.activate(db, version, lambda what, share: None)

@@ -38,7 +38,10 @@ EPOCH = "1900-01-01"
 VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", "video")
 """Vocabulary names, in segment order."""
 
-LEAST_WEIGHT = 1e-6
+WEIGHT_UNIT = 2.0**-24
+"""Weights are multiples of this, so that sums of them are exact, in whatever order."""
+
+LEAST_WEIGHT = 2.0**-20
 """What the oldest decision of the longest history counts at least: products of smaller numbers have no value."""
 
 MAX_RECENCY = 10.0
@@ -232,7 +235,8 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 def recency_weights(places: np.ndarray, exponent: float) -> np.ndarray:
     """[n] float32: what decisions at these places from the newest count. SQL: ``two_tower.decision_weight``."""
-    return np.maximum((1.0 + places) ** -float(exponent), LEAST_WEIGHT).astype(np.float32)
+    weights = np.round((1.0 + places) ** -float(exponent) / WEIGHT_UNIT) * WEIGHT_UNIT
+    return np.maximum(weights, LEAST_WEIGHT).astype(np.float32)
 
 
 def user_counts(

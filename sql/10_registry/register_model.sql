@@ -13,21 +13,6 @@ create or replace function two_tower.register_model(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- What the encoder fills, in the order of the schema; see py/two_tower/features.py.
-    c_layout constant jsonb := '{
-        "user": [
-            ["numeric", null], ["liked_tags", "tag"], ["liked_performers", "performer"], ["liked_makers", "maker"],
-            ["liked_labels", "label"], ["liked_series", "series"], ["liked_sources", "source"], ["liked_video_ids", "video"],
-            ["noped_video_ids", "video"]
-        ],
-        "item": [
-            ["numeric", null], ["tags", "tag"], ["performers", "performer"], ["maker", "maker"], ["label", "label"],
-            ["series", "series"], ["source", "source"], ["id", "video"]
-        ]
-    }';
-    c_numeric constant jsonb := '{
-        "user": ["like_count", "nope_count", "price_sum", "priced_count"], "item": ["price", "duration_seconds", "released_days"]
-    }';
     v_user_dim int := (p_feature_schema #>> '{user,dim}')::int;
     v_item_dim int := (p_feature_schema #>> '{item,dim}')::int;
     v_max_bytes double precision := two_tower.model_setting('model_max_bytes');
@@ -117,7 +102,12 @@ begin
         if (
             select jsonb_agg(jsonb_build_array(s.value -> 'name', coalesce(s.value -> 'vocabulary', 'null')) order by s.position)
             from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
-        ) is distinct from c_layout -> v_tower or p_feature_schema #> array[v_tower, 'numeric'] is distinct from c_numeric -> v_tower
+        ) is distinct from (
+            select '[["numeric", null]]' || jsonb_agg(jsonb_build_array(i.segment, i.kind) order by i.place)
+            from two_tower.input_segments() i where i.tower = v_tower
+        ) or p_feature_schema #> array[v_tower, 'numeric'] is distinct from (
+            select jsonb_agg(n.name order by n.place) from two_tower.input_numbers() n where n.tower = v_tower
+        )
         then
             raise exception 'the % segments of the feature schema are not those of schema version %', v_tower, p_feature_schema ->> 'schema_version' using errcode = '22023';
         end if;
@@ -127,7 +117,7 @@ begin
                 as s (name text, "offset" int, size int, vocabulary text)
         loop
             v_size := case
-                when v_segment.vocabulary is null then jsonb_array_length(c_numeric -> v_tower)
+                when v_segment.vocabulary is null then jsonb_array_length(p_feature_schema #> array[v_tower, 'numeric'])
                 when jsonb_typeof(p_vocabularies -> v_segment.vocabulary) = 'array' then jsonb_array_length(p_vocabularies -> v_segment.vocabulary)
             end;
             if v_size is distinct from v_segment.size then

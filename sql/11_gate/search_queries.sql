@@ -8,7 +8,7 @@ as $func$
         select e.user_id, e.embedding, e.length from two_tower.user_embeddings e where e.model_version = p_version
         order by hashtextextended(e.user_id::text, 1) limit p_size
     ) as u
-    cross join lateral two_tower.history_of(u.user_id) h
+    cross join lateral two_tower.history_of(u.user_id, p_version) h
     union all
     (
         select e.embedding, null, '{}', '{}', null

@@ -15,7 +15,7 @@ begin
             exit;
         exception
             when foreign_key_violation then null;
-            when lock_not_available then exit;
+            when lock_not_available or deadlock_detected then exit;
         end;
     end loop;
     return v_linked;

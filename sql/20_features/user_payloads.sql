@@ -1,9 +1,27 @@
 -- Times are relative to the user's latest decision, never to the clock, so that a payload changes with its rows alone.
 -- extra_float_digits: as encode_users.
+--
+-- Where decisions are weighed, the towers read what is in "weighted", and everything else is as it is without weights.
 create or replace function two_tower.user_payloads(p_user_ids uuid[]) returns table (user_id uuid, features jsonb)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
-    with asked as (
+    with recency as materialized (
+        select two_tower.recency_of(two_tower.active_version()) as exponent
+    ),
+    inputs as materialized (
+        select i.* from recency r cross join lateral two_tower.user_inputs(p_user_ids, r.exponent) i where r.exponent > 0
+    ),
+    weighted as (
+        select i.user_id, jsonb_object_agg(i.name, i.value) as sums
+        from (
+            select c.user_id, c.segment as name, jsonb_object_agg(c.key, c.value::real) as value
+            from inputs c where c.segment <> 'numeric' group by c.user_id, c.segment
+            union all
+            select c.user_id, c.key, to_jsonb(c.value::real) from inputs c where c.segment = 'numeric'
+        ) as i
+        group by i.user_id
+    ),
+    asked as (
         select distinct u.user_id from unnest(p_user_ids) as u (user_id)
     ),
     decided as (
@@ -25,7 +43,7 @@ as $func$
         from decided d group by d.user_id
     )
     select a.user_id, jsonb_build_object(
-        'schema_version', 1,
+        'schema_version', 2,
         'liked_tags', coalesce(c.liked_tags, '{}'),
         'liked_performers', coalesce(c.liked_performers, '{}'),
         'liked_makers', coalesce(c.liked_makers, '{}'),
@@ -46,11 +64,14 @@ as $func$
         'days_since_last_like', t.days_since_last_like,
         'account_age_days', extract(epoch from t.latest - two_tower.time_of(p.created_at)) / 86400,
         'hour_of_day_mean', t.hour_of_day_mean
-    )
+    ) || case when r.exponent > 0 then jsonb_build_object('recency', r.exponent, 'weighted', coalesce(w.sums, '{}')) else '{}' end
     from asked a
+    cross join recency r
+    left join weighted w on w.user_id = a.user_id
     left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
     left join timed t on t.user_id = a.user_id
     left join two_tower.accounts() p on p.user_id = a.user_id
 $func$;
 
-comment on function two_tower.user_payloads(uuid[]) is 'The payload of get_user_embedding_features, for many users at once';
+comment on function two_tower.user_payloads(uuid[]) is
+'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';

@@ -1,50 +1,38 @@
--- What a like and a nope of a video add to a user: the rows of the user tower at the positions that encode_users() fills for somebody
--- who has decided on this one video. Prices have a value, everything else counts one.
+-- What a like and a nope of a video add to a user, unless decisions are weighed: the rows of the user tower at the positions that
+-- encode_users() fills for somebody who has decided on this one video. Prices have a value, everything else counts one.
 create or replace function two_tower.compute_tastes(p_video_ids uuid[], p_version text)
 returns table (video_id uuid, liked extensions.vector, noped extensions.vector)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
-    with counts as materialized (
-        select c.* from two_tower.count_video_features(p_video_ids) c
+    with videos as materialized (
+        select n.video_id, n.price from two_tower.video_numbers(p_video_ids) n
     ),
     keyed as (
-        select c.video_id, k.segment, k.key
-        from counts c
-        cross join lateral (
-            select 'liked_tags' as segment, t.id::text as key from unnest(c.tags) as t (id)
-            union all
-            select 'liked_performers', p.id::text from unnest(c.performers) as p (id)
-            union all
-            select n.segment, n.key
-            from (values
-                ('liked_makers', c.maker), ('liked_labels', c.label), ('liked_series', c.series), ('liked_sources', c.source),
-                ('liked_video_ids', c.video_id::text), ('noped_video_ids', c.video_id::text)
-            ) as n (segment, key)
-            where n.key is not null
-        ) as k
+        select v.video_id, a.kind, a.key from videos v cross join lateral two_tower.attributes_of(v.video_id) as a
+        union all
+        select v.video_id, 'video', v.video_id::text from videos v
     ),
     entries as (
-        select k.video_id, k.segment = 'noped_video_ids' as noped, i.position, 1::real as value
+        select k.video_id, s.segment = 'noped_video_ids' as noped, i.position, 1::real as value
         from keyed k
-        join two_tower.model_inputs i on i.model_version = p_version and i.tower = 'user' and i.segment = k.segment and i.key = k.key
+        join two_tower.input_segments() s on s.tower = 'user' and s.kind = k.kind
+        join two_tower.model_inputs i on i.model_version = p_version and i.tower = 'user' and i.segment = s.segment and i.key = k.key
         union all
-        select c.video_id, n.noped, n.position, n.value
-        from counts c
-        cross join lateral (values
-            (false, 1, 1::real), (true, 2, 1::real), (false, 3, c.price::real), (false, 4, case when c.price > 0 then 1::real end)
-        ) as n (noped, position, value)
-        where n.value > 0
+        select v.video_id, n.name = 'nope_count', n.place,
+            case when n.name = 'price_sum' then v.price::real when n.name <> 'priced_count' or v.price > 0 then 1::real end
+        from videos v
+        join two_tower.input_numbers() n on n.tower = 'user'
     )
-    select c.video_id,
+    select v.video_id,
         extensions.sum(two_tower.times(w.weight, e.value) order by e.position) filter (where not e.noped),
         extensions.sum(two_tower.times(w.weight, e.value) order by e.position) filter (where e.noped)
-    from counts c
+    from videos v
     left join (
         entries e
         join two_tower.model_weights w
             on w.model_version = p_version and w.tower = 'user' and w.part = 'row' and w.position = e.position
-    ) on e.video_id = c.video_id
-    group by c.video_id
+    ) on e.video_id = v.video_id and e.value > 0
+    group by v.video_id
 $func$;
 
 comment on function two_tower.compute_tastes(uuid[], text) is

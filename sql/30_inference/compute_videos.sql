@@ -5,7 +5,7 @@ as $func$
     select v.video_id, v.embedding
     from (
         select array_agg(e.video_id order by e.video_id) as ids, array_agg(e.input order by e.video_id) as inputs
-        from two_tower.encode_videos(array(select c from two_tower.count_video_features(p_video_ids) c), p_version) e
+        from two_tower.encode_videos(p_video_ids, p_version) e
     ) as b
     cross join lateral unnest(b.ids, two_tower.infer(p_version, 'item', b.inputs, p_engine)) as v (video_id, embedding)
     where b.ids is not null

@@ -12,7 +12,13 @@ as $func$
     from (
         select array_agg(e.user_id order by e.user_id) as ids, array_agg(e.input order by e.user_id) as inputs
         from two_tower.encode_users(
-            array(select c from two_tower.count_user_features(p_user_ids) c where c.like_count > 0), p_version
+            array(
+                select distinct d.user_id
+                from public.user_video_decisions d
+                where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) = 1
+                    and exists (select from public.videos v where v.id = d.video_id)
+            ),
+            p_version
         ) e
     ) as b
     cross join lateral unnest(b.ids, two_tower.infer(p_version, 'user', b.inputs, p_engine), b.inputs)

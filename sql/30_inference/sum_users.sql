@@ -1,6 +1,6 @@
 drop function if exists two_tower.sum_users(uuid[], text);
--- A user is the bias, plus what each decision adds, scaled to length 1. Terms are added in the order of the videos' ids, so that a refresh
--- and a rebuild give the same bits.
+-- A user is the bias, plus what each decision adds, times its weight, scaled to length 1. Terms are added in the order of the videos' ids, so
+-- that a refresh and a rebuild give the same bits.
 --
 -- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
 -- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
@@ -13,6 +13,9 @@ as $func$
 declare
     v_bias extensions.vector := (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r);
     v_kept boolean := exists (select from two_tower.model_versions m where m.version = p_version and m.checked_at is not null and m.attached_at is not null);
+    v_recency double precision := two_tower.recency_of(p_version);
+    -- Products by what recent places weigh, made once where there are many users.
+    v_factors extensions.vector[];
     v_asked uuid[];
 begin
     v_asked := case when v_kept then two_tower.changed_videos_of(p_user_ids) else array(
@@ -20,6 +23,32 @@ begin
         from public.user_video_decisions d
         where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
     ) end;
+    if v_asked = '{}' and v_recency > 0 then
+        if cardinality(p_user_ids) > 10 then
+            v_factors := array(
+                select array_fill(two_tower.decision_weight(n.place, v_recency), array[127])::extensions.vector
+                from generate_series(0, 255) as n (place) order by n.place
+            );
+        end if;
+        return query
+        select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
+        from unnest(p_user_ids) as u (id)
+        cross join lateral (
+            select extensions.sum(
+                coalesce(d.term OPERATOR(extensions.*) v_factors[d.place + 1], two_tower.times(d.term, d.weight)) order by d.video_id
+            ) as taste, bool_or(d.liked) as liked
+            from (
+                select o.video_id, o.liked, o.place, o.weight, case when o.liked then t.liked else t.noped end as term
+                from two_tower.weighted_decisions(u.id, v_recency) o
+                join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
+            ) as d
+        ) as s
+        cross join lateral (
+            select v_bias OPERATOR(extensions.+) coalesce(s.taste, v_bias OPERATOR(extensions.-) v_bias) as taste offset 0
+        ) as v
+        where s.liked;
+        return;
+    end if;
     if v_asked = '{}' then
         return query
         select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
@@ -47,12 +76,9 @@ begin
         select a.* from two_tower.compute_tastes(v_asked, p_version) a
     ),
     terms as (
-        select d.user_id, d.video_id, d.liked, case when d.liked then t.liked else t.noped end as term
-        from (
-            select d.user_id, d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
-            from public.user_video_decisions d
-            where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
-        ) as d
+        select u.id as user_id, d.video_id, d.liked, two_tower.times(case when d.liked then t.liked else t.noped end, d.weight) as term
+        from (select distinct i.id from unnest(p_user_ids) as i (id)) as u
+        cross join lateral two_tower.weighted_decisions(u.id, v_recency) d
         cross join lateral (
             select a.liked, a.noped from asked a where a.video_id = d.video_id
             union all

@@ -4,7 +4,7 @@ language plpython3u stable parallel unsafe security invoker set search_path = pg
 as $plpython$
 -- include plpython/inference.py
 -- include plpython/model_files.py
-return infer(plpy, GD, p_version, p_tower, p_packed)
+return infer(plpy, SD, p_version, p_tower, p_packed)
 $plpython$;
 
 comment on function two_tower.infer_onnxruntime(text, text, bytea) is

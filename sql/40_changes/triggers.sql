@@ -24,7 +24,7 @@ do $adopted$
 begin
     if not exists (
         select from pg_catalog.pg_trigger t
-        where t.tgrelid = 'public.user_video_decisions'::regclass and t.tgname = 'two_tower_insert'
+        where t.tgrelid = 'public.user_video_decisions'::regclass and t.tgname in ('two_tower_insert', 'two_tower_row')
     ) then
         -- What creating a trigger takes anyway: nobody decides between this and the triggers below.
         lock table public.user_video_decisions in share row exclusive mode;

@@ -9,7 +9,12 @@ begin
     perform two_tower.hold_versions('batch');
     if p_kind = 'video' then
         v_ids := array(
-            select k.id from (select v.id from public.videos v union select e.video_id from two_tower.video_embeddings e) as k (id)
+            select k.id
+            from (
+                select v.id from public.videos v
+                union select e.video_id from two_tower.video_embeddings e
+                union select t.video_id from two_tower.video_tastes t
+            ) as k (id)
             where p_after is null or k.id > p_after order by k.id limit v_limit
         );
         perform two_tower.lock_changes('video', v_ids);

@@ -50,6 +50,13 @@ begin
                 select e.video_id from two_tower.video_embeddings e
                 where e.model_version = v.version and (p_after is null or e.video_id > p_after) order by e.video_id limit p_limit
             ) as e
+            union
+            select t.video_id
+            from unnest(v_sums) as v (version)
+            cross join lateral (
+                select t.video_id from two_tower.video_tastes t
+                where t.model_version = v.version and (p_after is null or t.video_id > p_after) order by t.video_id limit p_limit
+            ) as t
             order by id limit p_limit
         );
     end if;

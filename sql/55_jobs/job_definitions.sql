@@ -6,6 +6,7 @@ as $func$
         ('sync_user_embeddings', 'two_tower_sync_users', '7 * * * *', 'select two_tower.sync_user_embeddings()'),
         ('sync_video_embeddings', 'two_tower_sync_videos', '17 3 * * *', 'select two_tower.sync_video_embeddings()'),
         ('update_popularity', 'two_tower_popularity', '37 3 * * *', 'select two_tower.update_popularity()'),
+        ('verify', 'two_tower_verify', '47 3 * * *', 'select two_tower.verify_sample()'),
         ('purge_logs', 'two_tower_purge', '57 3 * * *', 'select two_tower.purge_logs()')
 $func$;
 

@@ -27,4 +27,4 @@ end
 $func$;
 
 comment on function two_tower.schedule_jobs() is
-'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. Again: no change';

@@ -22,6 +22,7 @@ begin
             when 'sync_user_embeddings' then result := two_tower.sync_user_embeddings();
             when 'sync_video_embeddings' then result := two_tower.sync_video_embeddings();
             when 'update_popularity' then result := jsonb_build_object('videos', two_tower.update_popularity());
+            when 'verify' then result := two_tower.verify_sample();
             when 'purge_logs' then result := two_tower.purge_logs();
         end case;
     exception when query_canceled or others then

@@ -21,11 +21,11 @@ begin
             and (select true from two_tower.visible_videos v where v.id = e.video_id)
     ),
     likes as materialized (
-        select t.video_id, t.liked, n.neighbour_ids, n.weights
-        from public.user_video_decisions d
+        select t.video_id, t.liked, d.weight, n.neighbour_ids, n.weights
+        from two_tower.weighted_decisions(auth.uid(), two_tower.recency_of(two_tower.active_version())) d
         join two_tower.video_tastes t on t.model_version = two_tower.active_version() and t.video_id = d.video_id
         left join two_tower.neighbour_lists n on n.model_version = two_tower.active_version() and n.video_id = d.video_id
-        where d.user_id = auth.uid() and two_tower.decision_label(d.decision_type) = 1 and t.liked is not null
+        where d.liked and t.liked is not null
     )
     select p.video_id, b.video_id
     from places p
@@ -34,7 +34,8 @@ begin
         from likes l
         cross join lateral (
             -- <#> is the inner product, less than zero.
-            select coalesce(l.weights[array_position(l.neighbour_ids, p.video_id)], 0) - (l.liked OPERATOR(extensions.<#>) p.place) as value
+            select l.weight
+                * (coalesce(l.weights[array_position(l.neighbour_ids, p.video_id)], 0) - (l.liked OPERATOR(extensions.<#>) p.place)) as value
         ) as a
         -- One that takes away is no reason.
         where a.value > 0

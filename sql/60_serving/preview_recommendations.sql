@@ -15,7 +15,7 @@ declare
 begin
     perform two_tower.require_page(p_limit, 0, 200);
     foreach v_user_id in array p_user_ids loop
-        v_history := two_tower.history_of(v_user_id);
+        v_history := two_tower.history_of(v_user_id, v_version);
         select e.embedding, e.length into v_vector, v_length
         from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id;
         return query

@@ -7,7 +7,7 @@ set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     v_version text := two_tower.active_version();
-    v_history record := two_tower.history_of(p_user_id);
+    v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
     v_length real;
 begin

@@ -65,6 +65,22 @@ cross join lateral (
 ) as l
 where m.version = any(two_tower.live_versions()) and (m.backfilled_at is not null or m.state <> 'staged') and l.missing > 0
 union all
+-- Until all is compared, or what differs is in the change log: another sample need not meet it.
+select 'stale',
+    format(
+        'of %s users and %s videos compared at %s, %s features, %s and %s vectors and %s tastes are not what the rows say',
+        v.result ->> 'users', v.result ->> 'videos', to_char(v.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
+        v.result -> 'differing' ->> 'features', v.result -> 'differing' ->> 'user_vectors',
+        v.result -> 'differing' ->> 'video_vectors', v.result -> 'differing' ->> 'tastes'
+    ),
+    'two-tower verify --repair && two-tower refresh'
+from two_tower.job_runs v
+where v.job = 'verify' and (v.result ->> 'found')::int > 0 and v.result ->> 'marked' = '0'
+    and not exists (
+        select from two_tower.job_runs l
+        where l.job = 'verify' and l.id > v.id and (l.result ->> 'whole' = 'true' or (l.result ->> 'found')::int > 0)
+    )
+union all
 select 'mixed_versions', format('%s vectors that are served are not of the active version', s.mixed_versions), 'two-tower migrate'
 from status s where s.mixed_versions > 0
 union all
@@ -90,6 +106,32 @@ select 'triggers',
     'two-tower migrate && two-tower verify --repair && two-tower refresh'
 from two_tower.lacking_triggers() as e
 group by e.relation
+union all
+-- What a subscription does not bring, no trigger sees. A worker that fails is started again every few seconds.
+select 'subscription',
+    format(
+        'the subscription %s, which brings changes of %s, %s', s.name,
+        string_agg(r.srrelid::regclass::text, ', ' order by r.srrelid::regclass::text),
+        case
+            when s.subenabled then 'does not run: the server''s log says why'
+            else 'is disabled'
+        end
+    ),
+    case
+        when s.subenabled then format('select * from pg_catalog.pg_stat_subscription_stats where subname = %L', s.name)
+        else format('alter subscription %I enable', s.name)
+    end
+from (
+    select u.oid, u.subname::text collate "default" as name, u.subdbid, u.subenabled from pg_catalog.pg_subscription u
+) as s
+join pg_catalog.pg_database d on d.oid = s.subdbid and d.datname = current_database()
+join pg_catalog.pg_subscription_rel r on r.srsubid = s.oid
+where r.srrelid in (select t.relation from two_tower.change_triggers() t)
+    and not (
+        s.subenabled
+        and exists (select from pg_catalog.pg_stat_subscription w where w.subid = s.oid and w.relid is null and w.pid is not null)
+    )
+group by s.oid, s.name, s.subenabled
 union all
 select 'columns',
     format('%s has no column %s, which refreshes and lists read', c.relation, string_agg(c.name, ', ' order by c.name)),

@@ -594,6 +594,12 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
 
+CREATE FUNCTION two_tower.log_verified(p_result jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_verified(p_result jsonb) IS 'Notes in the job log what a comparison found: users and videos compared, differing by kind, whole or a sample, how many were marked';
+
 CREATE FUNCTION two_tower.make_durable() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -895,7 +901,7 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity and purge daily. Doing it again changes nothing';
+COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. Again: no change';
 
 CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS TABLE(vector extensions.halfvec, length real, decided uuid[], liked uuid[], weights real[])
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1067,6 +1073,12 @@ CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::u
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
+
+CREATE FUNCTION two_tower.verify_sample(p_count integer DEFAULT 300) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.verify_sample(p_count integer) IS 'Compares p_count users and p_count videos, drawn anew, with what their rows say; counts, also in the job log';
 
 CREATE FUNCTION two_tower.video_payloads(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE

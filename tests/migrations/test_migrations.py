@@ -284,10 +284,12 @@ SPOILT = {
     ),
     "drop table public.video_performers; create view public.video_performers as "
     "select id as video_id, id as performer_id from public.videos": "public.video_performers is a view",
-    "drop table public.video_performers; create table public.video_performers (video_id uuid, performer_id uuid, "
-    "primary key (video_id, performer_id)) partition by hash (video_id)": (
-        "public.video_performers is a partitioned table"
-    ),
+    "create table public.more (like public.video_performers including all) partition by hash (video_id); "
+    "drop table public.video_performers; create table public.video_performers partition of public.more "
+    "for values with (modulus 2, remainder 0)": "public.video_performers is part of an inheritance tree",
+    "create foreign data wrapper elsewhere; create server there foreign data wrapper elsewhere; "
+    "drop table public.video_performers; create foreign table public.video_performers "
+    "(video_id uuid not null, performer_id uuid not null) server there": "public.video_performers is a foreign table",
     "create table public.more_videos () inherits (public.videos)": "public.videos is part of an inheritance tree",
     "create function public.update_user_features(uuid) returns void language sql as ''": "update_user_features(uuid)",
     "create function public.get_user_embedding_features(u uuid) returns jsonb language sql as 'select null::jsonb'": (

@@ -135,7 +135,8 @@ def train(
             }
         )
     else:
-        out.print(metrics_table(model.metrics, f"{registered}: measured on held-out likes"))
+        held_out = model.hyperparameters.get("held_out", "likes")
+        out.print(metrics_table(model.metrics, f"{registered}: measured on likes held out, {held_out}"))
         say(f"{registered} is registered; serve it with `two-tower model activate`")
         if reasons:
             say(f"  as things are, the gate refuses it: {'; '.join(reasons)}")

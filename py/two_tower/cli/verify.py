@@ -43,8 +43,8 @@ def verify(
 
     They differ where somebody wrote while triggers were disabled, attached or detached
     a partition, or changed what is stored. What waits in the change log, or is set
-    aside, is left out. It takes about as long as a rebuild, writes nothing, and holds
-    nobody up; --repair has the next refresh mend those who differ, and nobody else.
+    aside, is left out. It takes about as long as a rebuild, writes nothing but a line
+    of the job log, and holds nobody up; --repair has the next refresh mend those who differ, and nobody else.
     """
     from two_tower.lifecycle import verify as verification
     from two_tower.server.connection import connect
@@ -52,7 +52,9 @@ def verify(
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         found = verification.verify(connection, progress, sample)
         marked = verification.repair(connection, found) if repair else 0
-    answer = {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}
+        answer = {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}
+        if sample is None:
+            verification.log(connection, answer)
     if json:
         print_json(answer)
     else:

@@ -47,7 +47,12 @@ async function fetchJson(url) {
  * @returns {Float32Array} of schema.user.dim numbers
  */
 export function userFeatures(payload, schema, vocabularies) {
-  return features(payload, schema, schema.user, vocabularies);
+  const recency = schema.user.recency ?? 0;
+  if (recency > 0 && payload.recency !== recency) {
+    throw new Error(`the payload weighs decisions by ${payload.recency ?? 0}, the model by ${recency}: load the model anew`);
+  }
+  checkVersion(payload, schema);
+  return features(recency > 0 ? payload.weighted : payload, schema.user, vocabularies);
 }
 
 /**
@@ -60,13 +65,18 @@ export function userFeatures(payload, schema, vocabularies) {
  * @returns {Float32Array} of schema.item.dim numbers
  */
 export function itemFeatures(payload, schema, vocabularies, videoId) {
-  return features({ ...payload, id: videoId }, schema, schema.item, vocabularies);
+  checkVersion(payload, schema);
+  return features({ ...payload, id: videoId }, schema.item, vocabularies);
 }
 
-function features(payload, schema, side, vocabularies) {
-  if (payload.schema_version !== schema.schema_version) {
+/** What an older version of the schema has, a payload has, too. */
+function checkVersion(payload, schema) {
+  if (!(payload.schema_version >= schema.schema_version)) {
     throw new Error(`the payload has schema version ${payload.schema_version}, the model ${schema.schema_version}`);
   }
+}
+
+function features(payload, side, vocabularies) {
   const row = new Float32Array(side.dim);
   for (const { name, offset, vocabulary } of side.segments) {
     if (vocabulary === null) {

@@ -49,11 +49,16 @@ class Rejects:
                 file.write(self.header)
                 csv.writer(file, lineterminator="\n").writerows(reported)
 
+    def pass_over(self, after: int) -> None:
+        """Leaves out what is about lines up to ``after``: another run reports these."""
+        self._after = max(self._after, after)
+
     def flush(self) -> None:
-        """Leaves nothing for a kill to take."""
+        """Leaves nothing for a kill to take, nor in the way of another run that goes on with the report."""
         with self._lock:
             if self._file:
-                self._file.flush()
+                self._file.close()
+                self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +88,7 @@ class Rejects:
         with self._lock:
             if self._file is None:
                 try:
-                    resumed = bool(self._after) and self.path.is_file()
+                    resumed = bool(self._after or self.rows) and self.path.is_file()
                     self._file = self.path.open("a" if resumed else "w", encoding="utf-8", newline="")
                 except OSError as error:
                     raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error

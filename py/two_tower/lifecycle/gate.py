@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import LIKE, user_counts
+from two_tower.features import LIKE, NOPE, SKIP, user_counts
 from two_tower.lifecycle.registry import plain
 from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
@@ -131,17 +131,18 @@ def _since(
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
         return None
-    likes, nopes, skips = (data.matrix(label, ~after) for label in (1, 0, -1))
+    likes, nopes, skips = (data.matrix(label, ~after) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
-        given = user_counts(of.schema, counts, likes, nopes)
+        liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
+        given = user_counts(of.schema, counts, liked, noped)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
         if of.neighbours is None:
             return found
         # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
         ids = counts[:, of.schema.segment("item", "id").offset :]
-        return evaluate.with_neighbours(found, likes, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
+        return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
 
     references, _ = evaluate.references(likes)
     own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
@@ -168,9 +169,7 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 -- From the rows as they are: what is stored of an input is not asked.
                 inputs as (
                     select array_agg(e.{id_}) as ids, array_agg(e.input) as inputs
-                    from two_tower.{encode}(
-                        array(select c from two_tower.{count}(array(select id from sample)) c), {version}
-                    ) e
+                    from two_tower.{encode}(array(select id from sample), {version}) e
                 )
                 select e.input::text, e.embedding::text, s.embedding::text
                 from inputs i
@@ -196,7 +195,6 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 ),
                 tower=psycopg.sql.Literal("user" if kind == "user" else "item"),
                 encode=psycopg.sql.Identifier(f"encode_{kind}s"),
-                count=psycopg.sql.Identifier(f"count_{kind}_features"),
                 stored=psycopg.sql.Identifier(f"{kind}_embeddings"),
                 version=psycopg.sql.Literal(version),
             )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -79,6 +81,11 @@ def repair(connection: psycopg.Connection[Any], found: Verified) -> int:
         if ids:
             marked += _one(connection, "select two_tower.mark_changes(%s, %s)", kind, sorted(ids))
     return marked
+
+
+def log(connection: psycopg.Connection[Any], answer: dict[str, Any]) -> None:
+    """Note that everything was compared, and what came of it: what a sample had found is settled then."""
+    connection.execute("select two_tower.log_verified(%s)", (Jsonb({**answer, "whole": True}),))
 
 
 def _drawn(connection: psycopg.Connection[Any], kind: str, sample: int) -> list[UUID]:

@@ -1,6 +1,6 @@
 """Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
 
-SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.count_video_features``);
+SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.video_attributes``);
 here keys become positions. Memory is that of the sparse result plus one table of the catalogue.
 """
 
@@ -83,10 +83,12 @@ _USERS = "copy (select distinct user_id from two_tower.training_set({}, {}) orde
 
 _ITEMS = """
 copy (
-    select video_id, tags, performers, maker, label, series, source, price, duration_seconds, released_days
-    from two_tower.count_video_features(array(select id from public.videos)) order by video_id
+    select video_id, price, duration_seconds, released_days
+    from two_tower.video_numbers(array(select id from public.videos)) order by video_id
 ) to stdout (format csv, header)
 """
+
+_ATTRIBUTES = "copy (select video_id, kind, key from two_tower.video_attributes) to stdout (format csv, header)"
 
 
 def read(
@@ -105,6 +107,7 @@ def read(
         packed = _copy(connection, _INTERACTIONS, *stars)
         users = _copy(connection, _USERS, *stars).decode().split()
         items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
+        attributes = pl.read_csv(_copy(connection, _ATTRIBUTES), infer_schema=False)
     rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
     label = rows["label"].astype(np.int8)
     if items.height == 0:
@@ -115,7 +118,7 @@ def read(
         )
     item = rows["item"].astype(np.int32)
     likes = np.bincount(item[label == LIKE], minlength=items.height)
-    entries = {name: _entries(items, segment) for segment, name in ITEM_SEGMENTS.items()}
+    entries = _entries(items, attributes)
     if schema is None:
         schema = FeatureSchema(
             {
@@ -145,13 +148,15 @@ def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values
     return buffer.getvalue()
 
 
-def _entries(items: pl.DataFrame, segment: str) -> pl.DataFrame:
-    """``position`` of an item and ``key`` that it carries in this segment, one row each."""
-    column = "video_id" if segment == "id" else segment
-    frame = items.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(column).alias("key"))
-    if segment in ("tags", "performers"):
-        frame = frame.with_columns(pl.col("key").str.strip_chars("{}").str.split(",")).explode("key")
-    return frame.filter(pl.col("key").is_not_null() & (pl.col("key") != ""))
+def _entries(items: pl.DataFrame, attributes: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """By vocabulary: ``position`` of an item and ``key`` that it carries, one row each."""
+    positions = items.select("video_id", pl.int_range(pl.len(), dtype=pl.Int32).alias("position"))
+    carried = (
+        attributes.join(positions, on="video_id").select("kind", "position", "key").sort("kind", "position", "key")
+    )
+    entries = {name: carried.filter(pl.col("kind") == name).drop("kind") for name in VOCABULARIES}
+    entries["video"] = positions.select("position", pl.col("video_id").alias("key"))
+    return entries
 
 
 def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, least: int) -> tuple[str, ...]:

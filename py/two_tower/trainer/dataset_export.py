@@ -29,17 +29,24 @@ NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 
 _ITEMS = """
 copy (
-    select c.video_id, v.product_url, v.title, c.maker, c.label, c.series, c.source, c.price, c.duration_seconds,
+    select c.video_id, v.product_url, v.title, nullif(v.maker::text collate "C", '') as maker,
+        nullif(v.label::text collate "C", '') as label, nullif(v.series::text collate "C", '') as series,
+        nullif(v.source::text collate "C", '') as source, c.price, c.duration_seconds,
         to_char(two_tower.time_of(v.product_released_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as released_at,
-        to_json(c.tags) as tags,
+        to_json(a.tags) as tags,
         (select coalesce(json_agg(t.name order by u.at), '[]')
-            from unnest(c.tags) with ordinality u (id, at) join public.tags t on t.id = u.id) as tag_names,
-        to_json(c.performers) as performers,
+            from unnest(a.tags) with ordinality u (id, at) join public.tags t on t.id = u.id) as tag_names,
+        to_json(a.performers) as performers,
         (select coalesce(json_agg(p.name order by u.at), '[]')
-            from unnest(c.performers) with ordinality u (id, at) join public.performers p on p.id = u.id)
+            from unnest(a.performers) with ordinality u (id, at) join public.performers p on p.id = u.id)
             as performer_names
-    from two_tower.count_video_features(array(select id from public.videos)) c
+    from two_tower.video_numbers(array(select id from public.videos)) c
     join public.videos v on v.id = c.video_id
+    cross join lateral (
+        select array(select t.tag_id from public.video_tags t where t.video_id = v.id order by t.tag_id) as tags,
+            array(select p.performer_id from public.video_performers p where p.video_id = v.id order by p.performer_id)
+                as performers
+    ) as a
 ) to stdout (format csv, header)
 """
 _LISTS = ("tags", "tag_names", "performers", "performer_names")

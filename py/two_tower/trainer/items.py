@@ -21,13 +21,19 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.trainer.linear import Factors, column_sums, low_rank_svd
+from two_tower.trainer.linear import Factors, column_sums, low_rank_svd, to_torch
 
 EXACT = 8_000
 """Videos up to which the regression is solved whole: it holds three matrices of videos x videos."""
 
-CANDIDATES = 300
-"""Entries that a row of a larger table keeps."""
+LOCAL = 20_000
+"""Videos up to which a search tries regressions of every one, which take half a millisecond each."""
+
+CANDIDATES = 1_000
+"""Entries that a row of a larger table keeps, at most."""
+
+COLUMNS = 0.7
+"""Power of the likes by which the column of a table without a ridge is divided, in powers of its row."""
 
 REGRESSORS = 150
 """Videos on which a video of a larger table is regressed."""
@@ -48,18 +54,23 @@ def tables(
 
     A user's row weighs ``like_count ** -user_power``; the ridge of a video is ``ridge * like_count ** (2 item_power)``,
     counts in multiples of their mean. Without a ridge a table counts who likes both, divided by
-    ``like_count ** item_power`` of either.
+    ``like_count ** item_power`` of the liked one and ``like_count ** (COLUMNS item_power)`` of the other.
     """
-    users = _power(np.asarray(likes.sum(axis=1)).ravel(), -user_power / 2)
-    items = _power(column_sums(likes), -item_power)
-    weighted = (sparse.diags(users) @ likes @ sparse.diags(items)).tocsr().astype(np.float32)
+    weighted, items = _weighted(likes, user_power, item_power)
     local = [ridge for ridge in ridges if ridge]
     if local and len(items) > EXACT:
         solved: Iterator[Table] = (_rescaled(found, items) for found in _local(weighted, local))
     else:
         solved = (_rescaled(_exact(weighted, ridge), items) for ridge in local)
     for ridge in ridges:
-        yield next(solved) if ridge else _together(weighted, items)
+        yield next(solved) if ridge else _together(weighted, items ** (COLUMNS - 1))
+
+
+def _weighted(likes: sparse.csr_matrix, user_power: float, item_power: float) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """The histories with weighted rows and columns, and the weights of the columns [n_videos]."""
+    users = _power(np.asarray(likes.sum(axis=1)).ravel(), -user_power / 2)
+    items = _power(column_sums(likes), -item_power)
+    return (sparse.diags(users) @ likes @ sparse.diags(items)).tocsr().astype(np.float32), items
 
 
 def _power(count: np.ndarray, exponent: float) -> np.ndarray:
@@ -120,10 +131,11 @@ def _local(weighted: sparse.csr_matrix, ridges: Sequence[float], block: int = 1_
     ]
 
 
-def _together(weighted: sparse.csr_matrix, items: np.ndarray, block: int = 1_000) -> sparse.csr_matrix:
-    """The :data:`CANDIDATES` largest entries of each row of ``weighted' weighted``."""
+def _together(weighted: sparse.csr_matrix, columns: np.ndarray, block: int = 1_000) -> sparse.csr_matrix:
+    """The :data:`CANDIDATES` largest entries of each row of ``weighted' weighted``, columns times ``columns``."""
     transposed, parts = weighted.T.tocsr(), []
-    for start in range(0, len(items), block):
+    weighted = (weighted @ sparse.diags(columns)).tocsr()
+    for start in range(0, len(columns), block):
         part = (transposed[start : start + block] @ weighted).tocsr()
         parts.append(_largest(_without_diagonal(part, start), CANDIDATES))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
@@ -169,6 +181,32 @@ def factors(table: Table, likes: sparse.csr_matrix, rank: int, *, seed: int = 0)
     )[2]
     like = torch.from_numpy(np.asarray(table @ (items * axes).numpy(), dtype=np.float32))
     return Factors(like, torch.zeros_like(like), axes / items)
+
+
+def spectral(
+    likes: sparse.csr_matrix, rank: int, *, ridge: float, user_power: float, item_power: float, seed: int = 0
+) -> Factors:
+    """``rank`` dimensions of the table of these arguments, but for its diagonal, from the spectrum of the histories.
+
+    They cost a factorisation of the histories, where :func:`factors` takes one of scores of as many users as fit.
+    """
+    weighted, items = _weighted(likes, user_power, item_power)
+    if not ridge:  # the same products, both sides divided by the same power
+        likes_of = column_sums(likes)
+        items = _power(likes_of, -(1 - COLUMNS) / 2 * item_power)
+        weighted = (weighted @ sparse.diags(1 / items)).tocsr().astype(np.float32)
+    forward, backward = to_torch(weighted), to_torch(weighted.T)
+    _, s, axes = low_rank_svd(
+        lambda q: forward @ q,
+        lambda q: backward @ q,
+        likes.shape[1],
+        min(rank, *likes.shape),
+        iterations=3,
+        seed=seed,
+    )
+    response = s**2 / (s**2 + ridge) if ridge else s**2
+    side = torch.from_numpy(items)[:, None]
+    return Factors(side * axes * response, torch.zeros_like(axes), axes / side)
 
 
 def residual(

@@ -48,8 +48,14 @@ NEIGHBOURS = (10, 20, 50)
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Exponents of recency that are tried where times differ."""
 
-SURE = 2.0
+SURE = 1.5
 """Standard errors of the difference by which more must be better than less."""
+
+SURE_SCORES = 60_000_000
+"""Scores by which that is decided, where they are of more users than :attr:`TrainOptions.val_users`."""
+
+SURE_USERS = 6_000
+"""Most users by whom it is."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +359,7 @@ class Part:
         if choice.source == "items":
             key = self._table_key(choice)
             if key not in self._solved:
-                factors = items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
+                factors = self._of_items(choice)
                 self._solved[key] = balance(factors, self.tastes(factors))
             return self._solved[key]
         users = min(n_users, self.options.max_users if most is None else most)
@@ -379,6 +385,18 @@ class Part:
         self._solved = dict(list(self._solved.items())[-7:])
         self._solved[solution] = balance(factors, self.tastes(factors))
         return self._solved[solution]
+
+    def _of_items(self, choice: Choice) -> Factors:
+        if self.known[0].shape[1] <= items.EXACT:
+            return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
+        return items.spectral(
+            self.known[0],
+            INNER,
+            ridge=choice.item_ridge,
+            user_power=choice.item_users,
+            item_power=choice.item_power,
+            seed=self.options.seed,
+        )
 
     @staticmethod
     def _table_key(choice: Choice) -> tuple[float, float, float]:
@@ -542,6 +560,8 @@ class _Search:
         self.relevant, self.seen = data.matrix(LIKE, asked), self.part.seen()
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         self.users = users[_sample(len(users), options.val_users, options.seed)]
+        many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
+        self.many = users[_sample(len(users), many, options.seed)]
         self.history: list[dict[str, Any]] = []
 
     def run(self, *, by_gradients: bool = False) -> Choice:
@@ -583,11 +603,13 @@ class _Search:
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
         found, n_videos = [], self.part.known[0].shape[1]
+        if n_videos > CLOSED_FORM:
+            return [(Choice(), self.part.factors(Choice()))]
         if n_videos <= HISTORIES:
             found.append(self._from_histories())
             if time.monotonic() > self.deadline:
                 return found
-        items_choice = self._from_items() if n_videos <= CLOSED_FORM else Choice()
+        items_choice = self._from_items()
         factors = self.part.factors(items_choice)
         beside = [
             replace(
@@ -616,10 +638,12 @@ class _Search:
     def _from_items(self) -> Choice:
         """The table that ranks best by itself."""
         tried: dict[Choice, float] = {}
-        large = self.part.known[0].shape[1] > items.EXACT
-        start = Choice(source="items")
-        powers = (0.0, 0.25)
-        plans = [(0.4, power, (50.0, 150.0, 500.0)) for power in powers] + ([(0.75, 0.4, (0.0,))] if large else [])
+        start, n_videos = Choice(source="items"), self.part.known[0].shape[1]
+        plans: list[tuple[float, float, tuple[float, ...]]] = []
+        if n_videos <= items.LOCAL:
+            plans += [(0.4, power, (50.0, 150.0, 500.0)) for power in (0.25, 0.0)]
+        if n_videos > items.EXACT:
+            plans += [(0.75, power, (0.0,)) for power in (0.5, 0.4)]
         for users, power, ridges in plans:
             if tried and time.monotonic() > self.deadline:
                 break
@@ -631,14 +655,14 @@ class _Search:
 
     def _of_table(self, choice: Choice, table: items.Table) -> float:
         likes = self.part.known[0][self.users]
-        return float(self._values(choice, lambda rows: items.scores(table, likes[rows])).mean())
+        return float(self._values(choice, lambda rows: items.scores(table, likes[rows]), self.users).mean())
 
     def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
         """The factors, and how many neighbours beside them; none unless they pay."""
         alone, beside = [], []
         for choice, factors in found:
             alone.append((self._known(choice, factors, None), choice, factors, None))
-            if time.monotonic() > self.deadline or factors.item.shape[1] == 0:
+            if time.monotonic() > self.deadline or not 0 < factors.item.shape[1] < len(factors.item) <= CLOSED_FORM:
                 continue
             near = self.part.neighbours(replace(choice, neighbours=NEIGHBOURS[-1]), factors)
             for most in NEIGHBOURS if near is not None else ():
@@ -759,11 +783,11 @@ class _Search:
         return chosen, placement
 
     def _known(self, choice: Choice, factors: Factors, near: sparse.csr_matrix | None) -> np.ndarray:
-        """[u] Recall@k + NDCG@k among the known videos, as the factors place them."""
+        """[u] Recall@k + NDCG@k of many users among the known videos, as the factors place them."""
         tastes = self.part.tastes(factors, choice.recency)
-        tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
+        tastes = tastes[self.many] + choice.popular * tastes.mean(dim=0)
         own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)
-        return self._values(choice, self._scorer(choice, tastes, own, near, whole=False))
+        return self._values(choice, self._scorer(choice, tastes, own, near, self.many), self.many)
 
     def _score(
         self,
@@ -775,7 +799,8 @@ class _Search:
         whole: bool = False,
     ) -> float:
         """Recall@k + NDCG@k of tastes [u, rank] against places of the known videos or of the whole catalogue."""
-        return float(self._values(choice, self._scorer(choice, tastes, places, near, whole=whole), whole=whole).mean())
+        scorer = self._scorer(choice, tastes, places, near, self.users, whole=whole)
+        return float(self._values(choice, scorer, self.users, whole=whole).mean())
 
     def _scorer(
         self,
@@ -783,20 +808,21 @@ class _Search:
         tastes: torch.Tensor,
         places: torch.Tensor,
         near: sparse.csr_matrix | None,
+        users: np.ndarray,
         *,
-        whole: bool,
+        whole: bool = False,
     ) -> evaluate.Scorer:
-        """Whole scores, times the length of the taste."""
+        """Whole scores of ``users``, whose tastes these are, times the length of the taste."""
         towers = evaluate.by_vectors(tastes.numpy(), places.numpy())
         if near is None:
             return towers
-        likes = self.part.history(choice.recency)[0][self.users] @ self.part.ids
+        likes = self.part.history(choice.recency)[0][users] @ self.part.ids
         return evaluate.with_neighbours(towers, likes, near @ self.part.ids.T if whole else near)
 
-    def _values(self, choice: Choice, scorer: evaluate.Scorer, *, whole: bool = False) -> np.ndarray:
-        """[u] Recall@k + NDCG@k of the users of the search who have something to find."""
+    def _values(self, choice: Choice, scorer: evaluate.Scorer, users: np.ndarray, *, whole: bool = False) -> np.ndarray:
+        """Recall@k + NDCG@k of those ``users`` who have something to find."""
         k = self.options.k
-        relevant, seen = (m[self.users] for m in (self.relevant, self.seen))
+        relevant, seen = (m[users] for m in (self.relevant, self.seen))
         if not whole:
             relevant, seen = (relevant @ self.part.ids).tocsr(), (seen @ self.part.ids).tocsr()
         ranking = evaluate.rank(scorer, relevant, seen, k=k, auc=False)

@@ -106,7 +106,7 @@ class Catalog(Kind):
             self.copy("pg_temp.staged_names", frame.filter(pl.col("name") != "").unique(maintain_order=True))
 
     def merge(self) -> None:
-        self.lock_catalogue()
+        self.take_turns("catalogue")
         self.cursor.execute("analyze pg_temp.staged, pg_temp.staged_names")
         self.summary.duplicates += self.count(
             "delete from pg_temp.staged s using pg_temp.staged l"

@@ -148,24 +148,26 @@ class Decisions(Feedback):
         types = self.types("public.user_video_decisions")
         moment = f"l.created_at::{types['created_at']}"
         parts = {"decision": sql.SQL(f"{word}::{types['decision_type']}"), "moment": sql.SQL(moment)}
-        self.find_changes(
-            "public.user_video_decisions",
-            "user_id",
-            # As SQL reads it: LIKE is like, and stays as it is written.
+        # As SQL reads it: LIKE is like, and stays as it is written.
+        differs = (
             "two_tower.decision_label(t.decision_type) is distinct from l.value::int"
-            f" or t.created_at is distinct from coalesce({moment}, t.created_at)",
+            f" or t.created_at is distinct from coalesce({moment}, t.created_at)"
         )
+        self.find_changes("public.user_video_decisions", "user_id", differs)
+        # The application decides meanwhile: what was new may be there by now, and what was there may be gone. An
+        # `on conflict` would take a key that is not deferrable, and wake other triggers of the application's.
         steps = [
             sql.SQL(
-                "update public.user_video_decisions d"
-                " set decision_type = {decision}, created_at = coalesce({moment}, d.created_at)"
+                "update public.user_video_decisions t"
+                " set decision_type = {decision}, created_at = coalesce({moment}, t.created_at)"
                 " from pg_temp.changes l where l.line between v_from and v_to"
-                " and not l.is_new and d.user_id = l.user_id and d.video_id = l.video_id"
-            ).format(**parts),
+                " and t.user_id = l.user_id and t.video_id = l.video_id and ({differs})"
+            ).format(**parts, differs=sql.SQL(differs)),
             sql.SQL(
                 "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
                 " select l.user_id, l.video_id, {decision}, coalesce({moment}, now()) from pg_temp.changes l"
-                " where l.line between v_from and v_to and l.is_new order by l.user_id, l.video_id"
+                " where l.line between v_from and v_to and not exists (select from public.user_video_decisions t"
+                " where t.user_id = l.user_id and t.video_id = l.video_id) order by l.user_id, l.video_id"
             ).format(**parts),
         ]
         self.summary.users_created += sum(self.write_changes([self.new_users, *steps] if self.create_users else steps))

@@ -144,7 +144,7 @@ class Feedback(Kind):
         if len(unknown) == 0:
             return batch
         self.settle()
-        self.lock_catalogue()
+        self.take_turns("catalogue")
         self.cursor.execute("drop table if exists pg_temp.unknown")
         self.cursor.execute("create temp table unknown (line bigint, url text) on commit drop")
         first = batch.filter(good).unique(self.item, keep="first", maintain_order=True)
@@ -213,6 +213,7 @@ class Feedback(Kind):
 
     def find_changes(self, table: LiteralString, user: LiteralString, differs: LiteralString) -> None:
         """Fills ``changes`` with the last row of each user and video, if ``table`` (``t``) lacks it or ``differs``."""
+        self.take_turns(table)
         self.cursor.execute("analyze pg_temp.staged")
         self.cursor.execute("drop table if exists pg_temp.changes")
         self.cursor.execute(

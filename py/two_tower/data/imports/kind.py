@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 ANALYZE: LiteralString = "if v_to - v_from > 1000 then analyze {}; end if"
 """A step: the steps after it are planned for what is in a table, but where rows are done one by one."""
+
+
+DEADLOCKS = 5
+"""Times that rows are written before a deadlock with the application fails the import."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ declare
     v_counts bigint[];
     v_total bigint[] := array{none};
     v_failed boolean := false;
+    v_again bigint[] := '{{}}';
     v_field text;
     v_constraint text;
     v_table text;
@@ -61,6 +67,11 @@ begin
         exception when others then
             if left(sqlstate, 2) in ('08', '25', '40', '42', '53', '54', '55', '57', '58', 'XX') then
                 raise;
+            elsif sqlstate = '23505' and v_again <> array[v_from, v_to] then
+                -- Somebody else may have put it there meanwhile: once more, in a snapshot that has it.
+                v_again := array[v_from, v_to];
+                v_starts := v_starts || v_from;
+                v_ends := v_ends || v_to;
             elsif v_from = v_to then
                 get stacked diagnostics v_field = column_name, v_constraint = constraint_name,
                     v_table = table_name, v_schema = schema_name;
@@ -126,7 +137,9 @@ class Kind(ABC):
         """Runs ``steps`` on all rows of ``table``; where one fails, on halves of them, down to each that it refuses.
 
         Each step is a statement about the rows whose ``line`` is between ``v_from`` and ``v_to``; together they are
-        done or undone. What is not the fault of a row, such as a missing right or a lost lock, is raised.
+        done or undone. What is not the fault of a row, such as a missing right or a lost lock, is raised. Somebody
+        else may write the same rows meanwhile: what is there by then, steps have to look for, and a deadlock undoes
+        all of them, and their locks, before they are done again.
         """
         self.cursor.execute("drop table if exists pg_temp.refused")
         self.cursor.execute("create temp table refused (line bigint, field text, reason text) on commit drop")
@@ -134,9 +147,16 @@ class Kind(ABC):
             sql.SQL("{}; get diagnostics v_rows = row_count; v_counts := v_counts || v_rows;").format(step)
             for step in (sql.SQL(step) if isinstance(step, str) else step for step in steps)
         )
-        self.cursor.execute(
-            _WRITE_ROWS.format(table=sql.SQL(table), steps=counted, none=sql.SQL(str([0] * len(steps))))
-        )
+        write = _WRITE_ROWS.format(table=sql.SQL(table), steps=counted, none=sql.SQL(str([0] * len(steps))))
+        for left in reversed(range(DEADLOCKS)):
+            try:
+                with self.cursor.connection.transaction():
+                    self.cursor.execute(write)
+                break
+            except psycopg.errors.DeadlockDetected:
+                if not left:
+                    raise
+                time.sleep(0.5)  # the application goes first
         (counts,) = self.one("select current_setting('two_tower.import_counts')::bigint[]")
         refused = self.cursor.execute("select line, field, reason from pg_temp.refused order by line").fetchall()
         schema = {"line": pl.Int64, "field": pl.String, "reason": pl.String}
@@ -176,9 +196,10 @@ class Kind(ABC):
         """The only row of a query."""
         return self.cursor.execute(query).fetchone()
 
-    def lock_catalogue(self) -> None:
-        """Waits for others who add to the catalogue: two who meet the same new tag would fail one of them."""
-        self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
+    def take_turns(self, what: LiteralString) -> None:
+        """Waits for other imports that write to the same tables, and keeps them waiting until the transaction ends:
+        each would wait for rows of the other, or do its work again."""
+        self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.' || %s, 0))", [what])
 
     def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
         """Copies a frame into a table with the same columns in the same order. Times are in UTC."""

@@ -51,10 +51,16 @@ class Reviews(Feedback):
             "select pg_has_role(relowner, 'usage') and has_parameter_privilege('session_replication_role', 'set')"
             " and not exists (select from two_tower.reviews) from pg_class where oid = 'two_tower.reviews'::regclass"
         )
-        if not self.one(may)[0]:
-            return False
-        self.cursor.execute("lock table two_tower.reviews in access exclusive mode")
-        if not self.one(may)[0]:
+        # Whoever has looked at the table lets go of it before asking for it alone, or two would wait for each other.
+        with self.cursor.connection.transaction(force_rollback=True):
+            empty = self.one(may)[0]
+        if empty:
+            with self.cursor.connection.transaction() as claim:
+                self.cursor.execute("lock table two_tower.reviews in access exclusive mode")
+                empty = self.one(may)[0]
+                if not empty:
+                    raise psycopg.Rollback(claim)
+        if not empty:
             return False
         # A new file of a table is filled from its start to its end, so that the order of ctid is that of the rows.
         self.cursor.execute("truncate two_tower.reviews")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -162,21 +163,28 @@ class Import:
         with ExitStack() as stack:
             if self.own_rejects:
                 stack.enter_context(self.rejects)
-                self.rejects.begin(resumption.after if resumption else 0)
+                if not resumption:
+                    self.rejects.begin()
             table = stack.enter_context(self.open(kind))
             columns = choose_columns(table, kind)
             batches = stack.enter_context(closing(table.batches(columns)))
             pending: pl.DataFrame | None = None
+            outermost = self.conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
             while True:
                 with (
                     self.conn.transaction(force_rollback=self.options.dry_run),
                     self.conn.cursor() as cursor,
                     ThreadPoolExecutor(1) as self.sender,
                 ):
+                    if outermost:
+                        # What others commit meanwhile is seen, whatever the database has for a default.
+                        cursor.execute("set transaction isolation level read committed")
                     cursor.execute("set local jit = off")
                     cursor.execute("set local work_mem = '128MB'")
                     cursor.execute(_SEE_OPERATORS)
                     cursor.execute("set constraints all immediate")  # a row is refused with its statement, or never
+                    if resumption:
+                        resumption.catch_up(cursor)
                     work = kind(self, cursor, columns, **arguments)
                     room = self.options.chunk if resumption else None
                     last = 0
@@ -253,25 +261,28 @@ class Import:
 
 
 class Resumption:
-    """Where an earlier run of the same file, in chunks, was broken off: kept in the job log, committed with each chunk.
+    """How far a file is in, in chunks: kept in the job log, committed with each chunk.
 
-    A file is the same if its name, size and time of change are, and it is read in the same way. What comes through a
-    pipe starts over, which is safe: rows that are in already are not written again.
+    A run that was broken off is gone on with by the next, and two at once share the work: each chunk begins after the
+    last that is in. A file is the same if its name, size and time of change are, and it is read in the same way. What
+    comes through a pipe starts over, which is safe: rows that are in already are not written again.
     """
 
     def __init__(self, task: Import, kind: type[Kind]) -> None:
         self.task = task
-        self.job = f"import {kind.name}"
         self.run: int | None = None
         self.after = 0
         """The last line that is in already."""
         self.rows = 0
         """Rows passed over."""
-        self.file: dict[str, Any] | None = None
         path = Path(str(task.source))
-        if str(task.source) != "-" and path.is_file():
-            found = path.stat()
-            self.file = {
+        if str(task.source) == "-" or not path.is_file():
+            if task.own_rejects:
+                task.rejects.begin()
+            return
+        found = path.stat()
+        file = Jsonb(
+            {
                 "file": str(path.resolve()),
                 "bytes": found.st_size,
                 "changed": found.st_mtime_ns,
@@ -282,18 +293,45 @@ class Resumption:
                     task.options.unknown,
                 ],
             }
-            with task.conn.transaction():
-                row = task.conn.execute(
-                    "select id, (result ->> 'line')::bigint, finished_at is null from two_tower.job_runs"
-                    " where job = %s and result @> %s order by id desc limit 1",
-                    [self.job, Jsonb(self.file)],
-                ).fetchone()
-            if row and row[2]:
-                self.run, self.after = row[0], row[1]
-                task.options.say(
-                    f"{path}: goes on after line {self.after:,}, where an earlier run was broken off;"
-                    " without --chunk it starts over"
-                )
+        )
+        job = f"import {kind.name}"
+        with task.conn.transaction(), task.conn.cursor() as cursor:
+            cursor.execute("set transaction isolation level read committed")
+            cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.' || %s, 0))", [job])
+            self.run = one(
+                task.conn,
+                "with latest as (select id, finished_at from two_tower.job_runs"
+                " where job = %(job)s and result @> %(file)s order by id desc limit 1),"
+                " made as (insert into two_tower.job_runs (job, result)"
+                """ select %(job)s, %(file)s::jsonb || '{"line": 0}'"""
+                " where not exists (select from latest where finished_at is null) returning id)"
+                " select coalesce((select id from made), (select id from latest))",
+                {"job": job, "file": file},
+            )
+            # Nobody is in the middle of a chunk now, or writes the report.
+            self.catch_up(cursor)
+            if task.own_rejects:
+                task.rejects.begin(self.after)
+        if self.after:
+            task.options.say(
+                f"{path}: goes on after line {self.after:,}, where an earlier run was broken off or is by now;"
+                " without --chunk it starts over"
+            )
+
+    def catch_up(self, cursor: psycopg.Cursor[Any]) -> None:
+        """Waits for the chunk of another run of the same file, and goes on after it."""
+        if self.run is None:
+            return
+        row = cursor.execute(
+            "select (result ->> 'line')::bigint, finished_at is not null from two_tower.job_runs where id = %s"
+            " for update",
+            [self.run],
+        ).fetchone()
+        if row is None:
+            return  # purged from the job log, as what has taken a week is
+        line, finished = row
+        self.after = sys.maxsize if finished else line
+        self.task.rejects.pass_over(self.after)
 
     def rest(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows that are not in yet."""
@@ -305,20 +343,11 @@ class Resumption:
 
     def record(self, cursor: psycopg.Cursor[Any], line: int, *, finished: bool) -> None:
         """Says, in the transaction of a chunk, that it is in."""
-        if self.file is None:
-            return
-        self.after = max(self.after, line)
-        state = Jsonb({**self.file, "line": self.after})
-        if self.run is None:
-            self.run = one(
-                cursor.connection,
-                "insert into two_tower.job_runs (job, result) values (%s, %s) returning id",
-                [self.job, state],
-            )
         cursor.execute(
-            "update two_tower.job_runs set result = %s, finished_at = case when %s then clock_timestamp() end"
-            " where id = %s",
-            [state, finished, self.run],
+            "update two_tower.job_runs set"
+            " result = result || jsonb_build_object('line', greatest((result ->> 'line')::bigint, %s)),"
+            " finished_at = coalesce(finished_at, case when %s then clock_timestamp() end) where id = %s",
+            [line, finished, self.run],
         )
 
 

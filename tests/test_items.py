@@ -1,0 +1,245 @@
+"""Neighbours and recency: what the towers cannot say is beside them, and nothing where nothing is to be said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+from scipy import sparse
+
+from synthetic import make_data
+from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
+from two_tower.neighbours import from_tensors
+from two_tower.trainer import evaluate, items
+from two_tower.trainer.export import export_towers
+from two_tower.trainer.linear import Factors, to_torch
+from two_tower.trainer.train import Choice, Part, TrainOptions, fit
+
+pytestmark = pytest.mark.slow
+
+torch.set_num_threads(1)  # the tests of one machine share its cores
+
+
+def made_of(rows: list[tuple[int, int, int, float]], users: int, videos: int) -> TrainingData:
+    """User, item, label and time of each decision, on a catalogue without content."""
+    data = make_data(users=users, items=videos, each=0, tags=False)
+    user, item, label, time = np.array(sorted(rows, key=lambda row: (row[0], row[3], row[1]))).T
+    keys = {**data.schema.vocabularies, "video": tuple(data.item_ids)}
+    counts = sparse.hstack([data.item_counts[:, :3] * 0, sparse.identity(videos)], format="csr", dtype=np.float32)
+    return replace(
+        data,
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        label=label.astype(np.int8),
+        time=time.astype(np.float64),
+        schema=type(data.schema)(keys),
+        item_counts=counts,
+    )
+
+
+def pairs(users: int, pairs: int, each: int, seed: int) -> TrainingData:
+    """Whoever likes one of two videos that belong together likes the other; which pairs, is chance."""
+    rng = np.random.default_rng(seed)
+    chosen = [(u, int(p)) for u in range(users) for p in rng.choice(pairs, each, replace=False)]
+    return made_of([(u, 2 * p + side, LIKE, 0.0) for u, p in chosen for side in (0, 1)], users, 2 * pairs)
+
+
+def noise(users: int, videos: int, each: int, seed: int, *, times: bool) -> TrainingData:
+    rng = np.random.default_rng(seed)
+    rows = [
+        (u, int(v), LIKE, float(place) if times else 0.0)
+        for u in range(users)
+        for place, v in enumerate(rng.choice(videos, each, replace=False))
+    ]
+    return made_of(rows, users, videos)
+
+
+def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingData:
+    """Tastes move on: every user likes videos of one group after those of another."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        before, after = rng.choice(groups, 2, replace=False)
+        for half, group in enumerate((before, after)):
+            liked = rng.choice(size, each, replace=False) * groups + group
+            rows += [(user, int(v), LIKE, float(half * each + place)) for place, v in enumerate(liked)]
+    return made_of(rows, users, groups * size)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
+    """300 pairs that have nothing to do with each other do not go into 127 dimensions."""
+    model = fit(pairs(400, 300, 12, seed))
+    assert model.neighbours is not None
+    assert 0 < np.diff(model.neighbours.indptr).max() <= model.hyperparameters["neighbours"]
+    assert model.hyperparameters["recency"] == 0
+    alone = [entry["recall@20"] for entry in model.history if entry.get("neighbours") == 0]
+    assert model.metrics["two-tower"]["recall@20"] > max(alone) + 0.05
+    pair = model.neighbours.tocoo()
+    keys = np.array([int(key.removeprefix("video-")) for key in model.schema.vocabularies["video"]])
+    together = (keys[pair.row] ^ 1) == keys[pair.col]
+    assert pair.data[together].mean() > 3 * pair.data[~together].mean()
+    assert together.sum() > 0.9 * len(keys)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("times", [False, True])
+def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
+    model = fit(noise(300, 200, 12, seed, times=times))
+    assert model.neighbours is None
+    assert model.hyperparameters["neighbours"] == 0
+    assert model.hyperparameters["recency"] == model.schema.recency == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
+    data = drift(300, 8, 40, 10, seed)
+    model = fit(data)
+    assert model.hyperparameters["recency"] == model.schema.recency > 0
+    assert model.schema.to_json()["user"]["recency"] == model.schema.recency
+    assert model.hyperparameters["held_out"] == "the newest of each user"
+    still = fit(replace(data, time=np.zeros(len(data.time))))
+    assert still.schema.recency == 0
+    assert still.hyperparameters["held_out"] == "a random part of each user's"
+
+
+def test_a_table_without_weights_is_ease() -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(0).random((60, 12)) < 0.4).astype(np.float32))
+    (table,) = items.tables(likes, [7.0], user_power=0, item_power=0)
+    assert np.allclose(items.scores(table, likes), evaluate.by_ease(likes, 7.0)(np.arange(60)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("user_power", "item_power"), [(0.0, 0.0), (0.4, 0.25), (0.75, 0.5)])
+def test_regressions_on_everything_are_the_whole_regression(
+    user_power: float, item_power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(1).random((80, 14)) < 0.4).astype(np.float32))
+    ridges = [3.0, 40.0]
+    whole = list(items.tables(likes, ridges, user_power=user_power, item_power=item_power))
+    monkeypatch.setattr(items, "EXACT", 0)
+    local = list(items.tables(likes, ridges, user_power=user_power, item_power=item_power))
+    for one, other in zip(whole, local, strict=True):
+        assert sparse.issparse(other)
+        assert np.allclose(one, other.toarray(), atol=1e-4)
+
+
+def test_a_ridge_that_outweighs_everything_leaves_who_likes_both() -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(2).random((70, 11)) < 0.3).astype(np.float32))
+    together, ridge = items.tables(likes, [0.0, 3e4], user_power=0.5, item_power=0.3)
+    count = np.asarray(likes.sum(axis=0)).ravel() / np.asarray(likes.sum(axis=0)).mean()
+    regressed = 3e4 * count[:, None] ** 0.3 * np.asarray(ridge) * count ** (-0.3 * items.COLUMNS)
+    assert np.allclose(regressed, together.toarray(), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 20.0])
+def test_the_spectrum_is_that_of_the_table(ridge: float) -> None:
+    """At full rank, apart from the diagonal; of a regression, of one that may use the video itself."""
+    likes = sparse.csr_matrix((np.random.default_rng(4).random((70, 11)) < 0.3).astype(np.float32))
+    found = items.spectral(likes, 11, ridge=ridge, user_power=0.5, item_power=0.3)
+    product = (found.like @ found.item.T).numpy()
+    count = np.asarray(likes.sum(axis=0)).ravel() / np.asarray(likes.sum(axis=0)).mean()
+    users = np.asarray(likes.sum(axis=1)).clip(1)
+    weighted = likes.toarray() * (users / users.mean()) ** -0.25 * count**-0.3
+    gram = weighted.T @ weighted
+    if ridge:
+        expected = count[:, None] ** -0.3 * np.linalg.solve(gram + ridge * np.eye(11), gram) * count**0.3
+    else:
+        (table,) = items.tables(likes, [0.0], user_power=0.5, item_power=0.3)
+        np.fill_diagonal(product, 0)
+        expected = table.toarray()
+    assert np.allclose(product, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_neighbours_are_the_largest_that_factors_leave(large: bool) -> None:
+    rng = np.random.default_rng(3)
+    likes = sparse.csr_matrix((rng.random((50, 20)) < 0.3).astype(np.float32))
+    dense = (rng.random((20, 20)) * (rng.random((20, 20)) < 0.6)).astype(np.float32)
+    np.fill_diagonal(dense, 0)
+    left, singular, right = np.linalg.svd(dense)
+    factors = Factors(*(torch.from_numpy(m.copy()) for m in (left[:, :3] * singular[:3], left[:, :3] * 0, right[:3].T)))
+    found = items.residual(sparse.csr_matrix(dense) if large else dense, factors, likes, 4)
+    scores = (likes @ factors.like.numpy()) @ factors.item.numpy().T
+    scale = (scores**2).sum() / (scores * (likes @ dense)).sum()
+    rest = scale * dense - factors.like.numpy() @ factors.item.numpy().T
+    np.fill_diagonal(rest, 0)
+    if large:  # which has no entry to correct where the table has none
+        rest[dense == 0] = 0
+    for row in range(20):
+        best = np.sort(rest[row][rest[row] > 0])[::-1][:4]
+        assert np.allclose(np.sort(found[row].data)[::-1], best, atol=1e-4)
+        assert np.allclose(found[row].data, rest[row, found[row].indices], atol=1e-4)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_no_video_is_its_own_neighbour(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:
+        monkeypatch.setattr(items, "EXACT", 0)
+    data = make_data(users=80, items=90)
+    likes = data.matrix(LIKE)
+    for table in items.tables(likes, [0.0, 50.0], user_power=0.4, item_power=0.25):
+        assert np.count_nonzero(table.diagonal()) == 0
+        factors = items.factors(table, likes, 8)
+        near = items.residual(table, factors, likes, 5)
+        assert np.count_nonzero(near.diagonal()) == 0
+        assert np.diff(near.indptr).max() <= 5
+
+
+def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "EXACT", 50)
+    monkeypatch.setattr("two_tower.trainer.train.HISTORIES", 50)
+    model = fit(make_data(users=200))
+    assert model.hyperparameters["source"] == "items"
+    assert model.metrics["two-tower"]["recall@20"] > 1.5 * model.metrics["popularity"]["recall@20"]
+
+
+def test_what_is_exported_is_the_score_that_was_measured() -> None:
+    data = pairs(300, 250, 12, 4)
+    model = fit(data)
+    assert model.neighbours is not None
+    tensors = {
+        name: value.numpy()
+        for name, value in load(export_towers(model.user_tower, model.item_tower, model.neighbours)[2]).items()
+    }
+    assert tensors["neighbours.indptr"].dtype == np.int64
+    assert tensors["neighbours.indices"].dtype == np.int32
+    assert tensors["neighbours.values"].dtype == np.float32
+    near = from_tensors(tensors, len(data.schema.vocabularies["video"]))
+    part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
+    rows = np.arange(40)
+    scorer = part.scorer(model.user_tower, model.item_tower, np.arange(data.n_users), model.neighbours)
+    likes = part.likes[rows].toarray()
+    sums = user_counts(data.schema, data.item_counts, part.likes[rows], part.nopes[rows]) @ tensors["user.weight"]
+    length = np.linalg.norm(sums + tensors["user.bias"], axis=1, keepdims=True)
+    own = tensors["item.own"]
+    cosine = (sums + tensors["user.bias"]) / length @ (own / np.maximum(np.linalg.norm(own, axis=1), 1)[:, None]).T
+    assert np.allclose(scorer(rows), cosine + likes @ near.toarray() / length, atol=1e-4)
+
+
+def test_held_out_rows_do_not_touch_neighbours() -> None:
+    data = pairs(200, 80, 6, 5)
+    rng = np.random.default_rng(0)
+    held = rng.random(len(data.user)) < 0.2
+    turned = replace(data, label=np.where(held, 1 - data.label, data.label).astype(np.int8))
+    found = []
+    for each in (data, turned):
+        part = Part(each, ~held, TrainOptions())
+        choice = Choice(source="items", neighbours=10)
+        found.append(part.neighbours(choice, part.factors(choice)))
+    assert abs(found[0] - found[1]).nnz == 0
+
+
+def test_recency_weighs_what_is_measured_and_what_is_served_alike() -> None:
+    data = make_data(users=60, times=True)
+    part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
+    likes, nopes = part.history(0.7)
+    assert (likes != data.matrix(LIKE, recency=0.7)).nnz == 0
+    assert (nopes != data.matrix(NOPE, recency=0.7)).nnz == 0
+    assert (part.history(0.0)[0] != data.matrix(LIKE)).nnz == 0
+    assert part.seen().nnz == sum(data.matrix(label).nnz for label in (LIKE, NOPE, SKIP))
+    factors = Factors(*(torch.ones(len(data.schema.vocabularies["video"]), 1) for _ in range(3)))
+    expected = to_torch(likes @ part.ids) @ factors.like + to_torch(nopes @ part.ids) @ factors.nope
+    assert torch.equal(part.tastes(factors, 0.7), expected)
