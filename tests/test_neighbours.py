@@ -289,7 +289,7 @@ def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[st
     for limit in (1, 20, 60):
         hits = """select sum(two_tower.count_hits(x.exact, n.scores)), sum(cardinality(x.exact))
             from two_tower.user_embeddings e
-            cross join lateral two_tower.history_of(e.user_id) h
+            cross join lateral two_tower.history_of(e.user_id, 'v2') h
             cross join lateral two_tower.exact_scores(
                 'v2', e.embedding, %(limit)s, h.decided, h.liked, h.weights, e.length) x (exact)
             cross join lateral two_tower.nearest_videos(

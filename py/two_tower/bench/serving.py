@@ -200,7 +200,7 @@ def _recall(connection: Connection, users: list[str], name: str) -> Figure:
                 select r.score from two_tower.rank_videos(u.user_id, %(k)s) r order by r.rank
             )))::float8 / sum(cardinality(x.exact))
         from two_tower.user_embeddings u
-        cross join lateral two_tower.history_of(u.user_id) h
+        cross join lateral two_tower.history_of(u.user_id, %(version)s) h
         cross join lateral two_tower.exact_scores(
             %(version)s, u.embedding, %(k)s, h.decided, h.liked, h.weights, u.length
         ) x (exact)
