@@ -51,7 +51,7 @@ create table two_tower.model_versions (
     -- How many videos have neighbours in it: where none has, lists do not ask.
     with_neighbours int not null default 0,
     -- How many more candidates a search of the index holds than a list asks for and excludes, as two_tower.tune_search() measured it; 0
-    -- where every distance is computed, null before it was measured.
+    -- where every distance is computed, null where it was not measured.
     search_margin int check (search_margin >= 0),
     -- It was staged or activated although its gate said no.
     forced boolean not null default false

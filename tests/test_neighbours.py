@@ -282,6 +282,55 @@ def test_similar_videos_are_those_for_who_likes_nothing_else(db: Connection, cli
     assert [row["score"] for row in rows] == pytest.approx([scores[row["video_id"]] for row in rows], abs=3e-3)
 
 
+@pytest.mark.parametrize("shape", [{}, {"scale": 5}, {"below": 0.5}], ids=["usual", "outweighs", "half below zero"])
+def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[str, Any], db: Connection) -> None:
+    register(db, invented(videos_of(db), each=60, **shape))
+    activate(db)
+    for limit in (1, 20, 60):
+        hits = """select sum(two_tower.count_hits(x.exact, n.scores)), sum(cardinality(x.exact))
+            from two_tower.user_embeddings e
+            cross join lateral two_tower.history_of(e.user_id, 'v2') h
+            cross join lateral two_tower.exact_scores(
+                'v2', e.embedding, %(limit)s, h.decided, h.liked, h.weights, e.length) x (exact)
+            cross join lateral two_tower.nearest_videos(
+                'v2', e.embedding, %(limit)s, h.decided, null, 0, h.liked, h.weights, e.length, 900) n
+            where e.model_version = 'v2' and e.user_id = any (%(users)s)"""
+        row = db.execute(hits.encode(), {"limit": limit, "users": USERS}).fetchone()
+        assert row is not None
+        assert row[0] >= 0.99 * row[1] > 0, limit
+
+
+@pytest.mark.parametrize("unknown", [50, 150])
+def test_videos_of_which_nothing_is_known_are_in_no_list_by_taste(unknown: int, db: Connection, client: Client) -> None:
+    db.execute(
+        """insert into videos (id, product_url, title, published_at)
+        select gen_random_uuid(), 'unknown ' || n, 'unknown', now() - interval '1 hour'
+        from generate_series(1, %s) n""",
+        (unknown,),
+    )
+    register(db, invented(videos_of(db)))
+    activate(db)
+    assert (
+        one(db, "select count(*) from two_tower.video_embeddings where model_version = 'v2' and not placed") >= unknown
+    )
+    index = one(db, "select pg_get_indexdef('two_tower.video_embeddings_2_hnsw'::regclass)")
+    assert ("WHERE placed" in index) == (unknown > 100), "a few do no harm, and queries need not name them"
+    for _ in ("as registered", "rebuilt"):
+        rows = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=200)
+        by_taste = [row["title"] for row in rows if row["reason"] == "taste"]
+        assert by_taste
+        assert "unknown" not in by_taste
+        assert one(db, "select two_tower.gate_recall('v2')") == 1
+        db.execute("call two_tower.rebuild()")
+    # Whoever gives one a tag that the model knows places it.
+    video = one(db, "select id from videos where title = 'unknown' limit 1")
+    known = "select v.key from two_tower.vocabularies v where v.model_version = 'v2' and v.vocabulary = 'tag' limit 1"
+    db.execute("insert into video_tags (video_id, tag_id) values (%s, %s)", (video, one(db, known)))
+    refresh(db)
+    placed = "select placed from two_tower.video_embeddings where model_version = 'v2' and video_id = %s"
+    assert one(db, placed, video)
+
+
 # ---------------------------------------------------------------------------------------------------- part of a version
 
 

@@ -395,6 +395,17 @@ def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
 
 
 @by_index
+def test_how_wide_the_index_is_searched_is_measured(large: tuple[Connection, Client]) -> None:
+    db, client = large
+    for least, margins in ((0.995, {0, 10, 20, 40, 80, 160, 320, 640, 900}), (1.01, {0})):
+        db.execute("update two_tower.settings set value = to_jsonb(%s) where name = 'search_min_recall'", (least,))
+        assert one(db, "select two_tower.tune_search('v1')") in margins
+        assert one(db, "select search_margin from two_tower.model_versions where version = 'v1'") in margins
+        assert one(db, "select two_tower.gate_recall('v1')") >= min(least, 1) - 0.005
+        found_by_index(db, client, WORLD.usual)
+
+
+@by_index
 def test_where_the_index_ends_the_list_does_not(large: tuple[Connection, Client]) -> None:
     """Everything decided but thirty, the farthest of all: no scan of an index comes by them."""
     db, client = large

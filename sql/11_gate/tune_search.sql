@@ -6,8 +6,9 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_k constant int := 20;
-    -- Computing all distances of so few takes no longer than any index; 0 is what that is called.
+    -- Computing all distances of so few takes no longer than any index.
     c_few constant int := 5000;
+    -- 0 computes all of them.
     c_margins constant int[] := '{0, 10, 20, 40, 80, 160, 320, 640, 900}';
     v_least double precision := two_tower.model_setting('search_min_recall');
     v_query record;
@@ -18,7 +19,7 @@ declare
     v_wanted bigint := 0;
     v_hits bigint[] := array_fill(0, array[cardinality(c_margins)]);
     v_times interval[] := array_fill(interval '0', array[cardinality(c_margins)]);
-    v_margin int := 0;
+    v_margin int;
 begin
     perform two_tower.require_model(p_version);
     if (select count(*) > c_few from (select from two_tower.video_embeddings e where e.model_version = p_version limit c_few + 1) as e) then
@@ -55,4 +56,5 @@ $func$;
 
 comment on function two_tower.tune_search(text) is
 'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps '
-'with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed. P0002: no such version';
+'with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos '
+'that nothing need be measured. P0002: no such version';

@@ -20,7 +20,7 @@ set "hnsw.iterative_scan" = 'off'
 as $func$
 declare
     -- Of a version that was not measured, so many videos are searched exactly; so many that carry a tag always are, and looked up one by one.
-    c_unmeasured constant int := 50000;
+    c_unmeasured constant int := 20000;
     c_tagged constant int := 5000;
     -- So many are enough unless videos among them may not be shown, and cost a fraction of sorting all.
     c_enough constant int := 2 * p_wanted + cardinality(p_excluded);
