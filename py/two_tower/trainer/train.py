@@ -48,7 +48,7 @@ NEIGHBOURS = (10, 20, 50)
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Exponents of recency that are tried where times differ."""
 
-SURE = 1.5
+SURE = 2.0
 """Standard errors of the difference by which more must be better than less."""
 
 SURE_SCORES = 60_000_000
@@ -387,7 +387,7 @@ class Part:
         return self._solved[solution]
 
     def _of_items(self, choice: Choice) -> Factors:
-        if self.known[0].shape[1] <= items.EXACT:
+        if self.known[0].shape[1] <= items.LOCAL:
             return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
         return items.spectral(
             self.known[0],
@@ -567,8 +567,13 @@ class _Search:
     def run(self, *, by_gradients: bool = False) -> Choice:
         """The choice that steps along one coordinate after the other lead to; without recency for gradients."""
         found = self._sources()
+        in_time = not by_gradients and bool(self.part.data.places(self.part.rows).any())
+        if in_time and time.monotonic() < self.deadline:
+            alone = max(found, key=lambda each: self._known(each[0], each[1], None).mean())
+            recency = self._recency(alone[0], alone[1], None).recency
+            found = [(replace(choice, recency=recency), factors) for choice, factors in found]
         best, factors, near = self._neighbours(found)
-        if not by_gradients and time.monotonic() < self.deadline and self.part.data.places(self.part.rows).any():
+        if in_time and near is not None and time.monotonic() < self.deadline:
             best = self._recency(best, factors, near)
         tastes = self.part.tastes(factors, best.recency)
         best, placement = self._content(best, tastes[self.users] + best.popular * tastes.mean(dim=0), factors)
@@ -676,9 +681,9 @@ class _Search:
         return best[1:]
 
     def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
-        """How much more newer decisions count; the same unless that pays."""
+        """How much more newer decisions count; as it is unless that pays."""
         level = self._known(best, factors, near)
-        tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in RECENCY}
+        tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in (0.0, *RECENCY)}
         recency = max(tried, key=lambda each: tried[each].mean())
         return replace(best, recency=recency) if _surely(tried[recency] - level) else best
 
