@@ -244,8 +244,9 @@ CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bi
 COMMENT ON FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) IS 'How many of the exact best scores, best first, a list with these scores holds';
 
 CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
 
@@ -1025,7 +1026,7 @@ CREATE FUNCTION two_tower.tune_search(p_version text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed. P0002: no such version';
+COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos that nothing need be measured. P0002: no such version';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
