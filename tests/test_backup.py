@@ -274,7 +274,7 @@ def test_migrating_what_was_restored_changes_nothing(target: Server) -> None:
 def test_jobs_come_with_the_dump_and_run(target: Server, backup: Backup, cron_minute: Minute) -> None:
     with psycopg.connect(target.dsn, autocommit=True) as db:
         assert db.execute(JOBS.encode()).fetchall() == backup.jobs
-        assert len(backup.jobs) == 5
+        assert len(backup.jobs) == 6
         before = one(db, VECTOR, ME)
         like_another(db)
         cron_minute(db, lambda: one(db, VECTOR, ME) != before)

@@ -733,11 +733,11 @@ def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, cand
     renamed = [segments[0], segments[1] | {"name": "loved_tags"}, *segments[2:]]
     shifted = [*segments[:-1], segments[-1] | {"offset": segments[-1]["offset"] + 1}]
     for user, reason in (
-        (schema["user"] | {"segments": renamed}, "are not those of schema version 1"),
-        (schema["user"] | {"segments": segments[:-1]}, "are not those of schema version 1"),
+        (schema["user"] | {"segments": renamed}, "are not those of schema version 2"),
+        (schema["user"] | {"segments": segments[:-1]}, "are not those of schema version 2"),
         (
             schema["user"] | {"numeric": ["age", "nope_count", "price_sum", "priced_count"]},
-            "are not those of schema version 1",
+            "are not those of schema version 2",
         ),
         (schema["user"] | {"segments": shifted}, "begins at .* and must begin at"),
     ):
