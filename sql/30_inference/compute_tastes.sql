@@ -16,7 +16,11 @@ as $func$
         select k.video_id, s.segment = 'noped_video_ids' as noped, i.position, 1::real as value
         from keyed k
         join two_tower.input_segments() s on s.tower = 'user' and s.kind = k.kind
-        join two_tower.model_inputs i on i.model_version = p_version and i.tower = 'user' and i.segment = s.segment and i.key = k.key
+        -- By the key, one after the other, here and below: before an analyze the planner would read the whole model for each.
+        cross join lateral (
+            select m.position from two_tower.model_inputs m
+            where m.model_version = p_version and m.tower = 'user' and m.segment = s.segment and m.key = k.key limit 1
+        ) as i
         union all
         select v.video_id, n.name = 'nope_count', n.place,
             case when n.name = 'price_sum' then v.price::real when n.name <> 'priced_count' or v.price > 0 then 1::real end
@@ -29,8 +33,10 @@ as $func$
     from videos v
     left join (
         entries e
-        join two_tower.model_weights w
-            on w.model_version = p_version and w.tower = 'user' and w.part = 'row' and w.position = e.position
+        cross join lateral (
+            select r.weight from two_tower.model_weights r
+            where r.model_version = p_version and r.tower = 'user' and r.part = 'row' and r.position = e.position limit 1
+        ) as w
     ) on e.video_id = v.video_id and e.value > 0
     group by v.video_id
 $func$;
