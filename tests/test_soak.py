@@ -150,11 +150,10 @@ def assert_right(db: Connection) -> None:
     assert state(db) == fresh
 
 
+@pytest.mark.soak
 def test_i3_i4_half_an_hour_of_likes_beside_everything(
-    cluster: Server, dsn: str, database: NewDatabase, tmp_path: Path, request: pytest.FixtureRequest
+    cluster: Server, dsn: str, database: NewDatabase, tmp_path: Path
 ) -> None:
-    if not request.config.getoption("--soak"):
-        pytest.skip("make soak does this")
     alone = Application(dsn)
     with alone.liking():
         time.sleep(min(SECONDS / 6, 60))

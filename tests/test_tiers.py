@@ -72,3 +72,10 @@ def test_soak_runs_what_test_leaves_out(arguments: list[str], passed: int, tmp_p
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert re.findall(r"(\d+) passed", done.stdout) == [str(passed)], done.stdout + done.stderr
+
+
+@pytest.mark.xdist_group("groups")
+def test_tests_of_a_group_run_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist tells groups by the test's id, which not every pytest lets it change."""
+    by_groups = bool(getattr(request.config.option, "loadgroup", False))
+    assert request.node.nodeid.endswith("@groups") is by_groups

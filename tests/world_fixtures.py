@@ -324,7 +324,7 @@ def state(db: Connection) -> State:
     features = db.execute("select user_id, (to_jsonb(f) - 'updated_at')::text from public.user_features f").fetchall()
     found: State = {f"features {key}": text for key, text in features}
     for kind, table, values in (
-        ("user", "user_embeddings", "embedding::text"),
+        ("user", "user_embeddings", "jsonb_build_array(embedding::text, length)"),
         ("video", "video_embeddings", "embedding::text"),
         ("taste", "video_tastes", "jsonb_build_array(liked::text, noped::text)"),
     ):

@@ -23,7 +23,7 @@ begin
         select v_version, c.video_id, c.embedding, c.embedding OPERATOR(extensions.<>) v_nowhere from computed c
         on conflict (model_version, video_id) do update
         set embedding = excluded.embedding, placed = excluded.placed, updated_at = now()
-        where s.embedding OPERATOR(extensions.<>) excluded.embedding;
+        where s.embedding OPERATOR(extensions.<>) excluded.embedding or s.placed <> excluded.placed;
         get diagnostics v_rows = row_count;
         v_total := v_total + v_rows;
         continue when (select m.user_engine from two_tower.model_versions m where m.version = v_version) <> 'sql';

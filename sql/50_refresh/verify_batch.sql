@@ -78,13 +78,14 @@ begin
             select distinct coalesce(c.user_id, s.user_id)
             from unnest(v_versions) as v (version)
             cross join lateral (
-                select c.user_id, c.embedding from two_tower.compute_users(v_ids, v.version) c
+                select c.user_id, c.embedding, c.length from two_tower.compute_users(v_ids, v.version) c
             ) as c
             full join (
-                select e.model_version, e.user_id, e.embedding from two_tower.user_embeddings e
+                select e.model_version, e.user_id, e.embedding, e.length from two_tower.user_embeddings e
                 where e.model_version = any (v_versions) and e.user_id = any (v_ids)
             ) as s on s.model_version = v.version and s.user_id = c.user_id
             where c.embedding is null or s.embedding is null or c.embedding OPERATOR(extensions.<>) s.embedding
+                or c.length is distinct from s.length
         );
     else
         v_ids := array(
@@ -93,16 +94,20 @@ begin
                 and not exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = i.id)
         );
         vectors := array(
+            with asked as materialized (
+                select v.version, two_tower.place_of_the_unknown(v.version) as nowhere from unnest(v_versions) as v (version)
+            )
             select distinct coalesce(c.video_id, s.video_id)
-            from unnest(v_versions) as v (version)
+            from asked v
             cross join lateral (
-                select c.video_id, c.embedding from two_tower.compute_videos(v_ids, v.version) c
+                select c.video_id, c.embedding, c.embedding OPERATOR(extensions.<>) v.nowhere as placed
+                from two_tower.compute_videos(v_ids, v.version) c
             ) as c
             full join (
-                select e.model_version, e.video_id, e.embedding from two_tower.video_embeddings e
+                select e.model_version, e.video_id, e.embedding, e.placed from two_tower.video_embeddings e
                 where e.model_version = any (v_versions) and e.video_id = any (v_ids)
             ) as s on s.model_version = v.version and s.video_id = c.video_id
-            where c.embedding is null or s.embedding is null or c.embedding OPERATOR(extensions.<>) s.embedding
+            where c.embedding is null or s.embedding is null or c.embedding OPERATOR(extensions.<>) s.embedding or c.placed <> s.placed
         );
         tastes := array(
             select distinct coalesce(c.video_id, s.video_id)
