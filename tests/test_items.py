@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,45 +120,108 @@ def test_a_table_without_weights_is_ease() -> None:
     assert np.allclose(items.scores(table, likes), evaluate.by_ease(likes, 7.0)(np.arange(60)), atol=1e-4)
 
 
+def every(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+    """All entries, also those below zero, which no regression takes when it chooses."""
+    matrix.eliminate_zeros()
+    matrix.sort_indices()
+    return matrix
+
+
+@pytest.mark.parametrize("direction", [0.0, 0.3])
 @pytest.mark.parametrize(("user_power", "item_power"), [(0.0, 0.0), (0.4, 0.25), (0.75, 0.5)])
 def test_regressions_on_everything_are_the_whole_regression(
-    user_power: float, item_power: float, monkeypatch: pytest.MonkeyPatch
+    user_power: float, item_power: float, direction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    likes = sparse.csr_matrix((np.random.default_rng(1).random((80, 14)) < 0.4).astype(np.float32))
-    ridges = [3.0, 40.0]
-    whole = list(items.tables(likes, ridges, user_power=user_power, item_power=item_power))
+    rng = np.random.default_rng(1)
+    likes = sparse.csr_matrix((rng.random((80, 14)) < 0.4).astype(np.float32))
+    order = likes.copy()
+    order.data = rng.random(likes.nnz).astype(np.float32)
+    how: dict[str, Any] = {
+        "user_power": user_power,
+        "item_power": item_power,
+        "order": order,
+        "direction": direction,
+    }
+    whole = list(items.tables(likes, [3.0, 40.0], **how))
     monkeypatch.setattr(items, "EXACT", 0)
-    local = list(items.tables(likes, ridges, user_power=user_power, item_power=item_power))
+    monkeypatch.setattr(items, "_largest", every)
+    local = list(items.tables(likes, [3.0, 40.0], **how))
     for one, other in zip(whole, local, strict=True):
         assert isinstance(other, sparse.csr_matrix)
         assert np.allclose(one, other.toarray(), atol=1e-4)
 
 
-def test_a_ridge_that_outweighs_everything_leaves_who_likes_both() -> None:
+@pytest.mark.parametrize("direction", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("window", [50, 3])
+def test_what_came_later_is_regressed_on_more_than_what_came_before(
+    direction: float, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each column by least squares with a ridge, its own row left out, on pairs that are counted one by one."""
+    monkeypatch.setattr(items, "WINDOW", window)
+    rng = np.random.default_rng(5)
+    likes = sparse.csr_matrix((rng.random((60, 9)) < 0.5).astype(np.float32))
+    order = likes.copy()
+    order.data = rng.integers(1, 6, likes.nnz).astype(np.float32)  # with ties
+    (table,) = items.tables(likes, [10.0], user_power=0.5, item_power=0, order=order, direction=direction)
+    count = np.asarray(likes.sum(axis=1)).ravel().clip(1)
+    weight = (count / count.mean()) ** -0.5
+    times, known = order.toarray(), likes.toarray()
+    target = (known * weight[:, None]).T @ known
+    for user in range(60):
+        place = sorted(np.flatnonzero(known[user]), key=lambda video: (times[user, video], video))
+        for one, first in enumerate(place):
+            for second in place[one + 1 : one + 1 + window]:
+                if times[user, second] > times[user, first]:
+                    target[first, second] += direction * weight[user]
+                    target[second, first] -= direction * weight[user]
+    gram = (known * weight[:, None]).T @ known + 10 * np.eye(9)
+    for video in range(9):
+        others = np.delete(np.arange(9), video)
+        expected = np.linalg.solve(gram[np.ix_(others, others)], target[others, video])
+        assert np.allclose(np.asarray(table)[others, video], expected, atol=1e-4)
+
+
+def test_without_an_order_nothing_is_ahead() -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(6).random((60, 12)) < 0.4).astype(np.float32))
+    alike = likes.copy()
+    found = [
+        next(items.tables(likes, [7.0], user_power=0.4, item_power=0.25, order=order, direction=direction))
+        for order, direction in ((None, 0.0), (None, 0.3), (alike, 0.3))
+    ]
+    assert np.allclose(found[0], found[1])
+    assert np.allclose(found[0], found[2], atol=1e-6)
+
+
+def test_a_ridge_that_outweighs_everything_leaves_who_likes_both(monkeypatch: pytest.MonkeyPatch) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(2).random((70, 11)) < 0.3).astype(np.float32))
-    together, ridge = items.tables(likes, [0.0, 3e4], user_power=0.5, item_power=0.3)
+    monkeypatch.setattr(items, "TOGETHER", {"user_power": 0.5, "item_power": 0.3})
+    (ridge,) = items.tables(likes, [3e4], user_power=0.5, item_power=0.3)
     count = np.asarray(likes.sum(axis=0)).ravel() / np.asarray(likes.sum(axis=0)).mean()
     regressed = 3e4 * count[:, None] ** 0.3 * np.asarray(ridge) * count ** (-0.3 * items.COLUMNS)
-    assert np.allclose(regressed, dense(together), rtol=1e-2, atol=1e-2)
+    assert np.allclose(regressed, dense(items.together(likes)), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("ridge", [0.0, 20.0])
-def test_the_spectrum_is_that_of_the_table(ridge: float) -> None:
-    """At full rank, apart from the diagonal; of a regression, of one that may use the video itself."""
+def test_the_spectrum_is_that_of_who_likes_both() -> None:
+    """At full rank, apart from the diagonal."""
     likes = sparse.csr_matrix((np.random.default_rng(4).random((70, 11)) < 0.3).astype(np.float32))
-    found = items.spectral(likes, 11, ridge=ridge, user_power=0.5, item_power=0.3)
+    found = items.spectral(likes, 11)
     product = (found.like @ found.item.T).numpy()
-    count = np.asarray(likes.sum(axis=0)).ravel() / np.asarray(likes.sum(axis=0)).mean()
-    users = np.asarray(likes.sum(axis=1)).clip(1)
-    weighted = likes.toarray() * (users / users.mean()) ** -0.25 * count**-0.3
-    gram = weighted.T @ weighted
-    if ridge:
-        expected = count[:, None] ** -0.3 * np.linalg.solve(gram + ridge * np.eye(11), gram) * count**0.3
-    else:
-        (table,) = items.tables(likes, [0.0], user_power=0.5, item_power=0.3)
-        np.fill_diagonal(product, 0)
-        expected = dense(table)
-    assert np.allclose(product, expected, rtol=1e-3, atol=1e-3)
+    np.fill_diagonal(product, 0)
+    assert np.allclose(product, dense(items.together(likes)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(7).random((70, 40)) < 0.3).astype(np.float32))
+    (regressed,) = items.tables(likes, [50.0], user_power=0.4, item_power=0.25)
+    other = items.together(likes)
+    found = dense(items.mixed(regressed, other, share, likes))
+    levels = [np.sort(items.scores(table, likes), axis=1)[:, -20:].mean() for table in (regressed, other)]
+    expected = (1 - share) * np.asarray(regressed) / levels[0] + share * other.toarray() / levels[1]
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-6)
+    nothing = sparse.csr_matrix(other.shape, dtype=np.float32)
+    assert np.allclose(dense(items.mixed(nothing, other, share, likes)), dense(other))
+    assert np.allclose(dense(items.mixed(regressed, nothing, share, likes)), regressed)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -187,7 +251,9 @@ def test_no_video_is_its_own_neighbour(large: bool, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(items, "EXACT", 0)
     data = make_data(users=80, items=90)
     likes = data.matrix(LIKE)
-    for table in items.tables(likes, [0.0, 50.0], user_power=0.4, item_power=0.25):
+    (regressed,) = items.tables(likes, [50.0], user_power=0.4, item_power=0.25)
+    together = items.together(likes)
+    for table in (regressed, together, items.mixed(regressed, together, 0.5, likes)):
         assert np.count_nonzero(table.diagonal()) == 0
         factors = items.factors(table, likes, 8)
         near = items.residual(table, factors, likes, 5)

@@ -3,10 +3,10 @@
 The regression is EASE^R (Steck 2019, "Embarrassingly shallow autoencoders for sparse data", WWW) in which a user's row
 counts for less the more it holds, and the ridge of a video grows with its likes. Up to :data:`EXACT` videos it is
 solved whole. Above, every video has a regression of its own, on those most often liked along with it (Ning, Karypis
-2011, "SLIM: sparse linear methods for top-n recommender systems", ICDM, there with feature selection), or none: with a
-ridge that outweighs everything, what is left is how often two videos are liked together, in powers of their likes (Fu
-et al. 2022, "Revisiting neighborhood-based link prediction for collaborative filtering", WWW). Memory is then that of
-:data:`CANDIDATES` numbers per video.
+2011, "SLIM: sparse linear methods for top-n recommender systems", ICDM, there with feature selection). With a ridge
+that outweighs everything, what is left is how often two videos are liked together, in powers of their likes (Fu
+et al. 2022, "Revisiting neighborhood-based link prediction for collaborative filtering", WWW): a table of
+:data:`CANDIDATES` numbers per video, which may be mixed with the regressions.
 
 127 dimensions hold the coarse part of such a table. The largest entries that they leave, a few per video, go beside
 them as neighbours.
@@ -32,10 +32,16 @@ LOCAL = 20_000
 CANDIDATES = 1_000
 """Entries that a row of a larger table keeps, at most."""
 
+TOGETHER = {"user_power": 0.75, "item_power": 0.5}
+"""Of the table without a ridge, and of the spectrum of a large catalogue."""
+
 COLUMNS = 0.7
 """Power of the likes by which the column of a table without a ridge is divided, in powers of its row."""
 
-REGRESSORS = 150
+WINDOW = 50
+"""Likes of a user between two that say something of their order, at most."""
+
+REGRESSORS = 100
 """Videos on which a video of a larger table is regressed."""
 
 SCORES = 60_000_000
@@ -48,22 +54,47 @@ Table: TypeAlias = np.ndarray | sparse.csr_matrix
 
 
 def tables(
-    likes: sparse.csr_matrix, ridges: Sequence[float], *, user_power: float, item_power: float
+    likes: sparse.csr_matrix,
+    ridges: Sequence[float],
+    *,
+    user_power: float,
+    item_power: float,
+    order: sparse.csr_matrix | None = None,
+    direction: float = 0.0,
 ) -> Iterator[Table]:
-    """The table of the histories ``likes`` [n_users, n_videos] of ones, for one ridge after the other; 0 is none.
+    """The regression of the histories ``likes`` [n_users, n_videos] of ones, for one ridge after the other.
 
     A user's row weighs ``like_count ** -user_power``; the ridge of a video is ``ridge * like_count ** (2 item_power)``,
-    counts in multiples of their mean. Without a ridge a table counts who likes both, divided by
-    ``like_count ** item_power`` of the liked one and ``like_count ** (COLUMNS item_power)`` of the other.
+    counts in multiples of their mean.
+
+    With a ``direction`` from 0 to 1, what is regressed on counts a like that came ``1 + direction`` times, and one that
+    was there before ``1 - direction`` times: ``order`` [n_users, n_videos] is the greater, the newer a like is.
     """
     weighted, items = _weighted(likes, user_power, item_power)
-    local = [ridge for ridge in ridges if ridge]
-    if local and len(items) > EXACT:
-        solved: Iterator[Table] = (_rescaled(found, items) for found in _local(weighted, local))
+    ahead = direction * _ahead(weighted, order) if direction and order is not None else None
+    if len(items) > EXACT:
+        yield from (_rescaled(found, items) for found in _local(weighted, ridges, ahead))
     else:
-        solved = (_rescaled(_exact(weighted, ridge), items) for ridge in local)
-    for ridge in ridges:
-        yield next(solved) if ridge else _together(weighted, items ** (COLUMNS - 1))
+        yield from (_rescaled(_exact(weighted, ridge, ahead), items) for ridge in ridges)
+
+
+def _ahead(weighted: sparse.csr_matrix, order: sparse.csr_matrix) -> sparse.csr_matrix:
+    """[n_videos, n_videos]: products of a user's likes, positive where the column's is newer than the row's.
+
+    Of pairs at most :data:`WINDOW` apart in a user's likes.
+    """
+    weighted, order = weighted.sorted_indices(), order.sorted_indices()
+    user = np.repeat(np.arange(weighted.shape[0]), np.diff(weighted.indptr))
+    at = np.lexsort((order.data, user))
+    user, time, video, weight = user[at], order.data[at], weighted.indices[at], weighted.data[at]
+    total = sparse.csr_matrix((weighted.shape[1],) * 2, dtype=np.float32)
+    for gap in range(1, WINDOW + 1):
+        pair = np.flatnonzero((user[gap:] == user[:-gap]) & (time[gap:] > time[:-gap]))
+        if len(pair) == 0 and not (user[gap:] == user[:-gap]).any():
+            break
+        products = weight[pair] * weight[pair + gap]
+        total = total + sparse.csr_matrix((products, (video[pair], video[pair + gap])), shape=total.shape)
+    return (total - total.T).tocsr()
 
 
 def _weighted(likes: sparse.csr_matrix, user_power: float, item_power: float) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -84,58 +115,61 @@ def _rescaled(solved: Table, items: np.ndarray) -> Table:
     return (sparse.diags(items) @ solved @ sparse.diags(1 / items)).tocsr()
 
 
-def _exact(weighted: sparse.csr_matrix, ridge: float) -> np.ndarray:
+def _exact(weighted: sparse.csr_matrix, ridge: float, ahead: sparse.csr_matrix | None) -> np.ndarray:
     gram = torch.from_numpy((weighted.T @ weighted).toarray())
     gram.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    return (-inverse / inverse.diagonal()).fill_diagonal_(0).numpy()
+    if ahead is None:
+        return (-inverse / inverse.diagonal()).fill_diagonal_(0).numpy()
+    # The target is gram + ahead: inverse (gram + ahead), less what keeps the diagonal zero.
+    more = inverse @ torch.from_numpy(ahead.toarray())
+    return (more - inverse * ((1 + more.diagonal()) / inverse.diagonal())).fill_diagonal_(0).numpy()
 
 
-def _local(weighted: sparse.csr_matrix, ridges: Sequence[float], block: int = 1_000) -> list[sparse.csr_matrix]:
+def _local(
+    weighted: sparse.csr_matrix, ridges: Sequence[float], ahead: sparse.csr_matrix | None, block: int = 1_000
+) -> list[sparse.csr_matrix]:
     """Every column by ridge on the :data:`REGRESSORS` whose columns have the largest products with it."""
-    by_item, transposed = weighted.tocsc(), weighted.T.tocsr()
     n_items = weighted.shape[1]
-    columns: list[np.ndarray] = []
-    weights: list[list[np.ndarray]] = [[] for _ in ridges]
+    # The most liked first: then row by row, what is at or before the diagonal is little, and has every pair once.
+    order = np.argsort(-np.diff(weighted.tocsc().indptr), kind="stable")
+    weighted = weighted[:, order].tocsr()
+    transposed, before = weighted.T.tocsr(), None if ahead is None else ahead.T.tocsr()[order][:, order]
+    halves, chosen = [], []
     for start in range(0, n_items, block):
         gram = (transposed[start : start + block] @ weighted).tocsr()
-        products = _largest(_without_diagonal(gram, start), REGRESSORS)
-        for row in range(products.shape[0]):
-            within = slice(products.indptr[row], products.indptr[row + 1])
-            others, target = products.indices[within], torch.from_numpy(products.data[within])[:, None]
-            columns.append(others)
-            if len(others) == 0:
-                continue
-            length = by_item.indptr[others + 1] - by_item.indptr[others]
-            first = np.cumsum(length) - length
-            at = np.repeat(by_item.indptr[others] - first, length) + np.arange(length.sum())
-            users, user = np.unique(by_item.indices[at], return_inverse=True)
-            if len(users) * len(others) <= 2_000_000:
-                histories = torch.zeros(len(others), len(users))
-                histories[np.repeat(np.arange(len(others)), length), user] = torch.from_numpy(by_item.data[at])
-                between = histories @ histories.T
-            else:
-                some = by_item[:, others]
-                between = torch.from_numpy((some.T @ some).toarray())
-            diagonal = between.diagonal().clone()
-            for found, ridge in zip(weights, ridges, strict=True):
-                between.diagonal().copy_(diagonal + ridge)
-                factor = torch.linalg.cholesky(between)
-                found.append(torch.cholesky_solve(target, factor).numpy().ravel())
-    indptr = np.concatenate([[0], np.cumsum([len(c) for c in columns])])
-    indices = np.concatenate([np.zeros(0, dtype=np.int32), *columns])
-    shape = (n_items, n_items)
+        halves.append(sparse.tril(gram, start, format="csr"))
+        target = gram if before is None else (gram + before[start : start + block]).tocsr()
+        chosen.append(_largest(_without_diagonal(target, start), REGRESSORS))
+    half, targets = sparse.vstack(halves, format="csr"), sparse.vstack(chosen, format="csr")
+    found = [np.zeros(targets.nnz, dtype=np.float32) for _ in ridges]
+    for item in range(n_items):
+        within = slice(targets.indptr[item], targets.indptr[item + 1])
+        others, target = targets.indices[within], torch.from_numpy(targets.data[within])[:, None]
+        if len(others) == 0:
+            continue
+        lower = torch.from_numpy(half[others][:, others].toarray())
+        between, diagonal = lower + lower.T, lower.diagonal()
+        for weights, ridge in zip(found, ridges, strict=True):
+            between.diagonal().copy_(diagonal + ridge)
+            weights[within] = torch.cholesky_solve(target, torch.linalg.cholesky(between)).numpy().ravel()
+    back = np.argsort(order)
     return [
-        sparse.csr_matrix((np.concatenate([np.zeros(0, dtype=np.float32), *found]), indices, indptr), shape).T.tocsr()
-        for found in weights
+        sparse.csr_matrix((weights, targets.indices, targets.indptr), targets.shape).T.tocsr()[back][:, back]
+        for weights in found
     ]
 
 
-def _together(weighted: sparse.csr_matrix, columns: np.ndarray, block: int = 1_000) -> sparse.csr_matrix:
-    """The :data:`CANDIDATES` largest entries of each row of ``weighted' weighted``, columns times ``columns``."""
+def together(likes: sparse.csr_matrix, block: int = 1_000) -> sparse.csr_matrix:
+    """Who likes both, of the histories ``likes`` [n_users, n_videos] of ones: the :data:`CANDIDATES` largest per row.
+
+    A user counts for ``like_count ** -user_power`` of :data:`TOGETHER`; a row is divided by ``like_count **
+    item_power``, a column by that to the power :data:`COLUMNS`.
+    """
+    weighted, items = _weighted(likes, **TOGETHER)
     transposed, parts = weighted.T.tocsr(), []
-    weighted = (weighted @ sparse.diags(columns)).tocsr()
-    for start in range(0, len(columns), block):
+    weighted = (weighted @ sparse.diags(items ** (COLUMNS - 1))).tocsr()
+    for start in range(0, len(items), block):
         part = (transposed[start : start + block] @ weighted).tocsr()
         parts.append(_largest(_without_diagonal(part, start), CANDIDATES))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
@@ -158,6 +192,20 @@ def _largest(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     kept = np.sort(order[(place < most) & (matrix.data[order] > 0)])
     start = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=matrix.shape[0]))])
     return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], start), shape=matrix.shape)
+
+
+def mixed(regressed: Table, together: Table, share: float, likes: sparse.csr_matrix, *, seed: int = 0) -> Table:
+    """Both tables in one, the second for ``share`` of it, on a scale on which the best scores of users are alike."""
+    n_users, n_items = likes.shape
+    some = likes[np.sort(np.random.default_rng(seed).permutation(n_users)[: max(1, min(500, SCORES // n_items))])]
+
+    def best(table: Table) -> float:
+        return float(torch.topk(torch.from_numpy(scores(table, some)), min(20, n_items), dim=1).values.mean())
+
+    levels = best(regressed), best(together)
+    if min(levels) <= 0:  # one of them says nothing of anyone
+        return regressed if levels[0] > 0 else together
+    return (1 - share) / levels[0] * regressed + share / levels[1] * together
 
 
 def scores(table: Table, likes: sparse.csr_matrix) -> np.ndarray:
@@ -183,18 +231,15 @@ def factors(table: Table, likes: sparse.csr_matrix, rank: int, *, seed: int = 0)
     return Factors(like, torch.zeros_like(like), axes / items)
 
 
-def spectral(
-    likes: sparse.csr_matrix, rank: int, *, ridge: float, user_power: float, item_power: float, seed: int = 0
-) -> Factors:
-    """``rank`` dimensions of the table of these arguments, but for its diagonal, from the spectrum of the histories.
+def spectral(likes: sparse.csr_matrix, rank: int, *, seed: int = 0) -> Factors:
+    """``rank`` dimensions of :func:`together`, but for its diagonal, from the spectrum of the histories.
 
     They cost a factorisation of the histories, where :func:`factors` takes one of scores of as many users as fit.
     """
-    weighted, items = _weighted(likes, user_power, item_power)
-    if not ridge:  # the same products, both sides divided by the same power
-        likes_of = column_sums(likes)
-        items = _power(likes_of, -(1 - COLUMNS) / 2 * item_power)
-        weighted = (weighted @ sparse.diags(1 / items)).tocsr().astype(np.float32)
+    weighted, _ = _weighted(likes, **TOGETHER)
+    # The same products, both sides divided by the same power.
+    items = _power(column_sums(likes), -(1 - COLUMNS) / 2 * TOGETHER["item_power"])
+    weighted = (weighted @ sparse.diags(1 / items)).tocsr().astype(np.float32)
     forward, backward = to_torch(weighted), to_torch(weighted.T)
     _, s, axes = low_rank_svd(
         lambda q: forward @ q,
@@ -204,9 +249,8 @@ def spectral(
         iterations=3,
         seed=seed,
     )
-    response = s**2 / (s**2 + ridge) if ridge else s**2
     side = torch.from_numpy(items)[:, None]
-    return Factors(side * axes * response, torch.zeros_like(axes), axes / side)
+    return Factors(side * axes * s**2, torch.zeros_like(axes), axes / side)
 
 
 def residual(

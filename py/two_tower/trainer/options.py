@@ -91,11 +91,15 @@ class Choice:
     source: str = "histories"
     """Of the factors: ``histories`` (:class:`HistoryModel`) or ``items`` (:func:`items.factors`)."""
     item_ridge: float = 150.0
-    """Of the regression between videos, in likes; 0 counts who likes both instead (:func:`items.tables`)."""
+    """Of the regression between videos, in likes (:func:`items.tables`)."""
     item_users: float = 0.4
     """A user's row weighs ``like_count ** -item_users`` there."""
     item_power: float = 0.25
     """The ridge there grows with ``like_count ** (2 item_power)`` of a video."""
+    direction: float = 0.0
+    """How much more a like says there of what was liked after it than of what was liked before."""
+    together: float = 0.0
+    """Share that is not regression but counts who likes both (:func:`items.mixed`)."""
     neighbours: int = 0
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,29 +118,43 @@ class Part:
     def _of_items(self, choice: Choice) -> Factors:
         if self.known[0].shape[1] <= items.LOCAL:
             return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
-        return items.spectral(
-            self.known[0],
-            INNER,
-            ridge=choice.item_ridge,
-            user_power=choice.item_users,
-            item_power=choice.item_power,
-            seed=self.options.seed,
-        )
+        return items.spectral(self.known[0], INNER, seed=self.options.seed)
 
     @staticmethod
-    def _table_key(choice: Choice) -> tuple[float, float, float]:
-        return choice.item_ridge, choice.item_users, choice.item_power
+    def _table_key(choice: Choice) -> tuple[float, ...]:
+        return choice.item_ridge, choice.item_users, choice.item_power, choice.direction, choice.together
 
     def table(self, choice: Choice) -> items.Table:
         """What a like of each known video says of every other."""
-        key = self._table_key(choice)
-        if self._table is None or self._table[0] != key:
+        if self._table is None or self._table[0] != self._table_key(choice):
             self._table = None  # its memory goes to the next
-            (found,) = items.tables(
-                self.known[0], [choice.item_ridge], user_power=choice.item_users, item_power=choice.item_power
-            )
-            self._table = key, found
+            (found,) = self.regressed([choice])
+            if choice.together:
+                found = items.mixed(
+                    found, items.together(self.known[0]), choice.together, self.known[0], seed=self.options.seed
+                )
+            self.keep(choice, found)
+        assert self._table is not None
         return self._table[1]
+
+    def mixed(self, regressed: items.Table, together: items.Table, share: float) -> items.Table:
+        return items.mixed(regressed, together, share, self.known[0], seed=self.options.seed)
+
+    def keep(self, choice: Choice, table: items.Table) -> None:
+        """``table`` is the :meth:`table` of ``choice``, and need not be found again."""
+        self._table = self._table_key(choice), table
+
+    def regressed(self, choices: Sequence[Choice]) -> Iterator[items.Table]:
+        """The tables of choices that differ in their ``item_ridge`` alone, before anything is mixed with them."""
+        first = choices[0]
+        return items.tables(
+            self.known[0],
+            [choice.item_ridge for choice in choices],
+            user_power=first.item_users,
+            item_power=first.item_power,
+            order=(self.data.matrix(LIKE, self.rows, 1.0) @ self.ids).tocsr() if first.direction else None,
+            direction=first.direction,
+        )
 
     def neighbours(self, choice: Choice, factors: Factors) -> sparse.csr_matrix | None:
         """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,20 @@ MEASURED = 200_000_000
 """Scores of users and items that are ranked to measure a recommender, where 2,000 users have fewer."""
 
 HISTORIES = 15_000
-"""Videos up to which factors may come from the spectrum of the histories: where there are more, most of them are
-watched by few, and of these the leading values say nothing."""
+"""Videos up to which factors may come from the spectrum of the histories."""
+
+EACH = 15
+"""Likes per video, in the mean, where they do in a catalogue too large for :data:`items.EXACT`: of videos that few
+watched, the leading values of the spectrum say nothing."""
 
 NEIGHBOURS = (10, 20, 50)
 """Neighbours that a video may have, at most."""
+
+DIRECTION = (0.15, 0.3)
+"""Directions of a regression between videos that are tried where times differ."""
+
+TOGETHER = (0.3, 0.5, 0.7)
+"""Shares of counting who likes both that are tried in a large catalogue."""
 
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Exponents of recency that are tried where times differ."""
@@ -64,11 +75,12 @@ class StepwiseSearch:
         many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
         self.many = users[sample(len(users), many, options.seed)]
         self.history: list[dict[str, Any]] = []
+        self._in_time = bool(data.places(~held).any())
 
     def run(self, *, by_gradients: bool = False) -> Choice:
         """The choice that steps along one coordinate after the other lead to; without recency for gradients."""
         found = self._sources()
-        in_time = not by_gradients and bool(self.part.data.places(self.part.rows).any())
+        in_time = not by_gradients and self._in_time
         if in_time and time.monotonic() < self.deadline:
             alone = max(found, key=lambda each: self._known(each[0], each[1], None).mean())
             recency = self._recency(alone[0], alone[1], None).recency
@@ -111,22 +123,16 @@ class StepwiseSearch:
         found, n_videos = [], self.part.known[0].shape[1]
         if not self.options.solvable(n_videos):
             return [(Choice(), self.part.factors(Choice()))]
-        if n_videos <= HISTORIES:
+        known = self.part.known[0].nnz >= EACH * n_videos or n_videos <= items.EXACT
+        if known and n_videos <= HISTORIES:
             found.append(self._from_histories())
             if time.monotonic() > self.deadline:
                 return found
         items_choice = self._from_items()
         factors = self.part.factors(items_choice)
-        beside = [
-            replace(
-                choice,
-                item_ridge=items_choice.item_ridge,
-                item_users=items_choice.item_users,
-                item_power=items_choice.item_power,
-            )
-            for choice, _ in found
-        ]
-        return [*zip(beside, (factors for _, factors in found), strict=True), (items_choice, factors)]
+        of_table = ("item_ridge", "item_users", "item_power", "direction", "together")
+        same = {name: getattr(items_choice, name) for name in of_table}
+        return [*((replace(choice, **same), beside) for choice, beside in found), (items_choice, factors)]
 
     def _from_histories(self) -> tuple[Choice, Factors]:
         best, factors, score = self._factors(Choice())
@@ -143,25 +149,42 @@ class StepwiseSearch:
 
     def _from_items(self) -> Choice:
         """The table that ranks best by itself."""
-        tried: dict[Choice, float] = {}
-        start, n_videos = Choice(source="items"), self.part.known[0].shape[1]
-        plans: list[tuple[float, float, tuple[float, ...]]] = []
-        if n_videos <= items.LOCAL:
-            plans += [(0.4, power, (50.0, 150.0, 500.0)) for power in (0.25, 0.0)]
-        if n_videos > items.EXACT:
-            plans += [(0.75, power, (0.0,)) for power in (0.5, 0.4)]
+        n_videos = self.part.known[0].shape[1]
+        plans: list[tuple[float, float, tuple[float, ...]]]
+        plans = [(0.4, 0.25, (50.0, 150.0, 500.0)), (0.4, 0.0, (50.0, 150.0, 500.0))]
+        if n_videos > items.LOCAL:
+            plans = [(0.75, 0.4, (300.0,))]
+        best: tuple[float, Choice, items.Table] | None = None
         for users, power, ridges in plans:
-            if tried and time.monotonic() > self.deadline:
+            if best and time.monotonic() > self.deadline:
                 break
-            candidates = [replace(start, item_users=users, item_power=power, item_ridge=ridge) for ridge in ridges]
-            found = items.tables(self.part.known[0], ridges, user_power=users, item_power=power)
-            for choice, table in zip(candidates, found, strict=True):
-                tried[choice] = self._of_table(choice, table)
-        return max(tried, key=lambda choice: tried[choice])
+            choices = [
+                replace(Choice(source="items"), item_users=users, item_power=power, item_ridge=ridge)
+                for ridge in ridges
+            ]
+            best = self._best_table(best, zip(choices, self.part.regressed(choices), strict=True))
+        assert best is not None
+        if self._in_time and time.monotonic() < self.deadline:
+            towards = (replace(best[1], direction=direction) for direction in DIRECTION)
+            best = self._best_table(best, ((choice, next(self.part.regressed([choice]))) for choice in towards))
+        if n_videos > items.EXACT and time.monotonic() < self.deadline:
+            (_, choice, table), other = best, items.together(self.part.known[0])
+            shares = (replace(choice, together=share) for share in TOGETHER)
+            best = self._best_table(best, ((each, self.part.mixed(table, other, each.together)) for each in shares))
+        self.part.keep(*best[1:])
+        return best[1]
 
-    def _of_table(self, choice: Choice, table: items.Table) -> float:
-        likes = self.part.known[0][self.users]
-        return float(self._values(choice, lambda rows: items.scores(table, likes[rows]), self.users).mean())
+    def _best_table(
+        self, best: tuple[float, Choice, items.Table] | None, tried: Iterable[tuple[Choice, items.Table]]
+    ) -> tuple[float, Choice, items.Table]:
+        """The best so far, or one that is better at ranking by itself."""
+        likes = self.part.known[0][self.many]
+        for choice, table in tried:
+            score = float(self._values(choice, partial(_by_table, table, likes), self.many).mean())
+            if best is None or score > best[0]:
+                best = score, choice, table
+        assert best is not None
+        return best
 
     def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
         """The factors, and how many neighbours beside them; none unless they pay."""
@@ -336,6 +359,10 @@ class StepwiseSearch:
         self.history.append({"whole": whole} | asdict(choice) | ranking.mean())
         self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.02 * len(self.history)))
         return ranking.values[f"recall@{k}"] + ranking.values[f"ndcg@{k}"]
+
+
+def _by_table(table: items.Table, likes: sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
+    return items.scores(table, likes[rows])
 
 
 def _surely(gain: np.ndarray) -> bool:
