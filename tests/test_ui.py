@@ -85,9 +85,7 @@ def tab(browser: BrowserContext, url: str) -> Iterator[list[Visitor]]:
 
 
 @pytest.fixture
-def visitor(
-    tab: list[Visitor], browser: BrowserContext, url: str, request: pytest.FixtureRequest
-) -> Iterator[Visitor]:
+def visitor(tab: list[Visitor], browser: BrowserContext, url: str, request: pytest.FixtureRequest) -> Iterator[Visitor]:
     """Somebody on the page of users; at the end nothing was complained of, and nobody else was asked but for pictures.
     Whoever chooses something sets it back."""
     failed = request.session.testsfailed
