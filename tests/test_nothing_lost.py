@@ -33,7 +33,8 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 USER, OTHER = WORLD.usual, WORLD.many
-UNDECIDED = [v for v in WORLD.videos if v not in WORLD.decided(USER) | WORLD.decided(OTHER)]
+DECIDED = WORLD.decided(USER) | WORLD.decided(OTHER)
+UNDECIDED = [v for v in WORLD.videos if v not in DECIDED]
 LIKED = min(WORLD.of(USER, "like"))
 LIKE = "insert into public.user_video_decisions values (%s, %s, 'like')"
 LEVELS = {
