@@ -53,12 +53,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests that need a server, for ``make check`` to leave out; leaves to ``make soak`` what is its own."""
+    """Marks the tests that need a server, for ``make check`` to leave out, and those that one worker has to run; leaves
+    to ``make soak`` what is its own."""
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
+        if shares_a_fixture(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     tiers.thin(config, items)
+
+
+def shares_a_fixture(item: pytest.Item) -> bool:
+    """Whether the test has a fixture in common with others of its module, which one worker makes for all of them."""
+    info = getattr(item, "_fixtureinfo", None)
+    return info is not None and any(found[-1].scope == "module" for found in info.name2fixturedefs.values())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 
 from conftest import Connect, Connection, NewDatabase, borrowed
-from test_refresh import CHANGES, Lab, assert_fresh, operations, pending
+from test_refresh import CHANGES, Lab, assert_complete, assert_fresh, operations, pending
 from two_tower.lifecycle import tower_rows
 from two_tower.server.embedded import Server
 from world_fixtures import (
@@ -414,7 +414,7 @@ def rebuild(db: Connection) -> None:
             pass
 
 
-@pytest.fixture(scope="module", params=["sql", "onnxruntime"])
+@pytest.fixture(scope="module", params=["auto", "sql", "onnxruntime"])
 def played(request: pytest.FixtureRequest, cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
     """A database of one engine, where whoever changes something takes it back."""
     with borrowed(cluster, world_of(request.param)) as db:
@@ -427,9 +427,10 @@ def test_i3_a_refresh_equals_a_rebuild_under_every_engine(change: str, played: C
     with played.transaction(force_rollback=True):
         before = state(played)
         played.execute(CHANGES[change].encode())
+        assert pending(played) != (0, 0), "the change marked nothing"
         drain(played)
         assert one(played, "select count(*) from two_tower.change_failures") == 0
-        found = state(played)
+        found = assert_complete(played)
         assert found != before, "the change changed nothing"
         rebuild(played)
         assert state(played) == found
@@ -597,12 +598,21 @@ def registry_world(cluster: Server, world_of: Callable[[str], str]) -> Iterator[
         yield db
 
 
+@pytest.fixture(scope="module")
+def candidate(registry_world: Connection) -> tuple[TinyModel, Rows]:
+    """A model for that world, and its rows."""
+    model = random_model(schema_of(registry_world), seed=2)
+    return model, rows_of(model)
+
+
 @pytest.mark.parametrize("fault", WRONG)
-def test_rows_that_are_not_the_tower_are_refused(fault: str, registry_world: Connection) -> None:
+def test_rows_that_are_not_the_tower_are_refused(
+    fault: str, registry_world: Connection, candidate: tuple[TinyModel, Rows]
+) -> None:
     db = registry_world
-    model = random_model(schema_of(db), seed=2)
+    model, rows = candidate
     with db.transaction(force_rollback=True):
-        tower_rows.store(db, "v2", WRONG[fault](rows_of(model)))
+        tower_rows.store(db, "v2", WRONG[fault](rows))
         with pytest.raises(psycopg.Error) as caught, db.transaction():
             register_model(db, model, "v2")
         assert caught.value.sqlstate in ("22023", "55000")
@@ -617,10 +627,10 @@ def test_rows_that_are_not_the_tower_are_refused(fault: str, registry_world: Con
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("tower", "part"), PARTS)
 def test_weights_that_are_no_numbers_are_refused(
-    tower: str, part: str, value: float, registry_world: Connection
+    tower: str, part: str, value: float, registry_world: Connection, candidate: tuple[TinyModel, Rows]
 ) -> None:
     db = registry_world
-    rows = changed(tower, part, value)(rows_of(random_model(schema_of(db), seed=2)))
+    rows = changed(tower, part, value)(candidate[1])
     with pytest.raises(errors.DataError), db.transaction():
         tower_rows.store(db, "v2", rows)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from uuid import uuid4
 
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from conftest import Connection
+from conftest import Connection, NewDatabase, in_database
 from test_refresh import CHANGES, assert_fresh, pending
 from two_tower.cli.main import app
+from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import load, make_world, one, refresh, state, tiny_model
-
-pytestmark = pytest.mark.database
 
 WORLD = make_world()
 APPLICATION = """
@@ -42,16 +42,26 @@ IN_A_PARTITION = (
 )
 
 
+@pytest.fixture(scope="module")
+def application(cluster: Server) -> Iterator[str]:
+    """Name of a database with the world in such an application's tables, and a model for it."""
+    name = f"partitions_{uuid4().hex[:12]}"
+    dsn = in_database(cluster.dsn, name)
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        admin.execute(f"create database {name}".encode())
+        with psycopg.connect(dsn, autocommit=True) as db:
+            db.execute(APPLICATION)
+            migrate(dsn)
+            load(db, WORLD)
+            tiny_model(db)
+            refresh(db)
+        yield name
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
 @pytest.fixture
-def db(empty_dsn: str) -> Iterator[Connection]:
-    """The world in such an application's tables, and a model for it."""
-    with psycopg.connect(empty_dsn, autocommit=True) as connection:
-        connection.execute(APPLICATION)
-        migrate(empty_dsn)
-        load(connection, WORLD)
-        tiny_model(connection)
-        refresh(connection)
-        yield connection
+def dsn(application: str, database: NewDatabase) -> str:
+    return database(template=application)
 
 
 @pytest.mark.parametrize("change", list(CHANGES)[::4])
@@ -72,7 +82,7 @@ def test_row_4_writes_into_a_partition_are_refreshed(db: Connection) -> None:
             assert assert_fresh(db) != before, write
 
 
-def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection, empty_dsn: str) -> None:
+def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection, dsn: str) -> None:
     for move in (
         "alter table public.user_video_decisions detach partition public.decisions_1",
         "alter table public.user_video_decisions attach partition public.decisions_1"
@@ -81,8 +91,7 @@ def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection,
     ):
         db.execute(move.encode())
         answers = [
-            CliRunner().invoke(app, ["verify", "--dsn", empty_dsn, "--json", *options])
-            for options in ([], ["--repair"])
+            CliRunner().invoke(app, ["verify", "--dsn", dsn, "--json", *options]) for options in ([], ["--repair"])
         ]
         assert answers[0].exit_code == 1, move
         assert json.loads(answers[1].stdout)["marked"] > 0
@@ -94,9 +103,9 @@ def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection,
     assert pending(db)[0] > 0
 
 
-def test_migrating_again_logs_nobody_and_going_back_leaves_nothing(db: Connection, empty_dsn: str) -> None:
-    migrate(empty_dsn)
+def test_migrating_again_logs_nobody_and_going_back_leaves_nothing(db: Connection, dsn: str) -> None:
+    migrate(dsn)
     assert pending(db) == (0, 0)
-    migrate(empty_dsn, to="0")
+    migrate(dsn, to="0")
     assert one(db, "select count(*) from pg_trigger where tgname like 'two_tower%%'") == 0
     assert one(db, "select count(*) from public.user_video_decisions") == len(WORLD.decisions)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +14,11 @@ import numpy as np
 import polars as pl
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from conftest import NewDatabase, in_database
 from test_web import in_node, stored
+from two_tower.cli.main import app
 from two_tower.data.world import World, generate
 from two_tower.server.embedded import Server
 from world_fixtures import Client
@@ -28,18 +27,12 @@ USERS, VIDEOS = 300, 300
 pytestmark = pytest.mark.xdist_group("path")
 
 
-def two_tower(dsn: str, *arguments: str | Path, code: int = 0, cwd: Path | None = None) -> str:
-    """Standard output of ``two-tower``, which must exit with ``code``."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "two-tower"), *map(str, arguments)],
-        env=os.environ | {"DATABASE_URL": dsn},
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
-    assert done.returncode == code, f"exit {done.returncode}: {done.stderr}{done.stdout}"
-    return done.stdout if code == 0 else done.stdout + done.stderr
+def two_tower(dsn: str, *arguments: str | Path, code: int = 0) -> str:
+    """Standard output of ``two-tower``, which must exit with ``code``. In this process: one of its own would load
+    PyTorch anew for each verb. Documents have their commands run as written (``test_docs.py``)."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"DATABASE_URL": dsn})
+    assert done.exit_code == code, f"exit {done.exit_code}: {done.output}{done.exception!r}"
+    return done.stdout if code == 0 else done.output
 
 
 @pytest.fixture(scope="module")

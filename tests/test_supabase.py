@@ -124,25 +124,25 @@ def assert_none(found: Iterable[object]) -> None:
 
 @pytest.mark.sampled
 @with_variants
-def test_adoption_changes_no_answer(new: Callable[..., str], variant: Variant, whom: str) -> None:
+def test_adoption_changes_no_answer_and_the_way_back_leaves_the_same_database(
+    supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str
+) -> None:
     dsn = new(variant)
     calls = CALLS + (NAMESAKE_CALLS if variant.more else ())
-    before = answers(dsn, calls)
-    migrate.migrate(login(dsn, whom))
-    after = answers(dsn, calls)
-    assert_none(f"{what}: {was} -> {after.get(what)}" for what, was in before.items() if after.get(what) != was)
-
-
-@pytest.mark.sampled
-@with_variants
-def test_adoption_leaves_grants_policies_and_definitions(new: Callable[..., str], variant: Variant, whom: str) -> None:
-    dsn = new(variant)
+    answered = answers(dsn, calls)
+    dumped = full_dump(supabase.bindir, dsn)
     with connect_as(dsn, SUPERUSER) as db:
         theirs = routines(db)
         guarded, made_of = guards(db, theirs), parts(db)
         migrate.migrate(login(dsn, whom))
         assert_same("\n".join(guarded), "\n".join(guards(db, theirs)))
         assert_none(made_of - parts(db))
+    after = answers(dsn, calls)
+    assert_none(f"{what}: {was} -> {after.get(what)}" for what, was in answered.items() if after.get(what) != was)
+    assert full_dump(supabase.bindir, dsn) != dumped
+    migrate.migrate(login(dsn, whom))
+    migrate.migrate(login(dsn, whom), to="0")
+    assert_same(dumped, full_dump(supabase.bindir, dsn))
 
 
 def test_refreshes_and_models_leave_the_rows_of_the_application(new: Callable[..., str]) -> None:
@@ -178,20 +178,6 @@ def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[...
 
 
 # ------------------------------------------------------------------------------------------------ and back
-
-
-@pytest.mark.sampled
-@with_variants
-def test_there_and_back_is_the_same_database(
-    supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str
-) -> None:
-    dsn = new(variant)
-    before = full_dump(supabase.bindir, dsn)
-    migrate.migrate(login(dsn, whom))
-    assert full_dump(supabase.bindir, dsn) != before
-    migrate.migrate(login(dsn, whom))
-    migrate.migrate(login(dsn, whom), to="0")
-    assert_same(before, full_dump(supabase.bindir, dsn))
 
 
 def test_there_and_back_without_an_application_is_the_same_database(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import Connection, in_database
+from conftest import Connection, in_database, remove_server, server_directory
 from test_path import two_tower
 from two_tower.data.world import World, generate
 from two_tower.server import migrate
@@ -133,12 +133,23 @@ def test_the_way_back_leaves_nothing(hosted: str) -> None:
 # ------------------------------------------------------------------------------- a service_role that bypasses nothing
 
 
-@pytest.fixture
-def plain_service(new_server: Callable[..., Server]) -> Iterator[tuple[Server, str]]:
-    """A server and a database of its own, where migrations made service_role, and nobody could give it bypassrls."""
-    server = new_server()
-    server.start()
-    with role_of(server) as role, database_of(server, role) as dsn:
+@pytest.fixture(scope="module")
+def plain_server() -> Iterator[tuple[Server, str]]:
+    """A server of its own, where nobody can give service_role bypassrls, and a role that migrates there."""
+    server = Server(server_directory("two-tower-server-"), durable=False)
+    try:
+        server.start()
+        with role_of(server) as role:
+            yield server, role
+    finally:
+        remove_server(server)
+
+
+@pytest.fixture(scope="module")
+def plain_service(plain_server: tuple[Server, str]) -> Iterator[tuple[Server, str]]:
+    """This server, and a database with the world, where migrations made service_role."""
+    server, role = plain_server
+    with database_of(server, role) as dsn:
         migrate.migrate(dsn)
         with psycopg.connect(dsn, autocommit=True) as db:
             load(db, make_world())
@@ -228,14 +239,14 @@ def test_policies_for_the_service_are_there_as_long_as_it_needs_them(plain_servi
         assert policies(db) == []
 
 
-def test_tables_of_the_application_get_no_policy_for_the_service(new_server: Callable[..., Server]) -> None:
-    server = new_server()
-    server.start()
-    with role_of(server) as role, database_of(server, role) as dsn:
+def test_tables_of_the_application_get_no_policy_for_the_service(plain_server: tuple[Server, str]) -> None:
+    server, role = plain_server
+    with database_of(server, role) as dsn:
         with psycopg.connect(dsn, autocommit=True) as db:
             db.execute("create table public.tags (id uuid primary key, name text not null)")
             db.execute("alter table public.tags enable row level security")
         migrate.migrate(dsn)
         with psycopg.connect(dsn, autocommit=True) as db:
+            assert not one(db, "select rolbypassrls from pg_roles where rolname = 'service_role'")
             assert "tags" not in policies(db)
             assert "videos" in policies(db)
