@@ -1620,19 +1620,19 @@ ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
 
 ALTER TABLE ONLY two_tower.user_embeddings
-    ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (model_version, user_id);
+    ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (user_id, model_version);
 
 ALTER TABLE ONLY two_tower.video_changes
     ADD CONSTRAINT video_changes_pkey PRIMARY KEY (video_id, id);
 
 ALTER TABLE ONLY two_tower.video_embeddings
-    ADD CONSTRAINT video_embeddings_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT video_embeddings_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.video_popularity
     ADD CONSTRAINT video_popularity_pkey PRIMARY KEY (video_id);
 
 ALTER TABLE ONLY two_tower.video_tastes
-    ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
