@@ -9,7 +9,7 @@ from scipy import sparse
 from synthetic import make_data
 from two_tower.features import LIKE
 from two_tower.trainer import evaluate
-from two_tower.trainer.train import split
+from two_tower.trainer.splits import split
 
 
 def scorer(scores: np.ndarray) -> evaluate.Scorer:

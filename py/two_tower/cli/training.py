@@ -108,7 +108,8 @@ def train(
             progress("reading", 0.0)
             data = read(connection, options)
             from two_tower.lifecycle.gate import judge
-            from two_tower.trainer.train import TrainOptions, fit
+            from two_tower.trainer.options import TrainOptions
+            from two_tower.trainer.train import fit
 
             chosen = TrainOptions(
                 seed=seed,
