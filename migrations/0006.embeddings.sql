@@ -9,6 +9,8 @@
 --
 -- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In single
 -- precision: a user's length is divided out, so weights may have any scale, and a price may be large.
+--
+-- Keys begin with the user or video: ids are compared faster than names of versions, and a sum looks up a row for each decision.
 do $tables$
 declare
     v_extensions text := (
@@ -22,7 +24,7 @@ begin
         embedding ' || v_extensions || '.halfvec(128) not null,
         updated_at timestamptz not null default now(),
         length real,
-        primary key (model_version, user_id)
+        primary key (user_id, model_version)
     ) partition by list (model_version)';
     execute 'create table two_tower.video_embeddings (
         model_version text not null,
@@ -30,14 +32,14 @@ begin
         embedding ' || v_extensions || '.halfvec(128) not null,
         updated_at timestamptz not null default now(),
         placed boolean not null default true,
-        primary key (model_version, video_id)
+        primary key (video_id, model_version)
     ) partition by list (model_version)';
     execute 'create table two_tower.video_tastes (
         model_version text not null,
         video_id uuid not null,
         liked ' || v_extensions || '.vector(127),
         noped ' || v_extensions || '.vector(127),
-        primary key (model_version, video_id)
+        primary key (video_id, model_version)
     ) partition by list (model_version)';
 end
 $tables$;

@@ -1,9 +1,12 @@
+-- In plpgsql as active_version().
 create or replace function two_tower.recency_of(p_version text) returns double precision
-language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
-    select coalesce((
+begin
+    return coalesce((
         select (d.feature_schema #>> '{user,recency}')::double precision from two_tower.model_documents d where d.model_version = p_version
-    ), 0)
+    ), 0);
+end
 $func$;
 
 comment on function two_tower.recency_of(text) is

@@ -7,7 +7,7 @@ begin
     if v_version is null then
         raise exception 'no model is active' using errcode = '55000', hint = 'Train and activate one: two-tower train, two-tower model activate.';
     end if;
-    if not exists (select from two_tower.model_versions m where m.version = v_version) then
+    if p_version is not null and not exists (select from two_tower.model_versions m where m.version = p_version) then
         raise exception 'there is no model version %', v_version using errcode = 'P0002', hint = 'List them: select version, state from two_tower.models.';
     end if;
     return v_version;

@@ -1,5 +1,6 @@
 -- What is counted of a user. A skip counts nowhere. Prices are summed as single-precision values in double
 -- precision, in the order of the videos' ids. Names are compared byte by byte, whatever their columns' types and collations hold for equal.
+-- Counts are put together as json: jsonb makes each number by way of its text, and is made of all of it in half the time.
 create or replace function two_tower.count_user_features(p_user_ids uuid[]) returns setof two_tower.user_counts
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 -- Planned once in a connection: for a single user, planning takes twice as long as counting.
@@ -19,7 +20,7 @@ begin
         where two_tower.decision_label(d.decision_type) <> -1
     ),
     tags as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, t.tag_id as key, count(*) as n
             from decided d join public.video_tags t on t.video_id = d.video_id
@@ -28,7 +29,7 @@ begin
         group by c.user_id
     ),
     performers as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, p.performer_id as key, count(*) as n
             from decided d join public.video_performers p on p.video_id = d.video_id
@@ -37,28 +38,28 @@ begin
         group by c.user_id
     ),
     makers as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, d.maker as key, count(*) as n from decided d where d.liked and d.maker <> '' group by d.user_id, d.maker
         ) as c
         group by c.user_id
     ),
     labels as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, d.label as key, count(*) as n from decided d where d.liked and d.label <> '' group by d.user_id, d.label
         ) as c
         group by c.user_id
     ),
     series as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, d.series as key, count(*) as n from decided d where d.liked and d.series <> '' group by d.user_id, d.series
         ) as c
         group by c.user_id
     ),
     sources as (
-        select c.user_id, jsonb_object_agg(c.key, c.n) as counts
+        select c.user_id, json_object_agg(c.key, c.n)::jsonb as counts
         from (
             select d.user_id, d.source as key, count(*) as n from decided d where d.liked and d.source <> '' group by d.user_id, d.source
         ) as c

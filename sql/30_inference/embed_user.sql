@@ -5,6 +5,7 @@ as $func$
 declare
     v_user_id uuid := auth.uid();
     v_written int;
+    v_version text;
 begin
     if v_user_id is null then
         raise exception 'not signed in' using errcode = '28000';
@@ -16,9 +17,9 @@ begin
     perform two_tower.hold_versions('client');
     perform two_tower.lock_changes('user', array[v_user_id]);
     delete from two_tower.user_changes c where c.user_id = v_user_id;
-    -- The log has no index. Where it is long, what it has of this user is left to the refresh, which
+    -- The log has no index. Where reading it would take the caller's time, what it has of this user is left to the refresh, which
     -- finds nothing to write.
-    if pg_relation_size('two_tower.user_change_log') < 1024 * 1024 then
+    if pg_relation_size('two_tower.user_change_log') < 128 * 1024 then
         delete from two_tower.user_change_log l
         where l.ctid = any (array(
             select c.ctid from two_tower.user_change_log c where c.user_id = v_user_id for update skip locked
@@ -29,17 +30,18 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (v_user_id);
     end if;
+    v_version := two_tower.active_version();
     return jsonb_build_object(
         'success', true,
         'user_id', v_user_id,
         'message', case
-            when not exists (
-                select from two_tower.user_embeddings e where e.user_id = v_user_id and e.model_version = two_tower.active_version()
-            ) then 'no likes to embed'
             when v_written > 0 then 'features and embedding updated'
-            else 'features and embedding were up to date'
+            when exists (
+                select from two_tower.user_embeddings e where e.user_id = v_user_id and e.model_version = v_version
+            ) then 'features and embedding were up to date'
+            else 'no likes to embed'
         end,
-        'model_version', two_tower.active_version()
+        'model_version', v_version
     );
 end
 $func$;

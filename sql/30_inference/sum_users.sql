@@ -1,6 +1,7 @@
 drop function if exists two_tower.sum_users(uuid[], text);
 -- A user is the bias, plus what each decision adds, times its weight, scaled to length 1. Terms are added in the order of the videos' ids, so
--- that a refresh and a rebuild give the same bits.
+-- that a refresh and a rebuild give the same bits; in a sub-select, where the index has them in this order, and not in the aggregate, which
+-- would sort them.
 --
 -- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
 -- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
@@ -11,13 +12,17 @@ language plpgsql stable parallel safe security invoker set search_path = pg_cata
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_bias extensions.vector := (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r);
-    v_kept boolean := exists (select from two_tower.model_versions m where m.version = p_version and m.checked_at is not null and m.attached_at is not null);
-    v_recency double precision := two_tower.recency_of(p_version);
+    v_bias extensions.vector;
+    v_kept boolean;
+    v_recency double precision;
     -- Products by what recent places weigh, made once where there are many users.
     v_factors extensions.vector[];
     v_asked uuid[];
 begin
+    select (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r), m.checked_at is not null and m.attached_at is not null,
+        two_tower.recency_of(p_version)
+    into v_bias, v_kept, v_recency
+    from two_tower.model_versions m where m.version = p_version;
     v_asked := case when v_kept then two_tower.changed_videos_of(p_user_ids) else array(
         select distinct d.video_id
         from public.user_video_decisions d
@@ -35,12 +40,13 @@ begin
         from unnest(p_user_ids) as u (id)
         cross join lateral (
             select extensions.sum(
-                coalesce(d.term OPERATOR(extensions.*) v_factors[d.place + 1], two_tower.times(d.term, d.weight)) order by d.video_id
+                coalesce(d.term OPERATOR(extensions.*) v_factors[d.place + 1], two_tower.times(d.term, d.weight))
             ) as taste, bool_or(d.liked) as liked
             from (
-                select o.video_id, o.liked, o.place, o.weight, case when o.liked then t.liked else t.noped end as term
+                select o.liked, o.place, o.weight, case when o.liked then t.liked else t.noped end as term
                 from two_tower.weighted_decisions(u.id, v_recency) o
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
+                order by o.video_id
             ) as d
         ) as s
         cross join lateral (
@@ -54,15 +60,16 @@ begin
         select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
         from unnest(p_user_ids) as u (id)
         cross join lateral (
-            select extensions.sum(d.term order by d.video_id) as taste, bool_or(d.liked) as liked
+            select extensions.sum(d.term) as taste, bool_or(d.liked) as liked
             from (
-                select o.video_id, o.liked, case when o.liked then t.liked else t.noped end as term
+                select o.liked, case when o.liked then t.liked else t.noped end as term
                 from (
                     select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
                     from public.user_video_decisions d
                     where d.user_id = u.id and two_tower.decision_label(d.decision_type) <> -1
                 ) as o
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
+                order by o.video_id
             ) as d
         ) as s
         cross join lateral (

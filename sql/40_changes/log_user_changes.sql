@@ -8,17 +8,17 @@ create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    c_few constant int := 100;
-    v_logged int;
+    -- As row_count is: a cast, like every expression, is set up anew in each transaction, and takes as long as writing to the log.
+    v_logged bigint;
 begin
     -- Most statements decide on one video, and are spared the cost of looking for another row of the same user. After a bulk load,
     -- these few are logged twice, which does no harm; nor does another way to write skip, which costs less to log than to look for.
     insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-    cross join lateral (select user_id from new_rows where decision_type::text collate "C" <> 'skip' limit c_few) as c;
+    cross join lateral (select user_id from new_rows where decision_type::text collate "C" <> 'skip' limit 100) as c;
     get diagnostics v_logged = row_count;
-    if v_logged = c_few then
+    if v_logged = 100 then
         insert into two_tower.user_change_log (user_id)
         select c.user_id
         from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent

@@ -119,7 +119,7 @@ CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT
 COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
@@ -501,7 +501,7 @@ CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.live_versions() IS 'The versions whose vectors every refresh writes: a rollback must lose no freshness';
@@ -751,7 +751,7 @@ CREATE FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid DEFAULT NULL::
 COMMENT ON FUNCTION two_tower.rebuild_batch(p_kind text, p_after uuid, p_limit integer) IS 'Recomputes the next videos or users after p_after, whether or not their input has changed; the last id, or null at the end';
 
 CREATE FUNCTION two_tower.recency_of(p_version text) RETURNS double precision
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.recency_of(p_version text) IS 'The exponent by which a version weighs decisions, from the newest: 0 where all count the same, or there is no such version';
@@ -1620,19 +1620,19 @@ ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
 
 ALTER TABLE ONLY two_tower.user_embeddings
-    ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (model_version, user_id);
+    ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (user_id, model_version);
 
 ALTER TABLE ONLY two_tower.video_changes
     ADD CONSTRAINT video_changes_pkey PRIMARY KEY (video_id, id);
 
 ALTER TABLE ONLY two_tower.video_embeddings
-    ADD CONSTRAINT video_embeddings_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT video_embeddings_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.video_popularity
     ADD CONSTRAINT video_popularity_pkey PRIMARY KEY (video_id);
 
 ALTER TABLE ONLY two_tower.video_tastes
-    ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (model_version, video_id);
+    ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (video_id, model_version);
 
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
