@@ -52,10 +52,17 @@ two_tower.input_numbers()
 to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function
-two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.price_of(money), two_tower.price_of(text),
-two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
-two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
-two_tower.time_of(text), two_tower.time_of(anyelement),
+two_tower.text_of(text, double precision), two_tower.text_of(varchar, double precision), two_tower.text_of(char, double precision),
+two_tower.text_of(anyelement, int), two_tower.text_of(anyelement),
+two_tower.price_of(numeric, double precision), two_tower.price_of(double precision, double precision),
+two_tower.price_of(real, double precision), two_tower.price_of(bigint, double precision), two_tower.price_of(int, double precision),
+two_tower.price_of(money, double precision), two_tower.price_of_word(text), two_tower.price_of(anyelement, int),
+two_tower.price_of(anyelement),
+two_tower.duration_of(numeric, double precision), two_tower.duration_of(double precision, double precision),
+two_tower.duration_of(real, double precision), two_tower.duration_of(int, double precision), two_tower.duration_of(money, double precision),
+two_tower.duration_of_word(text), two_tower.duration_of(anyelement, int), two_tower.duration_of(anyelement),
+two_tower.time_of(timestamptz, double precision), two_tower.time_of(timestamp, double precision), two_tower.time_of(date, double precision),
+two_tower.time_of_word(text), two_tower.time_of(anyelement, int), two_tower.time_of(anyelement),
 two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
 to authenticated, service_role, two_tower_viewer;
 

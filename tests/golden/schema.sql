@@ -293,22 +293,42 @@ COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores r
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The duration in whole seconds that a value of any type says; null where it is no number, negative, or no int';
 
-CREATE FUNCTION two_tower.duration_of(p_value double precision) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value anyelement, p_any integer) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement, p_any integer) IS 'two_tower.duration_of() of anything else';
+
+CREATE FUNCTION two_tower.duration_of(p_value double precision, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value double precision) IS 'The same of other numbers';
+COMMENT ON FUNCTION two_tower.duration_of(p_value double precision, p_own double precision) IS 'two_tower.duration_of() of a number in double precision';
 
-CREATE FUNCTION two_tower.duration_of(p_value numeric) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value real, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value numeric) IS 'The duration in whole seconds; null where it is negative, not finite, or no int';
+COMMENT ON FUNCTION two_tower.duration_of(p_value real, p_own double precision) IS 'two_tower.duration_of() of a number in single precision';
 
-CREATE FUNCTION two_tower.duration_of(p_value text) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value integer, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value text) IS 'The same of a number written as text; null for any other text';
+COMMENT ON FUNCTION two_tower.duration_of(p_value integer, p_own double precision) IS 'two_tower.duration_of() of an int';
+
+CREATE FUNCTION two_tower.duration_of(p_value numeric, p_own double precision) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value numeric, p_own double precision) IS 'two_tower.duration_of() of a numeric';
+
+CREATE FUNCTION two_tower.duration_of(p_value money, p_own double precision) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value money, p_own double precision) IS 'two_tower.duration_of() of money';
+
+CREATE FUNCTION two_tower.duration_of_word(p_word text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of_word(p_word text) IS 'two_tower.duration_of() of a number that is printed so; null for any other text';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -414,6 +434,26 @@ CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     SET lock_timeout TO '0';
 
 COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value anyelement) IS 'The id that a value of any type says; 00000000-0000-0000-0000-000000000000 where it says none';
+
+CREATE FUNCTION two_tower.id_of(p_value anyelement, p_any integer) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value anyelement, p_any integer) IS 'two_tower.id_of() of anything else';
+
+CREATE FUNCTION two_tower.id_of(p_value uuid, p_own double precision) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value uuid, p_own double precision) IS 'two_tower.id_of() of an id';
+
+CREATE FUNCTION two_tower.id_of_word(p_word text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of what is printed so';
 
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -691,27 +731,47 @@ COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_versi
 CREATE FUNCTION two_tower.price_of(p_value anyelement) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The price in single precision that a value of any type says; null where it is no number, negative, not below 1e12, or too small';
 
-CREATE FUNCTION two_tower.price_of(p_value double precision) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.price_of(p_value double precision) IS 'The same of other numbers';
-
-CREATE FUNCTION two_tower.price_of(p_value numeric) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.price_of(p_value numeric) IS 'The price in single precision; null where it is negative, not below 1e12, or too small to have a value there';
-
-CREATE FUNCTION two_tower.price_of(p_value money) RETURNS double precision
+CREATE FUNCTION two_tower.price_of(p_value anyelement, p_any integer) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value money) IS 'The same of money';
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement, p_any integer) IS 'two_tower.price_of() of anything else';
 
-CREATE FUNCTION two_tower.price_of(p_value text) RETURNS double precision
+CREATE FUNCTION two_tower.price_of(p_value double precision, p_own double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value text) IS 'The same of a number written as text; null for any other text';
+COMMENT ON FUNCTION two_tower.price_of(p_value double precision, p_own double precision) IS 'two_tower.price_of() of a number in double precision';
+
+CREATE FUNCTION two_tower.price_of(p_value real, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value real, p_own double precision) IS 'two_tower.price_of() of a number in single precision';
+
+CREATE FUNCTION two_tower.price_of(p_value integer, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value integer, p_own double precision) IS 'two_tower.price_of() of an int';
+
+CREATE FUNCTION two_tower.price_of(p_value bigint, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value bigint, p_own double precision) IS 'two_tower.price_of() of a bigint';
+
+CREATE FUNCTION two_tower.price_of(p_value numeric, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value numeric, p_own double precision) IS 'two_tower.price_of() of a numeric';
+
+CREATE FUNCTION two_tower.price_of(p_value money, p_own double precision) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value money, p_own double precision) IS 'two_tower.price_of() of money';
+
+CREATE FUNCTION two_tower.price_of_word(p_word text) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of_word(p_word text) IS 'two_tower.price_of() of a number that is printed so; null for any other text';
 
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -974,30 +1034,60 @@ CREATE FUNCTION two_tower.take_room(p_wait boolean) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
 
+CREATE FUNCTION two_tower.text_of(p_value anyelement) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value anyelement) IS 'How a value of any type prints, without the blanks that fill a text of fixed length';
+
+CREATE FUNCTION two_tower.text_of(p_value anyelement, p_any integer) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value anyelement, p_any integer) IS 'two_tower.text_of() of anything else';
+
+CREATE FUNCTION two_tower.text_of(p_value character, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value character, p_own double precision) IS 'two_tower.text_of() of a text of fixed length, without the blanks that fill it';
+
+CREATE FUNCTION two_tower.text_of(p_value text, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value text, p_own double precision) IS 'two_tower.text_of() of a text';
+
+CREATE FUNCTION two_tower.text_of(p_value character varying, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value character varying, p_own double precision) IS 'two_tower.text_of() of a text of limited length';
+
 CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The moment that a value of any type says, or the nearer of 1900-01-01 and 2100-01-01 UTC; null where it says none';
 
-CREATE FUNCTION two_tower.time_of(p_value date) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value anyelement, p_any integer) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement, p_any integer) IS 'two_tower.time_of() of anything else';
+
+CREATE FUNCTION two_tower.time_of(p_value date, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value date) IS 'The same of the beginning of a day in UTC';
+COMMENT ON FUNCTION two_tower.time_of(p_value date, p_own double precision) IS 'two_tower.time_of() of the beginning of a day in UTC';
 
-CREATE FUNCTION two_tower.time_of(p_value timestamp without time zone) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value timestamp without time zone, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value timestamp without time zone) IS 'The same of a time without a zone, which is taken for one in UTC';
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp without time zone, p_own double precision) IS 'two_tower.time_of() of a time without a zone, which is taken for one in UTC';
 
-CREATE FUNCTION two_tower.time_of(p_value text) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value text) IS 'The same of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone, p_own double precision) IS 'two_tower.time_of() of a moment';
 
-CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of_word(p_word text) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone) IS 'The moment, or the nearer of 1900-01-01 and 2100-01-01 UTC; null stays null';
+COMMENT ON FUNCTION two_tower.time_of_word(p_word text) IS 'two_tower.time_of() of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
 
 CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETURNS extensions.vector
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
