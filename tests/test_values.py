@@ -619,3 +619,84 @@ def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
     for change in ("price = -1", "price = 1e12", "price = 'NaN'", "duration_seconds = -1"):
         with pytest.raises(psycopg.IntegrityError):
             db.execute(f"update videos set {change} where id = %s".encode(), (LIKED,))
+
+
+# ------------------------------------------------------------------------------------------------ operators' settings
+
+SETTINGS = (
+    "1e400", "-1e400", "1e-400", "1e308", "-1", "0", "-0.0", "0.5", "1", "1.5", "1000", "1e9", "9" * 20, "true",
+    "false", "null", '""', '" "', '"abc"', '"NaN"', '"Infinity"', '"1"', '"１"', '"auto"', '"sql"', '"onnxruntime"',
+    '"AUTO"', '"true"', "[]", "[1]", "{}", '{"value": 1}', f'"{"9" * 9000}"',
+)  # fmt: skip
+NO_JSON = ("", " ", "abc", "NaN", "Infinity", "１", "'1'", "0x10", "1,5")
+GATE = ("select two_tower.gate_metrics('v1')", "select two_tower.gate_model('v1')")
+STATUS = ("select count(*) from two_tower.problems", "select count(*) from two_tower.status")
+POPULARITY = ("select two_tower.update_popularity()",)
+TUNING = ("select two_tower.tune_search('v1')",)
+READERS = {
+    "inference_engine": (),
+    "popularity_half_life_days": POPULARITY,
+    "model_max_bytes": ("select two_tower.model_setting('model_max_bytes')",),
+    "gate_max_drop": GATE[:1],
+    "gate_over_popularity": GATE[:1],
+    "gate_min_recall_at_20": GATE[:1],
+    "gate_min_ndcg_at_20": GATE[:1],
+    "gate_min_recall": GATE[1:],
+    "search_min_recall": TUNING,
+    "gate_max_distance": GATE[1:],
+    "gate_sample": (*GATE[1:], *TUNING),
+    "status_max_lag_seconds": STATUS,
+    "status_expects_jobs": STATUS,
+}
+"""By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
+
+
+def refusal(db: Connection, query: str, *values: object) -> psycopg.Error | None:
+    try:
+        with db.transaction():
+            db.execute(query.encode(), values)
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection) -> None:
+    """Either it is refused where it is set, in a sentence that says what is allowed, or everything has an answer."""
+    before = db.execute("select name, value from two_tower.settings order by name").fetchall()
+    assert {name for name, _ in before} == READERS.keys()
+    set_to = "update two_tower.settings set value = %s where name = %s"
+    db.execute("set role service_role")
+    for name, readers in READERS.items():
+        accepted = 0
+        for value in (*SETTINGS, None):
+            with db.transaction(force_rollback=True):
+                error = refusal(db, set_to, value, name)
+                if error is None:
+                    accepted += 1
+                    for reader in readers:
+                        db.execute(reader.encode())
+                else:
+                    assert isinstance(error, errors.InvalidParameterValue), (name, value)
+                    assert str(error).startswith(f"the setting {name} must be "), (name, value)
+        assert accepted > 1
+        for value in NO_JSON:
+            assert isinstance(refusal(db, set_to, value, name), errors.InvalidTextRepresentation)
+        for query in ("delete from two_tower.settings", "update two_tower.settings set name = 'x'"):
+            error = refusal(db, f"{query} where name = %s", name)
+            assert str(error).startswith(f"the setting {name} can be neither removed nor renamed")
+    assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
+
+
+def test_whoever_reads_a_setting_that_none_was_there_to_refuse_says_so(db: Connection) -> None:
+    """A session without triggers may write it. A refresh goes on."""
+    db.execute("set session_replication_role = replica")
+    db.execute("update two_tower.settings set value = '1e400'")
+    db.execute("reset session_replication_role")
+    said = r"the setting \w+ must be a (whole )?number from [-0-9.]+ to \d+, and is 1000"
+    for reader in (*GATE, *STATUS[:1], *POPULARITY, *TUNING):
+        with pytest.raises(errors.InvalidParameterValue, match=said):
+            db.execute(reader.encode())
+    db.execute("update two_tower.job_runs set started_at = started_at - interval '2 days'")
+    db.execute("update videos set price = 1 where id = %s", (LIKED,))
+    refresh(db)
+    assert pending(db) == (0, 0)

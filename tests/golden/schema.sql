@@ -201,6 +201,12 @@ CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim i
 
 COMMENT ON FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 unless the rows of a tower answer the sample recorded with it';
 
+CREATE FUNCTION two_tower.check_setting() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_setting() IS 'Trigger: refuses a value that a setting cannot have (22023)';
+
 CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpython3u STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -976,6 +982,12 @@ CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
+
+CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text DEFAULT 'setting '::text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
 
 CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1802,6 +1814,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_performers REFERENC
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
+
+CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
