@@ -598,6 +598,56 @@ def test_ids_and_words_may_get_any_type_and_the_application_goes_on_writing(kind
     assert all(any(i in what for what in found) for i in ids) or kind == "uuid"
 
 
+@pytest.mark.parametrize("rows", ["origin", "replica"])
+def test_columns_may_be_called_anything(rows: str, db: Connection, client: Client) -> None:
+    """As variables, arguments, results and aliases of ours are, and as columns of other tables: writes go on. So does
+    everything else, unless a column has one of the prefixes by which our variables are told from columns."""
+    names = column(
+        db,
+        r"""select distinct m[1] from pg_proc p join pg_language l on l.oid = p.prolang
+        cross join lateral regexp_matches(p.prosrc, '\m([a-z]|[cvp]_[a-z_0-9]+)\M', 'g') as m
+        where p.pronamespace in ('two_tower'::regnamespace, 'public'::regnamespace) and l.lanname in ('sql', 'plpgsql')
+        union
+        select distinct n from pg_proc p cross join unnest(p.proargnames) as n
+        where p.pronamespace in ('two_tower'::regnamespace, 'public'::regnamespace) and n <> ''
+        union
+        select distinct attname from pg_attribute where attrelid::regclass::text = any (%s) and attnum > 0
+        union
+        values ('found'), ('new'), ('old'), ('tg_op'), ('absent'), ('new_rows'), ('old_rows'), ('label'), ('word')""",
+        ["user_video_decisions", "videos", "video_tags", "video_performers"],
+    )
+    tables = ("user_video_decisions", "videos", "video_tags", "video_performers")
+    for table in tables:
+        there = set(column(db, "select attname from pg_attribute where attrelid = %s::regclass", table))
+        # An attribute's table has one of the two ids.
+        more = [name for name in names if name not in there and name not in ("tag_id", "performer_id")]
+        added = sql.SQL(", ").join(sql.SQL("add {} text default 'x'").format(sql.Identifier(name)) for name in more)
+        db.execute(sql.SQL(f"alter table {table} ") + added)
+    db.execute(f"set session_replication_role = {rows}".encode())
+    for table, statements in WRITES.items():
+        rest = "video_id" if table != "public.videos" else "title"
+        for statement in statements:
+            db.execute(statement.format(rest=rest).encode())
+    db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", (ME,))
+    db.execute(
+        "insert into user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')",
+        (WORLD.no_decisions, LIKED),
+    )
+    db.execute("reset session_replication_role")
+    assert pending(db) != (0, 0)
+    for table in tables:
+        prefixed = "select attname from pg_attribute where attrelid = %s::regclass and attname ~ '^[cvp]_'"
+        for name in column(db, prefixed, table):
+            db.execute(sql.SQL(f"alter table {table} drop {{}}").format(sql.Identifier(name)))
+    refresh(db)
+    assert_fresh(db)
+    assert column(db, "select what from two_tower.problems") == []
+    assert len(client.rpc("authenticated", ME, "recommend_videos", limit=20)) == 20
+    assert len(client.rpc("anon", None, "similar_videos", video_id=LIKED, limit=20)) == 20
+    db.execute("select two_tower.update_popularity()")
+    dataset.read(db)
+
+
 def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_decision_type_check")
     db.execute("update user_video_decisions set decision_type = 'it''s love' where decision_type = 'nope'")

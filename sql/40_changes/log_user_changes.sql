@@ -8,6 +8,8 @@
 create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
+-- Whatever columns the application has besides.
+#variable_conflict use_variable
 declare
     c_few constant int := 100;
     v_logged int;
