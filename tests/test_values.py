@@ -648,6 +648,21 @@ def test_columns_may_be_called_anything(rows: str, db: Connection, client: Clien
     dataset.read(db)
 
 
+@pytest.mark.parametrize(
+    "change", ["drop created_at", "rename created_at to since", "alter created_at type json using '{}'"]
+)
+def test_profiles_need_not_say_since_when_later_either(change: str, db: Connection, client: Client) -> None:
+    db.execute(
+        f"alter table profiles alter created_at drop default, {change}".encode()
+        if "type" in change
+        else f"alter table profiles {change}".encode()
+    )
+    payload = one(db, "select features from two_tower.user_payloads(array[%s])", ME)
+    assert payload["account_age_days"] is None
+    assert payload["like_count"] == 1
+    assert len(client.rpc("authenticated", ME, "get_user_embedding_features", user_id=ME)) == 1
+
+
 def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_decision_type_check")
     db.execute("update user_video_decisions set decision_type = 'it''s love' where decision_type = 'nope'")
