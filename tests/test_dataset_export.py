@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from two_tower.errors import UserError
 from two_tower.trainer.dataset import DatasetOptions, read
 from two_tower.trainer.dataset_export import export
-from two_tower.trainer.train import split
+from two_tower.trainer.splits import split
 from world_fixtures import column, load, make_world, one
 
 Connection = psycopg.Connection[Any]

@@ -9,7 +9,7 @@ from scipy import sparse
 from synthetic import make_data
 from two_tower.features import LIKE
 from two_tower.trainer import evaluate
-from two_tower.trainer.train import split
+from two_tower.trainer.splits import split
 
 
 def scorer(scores: np.ndarray) -> evaluate.Scorer:
@@ -96,6 +96,25 @@ def test_references_are_in_their_known_order() -> None:
     report = evaluate.report(found, likes, likes, relevant)
     score = {name: metrics["ndcg@20"] for name, metrics in report.items()}
     assert score["random"] < score["popularity"] < min(score["item-kNN"], score["EASE^R"])
+
+
+def test_users_are_measured_by_how_much_was_known_of_them() -> None:
+    data = make_data()
+    held = split(data, ratio=0.2, min_likes=5, seed=0)
+    likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)
+    (report,) = evaluate.report({"popularity": evaluate.by_popularity(likes)}, likes, likes, relevant).values()
+    asked = np.flatnonzero(np.diff(relevant.indptr))
+    count = np.diff(likes.indptr)
+    for name, (least, most) in {"1-5": (0, 5), "6-20": (6, 20), "21-100": (21, 100), "101 or more": (101, 1e9)}.items():
+        some = asked[(count[asked] >= least) & (count[asked] <= most)]
+        if len(some) == 0:
+            assert name not in report["by_likes"]
+            continue
+        alone = sparse.diags(np.isin(np.arange(data.n_users), some).astype(np.float32)) @ relevant
+        alone.eliminate_zeros()
+        expected = evaluate.rank(evaluate.by_popularity(likes), alone.tocsr(), likes).mean()
+        assert report["by_likes"][name] == pytest.approx(expected | {"users": len(some)})
+    assert sum(each["users"] for each in report["by_likes"].values()) == report["users"]
 
 
 def test_ease_is_left_out_with_a_reason_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

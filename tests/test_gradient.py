@@ -15,11 +15,14 @@ from scipy import sparse
 
 from synthetic import make_data
 from two_tower.features import LIKE, NOPE, TrainingData, user_counts
-from two_tower.trainer import evaluate, gradient, train
+from two_tower.trainer import evaluate, gradient
 from two_tower.trainer.export import export_towers
 from two_tower.trainer.gradient import Batch, Learner, Recipe, draw
 from two_tower.trainer.model import ItemTower, UserTower
-from two_tower.trainer.train import Choice, Part, TrainOptions, fit, split
+from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.part import Part
+from two_tower.trainer.splits import split
+from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +208,7 @@ def test_the_shares_of_two_processes_make_up_the_whole(part: Part, recipe: Recip
 def test_a_catalogue_too_large_for_the_closed_form_is_trained_by_gradients(
     data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "CLOSED_FORM", 50)
+    monkeypatch.setattr("two_tower.trainer.options.CLOSED_FORM", 50)
     model = fit(data)
     assert model.hyperparameters["gradient"]["epochs"] == Recipe.epochs
     assert model.metrics["two-tower"]["recall@20"] > 1.3 * model.metrics["popularity"]["recall@20"]
@@ -252,7 +255,9 @@ from safetensors.torch import save_file
 from synthetic import make_data
 from test_gradient import KINDS, RECIPE, start, whole
 from two_tower.trainer import gradient
-from two_tower.trainer.train import Part, TrainOptions, split
+from two_tower.trainer.options import TrainOptions
+from two_tower.trainer.part import Part
+from two_tower.trainer.splits import split
 
 with gradient.joined() as processes:
     for kind in KINDS:

@@ -16,7 +16,9 @@ from two_tower.neighbours import from_tensors
 from two_tower.trainer import evaluate, items
 from two_tower.trainer.export import export_towers
 from two_tower.trainer.linear import Factors, to_torch
-from two_tower.trainer.train import Choice, Part, TrainOptions, fit
+from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.part import Part
+from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +197,7 @@ def test_no_video_is_its_own_neighbour(large: bool, monkeypatch: pytest.MonkeyPa
 
 def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "EXACT", 50)
-    monkeypatch.setattr("two_tower.trainer.train.HISTORIES", 50)
+    monkeypatch.setattr("two_tower.trainer.stepwise.HISTORIES", 50)
     model = fit(make_data(users=200))
     assert model.hyperparameters["source"] == "items"
     assert model.metrics["two-tower"]["recall@20"] > 1.5 * model.metrics["popularity"]["recall@20"]

@@ -96,7 +96,7 @@ def wrong_vectors(db: Connection, version: str) -> list[Any]:
 
 
 class Readers:
-    """Eight clients that ask for recommendations as fast as they can, and wait less for a lock than what steps aside asks for."""
+    """Eight clients that ask for recommendations as fast as they can, and wait for a lock half a second at most."""
 
     def __init__(self, connect: Connect, versions: tuple[str, ...], clients: int = 8) -> None:
         self.connect, self.clients = connect, clients

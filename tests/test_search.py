@@ -13,8 +13,9 @@ import torch
 from synthetic import make_data
 from two_tower.errors import UserError
 from two_tower.features import TrainingData
+from two_tower.trainer.options import TrainOptions
 from two_tower.trainer.search import CHOICE, RECIPE
-from two_tower.trainer.train import TrainOptions, fit
+from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,10 @@ from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
 from two_tower.trainer import evaluate
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, low_rank_svd, to_torch
-from two_tower.trainer.train import Choice, Part, TrainedModel, TrainOptions, fit, split, split_in_time
+from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.part import Part
+from two_tower.trainer.splits import split, split_in_time
+from two_tower.trainer.train import TrainedModel, fit
 
 pytestmark = pytest.mark.slow
 

@@ -115,6 +115,15 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
+RECOMMENDERS = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
+"""The model itself, then the references from weak to strong."""
+
+
+def _in_order(metrics: dict[str, Any]) -> list[str]:
+    known = RECOMMENDERS.index
+    return sorted(metrics, key=lambda name: known(name) if name in RECOMMENDERS else len(RECOMMENDERS))
+
+
 def metrics_table(metrics: dict[str, Any], title: str) -> Any:
     """Rows of recommenders, columns of metrics, for a terminal."""
     from rich.table import Table
@@ -122,10 +131,27 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
     measured = [values for values in metrics.values() if isinstance(values, dict)]
     names = [name for name in TITLES if any(values.get(name) is not None for values in measured)]
     table = Table("", *(TITLES[name] for name in names), title=title, title_justify="left")
-    # The model's own row first, then the references from weak to strong.
-    order = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
-    for recommender in sorted(metrics, key=lambda name: order.index(name) if name in order else len(order)):
+    for recommender in _in_order(metrics):
         values = metrics[recommender]
         if isinstance(values, dict) and values.get("recall@20") is not None:
             table.add_row(recommender, *("–" if values.get(n) is None else f"{values[n]:.4f}" for n in names))
+    return table
+
+
+def history_table(metrics: dict[str, Any]) -> Any:
+    """Rows of recommenders, columns of how many likes of a user were known; None where all users are in one."""
+    from rich.table import Table
+
+    measured = {
+        name: values["by_likes"]
+        for name, values in metrics.items()
+        if isinstance(values, dict) and "by_likes" in values
+    }
+    columns = {name: part["users"] for name, part in next(iter(measured.values()), {}).items()}
+    if len(columns) < 2:
+        return None
+    title = f"{TITLES['ndcg@20']} by known likes"
+    table = Table("", *(f"{n}\n{users:,} users" for n, users in columns.items()), title=title, title_justify="left")
+    for recommender in _in_order(measured):
+        table.add_row(recommender, *(f"{measured[recommender][name]['ndcg@20']:.4f}" for name in columns))
     return table

@@ -64,7 +64,7 @@ def retrain(
     from two_tower.server.connection import connect
     from two_tower.settings import Settings
     from two_tower.trainer.dataset import DatasetOptions
-    from two_tower.trainer.train import TrainOptions
+    from two_tower.trainer.options import TrainOptions
 
     plan = Plan(
         dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, bar, manual, metrics_table, out, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, history_table, manual, metrics_table, out, print_json, say
 from two_tower.cli.options import (
     MaxNegativeStars,
     MinStars,
@@ -108,7 +108,8 @@ def train(
             progress("reading", 0.0)
             data = read(connection, options)
             from two_tower.lifecycle.gate import judge
-            from two_tower.trainer.train import TrainOptions, fit
+            from two_tower.trainer.options import TrainOptions
+            from two_tower.trainer.train import fit
 
             chosen = TrainOptions(
                 seed=seed,
@@ -137,6 +138,8 @@ def train(
     else:
         held_out = model.hyperparameters.get("held_out", "likes")
         out.print(metrics_table(model.metrics, f"{registered}: measured on likes held out, {held_out}"))
+        if by_history := history_table(model.metrics):
+            out.print(by_history)
         say(f"{registered} is registered; serve it with `two-tower model activate`")
         if reasons:
             say(f"  as things are, the gate refuses it: {'; '.join(reasons)}")
@@ -176,6 +179,8 @@ def evaluate(
         print_json(asdict(found) | {"reasons": reasons})
     else:
         out.print(metrics_table(found.metrics, f"{found.version}: {found.measured_on}"))
+        if by_history := history_table(found.metrics):
+            out.print(by_history)
         if found.incumbent:
             on = "the same likes" if found.fresh else "likes held out of its own training"
             figures = (

@@ -23,7 +23,7 @@ from two_tower.progress import Progress
 
 if TYPE_CHECKING:
     from two_tower.trainer.dataset import DatasetOptions
-    from two_tower.trainer.train import TrainOptions
+    from two_tower.trainer.options import TrainOptions
 
 Connection = psycopg.Connection[Any]
 

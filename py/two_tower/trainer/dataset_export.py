@@ -74,7 +74,7 @@ def export(
     progress: Progress = lambda _what, _share: None,
 ) -> dict[str, Any]:
     """Writes one run and makes it the latest; its summary. Raises UserError where there is nothing to learn from."""
-    from two_tower.trainer.train import split
+    from two_tower.trainer.splits import split
 
     options = options or DatasetOptions()
     progress("reading", 0.0)

@@ -24,6 +24,9 @@ from two_tower.trainer.model import TINY
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
 
+HISTORY_LENGTHS = (5, 20, 100, np.inf)
+"""Known likes, at most, of the users who are measured together."""
+
 EASE_LIMIT = 12_000
 """Items up to which the dense EASE^R reference is computed; it holds three matrices of items x items."""
 
@@ -205,14 +208,12 @@ def report(
     relevant: sparse.csr_matrix,
     *,
     k: int = 20,
-    few: int = 5,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """``metrics.json``: scorer name -> metrics overall, with intervals, for users with few known likes, and for cold
+    """``metrics.json``: scorer name -> metrics overall, with intervals, by the number of known likes, and for cold
     items.
 
-    ``likes``: what was known in training; an item is cold when nobody liked it there, a user has few likes at
-    ``few`` or fewer.
+    ``likes``: what was known in training; an item is cold when nobody liked it there.
     """
     cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
     count = np.asarray(likes.sum(axis=1)).ravel()
@@ -225,10 +226,22 @@ def report(
             f"coverage@{k}": ranking.coverage,
             "users": len(ranking.users),
             "interval": {heading: ranking.interval(heading, seed=seed) for heading in headings},
-            "few_likes": ranking.mean(count[ranking.users] <= few)
-            | {"users": int((count[ranking.users] <= few).sum())},
+            "by_likes": _by_likes(ranking, count[ranking.users]),
         }
         if len(cold) > 0:
             chilly = rank(scorer, relevant, seen, candidates=cold, k=k)
             result[name]["cold_items"] = chilly.mean() | {"users": len(chilly.users), "items": len(cold)}
     return result
+
+
+def _by_likes(ranking: Ranking, count: np.ndarray) -> dict[str, dict[str, float]]:
+    """Metrics of users by how many likes [u] of theirs were known, as in ``6-20``; who has none is in the first."""
+    found: dict[str, dict[str, float]] = {}
+    least: float = 0
+    for most in HISTORY_LENGTHS:
+        where = (count >= least) & (count <= most)
+        if where.any():
+            name = f"{least} or more" if most == np.inf else f"{max(least, 1)}-{most}"
+            found[name] = ranking.mean(where) | {"users": int(where.sum())}
+        least = most + 1
+    return found

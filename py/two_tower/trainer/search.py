@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
 
     from two_tower.trainer.gradient import Recipe
-    from two_tower.trainer.train import Choice, TrainOptions
+    from two_tower.trainer.options import Choice, TrainOptions
 
 CHOICE = {
     "ridge": (5.0, 2000.0, True),

@@ -1,0 +1,102 @@
+"""What a training may be told (:class:`TrainOptions`), and what it chooses by validation (:class:`Choice`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from two_tower.features import TrainingData
+from two_tower.trainer.gradient import Recipe
+
+CLOSED_FORM = 100_000
+"""Videos with an input of their own up to which the closed form is solved: it holds several matrices of these x 1,024.
+Beyond, training starts from a truncated factorisation and goes on by gradients."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a caller may choose; the defaults are meant to hold on any data."""
+
+    seed: int = 0
+    val_ratio: float = 0.2
+    """Share of each user's interactions held out to choose hyperparameters and to measure; 0 takes the defaults."""
+    split: str = "user"
+    """``user``: of each user's interactions, the latest; ``temporal``: everybody's from one point in time on."""
+    epochs: int | None = None
+    """Of gradients after the closed form, at most; None takes none where the closed form reaches, else 10."""
+    loss: str = "softmax"
+    """Of the gradients: ``softmax`` or ``bce``."""
+    neg_per_pos: int | None = None
+    """Items that a user is not known to know, drawn per like as negatives of the gradients; None takes 4."""
+    search: int = 0
+    """Trials of the hyperparameter search, in all runs on one study; 0 takes what the search in steps finds."""
+    search_timeout: float | None = None
+    """Seconds after which no further trial begins."""
+    study: str = "two-tower-study.sqlite"
+    """File in which the search keeps its trials, so that the same search goes on."""
+    use_price_feature: bool = False
+    """Whether prices take part in placing items; where they change with campaigns, they say little of taste."""
+    min_likes: int = 5
+    """Users with fewer likes keep all of them in training."""
+    k: int = 20
+    max_seconds: float = 3600.0
+    """After so long no further candidate is tried; what was started is finished."""
+    max_users: int = 20_000
+    """Users (a random part of them beyond this) from whom the factors are derived. All users are embedded."""
+    search_users: int = 20_000
+    """Users (a random part of them beyond this) from whom the factors of a candidate are derived."""
+    val_users: int = 1_500
+    """Users by whom candidates are compared."""
+    measured_users: int = 10_000
+    """Most users by whom the result is measured; fewer where the catalogue is large."""
+    hidden: int = 2048
+    """Most hidden units of the item tower."""
+
+    def solvable(self, n_videos: int) -> bool:
+        """Whether the closed form reaches so many videos."""
+        return n_videos <= CLOSED_FORM
+
+    def recipe(self, data: TrainingData) -> Recipe | None:
+        """How to go on by gradients; None where the closed form is all."""
+        reached = self.solvable(len(data.schema.vocabularies["video"]))
+        epochs = (0 if reached else Recipe.epochs) if self.epochs is None else self.epochs
+        drawn = Recipe.neg_per_pos if self.neg_per_pos is None else self.neg_per_pos
+        return Recipe(epochs, self.loss, neg_per_pos=drawn, seed=self.seed) if epochs else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hyperparameters that are chosen by validation, with the values the search starts from."""
+
+    user_power: float = 0.4
+    """A user's row weighs ``like_count ** -user_power`` in the regression."""
+    nope_input: float = 0.5
+    """What a nope weighs among the inputs, beside 1 for a like."""
+    ridge: float = 80.0
+    """Of the regression on histories, in likes."""
+    skip_target: float = 0.4
+    nope_target: float = 0.2
+    """What a skipped and a noped video are worth as a target, beside 1 for a liked one: they were watched."""
+    popular: float = 0.1
+    """Of a mean user's taste, what is added to everyone's."""
+    bandwidth: float = 0.5
+    """Squared width of the content kernel, in variances of the content."""
+    content_ridge: float = 0.1
+    """Of the regression of places on content."""
+    novelty: float = 0.7
+    """Length of a place that only content suggests, beside that of the regression."""
+    prior: float = 1.0
+    """Likes that what content suggests is worth, beside those a known video has."""
+    hint: float = 0.0
+    """Likes that a video has for what its content says of those who like it, beside what itself says of them."""
+    source: str = "histories"
+    """Of the factors: ``histories`` (:class:`HistoryModel`) or ``items`` (:func:`items.factors`)."""
+    item_ridge: float = 150.0
+    """Of the regression between videos, in likes; 0 counts who likes both instead (:func:`items.tables`)."""
+    item_users: float = 0.4
+    """A user's row weighs ``like_count ** -item_users`` there."""
+    item_power: float = 0.25
+    """The ridge there grows with ``like_count ** (2 item_power)`` of a video."""
+    neighbours: int = 0
+    """Videos to whose score a like adds beside what the towers say; 0 is none."""
+    recency: float = 0.0
+    """Exponent of :func:`two_tower.features.recency_weights`."""

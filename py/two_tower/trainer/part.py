@@ -1,0 +1,276 @@
+"""A part of the interactions as matrices, and the towers and neighbours that a :class:`.options.Choice` makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, TrainingData, user_counts
+from two_tower.trainer import evaluate, items
+from two_tower.trainer.gradient import Examples
+from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
+from two_tower.trainer.model import INNER, ItemTower, UserTower
+from two_tower.trainer.options import Choice, TrainOptions
+
+NUMERIC_WEIGHT = 1.5
+"""Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the known videos are, and where their content alone would put them."""
+
+    own: torch.Tensor
+    """[n_videos, rank]"""
+    suggested: torch.Tensor
+    """[n_videos, rank], each by a regression that left it out; the mean place where a video is no example"""
+    outward: torch.Tensor
+    """[hidden, rank]"""
+    bias: torch.Tensor
+    """[rank]"""
+
+
+class Part:
+    """Interactions to train on, as matrices over users and *known* videos (those with an id of their own)."""
+
+    def __init__(
+        self, data: TrainingData, rows: np.ndarray, options: TrainOptions, guess: torch.Tensor | None = None
+    ) -> None:
+        """``guess``: the :attr:`guess` of another part of the same data, which saves time."""
+        self.data, self.options, self.rows = data, options, rows
+        self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
+        # A key that nobody liked in these rows was not in the vocabulary when they were all that was known.
+        liked = column_sums(sparse.diags(column_sums(self.likes)) @ data.item_counts) > 0
+        liked[: len(ITEM_NUMERIC)] = True
+        self.item_counts = (data.item_counts @ sparse.diags(liked.astype(np.float32))).tocsr()  # [n_items, item_dim]
+        self.item_counts.eliminate_zeros()
+        identity = data.schema.segment("item", "id")
+        self.ids = self.item_counts[:, identity.slice].tocsr()  # [n_items, n_videos]
+        self.known = [(m @ self.ids).tocsr() for m in (self.likes, self.nopes, self.skips)]  # [n_users, n_videos]
+        self.like_count = torch.from_numpy(column_sums(self.known[0])).float()  # [n_videos]
+        self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
+        numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
+        self.item_tower.used[ITEM_NUMERIC.index("price")] = float(options.use_price_feature)
+        for i in range(len(ITEM_NUMERIC)):
+            present = torch.log1p(numeric[:, i][numeric[:, i] > 0])
+            if len(present) > 1 and float(present.std()) > 0:
+                self.item_tower.mean[i], self.item_tower.divisor[i] = present.mean(), present.std() / NUMERIC_WEIGHT
+        # Content is learned from the best-known videos, as many as fit into memory; centres are the best-known of
+        # those.
+        width = self.item_tower.stop + len(ITEM_NUMERIC)
+        order = torch.argsort(self.like_count, descending=True, stable=True)
+        order = order[: int((self.like_count > 0).sum())]
+        self.taught = order[: min(20_000, max(1_000, 200_000_000 // width))]
+        counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
+        self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
+        self.hidden = min(options.hidden, 4_000_000 // width, len(self.taught))
+        self.guess = guess  # axes of the first spectrum that was found, from which others are found sooner
+        self._histories: tuple[Any, HistoryModel] | None = None
+        self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
+        self._content_models: dict[float, ContentModel] = {}
+        self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
+        self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
+        self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
+
+    def factors(self, choice: Choice, most: int | None = None) -> Factors:
+        """Factors over the known videos [n_videos, at most INNER], from at most ``most`` users."""
+        n_users, n_videos = self.known[0].shape
+        if len(self.taught) == 0:
+            return Factors(*(torch.zeros(n_videos, 0) for _ in range(3)))
+        if not self.options.solvable(n_videos):
+            factors = truncated(self.known[0], INNER, user_power=choice.user_power, seed=self.options.seed)
+            return balance(factors, self.tastes(factors))
+        if choice.source == "items":
+            key = self._table_key(choice)
+            if key not in self._solved:
+                factors = self._of_items(choice)
+                self._solved[key] = balance(factors, self.tastes(factors))
+            return self._solved[key]
+        users = min(n_users, self.options.max_users if most is None else most)
+        spectrum = users, choice.user_power, choice.nope_input
+        solution = *spectrum, choice.ridge, choice.skip_target, choice.nope_target
+        if solution in self._solved:
+            return self._solved[solution]
+        if self._histories is None or self._histories[0] != spectrum:
+            used = [m[sample(n_users, users, self.options.seed)] for m in self.known]
+            self._histories = None  # its memory goes to the next
+            model = HistoryModel(
+                *used,
+                user_power=choice.user_power,
+                nope_input=choice.nope_input,
+                seed=self.options.seed,
+                start=self.guess,
+            )
+            self.guess = model.inputs if self.guess is None else self.guess
+            self._histories = spectrum, model
+        factors = self._histories[1].solve(
+            choice.ridge, INNER, skip_target=choice.skip_target, nope_target=choice.nope_target
+        )
+        self._solved = dict(list(self._solved.items())[-7:])
+        self._solved[solution] = balance(factors, self.tastes(factors))
+        return self._solved[solution]
+
+    def _of_items(self, choice: Choice) -> Factors:
+        if self.known[0].shape[1] <= items.LOCAL:
+            return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
+        return items.spectral(
+            self.known[0],
+            INNER,
+            ridge=choice.item_ridge,
+            user_power=choice.item_users,
+            item_power=choice.item_power,
+            seed=self.options.seed,
+        )
+
+    @staticmethod
+    def _table_key(choice: Choice) -> tuple[float, float, float]:
+        return choice.item_ridge, choice.item_users, choice.item_power
+
+    def table(self, choice: Choice) -> items.Table:
+        """What a like of each known video says of every other."""
+        key = self._table_key(choice)
+        if self._table is None or self._table[0] != key:
+            self._table = None  # its memory goes to the next
+            (found,) = items.tables(
+                self.known[0], [choice.item_ridge], user_power=choice.item_users, item_power=choice.item_power
+            )
+            self._table = key, found
+        return self._table[1]
+
+    def neighbours(self, choice: Choice, factors: Factors) -> sparse.csr_matrix | None:
+        """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""
+        if not choice.neighbours or factors.item.shape[1] == 0:
+            return None
+        found = items.residual(
+            self.table(choice), factors, self.known[0], choice.neighbours, seed=self.options.seed
+        ) / float(factors.item.norm(dim=1).max().clamp(min=1e-12))
+        return found.tocsr().astype(np.float32) if found.nnz else None
+
+    def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """[n_users, n_items] what likes and nopes weigh."""
+        if self._weighted[0] != recency:
+            self._weighted = (
+                recency,
+                (
+                    self.data.matrix(LIKE, self.rows, recency),
+                    self.data.matrix(NOPE, self.rows, recency),
+                ),
+            )
+        return self._weighted[1]
+
+    def examples(self) -> Examples:
+        """What the gradients learn from."""
+        return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips)
+
+    def content_says(self, factors: Factors) -> tuple[sparse.csr_matrix, torch.Tensor]:
+        """What a liked video says of a user by its content alone: ``features @ weights``.
+
+        The features of the known videos [n_videos, 1 + named counts], the first of them 1, and weights of each
+        [1 + named counts, rank], regressed on what these videos say themselves.
+        """
+        counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : self.item_tower.stop]
+        ones = sparse.csr_matrix(np.ones((counts.shape[0], 1)))
+        features = sparse.hstack([ones, counts], format="csr", dtype=np.float32)
+        weight = sparse.diags((self.like_count / (self.like_count + 30)).numpy())
+        gram = torch.from_numpy((features.T @ weight @ features).toarray()).float()
+        gram.diagonal().add_(10.0)
+        return features, torch.linalg.solve(gram, to_torch(features.T @ weight) @ factors.like)
+
+    def hinted(self, factors: Factors, said: torch.Tensor, choice: Choice) -> Factors:
+        """The same factors, but the fewer likes a video has, the more counts what its content says [n_videos, rank]."""
+        likes = self.like_count[:, None]
+        return replace(factors, like=(likes * factors.like + choice.hint * said) / (likes + choice.hint).clamp(min=1))
+
+    def tastes(self, factors: Factors, recency: float = 0.0) -> torch.Tensor:
+        """[n_users, rank], before anything is added for popularity."""
+        likes, nopes = (m @ self.ids for m in self.history(recency)) if recency else self.known[:2]
+        return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
+
+    def content_model(self, choice: Choice) -> ContentModel:
+        if choice.bandwidth not in self._content_models:
+            likes = self.like_count[self.taught].clamp(min=0.3)
+            model = ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
+            self._content_models[choice.bandwidth] = model
+        return self._content_models[choice.bandwidth]
+
+    def place(self, factors: Factors, choice: Choice) -> Placement:
+        """Places of the known videos, longest 1, and how content suggests them."""
+        if self._placed[0] is not factors:
+            self._placed = factors, {}
+        placed, how = self._placed[1], (choice.bandwidth, choice.content_ridge)
+        if how not in placed:
+            own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)  # [n_videos, rank]
+            content = self.content_model(choice)
+            outward, bias, left_out = content.solve(own[self.taught], choice.content_ridge)
+            suggested = bias.repeat(len(own), 1)
+            suggested[self.taught] = left_out
+            placed[how] = Placement(own, suggested, outward, bias)
+        return placed[how]
+
+    def blend(self, placement: Placement, choice: Choice) -> torch.Tensor:
+        """Places of the known videos [n_videos, rank]: the fewer likes one has, the more its content counts."""
+        likes = self.like_count[:, None]
+        blended = likes * placement.own + choice.prior * choice.novelty * placement.suggested
+        return blended / (likes + choice.prior)
+
+    def seen(self) -> sparse.csr_matrix:
+        return (self.likes + self.nopes + self.skips).tocsr()
+
+    def scorer(
+        self,
+        user_tower: UserTower,
+        item_tower: ItemTower,
+        users: np.ndarray,
+        neighbours: sparse.csr_matrix | None = None,
+        recency: float = 0.0,
+    ) -> evaluate.Scorer:
+        """Whole scores of ``users`` [u], by this part's history alone, for all items."""
+        likes, nopes = (m[users] for m in self.history(recency))
+        counts = user_counts(self.data.schema, self.item_counts, likes, nopes)
+        found = evaluate.by_vectors(user_tower.embed(counts), item_tower.embed(self.item_counts))
+        if neighbours is None:
+            return found
+        across = self.ids @ neighbours @ self.ids.T
+        return evaluate.with_neighbours(found, likes, across, user_tower.length(counts))
+
+    @torch.no_grad()
+    def towers(self, choice: Choice, factors: Factors | None = None) -> tuple[UserTower, ItemTower]:
+        """Towers whose inner products are the scores of the factors."""
+        schema = self.data.schema
+        factors = self.factors(choice) if factors is None else factors
+        rank = factors.item.shape[1]
+        user_tower, item_tower = UserTower(schema), ItemTower(schema, self.hidden)
+        item_tower.mean, item_tower.divisor = self.item_tower.mean, self.item_tower.divisor
+        item_tower.used = self.item_tower.used
+        if rank == 0:
+            return user_tower, item_tower
+        content = self.content_model(choice)
+        placement = self.place(factors, choice)
+        item_tower.own[:, :rank] = self.blend(placement, choice)
+        item_tower.bias[:rank] = choice.novelty * placement.bias
+        item_tower.outward[: self.hidden, :rank] = choice.novelty * placement.outward
+        item_tower.centres[: self.hidden] = self.content[: self.hidden]
+        item_tower.square_width.fill_(content.square_width)
+
+        # A liked video without an id of its own speaks by its content; one with an id, by the difference to that.
+        features, by_content = self.content_says(factors)
+        said = to_torch(features) @ by_content
+        factors = self.hinted(factors, said, choice)
+        liked = schema.segment("user", "liked_video_ids").slice
+        user_tower.weight[0, :rank] = by_content[0]
+        user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
+        user_tower.weight[liked, :rank] = factors.like - said
+        user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
+        user_tower.bias[:rank] = choice.popular * self.tastes(factors, choice.recency).mean(dim=0)
+        return user_tower, item_tower
+
+
+def sample(n: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``range(n)``, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

@@ -1,0 +1,343 @@
+"""The search for a :class:`.options.Choice`, step by step, each judged by how well the held-out likes are ranked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from two_tower.features import LIKE, TrainingData
+from two_tower.progress import Progress
+from two_tower.trainer import evaluate, gradient, items, search
+from two_tower.trainer.gradient import Processes, Recipe
+from two_tower.trainer.linear import Factors, to_torch
+from two_tower.trainer.model import ItemTower, UserTower
+from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.part import Part, Placement, sample
+
+MEASURED = 200_000_000
+"""Scores of users and items that are ranked to measure a recommender, where 2,000 users have fewer."""
+
+HISTORIES = 15_000
+"""Videos up to which factors may come from the spectrum of the histories: where there are more, most of them are
+watched by few, and of these the leading values say nothing."""
+
+NEIGHBOURS = (10, 20, 50)
+"""Neighbours that a video may have, at most."""
+
+RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Exponents of recency that are tried where times differ."""
+
+SURE = 2.0
+"""Standard errors of the difference by which more must be better than less."""
+
+SURE_SCORES = 60_000_000
+"""Scores by which that is decided, where they are of more users than :attr:`TrainOptions.val_users`."""
+
+SURE_USERS = 6_000
+"""Most users by whom it is."""
+
+
+class StepwiseSearch:
+    """Search for a :class:`Choice`, and a recipe, on held-out likes; features hold nothing of what is held out."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        held: np.ndarray,
+        asked: np.ndarray,
+        options: TrainOptions,
+        tell: Progress,
+        deadline: float,
+        processes: Processes,
+    ) -> None:
+        """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are to be found."""
+        self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
+        self.part = Part(data, ~held, options)
+        self.relevant, self.seen = data.matrix(LIKE, asked), self.part.seen()
+        users = np.flatnonzero(np.diff(self.relevant.indptr))
+        self.users = users[sample(len(users), options.val_users, options.seed)]
+        many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
+        self.many = users[sample(len(users), many, options.seed)]
+        self.history: list[dict[str, Any]] = []
+
+    def run(self, *, by_gradients: bool = False) -> Choice:
+        """The choice that steps along one coordinate after the other lead to; without recency for gradients."""
+        found = self._sources()
+        in_time = not by_gradients and bool(self.part.data.places(self.part.rows).any())
+        if in_time and time.monotonic() < self.deadline:
+            alone = max(found, key=lambda each: self._known(each[0], each[1], None).mean())
+            recency = self._recency(alone[0], alone[1], None).recency
+            found = [(replace(choice, recency=recency), factors) for choice, factors in found]
+        best, factors, near = self._neighbours(found)
+        if in_time and near is not None and time.monotonic() < self.deadline:
+            best = self._recency(best, factors, near)
+        tastes = self.part.tastes(factors, best.recency)
+        best, placement = self._content(best, tastes[self.users] + best.popular * tastes.mean(dim=0), factors)
+
+        _, tower = self.part.towers(replace(best, novelty=1.0), factors)
+        suggested = tower.suggest(self.part.item_counts)[:, : factors.item.shape[1]]  # [n_items, rank]
+        item, video = self.part.ids.nonzero()
+        features, weights = self.part.content_says(factors)
+        said = to_torch(features) @ weights
+
+        def catalogue(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+            places = choice.novelty * suggested
+            places[item] = self.part.blend(placement, choice)[video]
+            tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
+            return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
+
+        scores: dict[Choice, float] = {}
+        for name, values in (
+            ("novelty", (1.0, 0.7, 0.5)),
+            ("hint", (0.0, 3.0, 30.0, 300.0)),
+            ("prior", (0.1, 1.0, 10.0, 50.0)),
+            ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
+        ):
+            if time.monotonic() < self.deadline:
+                changes: list[dict[str, Any]] = [{name: value} for value in values]
+                for choice in (replace(best, **change) for change in changes):
+                    if choice not in scores:
+                        scores[choice] = self._score(choice, *catalogue(choice), near, whole=True)
+                best = max(scores, key=lambda choice: scores[choice])
+        return best
+
+    def _sources(self) -> list[tuple[Choice, Factors]]:
+        """The best factors from the histories, where their spectrum says enough, and those from the items."""
+        found, n_videos = [], self.part.known[0].shape[1]
+        if not self.options.solvable(n_videos):
+            return [(Choice(), self.part.factors(Choice()))]
+        if n_videos <= HISTORIES:
+            found.append(self._from_histories())
+            if time.monotonic() > self.deadline:
+                return found
+        items_choice = self._from_items()
+        factors = self.part.factors(items_choice)
+        beside = [
+            replace(
+                choice,
+                item_ridge=items_choice.item_ridge,
+                item_users=items_choice.item_users,
+                item_power=items_choice.item_power,
+            )
+            for choice, _ in found
+        ]
+        return [*zip(beside, (factors for _, factors in found), strict=True), (items_choice, factors)]
+
+    def _from_histories(self) -> tuple[Choice, Factors]:
+        best, factors, score = self._factors(Choice())
+        for popular in (0.01, 1.0):
+            found = self._factors(replace(best, popular=popular), factors)
+            if found[2] > score:
+                best, factors, score = found
+        best, factors, score = self._climb(best, factors, score)
+        if self.part.skips.nnz + self.part.nopes.nnz > 0 and time.monotonic() < self.deadline:
+            found = self._factors(replace(best, skip_target=0.0, nope_target=0.0))
+            if found[2] > score:
+                best, factors, score = found
+        return best, factors
+
+    def _from_items(self) -> Choice:
+        """The table that ranks best by itself."""
+        tried: dict[Choice, float] = {}
+        start, n_videos = Choice(source="items"), self.part.known[0].shape[1]
+        plans: list[tuple[float, float, tuple[float, ...]]] = []
+        if n_videos <= items.LOCAL:
+            plans += [(0.4, power, (50.0, 150.0, 500.0)) for power in (0.25, 0.0)]
+        if n_videos > items.EXACT:
+            plans += [(0.75, power, (0.0,)) for power in (0.5, 0.4)]
+        for users, power, ridges in plans:
+            if tried and time.monotonic() > self.deadline:
+                break
+            candidates = [replace(start, item_users=users, item_power=power, item_ridge=ridge) for ridge in ridges]
+            found = items.tables(self.part.known[0], ridges, user_power=users, item_power=power)
+            for choice, table in zip(candidates, found, strict=True):
+                tried[choice] = self._of_table(choice, table)
+        return max(tried, key=lambda choice: tried[choice])
+
+    def _of_table(self, choice: Choice, table: items.Table) -> float:
+        likes = self.part.known[0][self.users]
+        return float(self._values(choice, lambda rows: items.scores(table, likes[rows]), self.users).mean())
+
+    def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
+        """The factors, and how many neighbours beside them; none unless they pay."""
+        alone, beside = [], []
+        for choice, factors in found:
+            alone.append((self._known(choice, factors, None), choice, factors, None))
+            (n_videos, rank) = factors.item.shape
+            if time.monotonic() > self.deadline or not (0 < rank < n_videos and self.options.solvable(n_videos)):
+                continue
+            near = self.part.neighbours(replace(choice, neighbours=NEIGHBOURS[-1]), factors)
+            for most in NEIGHBOURS if near is not None else ():
+                some = items.strongest(near, most)
+                values = self._known(replace(choice, neighbours=most), factors, some)
+                beside.append((values, replace(choice, neighbours=most), factors, some))
+        best = max(alone, key=lambda each: each[0].mean())
+        if beside:
+            better = max(beside, key=lambda each: each[0].mean())
+            best = better if _surely(better[0] - best[0]) else best
+        return best[1:]
+
+    def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
+        """How much more newer decisions count; as it is unless that pays."""
+        level = self._known(best, factors, near)
+        tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in (0.0, *RECENCY)}
+        recency = max(tried, key=lambda each: tried[each].mean())
+        return replace(best, recency=recency) if _surely(tried[recency] - level) else best
+
+    def tune(self, start: Choice, recipe: Recipe | None) -> tuple[Choice, Recipe | None, dict[str, Any]]:
+        """The best of the study's trials, the first of which is ``start``, and what to note of the search."""
+
+        def trial(choice: Choice, recipe: Recipe | None) -> float:
+            user_tower, item_tower, near, _, scores = self.fitted(choice, recipe, self.options.search_users)
+            return max(scores) if scores else self.judge(user_tower, item_tower, near, choice.recency)
+
+        return search.tune(trial, start, recipe, self.part.data, self.options, self.tell)
+
+    def fitted(
+        self, choice: Choice, recipe: Recipe | None, most: int | None = None
+    ) -> tuple[UserTower, ItemTower, sparse.csr_matrix | None, int, list[float]]:
+        """Towers that know nothing of what is held out, neighbours beside them before any gradient, the epoch that is
+        kept of the towers' training, and its scores, which are of the towers alone."""
+        factors = self.part.factors(choice, most)
+        user_tower, item_tower = self.part.towers(choice, factors)
+        near = self.part.neighbours(choice, factors)
+        if recipe is None:
+            return user_tower, item_tower, near, 0, []
+
+        def tell(epoch: int) -> bool:
+            self.tell(f"epoch {epoch}", 0.6)
+            return time.monotonic() < self.deadline
+
+        best, scores = gradient.train(
+            user_tower,
+            item_tower,
+            self.part.examples(),
+            recipe,
+            score=self.judge,
+            processes=self.processes,
+            tell=tell,
+        )
+        self.history += [{"epoch": epoch, "score": score} for epoch, score in enumerate(scores)]
+        return user_tower, item_tower, near, best, scores
+
+    def judge(
+        self,
+        user_tower: UserTower,
+        item_tower: ItemTower,
+        neighbours: sparse.csr_matrix | None = None,
+        recency: float = 0.0,
+    ) -> float:
+        """Recall@k + NDCG@k by the users of the search on the whole catalogue."""
+        scorer = self.part.scorer(user_tower, item_tower, self.users, neighbours, recency)
+        k, relevant, seen = self.options.k, self.relevant[self.users], self.seen[self.users]
+        mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
+        return mean[f"recall@{k}"] + mean[f"ndcg@{k}"]
+
+    def measure(
+        self, user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None, recency: float
+    ) -> dict[str, Any]:
+        """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
+        n_users, n_items = self.seen.shape
+        k, seed = self.options.k, self.options.seed
+        references, left_out = evaluate.references(self.part.likes, seed)
+        whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
+        scorers = {"two-tower": whole} | references
+        asked = np.flatnonzero(np.diff(self.relevant.indptr))
+        most = min(self.options.measured_users, max(2_000, MEASURED // n_items))
+        asked = asked[sample(len(asked), most, seed)]
+        chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
+        relevant = (chosen @ self.relevant).tocsr()
+        relevant.eliminate_zeros()
+        report = evaluate.report(scorers, self.part.likes, self.seen, relevant, k=k, seed=seed)
+        return report | ({"left_out": left_out} if left_out else {})
+
+    def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:
+        """Halve or double the ridge while that helps."""
+        for step in (0.5, 2.0):
+            moved = False
+            while 1 < best.ridge < 10_000 and time.monotonic() < self.deadline:
+                found = self._factors(replace(best, ridge=best.ridge * step))
+                if found[2] <= score:
+                    break
+                (best, factors, score), moved = found, True
+            if moved:
+                break
+        return best, factors, score
+
+    def _factors(self, choice: Choice, factors: Factors | None = None) -> tuple[Choice, Factors, float]:
+        factors = self.part.factors(choice, self.options.search_users) if factors is None else factors
+        tastes = self.part.tastes(factors)
+        tastes = tastes[self.users] + choice.popular * tastes.mean(dim=0)
+        return choice, factors, self._score(choice, tastes, factors.item)
+
+    def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
+        """How content places an item, judged by leaving each item out: as if each in turn were new."""
+        top, placement, chosen = -1.0, None, best
+        for bandwidth, ridge in ((0.5, 0.1), (1.0, 0.1), (0.0, 0.4)):
+            if placement is not None and time.monotonic() > self.deadline:
+                break
+            choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
+            found = self.part.place(factors, choice)
+            score = self._score(choice, tastes, found.suggested)
+            if score > top:
+                top, chosen, placement = score, choice, found
+        assert placement is not None
+        return chosen, placement
+
+    def _known(self, choice: Choice, factors: Factors, near: sparse.csr_matrix | None) -> np.ndarray:
+        """[u] Recall@k + NDCG@k of many users among the known videos, as the factors place them."""
+        tastes = self.part.tastes(factors, choice.recency)
+        tastes = tastes[self.many] + choice.popular * tastes.mean(dim=0)
+        own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)
+        return self._values(choice, self._scorer(choice, tastes, own, near, self.many), self.many)
+
+    def _score(
+        self,
+        choice: Choice,
+        tastes: torch.Tensor,
+        places: torch.Tensor,
+        near: sparse.csr_matrix | None = None,
+        *,
+        whole: bool = False,
+    ) -> float:
+        """Recall@k + NDCG@k of tastes [u, rank] against places of the known videos or of the whole catalogue."""
+        scorer = self._scorer(choice, tastes, places, near, self.users, whole=whole)
+        return float(self._values(choice, scorer, self.users, whole=whole).mean())
+
+    def _scorer(
+        self,
+        choice: Choice,
+        tastes: torch.Tensor,
+        places: torch.Tensor,
+        near: sparse.csr_matrix | None,
+        users: np.ndarray,
+        *,
+        whole: bool = False,
+    ) -> evaluate.Scorer:
+        """Whole scores of ``users``, whose tastes these are, times the length of the taste."""
+        towers = evaluate.by_vectors(tastes.numpy(), places.numpy())
+        if near is None:
+            return towers
+        likes = self.part.history(choice.recency)[0][users] @ self.part.ids
+        return evaluate.with_neighbours(towers, likes, near @ self.part.ids.T if whole else near)
+
+    def _values(self, choice: Choice, scorer: evaluate.Scorer, users: np.ndarray, *, whole: bool = False) -> np.ndarray:
+        """Recall@k + NDCG@k of those ``users`` who have something to find."""
+        k = self.options.k
+        relevant, seen = (m[users] for m in (self.relevant, self.seen))
+        if not whole:
+            relevant, seen = (relevant @ self.part.ids).tocsr(), (seen @ self.part.ids).tocsr()
+        ranking = evaluate.rank(scorer, relevant, seen, k=k, auc=False)
+        self.history.append({"whole": whole} | asdict(choice) | ranking.mean())
+        self.tell(f"trying candidate {len(self.history)}", min(0.6, 0.02 * len(self.history)))
+        return ranking.values[f"recall@{k}"] + ranking.values[f"ndcg@{k}"]
+
+
+def _surely(gain: np.ndarray) -> bool:
+    """Whether the mean of differences [n] is above zero by more than chance."""
+    return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5
