@@ -54,6 +54,7 @@ to authenticated, service_role;
 grant execute on function
 two_tower.text_of(text, double precision), two_tower.text_of(varchar, double precision), two_tower.text_of(char, double precision),
 two_tower.text_of(anyelement, int), two_tower.text_of(anyelement),
+two_tower.id_of(uuid, double precision), two_tower.id_of_word(text), two_tower.id_of(anyelement, int), two_tower.id_of(anyelement),
 two_tower.price_of(numeric, double precision), two_tower.price_of(double precision, double precision),
 two_tower.price_of(real, double precision), two_tower.price_of(bigint, double precision), two_tower.price_of(int, double precision),
 two_tower.price_of(money, double precision), two_tower.price_of_word(text), two_tower.price_of(anyelement, int),
