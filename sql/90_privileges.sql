@@ -52,10 +52,18 @@ two_tower.input_numbers()
 to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function
-two_tower.price_of(numeric), two_tower.price_of(double precision), two_tower.price_of(money), two_tower.price_of(text),
-two_tower.price_of(anyelement), two_tower.duration_of(numeric), two_tower.duration_of(double precision), two_tower.duration_of(text),
-two_tower.duration_of(anyelement), two_tower.time_of(timestamptz), two_tower.time_of(timestamp), two_tower.time_of(date),
-two_tower.time_of(text), two_tower.time_of(anyelement),
+two_tower.text_of(text, double precision), two_tower.text_of(varchar, double precision), two_tower.text_of(char, double precision),
+two_tower.text_of(anyelement, int), two_tower.text_of(anyelement),
+two_tower.id_of(uuid, double precision), two_tower.id_of_word(text), two_tower.id_of(anyelement, int), two_tower.id_of(anyelement),
+two_tower.price_of(numeric, double precision), two_tower.price_of(double precision, double precision),
+two_tower.price_of(real, double precision), two_tower.price_of(bigint, double precision), two_tower.price_of(int, double precision),
+two_tower.price_of(money, double precision), two_tower.price_of_word(text), two_tower.price_of(anyelement, int),
+two_tower.price_of(anyelement),
+two_tower.duration_of(numeric, double precision), two_tower.duration_of(double precision, double precision),
+two_tower.duration_of(real, double precision), two_tower.duration_of(int, double precision), two_tower.duration_of(money, double precision),
+two_tower.duration_of_word(text), two_tower.duration_of(anyelement, int), two_tower.duration_of(anyelement),
+two_tower.time_of(timestamptz, double precision), two_tower.time_of(timestamp, double precision), two_tower.time_of(date, double precision),
+two_tower.time_of_word(text), two_tower.time_of(anyelement, int), two_tower.time_of(anyelement),
 two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
 to authenticated, service_role, two_tower_viewer;
 
@@ -129,7 +137,7 @@ two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interva
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
 two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
-two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
+two_tower.setting_error(text, jsonb, text), two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
 two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.verify_sample(int),
 two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[])
@@ -181,5 +189,6 @@ two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two
 two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
+two_tower.setting_error(text, jsonb, text),
 two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()
 to two_tower_viewer;

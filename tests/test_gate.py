@@ -379,8 +379,12 @@ def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connectio
     [
         ({"gate_max_dorp": 1}, "there is no gate setting gate_max_dorp"),
         ({"inference_engine": 1}, "there is no gate setting inference_engine"),
-        ({"gate_max_drop": "little"}, 'the override of gate_max_drop must be a number, and is "little"'),
-        ({"gate_max_drop": None}, "the override of gate_max_drop must be a number, and is null"),
+        (
+            {"gate_max_drop": "little"},
+            'the override of gate_max_drop must be a number from -1000 to 1000, and is "little"',
+        ),
+        ({"gate_max_drop": None}, "the override of gate_max_drop must be a number from -1000 to 1000, and is null"),
+        ({"gate_sample": 1.5}, "the override of gate_sample must be a whole number from 1 to 1000000, and is 1.5"),
         ([1], "overrides of the gate must be an object, and are [1]"),
     ],
 )

@@ -524,8 +524,14 @@ def test_an_unfinished_backfill_is_not_activated_even_by_force_before_it_has_a_p
 
 
 def test_a_setting_that_is_no_number_is_said(staged: Connection) -> None:
+    """Where it is set; and where it is read, for what a session without triggers has put there."""
+    said = 'the setting gate_max_drop must be a number from -1000 to 1000, and is "little"'
+    with pytest.raises(errors.InvalidParameterValue, match=said):
+        set_to(staged, "gate_max_drop", '"little"')
+    staged.execute("set session_replication_role = replica")
     set_to(staged, "gate_max_drop", '"little"')
-    with pytest.raises(errors.InvalidParameterValue, match="the setting gate_max_drop must be a number"):
+    staged.execute("reset session_replication_role")
+    with pytest.raises(errors.InvalidParameterValue, match=said):
         activate(staged, "v2")
 
 

@@ -26,12 +26,23 @@ ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where 
 WITHOUT_SEARCH_PATH = {
     "two_tower.label_of_word(text)",
     "two_tower.decision_label(anyelement)",
-    *(f"two_tower.price_of({kind})" for kind in ("numeric", "double precision", "money", "text", "anyelement")),
-    *(f"two_tower.duration_of({kind})" for kind in ("numeric", "double precision", "text", "anyelement")),
     *(
-        f"two_tower.time_of({kind})"
-        for kind in ("timestamp with time zone", "timestamp without time zone", "date", "text", "anyelement")
+        f"two_tower.{name}({kind},double precision)"
+        for name, kinds in {
+            "text_of": ("text", "character varying", "character"),
+            "id_of": ("uuid",),
+            "price_of": ("numeric", "double precision", "real", "bigint", "integer", "money"),
+            "duration_of": ("numeric", "double precision", "real", "integer", "money"),
+            "time_of": ("timestamp with time zone", "timestamp without time zone", "date"),
+        }.items()
+        for kind in kinds
     ),
+    *(
+        f"two_tower.{name}_of{arguments}"
+        for name in ("text", "id", "price", "duration", "time")
+        for arguments in ("(anyelement)", "(anyelement,integer)")
+    ),
+    *(f"two_tower.{name}_of_word(text)" for name in ("id", "price", "duration", "time")),
     "two_tower.decision_weight(bigint,double precision)",
     "two_tower.input_numbers()",
     "two_tower.input_segments()",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from conftest import Connection, in_database
+from tiers import some
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server.connection import connect
@@ -170,3 +173,99 @@ def test_a_role_that_may_not_read_what_was_applied_may_do_what_it_may(role: str,
             assert refused.exit_code == 0, refused.stderr
     finally:
         db.execute(f"drop role {login}".encode())
+
+
+# ------------------------------------------------------------------------------------------------ who migrates
+
+# What a login that may migrate is deprived of, and what it is told.
+LACKS = {
+    "connect": ("revoke connect on database {db} from public", "the role {role} may not connect to the database {db}"),
+    "create": (
+        "revoke create on database {db} from {role}",
+        "the role {role} may not create schemas in the database {db}",
+    ),
+    "create in public": (
+        "revoke create on schema public from {role}",
+        "the role {role} may not create anything in schema public",
+    ),
+    **{
+        f"usage of {schema}": (
+            f"create schema if not exists {schema}; revoke usage on schema {schema} from public, {{role}}",
+            f"the role {{role}} may not use the schema {schema}, which belongs to",
+        )
+        for schema in ("public", "auth", "extensions")
+    },
+    "the schema public": ("drop schema public cascade", "there is no schema public"),
+    "pgvector": (
+        "drop extension vector",
+        "the extension vector is not created in this database, and takes a superuser",
+    ),
+    **{
+        f"the table {table}": (
+            f"create table public.{table} ({columns}); alter table public.{table} owner to two_tower_viewer",
+            f"public.{table} belongs to two_tower_viewer, and the role {{role}} is no member of that",
+        )
+        for table, columns in (
+            ("tags", "id uuid primary key, name text"),
+            ("video_tags", "video_id uuid, tag_id uuid, primary key (video_id, tag_id)"),
+        )
+    },
+    "the recommender": (
+        "create schema two_tower; create table two_tower.created_objects (kind text, name text)",
+        "the recommender of this database belongs to postgres, and the role {role} is no member of that",
+    ),
+}
+
+FIRST = ("connect", "usage of auth", "pgvector", "the table tags", "the recommender")
+
+
+@pytest.fixture
+def migrator(empty_dsn: str) -> Iterator[tuple[str, Connection, str, str]]:
+    """The DSN of an ordinary login that may migrate an empty database, its superuser, and names of both."""
+    name = urlsplit(empty_dsn).path.removeprefix("/")
+    role = f"{name}_migrator"
+    with psycopg.connect(empty_dsn, autocommit=True) as db:
+        db.execute(
+            f"""create role {role} login createrole;
+            grant create on database {name} to {role};
+            grant create, usage on schema public to {role};
+            create schema extensions;
+            grant usage on schema extensions to {role};
+            create extension vector with schema extensions""".encode()
+        )
+        yield in_database(empty_dsn, name, role), db, name, role
+        db.execute(f"drop owned by {role} cascade; drop role {role}".encode())
+
+
+@pytest.mark.parametrize("lack", some(sorted(LACKS, key=lambda lack: lack not in FIRST), len(FIRST)))
+def test_who_may_not_migrate_is_told_what_is_lacking_and_how_to_mend_it(
+    lack: str, migrator: tuple[str, Connection, str, str]
+) -> None:
+    dsn, db, name, role = migrator
+    spoil, told = (text.format(db=name, role=role) for text in LACKS[lack])
+    db.execute(spoil.encode())
+    for words in (["--check"], [], ["--to", "0"]):
+        result = CliRunner().invoke(app, ["migrate", *words, "--dsn", dsn])
+        said = result.stdout + result.stderr
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit), said
+        assert "permission denied" not in said
+        if words != ["--to", "0"] or "no schema" in told or "use the schema" in told:
+            assert told in said
+    if lack == "the recommender":
+        assert "migrate as postgres" in said
+        assert "grant postgres" not in said
+        return
+    for _ in range(3):  # what is behind a schema is seen once it may be used
+        looked = CliRunner().invoke(app, ["migrate", "--check", "--dsn", dsn])
+        for statement in re.findall(r"run: (.+)$", looked.output, re.MULTILINE):
+            db.execute(statement.encode())
+    result = CliRunner().invoke(app, ["migrate", "--dsn", dsn])
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_default_of_read_only_is_no_hindrance(migrator: tuple[str, Connection, str, str]) -> None:
+    dsn, db, name, _ = migrator
+    db.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    for words in (["--check"], [], ["--to", "0"]):
+        result = CliRunner().invoke(app, ["migrate", *words, "--dsn", dsn])
+        assert result.exit_code == 0, result.output

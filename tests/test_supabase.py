@@ -282,8 +282,8 @@ def test_postgres_is_refused_with_one_list_of_all_that_is_in_the_way(
 def test_a_login_that_owns_nothing_is_refused_likewise(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     said = refusal(dsn, supabase, login(dsn, "supabase_auth_admin"))
-    assert "public.videos belongs to postgres" in said
-    assert "migrate as a member of postgres" in said
+    assert "public.videos belongs to postgres, and the role supabase_auth_admin is no member of that" in said
+    assert "migrate as postgres; or as a superuser run: grant postgres to supabase_auth_admin" in said
 
 
 def test_a_routine_with_our_signature_and_another_result_is_refused(

@@ -14,6 +14,7 @@ from psycopg import errors, sql
 from conftest import Connect, Connection
 from test_engines import assert_equal
 from test_refresh import assert_fresh, pending
+from tiers import some
 from two_tower.lifecycle import registry
 from two_tower.trainer import dataset, dataset_export
 from world_fixtures import Client, column, make_world, one, refresh, state
@@ -423,6 +424,244 @@ def test_an_application_that_takes_a_column_away_goes_on_writing(
         assert one(db, "select count(*) from two_tower.problems") == 0
 
 
+# ------------------------------------------------------------------------------------------ columns of other types
+
+
+def castable(to: str, kind: str = "implicit") -> str:
+    """An enum of the application with a cast that fails wherever we call it, as where it needs another path."""
+    return f"""create type public.word as enum ('2024-01-01', '7', 'like', 'skip');
+    create function public.meant(public.word) returns {to} language plpgsql
+    as $$ begin return nowhere.{to.replace(" ", "_")}($1); end $$;
+    create cast (public.word as {to}) with function public.meant(public.word) as {kind};"""
+
+
+ODD: dict[str, tuple[str, str, str, str]] = {
+    "char": ("", '"char"', "1", "2"),
+    "enum to text": (castable("text"), "public.word", "like", "7"),
+    "enum to numeric": (castable("numeric"), "public.word", "7", "2024-01-01"),
+    "enum to double": (castable("double precision"), "public.word", "7", "2024-01-01"),
+    "enum to int": (castable("int"), "public.word", "7", "2024-01-01"),
+    "enum to timestamptz": (castable("timestamptz"), "public.word", "2024-01-01", "7"),
+    "enum to date": (castable("date"), "public.word", "2024-01-01", "7"),
+    "enum to uuid": (castable("uuid"), "public.word", "2024-01-01", "7"),
+    "enum, assigned to text": (castable("text", "assignment"), "public.word", "like", "7"),
+    "domain of numeric": ("create domain public.held as numeric", "public.held", "7", "1e30"),
+    "domain of char": ('create domain public.held as "char"', "public.held", "7", "8"),
+    "domain of a domain of citext": (
+        "create domain public.within as public.citext; create domain public.held as public.within check (value <> 'x')",
+        "public.held",
+        "like",
+        "7",
+    ),
+    "domain of money": ("create domain public.held as money", "public.held", "7", "8"),
+    "composite": ("create type public.pair as (a int, b text)", "public.pair", "(1,like)", "(,)"),
+    **{
+        kind: ("", kind, value, other)
+        for kind, value, other in (
+            ("money", "7", "-8"),
+            ("bytea", "\\x37", "\\x38"),
+            ("json", '{"a": 7}', "8"),
+            ("jsonb", '"like"', "8"),
+            ("xml", "<a/>", "7"),
+            ("uuid", str(WORLD.videos[0]), str(WORLD.videos[1])),
+            ("int[]", "{7}", "{}"),
+            ("text[]", "{like}", "{7,NULL}"),
+            ("numrange", "[1,2)", "empty"),
+            ("datemultirange", "{[2024-01-01,2024-02-01)}", "{}"),
+            ("bit(3)", "101", "111"),
+            ("varbit", "101", ""),
+            ("boolean", "true", "false"),
+            ("interval", "00:10:00", "-3 years"),
+            ("time", "10:00", "24:00"),
+            ("timetz", "10:00+09", "24:00-12"),
+            ("timestamptz", "infinity", "4713-01-01 BC"),
+            ("timestamp", "-infinity", "2024-01-01"),
+            ("date", "infinity", "2024-01-01"),
+            ("smallint", "-7", "8"),
+            ("bigint", "7", "9223372036854775807"),
+            ("real", "NaN", "1e-40"),
+            ("double precision", "1e300", "-Infinity"),
+            ("oid", "7", "8"),
+            ("regclass", "pg_class", "pg_proc"),
+            ("inet", "10.0.0.7", "::1"),
+            ("point", "(1,2)", "(3,4)"),
+            ("tsvector", "like", "7"),
+            ("name", "like", "7"),
+            ("citext", "like", "7"),
+            ("extensions.halfvec", "[1,2]", "[3]"),
+        )
+    },
+}
+"""What makes a type that a migration would not accept of some column, its name, and two values that it can hold."""
+# Two that were ambiguous, one whose values do not compare, one whose cast fails.
+FIRST = ("char", "enum to numeric", "json", "enum to text")
+KINDS_OF_COLUMNS = some(sorted(ODD, key=lambda kind: kind not in FIRST), len(FIRST))
+VALUES = (
+    "price",
+    "duration_seconds",
+    "product_released_at",
+    "distribution_started_at",
+    "maker",
+    "label",
+    "series",
+    "source",
+)
+
+
+def retype(db: Connection, table: str, names: tuple[str, ...], kind: str) -> None:
+    """Gives columns of the application another type, all rows with the same value."""
+    _, shown, value, _ = ODD[kind]
+    dropped = column(
+        db,
+        """select format('drop constraint %%I cascade', c.conname) from pg_constraint c
+        where c.conrelid = %s::regclass and exists (
+            select from pg_attribute a
+            where a.attrelid = c.conrelid and a.attnum = any (c.conkey) and a.attname = any (%s)
+        )""",
+        table,
+        list(names),
+    )
+    for drop in dropped:
+        db.execute(f"alter table {table} {drop}".encode())
+    indexes = """select i.indexrelid::regclass::text from pg_index i where i.indrelid = %s::regclass and exists (
+        select from pg_attribute a
+        where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1])
+            and a.attname = any (%s)
+    )"""
+    for index in column(db, indexes, table, list(names)):
+        db.execute(f"drop index {index}".encode())
+    for name in names:
+        db.execute(f"alter table {table} alter {name} drop default, alter {name} drop not null".encode())
+        db.execute(sql.SQL(f"alter table {table} alter {name} type {shown} using {{}}::text::{shown}").format(value))
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
+def test_columns_may_get_any_type_and_everything_goes_on(kind: str, db: Connection, client: Client) -> None:
+    made, shown, _, other = ODD[kind]
+    db.execute("create extension if not exists citext schema public")
+    db.execute(made.encode())
+    # A session that has run the triggers before.
+    db.execute("update videos set price = 1 where id = %s", (LIKED,))
+    refresh(db)
+    retype(db, "public.videos", VALUES, kind)
+    retype(db, "public.user_video_decisions", ("created_at",), kind)
+    db.execute("call two_tower.rebuild()")
+    assert pending(db) == (0, 0)
+    value = sql.SQL(f"{{}}::text::{shown}").format(other)
+    for name in VALUES:
+        db.execute(sql.SQL(f"update videos set {name} = {{}} where id = {{}}").format(value, LIKED))
+    db.execute(
+        sql.SQL(
+            "insert into videos (id, product_url, title, {}) values (default, 'https://new.example/', 'new', {})"
+        ).format(sql.SQL(", ").join(map(sql.Identifier, VALUES)), sql.SQL(", ").join([value] * len(VALUES)))
+    )
+    db.execute("delete from videos where product_url = 'https://new.example/'")
+    mine = sql.SQL("user_id = {} and video_id = {}").format(ME, LIKED)
+    db.execute(sql.SQL("update user_video_decisions set created_at = {} where ").format(value) + mine)
+    db.execute(sql.SQL("delete from user_video_decisions where ") + mine)
+    db.execute(sql.SQL("insert into user_video_decisions values ({}, {}, 'like', {})").format(ME, LIKED, value))
+    assert pending(db) != (0, 0)
+    assert_served(db, client)
+    assert column(db, "select what from two_tower.problems") == []
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
+def test_ids_and_words_may_get_any_type_and_the_application_goes_on_writing(kind: str, db: Connection) -> None:
+    made, shown, _, other = ODD[kind]
+    db.execute("create extension if not exists citext schema public")
+    db.execute(made.encode())
+    value = sql.SQL(f"{{}}::text::{shown}").format(other)
+    # The id of a video is in a view and policies of ours, so PostgreSQL keeps its type.
+    columns = {
+        "user_video_decisions": ("user_id", "video_id", "decision_type", "created_at"),
+        "video_tags": ("video_id", "tag_id"),
+        "video_performers": ("video_id", "performer_id"),
+    }
+    for table, names in columns.items():
+        for policy in column(db, "select polname from pg_policy where polrelid = %s::regclass", table):
+            db.execute(f"drop policy {policy} on {table}".encode())
+        retype(db, f"public.{table}", names, kind)
+    for role in ("origin", "replica"):
+        db.execute(f"set session_replication_role = {role}".encode())
+        for table, names in columns.items():
+            for given in (value, sql.NULL):
+                values = sql.SQL(", ").join([given] * len(names))
+                db.execute(sql.SQL(f"insert into {table} ({', '.join(names)}) values ({{}})").format(values))
+            for name in names:
+                db.execute(sql.SQL(f"update {table} set {name} = {{}}").format(value))
+            db.execute(f"delete from {table} where ctid in (select ctid from {table} limit 30)".encode())
+    assert pending(db) != (0, 0)
+    found = [what for (what,) in db.execute("select detail from two_tower.problems where what = 'columns'")]
+    ids = [f"{table}.{name} is of type" for table, names in columns.items() for name in names if name.endswith("_id")]
+    assert len(found) == (0 if kind == "uuid" else len(ids))
+    assert all(any(i in what for what in found) for i in ids) or kind == "uuid"
+
+
+@pytest.mark.parametrize("rows", ["origin", "replica"])
+def test_columns_may_be_called_anything(rows: str, db: Connection, client: Client) -> None:
+    """As variables, arguments, results and aliases of ours are, and as columns of other tables: writes go on. So does
+    everything else, unless a column has one of the prefixes by which our variables are told from columns."""
+    names = column(
+        db,
+        r"""select distinct m[1] from pg_proc p join pg_language l on l.oid = p.prolang
+        cross join lateral regexp_matches(p.prosrc, '\m([a-z]|[cvp]_[a-z_0-9]+)\M', 'g') as m
+        where p.pronamespace in ('two_tower'::regnamespace, 'public'::regnamespace) and l.lanname in ('sql', 'plpgsql')
+        union
+        select distinct n from pg_proc p cross join unnest(p.proargnames) as n
+        where p.pronamespace in ('two_tower'::regnamespace, 'public'::regnamespace) and n <> ''
+        union
+        select distinct attname from pg_attribute where attrelid::regclass::text = any (%s) and attnum > 0
+        union
+        values ('found'), ('new'), ('old'), ('tg_op'), ('absent'), ('new_rows'), ('old_rows'), ('label'), ('word')""",
+        ["user_video_decisions", "videos", "video_tags", "video_performers"],
+    )
+    tables = ("user_video_decisions", "videos", "video_tags", "video_performers")
+    for table in tables:
+        there = set(column(db, "select attname from pg_attribute where attrelid = %s::regclass", table))
+        # An attribute's table has one of the two ids.
+        more = [name for name in names if name not in there and name not in ("tag_id", "performer_id")]
+        added = sql.SQL(", ").join(sql.SQL("add {} text default 'x'").format(sql.Identifier(name)) for name in more)
+        db.execute(sql.SQL(f"alter table {table} ") + added)
+    db.execute(f"set session_replication_role = {rows}".encode())
+    for table, statements in WRITES.items():
+        rest = "video_id" if table != "public.videos" else "title"
+        for statement in statements:
+            db.execute(statement.format(rest=rest).encode())
+    db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", (ME,))
+    db.execute(
+        "insert into user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')",
+        (WORLD.no_decisions, LIKED),
+    )
+    db.execute("reset session_replication_role")
+    assert pending(db) != (0, 0)
+    for table in tables:
+        prefixed = "select attname from pg_attribute where attrelid = %s::regclass and attname ~ '^[cvp]_'"
+        for name in column(db, prefixed, table):
+            db.execute(sql.SQL(f"alter table {table} drop {{}}").format(sql.Identifier(name)))
+    refresh(db)
+    assert_fresh(db)
+    assert column(db, "select what from two_tower.problems") == []
+    assert len(client.rpc("authenticated", ME, "recommend_videos", limit=20)) == 20
+    assert len(client.rpc("anon", None, "similar_videos", video_id=LIKED, limit=20)) == 20
+    db.execute("select two_tower.update_popularity()")
+    dataset.read(db)
+
+
+@pytest.mark.parametrize(
+    "change", ["drop created_at", "rename created_at to since", "alter created_at type json using '{}'"]
+)
+def test_profiles_need_not_say_since_when_later_either(change: str, db: Connection, client: Client) -> None:
+    db.execute(
+        f"alter table profiles alter created_at drop default, {change}".encode()
+        if "type" in change
+        else f"alter table profiles {change}".encode()
+    )
+    payload = one(db, "select features from two_tower.user_payloads(array[%s])", ME)
+    assert payload["account_age_days"] is None
+    assert payload["like_count"] == 1
+    assert len(client.rpc("authenticated", ME, "get_user_embedding_features", user_id=ME)) == 1
+
+
 def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_decision_type_check")
     db.execute("update user_video_decisions set decision_type = 'it''s love' where decision_type = 'nope'")
@@ -444,3 +683,84 @@ def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
     for change in ("price = -1", "price = 1e12", "price = 'NaN'", "duration_seconds = -1"):
         with pytest.raises(psycopg.IntegrityError):
             db.execute(f"update videos set {change} where id = %s".encode(), (LIKED,))
+
+
+# ------------------------------------------------------------------------------------------------ operators' settings
+
+SETTINGS = (
+    "1e400", "-1e400", "1e-400", "1e308", "-1", "0", "-0.0", "0.5", "1", "1.5", "1000", "1e9", "9" * 20, "true",
+    "false", "null", '""', '" "', '"abc"', '"NaN"', '"Infinity"', '"1"', '"１"', '"auto"', '"sql"', '"onnxruntime"',
+    '"AUTO"', '"true"', "[]", "[1]", "{}", '{"value": 1}', f'"{"9" * 9000}"',
+)  # fmt: skip
+NO_JSON = ("", " ", "abc", "NaN", "Infinity", "１", "'1'", "0x10", "1,5")
+GATE = ("select two_tower.gate_metrics('v1')", "select two_tower.gate_model('v1')")
+STATUS = ("select count(*) from two_tower.problems", "select count(*) from two_tower.status")
+POPULARITY = ("select two_tower.update_popularity()",)
+TUNING = ("select two_tower.tune_search('v1')",)
+READERS = {
+    "inference_engine": (),
+    "popularity_half_life_days": POPULARITY,
+    "model_max_bytes": ("select two_tower.model_setting('model_max_bytes')",),
+    "gate_max_drop": GATE[:1],
+    "gate_over_popularity": GATE[:1],
+    "gate_min_recall_at_20": GATE[:1],
+    "gate_min_ndcg_at_20": GATE[:1],
+    "gate_min_recall": GATE[1:],
+    "search_min_recall": TUNING,
+    "gate_max_distance": GATE[1:],
+    "gate_sample": (*GATE[1:], *TUNING),
+    "status_max_lag_seconds": STATUS,
+    "status_expects_jobs": STATUS,
+}
+"""By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
+
+
+def refusal(db: Connection, query: str, *values: object) -> psycopg.Error | None:
+    try:
+        with db.transaction():
+            db.execute(query.encode(), values)
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection) -> None:
+    """Either it is refused where it is set, in a sentence that says what is allowed, or everything has an answer."""
+    before = db.execute("select name, value from two_tower.settings order by name").fetchall()
+    assert {name for name, _ in before} == READERS.keys()
+    set_to = "update two_tower.settings set value = %s where name = %s"
+    db.execute("set role service_role")
+    for name, readers in READERS.items():
+        accepted = 0
+        for value in (*SETTINGS, None):
+            with db.transaction(force_rollback=True):
+                error = refusal(db, set_to, value, name)
+                if error is None:
+                    accepted += 1
+                    for reader in readers:
+                        db.execute(reader.encode())
+                else:
+                    assert isinstance(error, errors.InvalidParameterValue), (name, value)
+                    assert str(error).startswith(f"the setting {name} must be "), (name, value)
+        assert accepted > 1
+        for value in NO_JSON:
+            assert isinstance(refusal(db, set_to, value, name), errors.InvalidTextRepresentation)
+        for query in ("delete from two_tower.settings", "update two_tower.settings set name = 'x'"):
+            error = refusal(db, f"{query} where name = %s", name)
+            assert str(error).startswith(f"the setting {name} can be neither removed nor renamed")
+    assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
+
+
+def test_whoever_reads_a_setting_that_none_was_there_to_refuse_says_so(db: Connection) -> None:
+    """A session without triggers may write it. A refresh goes on."""
+    db.execute("set session_replication_role = replica")
+    db.execute("update two_tower.settings set value = '1e400'")
+    db.execute("reset session_replication_role")
+    said = r"the setting \w+ must be a (whole )?number from [-0-9.]+ to \d+, and is 1000"
+    for reader in (*GATE, *STATUS[:1], *POPULARITY, *TUNING):
+        with pytest.raises(errors.InvalidParameterValue, match=said):
+            db.execute(reader.encode())
+    db.execute("update two_tower.job_runs set started_at = started_at - interval '2 days'")
+    db.execute("update videos set price = 1 where id = %s", (LIKED,))
+    refresh(db)
+    assert pending(db) == (0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
@@ -52,7 +54,11 @@ def open_connection(
 
     # The encoding as a parameter of the connection, which poolers know and which comes before all defaults.
     options = {"connect_timeout": 15, "application_name": "two-tower", "client_encoding": "UTF8", **options}
-    connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, **options)
+    try:
+        connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, **options)
+    except psycopg.OperationalError as error:
+        _explain_refusal(dsn, error)
+        raise
     try:
         if settle:
             settle_session(connection)
@@ -63,6 +69,21 @@ def open_connection(
         connection.close()
         raise
     return connection
+
+
+def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
+    """Raises UserError where the login may not connect to the database; libpq keeps no SQLSTATE of that."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    if "CONNECT" not in str(error):  # it says the privilege in every language
+        return
+    asked = conninfo_to_dict(dsn)
+    role = asked.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+    database = asked.get("dbname") or os.environ.get("PGDATABASE") or role
+    raise UserError(
+        f"the role {role} may not connect to the database {database}",
+        f'as the owner of the database run: grant connect on database "{database}" to "{role}"',
+    ) from error
 
 
 def settle_session(connection: psycopg.Connection[Any]) -> None:

@@ -1,7 +1,4 @@
--- How a decision reads, whatever type its column has and whichever case it is written in. Without a SET clause these are expanded where they
--- are called, and cost what their expression does; names in a body that is not a string are looked up when the function is made. One
--- function takes every type, by an explicit cast, so that a column may change its type: beside one for text, a call with an enum that the
--- application casts to text implicitly would not be unique.
+-- How a decision reads, whatever type its column has and whichever case it is written in. As text_of() otherwise.
 --
 -- Likes and nopes are asked for as <> -1, which leaves out other words too: of an inequality the planner expects most rows, as there are.
 drop function if exists two_tower.decision_label(text);
@@ -16,7 +13,7 @@ end;
 
 create or replace function two_tower.decision_label(p_value anyelement) returns int
 language sql stable parallel safe security invoker
-as $func$ select two_tower.label_of_word(p_value::pg_catalog.text) $func$;
+as $func$ select two_tower.label_of_word(two_tower.text_of(p_value)) $func$;
 
 comment on function two_tower.label_of_word(text) is
 '1 for like, 0 for nope, -1 for skip, in any case and with blanks around; null for any other word, which counts as nothing';

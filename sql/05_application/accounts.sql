@@ -4,7 +4,6 @@
 -- application from changing its columns.
 do $accounts$
 declare
-    v_created text;
     v_key text;
     v_unique boolean;
 begin
@@ -17,16 +16,15 @@ begin
     where a.attrelid = 'public.profiles'::regclass and not a.attisdropped and a.attname in ('user_id', 'id')
         and 'uuid'::regtype in (t.oid, t.typbasetype)
     order by a.attname desc limit 1;
-    select case when count(*) = 0 then 'null::pg_catalog.timestamptz' else 'two_tower.time_of(p.created_at)' end into v_created
-    from pg_catalog.pg_attribute a
-    where a.attrelid = 'public.profiles'::regclass and not a.attisdropped and a.attname = 'created_at';
+    -- created_at may be absent, or of another type, now or later: as for triggers (sql/40_changes/log_user_changes.sql).
     execute format(
         'create or replace function two_tower.accounts() returns table (user_id uuid, created_at timestamptz) '
         'language sql stable parallel safe security invoker as $func$ '
-        || case when v_unique then 'select p.%1$I::pg_catalog.uuid, %2$s from public.profiles p'
-        else 'select p.%1$I::pg_catalog.uuid, pg_catalog.min(%2$s) from public.profiles p where p.%1$I is not null group by p.%1$I' end
-        || ' $func$',
-        v_key, v_created
+        'select a.user_id, ' || case when v_unique then 'a.created_at' else 'pg_catalog.min(a.created_at)' end
+        || ' from (select null::pg_catalog.timestamptz as created_at) as absent cross join lateral ('
+        'select two_tower.id_of(p.%I) as user_id, two_tower.time_of(created_at) as created_at from public.profiles p) as a'
+        || case when v_unique then '' else ' where a.user_id is not null group by a.user_id' end || ' $func$',
+        v_key
     );
 end
 $accounts$;

@@ -5,6 +5,7 @@ language plpgsql stable parallel safe security invoker set search_path = pg_cata
 as $func$
 declare
     v_override record;
+    v_error text;
 begin
     if jsonb_typeof(p_overrides) <> 'object' then
         raise exception 'overrides of the gate must be an object, and are %', p_overrides
@@ -15,11 +16,12 @@ begin
             raise exception 'there is no gate setting %', v_override.key
                 using errcode = '22023', hint = 'List them: select name, value, description from two_tower.settings where name ~ ''^gate_''';
         end if;
-        if jsonb_typeof(v_override.value) <> 'number' then
-            raise exception 'the override of % must be a number, and is %', v_override.key, v_override.value using errcode = '22023';
+        v_error := two_tower.setting_error(v_override.key, v_override.value, 'override of ');
+        if v_error is not null then
+            raise exception '%', v_error using errcode = '22023';
         end if;
     end loop;
-    return coalesce((p_overrides ->> p_name)::double precision, two_tower.model_setting(p_name));
+    return coalesce(round((p_overrides ->> p_name)::numeric, 30)::double precision, two_tower.model_setting(p_name));
 end
 $func$;
 

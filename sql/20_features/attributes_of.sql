@@ -12,8 +12,8 @@ as $func$
     select k.kind, k.key
     from public.videos v
     cross join lateral (values
-        ('maker', v.maker::pg_catalog.text collate "C"), ('label', v.label::pg_catalog.text), ('series', v.series::pg_catalog.text),
-        ('source', v.source::pg_catalog.text)
+        ('maker', two_tower.text_of(v.maker) collate "C"), ('label', two_tower.text_of(v.label)), ('series', two_tower.text_of(v.series)),
+        ('source', two_tower.text_of(v.source))
     ) as k (kind, key)
     where v.id operator(pg_catalog.=) p_video_id and k.key operator(pg_catalog.<>) ''
 $func$;

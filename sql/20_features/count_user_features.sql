@@ -12,8 +12,8 @@ begin
     with decided as materialized (
         select d.user_id, d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked,
             coalesce(two_tower.time_of(d.created_at), 'infinity') as at,
-            v.maker::text collate "C" as maker, v.label::text collate "C" as label, v.series::text collate "C" as series,
-            v.source::text collate "C" as source, two_tower.price_of(v.price) as price
+            two_tower.text_of(v.maker) collate "C" as maker, two_tower.text_of(v.label) collate "C" as label,
+            two_tower.text_of(v.series) collate "C" as series, two_tower.text_of(v.source) collate "C" as source, two_tower.price_of(v.price) as price
         from (select distinct u.user_id from unnest(p_user_ids) as u (user_id)) as u
         join public.user_video_decisions d on d.user_id = u.user_id
         join public.videos v on v.id = d.video_id

@@ -1,5 +1,5 @@
--- Who is to have a vector, from the application's rows and from nothing that a refresh wrote. Columns that may be absent: as for triggers
--- (sql/40_changes/log_user_changes.sql).
+-- Who is to have a vector, from the application's rows and from nothing that a refresh wrote. Columns that may be absent, or of another type:
+-- as for triggers (sql/40_changes/log_user_changes.sql).
 --
 -- SECURITY DEFINER: whoever asks how complete the vectors are need not see who likes what.
 create or replace function two_tower.liking_users() returns setof uuid
@@ -8,7 +8,8 @@ as $func$
     select distinct d.user_id
     from (select null::uuid as user_id, null::uuid as video_id, 'skip' as decision_type) as absent
     cross join lateral (
-        select user_id, video_id from public.user_video_decisions where two_tower.decision_label(decision_type) = 1
+        select two_tower.id_of(user_id) as user_id, two_tower.id_of(video_id) as video_id
+        from public.user_video_decisions where two_tower.decision_label(decision_type) = 1
     ) as d
     where exists (select from (select null::uuid as id) as lacking cross join lateral (select id as video_id from public.videos) as v where v.video_id = d.video_id)
 $func$;

@@ -1,5 +1,5 @@
--- Tags and performers of videos share these. SECURITY DEFINER: whoever may write them may not write the log. Columns that may be absent: as
--- for decisions.
+-- Tags and performers of videos share these. SECURITY DEFINER: whoever may write them may not write the log. Columns that may be absent, or
+-- of another type: as for decisions.
 create or replace function two_tower.log_inserted_attributes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -7,7 +7,8 @@ begin
     insert into two_tower.video_changes (video_id)
     select c.video_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id) as absent
-    cross join lateral (select distinct video_id from new_rows) as c;
+    cross join lateral (select distinct two_tower.id_of(video_id) as video_id from new_rows) as c
+    where c.video_id is not null;
     return null;
 end
 $func$;
@@ -19,7 +20,8 @@ begin
     insert into two_tower.video_changes (video_id)
     select c.video_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id) as absent
-    cross join lateral (select distinct video_id from old_rows) as c;
+    cross join lateral (select distinct two_tower.id_of(video_id) as video_id from old_rows) as c
+    where c.video_id is not null;
     return null;
 end
 $func$;
@@ -36,12 +38,17 @@ begin
         from (
             select 1 as n, c.*
             from (select '00000000-0000-0000-0000-000000000000'::uuid as video_id, null::uuid as tag_id, null::uuid as performer_id) as absent
-            cross join lateral (select video_id, coalesce(tag_id, performer_id, '00000000-0000-0000-0000-000000000000'::uuid) as attribute_id from old_rows) as c
+            cross join lateral (
+                select two_tower.id_of(video_id) as video_id, coalesce(nullif(concat(tag_id, performer_id), ''), 'old') as attribute_id from old_rows
+            ) as c
             union all
             select -1, c.*
             from (select '00000000-0000-0000-0000-000000000001'::uuid as video_id, null::uuid as tag_id, null::uuid as performer_id) as absent
-            cross join lateral (select video_id, coalesce(tag_id, performer_id, '00000000-0000-0000-0000-000000000001'::uuid) as attribute_id from new_rows) as c
+            cross join lateral (
+                select two_tower.id_of(video_id) as video_id, coalesce(nullif(concat(tag_id, performer_id), ''), 'new') as attribute_id from new_rows
+            ) as c
         ) as c
+        where c.video_id is not null
         group by c.video_id, c.attribute_id
         having sum(c.n) <> 0
     ) as d;

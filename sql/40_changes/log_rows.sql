@@ -1,20 +1,19 @@
 -- Row by row, for what statements' triggers do not see: rows that logical replication applies, sessions with session_replication_role =
 -- replica, and writes into a partition. Which column of the row says who, is said where the trigger is made; where the table has it no
--- longer, it may be anybody. More is logged than changes a vector; the refresh finds that there is nothing to write.
+-- longer, or of another type, it may be anybody. More is logged than changes a vector; the refresh finds that there is nothing to write.
 --
 -- SECURITY DEFINER: whoever may write the table may not write the log.
 create or replace function two_tower.log_row() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    c_anybody constant uuid := '00000000-0000-0000-0000-000000000000';
     v_ids uuid[];
 begin
     if tg_op <> 'INSERT' then
-        v_ids := array[coalesce((to_jsonb(old) ->> tg_argv[0])::uuid, c_anybody)];
+        v_ids := array[two_tower.id_of_word(to_json(old) ->> tg_argv[0])];
     end if;
     if tg_op <> 'DELETE' then
-        v_ids := v_ids || coalesce((to_jsonb(new) ->> tg_argv[0])::uuid, c_anybody);
+        v_ids := v_ids || two_tower.id_of_word(to_json(new) ->> tg_argv[0]);
     end if;
     if tg_argv[0] = 'user_id' then
         insert into two_tower.user_change_log (user_id) select distinct i.id from unnest(v_ids) as i (id);

@@ -3,10 +3,13 @@
 --
 -- The application may drop or rename a column, and its writes must go on. Hence the names without a table before them, and the row called
 -- absent around them: a name that the table has no longer is found there, at no cost. Who changed is logged all the same, or that somebody
--- did; the refresh, which reads the column, fails until it is back, as two_tower.problems says, and then loses nothing.
+-- did; the refresh, which reads the column, fails until it is back, as two_tower.problems says, and then loses nothing. Or it may change a
+-- type: what is read here is read by functions of sql/04_values, which take any.
 create or replace function two_tower.log_inserted_decisions() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
+-- Whatever columns the application has besides.
+#variable_conflict use_variable
 declare
     -- As row_count is: a cast, like every expression, is set up anew in each transaction, and takes as long as writing to the log.
     v_logged bigint;
@@ -16,13 +19,19 @@ begin
     insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-    cross join lateral (select user_id from new_rows where decision_type::text collate "C" <> 'skip' limit 100) as c;
+    cross join lateral (
+        select two_tower.id_of(user_id) as user_id from new_rows where two_tower.text_of(decision_type) collate "C" <> 'skip' limit 100
+    ) as c
+    where c.user_id is not null;
     get diagnostics v_logged = row_count;
     if v_logged = 100 then
         insert into two_tower.user_change_log (user_id)
         select c.user_id
         from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-        cross join lateral (select distinct user_id from new_rows where decision_type::text collate "C" <> 'skip') as c;
+        cross join lateral (
+            select distinct two_tower.id_of(user_id) as user_id from new_rows where two_tower.text_of(decision_type) collate "C" <> 'skip'
+        ) as c
+        where c.user_id is not null;
     end if;
     return null;
 end
@@ -35,7 +44,10 @@ begin
     insert into two_tower.user_change_log (user_id)
     select c.user_id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as user_id, 'like' as decision_type) as absent
-    cross join lateral (select distinct user_id from old_rows where two_tower.decision_label(decision_type) <> -1) as c;
+    cross join lateral (
+        select distinct two_tower.id_of(user_id) as user_id from old_rows where two_tower.decision_label(decision_type) <> -1
+    ) as c
+    where c.user_id is not null;
     return null;
 end
 $func$;
@@ -60,7 +72,9 @@ begin
                     '00000000-0000-0000-0000-000000000000'::uuid as video_id, 'like' as decision_type, date '2000-01-01' as created_at
             ) as absent
             cross join lateral (
-                select user_id, video_id, two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at from old_rows
+                select two_tower.id_of(user_id) as user_id, two_tower.text_of(video_id) as video_id,
+                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at
+                from old_rows
             ) as c
             union all
             select -1, c.*
@@ -69,10 +83,12 @@ begin
                     '00000000-0000-0000-0000-000000000001'::uuid as video_id, 'nope' as decision_type, date '2000-01-02' as created_at
             ) as absent
             cross join lateral (
-                select user_id, video_id, two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at from new_rows
+                select two_tower.id_of(user_id) as user_id, two_tower.text_of(video_id) as video_id,
+                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at
+                from new_rows
             ) as c
         ) as c
-        where c.label <> -1
+        where c.label <> -1 and c.user_id is not null
         group by c.user_id, c.video_id, c.label, c.at
         having sum(c.n) <> 0
     ) as d;

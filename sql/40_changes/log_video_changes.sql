@@ -1,5 +1,5 @@
 -- SECURITY DEFINER: whoever may write videos may not write the log. The trigger logs the video; the refresh finds its likers. Columns that may
--- be absent: as for decisions.
+-- be absent, or of another type: as for decisions.
 create or replace function two_tower.log_inserted_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -7,7 +7,8 @@ begin
     insert into two_tower.video_changes (video_id)
     select c.id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
-    cross join lateral (select id from new_rows) as c;
+    cross join lateral (select two_tower.id_of(id) as id from new_rows) as c
+    where c.id is not null;
     return null;
 end
 $func$;
@@ -19,7 +20,8 @@ begin
     insert into two_tower.video_changes (video_id)
     select c.id
     from (select '00000000-0000-0000-0000-000000000000'::uuid as id) as absent
-    cross join lateral (select id from old_rows) as c;
+    cross join lateral (select two_tower.id_of(id) as id from old_rows) as c
+    where c.id is not null;
     return null;
 end
 $func$;
@@ -40,8 +42,9 @@ begin
                     1 as duration_seconds, date '2000-01-01' as product_released_at, date '2000-01-01' as distribution_started_at
             ) as absent
             cross join lateral (
-                select id, maker::text collate "C" as maker, label::text collate "C" as label, series::text collate "C" as series,
-                    source::text collate "C" as source, two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
+                select two_tower.id_of(id) as id, two_tower.text_of(maker) collate "C" as maker, two_tower.text_of(label) collate "C" as label,
+                    two_tower.text_of(series) collate "C" as series, two_tower.text_of(source) collate "C" as source,
+                    two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
                     two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
                 from old_rows
             ) as c
@@ -52,12 +55,14 @@ begin
                     2 as duration_seconds, date '2000-01-02' as product_released_at, date '2000-01-02' as distribution_started_at
             ) as absent
             cross join lateral (
-                select id, maker::text collate "C" as maker, label::text collate "C" as label, series::text collate "C" as series,
-                    source::text collate "C" as source, two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
+                select two_tower.id_of(id) as id, two_tower.text_of(maker) collate "C" as maker, two_tower.text_of(label) collate "C" as label,
+                    two_tower.text_of(series) collate "C" as series, two_tower.text_of(source) collate "C" as source,
+                    two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
                     two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
                 from new_rows
             ) as c
         ) as c
+        where c.id is not null
         group by c.id, c.maker, c.label, c.series, c.source, c.price, c.duration, c.released_at, c.started_at
         having sum(c.n) <> 0
     ) as d;

@@ -8,10 +8,6 @@ declare
     v_half_life double precision := two_tower.model_setting('popularity_half_life_days') * 86400;
     v_rows int;
 begin
-    if not v_half_life > 0 then
-        raise exception 'the setting popularity_half_life_days must be above 0'
-            using errcode = '22023', hint = 'update two_tower.settings set value = ''90'' where name = ''popularity_half_life_days''';
-    end if;
     -- Two at once would lock the same rows in different orders.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
     perform two_tower.link_reviewers();

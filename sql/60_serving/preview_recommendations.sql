@@ -19,7 +19,7 @@ begin
         select e.embedding, e.length into v_vector, v_length
         from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id;
         return query
-        select v_user_id, r.rank, r.video_id, r.score, r.reason, d.decision_type::text
+        select v_user_id, r.rank, r.video_id, r.score, r.reason, two_tower.text_of(d.decision_type)
         from two_tower.rank_by_vector(
             v_version, v_vector, 'taste', p_limit, case when p_include_known then '{}' else v_history.decided end, null, 0,
             v_history.liked, v_history.weights, v_length

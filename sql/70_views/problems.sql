@@ -156,6 +156,17 @@ where not exists (
 )
 group by c.relation
 union all
+select 'columns',
+    format('%s.%s is of type %s, and refreshes read an id of type uuid', a.attrelid::regclass, a.attname, a.atttypid::regtype),
+    'two-tower migrate'
+from (values
+    ('public.videos', array['id']), ('public.video_tags', array['video_id', 'tag_id']),
+    ('public.video_performers', array['video_id', 'performer_id']), ('public.user_video_decisions', array['user_id', 'video_id'])
+) as c (relation, names)
+join pg_catalog.pg_attribute a on a.attrelid = to_regclass(c.relation) and a.attname::text = any(c.names) and not a.attisdropped
+join pg_catalog.pg_type t on t.oid = a.atttypid
+where 'uuid'::regtype not in (t.oid, t.typbasetype)
+union all
 -- The remedy changes no vector: it says in a known word what these count as now. Where they are meant as likes or nopes, another word does.
 select 'unknown_decisions',
     format(

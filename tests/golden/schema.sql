@@ -201,6 +201,12 @@ CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim i
 
 COMMENT ON FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 unless the rows of a tower answer the sample recorded with it';
 
+CREATE FUNCTION two_tower.check_setting() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_setting() IS 'Trigger: refuses a value that a setting cannot have (22023)';
+
 CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpython3u STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -293,22 +299,42 @@ COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores r
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The duration in whole seconds that a value of any type says; null where it is no number, negative, or no int';
 
-CREATE FUNCTION two_tower.duration_of(p_value double precision) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value anyelement, p_any integer) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement, p_any integer) IS 'two_tower.duration_of() of anything else';
+
+CREATE FUNCTION two_tower.duration_of(p_value double precision, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value double precision) IS 'The same of other numbers';
+COMMENT ON FUNCTION two_tower.duration_of(p_value double precision, p_own double precision) IS 'two_tower.duration_of() of a number in double precision';
 
-CREATE FUNCTION two_tower.duration_of(p_value numeric) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value real, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value numeric) IS 'The duration in whole seconds; null where it is negative, not finite, or no int';
+COMMENT ON FUNCTION two_tower.duration_of(p_value real, p_own double precision) IS 'two_tower.duration_of() of a number in single precision';
 
-CREATE FUNCTION two_tower.duration_of(p_value text) RETURNS integer
+CREATE FUNCTION two_tower.duration_of(p_value integer, p_own double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value text) IS 'The same of a number written as text; null for any other text';
+COMMENT ON FUNCTION two_tower.duration_of(p_value integer, p_own double precision) IS 'two_tower.duration_of() of an int';
+
+CREATE FUNCTION two_tower.duration_of(p_value numeric, p_own double precision) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value numeric, p_own double precision) IS 'two_tower.duration_of() of a numeric';
+
+CREATE FUNCTION two_tower.duration_of(p_value money, p_own double precision) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of(p_value money, p_own double precision) IS 'two_tower.duration_of() of money';
+
+CREATE FUNCTION two_tower.duration_of_word(p_word text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.duration_of_word(p_word text) IS 'two_tower.duration_of() of a number that is printed so; null for any other text';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -414,6 +440,26 @@ CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     SET lock_timeout TO '0';
 
 COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value anyelement) IS 'The id that a value of any type says; 00000000-0000-0000-0000-000000000000 where it says none';
+
+CREATE FUNCTION two_tower.id_of(p_value anyelement, p_any integer) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value anyelement, p_any integer) IS 'two_tower.id_of() of anything else';
+
+CREATE FUNCTION two_tower.id_of(p_value uuid, p_own double precision) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of(p_value uuid, p_own double precision) IS 'two_tower.id_of() of an id';
+
+CREATE FUNCTION two_tower.id_of_word(p_word text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of what is printed so';
 
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -691,27 +737,47 @@ COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_versi
 CREATE FUNCTION two_tower.price_of(p_value anyelement) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The price in single precision that a value of any type says; null where it is no number, negative, not below 1e12, or too small';
 
-CREATE FUNCTION two_tower.price_of(p_value double precision) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.price_of(p_value double precision) IS 'The same of other numbers';
-
-CREATE FUNCTION two_tower.price_of(p_value numeric) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
-
-COMMENT ON FUNCTION two_tower.price_of(p_value numeric) IS 'The price in single precision; null where it is negative, not below 1e12, or too small to have a value there';
-
-CREATE FUNCTION two_tower.price_of(p_value money) RETURNS double precision
+CREATE FUNCTION two_tower.price_of(p_value anyelement, p_any integer) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value money) IS 'The same of money';
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement, p_any integer) IS 'two_tower.price_of() of anything else';
 
-CREATE FUNCTION two_tower.price_of(p_value text) RETURNS double precision
+CREATE FUNCTION two_tower.price_of(p_value double precision, p_own double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value text) IS 'The same of a number written as text; null for any other text';
+COMMENT ON FUNCTION two_tower.price_of(p_value double precision, p_own double precision) IS 'two_tower.price_of() of a number in double precision';
+
+CREATE FUNCTION two_tower.price_of(p_value real, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value real, p_own double precision) IS 'two_tower.price_of() of a number in single precision';
+
+CREATE FUNCTION two_tower.price_of(p_value integer, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value integer, p_own double precision) IS 'two_tower.price_of() of an int';
+
+CREATE FUNCTION two_tower.price_of(p_value bigint, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value bigint, p_own double precision) IS 'two_tower.price_of() of a bigint';
+
+CREATE FUNCTION two_tower.price_of(p_value numeric, p_own double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value numeric, p_own double precision) IS 'two_tower.price_of() of a numeric';
+
+CREATE FUNCTION two_tower.price_of(p_value money, p_own double precision) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of(p_value money, p_own double precision) IS 'two_tower.price_of() of money';
+
+CREATE FUNCTION two_tower.price_of_word(p_word text) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.price_of_word(p_word text) IS 'two_tower.price_of() of a number that is printed so; null for any other text';
 
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -917,6 +983,12 @@ CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
 
 COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
 
+CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text DEFAULT 'setting '::text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
+
 CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -974,30 +1046,60 @@ CREATE FUNCTION two_tower.take_room(p_wait boolean) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
 
+CREATE FUNCTION two_tower.text_of(p_value anyelement) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value anyelement) IS 'How a value of any type prints, without the blanks that fill a text of fixed length';
+
+CREATE FUNCTION two_tower.text_of(p_value anyelement, p_any integer) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value anyelement, p_any integer) IS 'two_tower.text_of() of anything else';
+
+CREATE FUNCTION two_tower.text_of(p_value character, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value character, p_own double precision) IS 'two_tower.text_of() of a text of fixed length, without the blanks that fill it';
+
+CREATE FUNCTION two_tower.text_of(p_value text, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value text, p_own double precision) IS 'two_tower.text_of() of a text';
+
+CREATE FUNCTION two_tower.text_of(p_value character varying, p_own double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.text_of(p_value character varying, p_own double precision) IS 'two_tower.text_of() of a text of limited length';
+
 CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The same of what else can be written as text';
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The moment that a value of any type says, or the nearer of 1900-01-01 and 2100-01-01 UTC; null where it says none';
 
-CREATE FUNCTION two_tower.time_of(p_value date) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value anyelement, p_any integer) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement, p_any integer) IS 'two_tower.time_of() of anything else';
+
+CREATE FUNCTION two_tower.time_of(p_value date, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value date) IS 'The same of the beginning of a day in UTC';
+COMMENT ON FUNCTION two_tower.time_of(p_value date, p_own double precision) IS 'two_tower.time_of() of the beginning of a day in UTC';
 
-CREATE FUNCTION two_tower.time_of(p_value timestamp without time zone) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value timestamp without time zone, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value timestamp without time zone) IS 'The same of a time without a zone, which is taken for one in UTC';
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp without time zone, p_own double precision) IS 'two_tower.time_of() of a time without a zone, which is taken for one in UTC';
 
-CREATE FUNCTION two_tower.time_of(p_value text) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone, p_own double precision) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value text) IS 'The same of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
+COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone, p_own double precision) IS 'two_tower.time_of() of a moment';
 
-CREATE FUNCTION two_tower.time_of(p_value timestamp with time zone) RETURNS timestamp with time zone
+CREATE FUNCTION two_tower.time_of_word(p_word text) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value timestamp with time zone) IS 'The moment, or the nearer of 1900-01-01 and 2100-01-01 UTC; null stays null';
+COMMENT ON FUNCTION two_tower.time_of_word(p_word text) IS 'two_tower.time_of() of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
 
 CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETURNS extensions.vector
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1712,6 +1814,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_performers REFERENC
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
+
+CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 

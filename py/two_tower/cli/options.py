@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -39,6 +40,10 @@ def gate_limits(verb: Callable[..., None]) -> Callable[..., None]:
     @wraps(verb)
     def with_limits(**given: Any) -> None:
         limits = {setting: given.pop(option) for setting, (option, _) in _LIMITS.items()}
+        for setting, limit in limits.items():
+            if limit is not None and not math.isfinite(limit):
+                option = "--" + _LIMITS[setting][0].replace("_", "-")
+                raise typer.BadParameter(f"{limit} is no limit; give a number", param_hint=option)
         verb(**given, overrides={setting: limit for setting, limit in limits.items() if limit is not None})
 
     signature = inspect.signature(verb, eval_str=True)

@@ -174,8 +174,10 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
         _transaction(connection, take_names),
     ):
         connection.execute("set transaction read only")
-        _refuse_newer(connection, _marks(connection), [m.id for m in yoyo.read_migrations(str(MIGRATIONS))])
         report = preflight.look(connection)
+        if not preflight.reaches(connection):
+            return report
+        _refuse_newer(connection, _marks(connection), [m.id for m in yoyo.read_migrations(str(MIGRATIONS))])
         ahead = [f"migration {name} is applied" for name in waiting(connection)]
         logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are made anew"]
         return preflight.Report(report.problems, [*report.changes, *ahead, *logic], report.notes)
@@ -271,6 +273,7 @@ def checksum(path: Path) -> str:
 def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, say: Say) -> dict[str, list[str]]:
     known = yoyo.read_migrations(str(MIGRATIONS))
     wanted = _wanted(sorted(m.id for m in known), to)
+    preflight.require_reach(connection)
     where = _marks(connection)
     _refuse_newer(connection, where, [m.id for m in known])
     going_back = to is not None and bool(_applied(connection) - wanted)
@@ -361,7 +364,9 @@ def closed(table: str) -> list[str]:
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
     with connection.transaction():
-        connection.execute("set transaction isolation level read committed, read write")
+        # A standby refuses the mode; the look says that it is one.
+        mode = "" if connection.info.parameter_status("in_hot_standby") == "on" else ", read write"
+        connection.execute(f"set transaction isolation level read committed{mode}".encode())
         settle_transaction(connection, as_owner=False)
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))

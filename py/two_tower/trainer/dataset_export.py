@@ -29,9 +29,10 @@ NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 
 _ITEMS = """
 copy (
-    select c.video_id, v.product_url, v.title, nullif(v.maker::text collate "C", '') as maker,
-        nullif(v.label::text collate "C", '') as label, nullif(v.series::text collate "C", '') as series,
-        nullif(v.source::text collate "C", '') as source, c.price, c.duration_seconds,
+    select c.video_id, v.product_url, v.title, nullif(two_tower.text_of(v.maker) collate "C", '') as maker,
+        nullif(two_tower.text_of(v.label) collate "C", '') as label,
+        nullif(two_tower.text_of(v.series) collate "C", '') as series,
+        nullif(two_tower.text_of(v.source) collate "C", '') as source, c.price, c.duration_seconds,
         to_char(two_tower.time_of(v.product_released_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as released_at,
         to_json(a.tags) as tags,
         (select coalesce(json_agg(t.name order by u.at), '[]')

@@ -17,7 +17,7 @@ from two_tower.server.preflight.names import put_aside
 from two_tower.server.preflight.problem import Problem
 from two_tower.server.preflight.server import owner, python_usable
 
-__all__ = ["Problem", "Report", "look", "owner", "put_aside", "python_usable", "require"]
+__all__ = ["Problem", "Report", "look", "owner", "put_aside", "python_usable", "reaches", "require", "require_reach"]
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,31 @@ class Report:
 
 def require(connection: Connection) -> Report:
     """The report of a database without problems. Raises UserError with all of them otherwise."""
+    require_reach(connection)
     _hold(connection)
     report = look(connection)
-    if report.problems:
-        count = len(report.problems)
+    _refuse(report.problems)
+    return report
+
+
+def require_reach(connection: Connection) -> None:
+    """Raises UserError with all that keeps this session from looking any further, or from writing at all."""
+    _refuse(list(server.reach(connection)))
+
+
+def reaches(connection: Connection) -> bool:
+    """Whether :func:`look` could look at everything."""
+    return not any(server.reach(connection))
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        count = len(problems)
         raise UserError(
             f"this database cannot be migrated, for {count} reason{'s' if count > 1 else ''}; nothing was changed\n"
-            + "\n".join(f"- {problem}" for problem in report.problems),
+            + "\n".join(f"- {problem}" for problem in problems),
             "mend these, then migrate again; `two-tower migrate --check` lists what is left",
         )
-    return report
 
 
 def _hold(connection: Connection) -> None:
@@ -63,6 +78,9 @@ def look(connection: Connection) -> Report:
     ``two_tower.take_names``, a setting of the transaction, says whether names in ``public`` are taken.
     """
     take_names = one(connection, "select coalesce(current_setting('two_tower.take_names', true), '') = 'on'")
+    if blocked := list(server.reach(connection)):
+        note = "what is behind this was not looked at: `two-tower migrate --check` again, once it is mended"
+        return Report([*server.server(connection), *blocked], [], [note])
     problems = [
         *server.server(connection),
         *server.rights(connection),

@@ -8,6 +8,7 @@ from two_tower.rows import column, one
 from two_tower.server.contract import ARGUMENTS, ASIDE, NAMES, ROUTINES, TRIGGERED, TRIGGERS
 from two_tower.server.preflight.catalogue import Connection, is_foreign, taken_signatures
 from two_tower.server.preflight.problem import Problem
+from two_tower.server.preflight.server import as_member
 
 
 def schemas(connection: Connection) -> Iterator[Problem]:
@@ -20,12 +21,13 @@ def schemas(connection: Connection) -> Iterator[Problem]:
             "there is a schema two_tower already, and it is not ours", "rename it: alter schema two_tower rename to …"
         )
     owner = connection.execute(
-        """select quote_ident(pg_get_userbyid(nspowner)) from pg_namespace
+        """select quote_ident(pg_get_userbyid(nspowner)), quote_ident(current_user) from pg_namespace
         where nspname = 'two_tower' and not pg_has_role(nspowner, 'usage')"""
     ).fetchone()
     if owner:
         yield Problem(
-            f"the schema two_tower belongs to {owner[0]}", f"migrate as {owner[0]}, or as a member of that role"
+            f"the schema two_tower belongs to {owner[0]}, and the role {owner[1]} is no member of that",
+            as_member(connection, owner[0]),
         )
     if one(connection, "select to_regclass('auth.users') is not null") and not one(
         connection,

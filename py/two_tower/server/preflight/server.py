@@ -29,6 +29,55 @@ def server(connection: Connection) -> Iterator[Problem]:
         )
 
 
+def reach(connection: Connection) -> Iterator[Problem]:
+    """What this session cannot change, or cannot even look into: asking on would end with a plain error."""
+    if one(connection, "select pg_is_in_recovery()"):
+        yield Problem("this server is a standby, which takes no changes", "connect to the primary")
+    role = one(connection, "select quote_ident(current_user)")
+    owner = connection.execute(
+        """select quote_ident(pg_get_userbyid(nspowner)) from pg_namespace
+        where nspname = 'two_tower' and not has_schema_privilege(oid, 'usage')"""
+    ).fetchone()
+    if owner:
+        yield Problem(
+            f"the recommender of this database belongs to {owner[0]}, and the role {role} is no member of that",
+            as_member(connection, owner[0]),
+        )
+        return
+    if one(connection, "select to_regnamespace('public') is null"):
+        yield Problem(
+            "there is no schema public, where the application's tables and functions of ours are",
+            "as the database's owner run: create schema public",
+        )
+    yield from _usage(connection, ["public", "auth"])
+
+
+def _usage(connection: Connection, schemas: list[str]) -> Iterator[Problem]:
+    role = one(connection, "select quote_ident(current_user)")
+    for schema, whose in connection.execute(
+        """select quote_ident(n.nspname), case
+            when n.nspowner = 'pg_database_owner'::regrole then 'the database''s owner'
+            else quote_ident(pg_get_userbyid(n.nspowner))
+        end
+        from pg_namespace n where n.nspname = any (%s) and not has_schema_privilege(n.oid, 'usage')
+        order by 1""",
+        (schemas,),
+    ).fetchall():
+        yield Problem(
+            f"the role {role} may not use the schema {schema}, which belongs to {whose}",
+            f"as {whose} run: grant usage on schema {schema} to {role}",
+        )
+
+
+def as_member(connection: Connection, owner: str) -> str:
+    """How to get what takes being ``owner``, quoted; nobody is told to make others superusers."""
+    if one(connection, "select rolsuper from pg_roles where oid = %s::regrole", (owner,)):
+        return f"migrate as {owner}"
+    return f"migrate as {owner}; or as a superuser run: grant {owner} to " + one(
+        connection, "select quote_ident(current_user)"
+    )
+
+
 def rights(connection: Connection) -> Iterator[Problem]:
     role, database, may_create, may_create_roles = row(
         connection,
@@ -43,9 +92,12 @@ def rights(connection: Connection) -> Iterator[Problem]:
         )
     if not may_create and not one(connection, "select to_regnamespace('two_tower') is not null"):
         yield Problem(
-            f"the role {role} may not create schemas in this database",
+            f"the role {role} may not create schemas in the database {database}",
             f"as the database's owner run: grant create on database {database} to {role}",
         )
+    where = """select n.nspname::text from pg_namespace n where n.nspname = 'extensions'
+        or n.oid = (select e.extnamespace from pg_extension e where e.extname = 'vector')"""
+    yield from _usage(connection, column(connection, where))
     missing = column(
         connection,
         """select r
@@ -189,9 +241,17 @@ def extensions(connection: Connection) -> Iterator[Problem]:
             select from pg_available_extension_versions v where v.name = 'vector' and v.trusted
         ) from pg_roles where rolname = current_user""",
     ):
+        role, trusted, into = row(
+            connection,
+            """select quote_ident(current_user), exists (
+                select from pg_available_extension_versions v where v.name = 'vector' and v.trusted
+            ), case when to_regnamespace('extensions') is not null then ' with schema extensions' else '' end""",
+        )
+        needed = "CREATE on the database" if trusted else "a superuser, since this server does not mark it as trusted"
+        whoever = "the database's owner" if trusted else "a superuser"
         yield Problem(
-            "the extension vector is not created in this database, and takes a superuser",
-            "as a superuser run: create extension vector with schema extensions",
+            f"the extension vector is not created in this database, and takes {needed}, which the role {role} lacks",
+            f"as {whoever} run: create extension vector{into}",
         )
 
 

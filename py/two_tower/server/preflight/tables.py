@@ -11,6 +11,7 @@ from two_tower.server.contract import COLUMNS, INDEXES, KEYS, NUMBER, TEXT, TIME
 from two_tower.server.preflight.catalogue import Connection, column_types, relation
 from two_tower.server.preflight.names import taken_names
 from two_tower.server.preflight.problem import Problem
+from two_tower.server.preflight.server import as_member
 
 _KINDS = {"p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 
@@ -51,9 +52,10 @@ def tables(connection: Connection) -> Iterator[Problem]:
                 f"give the application's rows to one ordinary table {name}",
             )
         if not mine:
+            role = one(connection, "select quote_ident(current_user)")
             yield Problem(
-                f"{name} belongs to {owner}, and what we ask of it takes its owner",
-                f"migrate as a member of {owner}",
+                f"{name} belongs to {owner}, and the role {role} is no member of that: triggers take the table's owner",
+                as_member(connection, owner),
             )
         if forced and not one(connection, "select rolsuper or rolbypassrls from pg_roles where rolname = current_user"):
             yield Problem(
