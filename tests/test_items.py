@@ -237,8 +237,7 @@ def test_neighbours_are_the_largest_that_factors_leave(large: bool) -> None:
     scale = (scores**2).sum() / (scores * (likes @ dense)).sum()
     rest = scale * dense - factors.like.numpy() @ factors.item.numpy().T
     np.fill_diagonal(rest, 0)
-    if large:  # which has no entry to correct where the table has none
-        rest[dense == 0] = 0
+    rest[dense == 0] = 0  # which has no entry to correct where the table has none
     for row in range(20):
         best = np.sort(rest[row][rest[row] > 0])[::-1][:4]
         assert np.allclose(np.sort(found[row].data)[::-1], best, atol=1e-4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
@@ -73,13 +71,15 @@ def open_connection(
 
 def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
     """Raises UserError where the login may not connect to the database; libpq keeps no SQLSTATE of that."""
+    from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
     if "CONNECT" not in str(error):  # it says the privilege in every language
         return
-    asked = conninfo_to_dict(dsn)
-    role = asked.get("user") or os.environ.get("PGUSER") or getpass.getuser()
-    database = asked.get("dbname") or os.environ.get("PGDATABASE") or role
+    known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
+    known |= {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+    role = known["user"]
+    database = known["dbname"] or role
     raise UserError(
         f"the role {role} may not connect to the database {database}",
         f'as the owner of the database run: grant connect on database "{database}" to "{role}"',

@@ -256,7 +256,10 @@ def spectral(likes: sparse.csr_matrix, rank: int, *, seed: int = 0) -> Factors:
 def residual(
     table: Table, factors: Factors, likes: sparse.csr_matrix, most: int, *, seed: int = 0, block: int = 1_000
 ) -> sparse.csr_matrix:
-    """The ``most`` largest entries per row of what ``factors`` leave of the table, on the scale of the factors."""
+    """The ``most`` largest entries per row of what ``factors`` leave of the table, on the scale of the factors.
+
+    Where the table has no entry, what is right is unknown, and nothing is left.
+    """
     n_users, n_items = likes.shape
     some = likes[np.sort(np.random.default_rng(seed).permutation(n_users)[: max(1, min(500, SCORES // n_items))])]
     whole = torch.from_numpy(scores(table, some))
@@ -267,20 +270,14 @@ def residual(
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
     parts = []
     for start in range(0, n_items, block):
-        if not isinstance(table, np.ndarray):  # what it has no entry for is unknown, and stays without
-            part = scale * table[start : start + block]
-            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            coarse = (factors.like[start + row] * factors.item[part.indices]).sum(dim=1)
-            part.data -= coarse.numpy()
-            parts.append(_largest(part, most))
-            continue
-        left = scale * torch.from_numpy(table[start : start + block])
-        left -= factors.like[start : start + block] @ factors.item.T
-        left[torch.arange(len(left)), torch.arange(start, start + len(left))] = 0
+        rows = table[start : start + block]
+        part = torch.from_numpy(rows if isinstance(rows, np.ndarray) else rows.toarray())
+        # All products of a block take less than those of its entries one by one.
+        left = torch.where(part == 0, 0, scale * part - factors.like[start : start + block] @ factors.item.T)
         best = torch.topk(left, min(most, n_items), dim=1)
         row = np.repeat(np.arange(len(left)), best.values.shape[1])
-        part = sparse.csr_matrix((best.values.numpy().ravel(), (row, best.indices.numpy().ravel())), left.shape)
-        parts.append(_largest(part, most))
+        kept = sparse.csr_matrix((best.values.numpy().ravel(), (row, best.indices.numpy().ravel())), left.shape)
+        parts.append(_largest(kept, most))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
 
 

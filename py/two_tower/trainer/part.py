@@ -75,6 +75,8 @@ class Part:
         self._content_models: dict[float, ContentModel] = {}
         self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
         self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
+        # Neighbours that were found last, with what they depend on and how many there may be.
+        self._near: tuple[Factors, tuple[float, ...], int, sparse.csr_matrix] | None = None
         self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
@@ -160,10 +162,18 @@ class Part:
         """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""
         if not choice.neighbours or factors.item.shape[1] == 0:
             return None
-        found = items.residual(
-            self.table(choice), factors, self.known[0], choice.neighbours, seed=self.options.seed
-        ) / float(factors.item.norm(dim=1).max().clamp(min=1e-12))
-        return found.tocsr().astype(np.float32) if found.nnz else None
+        key = self._table_key(choice)
+        if (
+            self._near is None
+            or self._near[0] is not factors
+            or self._near[1] != key
+            or self._near[2] < choice.neighbours
+        ):
+            left = items.residual(self.table(choice), factors, self.known[0], choice.neighbours, seed=self.options.seed)
+            longest = float(factors.item.norm(dim=1).max().clamp(min=1e-12))
+            self._near = factors, key, choice.neighbours, (left / longest).tocsr().astype(np.float32)
+        found = items.strongest(self._near[3], choice.neighbours)
+        return found if found.nnz else None
 
     def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """[n_users, n_items] what likes and nopes weigh."""

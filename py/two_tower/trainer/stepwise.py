@@ -302,7 +302,7 @@ class StepwiseSearch:
         """How content places an item, judged by leaving each item out: as if each in turn were new."""
         top, placement, chosen = -1.0, None, best
         for bandwidth, ridge in ((0.5, 0.1), (1.0, 0.1), (0.0, 0.4)):
-            if placement is not None and time.monotonic() > self.deadline:
+            if placement is not None and (time.monotonic() > self.deadline or not self.part.content.any()):
                 break
             choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
             found = self.part.place(factors, choice)
