@@ -29,14 +29,17 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     ],
     "sql/20_features/attributes_of.sql": [
         (
-            "('source', v.source::pg_catalog.text)",
-            "('source', v.source::pg_catalog.text), ('director', v.director::pg_catalog.text)",
+            "('source', two_tower.text_of(v.source))",
+            "('source', two_tower.text_of(v.source)), ('director', two_tower.text_of(v.director))",
         ),
     ],
     "sql/40_changes/log_video_changes.sql": [
         ("'before' as source,", "'before' as source, 'before' as director,"),
         ("'after' as source,", "'after' as source, 'after' as director,"),
-        ("as series,\n", 'as series, director::text collate "C" as director,\n'),
+        (
+            'collate "C" as source,',
+            'collate "C" as source, two_tower.text_of(director) collate "C" as director,',
+        ),
         ("c.series, c.source,", "c.series, c.source, c.director,"),
     ],
 }

@@ -66,8 +66,9 @@ begin
                 using errcode = '22023', hint = 'The setting model_max_bytes in two_tower.settings is the limit.';
         end if;
     end loop;
-    if v_engine is null or v_engine not in ('auto', 'sql', 'onnxruntime') then
-        raise exception 'there is no inference engine called %', coalesce(v_engine, 'null')
+    -- As two_tower.model_setting() does with numbers.
+    if two_tower.setting_error('inference_engine', to_jsonb(v_engine)) is not null then
+        raise exception '%', two_tower.setting_error('inference_engine', to_jsonb(v_engine))
             using errcode = '22023', hint = 'update two_tower.settings set value = ''"auto"'' where name = ''inference_engine''';
     end if;
     if v_engine = 'sql' and not v_rows and not v_registered then
