@@ -130,7 +130,7 @@ scheduled() { [[ $(sql "select count(*) from cron.job_run_details where command 
 everybody() { [[ $(compose run --rm --no-TTY --entrypoint wc trainer -l recs.csv | cut -d ' ' -f 1) -gt 20 ]]; }
 
 holds "a small world" compose run --rm --no-TTY --entrypoint python trainer \
-  -c 'from two_tower.data.world import generate; generate("world", users=600, videos=800)'
+  -c 'from two_tower.world import generate; generate("world", users=600, videos=800)'
 holds "import catalog" trainer import catalog world/catalog.csv
 holds "import decisions" trainer import decisions world/decisions.csv --create-users
 holds "train" trainer train

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from conftest import NewDatabase, in_database
 from test_web import in_node, stored
 from two_tower.cli.main import app
-from two_tower.data.world import World, generate
 from two_tower.server.embedded import Server
+from two_tower.world import World, generate
 from world_fixtures import Client
 
 USERS, VIDEOS = 300, 300

@@ -12,7 +12,7 @@ import pytest
 from conftest import NewDatabase
 from test_gradient import torchrun
 from test_path import two_tower
-from two_tower.data.world import World, generate
+from two_tower.world import World, generate
 
 pytestmark = pytest.mark.xdist_group("train")
 

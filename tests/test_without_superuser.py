@@ -18,9 +18,9 @@ from psycopg import sql
 
 from conftest import Connection, in_database, remove_server, server_directory
 from test_path import two_tower
-from two_tower.data.world import World, generate
 from two_tower.server import migrate
 from two_tower.server.embedded import Server
+from two_tower.world import World, generate
 from world_fixtures import column, load, make_world, one, tiny_model
 
 pytestmark = pytest.mark.xdist_group("without_superuser")

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from two_tower.data.world import HELD_OUT, World, generate
+from two_tower.world import HELD_OUT, World, generate
 
 pytestmark = pytest.mark.slow
 

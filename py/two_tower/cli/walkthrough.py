@@ -60,7 +60,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
             _import(connection, imports.import_catalog, catalog)
             _import(connection, imports.import_reviews, reviews)
         else:
-            from two_tower.data.world import generate
+            from two_tower.world import generate
 
             world = _step("generating a world", lambda: generate(Path(made)))
             heldout = world.heldout

@@ -1,6 +1,6 @@
 """A small invented world whose tastes are known: the demo's catalogue and decisions.
 
-    python -c "from two_tower.data.world import generate; print(generate('world').counts)"
+    python -c "from two_tower.world import generate; print(generate('world').counts)"
 
 Everybody mixes a few of 25 interests, follows some performers, and belongs to a scene with a mood that no tag tells:
 content alone explains part of the likes, other people's likes another part, popularity a third, chance the rest. Likes
