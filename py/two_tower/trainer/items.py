@@ -143,16 +143,21 @@ def _local(
         chosen.append(_largest(_without_diagonal(target, start), REGRESSORS))
     half, targets = sparse.vstack(halves, format="csr"), sparse.vstack(chosen, format="csr")
     found = [np.zeros(targets.nnz, dtype=np.float32) for _ in ridges]
-    for item in range(n_items):
-        within = slice(targets.indptr[item], targets.indptr[item + 1])
-        others, target = targets.indices[within], torch.from_numpy(targets.data[within])[:, None]
-        if len(others) == 0:
-            continue
-        lower = torch.from_numpy(half[others][:, others].toarray())
-        between, diagonal = lower + lower.T, lower.diagonal()
-        for weights, ridge in zip(found, ridges, strict=True):
-            between.diagonal().copy_(diagonal + ridge)
-            weights[within] = torch.cholesky_solve(target, torch.linalg.cholesky(between)).numpy().ravel()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one takes longer to be called than a matrix of a hundred rows takes
+    try:
+        for item in range(n_items):
+            within = slice(targets.indptr[item], targets.indptr[item + 1])
+            others, target = targets.indices[within], torch.from_numpy(targets.data[within])[:, None]
+            if len(others) == 0:
+                continue
+            lower = torch.from_numpy(half[others][:, others].toarray())
+            between, diagonal = lower + lower.T, lower.diagonal()
+            for weights, ridge in zip(found, ridges, strict=True):
+                between.diagonal().copy_(diagonal + ridge)
+                weights[within] = torch.cholesky_solve(target, torch.linalg.cholesky(between)).numpy().ravel()
+    finally:
+        torch.set_num_threads(threads)
     back = np.argsort(order)
     return [
         sparse.csr_matrix((weights, targets.indices, targets.indptr), targets.shape).T.tocsr()[back][:, back]
