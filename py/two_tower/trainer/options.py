@@ -104,3 +104,8 @@ class Choice:
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0
     """Exponent of :func:`two_tower.features.recency_weights`."""
+
+    def table(self) -> tuple[tuple[str, float], ...]:
+        """What the table between videos depends on: names and values here."""
+        names = ("item_ridge", "item_users", "item_power", "direction", "together")
+        return tuple((name, getattr(self, name)) for name in names)

@@ -76,7 +76,7 @@ class Part:
         self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
         self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
         # Neighbours that were found last, with what they depend on and how many there may be.
-        self._near: tuple[Factors, tuple[float, ...], int, sparse.csr_matrix] | None = None
+        self._near: tuple[Factors, Any, int, sparse.csr_matrix] | None = None
         self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
@@ -88,7 +88,7 @@ class Part:
             factors = truncated(self.known[0], INNER, user_power=choice.user_power, seed=self.options.seed)
             return balance(factors, self.tastes(factors))
         if choice.source == "items":
-            key = self._table_key(choice)
+            key = choice.table()
             if key not in self._solved:
                 factors = self._of_items(choice)
                 self._solved[key] = balance(factors, self.tastes(factors))
@@ -122,13 +122,9 @@ class Part:
             return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
         return items.spectral(self.known[0], INNER, seed=self.options.seed)
 
-    @staticmethod
-    def _table_key(choice: Choice) -> tuple[float, ...]:
-        return choice.item_ridge, choice.item_users, choice.item_power, choice.direction, choice.together
-
     def table(self, choice: Choice) -> items.Table:
         """What a like of each known video says of every other."""
-        if self._table is None or self._table[0] != self._table_key(choice):
+        if self._table is None or self._table[0] != choice.table():
             self._table = None  # its memory goes to the next
             (found,) = self.regressed([choice])
             if choice.together:
@@ -144,7 +140,7 @@ class Part:
 
     def keep(self, choice: Choice, table: items.Table) -> None:
         """``table`` is the :meth:`table` of ``choice``, and need not be found again."""
-        self._table = self._table_key(choice), table
+        self._table = choice.table(), table
 
     def regressed(self, choices: Sequence[Choice]) -> Iterator[items.Table]:
         """The tables of choices that differ in their ``item_ridge`` alone, before anything is mixed with them."""
@@ -162,7 +158,7 @@ class Part:
         """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""
         if not choice.neighbours or factors.item.shape[1] == 0:
             return None
-        key = self._table_key(choice)
+        key = choice.table()
         if (
             self._near is None
             or self._near[0] is not factors

@@ -130,8 +130,7 @@ class StepwiseSearch:
                 return found
         items_choice = self._from_items()
         factors = self.part.factors(items_choice)
-        of_table = ("item_ridge", "item_users", "item_power", "direction", "together")
-        same = {name: getattr(items_choice, name) for name in of_table}
+        same: dict[str, Any] = dict(items_choice.table())
         return [*((replace(choice, **same), beside) for choice, beside in found), (items_choice, factors)]
 
     def _from_histories(self) -> tuple[Choice, Factors]:
@@ -207,10 +206,9 @@ class StepwiseSearch:
 
     def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
         """How much more newer decisions count; as it is unless that pays."""
-        level = self._known(best, factors, near)
         tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in (0.0, *RECENCY)}
         recency = max(tried, key=lambda each: tried[each].mean())
-        return replace(best, recency=recency) if _surely(tried[recency] - level) else best
+        return replace(best, recency=recency) if _surely(tried[recency] - tried[best.recency]) else best
 
     def tune(self, start: Choice, recipe: Recipe | None) -> tuple[Choice, Recipe | None, dict[str, Any]]:
         """The best of the study's trials, the first of which is ``start``, and what to note of the search."""
