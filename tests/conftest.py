@@ -46,7 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller makes the directory of the cluster; xdist's workers inherit its name."""
+    """The controller makes the directory of the cluster; xdist's workers inherit its name.
+
+    Torch computes with one thread: with two, each waits in a loop for the other while another worker runs.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):

@@ -71,7 +71,7 @@ def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> subprocess.
         text=True,
         check=False,
         timeout=240,
-        env=os.environ | {"COLUMNS": "500", "OMP_NUM_THREADS": "1"} | env,
+        env=os.environ | {"COLUMNS": "500"} | env,
     )
     assert done.returncode == code, done.stderr
     return done
