@@ -30,6 +30,9 @@ from world_fixtures import ENGINE, Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
+SHARED_MEMORY = "/dev/shm"
+ROOM = 3 << 30
+"""Bytes that the servers of a run need at most, and as much again to spare."""
 SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
 """Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
 
@@ -80,9 +83,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         remove_server(Server(os.environ.pop(SHARED)))
 
 
+def in_memory() -> str | None:
+    """``/dev/shm``, if servers have room there and may load libraries from it, and TMPDIR names no other place.
+
+    ext4 passes over the files that were deleted in the last seconds one by one before it makes a new one, so that to
+    copy a database takes 0.25 s where others were dropped; here 0.02 s.
+    """
+    if os.environ.get("TMPDIR") or not Path(SHARED_MEMORY).is_dir():
+        return None
+    there = os.statvfs(SHARED_MEMORY)
+    fits = there.f_bavail * there.f_frsize >= ROOM and not there.f_flag & os.ST_NOEXEC
+    return SHARED_MEMORY if fits else None
+
+
 def server_directory(prefix: str) -> Path:
     """A directory that the server's user can enter; pytest's own are closed to it when root runs the tests."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=in_memory()))
     directory.chmod(0o755)
     return directory
 
