@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from conftest import Connection
+from two_tower.cli.main import app
 from world_fixtures import make_world, one, tiny_model
 
 pytestmark = pytest.mark.world
@@ -62,18 +61,11 @@ def webhook() -> Iterator[Webhook]:
     server.server_close()
 
 
-def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    """``two-tower retrain --json``, which must exit with ``code``."""
-    command = [str(Path(sys.executable).with_name("two-tower")), "retrain", "--dsn", dsn, "--json", *arguments]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env=os.environ | {"COLUMNS": "500"} | env,
-    )
-    assert done.returncode == code, done.stderr
+def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> Result:
+    """``two-tower retrain --json``, which must exit with ``code``; in this process, which has loaded PyTorch."""
+    environment = {"COLUMNS": "500", **env}
+    done = CliRunner().invoke(app, ["retrain", "--dsn", dsn, "--json", *arguments], env=environment)
+    assert done.exit_code == code, f"{done.output}{done.exception!r}"
     return done
 
 
