@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from conftest import Connection
 from two_tower.cli.main import app
-from world_fixtures import make_world, one, tiny_model
+from world_fixtures import make_world, one
 
 pytestmark = pytest.mark.world
 
@@ -84,9 +84,9 @@ def current(directory: Path) -> str | None:
     return str(json.loads(path.read_text())["version"]) if path.exists() else None
 
 
+@pytest.mark.world(models=2)
 def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
     lenient(db)
-    tiny_model(db, "v2", seed=2)
     done = retrain(dsn, *LENIENT, "--publish", f"file://{tmp_path}", TWO_TOWER_WEBHOOK=webhook.url)
     result = json.loads(done.stdout)
     version = result["version"]
