@@ -34,7 +34,7 @@ SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
 SHARED_MEMORY = "/dev/shm"
 ROOM = 3 << 30
-"""Bytes that the servers of a run need at most, and as much again to spare."""
+"""Bytes that must be free there. A server with its databases takes 0.1 GB, and as much WAL as it is allowed to keep."""
 SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
 """Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
 
