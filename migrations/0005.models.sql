@@ -21,6 +21,9 @@ insert into two_tower.settings values
 ('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
+('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
+('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
+('shown_per_day', '10000', 'How many videos one user may be logged to have been shown within 24 hours'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
 ('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');
 

@@ -11,8 +11,8 @@ begin
         select unnest(array[
             'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
-            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, boolean)',
-            'public.similar_videos(uuid, int, real)'
+            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, uuid[], boolean)',
+            'public.similar_videos(uuid, int, real)', 'public.log_shown(jsonb)', 'public.next_videos(int)'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -27,16 +27,15 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 -- anon: what is similar to what. The schema is not one that PostgREST shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
-grant execute on function two_tower.list_for_caller(text, uuid, int, uuid[], real),
-two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int)
+grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
+two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text)
 to anon, authenticated, service_role;
--- Reached by name from list_for_caller(); answers to nobody who is not signed in.
-grant execute on function two_tower.own_candidates(int, uuid[], real), two_tower.own_reasons(uuid[]) to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function public.recommend_videos(int, uuid[], real, boolean) to authenticated;
+grant execute on function public.recommend_videos(int, uuid[], real, uuid[], boolean), two_tower.own_reasons(uuid[]) to authenticated;
+grant execute on function public.log_shown(jsonb), public.next_videos(int), two_tower.shown_lately() to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
@@ -135,7 +134,7 @@ two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
-two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
+two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text), two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
@@ -174,7 +173,8 @@ $columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
-two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
+two_tower.video_popularity, two_tower.impressions, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
+two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
 two_tower.problems, two_tower.sizes to two_tower_viewer;

@@ -82,11 +82,15 @@ OWN = {
     "embed_user",
     "get_item_embedding_features",
     "get_user_embedding_features",
+    "log_shown",
+    "next_videos",
     "recommend_videos",
     "similar_videos",
     "update_user_features",
 }
-OPERATORS = (OWN - {"embed_user", "recommend_videos"}) | {
+SHOWN = {"log_shown", "next_videos"}
+"""What writes, so that a second call has another answer."""
+OPERATORS = (OWN - SHOWN - {"embed_user", "recommend_videos"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
 }
@@ -138,7 +142,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
 
 
 def test_every_routine_of_the_api_was_called() -> None:
-    assert {name for _, name, _ in CALLS} == OWN | OPERATORS
+    assert {name for _, name, _ in CALLS} | SHOWN == OWN | OPERATORS
 
 
 def test_what_only_reads_answers_get(api: Api) -> None:
@@ -147,6 +151,29 @@ def test_what_only_reads_answers_get(api: Api) -> None:
     assert [row["rank"] for row in rows] == list(range(20, 0, -1))
     assert rows[0].keys() == {"video_id", "rank"}
     refused(api.ask("GET", "/rpc/embed_user", ME), 405, "25006")
+
+
+def test_pages_follow_each_other_and_a_list_is_logged_once(api: Api) -> None:
+    pages = [api.rpc(LIKER, "next_videos", limit=5).json() for _ in range(3)]
+    seen = [row["video_id"] for page in pages for row in page]
+    assert len(set(seen)) == 15
+    rows = api.rpc(LIKER, "recommend_videos", limit=5, exclude=seen).json()
+    assert rows[0].keys() == pages[0][0].keys() | {"because_video_id", "because_title"}
+    assert [api.rpc(LIKER, "log_shown", shown=rows).json() for _ in range(2)] == [5, 0]
+    assert not {row["video_id"] for row in api.rpc(LIKER, "next_videos").json()} & {
+        *seen,
+        *(row["video_id"] for row in rows),
+    }
+
+
+def test_what_one_user_may_log_in_a_day_has_a_bound(api: Api) -> None:
+    with psycopg.connect(api.dsn, autocommit=True) as db:
+        limit = "update two_tower.settings set value = to_jsonb(%s) where name = 'shown_per_day'"
+        db.execute(limit, (200,))
+        rows = api.rpc(ME, "recommend_videos", limit=200).json()
+        assert api.rpc(ME, "log_shown", shown=rows).json() == len(rows)
+        refused(api.rpc(ME, "log_shown", shown=rows[:50]), 413, "54000")
+        db.execute(limit, (10_000,))
 
 
 # -------------------------------------------------------------------------------------------- errors
@@ -166,6 +193,13 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "recommend_videos", {"limit": None}, 400, "22023"),
     (ME, "recommend_videos", {"diversity": 2}, 400, "22023"),
     (ME, "recommend_videos", {"tag_ids": [str(NOBODY)] * 101}, 400, "22023"),
+    (ME, "next_videos", {"limit": 201}, 400, "22023"),
+    (ME, "log_shown", {"shown": {"rank": 1}}, 400, "22023"),
+    (ME, "log_shown", {"shown": [{"rank": 1}]}, 400, "22023"),
+    (VISITOR, "next_videos", {}, 401, "42501"),
+    (VISITOR, "log_shown", {"shown": []}, 401, "42501"),
+    (SERVICE, "next_videos", {}, 403, "42501"),
+    (WITHOUT_SUB, "next_videos", {}, 403, "28000"),
     (VISITOR, "similar_videos", {"video_id": str(VIDEO), "limit": 201}, 400, "22023"),
     (SERVICE, "get_item_embedding_feature_batch", {"limit": 10_001}, 400, "22023"),
     (VISITOR, "similar_videos", {"video_id": str(NOBODY)}, 500, "P0002"),
@@ -241,7 +275,7 @@ def test_the_recipes_say_which_status_each_code_has() -> None:
     documented = {
         code: set(status.split(", ")) for code, status in re.findall(r"\| `(\w{5})` \| ([\d, ]+?) \|", recipes)
     }
-    measured: dict[str, set[str]] = {"55000": {"500"}, "57014": {"500"}}
+    measured: dict[str, set[str]] = {"54000": {"413"}, "55000": {"500"}, "57014": {"500"}}
     for _, _, _, status, code in ERRORS:
         measured.setdefault(code, set()).add(str(status))
     del measured["PGRST202"]

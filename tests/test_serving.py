@@ -44,6 +44,7 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
+COLUMNS |= {"list_id", "propensity"}
 BECAUSE = {"because_video_id", "because_title"}
 """Further columns of one's own list."""
 Rows = list[dict[str, Any]]

@@ -23,6 +23,9 @@ as $func$
         ('search_min_recall', 'number', -1000, 1000),
         ('gate_max_distance', 'number', -1000, 1000),
         ('gate_sample', 'whole', 1, 1000000),
+        ('impressions_kept_days', 'whole', 1, 36500),
+        ('shown_again_after_hours', 'number', 0, 876000),
+        ('shown_per_day', 'whole', 200, 1000000),
         ('status_max_lag_seconds', 'number', 0, 1000000000),
         ('status_expects_jobs', 'boolean', null, null)
     ) as r (name, kind, least, most)

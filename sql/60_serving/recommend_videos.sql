@@ -1,27 +1,35 @@
 drop function if exists public.recommend_videos(int, uuid[], real);
+drop function if exists public.recommend_videos(int, uuid[], real, boolean);
 create or replace function public.recommend_videos(
-    "limit" int default 20, tag_ids uuid[] default null, diversity real default 0, because boolean default false
+    "limit" int default 20, tag_ids uuid[] default null, diversity real default 0, exclude uuid[] default null,
+    because boolean default false
 )
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
-    because_video_id uuid, because_title text
+    list_id uuid, propensity real, because_video_id uuid, because_title text
 )
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 #variable_conflict use_column
+declare
+    v_question two_tower.list_question;
 begin
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;
+    v_question.kind := 'own';
+    v_question.tag_ids := tag_ids;
+    v_question.excluded := exclude;
+    v_question.diversity := diversity;
     if not coalesce(because, false) then
         return query
-        select l.*, null::uuid, null::text from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l order by l.rank;
+        select l.*, null::uuid, null::text from two_tower.list_for_caller(v_question, "limit") l order by l.rank;
         return;
     end if;
     return query
     with list as materialized (
-        select l.* from two_tower.list_for_caller('own', null, "limit", tag_ids, diversity) l
+        select l.* from two_tower.list_for_caller(v_question, "limit") l
     )
     select l.*, b.id, b.title::text
     from list l
@@ -32,6 +40,6 @@ begin
 end
 $func$;
 
-comment on function public.recommend_videos(int, uuid[], real, boolean) is
-'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. '
-'diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+comment on function public.recommend_videos(int, uuid[], real, uuid[], boolean) is
+'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags, and '
+'without some videos. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';

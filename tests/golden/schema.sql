@@ -14,6 +14,16 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
 
+CREATE TYPE two_tower.list_question AS (
+	kind text,
+	video_id uuid,
+	tag_ids uuid[],
+	excluded uuid[],
+	diversity real
+);
+
+COMMENT ON TYPE two_tower.list_question IS 'What a list is asked for, as it passes between routines';
+
 CREATE TYPE two_tower.user_counts AS (
 	user_id uuid,
 	liked_tags jsonb,
@@ -67,14 +77,27 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, because_video_id uuid, because_title text)
+CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
+
+CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.next_videos("limit" integer) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours';
+
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags, and without some videos. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
-CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
@@ -213,6 +236,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
+CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_partition(p_name text) IS 'Takes a new table of schema two_tower away from everybody but its owner';
+
 CREATE FUNCTION two_tower.close_versions() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -296,6 +325,12 @@ CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
 
+CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:00:02'::interval) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the days of two_tower.impressions that are older than the setting impressions_kept_days, without holding up anybody; how many';
+
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -374,6 +409,12 @@ CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
 
 COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
 
+CREATE FUNCTION two_tower.forget_impressions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: what was shown to a user goes with the user';
+
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -440,6 +481,12 @@ CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     SET lock_timeout TO '0';
 
 COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; 28000 for nobody, P0002 where there is no such user';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -538,13 +585,20 @@ CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
 
-CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) IS 'The best videos for what a list is asked for, before the caller''s own view of them; 22023 for an argument out of bounds, 28000 for a list of one''s own where nobody is signed in';
+
+CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -642,6 +696,12 @@ CREATE FUNCTION two_tower.make_durable() RETURNS void
 
 COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
 
+CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+
 CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -695,13 +755,6 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
-
-CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan';
-
-COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
 
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -783,7 +836,7 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; makes days for impressions, and drops those that the setting impressions_kept_days no longer keeps; counts';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -798,12 +851,12 @@ CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diver
 
 COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The visible videos nearest to a video, with the reason of each: similar, popular or newest';
 
-CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -989,11 +1042,11 @@ CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text 
 
 COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
 
-CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) IS 'The videos nearest to a video, before the caller''s own view of them';
+COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours; the caller''s other pages wait until the transaction ends';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1369,6 +1422,32 @@ CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.failed_changes IS 'Users and videos set aside because refreshing them failed';
 
+CREATE TABLE two_tower.impression_users (
+    user_id uuid NOT NULL
+);
+
+COMMENT ON TABLE two_tower.impression_users IS 'Users who have impressions, which go when this row goes, with the user';
+
+CREATE TABLE two_tower.impressions (
+    user_id uuid NOT NULL,
+    shown_at timestamp with time zone DEFAULT now() NOT NULL,
+    list_id uuid NOT NULL,
+    video_id uuid NOT NULL,
+    rank integer NOT NULL,
+    model_version text,
+    reason text NOT NULL,
+    propensity real,
+    CONSTRAINT impressions_propensity_check CHECK (((propensity > (0)::double precision) AND (propensity <= (1)::double precision))),
+    CONSTRAINT impressions_rank_check CHECK ((rank > 0))
+)
+PARTITION BY RANGE (shown_at);
+
+COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
+
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says';
+
+COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
+
 CREATE TABLE two_tower.installation (
     one boolean DEFAULT true NOT NULL,
     program text NOT NULL,
@@ -1679,6 +1758,12 @@ ALTER TABLE ONLY two_tower.change_failures
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
 
+ALTER TABLE ONLY two_tower.impression_users
+    ADD CONSTRAINT impression_users_pkey PRIMARY KEY (user_id);
+
+ALTER TABLE ONLY two_tower.impressions
+    ADD CONSTRAINT impressions_pkey PRIMARY KEY (user_id, shown_at, list_id, video_id);
+
 ALTER TABLE ONLY two_tower.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
 
@@ -1817,6 +1902,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TA
 
 CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
+CREATE TRIGGER two_tower_forget AFTER DELETE ON two_tower.impression_users REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.forget_impressions();
+
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_files FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
@@ -1874,6 +1961,9 @@ ALTER TABLE ONLY public.video_tags
 
 ALTER TABLE ONLY public.video_tags
     ADD CONSTRAINT video_tags_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.impression_users
+    ADD CONSTRAINT impression_users_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.model_documents
     ADD CONSTRAINT model_documents_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
@@ -1949,6 +2039,10 @@ ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.impression_users ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.impressions ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.installation ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.job_runs ENABLE ROW LEVEL SECURITY;
@@ -1982,6 +2076,8 @@ CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO au
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.impressions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.job_runs FOR SELECT TO two_tower_viewer USING (true);
 

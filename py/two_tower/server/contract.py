@@ -27,8 +27,10 @@ ROUTINES = {
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    "recommend_videos(integer, uuid[], real, boolean)": 0,
+    "recommend_videos(integer, uuid[], real, uuid[], boolean)": 0,
     "similar_videos(uuid, integer, real)": 1,
+    "log_shown(jsonb)": 1,
+    "next_videos(integer)": 0,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
@@ -39,8 +41,10 @@ ARGUMENTS = {
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity", "because"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because"),
     "similar_videos": ("video_id", "limit", "diversity"),
+    "log_shown": ("shown",),
+    "next_videos": ("limit",),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 

@@ -1,0 +1,49 @@
+-- What a list is asked for, and what was shown of it.
+-- depends: 0007.change-log
+
+-- What was shown to whom, and where in which list. Append-only, a partition for each day (UTC), made by two_tower.make_impression_day();
+-- days older than a setting says are dropped whole. The key serves "what was this user shown lately", too.
+--
+-- No foreign key: each day's partition would need one, and making it would lock auth.users. Nor to the videos, which an application truncates.
+create table two_tower.impressions (
+    user_id uuid not null,
+    shown_at timestamptz not null default now(),
+    list_id uuid not null,
+    video_id uuid not null,
+    rank int not null check (rank > 0),
+    model_version text,
+    reason text not null,
+    propensity real check (propensity > 0 and propensity <= 1),
+    primary key (user_id, shown_at, list_id, video_id)
+) partition by range (shown_at);
+
+comment on table two_tower.impressions is 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
+comment on column two_tower.impressions.list_id is 'Which list it stood in, as the list itself says';
+comment on column two_tower.impressions.propensity is 'How likely it was to stand there; null where the client did not say';
+
+-- Who has been shown anything. This row goes with the user, and what the user was shown goes with this row (forget_impressions()). It is
+-- also what a user's own writers hold, so that a user is never given the same page twice.
+create table two_tower.impression_users (
+    user_id uuid primary key references auth.users (id) on delete cascade
+);
+
+comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
+
+-- What a list is asked for, as it passes between routines. kind: own, the caller's; similar, to video_id.
+create type two_tower.list_question as (
+    kind text,
+    video_id uuid,
+    tag_ids uuid[],
+    excluded uuid[],
+    diversity real
+);
+
+comment on type two_tower.list_question is 'What a list is asked for, as it passes between routines';
+
+alter table two_tower.impressions enable row level security;
+alter table two_tower.impression_users enable row level security;
+
+revoke all on two_tower.impressions, two_tower.impression_users from public, anon, authenticated, service_role;
+
+-- Who looks at the page sees every row.
+create policy two_tower_viewer on two_tower.impressions for select to two_tower_viewer using (true);
