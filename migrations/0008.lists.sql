@@ -29,10 +29,14 @@ create table two_tower.impression_users (
 
 comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
 
--- What a list is asked for, as it passes between routines. kind: own, the caller's; similar, to video_id.
+-- What a list is asked for, as it passes between routines. kind: own, the caller's; similar, to video_id; session, from
+-- liked and noped; popular; trending, within days.
 create type two_tower.list_question as (
     kind text,
     video_id uuid,
+    liked uuid[],
+    noped uuid[],
+    days int,
     tag_ids uuid[],
     excluded uuid[],
     diversity real

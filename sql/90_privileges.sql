@@ -12,7 +12,9 @@ begin
             'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
             'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, uuid[], boolean)',
-            'public.similar_videos(uuid, int, real)', 'public.log_shown(jsonb)', 'public.next_videos(int)'
+            'public.similar_videos(uuid, int, real)', 'public.log_shown(jsonb)', 'public.next_videos(int)',
+            'public.recommend_from(uuid[], uuid[], int, uuid[], real, uuid[])', 'public.popular_videos_now(int, uuid[], uuid[])',
+            'public.trending_videos(int, interval, uuid[], uuid[])', 'public.claim_session(uuid[], uuid[])'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -24,9 +26,11 @@ revoke all on schema two_tower from public, anon, authenticated, service_role, t
 revoke all on all tables in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 
--- anon: what is similar to what. The schema is not one that PostgREST shows; the routines below are what those in public call.
+-- anon: what is similar to what, what many like, and what next for a session that nobody remembers. The schema is not one that PostgREST shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
-grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
+grant execute on function public.similar_videos(uuid, int, real), public.recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]),
+public.popular_videos_now(int, uuid[], uuid[]), public.trending_videos(int, interval, uuid[], uuid[])
+to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text)
 to anon, authenticated, service_role;
@@ -35,7 +39,9 @@ to anon, authenticated, service_role;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
 grant execute on function public.recommend_videos(int, uuid[], real, uuid[], boolean), two_tower.own_reasons(uuid[]) to authenticated;
-grant execute on function public.log_shown(jsonb), public.next_videos(int), two_tower.shown_lately() to authenticated;
+grant execute on function public.log_shown(jsonb), public.next_videos(int), two_tower.shown_lately(),
+public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[])
+to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
@@ -173,7 +179,8 @@ $columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
-two_tower.video_popularity, two_tower.impressions, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
+two_tower.video_popularity, two_tower.video_trends, two_tower.impressions,
+two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
@@ -182,7 +189,7 @@ grant select (model_version, user_id, embedding, updated_at, length) on two_towe
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
 two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
-two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
+two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[], int),
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
 two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),

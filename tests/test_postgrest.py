@@ -79,18 +79,23 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------- what is there
 
 OWN = {
+    "claim_session",
     "embed_user",
     "get_item_embedding_features",
     "get_user_embedding_features",
     "log_shown",
     "next_videos",
+    "popular_videos_now",
+    "recommend_from",
     "recommend_videos",
     "similar_videos",
+    "trending_videos",
     "update_user_features",
 }
-SHOWN = {"log_shown", "next_videos"}
-"""What writes, so that a second call has another answer."""
-OPERATORS = (OWN - SHOWN - {"embed_user", "recommend_videos"}) | {
+VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
+WRITING = {"claim_session", "log_shown", "next_videos"}
+"""What has another answer when it is called again."""
+OPERATORS = (OWN - WRITING - {"embed_user", "recommend_videos"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
 }
@@ -98,7 +103,7 @@ OPERATORS = (OWN - SHOWN - {"embed_user", "recommend_videos"}) | {
 
 @pytest.mark.parametrize(
     ("token", "expected"),
-    [(None, {"similar_videos"}), (VISITOR, {"similar_videos"}), (ME, OWN), (SERVICE, OPERATORS)],
+    [(None, VISITORS), (VISITOR, VISITORS), (ME, OWN), (SERVICE, OPERATORS)],
     ids=["no token", "anon", "authenticated", "service_role"],
 )
 def test_the_description_shows_each_role_its_own_routines(token: str | None, expected: set[str], api: Api) -> None:
@@ -114,6 +119,11 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("authenticated", "get_user_embedding_features", {"user_id": str(USER)}),
     ("authenticated", "get_item_embedding_features", {"video_id": str(VIDEO)}),
     ("anon", "similar_videos", {"video_id": str(VIDEO), "limit": 5}),
+    ("anon", "recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(VIDEO)]}),
+    ("anon", "popular_videos_now", {"limit": 50}),
+    ("anon", "trending_videos", {"window": "1 day", "tag_ids": [str(t) for t in WORLD.tags[:9]]}),
+    ("authenticated", "trending_videos", {}),
+    ("service_role", "popular_videos_now", {}),
     ("service_role", "get_user_embedding_features", {"user_id": str(OTHER)}),
     ("service_role", "get_user_embedding_feature_batch", {"limit": 3, "offset": 2}),
     ("service_role", "get_item_embedding_feature_batch", {"limit": 3, "after": str(VIDEO)}),
@@ -131,7 +141,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
     with psycopg.connect(in_database(api.dsn, urlsplit(api.dsn).path[1:], "authenticator")) as connection:
         rows = Client(connection).rpc(role, USER if role == "authenticated" else None, name, **arguments)
     assert rows
-    if name.endswith(("_videos", "_batch")):
+    if name.endswith(("_videos", "_now", "_from", "_batch")):
         assert answer.json() == rows
     else:
         (expected,) = rows
@@ -142,7 +152,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
 
 
 def test_every_routine_of_the_api_was_called() -> None:
-    assert {name for _, name, _ in CALLS} | SHOWN == OWN | OPERATORS
+    assert {name for _, name, _ in CALLS} | WRITING == OWN | OPERATORS
 
 
 def test_what_only_reads_answers_get(api: Api) -> None:
@@ -164,6 +174,16 @@ def test_pages_follow_each_other_and_a_list_is_logged_once(api: Api) -> None:
         *seen,
         *(row["video_id"] for row in rows),
     }
+
+
+def test_a_session_is_claimed_once(api: Api) -> None:
+    user = str(WORLD.no_decisions)
+    token = sign(role="authenticated", sub=user)
+    session = {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(v) for v in WORLD.published[3:5]]}
+    assert [api.rpc(token, "claim_session", **session).json() for _ in range(2)] == [5, 0]
+    kept = {row["video_id"]: row["decision_type"] for row in api.rows(DECISIONS, token)}
+    assert kept == dict.fromkeys(session["liked"], "like") | dict.fromkeys(session["noped"], "nope")
+    assert api.ask("DELETE", f"{DECISIONS}?user_id=eq.{user}", token).status_code == 204
 
 
 def test_what_one_user_may_log_in_a_day_has_a_bound(api: Api) -> None:
@@ -197,6 +217,14 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "log_shown", {"shown": {"rank": 1}}, 400, "22023"),
     (ME, "log_shown", {"shown": [{"rank": 1}]}, 400, "22023"),
     (VISITOR, "next_videos", {}, 401, "42501"),
+    (VISITOR, "recommend_from", {"liked": [str(NOBODY)] * 300, "noped": [str(NOBODY)] * 201}, 400, "22023"),
+    (VISITOR, "recommend_from", {"noped": []}, 404, "PGRST202"),
+    (VISITOR, "recommend_from", {"liked": ["x"]}, 400, "22P02"),
+    (VISITOR, "popular_videos_now", {"limit": 201}, 400, "22023"),
+    (VISITOR, "trending_videos", {"window": "2 days"}, 400, "22023"),
+    (VISITOR, "claim_session", {"liked": []}, 401, "42501"),
+    (WITHOUT_SUB, "claim_session", {"liked": []}, 403, "28000"),
+    (ME, "claim_session", {"liked": [str(NOBODY)] * 501}, 400, "22023"),
     (VISITOR, "log_shown", {"shown": []}, 401, "42501"),
     (SERVICE, "next_videos", {}, 403, "42501"),
     (WITHOUT_SUB, "next_videos", {}, 403, "28000"),

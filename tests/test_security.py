@@ -154,6 +154,10 @@ RPCS: dict[str, str] = {
     "next_videos": "select count(*)::int from public.next_videos()",
     "log_shown": f"""select public.log_shown(jsonb_build_array(jsonb_build_object(
         'video_id', '{WORLD.published[3]}', 'list_id', '{NOBODY}', 'rank', 1, 'reason', 'taste')))""",
+    "recommend_from": f"select count(*)::int from public.recommend_from(array['{WORLD.published[3]}']::uuid[])",
+    "popular_videos_now": "select count(*)::int from public.popular_videos_now()",
+    "trending_videos": "select count(*)::int from public.trending_videos()",
+    "claim_session": f"select public.claim_session(array['{WORLD.videos[0]}']::uuid[])",
     "similar_videos": f"select count(*)::int from public.similar_videos('{WORLD.published[3]}')",
 }
 
@@ -443,6 +447,9 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("recommend_videos", {"tag_ids": [str(t) for t in WORLD.tags[:5]]}),
     ("recommend_videos", {"exclude": [str(v) for v in WORLD.published[:50]]}),
     ("similar_videos", {"video_id": str(WORLD.published[3])}),
+    ("recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(WORLD.published[4])]}),
+    ("popular_videos_now", {"limit": 50}),
+    ("trending_videos", {"window": "30 days"}),
     ("embed_user", {"force": True}),
     ("update_user_features", {"p_user_id": str(ME)}),
     ("get_user_embedding_features", {"user_id": str(ME)}),
@@ -478,7 +485,8 @@ def test_a_forged_search_path_changes_nothing(
 
 def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tuple[sql.Composed, list[Any]]:
     """A call with qualified names alone, so that nothing but the routine itself can be led astray."""
-    types = {"limit": "int4", "tag_ids": "_uuid", "force": "bool"}
+    arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped"), "_uuid")
+    types = {"limit": "int4", "force": "bool", "window": "interval"} | arrays
     parts = [
         sql.SQL("{} => %s::pg_catalog.{}").format(sql.Identifier(key), sql.SQL(types.get(key, "uuid")))
         for key in arguments

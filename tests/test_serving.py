@@ -63,7 +63,7 @@ def check(rows: Rows, columns: set[str] = COLUMNS) -> None:
     assert all(row.keys() == columns for row in rows)
     published = {str(v) for v in WORLD.published}
     assert {row["video_id"] for row in rows} <= published | {str(NOBODY)}
-    order = ["taste", "similar", "popular", "newest"]
+    order = ["taste", "similar", "trending", "popular", "newest"]
     reasons = [order.index(row["reason"]) for row in rows]
     assert reasons == sorted(reasons), "a rung of the ladder fills what the ones above left open"
     for reason in order:

@@ -38,7 +38,7 @@ begin
     end loop;
     return query
     -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
-    select c.id, case when c.reason in ('popular', 'newest') then (1.0 / row_number() over (order by c.n))::real else c.score end,
+    select c.id, case when c.reason in ('popular', 'newest', 'trending') then (1.0 / row_number() over (order by c.n))::real else c.score end,
         row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
         c.reason, v_version,
         -- Of what is in it, so that the same list has the same id, and a routine that gives it is STABLE.

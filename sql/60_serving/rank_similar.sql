@@ -6,11 +6,20 @@ declare
     v_version text := two_tower.active_version();
     v_vector extensions.halfvec;
     v_length real;
+    v_known boolean := false;
 begin
     if not exists (select from two_tower.visible_videos v where v.id = p_video_id) then
         raise exception 'there is no video %', p_video_id using errcode = 'P0002';
     end if;
-    select e.embedding into v_vector from two_tower.video_embeddings e where e.model_version = v_version and e.video_id = p_video_id;
+    -- What few people like is placed by its content: what else was learnt of it is their taste.
+    if v_version is not null then
+        if two_tower.with_few_likers(array[p_video_id]) <> '{}' then
+            select c.embedding into v_vector from two_tower.place_of_content(array[p_video_id], v_version) c;
+        else
+            select e.embedding into v_vector from two_tower.video_embeddings e where e.model_version = v_version and e.video_id = p_video_id;
+            v_known := true;
+        end if;
+    end if;
     if v_vector is not null then
         -- Unpopular videos are short, and have most of their unit length in the norm dimension, where users have zero. Without it
         -- the question is what somebody likes who likes this.
@@ -23,14 +32,14 @@ begin
         -- What this video's neighbours get from it, for somebody who likes nothing else.
         select extensions.vector_norm(t.liked) into v_length
         from two_tower.compute_tastes(array[p_video_id], v_version) t
-        where exists (select from two_tower.neighbour_lists n where n.model_version = v_version and n.video_id = p_video_id);
+        where v_known and exists (select from two_tower.neighbour_lists n where n.model_version = v_version and n.video_id = p_video_id);
     end if;
     return query
     select r.*
     from two_tower.rank_by_vector(
         -- Zero without its norm: nothing is known of the video.
         v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity,
-        array[p_video_id], null, v_length
+        case when v_known then array[p_video_id] else '{}' end, null, v_length
     ) r;
 end
 $func$;

@@ -6,7 +6,7 @@ returns table (
 )
 language sql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
-    select l.* from two_tower.list_for_caller(row('similar', $1, null, null, $3), $2) l order by l.rank
+    select l.* from two_tower.list_for_caller(row('similar', $1, null, null, null, null, null, $3), $2) l order by l.rank
 $func$;
 
 comment on function public.similar_videos(uuid, int, real) is

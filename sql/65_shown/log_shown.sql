@@ -7,7 +7,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_most_rows constant int := 200;
-    c_reasons constant text[] := array['taste', 'similar', 'popular', 'newest'];
+    c_reasons constant text[] := array['taste', 'similar', 'trending', 'popular', 'newest'];
     v_most int := two_tower.model_setting('shown_per_day')::int;
     v_bad record;
     v_kept int;

@@ -17,6 +17,9 @@ COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access met
 CREATE TYPE two_tower.list_question AS (
 	kind text,
 	video_id uuid,
+	liked uuid[],
+	noped uuid[],
+	days integer,
 	tag_ids uuid[],
 	excluded uuid[],
 	diversity real
@@ -45,6 +48,12 @@ COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass b
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
+
+CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
 
 CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -90,6 +99,20 @@ CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20) RETURNS TABLE(vid
 
 COMMENT ON FUNCTION public.next_videos("limit" integer) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours';
 
+CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[]) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
+
+CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[]) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
+
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -102,6 +125,13 @@ CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20,
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first. diversity above 0 trades score for variety';
+
+CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[]) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -254,11 +284,11 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
-CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
+CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist';
+COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist. With p_by_content as if no video had been met before';
 
 CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE
@@ -390,12 +420,12 @@ CREATE FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) RETURN
 
 COMMENT ON FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user who likes or dislikes anything';
 
-CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists';
+COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists; with p_by_content as if no video had been met before';
 
 CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) RETURNS real[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -769,17 +799,23 @@ CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[]
 
 COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
 
+CREATE FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) IS 'Where a version puts these videos by what they carry alone, as if it had never met them; no row where that says nothing';
+
 CREATE FUNCTION two_tower.place_of_the_unknown(p_version text) RETURNS extensions.halfvec
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.place_of_the_unknown(p_version text) IS 'The vector that a version gives to a video of which it knows nothing';
 
-CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
+CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[], p_least_likers integer DEFAULT 1) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Visible videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those without any of the tags';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE
@@ -844,6 +880,19 @@ CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.hal
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
+
+CREATE FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_tag_ids uuid[], p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_tag_ids uuid[], p_excluded uuid[]) IS 'Visible videos that most people liked within so many days, then by popularity, then the newest; none stands before another for the likes of fewer people than the setting least_likers';
+
+CREATE FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_tag_ids uuid[], p_diversity real, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_tag_ids uuid[], p_diversity real, p_excluded uuid[]) IS 'The best visible videos for somebody of whom nothing is known but these likes and nopes, less these and the excluded, with the reason of each: taste, popular or newest';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
@@ -969,6 +1018,12 @@ CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
+
+CREATE FUNCTION two_tower.require_session(p_liked uuid[], p_noped uuid[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_session(p_liked uuid[], p_noped uuid[]) IS 'Raises 22023 for more likes and nopes than a session may have';
 
 CREATE FUNCTION two_tower.require_visible_when() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1199,7 +1254,7 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late; rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1253,6 +1308,12 @@ CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double pr
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
+
+CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) IS 'Those of these videos that fewer people like than the setting least_likers, as popularity was counted last: nothing that was learnt from their likers is shown';
 
 CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1684,10 +1745,11 @@ COMMENT ON VIEW two_tower.video_neighbours IS 'What a like of video_id adds to t
 
 CREATE TABLE two_tower.video_popularity (
     video_id uuid NOT NULL,
-    score double precision NOT NULL
+    score double precision NOT NULL,
+    likers integer NOT NULL
 );
 
-COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, written by two_tower.update_popularity()';
+COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, and by how many people, written by two_tower.update_popularity()';
 
 CREATE TABLE two_tower.video_tastes (
     model_version text NOT NULL,
@@ -1698,6 +1760,15 @@ CREATE TABLE two_tower.video_tastes (
 PARTITION BY LIST (model_version);
 
 COMMENT ON TABLE two_tower.video_tastes IS 'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
+
+CREATE TABLE two_tower.video_trends (
+    days integer NOT NULL,
+    video_id uuid NOT NULL,
+    likers integer NOT NULL,
+    CONSTRAINT video_trends_days_check CHECK ((days = ANY (ARRAY[1, 7, 30])))
+);
+
+COMMENT ON TABLE two_tower.video_trends IS 'By how many people each video was liked within the last so many days, written by two_tower.update_popularity()';
 
 CREATE VIEW two_tower.visible_videos;
 
@@ -1821,6 +1892,9 @@ ALTER TABLE ONLY two_tower.video_popularity
 ALTER TABLE ONLY two_tower.video_tastes
     ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (video_id, model_version);
 
+ALTER TABLE ONLY two_tower.video_trends
+    ADD CONSTRAINT video_trends_pkey PRIMARY KEY (days, video_id);
+
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
 
@@ -1843,6 +1917,8 @@ CREATE INDEX reviews_user_id_idx ON two_tower.reviews USING btree (user_id);
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
 
 CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
+
+CREATE INDEX video_trends_likers_idx ON two_tower.video_trends USING btree (days, likers DESC, video_id);
 
 CREATE TRIGGER two_tower_delete AFTER DELETE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_decisions();
 
@@ -2103,6 +2179,8 @@ CREATE POLICY two_tower_viewer ON two_tower.video_embeddings FOR SELECT TO two_t
 
 CREATE POLICY two_tower_viewer ON two_tower.video_popularity FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.video_trends FOR SELECT TO two_tower_viewer USING (true);
+
 ALTER TABLE two_tower.user_change_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
@@ -2116,5 +2194,7 @@ ALTER TABLE two_tower.video_embeddings ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.video_popularity ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.video_tastes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_trends ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.vocabularies ENABLE ROW LEVEL SECURITY;

@@ -31,6 +31,10 @@ ROUTINES = {
     "similar_videos(uuid, integer, real)": 1,
     "log_shown(jsonb)": 1,
     "next_videos(integer)": 0,
+    "recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[])": 1,
+    "popular_videos_now(integer, uuid[], uuid[])": 0,
+    "trending_videos(integer, interval, uuid[], uuid[])": 0,
+    "claim_session(uuid[], uuid[])": 1,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
@@ -45,6 +49,10 @@ ARGUMENTS = {
     "similar_videos": ("video_id", "limit", "diversity"),
     "log_shown": ("shown",),
     "next_videos": ("limit",),
+    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude"),
+    "popular_videos_now": ("limit", "tag_ids", "exclude"),
+    "trending_videos": ("limit", "window", "tag_ids", "exclude"),
+    "claim_session": ("liked", "noped"),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 
