@@ -14,7 +14,8 @@ begin
             'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, uuid[], boolean)',
             'public.similar_videos(uuid, int, real)', 'public.log_shown(jsonb)', 'public.next_videos(int)',
             'public.recommend_from(uuid[], uuid[], int, uuid[], real, uuid[])', 'public.popular_videos_now(int, uuid[], uuid[])',
-            'public.trending_videos(int, interval, uuid[], uuid[])', 'public.claim_session(uuid[], uuid[])'
+            'public.trending_videos(int, interval, uuid[], uuid[])', 'public.claim_session(uuid[], uuid[])',
+            'public.rank_candidates(uuid[])'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -40,7 +41,8 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 grant execute on function public.embed_user(boolean) to authenticated;
 grant execute on function public.recommend_videos(int, uuid[], real, uuid[], boolean), two_tower.own_reasons(uuid[]) to authenticated;
 grant execute on function public.log_shown(jsonb), public.next_videos(int), two_tower.shown_lately(),
-public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[])
+public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[]),
+public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
 to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;

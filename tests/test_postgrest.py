@@ -86,6 +86,7 @@ OWN = {
     "log_shown",
     "next_videos",
     "popular_videos_now",
+    "rank_candidates",
     "recommend_from",
     "recommend_videos",
     "similar_videos",
@@ -95,7 +96,7 @@ OWN = {
 VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
 WRITING = {"claim_session", "log_shown", "next_videos"}
 """What has another answer when it is called again."""
-OPERATORS = (OWN - WRITING - {"embed_user", "recommend_videos"}) | {
+OPERATORS = (OWN - WRITING - {"embed_user", "rank_candidates", "recommend_videos"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
 }
@@ -121,6 +122,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("anon", "similar_videos", {"video_id": str(VIDEO), "limit": 5}),
     ("anon", "recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(VIDEO)]}),
     ("anon", "popular_videos_now", {"limit": 50}),
+    ("authenticated", "rank_candidates", {"video_ids": [str(v) for v in WORLD.published[:30]]}),
     ("anon", "trending_videos", {"window": "1 day", "tag_ids": [str(t) for t in WORLD.tags[:9]]}),
     ("authenticated", "trending_videos", {}),
     ("service_role", "popular_videos_now", {}),
@@ -141,7 +143,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
     with psycopg.connect(in_database(api.dsn, urlsplit(api.dsn).path[1:], "authenticator")) as connection:
         rows = Client(connection).rpc(role, USER if role == "authenticated" else None, name, **arguments)
     assert rows
-    if name.endswith(("_videos", "_now", "_from", "_batch")):
+    if name.endswith(("_videos", "_now", "_from", "_candidates", "_batch")):
         assert answer.json() == rows
     else:
         (expected,) = rows
@@ -217,6 +219,9 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "log_shown", {"shown": {"rank": 1}}, 400, "22023"),
     (ME, "log_shown", {"shown": [{"rank": 1}]}, 400, "22023"),
     (VISITOR, "next_videos", {}, 401, "42501"),
+    (ME, "rank_candidates", {"video_ids": [str(NOBODY)] * 2001}, 400, "22023"),
+    (VISITOR, "rank_candidates", {"video_ids": []}, 401, "42501"),
+    (WITHOUT_SUB, "rank_candidates", {"video_ids": []}, 403, "28000"),
     (VISITOR, "recommend_from", {"liked": [str(NOBODY)] * 300, "noped": [str(NOBODY)] * 201}, 400, "22023"),
     (VISITOR, "recommend_from", {"noped": []}, 404, "PGRST202"),
     (VISITOR, "recommend_from", {"liked": ["x"]}, 400, "22P02"),

@@ -158,6 +158,7 @@ RPCS: dict[str, str] = {
     "popular_videos_now": "select count(*)::int from public.popular_videos_now()",
     "trending_videos": "select count(*)::int from public.trending_videos()",
     "claim_session": f"select public.claim_session(array['{WORLD.videos[0]}']::uuid[])",
+    "rank_candidates": f"select count(*)::int from public.rank_candidates(array['{WORLD.published[3]}']::uuid[])",
     "similar_videos": f"select count(*)::int from public.similar_videos('{WORLD.published[3]}')",
 }
 
@@ -449,6 +450,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("similar_videos", {"video_id": str(WORLD.published[3])}),
     ("recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(WORLD.published[4])]}),
     ("popular_videos_now", {"limit": 50}),
+    ("rank_candidates", {"video_ids": [str(v) for v in WORLD.published[:9]]}),
     ("trending_videos", {"window": "30 days"}),
     ("embed_user", {"force": True}),
     ("update_user_features", {"p_user_id": str(ME)}),
@@ -485,7 +487,7 @@ def test_a_forged_search_path_changes_nothing(
 
 def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tuple[sql.Composed, list[Any]]:
     """A call with qualified names alone, so that nothing but the routine itself can be led astray."""
-    arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped"), "_uuid")
+    arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped", "video_ids"), "_uuid")
     types = {"limit": "int4", "force": "bool", "window": "interval"} | arrays
     parts = [
         sql.SQL("{} => %s::pg_catalog.{}").format(sql.Identifier(key), sql.SQL(types.get(key, "uuid")))

@@ -65,6 +65,7 @@ DEFINERS_OF_CLIENTS = {
     "list_candidates",
     "log_shown",
     "own_reasons",
+    "own_scores",
     "shown_lately",
     "update_user_features",
 }

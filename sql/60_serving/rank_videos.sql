@@ -1,5 +1,4 @@
 drop function if exists two_tower.rank_videos(uuid, int, uuid[], real);
--- For the stored vector, or one computed on the spot for a user whose likes no refresh has seen yet.
 create or replace function two_tower.rank_videos(
     p_user_id uuid, p_limit int, p_tag_ids uuid[] default null, p_diversity real default 0, p_excluded uuid[] default '{}'
 ) returns table (video_id uuid, score real, rank int, reason text)
@@ -12,17 +11,7 @@ declare
     v_vector extensions.halfvec;
     v_length real;
 begin
-    if v_version is not null then
-        select e.embedding, e.length into v_vector, v_length from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = p_user_id;
-        if v_vector is null and v_history.decided <> '{}' then
-            begin
-                select e.embedding, e.length into v_vector, v_length from two_tower.compute_users(array[p_user_id], v_version) e;
-            exception
-                -- Without its library the engine cannot answer; the list is popular then, and two-tower doctor says why.
-                when system_error then v_vector := null;
-            end;
-        end if;
-    end if;
+    select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
     return query
     select r.*
     from two_tower.rank_by_vector(

@@ -106,6 +106,14 @@ CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uu
 
 COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[]) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
 
+CREATE FUNCTION public.rank_candidates(video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET row_security TO 'on';
+
+COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[]) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video of which nothing is known, or where nothing is known of the caller: such come last, by popularity, then as given. At most 2000';
+
 CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -793,6 +801,13 @@ CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[]) RETURNS TABLE(video_id
 
 COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[]) IS 'Of each of these videos, the video the caller likes that adds most to its score; no row where none adds, or where the towers are no sums';
 
+CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, "position" integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1273,6 +1288,13 @@ CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensi
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+
+CREATE FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) IS 'The vector of a user, stored or, where no refresh has seen the user yet, computed on the spot, and the length of its sum; null for nobody';
 
 CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, p_ids uuid[] DEFAULT NULL::uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER

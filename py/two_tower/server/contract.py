@@ -35,6 +35,7 @@ ROUTINES = {
     "popular_videos_now(integer, uuid[], uuid[])": 0,
     "trending_videos(integer, interval, uuid[], uuid[])": 0,
     "claim_session(uuid[], uuid[])": 1,
+    "rank_candidates(uuid[])": 1,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
@@ -53,6 +54,7 @@ ARGUMENTS = {
     "popular_videos_now": ("limit", "tag_ids", "exclude"),
     "trending_videos": ("limit", "window", "tag_ids", "exclude"),
     "claim_session": ("liked", "noped"),
+    "rank_candidates": ("video_ids",),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 
