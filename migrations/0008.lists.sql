@@ -29,6 +29,30 @@ create table two_tower.impression_users (
 
 comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
 
+-- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null asks for
+-- nothing. Prices are in single precision, as two_tower.price_of() reads them. among: all that pass, where two_tower.compile_filter() found them to be few.
+create type two_tower.video_filter as (
+    tag_ids uuid[],
+    all_tag_ids uuid[],
+    no_tag_ids uuid[],
+    performer_ids uuid[],
+    all_performer_ids uuid[],
+    no_performer_ids uuid[],
+    makers text[],
+    no_makers text[],
+    series text[],
+    no_series text[],
+    price_min real,
+    price_max real,
+    duration_min int,
+    duration_max int,
+    released_after timestamptz,
+    among uuid[]
+);
+
+comment on type two_tower.video_filter is
+'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
+
 -- What a list is asked for, as it passes between routines. kind: own, the caller's; similar, to video_id; session, from
 -- liked and noped; popular; trending, within days.
 create type two_tower.list_question as (
@@ -37,7 +61,7 @@ create type two_tower.list_question as (
     liked uuid[],
     noped uuid[],
     days int,
-    tag_ids uuid[],
+    filter two_tower.video_filter,
     excluded uuid[],
     diversity real
 );

@@ -11,11 +11,8 @@ begin
         select unnest(array[
             'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
-            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, uuid[], boolean)',
-            'public.similar_videos(uuid, int, real)', 'public.log_shown(jsonb)', 'public.next_videos(int)',
-            'public.recommend_from(uuid[], uuid[], int, uuid[], real, uuid[])', 'public.popular_videos_now(int, uuid[], uuid[])',
-            'public.trending_videos(int, interval, uuid[], uuid[])', 'public.claim_session(uuid[], uuid[])',
-            'public.rank_candidates(uuid[])'
+            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.log_shown(jsonb)',
+            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[])'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -23,15 +20,36 @@ begin
 end
 $revoke$;
 
+-- Lists, all of which take the same filters: who may ask for which.
+do $lists$
+declare
+    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz';
+    v_list record;
+begin
+    for v_list in
+        select format('public.%s, %s)', l.signature, c_filter) as routine, l.who
+        from (values
+            ('recommend_videos(int, uuid[], real, uuid[], boolean', 'authenticated'),
+            ('next_videos(int, uuid[], uuid[]', 'authenticated'),
+            ('similar_videos(uuid, int, real, uuid[], uuid[]', 'anon, authenticated, service_role'),
+            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', 'anon, authenticated, service_role'),
+            ('popular_videos_now(int, uuid[], uuid[]', 'anon, authenticated, service_role'),
+            ('trending_videos(int, interval, uuid[], uuid[]', 'anon, authenticated, service_role')
+        ) as l (signature, who)
+    loop
+        execute format('revoke all on function %s from public, anon, authenticated, service_role, two_tower_viewer', v_list.routine);
+        execute format('grant execute on function %s to %s', v_list.routine, v_list.who);
+    end loop;
+end
+$lists$;
+
 revoke all on schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all tables in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 
--- anon: what is similar to what, what many like, and what next for a session that nobody remembers. The schema is not one that PostgREST shows; the routines below are what those in public call.
+-- anon: what is similar to what, what many like, and what next for a session that nobody remembers. The schema is not one that PostgREST
+-- shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
-grant execute on function public.similar_videos(uuid, int, real), public.recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]),
-public.popular_videos_now(int, uuid[], uuid[]), public.trending_videos(int, interval, uuid[], uuid[])
-to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text)
 to anon, authenticated, service_role;
@@ -39,8 +57,7 @@ to anon, authenticated, service_role;
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function public.recommend_videos(int, uuid[], real, uuid[], boolean), two_tower.own_reasons(uuid[]) to authenticated;
-grant execute on function public.log_shown(jsonb), public.next_videos(int), two_tower.shown_lately(),
+grant execute on function two_tower.own_reasons(uuid[]), public.log_shown(jsonb), two_tower.shown_lately(),
 public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[]),
 public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
 to authenticated;
@@ -191,10 +208,11 @@ grant select (model_version, user_id, embedding, updated_at, length) on two_towe
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
 two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
-two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[], int),
-two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
-two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
-two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),
+two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], two_tower.video_filter, int),
+two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real),
+two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
+two_tower.passing(two_tower.video_filter, uuid), two_tower.few_passing(two_tower.video_filter),
+two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int), two_tower.history_of(uuid, text),
 two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),

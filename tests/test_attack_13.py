@@ -836,12 +836,16 @@ def test_a_type_of_the_application_s_that_has_a_name_of_ours_is_no_such_type(
 
 # ------------------------------------------------------------------------------------------------ hidden videos
 
+TAGGED = f"row({{tags}}, {', '.join(['null'] * 15)})::two_tower.video_filter"
 CANDIDATES = [
-    (role, f"two_tower.list_candidates(row({kind}, {{tags}}, null, {{diversity}}), {{limit}})")
+    (role, f"two_tower.list_candidates(row({kind}, null, null, null, {TAGGED}, null, {{diversity}}), {{limit}})")
     for role, kind in (
         ("authenticated", "'own', null"),
         ("authenticated", f"'similar', '{SHOWN[0]}'"),
         ("anon", f"'similar', '{SHOWN[0]}'"),
+        ("anon", "'session', null"),
+        ("anon", "'popular', null"),
+        ("anon", "'trending', null"),
     )
 ]
 

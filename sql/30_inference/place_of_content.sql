@@ -1,4 +1,5 @@
--- Without its library the engine cannot answer; the list is popular then, and two-tower doctor says why.
+-- Without its library the engine cannot answer, nor can anybody where a column is gone: lists are popular then, and two-tower doctor, or
+-- two_tower.problems, says why.
 create or replace function two_tower.place_of_content(p_video_ids uuid[], p_version text)
 returns table (video_id uuid, embedding extensions.halfvec)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
@@ -12,7 +13,7 @@ begin
     ) as b
     cross join lateral unnest(b.ids, two_tower.infer(p_version, 'item', b.inputs)) as v (video_id, embedding)
     where b.ids is not null and v.embedding OPERATOR(extensions.<>) two_tower.place_of_the_unknown(p_version);
-exception when system_error then null;
+exception when system_error or undefined_column then null;
 end
 $func$;
 

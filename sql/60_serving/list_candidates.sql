@@ -11,12 +11,10 @@ as $func$
 declare
     v_version text := two_tower.active_version();
     v_excluded uuid[] := array(select distinct e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
+    v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter);
     v_liked uuid[];
     v_noped uuid[];
 begin
-    if cardinality((p_question).tag_ids) > 100 then
-        raise exception 'at most 100 tags can be asked for at once' using errcode = '22023';
-    end if;
     if cardinality((p_question).excluded) > 20000 then
         raise exception 'at most 20000 videos can be left out of a list' using errcode = '22023';
     end if;
@@ -28,23 +26,23 @@ begin
             end if;
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
-            from two_tower.rank_videos(auth.uid(), p_limit, (p_question).tag_ids, (p_question).diversity, v_excluded) r;
+            from two_tower.rank_videos(auth.uid(), p_limit, v_filter, (p_question).diversity, v_excluded) r;
         when 'similar' then
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
-            from two_tower.rank_similar((p_question).video_id, p_limit, (p_question).diversity) r;
+            from two_tower.rank_similar((p_question).video_id, p_limit, v_filter, (p_question).diversity, v_excluded) r;
         when 'session' then
             perform two_tower.require_session((p_question).liked, (p_question).noped);
             v_liked := array(select distinct e.id from unnest((p_question).liked) as e (id) where e.id is not null);
             v_noped := array(select distinct e.id from unnest((p_question).noped) as e (id) where e.id is not null);
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
-            from two_tower.rank_session(v_liked, v_noped, p_limit, (p_question).tag_ids, (p_question).diversity, v_excluded) r;
+            from two_tower.rank_session(v_liked, v_noped, p_limit, v_filter, (p_question).diversity, v_excluded) r;
         when 'popular', 'trending' then
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
             from two_tower.rank_popular(
-                p_limit, case (p_question).kind when 'trending' then (p_question).days end, (p_question).tag_ids, v_excluded
+                p_limit, case (p_question).kind when 'trending' then (p_question).days end, v_filter, v_excluded
             ) r;
         else
             raise exception 'there is no list of kind %', coalesce((p_question).kind, 'null') using errcode = '22023';

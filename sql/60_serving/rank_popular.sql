@@ -1,4 +1,4 @@
-create or replace function two_tower.rank_popular(p_limit int, p_days int, p_tag_ids uuid[], p_excluded uuid[])
+create or replace function two_tower.rank_popular(p_limit int, p_days int, p_filter two_tower.video_filter, p_excluded uuid[])
 returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -14,9 +14,7 @@ begin
             where t.days = p_days and t.likers >= c_least
                 and t.video_id not in (select unnest(p_excluded))
                 and (select true from two_tower.visible_videos v where v.id = t.video_id)
-                and (p_tag_ids is null or exists (
-                    select from public.video_tags g where g.video_id = t.video_id and g.tag_id = any (p_tag_ids)
-                ))
+                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, t.video_id) as p (passes)))
             order by t.likers desc, t.video_id limit p_limit
         );
     end if;
@@ -26,13 +24,13 @@ begin
         select t.id as video_id, t.n::int as rank, 'trending' as reason from unnest(v_ids) with ordinality as t (id, n)
         union all
         select p.video_id, cardinality(v_ids) + p.n::int, p.reason
-        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_tag_ids, c_least))
+        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_filter, c_least))
             with ordinality as p (video_id, score, reason, n)
     ) as a
     order by a.rank;
 end
 $func$;
 
-comment on function two_tower.rank_popular(int, int, uuid[], uuid[]) is
+comment on function two_tower.rank_popular(int, int, two_tower.video_filter, uuid[]) is
 'Visible videos that most people liked within so many days, then by popularity, then the newest; none stands before another for the likes '
 'of fewer people than the setting least_likers';

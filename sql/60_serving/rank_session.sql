@@ -3,7 +3,7 @@
 --
 -- Of a video with fewer likers than the setting least_likers, only its content counts: what it was learnt from is somebody's taste.
 create or replace function two_tower.rank_session(
-    p_liked uuid[], p_noped uuid[], p_limit int, p_tag_ids uuid[], p_diversity real, p_excluded uuid[]
+    p_liked uuid[], p_noped uuid[], p_limit int, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -21,18 +21,23 @@ begin
     if v_version is not null and v_liked <> '{}' then
         if (select m.user_engine from two_tower.model_versions m where m.version = v_version) = 'sql' then
             select r.weight into v_bias from two_tower.model_rows(v_version, 'user', 'bias') r;
-            select v_bias OPERATOR(extensions.+) coalesce(extensions.sum(t.term order by t.video_id), v_bias OPERATOR(extensions.-) v_bias)
-            into v_sum
-            from (
-                select t.video_id, case when t.video_id = any (v_liked) then t.liked else t.noped end as term
-                from two_tower.video_tastes t
-                where t.model_version = v_version and t.video_id = any (v_liked || v_noped) and t.video_id <> all (v_few)
-                union all
-                select t.video_id, case when t.video_id = any (v_liked) then t.liked else t.noped end
-                from two_tower.compute_tastes(v_few, v_version, true) t
-                where v_few <> '{}'
-            ) as t;
-            v_vector := two_tower.user_vector(v_sum);
+            begin
+                select v_bias OPERATOR(extensions.+) coalesce(extensions.sum(t.term order by t.video_id), v_bias OPERATOR(extensions.-) v_bias)
+                into v_sum
+                from (
+                    select t.video_id, case when t.video_id = any (v_liked) then t.liked else t.noped end as term
+                    from two_tower.video_tastes t
+                    where t.model_version = v_version and t.video_id = any (v_liked || v_noped) and t.video_id <> all (v_few)
+                    union all
+                    select t.video_id, case when t.video_id = any (v_liked) then t.liked else t.noped end
+                    from two_tower.compute_tastes(v_few, v_version, true) t
+                    where v_few <> '{}'
+                ) as t;
+            exception
+                -- As place_of_content().
+                when undefined_column then v_sum := null;
+            end;
+            v_vector := case when v_sum is not null then two_tower.user_vector(v_sum) end;
             v_length := extensions.vector_norm(v_sum);
         else
             select extensions.l2_normalize(
@@ -49,12 +54,12 @@ begin
     return query
     select r.*
     from two_tower.rank_by_vector(
-        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'taste', p_limit, p_liked || p_noped || p_excluded, p_tag_ids,
+        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'taste', p_limit, p_liked || p_noped || p_excluded, p_filter,
         p_diversity, array(select l.id from unnest(v_liked) as l (id) where l.id <> all (v_few)), null, v_length
     ) r;
 end
 $func$;
 
-comment on function two_tower.rank_session(uuid[], uuid[], int, uuid[], real, uuid[]) is
+comment on function two_tower.rank_session(uuid[], uuid[], int, two_tower.video_filter, real, uuid[]) is
 'The best visible videos for somebody of whom nothing is known but these likes and nopes, less these and the excluded, with the reason of '
 'each: taste, popular or newest';

@@ -1,4 +1,7 @@
-create or replace function two_tower.rank_similar(p_video_id uuid, p_limit int, p_diversity real default 0)
+drop function if exists two_tower.rank_similar(uuid, int, real);
+create or replace function two_tower.rank_similar(
+    p_video_id uuid, p_limit int, p_filter two_tower.video_filter default null, p_diversity real default 0, p_excluded uuid[] default '{}'
+)
 returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -38,11 +41,12 @@ begin
     select r.*
     from two_tower.rank_by_vector(
         -- Zero without its norm: nothing is known of the video.
-        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity,
+        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, p_video_id || p_excluded, p_filter, p_diversity,
         case when v_known then array[p_video_id] else '{}' end, null, v_length
     ) r;
 end
 $func$;
 
-comment on function two_tower.rank_similar(uuid, int, real) is
-'The visible videos nearest to a video, with the reason of each: similar, popular or newest';
+comment on function two_tower.rank_similar(uuid, int, two_tower.video_filter, real, uuid[]) is
+'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular '
+'or newest';

@@ -1,6 +1,6 @@
 drop function if exists two_tower.rank_videos(uuid, int, uuid[], real);
 create or replace function two_tower.rank_videos(
-    p_user_id uuid, p_limit int, p_tag_ids uuid[] default null, p_diversity real default 0, p_excluded uuid[] default '{}'
+    p_user_id uuid, p_limit int, p_filter two_tower.video_filter default null, p_diversity real default 0, p_excluded uuid[] default '{}'
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -15,10 +15,11 @@ begin
     return query
     select r.*
     from two_tower.rank_by_vector(
-        v_version, v_vector, 'taste', p_limit, v_history.decided || p_excluded, p_tag_ids, p_diversity, v_history.liked, v_history.weights, v_length
+        v_version, v_vector, 'taste', p_limit, v_history.decided || p_excluded, p_filter, p_diversity, v_history.liked, v_history.weights,
+        v_length
     ) r;
 end
 $func$;
 
-comment on function two_tower.rank_videos(uuid, int, uuid[], real, uuid[]) is
+comment on function two_tower.rank_videos(uuid, int, two_tower.video_filter, real, uuid[]) is
 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';

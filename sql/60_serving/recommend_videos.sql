@@ -2,7 +2,12 @@ drop function if exists public.recommend_videos(int, uuid[], real);
 drop function if exists public.recommend_videos(int, uuid[], real, boolean);
 create or replace function public.recommend_videos(
     "limit" int default 20, tag_ids uuid[] default null, diversity real default 0, exclude uuid[] default null,
-    because boolean default false
+    because boolean default false,
+    all_tag_ids uuid[] default null, no_tag_ids uuid[] default null,
+    performer_ids uuid[] default null, all_performer_ids uuid[] default null, no_performer_ids uuid[] default null,
+    makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
+    price_min real default null, price_max real default null,
+    duration_min int default null, duration_max int default null, released_after timestamptz default null
 )
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
@@ -19,7 +24,10 @@ begin
         raise exception 'not signed in' using errcode = '28000';
     end if;
     v_question.kind := 'own';
-    v_question.tag_ids := tag_ids;
+    v_question.filter := row(
+        tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
+        price_min, price_max, duration_min, duration_max, released_after, null
+    )::two_tower.video_filter;
     v_question.excluded := exclude;
     v_question.diversity := diversity;
     if not coalesce(because, false) then
@@ -40,6 +48,9 @@ begin
 end
 $func$;
 
-comment on function public.recommend_videos(int, uuid[], real, uuid[], boolean) is
-'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags, and '
-'without some videos. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+comment on function public.recommend_videos(
+    int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz
+) is
+'What next for the caller: videos that the caller may see and has not decided on, less the excluded and what '
+'the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';

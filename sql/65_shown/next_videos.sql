@@ -1,4 +1,11 @@
-create or replace function public.next_videos("limit" int default 20)
+create or replace function public.next_videos(
+    "limit" int default 20, tag_ids uuid[] default null, exclude uuid[] default null,
+    all_tag_ids uuid[] default null, no_tag_ids uuid[] default null,
+    performer_ids uuid[] default null, all_performer_ids uuid[] default null, no_performer_ids uuid[] default null,
+    makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
+    price_min real default null, price_max real default null,
+    duration_min int default null, duration_max int default null, released_after timestamptz default null
+)
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
     list_id uuid, propensity real
@@ -16,7 +23,11 @@ begin
     perform two_tower.require_page("limit", 0, 200);
     v_question.kind := 'own';
     v_question.diversity := 0;
-    v_question.excluded := two_tower.shown_lately();
+    v_question.excluded := two_tower.shown_lately() || exclude;
+    v_question.filter := row(
+        tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
+        price_min, price_max, duration_min, duration_max, released_after, null
+    )::two_tower.video_filter;
     return query
     with page as materialized (
         select l.* from two_tower.list_for_caller(v_question, "limit") l
@@ -28,6 +39,9 @@ begin
 end
 $func$;
 
-comment on function public.next_videos(int) is
+comment on function public.next_videos(
+    int, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz
+) is
 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting '
 'shown_again_after_hours';

@@ -3,16 +3,21 @@ create or replace function two_tower.shown_lately() returns uuid[]
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    -- What one may leave out besides, list_candidates() says.
+    c_most constant int := 15000;
     c_since constant timestamptz := now() - two_tower.model_setting('shown_again_after_hours') * interval '1 hour';
 begin
     perform two_tower.hold_viewer(auth.uid());
     return array(
-        select distinct i.video_id from two_tower.impressions i
+        select i.video_id from two_tower.impressions i
         where i.user_id = auth.uid() and i.shown_at > c_since
-        limit 20000
+        group by i.video_id
+        order by max(i.shown_at) desc, i.video_id
+        limit c_most
     );
 end
 $func$;
 
 comment on function two_tower.shown_lately() is
-'What the caller was shown within the setting shown_again_after_hours; the caller''s other pages wait until the transaction ends';
+'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the '
+'transaction';

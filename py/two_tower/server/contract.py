@@ -20,6 +20,26 @@ EXTENSIONS = {VECTOR: "postgresql-{}-pgvector", "plpython3u": "postgresql-plpyth
 ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
 """Roles that routines are granted to, or that clients log in as."""
 
+FILTERS = {
+    "all_tag_ids": "uuid[]",
+    "no_tag_ids": "uuid[]",
+    "performer_ids": "uuid[]",
+    "all_performer_ids": "uuid[]",
+    "no_performer_ids": "uuid[]",
+    "makers": "text[]",
+    "no_makers": "text[]",
+    "series": "text[]",
+    "no_series": "text[]",
+    "price_min": "real",
+    "price_max": "real",
+    "duration_min": "integer",
+    "duration_max": "integer",
+    "released_after": "timestamp with time zone",
+}
+"""Arguments that every list ends with, and their types; ``tag_ids`` and ``exclude`` are among those before."""
+
+_FILTERS = ", ".join(FILTERS.values())
+
 ROUTINES = {
     "embed_user(boolean)": 0,
     "update_user_features(uuid)": 1,
@@ -27,13 +47,13 @@ ROUTINES = {
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    "recommend_videos(integer, uuid[], real, uuid[], boolean)": 0,
-    "similar_videos(uuid, integer, real)": 1,
+    f"recommend_videos(integer, uuid[], real, uuid[], boolean, {_FILTERS})": 0,
+    f"similar_videos(uuid, integer, real, uuid[], uuid[], {_FILTERS})": 1,
     "log_shown(jsonb)": 1,
-    "next_videos(integer)": 0,
-    "recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[])": 1,
-    "popular_videos_now(integer, uuid[], uuid[])": 0,
-    "trending_videos(integer, interval, uuid[], uuid[])": 0,
+    f"next_videos(integer, uuid[], uuid[], {_FILTERS})": 0,
+    f"recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[], {_FILTERS})": 1,
+    f"popular_videos_now(integer, uuid[], uuid[], {_FILTERS})": 0,
+    f"trending_videos(integer, interval, uuid[], uuid[], {_FILTERS})": 0,
     "claim_session(uuid[], uuid[])": 1,
     "rank_candidates(uuid[])": 1,
 }
@@ -46,13 +66,13 @@ ARGUMENTS = {
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because"),
-    "similar_videos": ("video_id", "limit", "diversity"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because", *FILTERS),
+    "similar_videos": ("video_id", "limit", "diversity", "tag_ids", "exclude", *FILTERS),
     "log_shown": ("shown",),
-    "next_videos": ("limit",),
-    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude"),
-    "popular_videos_now": ("limit", "tag_ids", "exclude"),
-    "trending_videos": ("limit", "window", "tag_ids", "exclude"),
+    "next_videos": ("limit", "tag_ids", "exclude", *FILTERS),
+    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude", *FILTERS),
+    "popular_videos_now": ("limit", "tag_ids", "exclude", *FILTERS),
+    "trending_videos": ("limit", "window", "tag_ids", "exclude", *FILTERS),
     "claim_session": ("liked", "noped"),
     "rank_candidates": ("video_ids",),
 }
