@@ -53,7 +53,8 @@ create type two_tower.video_filter as (
 comment on type two_tower.video_filter is
 'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
 
--- What a list is asked for, as it passes between routines. kind: own, the caller's; similar, to video_id; session, from
+-- What a list is asked for, as it passes between routines. kind: own, the caller's, or
+-- where service_role asks, of user_id; similar, to video_id; session, from
 -- liked and noped; popular; trending, within days.
 create type two_tower.list_question as (
     kind text,
@@ -63,7 +64,8 @@ create type two_tower.list_question as (
     days int,
     filter two_tower.video_filter,
     excluded uuid[],
-    diversity real
+    diversity real,
+    user_id uuid
 );
 
 comment on type two_tower.list_question is 'What a list is asked for, as it passes between routines';

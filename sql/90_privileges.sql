@@ -9,7 +9,7 @@ begin
         select p.oid from pg_catalog.pg_proc p where p.pronamespace = 'two_tower'::regnamespace
         union all
         select unnest(array[
-            'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
+            'public.embed_user(boolean, uuid)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
             'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.log_shown(jsonb)',
             'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[])'
@@ -27,15 +27,15 @@ declare
     v_list record;
 begin
     for v_list in
-        select format('public.%s, %s)', l.signature, c_filter) as routine, l.who
+        select format('public.%s, %s%s)', l.signature, c_filter, l.more) as routine, l.who
         from (values
-            ('recommend_videos(int, uuid[], real, uuid[], boolean', 'authenticated'),
-            ('next_videos(int, uuid[], uuid[]', 'authenticated'),
-            ('similar_videos(uuid, int, real, uuid[], uuid[]', 'anon, authenticated, service_role'),
-            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', 'anon, authenticated, service_role'),
-            ('popular_videos_now(int, uuid[], uuid[]', 'anon, authenticated, service_role'),
-            ('trending_videos(int, interval, uuid[], uuid[]', 'anon, authenticated, service_role')
-        ) as l (signature, who)
+            ('recommend_videos(int, uuid[], real, uuid[], boolean', ', uuid', 'authenticated, service_role'),
+            ('next_videos(int, uuid[], uuid[]', '', 'authenticated'),
+            ('similar_videos(uuid, int, real, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
+            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', '', 'anon, authenticated, service_role'),
+            ('popular_videos_now(int, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
+            ('trending_videos(int, interval, uuid[], uuid[]', '', 'anon, authenticated, service_role')
+        ) as l (signature, more, who)
     loop
         execute format('revoke all on function %s from public, anon, authenticated, service_role, two_tower_viewer', v_list.routine);
         execute format('grant execute on function %s to %s', v_list.routine, v_list.who);
@@ -56,8 +56,9 @@ to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
-grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function two_tower.own_reasons(uuid[]), public.log_shown(jsonb), two_tower.shown_lately(),
+grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
+to authenticated, service_role;
+grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
 public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[]),
 public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
 to authenticated;
@@ -69,10 +70,10 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
-grant execute on function two_tower.active_version() to authenticated, service_role;
+grant execute on function two_tower.active_version(), two_tower.is_service() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
-grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid), two_tower.words_of(text),
-two_tower.input_segments(), two_tower.input_numbers()
+grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid),
+two_tower.words_of(text), two_tower.input_segments(), two_tower.input_numbers()
 to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function
@@ -140,7 +141,7 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
+two_tower.require_model(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
@@ -152,6 +153,7 @@ two_tower.finish_backfill(text), two_tower.backfilled_share(text),
 two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
+two_tower.forget_user(uuid),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
 two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.try_job(text, boolean), two_tower.link_reviewers(),

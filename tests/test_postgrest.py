@@ -96,7 +96,7 @@ OWN = {
 VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
 WRITING = {"claim_session", "log_shown", "next_videos"}
 """What has another answer when it is called again."""
-OPERATORS = (OWN - WRITING - {"embed_user", "rank_candidates", "recommend_videos"}) | {
+OPERATORS = (OWN - WRITING - {"rank_candidates"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
 }
@@ -126,6 +126,8 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("anon", "trending_videos", {"window": "1 day", "tag_ids": [str(t) for t in WORLD.tags[:9]]}),
     ("authenticated", "trending_videos", {}),
     ("service_role", "popular_videos_now", {}),
+    ("service_role", "recommend_videos", {"p_user_id": str(OTHER), "limit": 5}),
+    ("service_role", "embed_user", {"p_user_id": str(OTHER)}),
     ("service_role", "get_user_embedding_features", {"user_id": str(OTHER)}),
     ("service_role", "get_user_embedding_feature_batch", {"limit": 3, "offset": 2}),
     ("service_role", "get_item_embedding_feature_batch", {"limit": 3, "after": str(VIDEO)}),
@@ -242,7 +244,12 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "get_user_embedding_features", {"user_id": str(OTHER)}, 403, "42501"),
     (ME, "update_user_features", {"p_user_id": str(OTHER)}, 403, "42501"),
     (ME, "get_user_embedding_feature_batch", {"limit": 1}, 403, "42501"),
-    (SERVICE, "recommend_videos", {}, 403, "42501"),
+    (SERVICE, "recommend_videos", {}, 403, "28000"),
+    (SERVICE, "embed_user", {}, 403, "28000"),
+    (SERVICE, "embed_user", {"p_user_id": str(NOBODY)}, 500, "P0002"),
+    (ME, "recommend_videos", {"p_user_id": str(OTHER)}, 403, "42501"),
+    (ME, "embed_user", {"p_user_id": str(USER)}, 403, "42501"),
+    (VISITOR, "recommend_videos", {"p_user_id": str(USER)}, 401, "42501"),
     (sign(role="postgres", sub=str(USER)), "recommend_videos", {}, 403, "42501"),
     (VISITOR, "recommend_videos", {}, 401, "42501"),
     (VISITOR, "embed_user", {}, 401, "42501"),

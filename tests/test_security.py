@@ -151,6 +151,8 @@ RPCS: dict[str, str] = {
     "get_user_embedding_feature_batch": "select count(*)::int from public.get_user_embedding_feature_batch(5)",
     "get_item_embedding_feature_batch": "select count(*)::int from public.get_item_embedding_feature_batch(5)",
     "recommend_videos": "select count(*)::int from public.recommend_videos()",
+    "recommend_videos for another": f"select count(*)::int from public.recommend_videos(p_user_id => '{OTHER}')",
+    "embed_user for another": f"select (public.embed_user(p_user_id => '{OTHER}') ->> 'success')::bool::int",
     "next_videos": "select count(*)::int from public.next_videos()",
     "log_shown": f"""select public.log_shown(jsonb_build_array(jsonb_build_object(
         'video_id', '{WORLD.published[3]}', 'list_id', '{NOBODY}', 'rank', 1, 'reason', 'taste')))""",

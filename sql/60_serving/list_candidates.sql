@@ -12,6 +12,7 @@ declare
     v_version text := two_tower.active_version();
     v_excluded uuid[] := array(select distinct e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
     v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter);
+    v_user_id uuid;
     v_liked uuid[];
     v_noped uuid[];
 begin
@@ -21,12 +22,13 @@ begin
     perform two_tower.require_candidates(p_limit, (p_question).diversity);
     case (p_question).kind
         when 'own' then
-            if auth.uid() is null then
-                raise exception 'not signed in' using errcode = '28000';
+            v_user_id := two_tower.acting_user((p_question).user_id);
+            if (p_question).user_id is not null then
+                perform two_tower.require_visible_when();
             end if;
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
-            from two_tower.rank_videos(auth.uid(), p_limit, v_filter, (p_question).diversity, v_excluded) r;
+            from two_tower.rank_videos(v_user_id, p_limit, v_filter, (p_question).diversity, v_excluded) r;
         when 'similar' then
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version

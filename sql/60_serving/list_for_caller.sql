@@ -42,7 +42,7 @@ begin
         row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
         c.reason, v_version,
         -- Of what is in it, so that the same list has the same id, and a routine that gives it is STABLE.
-        two_tower.named_id('list', concat_ws(' ', auth.uid(), v_version, v_ids)), 1::real
+        two_tower.named_id('list', concat_ws(' ', coalesce((p_question).user_id, auth.uid()), v_version, v_ids)), 1::real
     from unnest(v_ids, v_scores, v_reasons) with ordinality as c (id, score, reason, n)
     join public.videos v on v.id = c.id
     order by c.n

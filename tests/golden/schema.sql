@@ -43,7 +43,8 @@ CREATE TYPE two_tower.list_question AS (
 	days integer,
 	filter two_tower.video_filter,
 	excluded uuid[],
-	diversity real
+	diversity real,
+	user_id uuid
 );
 
 COMMENT ON TYPE two_tower.list_question IS 'What a list is asked for, as it passes between routines';
@@ -76,11 +77,11 @@ CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uu
 
 COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
 
-CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION public.embed_user(force boolean DEFAULT false, p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. The vector is computed from the rows whatever force says';
+COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is computed from the rows whatever force says';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -142,12 +143,12 @@ CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::u
 
 COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What next for the caller: videos that the caller may see and has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
@@ -193,6 +194,12 @@ CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at time
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
+
+CREATE FUNCTION two_tower.acting_user(p_user_id uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.acting_user(p_user_id uuid) IS 'Who asks: the caller, or the user on whose behalf service_role asks; 42501 where somebody else does, 28000 where nobody is signed in';
 
 CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -492,6 +499,12 @@ CREATE FUNCTION two_tower.forget_impressions() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: what was shown to a user goes with the user';
+
+CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; how many of each. The account stays, which is the application''s to delete';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -834,12 +847,12 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
-CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[]) IS 'Of each of these videos, the video the caller likes that adds most to its score; no row where none adds, or where the towers are no sums';
+COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid) IS 'Of each of these videos, the video the caller or user likes that adds most to its score; no row where none adds, or where the towers are no sums';
 
 CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, place integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER

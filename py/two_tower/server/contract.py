@@ -41,13 +41,13 @@ FILTERS = {
 _FILTERS = ", ".join(FILTERS.values())
 
 ROUTINES = {
-    "embed_user(boolean)": 0,
+    "embed_user(boolean, uuid)": 0,
     "update_user_features(uuid)": 1,
     "get_user_embedding_features(uuid)": 1,
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    f"recommend_videos(integer, uuid[], real, uuid[], boolean, {_FILTERS})": 0,
+    f"recommend_videos(integer, uuid[], real, uuid[], boolean, {_FILTERS}, uuid)": 0,
     f"similar_videos(uuid, integer, real, uuid[], uuid[], {_FILTERS})": 1,
     "log_shown(jsonb)": 1,
     f"next_videos(integer, uuid[], uuid[], {_FILTERS})": 0,
@@ -60,13 +60,13 @@ ROUTINES = {
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
 ARGUMENTS = {
-    "embed_user": ("force",),
+    "embed_user": ("force", "p_user_id"),
     "update_user_features": ("p_user_id",),
     "get_user_embedding_features": ("user_id",),
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because", *FILTERS),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because", *FILTERS, "p_user_id"),
     "similar_videos": ("video_id", "limit", "diversity", "tag_ids", "exclude", *FILTERS),
     "log_shown": ("shown",),
     "next_videos": ("limit", "tag_ids", "exclude", *FILTERS),
