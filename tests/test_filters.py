@@ -42,7 +42,7 @@ class Video:
     """What filters read of a video, from the rows of the world."""
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        self.id, _, _, self.maker, _, self.series, _, _, self.price, self.duration, self.released, _ = row
+        self.id, _, _, self.maker, _, self.series, _, _, self.price, self.duration, self.released, *_ = row
         self.tags = {str(t) for v, t in WORLD.video_tags if v == self.id}
         self.performers = {str(p) for v, p in WORLD.video_performers if v == self.id}
 
@@ -182,3 +182,18 @@ def test_a_type_that_the_application_changed_is_read(db: Connection, client: Cli
         "alter table videos alter price type text, alter duration_seconds type numeric, alter maker type varchar(99)"
     )
     assert {name: listed(client, name, **given) for name in LISTS} == expected
+
+
+def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
+    """A call for each row would cost more than the search."""
+    db.execute("set plan_cache_mode = force_generic_plan")
+    db.execute("set search_path = pg_catalog")
+    db.execute(
+        """prepare filtered (two_tower.video_filter) as
+        select e.video_id from two_tower.video_embeddings e
+        where $1 is null or (select p.passes from two_tower.passing($1, e.video_id) as p (passes))"""
+    )
+    plan = "\n".join(row[0] for row in db.execute("explain (costs off) execute filtered (null)"))
+    assert "Function Scan" not in plan.replace("Function Scan on unnest", "")
+    assert "passing" not in plan
+    assert "Index" in plan
