@@ -1,3 +1,5 @@
+drop table two_tower.video_trends;
+
 drop table two_tower.video_popularity;
 
 drop type two_tower.user_counts;

@@ -116,17 +116,34 @@ comment on type two_tower.user_counts is 'Raw counts of one user, as they pass b
 -- Which of two equally good answers comes first must not depend on chance, and popular videos must be cheap to read.
 create table two_tower.video_popularity (
     video_id uuid primary key,
-    score double precision not null
+    score double precision not null,
+    likers int not null
 );
 
-comment on table two_tower.video_popularity is 'Time-decayed likes per video, written by two_tower.update_popularity()';
+comment on table two_tower.video_popularity is
+'Time-decayed likes per video, and by how many people, written by two_tower.update_popularity()';
 
 create index video_popularity_score_idx on two_tower.video_popularity (score desc, video_id);
 
+-- By how many people each video was liked within the last so many days.
+create table two_tower.video_trends (
+    days int not null check (days in (1, 7, 30)),
+    video_id uuid not null,
+    likers int not null,
+    primary key (days, video_id)
+);
+
+comment on table two_tower.video_trends is
+'By how many people each video was liked within the last so many days, written by two_tower.update_popularity()';
+
+create index video_trends_likers_idx on two_tower.video_trends (days, likers desc, video_id);
+
 alter table two_tower.video_popularity enable row level security;
+alter table two_tower.video_trends enable row level security;
 
 revoke all on all tables in schema two_tower from public, anon;
-revoke all on two_tower.reviews, two_tower.video_popularity from authenticated, service_role;
+revoke all on two_tower.reviews, two_tower.video_popularity, two_tower.video_trends from authenticated, service_role;
 
 -- Who looks at the page, or at the status, sees every row.
 create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.video_trends for select to two_tower_viewer using (true);

@@ -12,6 +12,7 @@ comment on table two_tower.settings is 'Settings that operators may change, each
 insert into two_tower.settings values
 ('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (weights as rows), onnxruntime, or auto'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
+('least_likers', '5', 'How many people must like a video before lists for everybody say anything that is known of them'),
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that is kept, in bytes; a larger one is kept as rows alone'),
 ('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),
 ('gate_over_popularity', '1.1', 'How many times the Recall@20 of popularity that of a model must be'),
@@ -21,6 +22,9 @@ insert into two_tower.settings values
 ('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
+('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
+('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
+('shown_per_day', '10000', 'How many videos one user may be logged to have been shown within 24 hours'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
 ('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');
 

@@ -9,10 +9,10 @@ begin
         select p.oid from pg_catalog.pg_proc p where p.pronamespace = 'two_tower'::regnamespace
         union all
         select unnest(array[
-            'public.embed_user(boolean)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
+            'public.embed_user(boolean, uuid)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
-            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.recommend_videos(int, uuid[], real, boolean)',
-            'public.similar_videos(uuid, int, real)'
+            'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.log_shown(jsonb)',
+            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[])'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -20,23 +20,48 @@ begin
 end
 $revoke$;
 
+-- Lists, all of which take the same filters: who may ask for which.
+do $lists$
+declare
+    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz';
+    v_list record;
+begin
+    for v_list in
+        select format('public.%s, %s%s)', l.signature, c_filter, l.more) as routine, l.who
+        from (values
+            ('recommend_videos(int, uuid[], real, uuid[], boolean', ', uuid', 'authenticated, service_role'),
+            ('next_videos(int, uuid[], uuid[]', '', 'authenticated'),
+            ('similar_videos(uuid, int, real, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
+            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', '', 'anon, authenticated, service_role'),
+            ('popular_videos_now(int, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
+            ('trending_videos(int, interval, uuid[], uuid[]', '', 'anon, authenticated, service_role')
+        ) as l (signature, more, who)
+    loop
+        execute format('revoke all on function %s from public, anon, authenticated, service_role, two_tower_viewer', v_list.routine);
+        execute format('grant execute on function %s to %s', v_list.routine, v_list.who);
+    end loop;
+end
+$lists$;
+
 revoke all on schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all tables in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role, two_tower_viewer;
 
--- anon: what is similar to what. The schema is not one that PostgREST shows; the routines below are what those in public call.
+-- anon: what is similar to what, what many like, and what next for a session that nobody remembers. The schema is not one that PostgREST
+-- shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
-grant execute on function public.similar_videos(uuid, int, real) to anon, authenticated, service_role;
-grant execute on function two_tower.list_for_caller(text, uuid, int, uuid[], real),
-two_tower.similar_candidates(uuid, int, real), two_tower.require_page(int, int, int)
+grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
+two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text)
 to anon, authenticated, service_role;
--- Reached by name from list_for_caller(); answers to nobody who is not signed in.
-grant execute on function two_tower.own_candidates(int, uuid[], real), two_tower.own_reasons(uuid[]) to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
-grant execute on function public.embed_user(boolean) to authenticated;
-grant execute on function public.recommend_videos(int, uuid[], real, boolean) to authenticated;
+grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
+to authenticated, service_role;
+grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
+public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[]),
+public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
+to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
 grant execute on function public.get_item_embedding_features(uuid) to authenticated, service_role;
@@ -45,10 +70,10 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
-grant execute on function two_tower.active_version() to authenticated, service_role;
+grant execute on function two_tower.active_version(), two_tower.is_service() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
-grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid), two_tower.words_of(text),
-two_tower.input_segments(), two_tower.input_numbers()
+grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid),
+two_tower.words_of(text), two_tower.input_segments(), two_tower.input_numbers()
 to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function
@@ -116,7 +141,7 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.live_versions(), two_tower.is_service(), two_tower.user_payloads(uuid[]),
+two_tower.require_model(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
@@ -128,6 +153,7 @@ two_tower.finish_backfill(text), two_tower.backfilled_share(text),
 two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
+two_tower.forget_user(uuid),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
 two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.try_job(text, boolean), two_tower.link_reviewers(),
@@ -135,7 +161,7 @@ two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
-two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval), two_tower.named_id(text, text),
+two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text), two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
@@ -174,7 +200,9 @@ $columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
-two_tower.video_popularity, two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.pending_users,
+two_tower.video_popularity, two_tower.video_trends, two_tower.impressions,
+two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
+two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
 two_tower.models, two_tower.job_log, two_tower.failed_changes, two_tower.status, two_tower.jobs, two_tower.coverage,
 two_tower.problems, two_tower.sizes to two_tower_viewer;
@@ -182,10 +210,11 @@ grant select (model_version, user_id, embedding, updated_at, length) on two_towe
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
 two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
-two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], uuid[]),
-two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real),
-two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int),
-two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int), two_tower.history_of(uuid, text),
+two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], two_tower.video_filter, int),
+two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real),
+two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
+two_tower.passing(two_tower.video_filter, uuid), two_tower.few_passing(two_tower.video_filter),
+two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int), two_tower.history_of(uuid, text),
 two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),

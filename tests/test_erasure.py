@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -93,6 +94,9 @@ def test_nothing_is_left_of_a_deleted_user(
         path.write_text(f"user_id,video_id,label\n{user},{WORLD.videos[0]},1\n")
         assert import_decisions(db, path, create_users=True).users_created == 1
     refresh(db)
+    with db.transaction():
+        db.execute("select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", [user])
+        assert db.execute("select * from public.next_videos(3)").rowcount == 3
     # Set aside, and changed again since: the id waits in every log.
     db.execute(
         "insert into two_tower.change_failures (kind, id, sqlstate, error, retry_at)"
@@ -107,6 +111,7 @@ def test_nothing_is_left_of_a_deleted_user(
     numbers = {v: one(db, "select number from two_tower.model_versions where version = %s", v) for v in versions}
     assert tables_with(db, user) >= {
         "auth.users", "public.user_video_decisions", "public.user_features", "two_tower.reviews",
+        "two_tower.impression_users", f"two_tower.impressions_{datetime.now(UTC):%Y%m%d}",
         "two_tower.change_failures", "two_tower.user_changes", "two_tower.user_change_log",
         *(f"two_tower.user_embeddings_{number}" for number in numbers.values()),
     }  # fmt: skip

@@ -94,11 +94,11 @@ def test_purge_logs_keeps_what_is_recent_and_the_last_run_of_each_job(db: Connec
             ('update_popularity', interval '30 days'), ('update_popularity', interval '20 days')
         ) as r (job, age)"""
     )
-    assert one(db, "select two_tower.purge_logs()") == {"job_runs": 3, "cron_runs": 0}
+    assert one(db, "select two_tower.purge_logs()") == {"job_runs": 3, "cron_runs": 0, "impression_days": 0}
     kept = """select job || ' ' || extract(day from now() - started_at) from two_tower.job_runs
         where job <> 'purge_logs' order by 1"""
     assert column(db, kept) == ["refresh 0", "update_popularity 20"]
-    assert one(db, "select two_tower.purge_logs('0 seconds')") == {"job_runs": 0, "cron_runs": 0}
+    assert one(db, "select two_tower.purge_logs('0 seconds')") == {"job_runs": 0, "cron_runs": 0, "impression_days": 0}
 
 
 DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "verify", "purge_logs")

@@ -266,6 +266,7 @@ def test_similar_videos_are_those_for_who_likes_nothing_else(db: Connection, cli
     activate(db)
     ids = model.schema.vocabularies["video"]
     liked = next(v for v in map(str, WORLD.published) if v in ids and neighbours[ids.index(v)].nnz)
+    db.execute("update two_tower.settings set value = '1' where name = 'least_likers'")
     taste = np.array(
         one(db, "select liked::real[] from two_tower.compute_tastes(array[%s]::uuid[], 'v2')", liked), dtype=float
     )

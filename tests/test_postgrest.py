@@ -79,14 +79,24 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------- what is there
 
 OWN = {
+    "claim_session",
     "embed_user",
     "get_item_embedding_features",
     "get_user_embedding_features",
+    "log_shown",
+    "next_videos",
+    "popular_videos_now",
+    "rank_candidates",
+    "recommend_from",
     "recommend_videos",
     "similar_videos",
+    "trending_videos",
     "update_user_features",
 }
-OPERATORS = (OWN - {"embed_user", "recommend_videos"}) | {
+VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
+WRITING = {"claim_session", "log_shown", "next_videos"}
+"""What has another answer when it is called again."""
+OPERATORS = (OWN - WRITING - {"rank_candidates"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
 }
@@ -94,7 +104,7 @@ OPERATORS = (OWN - {"embed_user", "recommend_videos"}) | {
 
 @pytest.mark.parametrize(
     ("token", "expected"),
-    [(None, {"similar_videos"}), (VISITOR, {"similar_videos"}), (ME, OWN), (SERVICE, OPERATORS)],
+    [(None, VISITORS), (VISITOR, VISITORS), (ME, OWN), (SERVICE, OPERATORS)],
     ids=["no token", "anon", "authenticated", "service_role"],
 )
 def test_the_description_shows_each_role_its_own_routines(token: str | None, expected: set[str], api: Api) -> None:
@@ -110,6 +120,14 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("authenticated", "get_user_embedding_features", {"user_id": str(USER)}),
     ("authenticated", "get_item_embedding_features", {"video_id": str(VIDEO)}),
     ("anon", "similar_videos", {"video_id": str(VIDEO), "limit": 5}),
+    ("anon", "recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(VIDEO)]}),
+    ("anon", "popular_videos_now", {"limit": 50}),
+    ("authenticated", "rank_candidates", {"video_ids": [str(v) for v in WORLD.published[:30]]}),
+    ("anon", "trending_videos", {"window": "1 day", "tag_ids": [str(t) for t in WORLD.tags[:9]]}),
+    ("authenticated", "trending_videos", {}),
+    ("service_role", "popular_videos_now", {}),
+    ("service_role", "recommend_videos", {"p_user_id": str(OTHER), "limit": 5}),
+    ("service_role", "embed_user", {"p_user_id": str(OTHER)}),
     ("service_role", "get_user_embedding_features", {"user_id": str(OTHER)}),
     ("service_role", "get_user_embedding_feature_batch", {"limit": 3, "offset": 2}),
     ("service_role", "get_item_embedding_feature_batch", {"limit": 3, "after": str(VIDEO)}),
@@ -127,7 +145,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
     with psycopg.connect(in_database(api.dsn, urlsplit(api.dsn).path[1:], "authenticator")) as connection:
         rows = Client(connection).rpc(role, USER if role == "authenticated" else None, name, **arguments)
     assert rows
-    if name.endswith(("_videos", "_batch")):
+    if name.endswith(("_videos", "_now", "_from", "_candidates", "_batch")):
         assert answer.json() == rows
     else:
         (expected,) = rows
@@ -138,7 +156,7 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
 
 
 def test_every_routine_of_the_api_was_called() -> None:
-    assert {name for _, name, _ in CALLS} == OWN | OPERATORS
+    assert {name for _, name, _ in CALLS} | WRITING == OWN | OPERATORS
 
 
 def test_what_only_reads_answers_get(api: Api) -> None:
@@ -147,6 +165,39 @@ def test_what_only_reads_answers_get(api: Api) -> None:
     assert [row["rank"] for row in rows] == list(range(20, 0, -1))
     assert rows[0].keys() == {"video_id", "rank"}
     refused(api.ask("GET", "/rpc/embed_user", ME), 405, "25006")
+
+
+def test_pages_follow_each_other_and_a_list_is_logged_once(api: Api) -> None:
+    pages = [api.rpc(LIKER, "next_videos", limit=5).json() for _ in range(3)]
+    seen = [row["video_id"] for page in pages for row in page]
+    assert len(set(seen)) == 15
+    rows = api.rpc(LIKER, "recommend_videos", limit=5, exclude=seen).json()
+    assert rows[0].keys() == pages[0][0].keys() | {"because_video_id", "because_title"}
+    assert [api.rpc(LIKER, "log_shown", shown=rows).json() for _ in range(2)] == [5, 0]
+    assert not {row["video_id"] for row in api.rpc(LIKER, "next_videos").json()} & {
+        *seen,
+        *(row["video_id"] for row in rows),
+    }
+
+
+def test_a_session_is_claimed_once(api: Api) -> None:
+    user = str(WORLD.no_decisions)
+    token = sign(role="authenticated", sub=user)
+    session = {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(v) for v in WORLD.published[3:5]]}
+    assert [api.rpc(token, "claim_session", **session).json() for _ in range(2)] == [5, 0]
+    kept = {row["video_id"]: row["decision_type"] for row in api.rows(DECISIONS, token)}
+    assert kept == dict.fromkeys(session["liked"], "like") | dict.fromkeys(session["noped"], "nope")
+    assert api.ask("DELETE", f"{DECISIONS}?user_id=eq.{user}", token).status_code == 204
+
+
+def test_what_one_user_may_log_in_a_day_has_a_bound(api: Api) -> None:
+    with psycopg.connect(api.dsn, autocommit=True) as db:
+        limit = "update two_tower.settings set value = to_jsonb(%s) where name = 'shown_per_day'"
+        db.execute(limit, (200,))
+        rows = api.rpc(ME, "recommend_videos", limit=200).json()
+        assert api.rpc(ME, "log_shown", shown=rows).json() == len(rows)
+        refused(api.rpc(ME, "log_shown", shown=rows[:50]), 413, "54000")
+        db.execute(limit, (10_000,))
 
 
 # -------------------------------------------------------------------------------------------- errors
@@ -166,6 +217,24 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "recommend_videos", {"limit": None}, 400, "22023"),
     (ME, "recommend_videos", {"diversity": 2}, 400, "22023"),
     (ME, "recommend_videos", {"tag_ids": [str(NOBODY)] * 101}, 400, "22023"),
+    (ME, "next_videos", {"limit": 201}, 400, "22023"),
+    (ME, "log_shown", {"shown": {"rank": 1}}, 400, "22023"),
+    (ME, "log_shown", {"shown": [{"rank": 1}]}, 400, "22023"),
+    (VISITOR, "next_videos", {}, 401, "42501"),
+    (ME, "rank_candidates", {"video_ids": [str(NOBODY)] * 2001}, 400, "22023"),
+    (VISITOR, "rank_candidates", {"video_ids": []}, 401, "42501"),
+    (WITHOUT_SUB, "rank_candidates", {"video_ids": []}, 403, "28000"),
+    (VISITOR, "recommend_from", {"liked": [str(NOBODY)] * 300, "noped": [str(NOBODY)] * 201}, 400, "22023"),
+    (VISITOR, "recommend_from", {"noped": []}, 404, "PGRST202"),
+    (VISITOR, "recommend_from", {"liked": ["x"]}, 400, "22P02"),
+    (VISITOR, "popular_videos_now", {"limit": 201}, 400, "22023"),
+    (VISITOR, "trending_videos", {"window": "2 days"}, 400, "22023"),
+    (VISITOR, "claim_session", {"liked": []}, 401, "42501"),
+    (WITHOUT_SUB, "claim_session", {"liked": []}, 403, "28000"),
+    (ME, "claim_session", {"liked": [str(NOBODY)] * 501}, 400, "22023"),
+    (VISITOR, "log_shown", {"shown": []}, 401, "42501"),
+    (SERVICE, "next_videos", {}, 403, "42501"),
+    (WITHOUT_SUB, "next_videos", {}, 403, "28000"),
     (VISITOR, "similar_videos", {"video_id": str(VIDEO), "limit": 201}, 400, "22023"),
     (SERVICE, "get_item_embedding_feature_batch", {"limit": 10_001}, 400, "22023"),
     (VISITOR, "similar_videos", {"video_id": str(NOBODY)}, 500, "P0002"),
@@ -175,7 +244,12 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
     (ME, "get_user_embedding_features", {"user_id": str(OTHER)}, 403, "42501"),
     (ME, "update_user_features", {"p_user_id": str(OTHER)}, 403, "42501"),
     (ME, "get_user_embedding_feature_batch", {"limit": 1}, 403, "42501"),
-    (SERVICE, "recommend_videos", {}, 403, "42501"),
+    (SERVICE, "recommend_videos", {}, 403, "28000"),
+    (SERVICE, "embed_user", {}, 403, "28000"),
+    (SERVICE, "embed_user", {"p_user_id": str(NOBODY)}, 500, "P0002"),
+    (ME, "recommend_videos", {"p_user_id": str(OTHER)}, 403, "42501"),
+    (ME, "embed_user", {"p_user_id": str(USER)}, 403, "42501"),
+    (VISITOR, "recommend_videos", {"p_user_id": str(USER)}, 401, "42501"),
     (sign(role="postgres", sub=str(USER)), "recommend_videos", {}, 403, "42501"),
     (VISITOR, "recommend_videos", {}, 401, "42501"),
     (VISITOR, "embed_user", {}, 401, "42501"),
@@ -241,7 +315,7 @@ def test_the_recipes_say_which_status_each_code_has() -> None:
     documented = {
         code: set(status.split(", ")) for code, status in re.findall(r"\| `(\w{5})` \| ([\d, ]+?) \|", recipes)
     }
-    measured: dict[str, set[str]] = {"55000": {"500"}, "57014": {"500"}}
+    measured: dict[str, set[str]] = {"54000": {"413"}, "55000": {"500"}, "57014": {"500"}}
     for _, _, _, status, code in ERRORS:
         measured.setdefault(code, set()).add(str(status))
     del measured["PGRST202"]

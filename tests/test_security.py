@@ -76,7 +76,10 @@ def whole(db: Connection, query: str) -> str:
 
 
 def relations(db: Connection) -> list[tuple[str, str, bool]]:
-    """Name, kind and whether it has a user_id, of all that holds rows in our schemas."""
+    """Name, kind and whether it has a user_id, of all that holds rows in our schemas.
+
+    But for partitions that are named by a day, at which test_shown looks.
+    """
     rows = db.execute(
         """select format('%I.%I', n.nspname, c.relname), c.relkind::text, exists (
             select from pg_attribute a where a.attrelid = c.oid and a.attname = 'user_id' and not a.attisdropped
@@ -84,6 +87,7 @@ def relations(db: Connection) -> list[tuple[str, str, bool]]:
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where n.nspname in ('public', 'two_tower', 'auth') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
             and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')
+            and c.relname !~ '^impressions_[0-9]{8}$'
         order by n.nspname collate "C", c.relname collate "C" """
     ).fetchall()
     return [(name, kind, keyed) for name, kind, keyed in rows]
@@ -147,6 +151,16 @@ RPCS: dict[str, str] = {
     "get_user_embedding_feature_batch": "select count(*)::int from public.get_user_embedding_feature_batch(5)",
     "get_item_embedding_feature_batch": "select count(*)::int from public.get_item_embedding_feature_batch(5)",
     "recommend_videos": "select count(*)::int from public.recommend_videos()",
+    "recommend_videos for another": f"select count(*)::int from public.recommend_videos(p_user_id => '{OTHER}')",
+    "embed_user for another": f"select (public.embed_user(p_user_id => '{OTHER}') ->> 'success')::bool::int",
+    "next_videos": "select count(*)::int from public.next_videos()",
+    "log_shown": f"""select public.log_shown(jsonb_build_array(jsonb_build_object(
+        'video_id', '{WORLD.published[3]}', 'list_id', '{NOBODY}', 'rank', 1, 'reason', 'taste')))""",
+    "recommend_from": f"select count(*)::int from public.recommend_from(array['{WORLD.published[3]}']::uuid[])",
+    "popular_videos_now": "select count(*)::int from public.popular_videos_now()",
+    "trending_videos": "select count(*)::int from public.trending_videos()",
+    "claim_session": f"select public.claim_session(array['{WORLD.videos[0]}']::uuid[])",
+    "rank_candidates": f"select count(*)::int from public.rank_candidates(array['{WORLD.published[3]}']::uuid[])",
     "similar_videos": f"select count(*)::int from public.similar_videos('{WORLD.published[3]}')",
 }
 
@@ -432,7 +446,12 @@ create table evil.model_versions (version text, state text);
 ASKED: list[tuple[str, dict[str, Any]]] = [
     ("recommend_videos", {"limit": 50}),
     ("recommend_videos", {"tag_ids": [str(t) for t in WORLD.tags[:5]]}),
+    ("recommend_videos", {"exclude": [str(v) for v in WORLD.published[:50]]}),
     ("similar_videos", {"video_id": str(WORLD.published[3])}),
+    ("recommend_from", {"liked": [str(v) for v in WORLD.published[:3]], "noped": [str(WORLD.published[4])]}),
+    ("popular_videos_now", {"limit": 50}),
+    ("rank_candidates", {"video_ids": [str(v) for v in WORLD.published[:9]]}),
+    ("trending_videos", {"window": "30 days"}),
     ("embed_user", {"force": True}),
     ("update_user_features", {"p_user_id": str(ME)}),
     ("get_user_embedding_features", {"user_id": str(ME)}),
@@ -468,7 +487,8 @@ def test_a_forged_search_path_changes_nothing(
 
 def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tuple[sql.Composed, list[Any]]:
     """A call with qualified names alone, so that nothing but the routine itself can be led astray."""
-    types = {"limit": "int4", "tag_ids": "_uuid", "force": "bool"}
+    arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped", "video_ids"), "_uuid")
+    types = {"limit": "int4", "force": "bool", "window": "interval"} | arrays
     parts = [
         sql.SQL("{} => %s::pg_catalog.{}").format(sql.Identifier(key), sql.SQL(types.get(key, "uuid")))
         for key in arguments

@@ -44,6 +44,7 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
+COLUMNS |= {"list_id", "propensity"}
 BECAUSE = {"because_video_id", "because_title"}
 """Further columns of one's own list."""
 Rows = list[dict[str, Any]]
@@ -62,7 +63,7 @@ def check(rows: Rows, columns: set[str] = COLUMNS) -> None:
     assert all(row.keys() == columns for row in rows)
     published = {str(v) for v in WORLD.published}
     assert {row["video_id"] for row in rows} <= published | {str(NOBODY)}
-    order = ["taste", "similar", "popular", "newest"]
+    order = ["taste", "similar", "trending", "popular", "newest"]
     reasons = [order.index(row["reason"]) for row in rows]
     assert reasons == sorted(reasons), "a rung of the ladder fills what the ones above left open"
     for reason in order:
@@ -262,14 +263,15 @@ def test_a_filter_that_leaves_two_videos(user: UUID, client: Client) -> None:
     assert set(ids(rows)) == {str(v) for v in WORLD.tagged(WORLD.rare_tag)} & without(user)
 
 
-@pytest.mark.parametrize("tags", [[], [NOBODY], [None]])
+@pytest.mark.parametrize("tags", [[NOBODY], [None]])
 def test_a_filter_that_nothing_passes(tags: list[Any], client: Client) -> None:
     assert recommend(client, WORLD.usual, tag_ids=tags) == []
     assert recommend(client, WORLD.no_decisions, tag_ids=tags) == []
 
 
-def test_no_filter_and_null_are_the_same(client: Client) -> None:
-    assert recommend(client, WORLD.usual, tag_ids=None) == recommend(client, WORLD.usual)
+@pytest.mark.parametrize("nothing", [None, []])
+def test_no_filter_and_null_are_the_same(nothing: Any, client: Client) -> None:
+    assert recommend(client, WORLD.usual, tag_ids=nothing) == recommend(client, WORLD.usual)
 
 
 def test_more_tags_than_a_hundred_are_a_bad_argument(client: Client) -> None:
@@ -439,6 +441,31 @@ def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> 
     rows = client.rpc("authenticated", WORLD.usual, "recommend_videos", tag_ids=[WORLD.rare_tag])
     assert TAGGED - 2 <= len(expected) <= TAGGED
     assert ids(rows) == list(expected)
+
+
+@by_index
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.no_decisions])
+def test_a_range_gives_as_many_as_pass_it(share: float, user: UUID, large: tuple[Connection, Client]) -> None:
+    """By the index where many pass, exactly where few do; the rest of the ladder keeps to it, too."""
+    db, client = large
+    db.execute("update videos set duration_seconds = 1 + abs(hashtext(id::text)) % 1000000")
+    most = int(share * 1_000_000)
+    passing = {
+        str(v): at
+        for v, at in db.execute(
+            "select id, published_at from videos where duration_seconds <= %s and published_at <= now()", [most]
+        )
+    }
+    rows = client.rpc("authenticated", user, "recommend_videos", limit=100, duration_max=most)
+    decided = {str(v) for v in column(db, "select video_id from user_video_decisions where user_id = %s", user)}
+    assert set(ids(rows)) <= passing.keys() - decided
+    assert len(rows) == min(100, len(passing.keys() - decided))
+    taste = [row for row in rows if row["reason"] == "taste"]
+    everything = {v: score for v, score in nearest(db, user, 10_000).items() if v in passing}
+    assert [row["score"] for row in taste] == pytest.approx([everything[v] for v in ids(taste)], abs=1e-5)
+    best = sorted(everything, key=lambda v: (-everything[v], v))[:100]
+    assert len(set(best) & set(ids(taste))) >= 0.95 * len(best)
 
 
 @by_index

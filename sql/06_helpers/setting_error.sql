@@ -13,6 +13,7 @@ as $func$
     from (values
         ('inference_engine', 'engine', null::numeric, null::numeric),
         ('popularity_half_life_days', 'number', 0.001, 1000000),
+        ('least_likers', 'whole', 1, 1000000),
         ('model_max_bytes', 'number', 0, 1073741823),
         -- A limit out of reach is one: it lets no model pass, or every one.
         ('gate_max_drop', 'number', -1000, 1000),
@@ -23,6 +24,9 @@ as $func$
         ('search_min_recall', 'number', -1000, 1000),
         ('gate_max_distance', 'number', -1000, 1000),
         ('gate_sample', 'whole', 1, 1000000),
+        ('impressions_kept_days', 'whole', 1, 36500),
+        ('shown_again_after_hours', 'number', 0, 876000),
+        ('shown_per_day', 'whole', 200, 1000000),
         ('status_max_lag_seconds', 'number', 0, 1000000000),
         ('status_expects_jobs', 'boolean', null, null)
     ) as r (name, kind, least, most)

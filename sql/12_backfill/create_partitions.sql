@@ -7,24 +7,13 @@ declare
     v_number int;
     v_parent text;
     v_partition text;
-    v_grantee text;
 begin
     select number into strict v_number from two_tower.model_versions where version = p_version;
     foreach v_parent in array array['user_embeddings', 'video_embeddings', 'video_tastes'] loop
         v_partition := format('%s_%s', v_parent, v_number);
         if to_regclass('two_tower.' || v_partition) is null then
             execute format('create table two_tower.%I (like two_tower.%I including all) with (fillfactor = 90)', v_partition, v_parent);
-            execute format('alter table two_tower.%I enable row level security', v_partition);
-            -- Supabase grants new tables to everybody by default, and an application may to others; partitions are read through their
-            -- parents.
-            execute format('revoke all on two_tower.%I from public', v_partition);
-            for v_grantee in
-                select distinct pg_get_userbyid(a.grantee)
-                from pg_catalog.pg_class c cross join lateral aclexplode(c.relacl) a
-                where c.oid = to_regclass('two_tower.' || v_partition) and a.grantee not in (0, c.relowner)
-            loop
-                execute format('revoke all on two_tower.%I from %I', v_partition, v_grantee);
-            end loop;
+            perform two_tower.close_partition(v_partition);
         end if;
     end loop;
 end

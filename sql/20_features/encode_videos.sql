@@ -1,7 +1,8 @@
 drop function if exists two_tower.encode_videos(two_tower.video_counts[], text);
+drop function if exists two_tower.encode_videos(uuid[], text);
 -- The input of the item tower. A video outside the vocabulary has no id input: the tower places it by its content.
 -- extra_float_digits: as encode_users.
-create or replace function two_tower.encode_videos(p_video_ids uuid[], p_version text)
+create or replace function two_tower.encode_videos(p_video_ids uuid[], p_version text, p_by_content boolean default false)
 returns table (video_id uuid, input extensions.sparsevec)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
@@ -11,7 +12,7 @@ as $func$
     keyed as (
         select v.video_id, a.kind, a.key from videos v cross join lateral two_tower.contents_of(v.video_id) as a
         union all
-        select v.video_id, 'video', v.video_id::text from videos v
+        select v.video_id, 'video', v.video_id::text from videos v where not p_by_content
     ),
     entries as (
         select k.video_id, i.position, 1::real as value
@@ -36,5 +37,5 @@ as $func$
     group by v.video_id, m.item_dim
 $func$;
 
-comment on function two_tower.encode_videos(uuid[], text) is
-'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists';
+comment on function two_tower.encode_videos(uuid[], text, boolean) is
+'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists; with p_by_content as if no video had been met before';

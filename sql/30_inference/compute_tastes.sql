@@ -1,6 +1,7 @@
+drop function if exists two_tower.compute_tastes(uuid[], text);
 -- What a like and a nope of a video add to a user, unless decisions are weighed: the rows of the user tower at the positions that
 -- encode_users() fills for somebody who has decided on this one video. Prices have a value, everything else counts one.
-create or replace function two_tower.compute_tastes(p_video_ids uuid[], p_version text)
+create or replace function two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean default false)
 returns table (video_id uuid, liked extensions.vector, noped extensions.vector)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -10,7 +11,7 @@ as $func$
     keyed as (
         select v.video_id, a.kind, a.key from videos v cross join lateral two_tower.attributes_of(v.video_id) as a
         union all
-        select v.video_id, 'video', v.video_id::text from videos v
+        select v.video_id, 'video', v.video_id::text from videos v where not p_by_content
     ),
     entries as (
         select k.video_id, s.segment = 'noped_video_ids' as noped, i.position, 1::real as value
@@ -41,6 +42,6 @@ as $func$
     group by v.video_id
 $func$;
 
-comment on function two_tower.compute_tastes(uuid[], text) is
+comment on function two_tower.compute_tastes(uuid[], text, boolean) is
 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a '
-'video that does not exist';
+'video that does not exist. With p_by_content as if no video had been met before';

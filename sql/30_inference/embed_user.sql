@@ -1,15 +1,14 @@
--- SECURITY DEFINER: users may not write embeddings, and this computes the caller's own from the caller's own decisions.
-create or replace function public.embed_user(force boolean default false) returns jsonb
+drop function if exists public.embed_user(boolean);
+-- SECURITY DEFINER: users may not write embeddings, and this computes the caller's own from the caller's own decisions, or a user's for
+-- service_role.
+create or replace function public.embed_user(force boolean default false, p_user_id uuid default null) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_user_id uuid := auth.uid();
+    v_user_id uuid := two_tower.acting_user(p_user_id);
     v_written int;
     v_version text;
 begin
-    if v_user_id is null then
-        raise exception 'not signed in' using errcode = '28000';
-    end if;
     if not exists (select from auth.users u where u.id = v_user_id) then
         raise exception 'there is no user %', v_user_id using errcode = 'P0002';
     end if;
@@ -46,5 +45,6 @@ begin
 end
 $func$;
 
-comment on function public.embed_user(boolean) is
-'Makes the caller''s features and embedding fresh before it returns. The vector is computed from the rows whatever force says';
+comment on function public.embed_user(boolean, uuid) is
+'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is '
+'computed from the rows whatever force says';

@@ -1,12 +1,13 @@
 drop function if exists two_tower.nearest_list(text, extensions.halfvec, int, uuid[], uuid[], real);
 drop function if exists two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[]);
 drop function if exists two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real);
+drop function if exists two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int);
 
 -- The score of a video is its cosine and, of a version with neighbours, what the likes add: the sum of their weights for it, divided as the
 -- user's vector is. First the nearest are found; then the neighbours of the likes are scored whole beside them. A neighbour that is not
 -- among the nearest has a cosine of at most theirs: where that, and what the likes add, do not reach the list, its vector is not read.
 create or replace function two_tower.nearest_videos(
-    p_version text, p_vector extensions.halfvec, p_limit int, p_excluded uuid[], p_tag_ids uuid[], p_diversity real,
+    p_version text, p_vector extensions.halfvec, p_limit int, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real,
     p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null, p_margin int default null,
     out ids uuid[], out scores real[]
 )
@@ -32,7 +33,7 @@ begin
     v_asked := case when v_whole then 2 * c_wanted else c_wanted end;
     loop
         select f.ids, f.cosines into v_near, v_cosines
-        from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_tag_ids, v_margin) f;
+        from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_filter, v_margin) f;
         ids := v_near;
         scores := v_cosines;
         exit when v_whole is not true;
@@ -60,9 +61,7 @@ begin
             from (select o.id, o.part from others o order by o.part desc limit v_asked) as o
             join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
             where (select true from two_tower.visible_videos v where v.id = o.id)
-                and (p_tag_ids is null or (
-                    select true from public.video_tags t where t.video_id = o.id and t.tag_id = any (p_tag_ids) limit 1
-                ))
+                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, o.id) as p (passes)))
         ),
         least_score as materialized (
             select coalesce((
@@ -81,9 +80,7 @@ begin
             ) as r
             where r.score >= (select l.score from least_score l)
                 and (select true from two_tower.visible_videos v where v.id = r.id)
-                and (p_tag_ids is null or (
-                    select true from public.video_tags t where t.video_id = r.id and t.tag_id = any (p_tag_ids) limit 1
-                ))
+                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, r.id) as p (passes)))
         )
         select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id),
             (select min(o.part) from others o having count(*) = 16 * v_asked)
@@ -112,7 +109,9 @@ begin
 end
 $func$;
 
-comment on function two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], uuid[], real, uuid[], real[], real, int) is
-'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine '
-'and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what '
-'each like counts, 1 where null. p_margin: another width of the search than that of the version';
+comment on function two_tower.nearest_videos(
+    text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int
+) is
+'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the '
+'cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; '
+'p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';

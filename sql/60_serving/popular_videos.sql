@@ -1,37 +1,50 @@
-create or replace function two_tower.popular_videos(p_limit int, p_excluded uuid[], p_tag_ids uuid[] default null)
+drop function if exists two_tower.popular_videos(int, uuid[], uuid[]);
+create or replace function two_tower.popular_videos(
+    p_limit int, p_excluded uuid[], p_filter two_tower.video_filter default null, p_least_likers int default 1
+)
 returns table (video_id uuid, score real, reason text)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 #variable_conflict use_column
 declare
     v_found int;
+    v_among uuid[] := two_tower.few_passing(p_filter);
 begin
+    if v_among is not null then
+        return query
+        select v.id, coalesce(p.score, 0)::real, case when p.video_id is null then 'newest' else 'popular' end
+        from unnest(v_among) as a (id)
+        join public.videos v on v.id = a.id
+        left join two_tower.video_popularity p on p.video_id = a.id and p.likers >= p_least_likers
+        where (select true from two_tower.visible_videos s where s.id = v.id)
+            and v.id not in (select unnest(p_excluded))
+        order by p.score desc nulls last, case when p.video_id is null then v.published_at end desc, v.id limit p_limit;
+        return;
+    end if;
     return query
     select p.video_id, p.score::real, 'popular'
     from two_tower.video_popularity p
-    where p.video_id <> all (p_excluded)
+    where p.likers >= p_least_likers
+        and p.video_id not in (select unnest(p_excluded))
         and (select true from two_tower.visible_videos v where v.id = p.video_id)
-        and (p_tag_ids is null or exists (
-            select from public.video_tags t where t.video_id = p.video_id and t.tag_id = any (p_tag_ids)
-        ))
+        and (p_filter is null or (select f.passes from two_tower.passing(p_filter, p.video_id) as f (passes)))
     order by p.score desc, p.video_id limit p_limit;
     get diagnostics v_found = row_count;
     if v_found >= p_limit then
         return;
     end if;
-    -- What nobody has liked yet, the newest first.
+    -- What nobody has liked yet, or too few, the newest first.
     return query
     select v.id, 0::real, 'newest'
     from public.videos v
     where (select true from two_tower.visible_videos s where s.id = v.id)
-        and v.id <> all (p_excluded)
-        and not exists (select from two_tower.video_popularity p where p.video_id = v.id)
-        and (p_tag_ids is null or exists (
-            select from public.video_tags t where t.video_id = v.id and t.tag_id = any (p_tag_ids)
-        ))
+        and v.id not in (select unnest(p_excluded))
+        and not exists (select from two_tower.video_popularity p where p.video_id = v.id and p.likers >= p_least_likers)
+        and (p_filter is null or (select p.passes from two_tower.passing(p_filter, v.id) as p (passes)))
     order by v.published_at desc, v.id limit p_limit - v_found;
 end
 $func$;
 
-comment on function two_tower.popular_videos(int, uuid[], uuid[]) is
-'Visible videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+comment on function two_tower.popular_videos(int, uuid[], two_tower.video_filter, int) is
+'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those '
+'that the filter leaves out';

@@ -1,4 +1,7 @@
-create or replace function two_tower.rank_similar(p_video_id uuid, p_limit int, p_diversity real default 0)
+drop function if exists two_tower.rank_similar(uuid, int, real);
+create or replace function two_tower.rank_similar(
+    p_video_id uuid, p_limit int, p_filter two_tower.video_filter default null, p_diversity real default 0, p_excluded uuid[] default '{}'
+)
 returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -6,11 +9,20 @@ declare
     v_version text := two_tower.active_version();
     v_vector extensions.halfvec;
     v_length real;
+    v_known boolean := false;
 begin
     if not exists (select from two_tower.visible_videos v where v.id = p_video_id) then
         raise exception 'there is no video %', p_video_id using errcode = 'P0002';
     end if;
-    select e.embedding into v_vector from two_tower.video_embeddings e where e.model_version = v_version and e.video_id = p_video_id;
+    -- What few people like is placed by its content: what else was learnt of it is their taste.
+    if v_version is not null then
+        if two_tower.with_few_likers(array[p_video_id]) <> '{}' then
+            select c.embedding into v_vector from two_tower.place_of_content(array[p_video_id], v_version) c;
+        else
+            select e.embedding into v_vector from two_tower.video_embeddings e where e.model_version = v_version and e.video_id = p_video_id;
+            v_known := true;
+        end if;
+    end if;
     if v_vector is not null then
         -- Unpopular videos are short, and have most of their unit length in the norm dimension, where users have zero. Without it
         -- the question is what somebody likes who likes this.
@@ -23,17 +35,18 @@ begin
         -- What this video's neighbours get from it, for somebody who likes nothing else.
         select extensions.vector_norm(t.liked) into v_length
         from two_tower.compute_tastes(array[p_video_id], v_version) t
-        where exists (select from two_tower.neighbour_lists n where n.model_version = v_version and n.video_id = p_video_id);
+        where v_known and exists (select from two_tower.neighbour_lists n where n.model_version = v_version and n.video_id = p_video_id);
     end if;
     return query
     select r.*
     from two_tower.rank_by_vector(
         -- Zero without its norm: nothing is known of the video.
-        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, array[p_video_id], null, p_diversity,
-        array[p_video_id], null, v_length
+        v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, p_video_id || p_excluded, p_filter, p_diversity,
+        case when v_known then array[p_video_id] else '{}' end, null, v_length
     ) r;
 end
 $func$;
 
-comment on function two_tower.rank_similar(uuid, int, real) is
-'The visible videos nearest to a video, with the reason of each: similar, popular or newest';
+comment on function two_tower.rank_similar(uuid, int, two_tower.video_filter, real, uuid[]) is
+'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular '
+'or newest';

@@ -1,6 +1,6 @@
--- For the stored vector, or one computed on the spot for a user whose likes no refresh has seen yet.
+drop function if exists two_tower.rank_videos(uuid, int, uuid[], real);
 create or replace function two_tower.rank_videos(
-    p_user_id uuid, p_limit int, p_tag_ids uuid[] default null, p_diversity real default 0
+    p_user_id uuid, p_limit int, p_filter two_tower.video_filter default null, p_diversity real default 0, p_excluded uuid[] default '{}'
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -11,24 +11,15 @@ declare
     v_vector extensions.halfvec;
     v_length real;
 begin
-    if v_version is not null then
-        select e.embedding, e.length into v_vector, v_length from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = p_user_id;
-        if v_vector is null and v_history.decided <> '{}' then
-            begin
-                select e.embedding, e.length into v_vector, v_length from two_tower.compute_users(array[p_user_id], v_version) e;
-            exception
-                -- Without its library the engine cannot answer; the list is popular then, and two-tower doctor says why.
-                when system_error then v_vector := null;
-            end;
-        end if;
-    end if;
+    select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
     return query
     select r.*
     from two_tower.rank_by_vector(
-        v_version, v_vector, 'taste', p_limit, v_history.decided, p_tag_ids, p_diversity, v_history.liked, v_history.weights, v_length
+        v_version, v_vector, 'taste', p_limit, v_history.decided || p_excluded, p_filter, p_diversity, v_history.liked, v_history.weights,
+        v_length
     ) r;
 end
 $func$;
 
-comment on function two_tower.rank_videos(uuid, int, uuid[], real) is
-'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
+comment on function two_tower.rank_videos(uuid, int, two_tower.video_filter, real, uuid[]) is
+'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';

@@ -14,6 +14,41 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
 
+CREATE TYPE two_tower.video_filter AS (
+	tag_ids uuid[],
+	all_tag_ids uuid[],
+	no_tag_ids uuid[],
+	performer_ids uuid[],
+	all_performer_ids uuid[],
+	no_performer_ids uuid[],
+	makers text[],
+	no_makers text[],
+	series text[],
+	no_series text[],
+	price_min real,
+	price_max real,
+	duration_min integer,
+	duration_max integer,
+	released_after timestamp with time zone,
+	among uuid[]
+);
+
+COMMENT ON TYPE two_tower.video_filter IS 'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
+
+CREATE TYPE two_tower.list_question AS (
+	kind text,
+	video_id uuid,
+	liked uuid[],
+	noped uuid[],
+	days integer,
+	filter two_tower.video_filter,
+	excluded uuid[],
+	diversity real,
+	user_id uuid
+);
+
+COMMENT ON TYPE two_tower.list_question IS 'What a list is asked for, as it passes between routines';
+
 CREATE TYPE two_tower.user_counts AS (
 	user_id uuid,
 	liked_tags jsonb,
@@ -36,11 +71,17 @@ CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-CREATE FUNCTION public.embed_user(force boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
+
+CREATE FUNCTION public.embed_user(force boolean DEFAULT false, p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.embed_user(force boolean) IS 'Makes the caller''s features and embedding fresh before it returns. The vector is computed from the rows whatever force says';
+COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is computed from the rows whatever force says';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -67,18 +108,60 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, because_video_id uuid, because_title text)
+CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
+
+CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.next_videos("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours';
+
+CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, because boolean) IS 'What next for the caller: videos that the caller may see and has not decided on, optionally with one of some tags. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
 
-CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION public.rank_candidates(video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET row_security TO 'on';
+
+COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[]) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. At most 2000';
+
+CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
+
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
+
+CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -111,6 +194,12 @@ CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at time
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
+
+CREATE FUNCTION two_tower.acting_user(p_user_id uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.acting_user(p_user_id uuid) IS 'Who asks: the caller, or the user on whose behalf service_role asks; 42501 where somebody else does, 28000 where nobody is signed in';
 
 CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -213,6 +302,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
+CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_partition(p_name text) IS 'Takes a new table of schema two_tower away from everybody but its owner';
+
 CREATE FUNCTION two_tower.close_versions() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -225,11 +320,18 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
-CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
+CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) RETURNS two_tower.video_filter
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) IS 'A filter as lists search by it: without empty arrays, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. 22023 where it is too large';
+
+CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist';
+COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist. With p_by_content as if no video had been met before';
 
 CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE
@@ -301,6 +403,12 @@ CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
 
+CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:00:02'::interval) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the days of two_tower.impressions that are older than the setting impressions_kept_days, without holding up anybody; how many';
+
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -360,12 +468,12 @@ CREATE FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) RETURN
 
 COMMENT ON FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) IS 'Raw user-tower inputs, one sparse vector of user_dim counts per user who likes or dislikes anything';
 
-CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
+CREATE FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists';
+COMMENT ON FUNCTION two_tower.encode_videos(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'Raw item-tower inputs, one sparse vector of item_dim counts per video that exists; with p_by_content as if no video had been met before';
 
 CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) RETURNS real[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -373,11 +481,30 @@ CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfv
 
 COMMENT ON FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) IS 'The best scores that nearest_videos() could give, from the score of every video';
 
+CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) IS 'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';
+
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.finish_backfill(p_version text) IS 'Notes that a version is backfilled; 55000 says what it lacks';
+
+CREATE FUNCTION two_tower.forget_impressions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: what was shown to a user goes with the user';
+
+CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; how many of each. The account stays, which is the application''s to delete';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -445,6 +572,12 @@ CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     SET lock_timeout TO '0';
 
 COMMENT ON FUNCTION two_tower.hold_versions(p_who text) IS 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
+
+CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; 28000 for nobody, P0002 where there is no such user';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -543,13 +676,20 @@ CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
 
-CREATE FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text)
+CREATE FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) IS 'The best videos for what a list is asked for, before the caller''s own view of them; 22023 for an argument out of bounds, 28000 for a list of one''s own where nobody is signed in';
+
+CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION two_tower.list_for_caller(p_kind text, p_video_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The caller''s own list (kind own), or what is nearest to a video (kind similar), of the videos that the caller may read. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -647,6 +787,12 @@ CREATE FUNCTION two_tower.make_durable() RETURNS void
 
 COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
 
+CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+
 CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -694,26 +840,31 @@ CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
-CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those without any of the tags, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
 
-CREATE FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan';
-
-COMMENT ON FUNCTION two_tower.own_candidates(p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best videos for the caller, before the caller''s own view of them';
-
-CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[]) IS 'Of each of these videos, the video the caller likes that adds most to its score; no row where none adds, or where the towers are no sums';
+COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid) IS 'Of each of these videos, the video the caller or user likes that adds most to its score; no row where none adds, or where the towers are no sums';
+
+CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, place integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+
+CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) RETURNS SETOF boolean
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) IS 'A row where the video passes the filter, else none';
 
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -721,17 +872,23 @@ CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[]
 
 COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
 
+CREATE FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) IS 'Where a version puts these videos by what they carry alone, as if it had never met them; no row where that says nothing';
+
 CREATE FUNCTION two_tower.place_of_the_unknown(p_version text) RETURNS extensions.halfvec
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.place_of_the_unknown(p_version text) IS 'The vector that a version gives to a video of which it knows nothing';
 
-CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(video_id uuid, score real, reason text)
+CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_least_likers integer DEFAULT 1) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_tag_ids uuid[]) IS 'Visible videos by popularity, then by date of publication, less the excluded and those without any of the tags';
+COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those that the filter leaves out';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE
@@ -788,27 +945,40 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; counts';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; makes days for impressions, and drops those that the setting impressions_kept_days no longer keeps; counts';
 
-CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_tag_ids uuid[], p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
 
-CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) IS 'Visible videos that most people liked within so many days, then by popularity, then the newest; none stands before another for the likes of fewer people than the setting least_likers';
+
+CREATE FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for somebody of whom nothing is known but these likes and nopes, less these and the excluded, with the reason of each: taste, popular or newest';
+
+CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_diversity real) IS 'The visible videos nearest to a video, with the reason of each: similar, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular or newest';
 
-CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[] DEFAULT NULL::uuid[], p_diversity real DEFAULT 0) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_tag_ids uuid[], p_diversity real) IS 'The best visible videos for a user that the user has not decided on, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -922,6 +1092,12 @@ CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
 
 COMMENT ON FUNCTION two_tower.require_self(p_user_id uuid) IS 'Raises 28000 when nobody is signed in, 42501 when the user is somebody else than the caller';
 
+CREATE FUNCTION two_tower.require_session(p_liked uuid[], p_noped uuid[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_session(p_liked uuid[], p_noped uuid[]) IS 'Raises 22023 for more likes and nopes than a session may have';
+
 CREATE FUNCTION two_tower.require_visible_when() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -970,7 +1146,7 @@ CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS
 
 COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
 
-CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
+CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -980,7 +1156,7 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_tag_ids uuid[], p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those without any of the tags, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
@@ -994,11 +1170,11 @@ CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text 
 
 COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
 
-CREATE FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.similar_candidates(p_video_id uuid, p_limit integer, p_diversity real) IS 'The videos nearest to a video, before the caller''s own view of them';
+COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the transaction';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1151,7 +1327,7 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest; rows changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late; rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1170,6 +1346,13 @@ CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensi
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+
+CREATE FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) IS 'The vector of a user, stored or, where no refresh has seen the user yet, computed on the spot, and the length of its sum; null for nobody';
 
 CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, p_ids uuid[] DEFAULT NULL::uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1205,6 +1388,12 @@ CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double pr
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
+
+CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) IS 'Those of these videos that fewer people like than the setting least_likers, as popularity was counted last: nothing that was learnt from their likers is shown';
 
 CREATE FUNCTION two_tower.words_of(p_text text) RETURNS SETOF text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1380,6 +1569,32 @@ COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created or re
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.failed_changes IS 'Users and videos set aside because refreshing them failed';
+
+CREATE TABLE two_tower.impression_users (
+    user_id uuid NOT NULL
+);
+
+COMMENT ON TABLE two_tower.impression_users IS 'Users who have impressions, which go when this row goes, with the user';
+
+CREATE TABLE two_tower.impressions (
+    user_id uuid NOT NULL,
+    shown_at timestamp with time zone DEFAULT now() NOT NULL,
+    list_id uuid NOT NULL,
+    video_id uuid NOT NULL,
+    rank integer NOT NULL,
+    model_version text,
+    reason text NOT NULL,
+    propensity real,
+    CONSTRAINT impressions_propensity_check CHECK (((propensity > (0)::double precision) AND (propensity <= (1)::double precision))),
+    CONSTRAINT impressions_rank_check CHECK ((rank > 0))
+)
+PARTITION BY RANGE (shown_at);
+
+COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
+
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says';
+
+COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
 
 CREATE TABLE two_tower.installation (
     one boolean DEFAULT true NOT NULL,
@@ -1617,10 +1832,11 @@ COMMENT ON VIEW two_tower.video_neighbours IS 'What a like of video_id adds to t
 
 CREATE TABLE two_tower.video_popularity (
     video_id uuid NOT NULL,
-    score double precision NOT NULL
+    score double precision NOT NULL,
+    likers integer NOT NULL
 );
 
-COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, written by two_tower.update_popularity()';
+COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, and by how many people, written by two_tower.update_popularity()';
 
 CREATE TABLE two_tower.video_tastes (
     model_version text NOT NULL,
@@ -1631,6 +1847,15 @@ CREATE TABLE two_tower.video_tastes (
 PARTITION BY LIST (model_version);
 
 COMMENT ON TABLE two_tower.video_tastes IS 'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
+
+CREATE TABLE two_tower.video_trends (
+    days integer NOT NULL,
+    video_id uuid NOT NULL,
+    likers integer NOT NULL,
+    CONSTRAINT video_trends_days_check CHECK ((days = ANY (ARRAY[1, 7, 30])))
+);
+
+COMMENT ON TABLE two_tower.video_trends IS 'By how many people each video was liked within the last so many days, written by two_tower.update_popularity()';
 
 CREATE VIEW two_tower.visible_videos;
 
@@ -1691,6 +1916,12 @@ ALTER TABLE ONLY two_tower.change_failures
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
 
+ALTER TABLE ONLY two_tower.impression_users
+    ADD CONSTRAINT impression_users_pkey PRIMARY KEY (user_id);
+
+ALTER TABLE ONLY two_tower.impressions
+    ADD CONSTRAINT impressions_pkey PRIMARY KEY (user_id, shown_at, list_id, video_id);
+
 ALTER TABLE ONLY two_tower.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
 
@@ -1748,6 +1979,9 @@ ALTER TABLE ONLY two_tower.video_popularity
 ALTER TABLE ONLY two_tower.video_tastes
     ADD CONSTRAINT video_tastes_pkey PRIMARY KEY (video_id, model_version);
 
+ALTER TABLE ONLY two_tower.video_trends
+    ADD CONSTRAINT video_trends_pkey PRIMARY KEY (days, video_id);
+
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_pkey PRIMARY KEY (model_version, vocabulary, key);
 
@@ -1770,6 +2004,8 @@ CREATE INDEX reviews_user_id_idx ON two_tower.reviews USING btree (user_id);
 CREATE INDEX reviews_video_id_idx ON two_tower.reviews USING btree (video_id);
 
 CREATE INDEX video_popularity_score_idx ON two_tower.video_popularity USING btree (score DESC, video_id);
+
+CREATE INDEX video_trends_likers_idx ON two_tower.video_trends USING btree (days, likers DESC, video_id);
 
 CREATE TRIGGER two_tower_delete AFTER DELETE ON public.user_video_decisions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_deleted_decisions();
 
@@ -1829,6 +2065,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TA
 
 CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
+CREATE TRIGGER two_tower_forget AFTER DELETE ON two_tower.impression_users REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.forget_impressions();
+
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_documents FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_files FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
@@ -1886,6 +2124,9 @@ ALTER TABLE ONLY public.video_tags
 
 ALTER TABLE ONLY public.video_tags
     ADD CONSTRAINT video_tags_video_id_fkey FOREIGN KEY (video_id) REFERENCES public.videos(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.impression_users
+    ADD CONSTRAINT impression_users_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.model_documents
     ADD CONSTRAINT model_documents_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
@@ -1961,6 +2202,10 @@ ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.impression_users ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.impressions ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.installation ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.job_runs ENABLE ROW LEVEL SECURITY;
@@ -1995,6 +2240,8 @@ CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authentic
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.impressions FOR SELECT TO two_tower_viewer USING (true);
+
 CREATE POLICY two_tower_viewer ON two_tower.job_runs FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.model_documents FOR SELECT TO two_tower_viewer USING (true);
@@ -2019,6 +2266,8 @@ CREATE POLICY two_tower_viewer ON two_tower.video_embeddings FOR SELECT TO two_t
 
 CREATE POLICY two_tower_viewer ON two_tower.video_popularity FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.video_trends FOR SELECT TO two_tower_viewer USING (true);
+
 ALTER TABLE two_tower.user_change_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
@@ -2032,5 +2281,7 @@ ALTER TABLE two_tower.video_embeddings ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.video_popularity ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.video_tastes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.video_trends ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.vocabularies ENABLE ROW LEVEL SECURITY;

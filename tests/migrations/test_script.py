@@ -146,7 +146,7 @@ UNFIT = {
     "a schema of that name": (["create schema two_tower"], "there is a schema two_tower"),
     "a routine of that name": (
         ["create function public.embed_user(force boolean) returns int language sql as 'select 1'"],
-        r"public.embed_user\(boolean\)",
+        r"embed_user\(boolean\)",
     ),
     "a view": (["create view public.videos as select gen_random_uuid() as id"], "public.videos is no ordinary table"),
     "a partitioned table": (

@@ -12,6 +12,7 @@ from two_tower.cli import (
     bench,
     dataset,
     demo,
+    forget,
     imports,
     ingest,
     model,
@@ -81,6 +82,7 @@ for family in (
     status,
     ui,
     verify,
+    forget,
     demo,
     bench,
 ):

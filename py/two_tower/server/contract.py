@@ -20,27 +20,61 @@ EXTENSIONS = {VECTOR: "postgresql-{}-pgvector", "plpython3u": "postgresql-plpyth
 ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
 """Roles that routines are granted to, or that clients log in as."""
 
+FILTERS = {
+    "all_tag_ids": "uuid[]",
+    "no_tag_ids": "uuid[]",
+    "performer_ids": "uuid[]",
+    "all_performer_ids": "uuid[]",
+    "no_performer_ids": "uuid[]",
+    "makers": "text[]",
+    "no_makers": "text[]",
+    "series": "text[]",
+    "no_series": "text[]",
+    "price_min": "real",
+    "price_max": "real",
+    "duration_min": "integer",
+    "duration_max": "integer",
+    "released_after": "timestamp with time zone",
+}
+"""Arguments that every list ends with, and their types; ``tag_ids`` and ``exclude`` are among those before."""
+
+_FILTERS = ", ".join(FILTERS.values())
+
 ROUTINES = {
-    "embed_user(boolean)": 0,
+    "embed_user(boolean, uuid)": 0,
     "update_user_features(uuid)": 1,
     "get_user_embedding_features(uuid)": 1,
     "get_user_embedding_feature_batch(integer, integer, uuid)": 0,
     "get_item_embedding_features(uuid)": 1,
     "get_item_embedding_feature_batch(integer, integer, uuid)": 0,
-    "recommend_videos(integer, uuid[], real, boolean)": 0,
-    "similar_videos(uuid, integer, real)": 1,
+    f"recommend_videos(integer, uuid[], real, uuid[], boolean, {_FILTERS}, uuid)": 0,
+    f"similar_videos(uuid, integer, real, uuid[], uuid[], {_FILTERS})": 1,
+    "log_shown(jsonb)": 1,
+    f"next_videos(integer, uuid[], uuid[], {_FILTERS})": 0,
+    f"recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[], {_FILTERS})": 1,
+    f"popular_videos_now(integer, uuid[], uuid[], {_FILTERS})": 0,
+    f"trending_videos(integer, interval, uuid[], uuid[], {_FILTERS})": 0,
+    "claim_session(uuid[], uuid[])": 1,
+    "rank_candidates(uuid[])": 1,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
 ARGUMENTS = {
-    "embed_user": ("force",),
+    "embed_user": ("force", "p_user_id"),
     "update_user_features": ("p_user_id",),
     "get_user_embedding_features": ("user_id",),
     "get_user_embedding_feature_batch": ("limit", "offset", "after"),
     "get_item_embedding_features": ("video_id",),
     "get_item_embedding_feature_batch": ("limit", "offset", "after"),
-    "recommend_videos": ("limit", "tag_ids", "diversity", "because"),
-    "similar_videos": ("video_id", "limit", "diversity"),
+    "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because", *FILTERS, "p_user_id"),
+    "similar_videos": ("video_id", "limit", "diversity", "tag_ids", "exclude", *FILTERS),
+    "log_shown": ("shown",),
+    "next_videos": ("limit", "tag_ids", "exclude", *FILTERS),
+    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude", *FILTERS),
+    "popular_videos_now": ("limit", "tag_ids", "exclude", *FILTERS),
+    "trending_videos": ("limit", "window", "tag_ids", "exclude", *FILTERS),
+    "claim_session": ("liked", "noped"),
+    "rank_candidates": ("video_ids",),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 

@@ -1,0 +1,7 @@
+drop type two_tower.list_question;
+
+drop type two_tower.video_filter;
+
+drop table two_tower.impression_users;
+
+drop table two_tower.impressions;

@@ -1,0 +1,19 @@
+create or replace function two_tower.acting_user(p_user_id uuid) returns uuid
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+as $func$
+begin
+    if p_user_id is not null then
+        if not two_tower.is_service() then
+            raise exception 'only service_role may ask on behalf of a user' using errcode = '42501', hint = 'Leave p_user_id out.';
+        end if;
+        return p_user_id;
+    end if;
+    if auth.uid() is null then
+        raise exception 'not signed in' using errcode = '28000';
+    end if;
+    return auth.uid();
+end
+$func$;
+
+comment on function two_tower.acting_user(uuid) is
+'Who asks: the caller, or the user on whose behalf service_role asks; 42501 where somebody else does, 28000 where nobody is signed in';

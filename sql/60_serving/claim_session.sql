@@ -1,0 +1,32 @@
+-- As the caller, whom the application's policies bind. What the caller has decided on before stays, so a session that is claimed again adds
+-- nothing.
+create or replace function public.claim_session(liked uuid[], noped uuid[] default '{}') returns int
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    v_count int;
+    v_nopes int;
+begin
+    if auth.uid() is null then
+        raise exception 'not signed in' using errcode = '28000';
+    end if;
+    perform two_tower.require_session(liked, noped);
+    -- Likes first, so that of a video in both the like counts. Words without a type take that of the column, whatever it is.
+    insert into public.user_video_decisions (user_id, video_id, decision_type)
+    select auth.uid(), v.id, 'like'
+    from public.videos v where v.id = any (liked)
+    order by v.id
+    on conflict do nothing;
+    get diagnostics v_count = row_count;
+    insert into public.user_video_decisions (user_id, video_id, decision_type)
+    select auth.uid(), v.id, 'nope'
+    from public.videos v where v.id = any (noped)
+    order by v.id
+    on conflict do nothing;
+    get diagnostics v_nopes = row_count;
+    return v_count + v_nopes;
+end
+$func$;
+
+comment on function public.claim_session(uuid[], uuid[]) is
+'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';

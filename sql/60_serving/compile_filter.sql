@@ -1,0 +1,62 @@
+-- Done once for a list: bounds, empty arrays, and whether one of the conditions that have an index is met by so few videos that looking at each
+-- is cheapest (among). What the other conditions leave is found by whoever searches (few_passing()).
+create or replace function two_tower.compile_filter(p_filter two_tower.video_filter) returns two_tower.video_filter
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+as $func$
+declare
+    c_most constant int := 100;
+    c_few constant int := 5000;
+    v_filter two_tower.video_filter;
+    v_name text;
+    v_ids uuid[];
+begin
+    if p_filter is null then
+        return null;
+    end if;
+    select f.name into v_name
+    from (values
+        ('tags', cardinality((p_filter).tag_ids)), ('tags', cardinality((p_filter).all_tag_ids)), ('tags', cardinality((p_filter).no_tag_ids)),
+        ('performers', cardinality((p_filter).performer_ids)), ('performers', cardinality((p_filter).all_performer_ids)),
+        ('performers', cardinality((p_filter).no_performer_ids)),
+        ('makers', cardinality((p_filter).makers)), ('makers', cardinality((p_filter).no_makers)),
+        ('series', cardinality((p_filter).series)), ('series', cardinality((p_filter).no_series))
+    ) as f (name, given)
+    where f.given > c_most limit 1;
+    if found then
+        raise exception 'at most % % can be asked for at once', c_most, v_name using errcode = '22023';
+    end if;
+    -- An empty array, which is what a form without a choice sends, is no filter.
+    v_filter := row(
+        nullif((p_filter).tag_ids, '{}'), nullif((p_filter).all_tag_ids, '{}'), nullif((p_filter).no_tag_ids, '{}'),
+        nullif((p_filter).performer_ids, '{}'), nullif((p_filter).all_performer_ids, '{}'), nullif((p_filter).no_performer_ids, '{}'),
+        nullif((p_filter).makers, '{}'), nullif((p_filter).no_makers, '{}'), nullif((p_filter).series, '{}'), nullif((p_filter).no_series, '{}'),
+        (p_filter).price_min, (p_filter).price_max, (p_filter).duration_min, (p_filter).duration_max, (p_filter).released_after, null
+    )::two_tower.video_filter;
+    for v_ids in
+        select array(select t.video_id from public.video_tags t where t.tag_id = any (v_filter.tag_ids) limit c_few + 1)
+        where v_filter.tag_ids is not null
+        union all
+        select array(select t.video_id from public.video_tags t where t.tag_id = a.id limit c_few + 1)
+        from unnest(v_filter.all_tag_ids) as a (id)
+        union all
+        select array(select t.video_id from public.video_performers t where t.performer_id = any (v_filter.performer_ids) limit c_few + 1)
+        where v_filter.performer_ids is not null
+        union all
+        select array(select t.video_id from public.video_performers t where t.performer_id = a.id limit c_few + 1)
+        from unnest(v_filter.all_performer_ids) as a (id)
+    loop
+        if cardinality(v_ids) <= c_few then
+            v_filter.among := array(
+                select distinct i.id from unnest(v_ids) as i (id) where (select p.passes from two_tower.passing(v_filter, i.id) as p (passes))
+            );
+            exit;
+        end if;
+    end loop;
+    return v_filter;
+end
+$func$;
+
+comment on function two_tower.compile_filter(two_tower.video_filter) is
+'A filter as lists search by it: without empty arrays, and with all that pass it (among) where the tags or performers that it asks for are '
+'rare; null for none. 22023 where it is too large';

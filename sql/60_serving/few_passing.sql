@@ -1,0 +1,21 @@
+create or replace function two_tower.few_passing(p_filter two_tower.video_filter) returns uuid[]
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+as $func$
+declare
+    c_few constant int := 5000;
+    v_ids uuid[] := (p_filter).among;
+begin
+    if v_ids is null and not (p_filter is null) then
+        -- Ends as soon as there are too many.
+        v_ids := array(
+            select v.id from public.videos v
+            where (select p.passes from two_tower.passing(p_filter, v.id) as p (passes)) limit c_few + 1
+        );
+    end if;
+    return case when cardinality(v_ids) <= c_few then v_ids end;
+end
+$func$;
+
+comment on function two_tower.few_passing(two_tower.video_filter) is
+'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';

@@ -1,0 +1,43 @@
+-- SECURITY DEFINER: service_role forgets users without being able to write what is kept of them.
+--
+-- Of the account itself nothing is touched: it is the application's, or Supabase's. Decisions go first, so that the refresh below, which holds
+-- the user as every refresh does, leaves neither features nor vectors; and the log last, which has the user once more by then.
+create or replace function two_tower.forget_user(p_user_id uuid) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    v_done jsonb := '{}';
+    v_rows int;
+    v_table text;
+begin
+    if p_user_id is null then
+        raise exception 'say which user is to be forgotten' using errcode = '22023';
+    end if;
+    perform two_tower.hold_versions('client');
+    perform two_tower.lock_changes('user', array[p_user_id]);
+    perform from two_tower.impression_users u where u.user_id = p_user_id for update;
+    delete from public.user_video_decisions d where d.user_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_done := v_done || jsonb_build_object('decisions', v_rows);
+    delete from two_tower.reviews r where r.reviewer_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_done := v_done || jsonb_build_object('reviews', v_rows);
+    delete from two_tower.impressions i where i.user_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_done := v_done || jsonb_build_object('impressions', v_rows);
+    delete from two_tower.impression_users u where u.user_id = p_user_id;
+    delete from two_tower.user_embeddings e where e.user_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_done := v_done || jsonb_build_object('vectors', v_rows);
+    v_done := v_done || jsonb_build_object('features', two_tower.store_user_features(array[p_user_id]));
+    foreach v_table in array array['user_change_log', 'user_changes'] loop
+        execute format('delete from two_tower.%I c where c.user_id = $1', v_table) using p_user_id;
+    end loop;
+    delete from two_tower.change_failures f where f.kind = 'user' and f.id = p_user_id;
+    return v_done;
+end
+$func$;
+
+comment on function two_tower.forget_user(uuid) is
+'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; '
+'how many of each. The account stays, which is the application''s to delete';

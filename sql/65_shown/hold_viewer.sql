@@ -1,0 +1,25 @@
+-- Who deletes the user waits for this, or this for the deletion: so no impression is written that the deletion does not find.
+create or replace function two_tower.hold_viewer(p_user_id uuid) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+as $func$
+begin
+    if p_user_id is null then
+        raise exception 'not signed in' using errcode = '28000';
+    end if;
+    perform from two_tower.impression_users u where u.user_id = p_user_id for no key update;
+    if found then
+        return;
+    end if;
+    insert into two_tower.impression_users (user_id)
+    select u.id from auth.users u where u.id = p_user_id
+    on conflict do nothing;
+    perform from two_tower.impression_users u where u.user_id = p_user_id for no key update;
+    if not found then
+        raise exception 'there is no user %', p_user_id using errcode = 'P0002';
+    end if;
+end
+$func$;
+
+comment on function two_tower.hold_viewer(uuid) is
+'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; '
+'28000 for nobody, P0002 where there is no such user';

@@ -1,0 +1,27 @@
+-- The job makes days ahead. A day that it has not made, its first writer makes: attaching a partition takes a lock that only another such
+-- waits for, not readers and not writers.
+create or replace function two_tower.make_impression_day(p_day date) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+as $func$
+declare
+    c_name constant text := 'impressions_' || to_char(p_day, 'YYYYMMDD');
+begin
+    if to_regclass('two_tower.' || c_name) is not null then
+        return;
+    end if;
+    perform pg_advisory_xact_lock(hashtextextended('two_tower.impressions', 0));
+    if to_regclass('two_tower.' || c_name) is not null then
+        return;  -- somebody else was at it
+    end if;
+    execute format('create table two_tower.%I (like two_tower.impressions including all)', c_name);
+    execute format('comment on table two_tower.%I is %L', c_name, 'What was shown on ' || p_day || ', a partition of two_tower.impressions');
+    perform two_tower.close_partition(c_name);
+    execute format(
+        'alter table two_tower.impressions attach partition two_tower.%I for values from (%L) to (%L)', c_name,
+        p_day || ' 00:00:00+00', p_day + 1 || ' 00:00:00+00'
+    );
+end
+$func$;
+
+comment on function two_tower.make_impression_day(date) is
+'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
