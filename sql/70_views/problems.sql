@@ -142,8 +142,8 @@ from (
         (
             'public.videos',
             array[
-                'id', 'product_url', 'title', 'description', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
-                'distribution_started_at', 'product_released_at', 'published_at'
+                'id', 'product_url', 'title', 'description', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price',
+                'duration_seconds', 'distribution_started_at', 'product_released_at', 'published_at'
             ]
         ),
         ('public.video_tags', array['video_id', 'tag_id']),
