@@ -47,8 +47,8 @@ grant select (model_version, user_id, embedding, updated_at) on two_tower.user_e
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
 grant execute on function two_tower.active_version() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
-grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.input_segments(),
-two_tower.input_numbers()
+grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid), two_tower.words_of(text),
+two_tower.input_segments(), two_tower.input_numbers()
 to authenticated, service_role;
 -- How values read, which says nothing of anybody.
 grant execute on function

@@ -95,7 +95,42 @@ def test_references_are_in_their_known_order() -> None:
     assert missing == {}
     report = evaluate.report(found, likes, likes, relevant)
     score = {name: metrics["ndcg@20"] for name, metrics in report.items()}
-    assert score["random"] < score["popularity"] < min(score["item-kNN"], score["EASE^R"])
+    assert score["random"] < score["popularity"] < min(score["item-kNN"], score["ALS"], score["EASE^R"])
+
+
+def test_als_fits_the_likes_as_its_objective_says() -> None:
+    likes = make_data(users=40, items=20).matrix(LIKE)
+    exact = evaluate.by_als(likes, factors=4, confidence=10.0, ridge=2.0, rounds=60, steps=8)(np.arange(40))
+    left, values, right = np.linalg.svd(exact, full_matrices=False)
+    users, items = (side * np.sqrt(values[:4]) for side in (left[:, :4], right[:4].T))
+    for _ in range(200):  # the same by solving for each user and item, from there on
+        for mine, other, pairs in ((users, items, likes.toarray()), (items, users, likes.toarray().T)):
+            for at, liked in enumerate(pairs):
+                weight = np.diag(1 + 10.0 * liked)
+                mine[at] = np.linalg.solve(other.T @ weight @ other + 2.0 * np.eye(4), other.T @ weight @ liked)
+    assert np.abs(users @ items.T - exact).max() < 0.02
+
+
+def test_what_another_does_better_is_said_where_it_is_no_chance() -> None:
+    data = make_data(users=2000)
+    held = split(data, ratio=0.2, min_likes=5, seed=0)
+    likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)
+    scorers = {"two-tower": evaluate.by_popularity(likes), "item-kNN": evaluate.by_item_knn(likes)}
+    report = evaluate.report(scorers, likes, likes, relevant)
+    ranked = [evaluate.rank(scorer, relevant, likes) for scorer in scorers.values()]
+    gain = ranked[0].values["ndcg@20"] - ranked[1].values["ndcg@20"]
+    count = np.diff(likes.indptr)[ranked[0].users]
+    for name, (least, most) in {"1-5": (0, 5), "6-20": (6, 20)}.items():
+        where = (count >= least) & (count <= most)
+        error = gain[where].std() / where.sum() ** 0.5
+        found = report["two-tower"]["by_likes"].get(name, {"beside": {}})["beside"]
+        assert found == (
+            {"item-kNN": pytest.approx({"ndcg": gain[where].mean(), "standard_error": error})} if where.any() else {}
+        )
+    (sentence, *_) = evaluate.behind(report)
+    assert "are better served by item-kNN" in sentence
+    assert evaluate.behind({"two-tower": report["item-kNN"]}) == []
+    assert evaluate.behind(evaluate.report(dict(reversed(scorers.items())), likes, likes, relevant)) == []
 
 
 def test_users_are_measured_by_how_much_was_known_of_them() -> None:

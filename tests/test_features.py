@@ -48,7 +48,7 @@ USER_KEYS = {
 }  # fmt: skip
 ITEM_KEYS = {
     "schema_version", "tags", "performers", "source", "maker", "label", "series", "price", "duration_seconds",
-    "released_days",
+    "released_days", "title_words", "description_words",
 }  # fmt: skip
 
 
@@ -114,10 +114,14 @@ def test_i2_sql_encodes_every_user_and_video_as_the_trainer_counts_them(seed: in
 
 def test_i2_keys_beyond_a_small_vocabulary_are_left_out_by_both(db: Connection) -> None:
     options = dataset.DatasetOptions(
-        max_tag_features=4, max_performer_features=3, max_video_features=25, max_category_features=1
+        max_tag_features=4,
+        max_performer_features=3,
+        max_video_features=25,
+        max_category_features=1,
+        max_word_features=2,
     )
     data = dataset.read(db, options)
-    assert [len(data.schema.vocabularies[name]) for name in VOCABULARIES] == [4, 3, 1, 1, 1, 1, 25]
+    assert [len(data.schema.vocabularies[name]) for name in VOCABULARIES] == [4, 3, 1, 1, 1, 1, 2, 2, 25]
     register(db, random_model(data.schema), "small")
     assert_one_encoder(db, data, "small")
 
@@ -130,7 +134,7 @@ def test_i2_a_model_older_than_the_catalogue_ignores_what_it_does_not_know(db: C
     db.execute("insert into public.video_tags values (%s, %s)", (liked, NOBODY))
     np.testing.assert_array_equal(encoded_users(db, "v1")[str(WORLD.one_like)], before)
     db.execute(
-        "insert into public.videos (id, product_url, title, maker) values (%s, 'u', 't', 'new maker')", (NOBODY,)
+        "insert into public.videos (id, product_url, title, maker) values (%s, 'u', 'unheard', 'new maker')", (NOBODY,)
     )
     assert encoded_videos(db, "v1")[str(NOBODY)].sum() == 0
 
@@ -291,12 +295,13 @@ def test_users_without_likes_have_payloads_of_zeros_but_for_their_nopes(client: 
     assert nopes["days_since_last_like"] is None
 
 
-def test_an_items_payload_is_what_the_rows_say(client: Client) -> None:
+def test_an_items_payload_is_what_the_rows_say(db: Connection, client: Client) -> None:
     rows = {row[0]: row for row in WORLD.video_rows}
     for video in WORLD.videos[:40]:
         (found,) = client.rpc("authenticated", WORLD.usual, "get_item_embedding_features", video_id=video)
         assert found.keys() == ITEM_KEYS
-        _, _, _, maker, label, series, source, _, price, duration, released, _ = rows[video]
+        _, _, title, maker, label, series, source, _, price, duration, released, _, description = rows[video]
+        words = [sorted(column(db, "select two_tower.words_of(%s)", text)) for text in (title, description)]
         assert found == {
             "schema_version": 2,
             "tags": sorted(str(t) for v, t in WORLD.video_tags if v == video),
@@ -305,6 +310,8 @@ def test_an_items_payload_is_what_the_rows_say(client: Client) -> None:
             "maker": maker or None,
             "label": label or None,
             "series": series or None,
+            "title_words": words[0],
+            "description_words": words[1],
             "price": None if price is None else pytest.approx(price),
             "duration_seconds": duration,
             "released_days": None if released is None else (released - datetime(1900, 1, 1, tzinfo=UTC)).days,
@@ -313,7 +320,8 @@ def test_an_items_payload_is_what_the_rows_say(client: Client) -> None:
 
 def test_a_video_without_anything_has_a_payload_of_nothing(client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_item_embedding_features", video_id=WORLD.bare_video)
-    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2, "tags": [], "performers": []}
+    lists = ("tags", "performers", "title_words", "description_words")
+    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2} | {name: [] for name in lists}
 
 
 def test_times_are_relative_to_the_latest_decision_and_never_to_the_clock(db: Connection, client: Client) -> None:

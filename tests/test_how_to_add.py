@@ -18,13 +18,15 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     ],
     "py/two_tower/server/contract.py": [('"maker": TEXT,', '"maker": TEXT, "director": TEXT,')],
     "py/two_tower/features.py": [
-        ('"source", "video")', '"source", "director", "video")'),
+        ('"source", *WORDS', '"source", "director", *WORDS'),
         ('"liked_sources": "source",', '"liked_sources": "source", "liked_directors": "director",'),
         ('    "source": "source",', '    "source": "source", "director": "director",'),
     ],
     "sql/20_features/input_segments.sql": [
         ("('user', 8, 'noped", "('user', 9, 'noped"),
         ("('user', 7,", "('user', 7, 'liked_directors', 'director', true), ('user', 8,"),
+        ("('item', 9,", "('item', 10,"),
+        ("('item', 8,", "('item', 9,"),
         ("('item', 7,", "('item', 7, 'director', 'director', false), ('item', 8,"),
     ],
     "sql/20_features/attributes_of.sql": [

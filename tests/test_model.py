@@ -12,7 +12,8 @@ from two_tower.features import DIM, VOCABULARIES, FeatureSchema
 from two_tower.trainer.export import export_towers, item_graph, parity, user_graph
 from two_tower.trainer.model import ItemTower, UserTower
 
-FULL = {"tag": 20, "performer": 30, "maker": 5, "label": 3, "series": 4, "source": 2, "video": 70}
+FULL = {"tag": 20, "performer": 30, "maker": 5, "label": 3, "series": 4, "source": 2}
+FULL |= {"title_word": 25, "description_word": 15, "video": 70}
 SIZES = {
     "full": FULL,
     "no performers": FULL | {"performer": 0, "source": 0},
@@ -32,6 +33,7 @@ def make_towers(sizes: dict[str, int], hidden: int = 24, seed: int = 0) -> tuple
         item.mean.copy_(torch.tensor([6.0, 7.0, 10.5]))
         item.divisor.copy_(torch.tensor([1.0, 0.5, 0.05]))
         item.square_width.fill_(3.0)
+        item.scale[-40:] = 0.6
     return schema, user, item
 
 

@@ -141,6 +141,9 @@ CHANGES: dict[str, str] = {
     "label": f"update videos set label = null where id = '{LIKED}'",
     "series": f"update videos set series = 'series z' where id = '{LIKED}'",
     "source": f"update videos set source = 'source z' where id = '{LIKED}'",
+    "title": f"update videos set title = 'Island of glass' where id = '{NEW}'",
+    "description": f"update videos set description = '東京の夏' where id = '{NEW}'",
+    "no title": "update videos set title = '', description = null",
     "price": "update videos set price = coalesce(price, 0) + 1",
     "price of a noped video": f"update videos set price = 3, maker = 'maker b' where id = '{NOPED}'",
     "duration": f"update videos set duration_seconds = 77 where id = '{NEW}'",
@@ -167,10 +170,9 @@ IDLE: dict[str, str] = {
     "skip taken back": "delete from user_video_decisions where decision_type = 'skip'",
     "skip at another time": "update user_video_decisions set created_at = now() where decision_type = 'skip'",
     "decisions set to what they are": "update user_video_decisions set decision_type = decision_type",
-    "title": "update videos set title = title || '!'",
-    "thumbnail, description, url": "update videos set thumbnail_url = 'x', description = 'y', product_url = id::text",
+    "thumbnail, url": "update videos set thumbnail_url = 'x', product_url = id::text",
     "publication": "update videos set published_at = null",
-    "columns set to what they are": "update videos set maker = maker, price = price, label = label",
+    "columns set to what they are": "update videos set maker = maker, price = price, label = label, title = title",
     "links set to what they are": "update video_tags set tag_id = tag_id",
     "name of a tag": "update tags set name = name || '!'",
     "new tag, unused": f"insert into tags values ('{NOBODY}', 'unused')",
@@ -660,7 +662,7 @@ operations = st.one_of(
         st.just("update videos set maker = %s where id = %s"), st.sampled_from(["maker a", "", None, "new"]), videos
     ),
     st.tuples(st.just("update videos set price = %s where id = %s"), st.sampled_from([0, 0.1, 33.3, None]), videos),
-    st.tuples(st.just("update videos set title = %s where id = %s"), st.sampled_from(["a", "b"]), videos),
+    st.tuples(st.just("update videos set title = %s where id = %s"), st.sampled_from(["Ocean island", "b"]), videos),
     st.tuples(st.just("delete from videos where id = %s"), videos),
     st.tuples(
         st.just(

@@ -544,7 +544,7 @@ def test_before_anything_is_popular_the_newest_come_first(bare: tuple[Connection
     db, client = bare
     db.execute("truncate user_video_decisions")
     rows = recommend(client, WORLD.no_decisions, limit=200)
-    published_at = {str(row[0]): row[-1] for row in WORLD.video_rows}
+    published_at = {str(row[0]): row[11] for row in WORLD.video_rows}
     newest = sorted((str(v) for v in WORLD.published), key=lambda v: (EPOCH - published_at[v], v))
     assert ids(rows) == newest[:200]
     assert {row["reason"] for row in rows} == {"popular"}

@@ -53,6 +53,7 @@ WITHOUT_SEARCH_PATH = {
     "two_tower.accounts()",
     "two_tower.weighted_decisions(uuid,double precision)",
     "two_tower.attributes_of(uuid)",
+    "two_tower.contents_of(uuid)",
     "two_tower.model_rows(text,text,text)",
     "two_tower.user_vector(extensions.vector)",
     "two_tower.video_vector(extensions.vector)",

@@ -205,7 +205,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
     generator = torch.Generator().manual_seed(0)
     features, target = torch.rand(12, 3, generator=generator), torch.rand(12, 2, generator=generator)
     likes = torch.full((12,), 100.0)
-    model = ContentModel(features, features, likes, bandwidth=1.0)
+    model = ContentModel(features, features, likes, square_width=0.25)
     _, bias, left_out = model.solve(target, 0.1)
     rest = torch.arange(12) != 4
     gram = (model.basis[rest] * model.weight[rest]).T @ model.basis[rest] + 0.1 * torch.eye(12)

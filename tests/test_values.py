@@ -358,7 +358,7 @@ def test_procedures_work_under_any_default(default: str, how: str, db: Connectio
 COLUMNS = {
     "public.videos": (
         "maker", "label", "series", "source", "price", "duration_seconds", "product_released_at",
-        "distribution_started_at", "id",
+        "distribution_started_at", "title", "description", "id",
     ),
     "public.video_tags": ("tag_id", "video_id"),
     "public.video_performers": ("performer_id", "video_id"),
@@ -367,7 +367,7 @@ COLUMNS = {
 WRITES = {
     "public.videos": (
         "insert into public.videos (product_url) values ('https://new.example/')",
-        "update public.videos set title = title || '!', description = 'x'",
+        "update public.videos set {rest} = {rest}, thumbnail_url = 'x'",
         "delete from public.videos where product_url = 'https://new.example/'",
     ),
     "public.video_tags": (

@@ -79,10 +79,17 @@ class World:
         return {v for v, t in self.video_tags if t == tag}
 
 
+WORDS = (
+    *("island", "Straße", "wind's", "l\u2019été", "don't", "2001", "MACHINE", "ocean", "glass", "ﬁre"),
+    *("星の船", "東京", "ｶﾀｶﾅ", "カタカナ", "夏", "ถนนสายหนึ่ง", "서울 이야기", "Ёлка", "café", "cafe\u0301"),
+)  # fmt: skip
+"""In titles and descriptions: of scripts with spaces and without, and words that are written in two ways."""
+
+
 @cache
 def make_world(n_videos: int = 300, n_users: int = 50, seed: int = 0) -> World:
     """The same world for the same arguments."""
-    rng = random.Random(seed)
+    rng, words = random.Random(seed), random.Random(seed + 1)
     videos = [ident("video", n) for n in range(n_videos)]
     users = [ident("user", n) for n in range(n_users)]
     tags = [ident("tag", n) for n in range(30)]
@@ -101,7 +108,7 @@ def make_world(n_videos: int = 300, n_users: int = 50, seed: int = 0) -> World:
             (
                 video,
                 f"https://videos.example/{n}",
-                f"Title {n}",
+                "" if odd else f"Title {n}: {words.choice(WORDS)} {words.choice(WORDS)}",
                 None if odd else rng.choice(["maker a", "maker b", "maker c", 'maker "d", {x}', "", None]),
                 None if odd else rng.choice(["label a", "label b", None]),
                 None if odd else rng.choice([None, "series a", "Serie \\ ü"]),
@@ -111,6 +118,7 @@ def make_world(n_videos: int = 300, n_users: int = 50, seed: int = 0) -> World:
                 None if odd or n % 5 == 0 else rng.randrange(0, 9000),
                 None if odd or n % 3 == 0 else EPOCH - timedelta(days=rng.randrange(20000), hours=rng.randrange(24)),
                 at,
+                None if n % 4 == 0 else f"{words.choice(WORDS).upper()}; {words.choice(WORDS)}, {words.choice(WORDS)}.",
             )
         )
         if not odd:
@@ -140,7 +148,7 @@ def load(db: Connection, world: World) -> None:
     copy_rows(
         db,
         "public.videos (id, product_url, title, maker, label, series, source, thumbnail_url, price, duration_seconds, "
-        "product_released_at, published_at)",
+        "product_released_at, published_at, description)",
         world.video_rows,
     )
     copy_rows(db, "public.video_tags (video_id, tag_id)", world.video_tags)
@@ -204,6 +212,8 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
         for parameter in [*user.parameters(), *item.parameters()]:
             parameter.normal_(0, 0.1, generator=generator)
         item.centres.mul_(5)
+        words = schema.segment("item", "title_words")
+        item.scale[words.offset + 3 : words.offset + words.size + 3] = 0.7
         for buffer, value in ((item.mean, 3), (item.divisor, 2), (item.square_width, 12)):
             buffer.fill_(value)
     return packed(schema, user, item)

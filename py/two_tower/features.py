@@ -35,7 +35,10 @@ ranks like the inner product; how similar two items are is asked without it."""
 EPOCH = "1900-01-01"
 """``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""
 
-VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", "video")
+WORDS = {"title_words": "title_word", "description_words": "description_word"}
+"""Item segment -> vocabulary of words. They place a video, and no user is counted by them."""
+
+VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *WORDS.values(), "video")
 """Vocabulary names, in segment order."""
 
 WEIGHT_UNIT = 2.0**-24
@@ -72,6 +75,7 @@ ITEM_SEGMENTS = {
     "label": "label",
     "series": "series",
     "source": "source",
+    **WORDS,
     "id": "video",
 }
 """Item segment -> vocabulary, in order; names are those of the payload of ``get_item_embedding_features``."""
@@ -253,5 +257,6 @@ def user_counts(
     price = item["numeric"][:, 0].astype(np.float64)  # SQL sums in double precision too
     priced = (price > 0).astype(np.float64)
     numeric = sparse.hstack([likes.sum(axis=1), nopes.sum(axis=1), likes @ price, likes @ priced])
-    content = [likes @ item[name] for name in ITEM_SEGMENTS]  # the order of USER_SEGMENTS, ending in the video's own id
+    # The order of USER_SEGMENTS, ending in the video's own id.
+    content = [likes @ item[name] for name in ITEM_SEGMENTS if name not in WORDS]
     return sparse.hstack([numeric, *content, nopes @ item["id"]], format="csr", dtype=np.float32)

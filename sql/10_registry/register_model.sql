@@ -105,7 +105,13 @@ begin
             from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
         ) is distinct from (
             select '[["numeric", null]]' || jsonb_agg(jsonb_build_array(i.segment, i.kind) order by i.place)
-            from two_tower.input_segments() i where i.tower = v_tower
+            from two_tower.input_segments() i
+            where i.tower = v_tower
+                -- A model from before there were words reads none.
+                and (i.segment not in ('title_words', 'description_words') or exists (
+                    select from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) as s (value)
+                    where s.value ->> 'name' = i.segment
+                ))
         ) or p_feature_schema #> array[v_tower, 'numeric'] is distinct from (
             select jsonb_agg(n.name order by n.place) from two_tower.input_numbers() n where n.tower = v_tower
         )

@@ -9,7 +9,7 @@ as $func$
         select n.* from two_tower.video_numbers(p_video_ids) n
     ),
     keyed as (
-        select v.video_id, a.kind, a.key from videos v cross join lateral two_tower.attributes_of(v.video_id) as a
+        select v.video_id, a.kind, a.key from videos v cross join lateral two_tower.contents_of(v.video_id) as a
         union all
         select v.video_id, 'video', v.video_id::text from videos v
     ),

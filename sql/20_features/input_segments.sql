@@ -1,7 +1,7 @@
 -- What the towers read, in order: the one list in SQL of what py/two_tower/features.py lays out. Registration holds every feature schema to
 -- it, so what the two say differently registers nowhere.
 --
--- kind is what attributes_of() calls such a key, or video for the video's own id, and names the vocabulary. many: a payload has a list of
+-- kind is what contents_of() calls such a key, or video for the video's own id, and names the vocabulary. many: a payload has a list of
 -- such keys. The segment numeric comes first and is left out: input_numbers() has it. Both are bodies that the planner puts in place of
 -- the call.
 create or replace function two_tower.input_segments() returns table (tower text, place int, segment text, kind text, many boolean)
@@ -22,7 +22,9 @@ as $func$
     ('item', 4, 'label', 'label', false),
     ('item', 5, 'series', 'series', false),
     ('item', 6, 'source', 'source', false),
-    ('item', 7, 'id', 'video', false)
+    ('item', 7, 'title_words', 'title_word', true),
+    ('item', 8, 'description_words', 'description_word', true),
+    ('item', 9, 'id', 'video', false)
 $func$;
 
 create or replace function two_tower.input_numbers() returns table (tower text, place int, name text)

@@ -8,7 +8,7 @@ as $func$
         select jsonb_object_agg(s.segment, case when s.many then to_jsonb(l.keys) else to_jsonb(l.keys[1]) end) as keys
         from two_tower.input_segments() s
         cross join lateral (
-            select array(select a.key from two_tower.attributes_of(n.video_id) a where a.kind = s.kind order by a.key collate "C") as keys
+            select array(select a.key from two_tower.contents_of(n.video_id) a where a.kind = s.kind order by a.key collate "C") as keys
         ) as l
         where s.tower = 'item' and s.kind <> 'video'
     ) as k

@@ -4,6 +4,7 @@
 --   item  own        the place of the video whose id is the input at this position
 --         centre     the content layer: -2 times what the input at this position has in each centre, a vector of the layer's width
 --         known      the same of "this number is known", for the numbers at positions 1, 2, 3
+--         scale      what the input at this position is multiplied with before the layer reads it; 1 where there is no row
 --         square     (0) the squared length of each centre
 --         outward    (1 to 127) what each unit of the layer adds to that entry of a place
 --         bias       (0) the place of a video that is near to no centre

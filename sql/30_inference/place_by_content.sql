@@ -16,7 +16,13 @@ declare
     v_near extensions.vector;
 begin
     with inputs as (
-        select i.position, i.value from unnest(p_positions, p_values) as i (position, value)
+        select i.position, i.value * coalesce(
+            (
+                select (w.weight::real[])[1] from two_tower.model_weights w
+                where w.model_version = p_version and w.tower = 'item' and w.part = 'scale' and w.position = i.position
+            ), 1
+        ) as value
+        from unnest(p_positions, p_values) as i (position, value)
     ),
     terms as (
         select 'centre' as part, i.position, case

@@ -30,7 +30,7 @@ create or replace function two_tower.log_updated_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    -- Only what the towers read, as they read it: a new title, thumbnail or publication date changes no vector.
+    -- Only what the towers read, as they read it: a new thumbnail or publication date changes no vector.
     insert into two_tower.video_changes (video_id)
     select distinct d.id
     from (
@@ -38,12 +38,14 @@ begin
         from (
             select 1 as n, c.*
             from (
-                select '00000000-0000-0000-0000-000000000000'::uuid as id, 'before' as maker, 'before' as label, 'before' as series, 'before' as source, 1 as price,
+                select '00000000-0000-0000-0000-000000000000'::uuid as id, 'before' as maker, 'before' as label, 'before' as series, 'before' as source, 'before' as title, 'before' as description,
+                    1 as price,
                     1 as duration_seconds, date '2000-01-01' as product_released_at, date '2000-01-01' as distribution_started_at
             ) as absent
             cross join lateral (
                 select two_tower.id_of(id) as id, two_tower.text_of(maker) collate "C" as maker, two_tower.text_of(label) collate "C" as label,
                     two_tower.text_of(series) collate "C" as series, two_tower.text_of(source) collate "C" as source,
+                    two_tower.text_of(title) collate "C" as title, two_tower.text_of(description) collate "C" as description,
                     two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
                     two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
                 from old_rows
@@ -51,19 +53,21 @@ begin
             union all
             select -1, c.*
             from (
-                select '00000000-0000-0000-0000-000000000001'::uuid as id, 'after' as maker, 'after' as label, 'after' as series, 'after' as source, 2 as price,
+                select '00000000-0000-0000-0000-000000000001'::uuid as id, 'after' as maker, 'after' as label, 'after' as series, 'after' as source, 'after' as title, 'after' as description,
+                    2 as price,
                     2 as duration_seconds, date '2000-01-02' as product_released_at, date '2000-01-02' as distribution_started_at
             ) as absent
             cross join lateral (
                 select two_tower.id_of(id) as id, two_tower.text_of(maker) collate "C" as maker, two_tower.text_of(label) collate "C" as label,
                     two_tower.text_of(series) collate "C" as series, two_tower.text_of(source) collate "C" as source,
+                    two_tower.text_of(title) collate "C" as title, two_tower.text_of(description) collate "C" as description,
                     two_tower.price_of(price) as price, two_tower.duration_of(duration_seconds) as duration,
                     two_tower.time_of(product_released_at) as released_at, two_tower.time_of(distribution_started_at) as started_at
                 from new_rows
             ) as c
         ) as c
         where c.id is not null
-        group by c.id, c.maker, c.label, c.series, c.source, c.price, c.duration, c.released_at, c.started_at
+        group by c.id, c.maker, c.label, c.series, c.source, c.title, c.description, c.price, c.duration, c.released_at, c.started_at
         having sum(c.n) <> 0
     ) as d;
     return null;

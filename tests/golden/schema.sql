@@ -243,6 +243,11 @@ CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_e
 
 COMMENT ON FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text) IS 'Vectors of these videos as the rows are now, by the engine of the version or the one named; no row for a video that does not exist';
 
+CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, key text)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
+
 CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1202,6 +1207,13 @@ CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double pr
 
 COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
 
+CREATE FUNCTION two_tower.words_of(p_text text) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET standard_conforming_strings TO 'on';
+
+COMMENT ON FUNCTION two_tower.words_of(p_text text) IS 'The words of a text, each once, in lower case; pairs of characters where a script puts no spaces between words';
+
 CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1589,7 +1601,7 @@ ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
 
 CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.video_attributes IS 'A row for each key that a video carries, by kind: tag, performer, maker, label, series, source';
+COMMENT ON VIEW two_tower.video_attributes IS 'A row for each key that a video carries, by kind: tag, performer, maker, label, series, source, title_word, description_word';
 
 ALTER TABLE two_tower.video_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.video_changes_id_seq

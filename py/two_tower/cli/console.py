@@ -115,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-RECOMMENDERS = ("two-tower", "random", "popularity", "item-kNN", "EASE^R")
+RECOMMENDERS = ("two-tower", "random", "popularity", "item-kNN", "ALS", "EASE^R")
 """The model itself, then the references from weak to strong."""
 
 

@@ -70,7 +70,7 @@ def catalog(
 
     Columns: product_url, title; if known tags, performers (lists separated by |),
     maker, label, series, source, price, duration_seconds, released_at,
-    thumbnail_url. A file is imported whole or not at all, unless --chunk is given;
+    thumbnail_url, description. A file is imported whole or not at all, unless --chunk is given;
     importing it again changes nothing. Videos that it does not name stay.
     """
     from two_tower.data.imports import import_catalog

@@ -89,6 +89,7 @@ def train(
     from two_tower.server.connection import connect
     from two_tower.trainer import gradient
     from two_tower.trainer.dataset import DatasetOptions, read
+    from two_tower.trainer.evaluate import behind
 
     if version is not None:
         registry.require_version_name(version)  # not after hours of training
@@ -140,6 +141,8 @@ def train(
         out.print(metrics_table(model.metrics, f"{registered}: measured on likes held out, {held_out}"))
         if by_history := history_table(model.metrics):
             out.print(by_history)
+        for finding in behind(model.metrics):
+            say(finding)
         say(f"{registered} is registered; serve it with `two-tower model activate`")
         if reasons:
             say(f"  as things are, the gate refuses it: {'; '.join(reasons)}")
@@ -171,6 +174,7 @@ def evaluate(
     from two_tower.lifecycle import gate
     from two_tower.lifecycle.registry import newest
     from two_tower.server.connection import connect
+    from two_tower.trainer.evaluate import behind
 
     with connect(dsn, autocommit=True) as connection:
         found = gate.measure(connection, version or newest(connection))
@@ -181,6 +185,8 @@ def evaluate(
         out.print(metrics_table(found.metrics, f"{found.version}: {found.measured_on}"))
         if by_history := history_table(found.metrics):
             out.print(by_history)
+        for finding in behind(found.metrics):
+            say(finding)
         if found.incumbent:
             on = "the same likes" if found.fresh else "likes held out of its own training"
             figures = (

@@ -51,6 +51,7 @@ def to_rows(tensors: Mapping[str, np.ndarray]) -> list[Row] | None:
         centres, outward = tensors["item.centres"], tensors["item.outward"]
         scalars = {name: tensors[f"item.{name}"] for name in ("mean", "divisor", "used")}
         square_width = float(tensors["item.square_width"])
+        scale = tensors.get("item.scale", np.ones(centres.shape[1], dtype=np.float32))
     except KeyError:
         return None
     hidden, width = centres.shape
@@ -58,6 +59,8 @@ def to_rows(tensors: Mapping[str, np.ndarray]) -> list[Row] | None:
     if set(shapes) != {(INNER,)} or width < 2 * numbers or hidden > WIDEST:
         return None
     stop = width - numbers  # inputs before the ids
+    if scale.shape != (width,) or not (scale[: 2 * numbers] == 1).all():
+        return None
     rows: list[Row] = [("user", "bias", 0, user_bias), ("item", "bias", 0, bias)]
     rows += [("user", "row", int(at) + 1, user[at]) for at in np.flatnonzero(user.any(axis=1))]
     rows += [("item", "own", stop + at + 1, own[at]) for at in range(len(own))]
@@ -68,6 +71,7 @@ def to_rows(tensors: Mapping[str, np.ndarray]) -> list[Row] | None:
         for column, weight in enumerate(-2 * centres.T):
             part = "known" if numbers <= column < 2 * numbers else "centre"
             rows.append(("item", part, column + 1 - (0 if column < numbers else numbers), weight))
+        rows += [("item", "scale", int(at) + 1 - numbers, scale[[at]]) for at in np.flatnonzero(scale != 1)]
         rows += [("item", "outward", at + 1, outward[:, at]) for at in range(INNER)]
     return rows
 
@@ -89,6 +93,7 @@ def to_tensors(rows: Iterable[Row], user_dim: int, item_dim: int) -> dict[str, n
         "item.centres": np.zeros((hidden, stop + numbers), dtype=np.float32),
         "item.outward": np.zeros((hidden, INNER), dtype=np.float32),
         "item.square_width": np.ones((), dtype=np.float32),
+        "item.scale": np.ones(stop + numbers, dtype=np.float32),
         **{f"item.{name}": parts["item", name][0] for name in ("mean", "divisor", "used")},
     }
     for position, weight in parts.get(("user", "row"), {}).items():
@@ -101,6 +106,8 @@ def to_tensors(rows: Iterable[Row], user_dim: int, item_dim: int) -> dict[str, n
             tensors["item.centres"][:, position - 1 + (0 if position <= numbers else numbers)] = weight / -2
         for position, weight in parts.get(("item", "known"), {}).items():
             tensors["item.centres"][:, position - 1 + numbers] = weight / -2
+        for position, weight in parts.get(("item", "scale"), {}).items():
+            tensors["item.scale"][position - 1 + numbers] = weight[0]
         for position, weight in parts["item", "outward"].items():
             tensors["item.outward"][:, position - 1] = weight
     return tensors

@@ -156,6 +156,7 @@ begin
         when current_setting('server_version_num')::int / 10000 not between {contract.OLDEST} and {contract.NEWEST}
         then 'this runs on PostgreSQL {contract.OLDEST} to {contract.NEWEST}, and the server is ' || current_setting('server_version')
         when current_setting('server_encoding') <> 'UTF8' then 'the encoding of the database must be UTF8'
+        when to_regcollation('pg_catalog."und-x-icu"') is null then 'the server must have been built with ICU'
         when to_regnamespace('two_tower') is not null
         then 'there is a schema two_tower already, and what is installed is brought up to date by `two-tower migrate`'
         when v_role.rolsuper then 'a superuser runs `two-tower migrate`, which gives what it makes to the owner of the tables'

@@ -17,7 +17,7 @@ from psycopg import sql
 from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, FeatureSchema, TrainingData
+from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, WORDS, FeatureSchema, TrainingData
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class DatasetOptions:
     """What one user alone likes says nothing of who else would, and its weights would give that user's taste away."""
     max_category_features: int = 1_000
     """Of makers, labels, series and sources, each."""
+    max_word_features: int = 2_000
+    """Of titles and of descriptions, each."""
 
     def limit(self, vocabulary: str) -> int | None:
         """The most entries that a vocabulary may have; None where there may be any number."""
@@ -44,12 +46,17 @@ class DatasetOptions:
             "performer": self.max_performer_features,
             "video": self.max_video_features,
         }
+        named |= dict.fromkeys(WORDS.values(), self.max_word_features)
         return named.get(vocabulary, self.max_category_features)
 
     def least_likes(self, vocabulary: str) -> int:
         """Likes that an entry must have."""
         return max(self.min_video_likes, 1) if vocabulary == "video" else 1
 
+
+FEWEST_TITLES, COMMON = 2, 0.1
+"""A word must be in so many videos that somebody likes, and in no more than this share of them: another says nothing of
+what is like what."""
 
 LONGEST_KEY = 1024
 """Bytes of the longest name that has an input of its own."""
@@ -119,6 +126,7 @@ def read(
     item = rows["item"].astype(np.int32)
     likes = np.bincount(item[label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
+    entries |= {name: _telling(entries[name], likes) for name in WORDS.values()}
     if schema is None:
         schema = FeatureSchema(
             {
@@ -157,6 +165,14 @@ def _entries(items: pl.DataFrame, attributes: pl.DataFrame) -> dict[str, pl.Data
     entries = {name: carried.filter(pl.col("kind") == name).drop("kind") for name in VOCABULARIES}
     entries["video"] = positions.select("position", pl.col("video_id").alias("key"))
     return entries
+
+
+def _telling(words: pl.DataFrame, likes: np.ndarray) -> pl.DataFrame:
+    """The entries of words that are neither too rare nor too common."""
+    most = COMMON * np.count_nonzero(likes)
+    liked = words.filter(pl.Series(likes[words["position"].to_numpy()] > 0))
+    videos = liked.group_by("key").agg(pl.len().alias("videos"))
+    return words.join(videos.filter(pl.col("videos").is_between(FEWEST_TITLES, most)), on="key", how="semi")
 
 
 def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, least: int) -> tuple[str, ...]:

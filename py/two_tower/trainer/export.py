@@ -99,7 +99,8 @@ def item_graph(tower: ItemTower) -> bytes:
     score = g.add("Mul", [score, known], "score_known")
     score = g.add("Clip", [score, g.constant("low", -5), g.constant("high", 5)], "score_clipped")
     parts = [score, known, g.columns("item_features", tower.start, tower.stop, "named")]
-    features = g.add("Concat", parts, "content", axis=1)
+    features = g.add("Concat", parts, "unscaled", axis=1)
+    features = g.add("Mul", [features, g.constant("scale", _array(tower.scale))], "content")
     place = g.constant("place_bias", _array(tower.bias)[None])
     if len(tower.centres):
         centres = _array(tower.centres)  # [hidden, width]

@@ -287,14 +287,11 @@ class ContentModel:
         centres: torch.Tensor,
         likes: torch.Tensor,
         *,
-        bandwidth: float,
+        square_width: float,
         doubt: float = 30.0,
     ) -> None:
-        """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: an item of few counts for less.
-
-        The kernel's squared width is ``bandwidth`` times the variance of the features, summed.
-        """
-        self.square_width = float(bandwidth * features.var(dim=0, unbiased=False).sum().clamp(min=1e-6))
+        """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: one of few counts for less."""
+        self.square_width = square_width
         self.weight = (likes / (likes + doubt))[:, None]  # [n, 1]
         jitter = 1e-3 * torch.eye(len(centres))
         self.factor = torch.linalg.cholesky(gaussian(centres, centres, self.square_width) + jitter)  # [h, h]

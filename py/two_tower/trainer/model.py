@@ -97,6 +97,7 @@ class ItemTower(nn.Module):
         self.divisor = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))
         self.used = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))  # 0 for a number that takes no part
         self.square_width = nn.Buffer(torch.ones(()))
+        self.scale = nn.Buffer(torch.ones(width))  # of each feature of the content
         self.centres = nn.Parameter(torch.zeros(hidden, width))
         self.outward = nn.Parameter(torch.zeros(hidden, INNER))
         self.bias = nn.Parameter(torch.zeros(INNER))
@@ -106,7 +107,8 @@ class ItemTower(nn.Module):
     def load(cls, schema: FeatureSchema, tensors: dict[str, torch.Tensor]) -> ItemTower:
         """The tower whose ``state_dict`` is ``tensors``."""
         tower = cls(schema, hidden=len(tensors["centres"]))
-        tower.load_state_dict(tensors)
+        # Towers from before there were words have no scale.
+        tower.load_state_dict({"scale": tower.scale} | tensors)
         return tower
 
     def standardise(self, numeric: torch.Tensor) -> torch.Tensor:
@@ -117,7 +119,8 @@ class ItemTower(nn.Module):
 
     def content(self, counts: torch.Tensor) -> torch.Tensor:
         """Counts without the id [b, stop] -> features [b, width]."""
-        return torch.cat([self.standardise(counts[:, : self.start]), counts[:, self.start : self.stop]], dim=1)
+        features = [self.standardise(counts[:, : self.start]), counts[:, self.start : self.stop]]
+        return torch.cat(features, dim=1) * self.scale
 
     def place(self, features: torch.Tensor) -> torch.Tensor:
         """Content features [b, width] -> [b, INNER]."""
@@ -144,9 +147,10 @@ class ItemTower(nn.Module):
     @torch.no_grad()
     def near(self, counts: sparse.csr_matrix) -> torch.Tensor:
         """The hidden layer by the entries present: [b, item_dim] sparse -> [b, hidden]."""
-        numeric = self.standardise(torch.from_numpy(counts[:, : self.start].toarray()))  # [b, 2 x numbers]
-        named = counts[:, self.start : self.stop]
-        first, rest = self.centres[:, : numeric.shape[1]], self.centres[:, numeric.shape[1] :]
+        numbers = 2 * self.start
+        numeric = self.standardise(torch.from_numpy(counts[:, : self.start].toarray())) * self.scale[:numbers]
+        named = (counts[:, self.start : self.stop] @ sparse.diags(self.scale[numbers:].numpy())).tocsr()
+        first, rest = self.centres[:, :numbers], self.centres[:, numbers:]
         products = numeric @ first.T + torch.from_numpy(named @ np.ascontiguousarray(rest.numpy().T))
         square = numeric.square().sum(dim=1, keepdim=True)
         square = square + torch.from_numpy(np.asarray(named.multiply(named).sum(axis=1), dtype=np.float32))

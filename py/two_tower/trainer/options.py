@@ -48,8 +48,10 @@ class TrainOptions:
     """Users by whom candidates are compared."""
     measured_users: int = 10_000
     """Most users by whom the result is measured; fewer where the catalogue is large."""
-    hidden: int = 2048
+    hidden: int = 4096
     """Most hidden units of the item tower."""
+    search_hidden: int = 2048
+    """Most of them while candidates are compared."""
 
     def solvable(self, n_videos: int) -> bool:
         """Whether the closed form reaches so many videos."""
@@ -82,6 +84,10 @@ class Choice:
     """Squared width of the content kernel, in variances of the content."""
     content_ridge: float = 0.1
     """Of the regression of places on content."""
+    title_words: float = 0.15
+    """What words of titles vary in the distances of the kernel, beside the rest of the content; 0 leaves them out."""
+    description_words: float = 0.15
+    """The same of the words of descriptions."""
     novelty: float = 0.7
     """Length of a place that only content suggests, beside that of the regression."""
     prior: float = 1.0
@@ -104,6 +110,10 @@ class Choice:
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0
     """Exponent of :func:`two_tower.features.recency_weights`."""
+
+    def kernel(self) -> tuple[float, ...]:
+        """What the kernel between contents depends on."""
+        return self.bandwidth, self.title_words, self.description_words
 
     def table(self) -> tuple[tuple[str, float], ...]:
         """What the table between videos depends on: names and values here."""

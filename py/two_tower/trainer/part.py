@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, TrainingData, user_counts
+from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, WORDS, TrainingData, user_counts
 from two_tower.trainer import evaluate, items
 from two_tower.trainer.gradient import Examples
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
 from two_tower.trainer.model import INNER, ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
+
+PARAMETERS = 12_000_000
+"""Weights of the hidden layer of the item tower, at most."""
 
 NUMERIC_WEIGHT = 1.5
 """Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
@@ -39,9 +42,16 @@ class Part:
     """Interactions to train on, as matrices over users and *known* videos (those with an id of their own)."""
 
     def __init__(
-        self, data: TrainingData, rows: np.ndarray, options: TrainOptions, guess: torch.Tensor | None = None
+        self,
+        data: TrainingData,
+        rows: np.ndarray,
+        options: TrainOptions,
+        guess: torch.Tensor | None = None,
+        *,
+        search: bool = False,
     ) -> None:
-        """``guess``: the :attr:`guess` of another part of the same data, which saves time."""
+        """``guess``: the :attr:`guess` of another part of the same data, which saves time; ``search``: for comparing
+        candidates, for which fewer hidden units do."""
         self.data, self.options, self.rows = data, options, rows
         self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
         # A key that nobody liked in these rows was not in the vocabulary when they were all that was known.
@@ -68,11 +78,11 @@ class Part:
         self.taught = order[: min(20_000, max(1_000, 200_000_000 // width))]
         counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
-        self.hidden = min(options.hidden, 4_000_000 // width, len(self.taught))
+        self.hidden = min(options.search_hidden if search else options.hidden, PARAMETERS // width, len(self.taught))
         self.guess = guess  # axes of the first spectrum that was found, from which others are found sooner
         self._histories: tuple[Any, HistoryModel] | None = None
         self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
-        self._content_models: dict[float, ContentModel] = {}
+        self._content_model: tuple[Any, ContentModel] | None = None  # the last, with what it depends on
         self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
         self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
         # Neighbours that were found last, with what they depend on and how many there may be.
@@ -193,7 +203,8 @@ class Part:
         The features of the known videos [n_videos, 1 + named counts], the first of them 1, and weights of each
         [1 + named counts, rank], regressed on what these videos say themselves.
         """
-        counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : self.item_tower.stop]
+        words = self.data.schema.segment("item", next(iter(WORDS)))
+        counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : words.offset]
         ones = sparse.csr_matrix(np.ones((counts.shape[0], 1)))
         features = sparse.hstack([ones, counts], format="csr", dtype=np.float32)
         weight = sparse.diags((self.like_count / (self.like_count + 30)).numpy())
@@ -211,18 +222,42 @@ class Part:
         likes, nopes = (m @ self.ids for m in self.history(recency)) if recency else self.known[:2]
         return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
 
+    def words(self, name: str) -> slice:
+        """Columns of the content that are the words of this segment of items."""
+        segment, numbers = self.data.schema.segment("item", name), len(ITEM_NUMERIC)
+        return slice(segment.offset + numbers, segment.offset + segment.size + numbers)
+
+    def scale(self, choice: Choice) -> tuple[torch.Tensor, float]:
+        """What each feature of the content [width] counts, and the squared width of the kernel.
+
+        Without words, features count 1, and the squared width is ``bandwidth`` times their variance, summed.
+        """
+        variance = self.content.var(dim=0, unbiased=False)
+        words = {name: self.words(name) for name in WORDS}
+        spread = {name: variance[columns].sum().item() for name, columns in words.items()}
+        rest = variance.sum().item() - sum(spread.values())
+        # Where there is nothing but words, they are the content.
+        rest = rest if rest > 1e-6 else max(sum(spread.values()), 1e-6)
+        scale = torch.ones(self.content.shape[1])
+        for name, columns in words.items():
+            scale[columns] = (getattr(choice, name) * rest / max(spread[name], 1e-6)) ** 0.5
+        return scale, choice.bandwidth * rest
+
     def content_model(self, choice: Choice) -> ContentModel:
-        if choice.bandwidth not in self._content_models:
-            likes = self.like_count[self.taught].clamp(min=0.3)
-            model = ContentModel(self.content, self.content[: self.hidden], likes, bandwidth=choice.bandwidth)
-            self._content_models[choice.bandwidth] = model
-        return self._content_models[choice.bandwidth]
+        key = choice.kernel()
+        if self._content_model is None or self._content_model[0] != key:
+            self._content_model = None  # its memory goes to the next
+            scale, square_width = self.scale(choice)
+            content, likes = self.content * scale, self.like_count[self.taught].clamp(min=0.3)
+            model = ContentModel(content, content[: self.hidden], likes, square_width=square_width)
+            self._content_model = key, model
+        return self._content_model[1]
 
     def place(self, factors: Factors, choice: Choice) -> Placement:
         """Places of the known videos, longest 1, and how content suggests them."""
         if self._placed[0] is not factors:
             self._placed = factors, {}
-        placed, how = self._placed[1], (choice.bandwidth, choice.content_ridge)
+        placed, how = self._placed[1], (*choice.kernel(), choice.content_ridge)
         if how not in placed:
             own = factors.item / factors.item.norm(dim=1).max().clamp(min=1e-12)  # [n_videos, rank]
             content = self.content_model(choice)
@@ -274,7 +309,8 @@ class Part:
         item_tower.own[:, :rank] = self.blend(placement, choice)
         item_tower.bias[:rank] = choice.novelty * placement.bias
         item_tower.outward[: self.hidden, :rank] = choice.novelty * placement.outward
-        item_tower.centres[: self.hidden] = self.content[: self.hidden]
+        item_tower.scale.copy_(self.scale(choice)[0])
+        item_tower.centres[: self.hidden] = self.content[: self.hidden] * item_tower.scale
         item_tower.square_width.fill_(content.square_width)
 
         # A liked video without an id of its own speaks by its content; one with an id, by the difference to that.

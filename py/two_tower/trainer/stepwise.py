@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import LIKE, TrainingData
+from two_tower.features import LIKE, WORDS, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer import evaluate, gradient, items, search
 from two_tower.trainer.gradient import Processes, Recipe
@@ -68,7 +68,7 @@ class StepwiseSearch:
     ) -> None:
         """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are to be found."""
         self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
-        self.part = Part(data, ~held, options)
+        self.part = Part(data, ~held, options, search=True)
         self.relevant, self.seen = data.matrix(LIKE, asked), self.part.seen()
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         self.users = users[sample(len(users), options.val_users, options.seed)]
@@ -299,10 +299,14 @@ class StepwiseSearch:
     def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
         """How content places an item, judged by leaving each item out: as if each in turn were new."""
         top, placement, chosen = -1.0, None, best
-        for bandwidth, ridge in ((0.5, 0.1), (1.0, 0.1), (0.0, 0.4)):
+        changes: list[dict[str, Any]] = [{}, {"bandwidth": 1.0}]
+        for name in WORDS:
+            if self.part.content[:, self.part.words(name)].any():
+                changes += [{name: 0.5}, {name: 0.0}]
+        for change in (*changes, {"content_ridge": 0.4}):
             if placement is not None and (time.monotonic() > self.deadline or not self.part.content.any()):
                 break
-            choice = replace(chosen, bandwidth=bandwidth or chosen.bandwidth, content_ridge=ridge)
+            choice = replace(chosen, **change)
             found = self.part.place(factors, choice)
             score = self._score(choice, tastes, found.suggested)
             if score > top:

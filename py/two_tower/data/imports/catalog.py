@@ -23,6 +23,7 @@ class Catalog(Kind):
     }
     values: ClassVar = {
         "title": "title",
+        "description": "description",
         "maker": "maker",
         "label": "label",
         "series": "series",

@@ -27,6 +27,11 @@ def server(connection: Connection) -> Iterator[Problem]:
             f"the encoding of this database is {encoding}, and names of the world's catalogues need UTF8",
             "create a database with encoding UTF8, and restore a dump of this one into it",
         )
+    if not one(connection, "select to_regcollation('pg_catalog.\"und-x-icu\"') is not null"):
+        yield Problem(
+            "this server has no collations of ICU, by which words of titles are split",
+            "use a PostgreSQL that was built with ICU, as the packages of Debian and the official images are",
+        )
 
 
 def reach(connection: Connection) -> Iterator[Problem]:
