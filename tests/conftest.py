@@ -14,12 +14,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import sqlparse
 from psycopg import sql
 
 import supabase_fixture
@@ -30,11 +32,16 @@ from world_fixtures import ENGINE, Client, load, make_world, tiny_model
 
 SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
+SHARED_MEMORY = "/dev/shm"
+ROOM = 3 << 30
+"""Bytes that must be free there. A server with its databases takes 0.1 GB, and as much WAL as it is allowed to keep."""
 SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
 """Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
 
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
+WorldOf = Callable[..., str]
+Prepared = Callable[..., str]
 Connect = Callable[..., Connection]
 
 
@@ -46,11 +53,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller makes the directory of the cluster; xdist's workers inherit its name."""
+    """The controller makes the directory of the cluster; xdist's workers inherit its name.
+
+    Torch computes with one thread: with two, each waits in a loop for the other while another worker runs.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    remember_statements()
     for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))
+
+
+def remember_statements() -> None:
+    """yoyo takes the same files apart twice for each database that is migrated; here each text once, with a list of its
+    own for each caller, since yoyo changes it."""
+    known = cache(sqlparse.split)
+
+    def split(sql: str, encoding: str | None = None, strip_semicolon: bool = False) -> list[str]:
+        return list(known(sql, encoding, strip_semicolon))
+
+    sqlparse.split = split
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,9 +99,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         remove_server(Server(os.environ.pop(SHARED)))
 
 
+def in_memory() -> str | None:
+    """``/dev/shm``, if servers have room there and may load libraries from it, and TMPDIR names no other place.
+
+    ext4 passes over the files that were deleted in the last seconds one by one before it makes a new one, so that to
+    copy a database takes 0.25 s where others were dropped; here 0.02 s.
+    """
+    if os.environ.get("TMPDIR") or not Path(SHARED_MEMORY).is_dir():
+        return None
+    there = os.statvfs(SHARED_MEMORY)
+    fits = there.f_bavail * there.f_frsize >= ROOM and not there.f_flag & os.ST_NOEXEC
+    return SHARED_MEMORY if fits else None
+
+
 def server_directory(prefix: str) -> Path:
     """A directory that the server's user can enter; pytest's own are closed to it when root runs the tests."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=in_memory()))
     directory.chmod(0o755)
     return directory
 
@@ -132,21 +168,23 @@ def template(cluster: Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def world_of(cluster: Server, template: str) -> Callable[[str], str]:
+def world_of(cluster: Server, template: str) -> WorldOf:
     """``world_of(engine)``: name of a database with :func:`world_fixtures.make_world` in it and the random model ``v1``
-    of that engine active, all fresh."""
+    of that engine active, all fresh. ``world_of(engine, models=2)``: ``v2`` is active, ``v1`` stands by."""
 
-    def make(engine: str) -> str:
-        name = f"two_tower_world_{engine}"
+    def make(engine: str, *, models: int = 1) -> str:
+        name = f"two_tower_world_{engine}" + (f"_{models}" if models > 1 else "")
+        source = make(engine, models=models - 1) if models > 1 else template
         with locked("world"), psycopg.connect(cluster.dsn, autocommit=True) as connection:
             if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
                 draft = f"{name}_draft"
                 connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
                 clone = sql.SQL("create database {} template {}")
-                connection.execute(clone.format(sql.Identifier(draft), sql.Identifier(template)))
+                connection.execute(clone.format(sql.Identifier(draft), sql.Identifier(source)))
                 with psycopg.connect(in_database(cluster.dsn, draft), autocommit=True) as db:
-                    load(db, make_world())
-                    tiny_model(db, engine=engine)
+                    if models == 1:
+                        load(db, make_world())
+                    tiny_model(db, f"v{models}", seed=models if models > 1 else 0, engine=engine)
                     db.execute("analyze")
                 rename = sql.SQL("alter database {} rename to {}")
                 connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(name)))
@@ -156,7 +194,7 @@ def world_of(cluster: Server, template: str) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def world_template(world_of: Callable[[str], str]) -> str:
+def world_template(world_of: WorldOf) -> str:
     """Name of the world of the engine under test."""
     return world_of(ENGINE)
 
@@ -197,11 +235,35 @@ def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
         admin.execute(f"drop database {name} with (force)".encode())
 
 
+@pytest.fixture(scope="module")
+def prepared(cluster: Server) -> Iterator[Prepared]:
+    """``prepared(template, prepare, *arguments)``: name of a copy of ``template`` that ``prepare(db, *arguments)`` has
+    worked on, for each test of the module to copy."""
+    made: dict[tuple[object, ...], str] = {}
+
+    def make(template: str, prepare: Callable[..., object], *arguments: object) -> str:
+        key = (template, prepare, *arguments)
+        if key not in made:
+            name = f"prepared_{uuid.uuid4().hex[:12]}"
+            with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+                admin.execute(f"create database {name} template {template}".encode())
+            made[key] = name
+            with psycopg.connect(in_database(cluster.dsn, name), autocommit=True) as db:
+                prepare(db, *arguments)
+        return made[key]
+
+    yield make
+    with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+        for name in made.values():
+            admin.execute(f"drop database {name} with (force)".encode())
+
+
 @pytest.fixture
 def dsn(database: NewDatabase, request: pytest.FixtureRequest) -> str:
-    """A migrated database of this test's own; under the mark ``world``, with the small world and an active model."""
-    if request.node.get_closest_marker("world"):
-        return str(request.getfixturevalue("world_dsn"))
+    """A migrated database of this test's own; under the mark ``world``, with the small world and an active model, or
+    ``world(models=2)``, with another one that stands by."""
+    if mark := request.node.get_closest_marker("world"):
+        return database(template=request.getfixturevalue("world_of")(ENGINE, **mark.kwargs))
     return database()
 
 

@@ -148,7 +148,9 @@ class Supabase:
         name = f"app_{uuid4().hex[:12]}"
         source = urlsplit(dsn).path.removeprefix("/")
         with psycopg.connect(self._dsn, autocommit=True) as connection:
-            connection.execute(f"create database {name} template {source} owner {DEVELOPER}".encode())
+            connection.execute(
+                f"create database {name} template {source} owner {DEVELOPER} strategy file_copy".encode()
+            )
         return in_database(self._dsn, name)
 
     def drop(self, dsn: str) -> None:

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from conftest import Connection, NewDatabase
 from two_tower.cli.main import app
 from two_tower.errors import UserError
+from two_tower.features import VOCABULARIES
 from two_tower.lifecycle import artifacts, gate, registry
 from two_tower.trainer.export import export_towers
 from world_fixtures import TinyModel, load, make_world, one, random_model, refresh, register, schema_of, tiny_model
@@ -469,7 +470,7 @@ with psycopg.connect(dsn, autocommit=True) as connection:
 PUBLISHED = [
     "feature_schema.json", "item_tower.onnx", "manifest.json", "metrics.json", "model_meta.json", "normalizer.json",
     "user_embeddings.parquet", "user_tower.onnx", "video_embeddings.parquet",
-    *(f"vocab_{name}.json" for name in ("label", "maker", "performer", "series", "source", "tag", "video")),
+    *(f"vocab_{name}.json" for name in VOCABULARIES),
     "weights.safetensors",
 ]  # fmt: skip
 

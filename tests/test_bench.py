@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from two_tower.bench import freshness
+from two_tower.bench import catalogue, freshness
 from two_tower.bench.common import Figure, compared
 from two_tower.cli.main import app
 
@@ -65,6 +65,21 @@ def test_freshness_yields_every_figure_and_leaves_nothing_behind(
     assert made
     assert not any(path.exists() for path in made)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.database
+def test_a_catalogue_is_measured_through_the_life_of_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = catalogue.Scale(videos=3_000, users=1_200)
+    monkeypatch.setattr(catalogue.Scale, "quick", lambda: toy)
+    monkeypatch.setattr(catalogue.Scale, "smaller", lambda scale: catalogue.Scale(videos=1_000, users=1_000))
+    result = CliRunner().invoke(app, ["bench", "catalogue", "--quick", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = {f["figure"]: f for f in json.loads(result.stdout)}
+    assert {name: f["unit"] for name, f in figures.items()} == {
+        "register_s": "s", "first_refresh_s": "s", "backfill_s": "s", "activate_s": "s", "version_mb": "MB",
+        "refresh_1000_users_s": "s", "refresh_100_videos_s": "s", "backend_mb": "MB",
+    }  # fmt: skip
+    assert all(f["value"] > 0 for f in figures.values())
 
 
 def test_names_of_the_full_run_are_those_of_the_contract() -> None:

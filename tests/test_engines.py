@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase, borrowed
+from conftest import Connect, Connection, NewDatabase, Prepared, WorldOf, borrowed
 from test_refresh import CHANGES, Lab, assert_complete, assert_fresh, operations, pending
 from two_tower.lifecycle import tower_rows
 from two_tower.server.embedded import Server
@@ -61,7 +61,7 @@ Found = dict[UUID, str]
 
 
 @pytest.fixture
-def dsn(database: NewDatabase, world_of: Callable[[str], str]) -> str:
+def dsn(database: NewDatabase, world_of: WorldOf) -> str:
     """The world of the engine ``auto``, whose model has rows and files."""
     return database(template=world_of("auto"))
 
@@ -303,16 +303,27 @@ LATE: dict[str, Callable[[Connection], None]] = {
 }
 
 
+def add_versions(db: Connection, engine: str) -> None:
+    tiny_model(db, "v2", seed=2, engine=engine)
+    tiny_model(db, "v3", seed=3, activate=False, engine=engine)
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("case", LATE)
-def test_i3_a_like_before_the_refresh_of_its_video(case: str, engine: str, db: Connection, client: Client) -> None:
-    tiny_model(db, "v2", seed=2, engine=engine)
-    tiny_model(db, "v3", seed=3, activate=False, engine=engine)
+def test_i3_a_like_before_the_refresh_of_its_video(
+    case: str, engine: str, database: NewDatabase, world_of: WorldOf, prepared: Prepared
+) -> None:
+    dsn = database(template=prepared(world_of("auto"), add_versions, engine))
+    with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(dsn, user="authenticator") as asked:
+        like_before_the_refresh(LATE[case], db, Client(asked))
+
+
+def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, client: Client) -> None:
     versions = ("v1", "v2", "v3")  # standby, active, and one that has no vectors
     some = [USER, WORLD.one_like, *WORLD.users[6:9]]
     before = {version: vectors(db, USERS["embed_users"], [USER], version) for version in versions}
-    LATE[case](db)
+    case(db)
     found = {version: assert_users(db, some, version) for version in versions}
     assert all(found[version][USER] != before[version][USER] for version in versions), "the case changes nothing"
     client.rpc("authenticated", USER, "embed_user")
@@ -415,7 +426,7 @@ def rebuild(db: Connection) -> None:
 
 
 @pytest.fixture(scope="module", params=["auto", "sql", "onnxruntime"])
-def played(request: pytest.FixtureRequest, cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
+def played(request: pytest.FixtureRequest, cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
     """A database of one engine, where whoever changes something takes it back."""
     with borrowed(cluster, world_of(request.param)) as db:
         yield db
@@ -606,7 +617,7 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def registry_world(cluster: Server, world_of: Callable[[str], str]) -> Iterator[Connection]:
+def registry_world(cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
     """A database of the engine auto; whoever registers something takes it back. Its backend has loaded onnxruntime."""
     with borrowed(cluster, world_of("auto")) as db:
         yield db

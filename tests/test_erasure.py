@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import Connection
+from conftest import Connection, NewDatabase, Prepared, WorldOf
 from two_tower.data.imports import import_decisions, import_reviews
-from world_fixtures import column, make_world, one, random_model, refresh, register, schema_of, tiny_model
+from world_fixtures import ENGINE, column, make_world, one, random_model, refresh, register, schema_of
 
 pytestmark = pytest.mark.world
 
@@ -29,9 +31,13 @@ with videos in them, which nobody reads yet, and where no user's vector is befor
 
 
 @pytest.fixture
-def lived_in(db: Connection) -> Connection:
+def lived_in(prepared: Prepared, database: NewDatabase, world_of: WorldOf) -> Iterator[Connection]:
     """A database with a version in every state that there is."""
-    tiny_model(db, "v2", seed=2)
+    with psycopg.connect(database(template=prepared(world_of(ENGINE, models=2), live)), autocommit=True) as db:
+        yield db
+
+
+def live(db: Connection) -> None:
     for version in ("v3", "v4", "v5", "v6", "v7"):
         register(db, random_model(schema_of(db), seed=int(version[1])), version)
     for version in ("v3", "v7"):
@@ -43,7 +49,6 @@ def lived_in(db: Connection) -> Connection:
     found = db.execute("select version, state, attached_at is not null from two_tower.model_versions").fetchall()
     assert {version: (state, attached) for version, state, attached in found} == STATES
     assert one(db, "select count(*) from two_tower.video_embeddings_4") > 0
-    return db
 
 
 def tables_with(db: Connection, user: str | UUID) -> set[str]:

@@ -26,7 +26,6 @@ from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 
-torch.set_num_threads(1)
 
 KINDS = ("whole", "sampled", "bce")
 RECIPE = {kind: Recipe(epochs=3, batch=48, loss="bce" if kind == "bce" else "softmax") for kind in KINDS}
@@ -239,7 +238,7 @@ def torchrun(script: Path | str, *arguments: str | Path, environment: dict[str, 
     target = [str(script)] if isinstance(script, Path) else ["-m", script]
     done = subprocess.run(
         [*run, *target, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)} | (environment or {}),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | (environment or {}),
         capture_output=True,
         text=True,
         check=False,

@@ -23,8 +23,6 @@ from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 
-torch.set_num_threads(1)  # the tests of one machine share its cores
-
 
 def dense(table: items.Table) -> np.ndarray:
     """The same, whichever way it is kept."""

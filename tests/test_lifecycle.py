@@ -146,8 +146,8 @@ class Readers:
                 self.answers += 1
 
 
+@pytest.mark.world(models=2)
 def test_i5_eight_readers_through_thirty_flips_get_no_mixed_answer(db: Connection, connect: Connect) -> None:
-    tiny_model(db, "v2", seed=2)
     with Readers(connect, ("v1", "v2")) as readers:
         for turn in range(30):
             if turn % 3:
@@ -173,10 +173,10 @@ def test_readers_feel_neither_a_backfill_nor_an_activation_nor_a_retirement(
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
 
 
+@pytest.mark.world(models=2)
 def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it(
     db: Connection, connect: Connect
 ) -> None:
-    tiny_model(db, "v2", seed=2)
     reader = connect(autocommit=False)
     reader.execute("select count(*) from public.user_embeddings")
     with Readers(connect, ("v1", "v2")) as readers:
@@ -538,8 +538,8 @@ def test_a_setting_that_is_no_number_is_said(staged: Connection) -> None:
 # ------------------------------------------------------------------------------------------------ back again
 
 
+@pytest.mark.world(models=2)
 def test_after_a_day_of_likes_the_old_version_is_as_fresh_as_the_new_one(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     chance = random.Random(1)
     for user in WORLD.users:
         for video in chance.sample(WORLD.videos, 5):
@@ -558,8 +558,8 @@ def test_after_a_day_of_likes_the_old_version_is_as_fresh_as_the_new_one(db: Con
     assert column(db, "select distinct model_version from public.user_embeddings") == ["v1"]
 
 
+@pytest.mark.world(models=2)
 def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     tiny_model(db, "v3", seed=3)
     assert one(db, "select two_tower.rollback_model('v1') ->> 'previous'") == "v3"
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v3"
@@ -568,9 +568,9 @@ def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
         db.execute("select two_tower.rollback_model('v1')")
 
 
+@pytest.mark.world(models=2)
 def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
     """Whoever owns the tables cannot leave the lifecycle either."""
-    tiny_model(db, "v2", seed=2)
     register(db, candidate, "v3")
     for statement in (
         "insert into two_tower.model_versions (version, state, schema_version, user_dim, item_dim) "

@@ -116,10 +116,10 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
 @pytest.mark.sampled
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.world(models=2)
 def test_row_3_a_snapshot_older_than_a_retirement_writes_to_what_is_there(
     writer: str, level: str, db: Connection, connect: Connect
 ) -> None:
-    tiny_model(db, "v2", seed=2)
     older = connect(autocommit=False)
     older.isolation_level = LEVELS[level]
     as_user(older, USER)
@@ -160,10 +160,10 @@ def test_row_3_users_embed_themselves_beside_retirements(db: Connection, connect
     assert_fresh(db)
 
 
+@pytest.mark.world(models=2)
 def test_an_attach_and_a_retirement_give_up_before_a_transaction_that_does_not_end(
     db: Connection, connect: Connect
 ) -> None:
-    tiny_model(db, "v2", seed=2)
     register(db, random_model(schema_of(db), seed=3), "v3")
     db.execute("select two_tower.stage_model('v3', true)")
     own = connect(autocommit=False)

@@ -227,9 +227,9 @@ def test_i3_a_transaction_that_is_rolled_back_leaves_no_mark(db: Connection) -> 
     assert pending(db) == (0, 0)
 
 
+@pytest.mark.world(models=2)
 def test_i3_all_live_versions_are_kept_fresh_and_others_are_not(db: Connection) -> None:
     """A rollback must lose no freshness: standby and staged versions get every change."""
-    tiny_model(db, "v2", seed=2)
     tiny_model(db, "v3", seed=3, activate=False)
     db.execute("call two_tower.backfill_model('v3')")
     tiny_model(db, "v4", seed=4, activate=False)
@@ -899,8 +899,8 @@ def test_sync_user_embeddings_marks_those_with_recent_decisions(db: Connection) 
     assert one(db, "select two_tower.sync_user_embeddings('100 years', 0)")["vectors"] == len(WORLD.users) - 3 - 2
 
 
+@pytest.mark.world(models=2)
 def test_sync_video_embeddings_marks_what_lacks_a_vector_of_any_live_version(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     db.execute(
         "delete from two_tower.video_embeddings where model_version = 'v1' and video_id = any (%s)", (WORLD.videos[:7],)
     )

@@ -129,8 +129,8 @@ def test_i5_all_that_a_reader_sees_is_of_one_version(db: Connection, client: Cli
             assert row["score"] == pytest.approx(score, abs=1e-6)
 
 
+@pytest.mark.world(models=2)
 def test_a_transaction_reads_one_version_whatever_is_activated_meanwhile(db: Connection, connect: Connect) -> None:
-    tiny_model(db, "v2", seed=2)
     reader = connect(autocommit=False)
     reader.execute("set transaction isolation level repeatable read")
     assert one(reader, "select two_tower.active_version()") == "v2"
@@ -493,8 +493,8 @@ def test_a_second_activation_steps_aside_and_readers_do_not_wait(db: Connection,
     assert states(db) == {"v1": "standby", "v2": "standby", "v3": "active"}
 
 
+@pytest.mark.world(models=2)
 def test_many_activations_at_once_leave_one_active(db: Connection, connect: Connect) -> None:
-    tiny_model(db, "v2", seed=2)
     connections = [connect() for _ in range(4)]
 
     def flip(at: int) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from conftest import Connection
-from world_fixtures import make_world, one, tiny_model
+from two_tower.cli.main import app
+from world_fixtures import make_world, one
 
 pytestmark = pytest.mark.world
 
@@ -62,18 +61,11 @@ def webhook() -> Iterator[Webhook]:
     server.server_close()
 
 
-def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    """``two-tower retrain --json``, which must exit with ``code``."""
-    command = [str(Path(sys.executable).with_name("two-tower")), "retrain", "--dsn", dsn, "--json", *arguments]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env=os.environ | {"COLUMNS": "500", "OMP_NUM_THREADS": "1"} | env,
-    )
-    assert done.returncode == code, done.stderr
+def retrain(dsn: str, *arguments: str, code: int = 0, **env: str) -> Result:
+    """``two-tower retrain --json``, which must exit with ``code``; in this process, which has loaded PyTorch."""
+    environment = {"COLUMNS": "500", **env}
+    done = CliRunner().invoke(app, ["retrain", "--dsn", dsn, "--json", *arguments], env=environment)
+    assert done.exit_code == code, f"{done.output}{done.exception!r}"
     return done
 
 
@@ -92,9 +84,9 @@ def current(directory: Path) -> str | None:
     return str(json.loads(path.read_text())["version"]) if path.exists() else None
 
 
+@pytest.mark.world(models=2)
 def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
     lenient(db)
-    tiny_model(db, "v2", seed=2)
     done = retrain(dsn, *LENIENT, "--publish", f"file://{tmp_path}", TWO_TOWER_WEBHOOK=webhook.url)
     result = json.loads(done.stdout)
     version = result["version"]

@@ -19,8 +19,6 @@ from two_tower.trainer.train import fit
 
 pytestmark = pytest.mark.slow
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def data() -> TrainingData:

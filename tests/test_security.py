@@ -322,10 +322,8 @@ def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) ->
         connection.execute("select * from public.video_embeddings")
 
 
+@pytest.mark.world(models=2)
 def test_nothing_of_a_version_that_does_not_serve_is_shown(db: Connection, client: Client) -> None:
-    from world_fixtures import tiny_model
-
-    tiny_model(db, "v2", seed=2)
     with client.as_("authenticated", ME) as connection:
         assert column(connection, "select version from two_tower.model_versions") == ["v2"]
         assert column(connection, "select distinct model_version from public.user_embeddings") == ["v2"]

@@ -1,8 +1,7 @@
 """What somebody set on the database or on a role changes nothing of what we do or store.
 
-Each case is a database whose defaults are odd. There, everything of the daily flow is done, by the command line and by
-SQL as clients have it, and what is stored then is compared with what the same flow stores under PostgreSQL's own
-defaults.
+Each database has odd defaults. There, everything of the daily flow is done, by the command line and by SQL as clients
+have it, and what is stored then is compared with what the same flow stores under PostgreSQL's own defaults.
 """
 
 from __future__ import annotations
@@ -56,6 +55,13 @@ CASES: dict[str, list[str]] = {
         "default_toast_compression = 'pglz'", "enable_hashjoin = off",
     ],
 }  # fmt: skip
+
+# The flow takes seconds, so that each run puts cases together that set different things; alone, `make soak` tries them.
+TOGETHER = [
+    ("how values are written and read", "old strings", "no path", "Japanese", "serializable", "strict plpgsql"),
+    ("dates by month", "a path that leads nowhere", "Latin", "row security", "repeatable read", "plans"),
+    ("ambiguous names are columns", "read only", "limits"),
+]
 
 CATALOG = (
     "product_url,title,released_at,price,tags\n"
@@ -203,11 +209,25 @@ def expected(
         admin.execute(f"drop database {name} with (force)".encode())
 
 
-@pytest.mark.parametrize("case", CASES)
+def test_every_case_is_in_one_database_and_nothing_is_set_twice_there() -> None:
+    assert sorted(case for cases in TOGETHER for case in cases) == sorted(CASES)
+    for cases in TOGETHER:
+        names = [setting.split(" = ")[0] for case in cases for setting in CASES[case]]
+        assert len(names) == len(set(names)), cases
+
+
+@pytest.mark.parametrize(
+    "cases", [*TOGETHER, *(pytest.param((case,), marks=pytest.mark.soak) for case in CASES)], ids=" and ".join
+)
 def test_defaults_change_nothing(
-    case: str, database: NewDatabase, world_template: str, exported: Path, expected: dict[str, Any], tmp_path: Path
+    cases: tuple[str, ...],
+    database: NewDatabase,
+    world_template: str,
+    exported: Path,
+    expected: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    dsn = prepared(database(template=world_template), CASES[case])
+    dsn = prepared(database(template=world_template), [setting for case in cases for setting in CASES[case]])
     found = Flow(dsn, tmp_path, exported).run()
     for name, value in expected.items():
         assert found[name] == value, name

@@ -21,8 +21,6 @@ from two_tower.trainer.train import TrainedModel, fit
 
 pytestmark = pytest.mark.slow
 
-torch.set_num_threads(1)  # the tests of one machine share its cores
-
 
 def hold_out(data: TrainingData, seed: int = 0) -> np.ndarray:
     return split(data, ratio=0.25, min_likes=5, seed=seed)

@@ -412,7 +412,7 @@ REMEMBERED = 10
 
 
 def test_what_is_not_there_is_said_on_every_page(
-    cluster: Server, template: str, browser: BrowserContext, tmp_path: Path
+    cluster: Server, template: str, browser: BrowserContext, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     name, sockets = f"test_{uuid4().hex[:12]}", tmp_path / "run"
     elsewhere = conninfo_to_dict(in_database(cluster.dsn, name))
@@ -436,7 +436,10 @@ def test_what_is_not_there_is_said_on_every_page(
                         with psycopg.connect(dsn, autocommit=True) as connection:
                             load(connection, WORLD)
                             connection.execute("update public.videos set thumbnail_url = null")
-                    for title, text in told.items():
+                    # What one place says for all pages is asked of two of them; of each by `make soak`.
+                    same = len(set(told.values())) == 1 and not request.config.getoption("--soak")
+                    for title in (PAGES[0], PAGES[-1]) if same else PAGES:
+                        text = told[title]
                         visitor.page.get_by_role("link", name=title, exact=True).click()
                         expect(visitor.page.get_by_text(text).first, f"{title}, {state}").to_be_visible()
                         expect(visitor.page.get_by_test_id("stException")).to_have_count(0)

@@ -164,10 +164,10 @@ def test_the_list_of_the_active_version_is_what_the_user_is_served(viewer: queri
         ]
 
 
+@pytest.mark.world(models=2)
 def test_the_list_of_another_version_is_what_it_serves_once_it_is_active(
     db: Connection, viewer: queries.Connection, client: Client
 ) -> None:
-    tiny_model(db, "v2", seed=2)
     db.execute("select two_tower.rollback_model()")
     assert [(row["version"], row["state"]) for row in queries.versions(viewer)] == [("v1", "active"), ("v2", "standby")]
     shown = [row["video_id"] for row in queries.recommendations(viewer, USER, "v2", 20, False)]

@@ -142,7 +142,7 @@ from (
         (
             'public.videos',
             array[
-                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
+                'id', 'product_url', 'title', 'description', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
                 'distribution_started_at', 'product_released_at', 'published_at'
             ]
         ),

@@ -21,6 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from two_tower.features import VOCABULARIES, FeatureSchema
+from two_tower.rows import one
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 
@@ -170,6 +171,16 @@ def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSche
     """
     from two_tower.lifecycle import registry
 
+    schema = schema_of(connection, known_videos)
+    register_random(connection, VERSION, schema)
+    # Random weights pass no gate of quality.
+    registry.activate(connection, VERSION, lambda what, share: None, force=True)
+    return schema
+
+
+def schema_of(connection: Connection, known_videos: int) -> FeatureSchema:
+    """The layout over all keys of the catalogue, and the first ``known_videos`` videos."""
+
     def keys(query: LiteralString, *values: Any) -> tuple[str, ...]:
         return tuple(key for (key,) in connection.execute(query, values or None))
 
@@ -182,12 +193,18 @@ def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSche
         found[name] = keys(
             "select distinct to_jsonb(v) ->> %s from public.videos v where to_jsonb(v) ->> %s <> ''", name, name
         )
-    schema = FeatureSchema({name: found[name] for name in VOCABULARIES})
-    files, sample = random_towers(schema)
+    return FeatureSchema({name: found.get(name, ()) for name in VOCABULARIES})
+
+
+def register_random(connection: Connection, version: str, schema: FeatureSchema, seed: int = 0) -> None:
+    """Registers a model of weights drawn from ``seed``, whose metrics nobody measured."""
+    from two_tower.lifecycle import registry
+
+    files, sample = random_towers(schema, seed)
     good, popular = dict.fromkeys(("recall@20", "ndcg@20"), 0.5), dict.fromkeys(("recall@20", "ndcg@20"), 0.1)
     registry.register_files(
         connection,
-        VERSION,
+        version,
         files,
         feature_schema=schema.to_json(),
         normalizer={},
@@ -195,9 +212,6 @@ def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSche
         metrics={"two-tower": good, "popularity": popular, "parity": sample},
         meta={},
     )
-    # Random weights pass no gate of quality.
-    registry.activate(connection, VERSION, lambda what, share: None, force=True)
-    return schema
 
 
 def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[tuple[bytes, bytes, bytes], dict[str, Any]]:
@@ -222,6 +236,13 @@ def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[tuple[bytes, by
 
 
 # ------------------------------------------------------------------------------------------------ measuring
+
+
+def private_megabytes(connection: Connection) -> float:
+    """Memory that a backend on this machine shares with nobody."""
+    backend = one(connection, "select pg_backend_pid()")
+    lines = (Path("/proc") / str(backend) / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))) / 1024
 
 
 def seconds(work: Callable[[], Any]) -> float:

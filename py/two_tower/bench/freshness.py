@@ -30,6 +30,7 @@ from two_tower.bench.common import (
     make_model,
     make_people,
     new_database,
+    private_megabytes,
     seconds,
 )
 from two_tower.progress import Progress
@@ -232,13 +233,13 @@ def cold_and_warm(server: Server, connection: Connection, scale: Scale, engine: 
     waits, warm, memory = [], [], []
     for turn in range(5):
         with connect(server, database) as active, connect(server, database) as idle:
-            bystander = _private_megabytes(idle)
+            bystander = private_megabytes(idle)
             both = [_embed_own(active, user, turn + 5 * engine) for user in users[turn * 21 : turn * 21 + 21]]
             took, likes = zip(*both, strict=True)
             later = float(np.median(took[1:])) * 1000
             waits.append((took[0] * 1000, later))
             warm.append((later, float(np.median(likes[1:])) * 1000))
-            memory.append((_private_megabytes(active), bystander))
+            memory.append((private_megabytes(active), bystander))
     return [
         compared("cold_first_embed_ms", waits, "ms"),
         compared("embed_user_p50_ms", warm, "ms"),
@@ -255,15 +256,6 @@ def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, fl
             "select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", (user,)
         )
         return _execute(connection, "select public.embed_user()"), like
-
-
-def _private_megabytes(connection: Connection) -> float:
-    """Memory that a backend shares with nobody."""
-    from pathlib import Path
-
-    backend = one(connection, "select pg_backend_pid()")
-    lines = (Path("/proc") / str(backend) / "smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))) / 1024
 
 
 # ------------------------------------------------------------------------------------------------ liking

@@ -28,7 +28,7 @@ from two_tower.bench.common import (
     make_model,
     make_people,
     new_database,
-    random_towers,
+    register_random,
 )
 from two_tower.features import FeatureSchema
 from two_tower.lifecycle import registry
@@ -115,17 +115,7 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
 
 
 def _second_model(connection: Connection, schema: FeatureSchema) -> None:
-    files, sample = random_towers(schema, seed=1)
-    registry.register_files(
-        connection,
-        OTHER,
-        files,
-        feature_schema=schema.to_json(),
-        normalizer={},
-        vocabularies={name: list(keys) for name, keys in schema.vocabularies.items()},
-        metrics={"two-tower": {"recall@20": 0.5, "ndcg@20": 0.5}, "parity": sample},
-        meta={},
-    )
+    register_random(connection, OTHER, schema, seed=1)
     registry.activate(connection, OTHER, lambda what, share: None, force=True)
 
 

@@ -124,6 +124,31 @@ def lifecycle(
     show(figures, json, "lifecycle")
 
 
+@app.command(epilog=manual("two-tower bench catalogue --quick", "two-tower bench catalogue --videos 1000000"))
+def catalogue(
+    quick: Quick = False,
+    videos: Annotated[
+        int | None,
+        typer.Option(min=30_000, show_default=False, help="Catalogue; by default 300000 videos, quick 30000."),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(min=1_000, show_default=False, help="By default 100000, quick 5000.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A large catalogue, all videos with inputs, from registering a model to refreshes: seconds and megabytes."""
+    from dataclasses import replace
+
+    from two_tower.bench.catalogue import Scale, run
+    from two_tower.bench.common import throwaway_server
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(scale, videos=videos or scale.videos, users=users or scale.users)
+    with throwaway_server() as server, bar() as progress:
+        figures = run(server, scale, progress)
+    show(figures, json, "catalogue")
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
     """Figures as a table, or as the JSON that the contract has."""
     if json:

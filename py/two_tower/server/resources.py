@@ -30,7 +30,7 @@ def resources(durable: bool) -> dict[str, str]:
         "dynamic_shared_memory_type": "posix" if shared_memory > 2 * maintenance else "mmap",
         "max_connections": "200",
         "max_worker_processes": "24",
-        "max_wal_size": "4GB",
+        "max_wal_size": "4GB" if durable else "1GB",
         "checkpoint_timeout": "15min",
         "random_page_cost": "1.1",
         "jit": "off",  # compiling a query costs more than any query here
