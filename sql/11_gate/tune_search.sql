@@ -9,7 +9,7 @@ declare
     -- Computing all distances of so few takes no longer than any index.
     c_few constant int := 5000;
     -- 0 computes all of them.
-    c_margins constant int[] := '{0, 10, 20, 40, 80, 160, 320, 640, 900}';
+    c_margins constant int[] := '{0, 10, 20, 40, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
     v_least double precision := two_tower.model_setting('search_min_recall');
     v_query record;
     v_exact real[];

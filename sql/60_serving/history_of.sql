@@ -1,18 +1,30 @@
 drop function if exists two_tower.history_of(uuid);
+-- In plpgsql, which keeps the plans: an SQL function that pins its names plans at every call, which takes longer than to read a history.
 create or replace function two_tower.history_of(p_user_id uuid, p_version text, out decided uuid[], out liked uuid[], out weights real[])
-language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
 as $func$
-    select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.liked), '{}'),
-        array_agg(d.weight) filter (where d.liked and d.weight is not null)
-    from (
-        select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked, w.weight
-        from public.user_video_decisions d
-        left join (
-            select o.* from two_tower.weighted_decisions(p_user_id, (select two_tower.recency_of(p_version))) o
-            where (select two_tower.recency_of(p_version)) > 0
-        ) as w on w.video_id = d.video_id
-        where d.user_id = p_user_id
-    ) as d
+declare
+    v_recency double precision := two_tower.recency_of(p_version);
+begin
+    if v_recency > 0 then
+        select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.liked), '{}'),
+            array_agg(w.weight) filter (where d.liked)
+        into decided, liked, weights
+        from (
+            select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
+            from public.user_video_decisions d where d.user_id = p_user_id
+        ) as d
+        left join two_tower.weighted_decisions(p_user_id, v_recency) w on w.video_id = d.video_id;
+    else
+        select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.liked), '{}')
+        into decided, liked
+        from (
+            select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
+            from public.user_video_decisions d where d.user_id = p_user_id
+        ) as d;
+    end if;
+end
 $func$;
 
 comment on function two_tower.history_of(uuid, text) is

@@ -24,7 +24,6 @@ declare
     v_near uuid[];
     v_cosines real[];
     v_last real;
-    v_least_part real;
 begin
     select coalesce(p_margin, m.search_margin), coalesce(m.with_neighbours > 0 and p_liked <> '{}' and p_length > 1e-12, false)
     into v_margin, v_whole
@@ -38,65 +37,71 @@ begin
         scores := v_cosines;
         exit when v_whole is not true;
         v_last := case when cardinality(v_near) = v_asked then v_cosines[v_asked] else 1 end;
-        with terms as (
-            select unnest(t.neighbour_ids) as id, unnest(t.weights)::double precision * coalesce(l.weight, 1) as value
-            from unnest(p_liked, p_weights) as l (id, weight)
-            join two_tower.neighbour_lists t on t.model_version = p_version and t.video_id = l.id
-        ),
-        sums as materialized (
-            select t.id, sum(t.value) / p_length as part from terms t group by t.id
+        with sums as materialized (
+            select t.id, sum(t.value) / p_length as part
+            from (
+                select unnest(n.neighbour_ids) as id, unnest(n.weights)::double precision * coalesce(l.weight, 1) as value
+                from unnest(p_liked, p_weights) as l (id, weight)
+                join two_tower.neighbour_lists n on n.model_version = p_version and n.video_id = l.id
+            ) as t
+            group by t.id
         ),
         near as materialized (
             select n.id, n.cosine + coalesce(s.part, 0) as score
             from unnest(v_near, v_cosines) as n (id, cosine) left join sums s on s.id = n.id
         ),
+        least_near as materialized (
+            select coalesce((select n.score from near n order by n.score desc offset c_wanted - 1 limit 1), '-infinity') as score
+        ),
         others as materialized (
-            select s.id, s.part
-            from sums s where s.id not in (select unnest(p_excluded || v_near))
-            order by s.part desc limit 16 * v_asked
+            select c.id, c.part
+            from (
+                -- First of all, and of numbers, since that leaves few to be looked for among the excluded.
+                select s.id, s.part from sums s where s.part + v_last >= (select l.score from least_near l) offset 0
+            ) as c
+            where c.id not in (select unnest(p_excluded || v_near))
+        ),
+        first as materialized (
+            select o.id, o.part from others o order by o.part desc limit c_wanted
         ),
         -- Those to which the likes add most, looked up first: beside them, few of the rest come up to the list.
         strongest as materialized (
-            select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
-            from (select o.id, o.part from others o order by o.part desc limit v_asked) as o
-            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
-            where (select true from two_tower.visible_videos v where v.id = o.id)
-                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, o.id) as p (passes)))
+            select f.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + f.part as score
+            from first f
+            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = f.id
+            where (select true from two_tower.visible_videos v where v.id = f.id)
+                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, f.id) as p (passes)))
         ),
-        least_score as materialized (
-            select coalesce((
-                select b.score from (select n.score from near n union all select s.score from strongest s) as b
-                order by b.score desc offset c_wanted - 1 limit 1
-            ), '-infinity') as score
+        found as materialized (
+            select f.id, f.score
+            from (select n.id, n.score from near n union all select s.id, s.score from strongest s) as f
+            order by f.score desc, f.id limit c_wanted
+        ),
+        least_found as materialized (
+            select coalesce((select min(f.score) from found f having count(*) = c_wanted), '-infinity') as score
         ),
         rest as (
             select r.id, r.score
             from (
                 select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
-                from (select o.id, o.part from others o order by o.part desc offset v_asked) as o
+                from others o
                 join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
-                where o.part + v_last >= (select l.score from least_score l)
+                where o.part + v_last >= (select l.score from least_found l) and o.id not in (select f.id from first f)
                 offset 0
             ) as r
-            where r.score >= (select l.score from least_score l)
+            where r.score >= (select l.score from least_found l)
                 and (select true from two_tower.visible_videos v where v.id = r.id)
                 and (p_filter is null or (select p.passes from two_tower.passing(p_filter, r.id) as p (passes)))
         )
-        select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id),
-            (select min(o.part) from others o having count(*) = 16 * v_asked)
-        into ids, scores, v_least_part
+        select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id)
+        into ids, scores
         from (
             select a.id, a.score
-            from (
-                select n.id, n.score from near n union all select s.id, s.score from strongest s union all select r.id, r.score from rest r
-            ) as a
+            from (select f.id, f.score from found f union all select r.id, r.score from rest r) as a
             order by a.score desc, a.id limit c_wanted
         ) as b;
-        -- Weights below zero may have taken some of the nearest away, or so many neighbours come up to the list that not all were looked at.
-        exit when not coalesce(
-            cardinality(v_near) = v_asked and scores[c_wanted] < v_last
-            or v_least_part is not null and coalesce(v_least_part + v_last >= scores[c_wanted], true), false
-        );
+        -- Weights below zero may have taken some of the nearest away: then what the index holds beyond them may come up to the list.
+        exit when not coalesce(cardinality(v_near) = v_asked and scores[c_wanted] < v_last, false);
         v_asked := 4 * v_asked;
     end loop;
 

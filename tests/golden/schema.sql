@@ -561,8 +561,9 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
 CREATE FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list by a version needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
 

@@ -8,7 +8,8 @@ Vectors are as models of this repository make them, and are written past the mod
 stored vectors. Their directions are clustered: a thousand centres of unequal size, noise around them, users near a few
 of them, and spread over the dimensions as learned ones are. Popular videos are long, the others have most of their
 length in the last dimension, where users have none, and the index is built longest first. Everybody has decided on
-popular videos, so that exclusions take from the top.
+popular videos, so that exclusions take from the top. Neighbours are as many as the defaults chose of 40,981 places with
+27 likes each (docs/experiments.md), weigh what they weigh there, and are of a video's own cluster.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ K = 20
 USERS = 1_000
 DECISIONS = 100
 """Of each user, all of them excluded from the answer."""
-NEIGHBOURS = 20
-"""Of each video, where there are any."""
+NEIGHBOURS = 50
+"""Of each video, where there are any: what the defaults chose of the places."""
 LEAST_RECALL = 0.99
 SWEEP = (20, 40, 80, 120, 160, 200, 280, 400, 560, 800, 1000)
 """Values of hnsw.ef_search that the bare query is tried with."""
 
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 # A row of COPY's binary format: model_version, id, and embedding as halfvec_send has it.
 _ROW = np.dtype(
     [
@@ -56,6 +58,16 @@ _LENGTHS = (0.999, 0.883, 0.830, 0.719, 0.572, 0.477, 0.338, 0.230, 0.128, 0.081
 _AXES = (0, 1, 2, 4, 8, 16, 32, 64, 96, DIM - 1)
 _VIDEO_SPREAD = (0, 0.091, 0.153, 0.227, 0.333, 0.464, 0.624, 0.819, 0.934, 1)
 _USER_SPREAD = (0, 0.033, 0.060, 0.109, 0.186, 0.299, 0.467, 0.713, 0.891, 1)
+# What the defaults made of the places of docs/experiments.md: weights of a video's neighbours by their rank, and the
+# length of the sum of a user with DECISIONS likes. Neighbours are drawn from the video's cluster by the power that has
+# a user's 5,000 fall on about 2,500 videos, and the best of these gain a quarter of a cosine, as there.
+_RANKS = (0, 1, 2, 4, 9, 19, 29, 39, 49)
+_WEIGHTS = (2.50, 2.09, 1.89, 1.64, 1.30, 0.99, 0.81, 0.69, 0.59)
+_LENGTH = 89
+_POWER = 4
+# Elements of an array in COPY's binary format.
+_ID = np.dtype([("length", ">i4"), ("value", "V16")])
+_WEIGHT = np.dtype([("length", ">i4"), ("value", ">f4")])
 _BLOCK = 50_000
 """Rows in memory at a time."""
 _MORE_VIDEOS = """
@@ -75,25 +87,6 @@ cross join lateral (
     order by (e.embedding operator(extensions.<=>) u.embedding) + 0 limit %s
 ) n
 """
-# Half of them popular, half at random; weights fall from the first to the last, and are of the size of a cosine when
-# a handful of likes share a neighbour.
-_NEIGHBOURS = """
-insert into two_tower.neighbour_lists (model_version, video_id, neighbour_ids, weights)
-select %(version)s, md5('video' || n)::uuid, l.ids, l.weights
-from generate_series(0, %(size)s - 1) n
-cross join lateral (
-    select array_agg(md5('video' || d.other)::uuid) as ids, array_agg((0.6 * exp(-d.k / 8.0))::real) as weights
-    from (
-        select distinct on (o.other) o.other, o.k
-        from (
-            select k, case k %% 2 when 0 then floor(%(size)s / 10 * random() ^ 2)
-                else floor(%(size)s * random()) end::int as other
-            from generate_series(1, %(each)s) k where n >= 0
-        ) as o
-        order by o.other, o.k
-    ) as d
-) as l
-"""
 _EXACT = """
 select video_id from two_tower.video_embeddings
 where model_version = %(version)s and video_id <> all (%(seen)s)
@@ -112,12 +105,15 @@ def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress
     figures: list[Figure] = []
     for at, size in enumerate(sizes):
         progress(f"building {size:,} videos and their index", at / len(sizes))
-        with _Database(server, size) as (connection, users):
+        with _Database(server, size) as database:
+            connection, users = database.connection, database.users
             progress(f"serving from {size:,} videos", (at + 0.6) / len(sizes))
             name = f"{size // 1_000_000}m" if size % 1_000_000 == 0 else f"{size // 1000}k"
             bare = _fastest(connection, users[:60])
             for label in (name, f"neighbours_{name}"):
-                _set_neighbours(connection, size if label != name else 0)
+                if label != name:
+                    _write_neighbours(connection, database.clusters)
+                connection.execute("select two_tower.tune_search(%s)", (VERSION,))
                 figures += [_recall(connection, users[:60], label), *_latency(connection, users, bare, label)]
                 figures += [
                     _throughput(server, connection, users, clients, seconds, bare, label) for clients in (2, 16)
@@ -132,7 +128,7 @@ class _Database:
     def __init__(self, server: Server, size: int) -> None:
         self.server, self.size, self.name = server, size, f"serving_{size}"
 
-    def __enter__(self) -> tuple[Connection, list[str]]:
+    def __enter__(self) -> _Database:
         new_database(self.server, self.name)
         self.connection = connect(self.server, self.name)
         connection, size = self.connection, self.size
@@ -147,10 +143,12 @@ class _Database:
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(1_000, DIM - 1))
         weight = rng.zipf(1.6, size=1_000).clip(max=200).astype(float)
+        clusters: list[np.ndarray] = []
 
         def videos(ranks: np.ndarray) -> np.ndarray:
             """float32 [n, DIM], of unit length, for ranks by popularity [n]."""
             chosen = rng.choice(1_000, len(ranks), p=weight / weight.sum())
+            clusters.append(chosen)
             near = centres[chosen] + 0.7 * rng.normal(size=(len(ranks), DIM - 1))
             lengths = np.interp(ranks / size, _SHARES, _LENGTHS)[:, None]
             return np.hstack([_unit(near * _scales(_VIDEO_SPREAD)) * lengths, np.sqrt(1 - lengths**2)])
@@ -161,11 +159,12 @@ class _Database:
             return np.pad(directions, ((0, 0), (0, 1)))
 
         _copy(connection, "video", size, videos)
-        users = _copy(connection, "user", USERS, tastes)
+        self.users = _copy(connection, "user", USERS, tastes)
+        self.clusters = np.concatenate(clusters)
         connection.execute(_PEOPLE, (USERS,))
         connection.execute("analyze public.videos")
         connection.execute(_DECIDED, (DECISIONS,))
-        connection.execute("update two_tower.user_embeddings set length = sqrt(%s)", (DECISIONS,))
+        connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
         connection.execute("set session_replication_role = origin")
         # Enough for the graph: one that does not fit is built many times slower.
         memory = f"{max(64, size // 600)}MB"
@@ -173,7 +172,7 @@ class _Database:
         connection.execute(index)
         for table in ("public.user_video_decisions", "two_tower.user_embeddings_1", "two_tower.video_embeddings_1"):
             connection.execute(f"analyze {table}".encode())
-        return connection, users
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
@@ -181,15 +180,49 @@ class _Database:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
 
 
-def _set_neighbours(connection: Connection, size: int) -> None:
-    """Gives each of the first ``size`` videos neighbours, written past what guards a version, and tunes the search."""
+def _write_neighbours(connection: Connection, clusters: np.ndarray) -> None:
+    """Gives each video neighbours, written past what guards a version; ``clusters`` [videos]: to which each belongs."""
+    size, rng = len(clusters), np.random.default_rng(1)
+    ids = np.array(_ids("video", size), dtype="V16")
+    # The members of each cluster side by side, the most popular first.
+    members = np.argsort(clusters, kind="stable")
+    firsts, ends = (np.searchsorted(clusters[members], clusters, side=side) for side in ("left", "right"))
+    values = np.interp(np.arange(NEIGHBOURS), _RANKS, _WEIGHTS).astype(np.float32)
     connection.execute("set session_replication_role = replica")
-    connection.execute("delete from two_tower.neighbour_lists where model_version = %s", (VERSION,))
-    connection.execute(_NEIGHBOURS, {"version": VERSION, "size": size, "each": NEIGHBOURS})
+    statement = (
+        "copy two_tower.neighbour_lists (model_version, video_id, neighbour_ids, weights) from stdin (format binary)"
+    )
+    with connection.cursor().copy(statement) as copy:
+        copy.write(_COPY_HEAD)
+        for first in range(0, size, _BLOCK):
+            block = np.arange(first, min(first + _BLOCK, size))
+            drawn = rng.random((len(block), NEIGHBOURS)) ** _POWER
+            chosen = members[firsts[block, None] + (drawn * (ends - firsts)[block, None]).astype(int)]
+            for video, row in zip(block, chosen, strict=True):
+                different, ranks = np.unique(row, return_index=True)
+                copy.write(
+                    b"\0\4"
+                    + b"".join(
+                        len(field).to_bytes(4, "big") + field
+                        for field in (
+                            VERSION.encode(),
+                            ids[video].tobytes(),
+                            _array(2950, _ID, ids[different]),
+                            _array(700, _WEIGHT, values[ranks]),
+                        )
+                    )
+                )
+        copy.write(b"\xff\xff")
     connection.execute("set session_replication_role = origin")
     connection.execute("update two_tower.model_versions set with_neighbours = %s where version = %s", (size, VERSION))
     connection.execute("analyze two_tower.neighbour_lists")
-    connection.execute("select two_tower.tune_search(%s)", (VERSION,))
+
+
+def _array(of: int, element: np.dtype[Any], values: np.ndarray) -> bytes:
+    """As array_send has it: one dimension, no nulls, the type's oid, how many, counted from 1."""
+    elements = np.zeros(len(values), dtype=element)
+    elements["length"], elements["value"] = element["value"].itemsize, values
+    return b"".join(n.to_bytes(4, "big") for n in (1, 0, of, len(values), 1)) + elements.tobytes()
 
 
 def _recall(connection: Connection, users: list[str], name: str) -> Figure:
@@ -342,15 +375,19 @@ def _scales(spread: Sequence[float]) -> np.ndarray:
     return np.sqrt(np.diff(np.interp(np.arange(DIM), _AXES, spread)))
 
 
+def _ids(kind: str, count: int) -> list[bytes]:
+    return [hashlib.md5(f"{kind}{n}".encode(), usedforsecurity=False).digest() for n in range(count)]
+
+
 def _copy(connection: Connection, kind: str, count: int, vectors: Callable[[np.ndarray], np.ndarray]) -> list[str]:
     """``vectors(numbers)`` for ``count`` numbers, block by block; ids are the md5 of kind and number, and returned."""
-    ids = [hashlib.md5(f"{kind}{n}".encode(), usedforsecurity=False).digest() for n in range(count)]
+    ids = _ids(kind, count)
     table, key = sql.Identifier(f"{kind}_embeddings"), sql.Identifier(f"{kind}_id")
     statement = sql.SQL("copy two_tower.{} (model_version, {}, embedding) from stdin (format binary)").format(
         table, key
     )
     with connection.cursor().copy(statement) as copy:
-        copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        copy.write(_COPY_HEAD)
         for first in range(0, count, _BLOCK):
             block = ids[first : first + _BLOCK]
             rows = np.zeros(len(block), dtype=_ROW)

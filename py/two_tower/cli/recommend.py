@@ -25,16 +25,25 @@ def recommend(
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Videos per user.")] = 20,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Connections that ask side by side.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=32, help="Connections that ask side by side; without this, one for each core here, at most 4."
+        ),
+    ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
     """Write recommendations to a file: user_id, video_id, product_url, score, rank."""
+    import os
+
     from two_tower.lifecycle.recommend import write
     from two_tower.server.connection import connect
 
     if everyone == bool(user):
         raise typer.BadParameter("say either --all or --user ID")
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1)
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         rows = write(connection, None if everyone else user, limit, output, progress, workers)
     if json:
