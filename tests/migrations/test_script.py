@@ -145,8 +145,8 @@ def test_default_privileges_of_the_application_open_nothing(cluster: Server, emp
 UNFIT = {
     "a schema of that name": (["create schema two_tower"], "there is a schema two_tower"),
     "a routine of that name": (
-        ["create function public.embed_user(force boolean) returns int language sql as 'select 1'"],
-        r"embed_user\(boolean\)",
+        ["create function public.update_user_features(user_id uuid) returns int language sql as 'select 1'"],
+        r"update_user_features\(uuid\)",
     ),
     "a view": (["create view public.videos as select gen_random_uuid() as id"], "public.videos is no ordinary table"),
     "a partitioned table": (

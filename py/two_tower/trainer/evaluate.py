@@ -268,17 +268,17 @@ def report(
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """``metrics.json``: scorer name -> metrics overall, with intervals, by the number of known likes, and for cold
-    items; and, of the first scorer, the differences of its NDCG from that of the others, with standard errors.
+    items; and by how much the NDCG of each is ahead of that of the first, with standard errors.
 
     ``likes``: what was known in training; an item is cold when nobody liked it there.
     """
     cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
     count = np.asarray(likes.sum(axis=1)).ravel()
     result: dict[str, dict[str, Any]] = {}
-    first: tuple[str, Ranking] | None = None
+    first: Ranking | None = None
     for name, scorer in scorers.items():
         ranking = rank(scorer, relevant, seen, k=k)
-        first = first or (name, ranking)
+        first = first or ranking
         headings = (f"recall@{k}", f"ndcg@{k}")
         result[name] = {
             **ranking.mean(),
@@ -290,24 +290,24 @@ def report(
         if len(cold) > 0:
             chilly = rank(scorer, relevant, seen, candidates=cold, k=k)
             result[name]["cold_items"] = chilly.mean() | {"users": len(chilly.users), "items": len(cold)}
-        if name != first[0]:
-            gain = first[1].values[f"ndcg@{k}"] - ranking.values[f"ndcg@{k}"]
+        if ranking is not first:
+            gain = ranking.values[f"ndcg@{k}"] - first.values[f"ndcg@{k}"]
             for bucket, where in _buckets(count[ranking.users]):
-                beside = result[first[0]]["by_likes"][bucket].setdefault("beside", {})
                 error = float(gain[where].std()) / int(where.sum()) ** 0.5
-                beside[name] = {"ndcg": float(gain[where].mean()), "standard_error": error}
+                ahead = {"ndcg": float(gain[where].mean()), "standard_error": error}
+                result[name]["by_likes"][bucket]["ahead"] = ahead
     return result
 
 
 def behind(metrics: dict[str, Any]) -> list[str]:
     """Where another does better than the towers, by more than two standard errors: a sentence each."""
     return [
-        f"users with {bucket} likes are better served by {name}: NDCG {-found['ndcg']:.4f} higher, "
+        f"users with {bucket} likes are better served by {name}: NDCG {found['ndcg']:.4f} higher, "
         f"standard error {found['standard_error']:.4f}"
-        for bucket, each in metrics.get("two-tower", {}).get("by_likes", {}).items()
-        if each["users"] >= ENOUGH
-        for name, found in each.get("beside", {}).items()
-        if found["ndcg"] < -2 * found["standard_error"]
+        for name, reference in metrics.items()
+        for bucket, each in (reference.get("by_likes", {}) if isinstance(reference, dict) else {}).items()
+        for found in (each.get("ahead"),)
+        if found and each["users"] >= ENOUGH and found["ndcg"] > 2 * found["standard_error"]
     ]
 
 
