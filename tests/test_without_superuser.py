@@ -27,8 +27,8 @@ pytestmark = pytest.mark.xdist_group("without_superuser")
 
 
 @pytest.fixture(scope="module")
-def owner(cluster: Server) -> Iterator[str]:
-    """A role as hosts give their customers."""
+def owner(cluster: Server, template: str) -> Iterator[str]:
+    """A role as hosts give their customers. A superuser migrated first, and made service_role."""
     with role_of(cluster) as name:
         yield name
 

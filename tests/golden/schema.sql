@@ -2171,22 +2171,6 @@ CREATE POLICY two_tower_own ON public.user_features FOR SELECT TO authenticated 
 
 CREATE POLICY two_tower_own ON public.user_video_decisions TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
 
-CREATE POLICY two_tower_service ON public.performers TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.profiles TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.tags TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.user_features TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.user_video_decisions TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.video_performers TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.video_tags TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON public.videos TO service_role USING (true) WITH CHECK (true);
-
 CREATE POLICY two_tower_viewer ON public.performers FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON public.profiles FOR SELECT TO two_tower_viewer USING (true);
@@ -2254,58 +2238,6 @@ CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO au
   WHERE (v.id = video_embeddings.video_id)));
 
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
-
-CREATE POLICY two_tower_service ON two_tower.catalogue_rule TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.change_failures TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.created_objects TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.impression_users TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.impressions TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.installation TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.job_runs TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_documents TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_events TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_files TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_inputs TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_segments TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_versions TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.model_weights TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.neighbour_lists TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.reviews TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.settings TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.user_change_log TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.user_changes TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.user_embeddings TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.video_changes TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.video_embeddings TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.video_popularity TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.video_tastes TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.video_trends TO service_role USING (true) WITH CHECK (true);
-
-CREATE POLICY two_tower_service ON two_tower.vocabularies TO service_role USING (true) WITH CHECK (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
