@@ -51,7 +51,8 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 -- shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
-two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text)
+two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text),
+two_tower.require_session(uuid[], uuid[])
 to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
@@ -59,7 +60,7 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
 to authenticated, service_role;
 grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
-public.claim_session(uuid[], uuid[]), two_tower.require_session(uuid[], uuid[]),
+public.claim_session(uuid[], uuid[]),
 public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
 to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
@@ -212,7 +213,7 @@ grant select (model_version, video_id, embedding, updated_at, placed) on two_tow
 grant execute on function
 two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], two_tower.video_filter, int),
-two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real),
+two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
 two_tower.passing(two_tower.video_filter, uuid), two_tower.few_passing(two_tower.video_filter),
 two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int), two_tower.history_of(uuid, text),

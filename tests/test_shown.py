@@ -378,3 +378,40 @@ def test_a_page_and_the_deletion_of_its_user_wait_for_each_other(
         thread.join()
         assert [error.sqlstate for error in failed] == ["P0002"]
     assert one(db, "select count(*) from two_tower.impressions") == 0
+
+
+# ------------------------------------------------------------------------------------------------ what was tried
+
+
+def test_a_page_that_may_come_again_is_remembered_again(db: Connection, client: Client) -> None:
+    db.execute("update two_tower.settings set value = '1' where name = 'shown_again_after_hours'")
+    first = ids(page(client, ME))
+    db.execute("update two_tower.impressions set shown_at = shown_at - interval '10 minutes'")
+    second = ids(page(client, ME))
+    assert not set(second) & set(first)
+    with db.transaction():
+        db.execute("select two_tower.make_impression_day((now() - interval '3 hours')::date)")
+        db.execute("update two_tower.impressions set shown_at = shown_at - interval '3 hours'")
+    assert ids(page(client, ME)) == first
+    assert ids(page(client, ME)) == second
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"video_id": "x"}, {"rank": 1.5}, {"rank": 1e20}, {"propensity": "x"}, {"propensity": 1e300}, {"list_id": "1"}],
+)
+def test_a_value_that_no_list_has_is_refused(value: dict[str, Any], db: Connection, client: Client) -> None:
+    with pytest.raises(errors.InvalidParameterValue):
+        log(client, ME, [a_row(), a_row(**value)])
+    assert column(db, OF, ME) == []
+
+
+def test_what_cannot_be_shown_is_not_kept(client: Client) -> None:
+    hidden = [a_row(video_id=str(video)) for video in (WORLD.unpublished_video, WORLD.future_video, NOBODY)]
+    assert log(client, ME, [*hidden, a_row()]) == 1
+
+
+def test_excluded_ids_may_be_of_any_shape(client: Client) -> None:
+    first = ids(client.rpc("authenticated", ME, "recommend_videos", limit=4))
+    rows = client.rpc("authenticated", ME, "next_videos", limit=4, exclude=[first[:2], first[2:]])
+    assert not set(ids(rows)) & set(first)

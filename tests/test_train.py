@@ -211,6 +211,25 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
     assert torch.allclose(left_out[4], bias + model.basis[4] @ solution, atol=1e-3)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-4, 1e-2])
+def test_videos_that_are_almost_the_same_are_placed(spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = 1 + spread * torch.rand(3000, 3, generator=generator)
+    model = ContentModel(features, features, torch.full((3000,), 50.0), square_width=1.0)
+    outward, bias, left_out = model.solve(torch.rand(3000, 2, generator=generator), 0.1)
+    assert all(bool(torch.isfinite(each).all()) for each in (outward, bias, left_out))
+    assert float((left_out - 0.5).abs().max()) < 0.3
+
+
+def test_a_catalogue_that_says_nothing_has_one_centre() -> None:
+    data = make_data(tags=False)
+    blank = data.item_counts.tolil()
+    blank[:, :3] = 0
+    part = Part(replace(data, item_counts=blank.tocsr()), np.ones(len(data.user), bool), TrainOptions())
+    assert len(part.centres) == 1
+    assert len(part.towers(Choice())[1].centres) == 16
+
+
 def test_it_learns_and_shuffled_likes_teach_nothing(data: TrainingData) -> None:
     held = hold_out(data, 9)
     train = kept(data, ~held)
@@ -277,6 +296,14 @@ def test_progress_only_grows(data: TrainingData) -> None:
     fit(data, TrainOptions(max_seconds=0.0), lambda _, share: shares.append(share))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_likes_that_meet_nowhere_train_too(seed: int) -> None:
+    """Where no held-out like is of a video that is known without it, there is nothing to choose by."""
+    data = make_data(users=4, items=300, each=9, groups=2, tags=True, seed=seed)
+    model = fit(data)
+    assert np.isfinite(model.item_tower.embed(data.item_counts)).all()
 
 
 @pytest.mark.sampled

@@ -16,7 +16,8 @@ from synthetic import make_data
 from two_tower.features import LIKE, NOPE, WORDS, FeatureSchema, TrainingData, user_counts
 from two_tower.lifecycle import towers
 from two_tower.trainer import dataset
-from two_tower.trainer.options import TrainOptions
+from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.part import Part
 from two_tower.trainer.train import fit
 from world_fixtures import WORDS as WRITTEN
 from world_fixtures import column, load, make_world, one, random_model, refresh, register, tiny_model
@@ -156,6 +157,43 @@ def told_by(data: TrainingData, vocabulary: str) -> TrainingData:
     keys = dict(data.schema.vocabularies)
     keys |= {vocabulary: tuple(keys["tag"]), "tag": ()}
     return replace(data, schema=FeatureSchema(keys))
+
+
+def test_what_a_schema_knows_counts_however_common_it_has_become(clean_db: Connection) -> None:
+    load(clean_db, WORLD)
+    schema = dataset.read(clean_db).schema
+    word = schema.vocabularies["title_word"][0]
+    clean_db.execute("update public.videos set title = title || ' ' || %s", (word,))
+    assert word not in dataset.read(clean_db).schema.vocabularies["title_word"]
+    again = dataset.read(clean_db, schema=schema)
+    assert again.item_counts[:, schema.segment("item", "title_words").offset].sum() == len(WORLD.videos)
+
+
+def test_long_texts_take_no_longer_than_they_are_long(clean_db: Connection) -> None:
+    for text in ("㌖" * 4000, "あ" * 4000, "あいうえお" * 800, "a" * 100_000, "東京 " * 30_000):
+        with clean_db.transaction():
+            clean_db.execute("set local statement_timeout = '1s'")
+            assert sum(map(len, words(clean_db, text))) <= 8000
+
+
+def test_a_few_descriptions_are_no_further_from_the_rest_than_many() -> None:
+    rng = np.random.default_rng(0)
+    distances = []
+    for share in (1.0, 0.05):
+        data = make_data(items=150)
+        described = (rng.random((data.n_items, 40)) < 0.1) * (np.arange(data.n_items)[:, None] < share * data.n_items)
+        columns = data.schema.segment("item", "id").offset
+        keys = dict(data.schema.vocabularies) | {"description_word": tuple(f"word-{n}" for n in range(40))}
+        parts = [data.item_counts[:, :columns], sparse.csr_matrix(described), data.item_counts[:, columns:]]
+        counts = sparse.hstack(parts, format="csr", dtype=np.float32)
+        part = Part(
+            replace(data, schema=FeatureSchema(keys), item_counts=counts), np.ones(len(data.user), bool), TrainOptions()
+        )
+        scale, square_width = part.scale(Choice())
+        square = (part.content[:, part.words("description_words")] * scale[part.words("description_words")]).square()
+        lengths = square.sum(dim=1)
+        distances.append(float(lengths[lengths > 0].mean()) / square_width)
+    assert distances[0] == pytest.approx(distances[1], rel=0.3)
 
 
 @pytest.mark.parametrize("vocabulary", WORDS.values())

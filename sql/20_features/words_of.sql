@@ -13,7 +13,7 @@ as $func$
     with runs as (
         select m.run[1] as run, m.run[2] as unspaced
         from regexp_matches(
-            lower(normalize(left(p_text, 4000), nfkc) collate pg_catalog."und-x-icu") collate "C",
+            lower(left(normalize(left(p_text, 4000), nfkc), 4000) collate pg_catalog."und-x-icu") collate "C",
             '([^\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u00d7\u00f7\u0e00-\u0eff\u1000-\u109f\u1680\u1780-\u17ff\u2000-\u303f'
             '\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffff\U00020000-\U0003ffff]+)'
             '|([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf'
@@ -23,10 +23,13 @@ as $func$
     )
     select r.run from runs r where r.run is not null
     union
-    select substr(r.unspaced, n.at, 2)
+    select c.character || coalesce(c.next, '')
     from runs r
-    cross join lateral generate_series(1, greatest(length(r.unspaced) - 1, 1)) as n (at)
-    where r.unspaced is not null
+    cross join lateral (
+        select l.character, lead(l.character) over (order by l.n) as next, l.n
+        from unnest(string_to_array(r.unspaced, null)) with ordinality as l (character, n)
+    ) as c
+    where c.next is not null or c.n = 1
 $func$;
 
 comment on function two_tower.words_of(text) is

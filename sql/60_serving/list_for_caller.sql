@@ -20,10 +20,17 @@ declare
     v_reasons text[];
     v_version text;
     v_shown int;
+    v_list_id uuid;
 begin
     perform two_tower.require_page(p_limit, 0, 200);
     if (p_question).kind = 'similar' and not exists (select from public.videos v where v.id = (p_question).video_id) then
         raise exception 'there is no video %', coalesce((p_question).video_id::text, 'null') using errcode = 'P0002';
+    end if;
+    -- What the caller may not see says nothing, not even that it exists.
+    if (p_question).kind = 'session' then
+        perform two_tower.require_session((p_question).liked, (p_question).noped);
+        p_question.liked := array(select v.id from public.videos v where v.id = any ((p_question).liked));
+        p_question.noped := array(select v.id from public.videos v where v.id = any ((p_question).noped));
     end if;
     -- As require_candidates() has it.
     v_most := case when (p_question).diversity > 0 then 10 * p_limit else 20000 end;
@@ -36,13 +43,13 @@ begin
         exit when v_shown >= p_limit or v_asked >= v_most or coalesce(cardinality(v_ids), 0) < v_asked;
         v_asked := least(10 * v_asked, v_most);
     end loop;
+    -- Of what is in it, so that the same list has the same id, and a routine that gives it is STABLE.
+    v_list_id := two_tower.named_id('list', concat_ws(' ', coalesce((p_question).user_id, auth.uid()), v_version, v_ids));
     return query
     -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
     select c.id, case when c.reason in ('popular', 'newest', 'trending') then (1.0 / row_number() over (order by c.n))::real else c.score end,
         row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
-        c.reason, v_version,
-        -- Of what is in it, so that the same list has the same id, and a routine that gives it is STABLE.
-        two_tower.named_id('list', concat_ws(' ', coalesce((p_question).user_id, auth.uid()), v_version, v_ids)), 1::real
+        c.reason, v_version, v_list_id, 1::real
     from unnest(v_ids, v_scores, v_reasons) with ordinality as c (id, score, reason, n)
     join public.videos v on v.id = c.id
     order by c.n

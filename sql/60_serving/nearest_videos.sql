@@ -105,12 +105,12 @@ begin
         v_asked := 4 * v_asked;
     end loop;
 
-    if p_diversity > 0 then
+    ids := coalesce(ids, '{}');
+    scores := coalesce(scores, '{}');
+    if p_diversity > 0 and ids <> '{}' then
         select array_agg(d.video_id order by d.rank), array_agg(d.score order by d.rank) into ids, scores
         from two_tower.diversify(p_version, ids, scores, p_limit, p_diversity) d;
     end if;
-    ids := coalesce(ids, '{}');
-    scores := coalesce(scores, '{}');
 end
 $func$;
 

@@ -1,10 +1,14 @@
 drop function if exists two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real, uuid[], real[], real);
 drop function if exists two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], uuid[], real);
+drop function if exists two_tower.rank_by_vector(
+    text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real
+);
 -- The ladder that every list comes down: best for a vector, where there is one; then popular; then newest. Each rung fills what the
 -- ones above left open.
 create or replace function two_tower.rank_by_vector(
     p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_filter two_tower.video_filter,
-    p_diversity real, p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null
+    p_diversity real, p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null,
+    p_least_likers int default 1
 ) returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -24,14 +28,14 @@ begin
         select p.video_id, (1.0 / (cardinality(v_ids) + p.position))::real, cardinality(v_ids) + p.position::int,
             -- Before any model is active, all that is known is popularity.
             case when p_version is null then 'popular' else p.reason end
-        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_filter))
+        from rows from (two_tower.popular_videos(p_limit - cardinality(v_ids), p_excluded || v_ids, p_filter, p_least_likers))
             with ordinality as p (video_id, score, reason, position);
     end if;
 end
 $func$;
 
 comment on function two_tower.rank_by_vector(
-    text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real
+    text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int
 ) is
 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, '
-'are lacking, popular and newest ones, whose score is the inverse of their rank';
+'are lacking, popular ones, which so many people like, and newest ones, whose score is the inverse of their rank';

@@ -55,7 +55,8 @@ begin
     select r.*
     from two_tower.rank_by_vector(
         v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'taste', p_limit, p_liked || p_noped || p_excluded, p_filter,
-        p_diversity, array(select l.id from unnest(v_liked) as l (id) where l.id <> all (v_few)), null, v_length
+        p_diversity, array(select l.id from unnest(v_liked) as l (id) where l.id <> all (v_few)), null, v_length,
+        two_tower.model_setting('least_likers')::int
     ) r;
 end
 $func$;

@@ -42,7 +42,8 @@ begin
     from two_tower.rank_by_vector(
         -- Zero without its norm: nothing is known of the video.
         v_version, case when extensions.l2_norm(v_vector) > 0 then v_vector end, 'similar', p_limit, p_video_id || p_excluded, p_filter, p_diversity,
-        case when v_known then array[p_video_id] else '{}' end, null, v_length
+        case when v_known then array[p_video_id] else '{}' end, null, v_length,
+        two_tower.model_setting('least_likers')::int
     ) r;
 end
 $func$;

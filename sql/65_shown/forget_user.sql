@@ -15,13 +15,14 @@ begin
     end if;
     perform two_tower.hold_versions('client');
     perform two_tower.lock_changes('user', array[p_user_id]);
-    perform from two_tower.impression_users u where u.user_id = p_user_id for update;
+    -- In the order in which a deletion of the account reaches them.
     delete from public.user_video_decisions d where d.user_id = p_user_id;
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('decisions', v_rows);
     delete from two_tower.reviews r where r.reviewer_id = p_user_id;
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('reviews', v_rows);
+    perform from two_tower.impression_users u where u.user_id = p_user_id for update;
     delete from two_tower.impressions i where i.user_id = p_user_id;
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('impressions', v_rows);

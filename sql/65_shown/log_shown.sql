@@ -1,7 +1,6 @@
 -- SECURITY DEFINER: users may not write impressions; these are the caller's own.
 --
--- Whatever a client says is kept of a row is bounded here. A list that is logged again within a day, by a client that tries again, is logged
--- once.
+-- Whatever a client says is kept of a row is bounded here. A list that is logged again, by a client that tries again, is logged once.
 create or replace function public.log_shown(shown jsonb) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -9,6 +8,10 @@ declare
     c_most_rows constant int := 200;
     c_reasons constant text[] := array['taste', 'similar', 'trending', 'popular', 'newest'];
     v_most int := two_tower.model_setting('shown_per_day')::int;
+    -- A page that comes again when the setting says so is shown again.
+    c_again constant interval := least(
+        coalesce(nullif(two_tower.model_setting('shown_again_after_hours'), 0), 24) * interval '1 hour', interval '1 day'
+    );
     v_bad record;
     v_kept int;
 begin
@@ -21,23 +24,28 @@ begin
     if jsonb_array_length(shown) > c_most_rows then
         raise exception 'at most % rows can be logged at once, not %', c_most_rows, jsonb_array_length(shown) using errcode = '22023';
     end if;
-    select r.n, r.field into v_bad
-    from (
-        select s.n, case
-            when jsonb_typeof(s.row) <> 'object' then 'row'
-            when r.video_id is null then 'video_id'
-            when r.list_id is null then 'list_id'
-            when r.rank is null or r.rank not between 1 and c_most_rows then 'rank'
-            when r.reason is null or r.reason <> all (c_reasons) then 'reason'
-            when r.propensity not between 1e-6 and 1 then 'propensity'
-        end as field
-        from jsonb_array_elements(shown) with ordinality as s (row, n)
-        left join lateral jsonb_to_record(case when jsonb_typeof(s.row) = 'object' then s.row end)
-            as r (video_id uuid, list_id uuid, rank int, reason text, propensity double precision) on true
-    ) as r
-    where r.field is not null
-    order by r.n limit 1;
-    if found then
+    begin
+        select r.n, r.field into v_bad
+        from (
+            select s.n, case
+                when jsonb_typeof(s.row) <> 'object' then 'row'
+                when r.video_id is null then 'video_id'
+                when r.list_id is null then 'list_id'
+                when r.rank is null or r.rank not between 1 and c_most_rows then 'rank'
+                when r.reason is null or r.reason <> all (c_reasons) then 'reason'
+                when r.propensity not between 1e-6 and 1 then 'propensity'
+            end as field
+            from jsonb_array_elements(shown) with ordinality as s (row, n)
+            left join lateral jsonb_to_record(case when jsonb_typeof(s.row) = 'object' then s.row end)
+                as r (video_id uuid, list_id uuid, rank int, reason text, propensity double precision) on true
+        ) as r
+        where r.field is not null
+        order by r.n limit 1;
+    exception when data_exception then
+        raise exception 'a row of shown has a value that none in a list has: %', sqlerrm using errcode = '22023',
+            hint = 'A row has video_id, list_id, rank, reason, model_version and propensity, as the list gave them.';
+    end;
+    if v_bad is not null then
         raise exception 'row % of shown has no good %', v_bad.n, v_bad.field using errcode = '22023',
             hint = 'A row has video_id, list_id, rank, reason, model_version and propensity, as the list gave them.';
     end if;
@@ -53,12 +61,12 @@ begin
     insert into two_tower.impressions (user_id, list_id, video_id, rank, model_version, reason, propensity)
     select auth.uid(), r.list_id, r.video_id, r.rank, r.model_version, r.reason, r.propensity
     from jsonb_to_recordset(shown) as r (video_id uuid, list_id uuid, rank int, reason text, model_version text, propensity real)
-    where exists (select from public.videos v where v.id = r.video_id)
+    where exists (select from two_tower.visible_videos v where v.id = r.video_id)
         -- A version that was retired since the list was made is nothing that anybody compares.
         and (r.model_version is null or r.model_version = any (two_tower.live_versions()))
         and not exists (
             select from two_tower.impressions i
-            where i.user_id = auth.uid() and i.shown_at > now() - interval '1 day' and i.list_id = r.list_id and i.video_id = r.video_id
+            where i.user_id = auth.uid() and i.shown_at > now() - c_again and i.list_id = r.list_id and i.video_id = r.video_id
         )
     on conflict do nothing;
     get diagnostics v_kept = row_count;

@@ -10,8 +10,9 @@ begin
         return;
     end if;
     perform pg_advisory_xact_lock(hashtextextended('two_tower.impressions', 0));
-    if to_regclass('two_tower.' || c_name) is not null then
-        return;  -- somebody else was at it
+    -- Somebody else was at it. Asked of the table, since what the session knows of names may be older than the lock.
+    if exists (select from pg_catalog.pg_class c where c.relname = c_name and c.relnamespace = 'two_tower'::regnamespace) then
+        return;
     end if;
     execute format('create table two_tower.%I (like two_tower.impressions including all)', c_name);
     execute format('comment on table two_tower.%I is %L', c_name, 'What was shown on ' || p_day || ', a partition of two_tower.impressions');

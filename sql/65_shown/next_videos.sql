@@ -23,7 +23,7 @@ begin
     perform two_tower.require_page("limit", 0, 200);
     v_question.kind := 'own';
     v_question.diversity := 0;
-    v_question.excluded := two_tower.shown_lately() || exclude;
+    v_question.excluded := two_tower.shown_lately() || array(select unnest(exclude));
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
         price_min, price_max, duration_min, duration_max, released_after, null

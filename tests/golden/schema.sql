@@ -948,12 +948,12 @@ CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval)
 
 COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; makes days for impressions, and drops those that the setting impressions_kept_days no longer keeps; counts';
 
-CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_least_likers integer DEFAULT 1) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular and newest ones, whose score is the inverse of their rank';
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_least_likers integer) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular ones, which so many people like, and newest ones, whose score is the inverse of their rank';
 
 CREATE FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE

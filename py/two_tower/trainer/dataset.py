@@ -54,10 +54,6 @@ class DatasetOptions:
         return max(self.min_video_likes, 1) if vocabulary == "video" else 1
 
 
-FEWEST_TITLES, COMMON = 2, 0.1
-"""A word must be in so many videos that somebody likes, and in no more than this share of them: another says nothing of
-what is like what."""
-
 LONGEST_KEY = 1024
 """Bytes of the longest name that has an input of its own."""
 
@@ -95,7 +91,40 @@ copy (
 ) to stdout (format csv, header)
 """
 
-_ATTRIBUTES = "copy (select video_id, kind, key from two_tower.video_attributes) to stdout (format csv, header)"
+_ATTRIBUTES = """
+copy (
+    select video_id, kind, key from two_tower.video_attributes where kind <> all ({})
+) to stdout (format csv, header)
+"""
+
+# A word of titles or descriptions must be in so many videos that somebody likes, and in no more than this share of
+# them: another says nothing of what is like what.
+FEWEST_VIDEOS, COMMON = 2, 0.1
+_WORDS = """
+copy (
+    with liked as (
+        select distinct s.video_id from two_tower.training_set({}, {}) s where s.label = 1
+    ),
+    words as materialized (
+        select video_id, kind, key from two_tower.video_attributes where kind = any ({})
+    ),
+    telling as (
+        select w.kind, w.key from words w join liked l on l.video_id = w.video_id
+        group by w.kind, w.key having count(*) between {} and {} * (select count(*) from liked)
+    )
+    select w.video_id, w.kind, w.key from words w join telling t on t.kind = w.kind and t.key = w.key
+) to stdout (format csv, header)
+"""
+_KNOWN_WORDS = """
+copy (
+    with known as (
+        select * from unnest({}::text[], {}::text[]) as k (kind, key)
+    )
+    select a.video_id, a.kind, a.key
+    from two_tower.video_attributes a join known k on k.kind = a.kind and k.key = a.key
+    where a.kind = any ({})
+) to stdout (format csv, header)
+"""
 
 
 def read(
@@ -107,14 +136,20 @@ def read(
 
     Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
     """
-    options = options or DatasetOptions()
+    options, kinds = options or DatasetOptions(), list(WORDS.values())
     stars = (options.min_stars, options.max_negative_stars)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         packed = _copy(connection, _INTERACTIONS, *stars)
         users = _copy(connection, _USERS, *stars).decode().split()
         items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
-        attributes = pl.read_csv(_copy(connection, _ATTRIBUTES), infer_schema=False)
+        attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
+        if schema is None:
+            words = _copy(connection, _WORDS, *stars, kinds, FEWEST_VIDEOS, COMMON)
+        else:
+            known = [(kind, word) for kind in kinds for word in schema.vocabularies[kind]]
+            words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
+    attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
     rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
     label = rows["label"].astype(np.int8)
     if items.height == 0:
@@ -126,7 +161,6 @@ def read(
     item = rows["item"].astype(np.int32)
     likes = np.bincount(item[label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
-    entries |= {name: _telling(entries[name], likes) for name in WORDS.values()}
     if schema is None:
         schema = FeatureSchema(
             {
@@ -146,7 +180,7 @@ def read(
     )
 
 
-def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values: float) -> bytes:
+def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values: Any) -> bytes:
     # COPY takes no parameters.
     query = sql.SQL(statement).format(*map(sql.Literal, values))
     buffer = io.BytesIO()
@@ -165,14 +199,6 @@ def _entries(items: pl.DataFrame, attributes: pl.DataFrame) -> dict[str, pl.Data
     entries = {name: carried.filter(pl.col("kind") == name).drop("kind") for name in VOCABULARIES}
     entries["video"] = positions.select("position", pl.col("video_id").alias("key"))
     return entries
-
-
-def _telling(words: pl.DataFrame, likes: np.ndarray) -> pl.DataFrame:
-    """The entries of words that are neither too rare nor too common."""
-    most = COMMON * np.count_nonzero(likes)
-    liked = words.filter(pl.Series(likes[words["position"].to_numpy()] > 0))
-    videos = liked.group_by("key").agg(pl.len().alias("videos"))
-    return words.join(videos.filter(pl.col("videos").is_between(FEWEST_TITLES, most)), on="key", how="semi")
 
 
 def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, least: int) -> tuple[str, ...]:

@@ -78,7 +78,11 @@ class Part:
         self.taught = order[: min(20_000, max(1_000, 200_000_000 // width))]
         counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
-        self.hidden = min(options.search_hidden if search else options.hidden, PARAMETERS // width, len(self.taught))
+        # A centre that another equals adds nothing but a singular matrix.
+        distinct = {row.tobytes(): at for at, row in reversed(list(enumerate(self.content.numpy())))}
+        self.centres = sorted(distinct.values())[
+            : min(options.search_hidden if search else options.hidden, PARAMETERS // width)
+        ]
         self.guess = guess  # axes of the first spectrum that was found, from which others are found sooner
         self._histories: tuple[Any, HistoryModel] | None = None
         self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
@@ -227,6 +231,11 @@ class Part:
         segment, numbers = self.data.schema.segment("item", name), len(ITEM_NUMERIC)
         return slice(segment.offset + numbers, segment.offset + segment.size + numbers)
 
+    def _mean_square(self, columns: slice) -> float:
+        """Of the rows of the content that have any of these columns, the mean squared length there."""
+        square = self.content[:, columns].square().sum(dim=1)
+        return float(square[square > 0].mean()) if bool((square > 0).any()) else 0.0
+
     def scale(self, choice: Choice) -> tuple[torch.Tensor, float]:
         """What each feature of the content [width] counts, and the squared width of the kernel.
 
@@ -234,8 +243,9 @@ class Part:
         """
         variance = self.content.var(dim=0, unbiased=False)
         words = {name: self.words(name) for name in WORDS}
-        spread = {name: variance[columns].sum().item() for name, columns in words.items()}
-        rest = variance.sum().item() - sum(spread.values())
+        rest = variance.sum().item() - sum(variance[columns].sum().item() for columns in words.values())
+        # Of the videos that have words, so that few of them are no further from the others than many would be.
+        spread = {name: self._mean_square(columns) for name, columns in words.items()}
         # Where there is nothing but words, they are the content.
         rest = rest if rest > 1e-6 else max(sum(spread.values()), 1e-6)
         scale = torch.ones(self.content.shape[1])
@@ -249,7 +259,7 @@ class Part:
             self._content_model = None  # its memory goes to the next
             scale, square_width = self.scale(choice)
             content, likes = self.content * scale, self.like_count[self.taught].clamp(min=0.3)
-            model = ContentModel(content, content[: self.hidden], likes, square_width=square_width)
+            model = ContentModel(content, content[self.centres], likes, square_width=square_width)
             self._content_model = key, model
         return self._content_model[1]
 
@@ -299,7 +309,7 @@ class Part:
         schema = self.data.schema
         factors = self.factors(choice) if factors is None else factors
         rank = factors.item.shape[1]
-        user_tower, item_tower = UserTower(schema), ItemTower(schema, self.hidden)
+        user_tower, item_tower = UserTower(schema), ItemTower(schema, len(self.centres))
         item_tower.mean, item_tower.divisor = self.item_tower.mean, self.item_tower.divisor
         item_tower.used = self.item_tower.used
         if rank == 0:
@@ -308,9 +318,9 @@ class Part:
         placement = self.place(factors, choice)
         item_tower.own[:, :rank] = self.blend(placement, choice)
         item_tower.bias[:rank] = choice.novelty * placement.bias
-        item_tower.outward[: self.hidden, :rank] = choice.novelty * placement.outward
+        item_tower.outward[: len(self.centres), :rank] = choice.novelty * placement.outward
         item_tower.scale.copy_(self.scale(choice)[0])
-        item_tower.centres[: self.hidden] = self.content[: self.hidden] * item_tower.scale
+        item_tower.centres[: len(self.centres)] = self.content[self.centres] * item_tower.scale
         item_tower.square_width.fill_(content.square_width)
 
         # A liked video without an id of its own speaks by its content; one with an id, by the difference to that.

@@ -88,7 +88,10 @@ def fit(
         held = split(data, ratio=options.val_ratio, min_likes=options.min_likes, seed=options.seed)
     # Whoever has no history before a point in time is left out: nothing is known that could predict.
     asked = held & np.isin(data.user, data.user[~held])
-    measurable = bool((data.label[asked] == LIKE).any() and (data.label[~held] == LIKE).any())
+    liked = data.label == LIKE
+    known = np.diff(data.item_counts[:, data.schema.segment("item", "id").slice].tocsr().indptr) > 0
+    known &= np.bincount(data.item[liked & ~held], minlength=data.n_items) > 0
+    measurable = bool(known[data.item[liked & asked]].any())
     if options.split == "temporal" and not measurable:
         raise UserError(
             "nobody with a history before the point in time liked anything after it",
