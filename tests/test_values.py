@@ -688,7 +688,7 @@ def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
 # ------------------------------------------------------------------------------------------------ operators' settings
 
 SETTINGS = (
-    "1e400", "-1e400", "1e-400", "1e308", "-1", "0", "-0.0", "0.5", "1", "1.5", "1000", "1e9", "9" * 20, "true",
+    "1e400", "-1e400", "1e-400", "1e308", "-1", "0", "-0.0", "0.5", "1", "1.5", "1000", "5000", "1e9", "9" * 20, "true",
     "false", "null", '""', '" "', '"abc"', '"NaN"', '"Infinity"', '"1"', '"１"', '"auto"', '"sql"', '"onnxruntime"',
     '"AUTO"', '"true"', "[]", "[1]", "{}", '{"value": 1}', f'"{"9" * 9000}"',
 )  # fmt: skip
@@ -711,6 +711,10 @@ READERS = {
     "gate_sample": (*GATE[1:], *TUNING),
     "status_max_lag_seconds": STATUS,
     "status_expects_jobs": STATUS,
+    "least_likers": ("select count(*) from public.popular_videos_now(5)",),
+    "impressions_kept_days": ("select two_tower.model_setting('impressions_kept_days')",),
+    "shown_again_after_hours": ("select two_tower.model_setting('shown_again_after_hours')",),
+    "shown_per_day": ("select two_tower.model_setting('shown_per_day')",),
 }
 """By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from two_tower.cli.console import Dsn, Json, manual, print_json
-from two_tower.ids import user_uuid
 
 app = typer.Typer()
 
@@ -36,6 +35,7 @@ def forget(
     to delete; whoever deletes it need not call this. Popularity is without the user from
     its next count on, and a model from its next training on.
     """
+    from two_tower.ids import user_uuid
     from two_tower.rows import one
     from two_tower.server.connection import connect
 
