@@ -101,7 +101,7 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
 
 
 def _like_one_more(connection: Connection) -> None:
-    """Everybody of the first users likes a video that nobody has decided on, the last."""
+    """Each of the first users likes a video on which they have not decided."""
     connection.execute(
         """insert into public.user_video_decisions (user_id, video_id, decision_type)
         select u.id, v.id, 'like'

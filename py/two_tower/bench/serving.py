@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -27,6 +28,8 @@ from psycopg import sql
 
 from two_tower.bench.common import VERSION, Connection, Figure, connect, make_catalogue, make_model, new_database
 from two_tower.features import DIM
+from two_tower.lifecycle.tower_rows import store_neighbours
+from two_tower.neighbours import Neighbours
 from two_tower.progress import Progress
 from two_tower.rows import one, row
 from two_tower.server.embedded import Server
@@ -41,7 +44,6 @@ LEAST_RECALL = 0.99
 SWEEP = (20, 40, 80, 120, 160, 200, 280, 400, 560, 800, 1000)
 """Values of hnsw.ef_search that the bare query is tried with."""
 
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 # A row of COPY's binary format: model_version, id, and embedding as halfvec_send has it.
 _ROW = np.dtype(
     [
@@ -65,9 +67,6 @@ _RANKS = (0, 1, 2, 4, 9, 19, 29, 39, 49)
 _WEIGHTS = (2.50, 2.09, 1.89, 1.64, 1.30, 0.99, 0.81, 0.69, 0.59)
 _LENGTH = 89
 _POWER = 4
-# Elements of an array in COPY's binary format.
-_ID = np.dtype([("length", ">i4"), ("value", "V16")])
-_WEIGHT = np.dtype([("length", ">i4"), ("value", ">f4")])
 _BLOCK = 50_000
 """Rows in memory at a time."""
 _MORE_VIDEOS = """
@@ -183,46 +182,26 @@ class _Database:
 def _write_neighbours(connection: Connection, clusters: np.ndarray) -> None:
     """Gives each video neighbours, written past what guards a version; ``clusters`` [videos]: to which each belongs."""
     size, rng = len(clusters), np.random.default_rng(1)
-    ids = np.array(_ids("video", size), dtype="V16")
     # The members of each cluster side by side, the most popular first.
     members = np.argsort(clusters, kind="stable")
     firsts, ends = (np.searchsorted(clusters[members], clusters, side=side) for side in ("left", "right"))
     values = np.interp(np.arange(NEIGHBOURS), _RANKS, _WEIGHTS).astype(np.float32)
     connection.execute("set session_replication_role = replica")
-    statement = (
-        "copy two_tower.neighbour_lists (model_version, video_id, neighbour_ids, weights) from stdin (format binary)"
-    )
-    with connection.cursor().copy(statement) as copy:
-        copy.write(_COPY_HEAD)
-        for first in range(0, size, _BLOCK):
-            block = np.arange(first, min(first + _BLOCK, size))
-            drawn = rng.random((len(block), NEIGHBOURS)) ** _POWER
-            chosen = members[firsts[block, None] + (drawn * (ends - firsts)[block, None]).astype(int)]
-            for video, row in zip(block, chosen, strict=True):
-                different, ranks = np.unique(row, return_index=True)
-                copy.write(
-                    b"\0\4"
-                    + b"".join(
-                        len(field).to_bytes(4, "big") + field
-                        for field in (
-                            VERSION.encode(),
-                            ids[video].tobytes(),
-                            _array(2950, _ID, ids[different]),
-                            _array(700, _WEIGHT, values[ranks]),
-                        )
-                    )
-                )
-        copy.write(b"\xff\xff")
+    columns, ranks = [], []
+    for first in range(0, size, _BLOCK):
+        block = np.arange(first, min(first + _BLOCK, size))
+        drawn = rng.random((len(block), NEIGHBOURS)) ** _POWER
+        chosen = members[firsts[block, None] + (drawn * (ends - firsts)[block, None]).astype(int)]
+        for each in chosen:
+            different, rank = np.unique(each, return_index=True)
+            columns.append(different)
+            ranks.append(rank)
+    starts = np.cumsum([0, *map(len, columns)])
+    found = Neighbours(starts, np.concatenate(columns).astype(np.int32), values[np.concatenate(ranks)])
+    store_neighbours(connection, VERSION, [str(UUID(bytes=each)) for each in _ids("video", size)], found)
     connection.execute("set session_replication_role = origin")
     connection.execute("update two_tower.model_versions set with_neighbours = %s where version = %s", (size, VERSION))
     connection.execute("analyze two_tower.neighbour_lists")
-
-
-def _array(of: int, element: np.dtype[Any], values: np.ndarray) -> bytes:
-    """As array_send has it: one dimension, no nulls, the type's oid, how many, counted from 1."""
-    elements = np.zeros(len(values), dtype=element)
-    elements["length"], elements["value"] = element["value"].itemsize, values
-    return b"".join(n.to_bytes(4, "big") for n in (1, 0, of, len(values), 1)) + elements.tobytes()
 
 
 def _recall(connection: Connection, users: list[str], name: str) -> Figure:
@@ -387,7 +366,7 @@ def _copy(connection: Connection, kind: str, count: int, vectors: Callable[[np.n
         table, key
     )
     with connection.cursor().copy(statement) as copy:
-        copy.write(_COPY_HEAD)
+        copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
         for first in range(0, count, _BLOCK):
             block = ids[first : first + _BLOCK]
             rows = np.zeros(len(block), dtype=_ROW)

@@ -293,11 +293,14 @@ class ContentModel:
         """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: one of few counts for less."""
         self.square_width = square_width
         self.weight = (likes / (likes + doubt))[:, None]  # [n, 1]
-        between, jitter, failed = gaussian(centres, centres, self.square_width), 1e-3, True
-        while failed:  # centres so close to each other, and so many, that rounding outweighs the jitter
-            factor, found = torch.linalg.cholesky_ex(between + jitter * torch.eye(len(centres)))
-            failed, jitter = bool(found), 10 * jitter
-        self.factor = factor  # [h, h]
+        between = gaussian(centres, centres, self.square_width)
+        # More where centres are so close to each other, and so many, that rounding outweighs the least.
+        for jitter in (1e-3, 1e-2, 0.1, 1.0):
+            self.factor, failed = torch.linalg.cholesky_ex(between + jitter * torch.eye(len(centres)))  # [h, h]
+            if not failed:
+                break
+        else:
+            raise ValueError("the content of videos is not finite")
         kernel = gaussian(features, centres, self.square_width)  # [n, h]
         self.basis = torch.linalg.solve_triangular(self.factor, kernel.T, upper=False).T  # [n, h]
         self.gram = self.basis.T @ (self.weight * self.basis)  # [h, h]

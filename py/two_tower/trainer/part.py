@@ -314,14 +314,14 @@ class Part:
         item_tower.used = self.item_tower.used
         if rank == 0:
             return user_tower, item_tower
-        content = self.content_model(choice)
         placement = self.place(factors, choice)
         item_tower.own[:, :rank] = self.blend(placement, choice)
         item_tower.bias[:rank] = choice.novelty * placement.bias
         item_tower.outward[: len(self.centres), :rank] = choice.novelty * placement.outward
-        item_tower.scale.copy_(self.scale(choice)[0])
+        scale, square_width = self.scale(choice)
+        item_tower.scale.copy_(scale)
         item_tower.centres[: len(self.centres)] = self.content[self.centres] * item_tower.scale
-        item_tower.square_width.fill_(content.square_width)
+        item_tower.square_width.fill_(square_width)
 
         # A liked video without an id of its own speaks by its content; one with an id, by the difference to that.
         features, by_content = self.content_says(factors)
