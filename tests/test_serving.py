@@ -397,6 +397,7 @@ def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
     assert one(db, scans) == before + 1
 
 
+@pytest.mark.soak
 @by_index
 def test_how_wide_the_index_is_searched_is_measured(large: tuple[Connection, Client]) -> None:
     db, client = large
@@ -509,6 +510,7 @@ order by v.embedding operator(extensions.<=>) (
 """
 
 
+@pytest.mark.soak
 def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "USERS", 100)
     figures = serving.run(cluster, [1_000], 0.2, lambda what, share: None)
