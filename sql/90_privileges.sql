@@ -90,7 +90,10 @@ two_tower.duration_of(real, double precision), two_tower.duration_of(int, double
 two_tower.duration_of_word(text), two_tower.duration_of(anyelement, int), two_tower.duration_of(anyelement),
 two_tower.time_of(timestamptz, double precision), two_tower.time_of(timestamp, double precision), two_tower.time_of(date, double precision),
 two_tower.time_of_word(text), two_tower.time_of(anyelement, int), two_tower.time_of(anyelement),
-two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
+two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision, real),
+two_tower.weight_of(real, double precision), two_tower.weight_of(double precision, double precision),
+two_tower.weight_of(numeric, double precision), two_tower.weight_of_word(text), two_tower.weight_of(anyelement, int),
+two_tower.weight_of(anyelement)
 to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
@@ -144,7 +147,7 @@ grant insert (job, result, finished_at), update (result, finished_at, error) on 
 grant execute on routine
 two_tower.require_model(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
-two_tower.count_user_features(uuid[]), two_tower.accounts(),
+two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
@@ -189,7 +192,7 @@ begin
             ('performers', array['id', 'name']),
             ('video_tags', array['video_id', 'tag_id']),
             ('video_performers', array['video_id', 'performer_id']),
-            ('user_video_decisions', array['user_id', 'video_id', 'decision_type', 'created_at']),
+            ('user_video_decisions', array['user_id', 'video_id', 'decision_type', 'created_at', 'weight']),
             ('profiles', array['user_id', 'id', 'created_at'])
         ) as t (name, columns)
         join pg_catalog.pg_attribute a on a.attrelid = ('public.' || t.name)::regclass and a.attname = any (t.columns) and not a.attisdropped
@@ -217,7 +220,7 @@ two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
 two_tower.passing(two_tower.video_filter, uuid), two_tower.few_passing(two_tower.video_filter),
 two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int), two_tower.history_of(uuid, text),
-two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision),
+two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision), two_tower.given_decisions(uuid),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),

@@ -386,10 +386,10 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
 
-CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) IS 'What a decision counts, by its place among those of its user (how many are strictly newer) and by what it says itself';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -541,6 +541,11 @@ CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NU
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
+
+CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id uuid, label integer, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
 
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
@@ -1288,11 +1293,11 @@ CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETUR
 
 COMMENT ON FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) IS 'A vector, each entry of it multiplied by a number';
 
-CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
+CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone, weight real)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; and what each counts';
 
 CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1341,7 +1346,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the active version weigh';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1385,10 +1390,40 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
 
-CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, weight real)
+CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement) IS 'What a decision counts by what a value of any type says, from 0.01 to 10; 1 where it says no number';
+
+CREATE FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) RETURNS real
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) IS 'two_tower.weight_of() of anything else';
+
+CREATE FUNCTION two_tower.weight_of(p_value real, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value real, p_own double precision) IS 'two_tower.weight_of() of a number in single precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) IS 'two_tower.weight_of() of a number in double precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) IS 'two_tower.weight_of() of a numeric';
+
+CREATE FUNCTION two_tower.weight_of_word(p_word text) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of_word(p_word text) IS 'two_tower.weight_of() of a number that is printed so; 1 for any other text';
+
+CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, given real, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1449,11 +1484,13 @@ CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
 
 CREATE TABLE public.user_video_decisions (
-    user_id uuid NOT NULL,
+    user_id uuid DEFAULT auth.uid() NOT NULL,
     video_id uuid NOT NULL,
     decision_type text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text])))
+    weight real DEFAULT 1 NOT NULL,
+    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text]))),
+    CONSTRAINT user_video_decisions_weight_check CHECK (((weight >= (0.01)::real) AND (weight <= (10)::double precision)))
 );
 
 CREATE TABLE two_tower.video_embeddings (
@@ -1894,7 +1931,7 @@ ALTER TABLE ONLY public.user_features
     ADD CONSTRAINT user_features_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY public.user_video_decisions
-    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at);
+    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at, weight);
 
 ALTER TABLE ONLY public.video_performers
     ADD CONSTRAINT video_performers_pkey PRIMARY KEY (video_id, performer_id);
