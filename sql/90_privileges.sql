@@ -51,7 +51,8 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 -- shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
-two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text),
+two_tower.list_candidates(two_tower.list_question, int), two_tower.steer_list(two_tower.list_question, int),
+two_tower.require_page(int, int, int), two_tower.named_id(text, text),
 two_tower.require_session(uuid[], uuid[])
 to anon, authenticated, service_role;
 
@@ -138,7 +139,7 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.settings to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
@@ -160,7 +161,8 @@ two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_t
 two_tower.forget_user(uuid),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.try_job(text, boolean), two_tower.link_reviewers(),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.draw_exploration(), two_tower.try_job(text, boolean),
+two_tower.link_reviewers(),
 two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
@@ -206,6 +208,7 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
 two_tower.video_popularity, two_tower.video_trends, two_tower.impressions,
+two_tower.promotions, two_tower.exploration_pool,
 two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,

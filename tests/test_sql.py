@@ -71,6 +71,7 @@ DEFINERS_OF_CLIENTS = {
     "own_reasons",
     "own_scores",
     "shown_lately",
+    "steer_list",
     "update_user_features",
 }
 
