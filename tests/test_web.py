@@ -51,6 +51,7 @@ def stored(db: Connection, kind: str) -> dict[str, np.ndarray]:
     return {name: HalfVector.from_text(text).to_numpy().astype(np.float32) for name, text in rows}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("model", [0.0, 0.5], indirect=True)
 def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
     expected = stored(db, "user")
