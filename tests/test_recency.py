@@ -16,7 +16,7 @@ from pgvector import HalfVector, Vector
 
 from synthetic import make_data
 from test_features import assert_one_encoder
-from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, recency_places, recency_weights
+from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, decision_weights, recency_places
 from two_tower.lifecycle import towers
 from two_tower.trainer import dataset
 from world_fixtures import Client, column, load, make_world, one, refresh, register, state, tiny_model
@@ -62,7 +62,7 @@ def test_places_of_nobody() -> None:
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_weights_fall_from_one_and_never_to_nothing(exponent: float) -> None:
-    weights = recency_weights(np.array([0, 0, 1, 2, 50, 10**9]), exponent)
+    weights = decision_weights(np.array([0, 0, 1, 2, 50, 10**9]), exponent)
     assert weights.dtype == np.float32
     assert weights[:2].tolist() == [1, 1]
     assert (np.diff(weights) <= 0).all()
@@ -255,7 +255,7 @@ def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -
         (user,),
     ).fetchall()
     tastes = {
-        video: Vector.from_text(text).to_numpy() * recency_weights(np.array([place]), recency)[0]
+        video: Vector.from_text(text).to_numpy() * decision_weights(np.array([place]), recency)[0]
         for video, text, place in rows
     }
     places = vectors(db, "select video_id, embedding::text from video_embeddings")
