@@ -204,8 +204,6 @@ def test_i3_i4_half_an_hour_of_likes_beside_everything(
         for share in (50, 95, 99) for name, took in (("alone", before), ("beside", after))
     }  # fmt: skip
     print(figures)
-    assert figures["p99 beside ms"] <= 1.5 * figures["p99 alone ms"], figures
-    assert work.longest <= 120 * LIKES, figures
     with psycopg.connect(dsn, autocommit=True) as db:
         assert column(db, "select error from two_tower.job_log where error is not null") == []
         assert_right(db)
@@ -215,3 +213,5 @@ def test_i3_i4_half_an_hour_of_likes_beside_everything(
         subprocess.run(command, check=True, capture_output=True)
         with psycopg.connect(restored, autocommit=True) as db:
             assert_right(db)
+    assert work.longest <= 120 * LIKES, figures
+    assert figures["p99 beside ms"] <= 1.5 * figures["p99 alone ms"], figures
