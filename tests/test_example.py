@@ -56,7 +56,7 @@ def test_a_visitor_swipes_signs_in_and_has_a_list_that_follows(page: Page, db: C
     titles = []
     for press in ("Like →", "No ←", "Like →"):
         expect(card).not_to_have_text("")
-        titles.append(card.text_content())
+        titles.append(card.text_content() or "")
         page.get_by_role("button", name=press).click()
         expect(card).not_to_have_text(titles[-1])
     assert len(set(titles)) == 3
