@@ -56,6 +56,7 @@ WITHOUT_SEARCH_PATH = {
     "two_tower.contents_of(uuid)",
     "two_tower.passing(two_tower.video_filter,uuid)",
     "two_tower.model_rows(text,text,text)",
+    "two_tower.in_share(uuid,integer,double precision)",
     "two_tower.user_vector(extensions.vector)",
     "two_tower.video_vector(extensions.vector)",
     "two_tower.times(extensions.vector,real)",
@@ -68,6 +69,7 @@ DEFINERS_OF_CLIENTS = {
     "log_shown",
     "own_reasons",
     "own_scores",
+    "served_version",
     "shown_lately",
     "update_user_features",
 }

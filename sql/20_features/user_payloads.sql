@@ -5,11 +5,14 @@
 create or replace function two_tower.user_payloads(p_user_ids uuid[]) returns table (user_id uuid, features jsonb)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set extra_float_digits = 1
 as $func$
-    with recency as materialized (
-        select two_tower.recency_of(two_tower.active_version()) as exponent
+    with served as materialized (
+        select u.user_id, two_tower.served_version(u.user_id) as version from (select distinct i.id as user_id from unnest(p_user_ids) as i (id)) as u
+    ),
+    recency as materialized (
+        select s.version, array_agg(s.user_id) as user_ids, two_tower.recency_of(s.version) as exponent from served s group by s.version
     ),
     inputs as materialized (
-        select i.* from recency r cross join lateral two_tower.user_inputs(p_user_ids, r.exponent) i where r.exponent > 0
+        select i.* from recency r cross join lateral two_tower.user_inputs(r.user_ids, r.exponent) i where r.exponent > 0
     ),
     weighted as (
         select i.user_id, jsonb_object_agg(i.name, i.value) as sums
@@ -22,7 +25,7 @@ as $func$
         group by i.user_id
     ),
     asked as (
-        select distinct u.user_id from unnest(p_user_ids) as u (user_id)
+        select s.user_id, r.exponent from served s join recency r on r.version is not distinct from s.version
     ),
     decided as (
         select d.user_id, two_tower.decision_label(d.decision_type) = 1 as liked, two_tower.decision_label(d.decision_type) = 0 as noped,
@@ -64,9 +67,8 @@ as $func$
         'days_since_last_like', t.days_since_last_like,
         'account_age_days', extract(epoch from t.latest - two_tower.time_of(p.created_at)) / 86400,
         'hour_of_day_mean', t.hour_of_day_mean
-    ) || case when r.exponent > 0 then jsonb_build_object('recency', r.exponent, 'weighted', coalesce(w.sums, '{}')) else '{}' end
+    ) || case when a.exponent > 0 then jsonb_build_object('recency', a.exponent, 'weighted', coalesce(w.sums, '{}')) else '{}' end
     from asked a
-    cross join recency r
     left join weighted w on w.user_id = a.user_id
     left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
     left join timed t on t.user_id = a.user_id
@@ -74,4 +76,4 @@ as $func$
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is
-'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
+'The payload of get_user_embedding_features, for many users at once, weighted as the version that serves each weighs';
