@@ -21,10 +21,12 @@ insert into two_tower.settings values
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
 ('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
-('gate_max_replay_drop', '1', 'Share by which the like rate of a replay may surely be below that of the active version; 1 asks for no replay'),
+('gate_max_replay_drop', '1', 'Share by which the like rate of a replay may surely be below the active version''s; 1 asks for no replay'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
 ('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
+('freshness_half_life_days', '0', 'Age at which a video has half of what being new moves it up in lists, in days; 0 for nothing'),
+('exploration_share', '0', 'Share of the places of a user''s list that go to videos few have been shown, up to 0.5'),
 ('shown_per_day', '10000', 'How many videos one user may be logged to have been shown within 24 hours'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
 ('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');

@@ -420,6 +420,6 @@ def test_verbs_and_metrics_say_the_same(db: Connection, dsn: str, monkeypatch: p
     assert "two_tower_experiment_p_value" in measured
     assert "not in the experiment" in two_tower("ab", "stop", "--winner", "v3", code=1)
     assert "v1 serves everybody" in two_tower("ab", "stop", "--winner", "v1")
-    assert "experiment" not in two_tower("metrics")
+    assert "two_tower_experiment_" not in two_tower("metrics")
     assert "v1 was made the winner" in two_tower("ab", "status", "1")
     assert "no experiment 7" in two_tower("ab", "status", "7", code=1)

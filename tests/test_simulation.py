@@ -13,6 +13,7 @@ import torch
 from psycopg.types.json import Jsonb
 
 from conftest import Connection, NewDatabase, Prepared, WorldOf
+from tiers import some
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry, replay
 from two_tower.server.experiments import report
@@ -34,7 +35,7 @@ class Truth:
     chance: np.ndarray
 
 
-def truth(published: list[UUID], users: int = 130, seed: int = 5) -> Truth:
+def truth(published: list[UUID], users: int = 120, seed: int = 5) -> Truth:
     """Everybody likes what lies in one direction, at least a little what is famous, and hardly anything else."""
     rng = np.random.default_rng(seed)
     place = rng.normal(size=(len(published), TASTES))
@@ -101,10 +102,12 @@ def live(database: NewDatabase, prepared: Prepared, world_of: WorldOf) -> Any:
 
 
 @pytest.mark.database
-def test_an_experiment_finds_the_better_version_and_no_page_repeats(live: Application) -> None:
+@pytest.mark.parametrize("days", some([2, 7], 1))
+def test_an_experiment_finds_the_better_version_and_no_page_repeats(days: int, live: Application) -> None:
     db = live.connection
     started = one(db, "select two_tower.start_experiment('popularity', 'taste', 0.5)")
-    for _ in range(3):
+    live.stays = 0.4
+    for _ in range(days):
         for visit in live.day():
             shown = [video for page in visit.pages for video in page]
             assert len(shown) == len(set(shown)), "a page repeats"
@@ -126,7 +129,7 @@ def test_a_replay_orders_versions_as_users_would(live: Application) -> None:
     with pytest.raises(UserError, match="nothing that was shown in the last 30 days was drawn by chance"):
         replay.replay(db, "taste")
     live.stays, live.comes, live.page = 0.0, 1.0, 25
-    for _ in range(3):
+    for _ in range(2):
         live.day(by_chance=True)
     found = {version: replay.replay(db, version) for version in VERSIONS}
     true = {version: expected(live, version) for version in VERSIONS}

@@ -62,15 +62,15 @@ class Application:
 
     def join(self, likes: int) -> None:
         """Everybody signs up, a day ago, and has liked so many videos to their taste by now."""
+        self.connection.execute("insert into auth.users (id) select unnest(%s)", (self.users,))
         for user in self.users:
-            self.connection.execute("insert into auth.users (id) values (%s)", (user,))
             likely = self.chance[self._row[user]] ** 3
             chosen = self.rng.choice(len(self.videos), likes, replace=False, p=likely / likely.sum())
-            for video in chosen:
-                self.connection.execute(
-                    "insert into public.user_video_decisions values (%s, %s, 'like', now() - interval '1 day')",
-                    (user, self.videos[video]),
-                )
+            self.connection.execute(
+                """insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)
+                select %s, unnest(%s), 'like', now() - interval '1 day'""",
+                (user, [self.videos[video] for video in chosen]),
+            )
         self.connection.execute("call two_tower.refresh()")
 
     def day(self, by_chance: bool = False) -> list[Visit]:
@@ -134,13 +134,12 @@ class Application:
         draws = self.rng.random((2, len(videos)))
         liked = draws[0] < chance
         noped = ~liked & (draws[1] < self.nopes)
-        rows = [(user, video, "like" if likes else "nope") for video, likes in zip(videos, liked, strict=True)]
-        for row, decides in zip(rows, liked | noped, strict=True):
-            if decides:
+        for kind, which in (("like", liked), ("nope", noped)):
+            if which.any():
                 connection.execute(
-                    """insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, %s)
-                    on conflict do nothing""",
-                    row,
+                    """insert into public.user_video_decisions (user_id, video_id, decision_type)
+                    select %s, unnest(%s), %s on conflict do nothing""",
+                    (user, [video for video, decides in zip(videos, which, strict=True) if decides], kind),
                 )
         return int(liked.sum())
 
@@ -156,5 +155,5 @@ class Application:
                 ("public.user_video_decisions", "created_at"),
                 ("two_tower.experiments", "started_at"),
             ):
-                query = f"update {table} set {moment} = {moment} - interval '1 day'"  # noqa: S608 - names from above
+                query = f"update {table} set {moment} = {moment} - interval '1 day' where {moment} < now()"  # noqa: S608
                 self.connection.execute(query.encode())

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.features import recency_weights
+from two_tower.features import decision_weights
 from two_tower.rows import column, one, row
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
     Floats = NDArray[np.float64]
+
+Decision = tuple[float, int, int, float]
+"""When, which video, 1 like, 0 nope or -1 skip, and what it counts by itself."""
 
 MOST_LISTS = 20_000
 """The newest so many lists are replayed."""
@@ -58,8 +61,8 @@ class Log:
     lists: list[Shown] = field(default_factory=list)
     users: dict[Any, int] = field(default_factory=dict)
     videos: dict[Any, int] = field(default_factory=dict)
-    decisions: dict[int, list[tuple[float, int, int]]] = field(default_factory=dict)
-    """User → (when, video, 1 like, 0 nope or -1 skip), by time."""
+    decisions: dict[int, list[Decision]] = field(default_factory=dict)
+    """By user, in the order of time."""
     again_after: float = 0.0
     """Seconds within which a page of next_videos() does not repeat what was shown."""
 
@@ -172,21 +175,24 @@ def read_log(connection: Connection, days: int) -> Log:
         raise UserError(
             f"nothing that was shown in the last {days} days was drawn by chance, so the log does not say how anything "
             "else would have been liked",
-            "show some lists with chance in them and log their propensities: docs/comparing.md",
+            "set exploration_share, and let users see lists for some days",
         )
     for user, at, videos, propensity, liked in rows:
         number = log.users.setdefault(user, len(log.users))
         ids = np.array([log.videos.setdefault(video, len(log.videos)) for video in videos])
         log.lists.append(Shown(number, at, ids, np.array(propensity), np.array(liked, float)))
-    for user, video, label, at in connection.execute(
-        """select d.user_id, d.video_id, two_tower.decision_label(d.decision_type),
+    for user, video, label, weight, at in connection.execute(
+        """select d.user_id, d.video_id, g.label, g.weight,
             extract(epoch from coalesce(two_tower.time_of(d.created_at), '1970-01-01 00:00+00'))::float8
-        from public.user_video_decisions d where d.user_id = any (%s) order by 4, d.video_id""",
+        from unnest(%s) as u (id)
+        cross join lateral two_tower.given_decisions(u.id) g
+        join public.user_video_decisions d on d.user_id = u.id and d.video_id = g.video_id
+        order by 5, d.video_id""",
         (list(log.users),),
     ):
         if label is not None:
             known = log.videos.setdefault(video, len(log.videos))
-            log.decisions.setdefault(log.users[user], []).append((at, known, label))
+            log.decisions.setdefault(log.users[user], []).append((at, known, label, weight))
     return log
 
 
@@ -215,7 +221,7 @@ class Ranker:
             (version,),
         ).fetchall()
         numbers = [log.videos.setdefault(video, len(log.videos)) for video, _ in placed]
-        decided = {video for made in log.decisions.values() for _, video, _ in made}
+        decided = {video for made in log.decisions.values() for _, video, _, _ in made}
         ids = [video for video, number in log.videos.items() if number in decided]
         tastes = {
             log.videos[video]: (None if liked is None else _numbers(liked), None if noped is None else _numbers(noped))
@@ -245,16 +251,17 @@ class Ranker:
         (recency,) = row(connection, "select two_tower.recency_of(%s)", (version,))
         return cls(bias, place, listed, tastes, neighbours, float(recency))
 
-    def best(self, history: list[tuple[float, int, int]], without: set[int], length: int) -> NDArray[np.int64] | None:
+    def best(self, history: list[Decision], without: set[int], length: int) -> NDArray[np.int64] | None:
         """What it lists first for somebody with this history; None for nobody's likes, of which it knows nothing."""
-        made = [(at, video, label) for at, video, label in history if label in (0, 1)]
-        if not any(label == 1 for _, _, label in made):
+        made = [decision for decision in history if decision[2] in (0, 1)]
+        if not any(label == 1 for _, _, label, _ in made):
             return None
-        times = np.array([at for at, _, _ in made])
-        weights = recency_weights(len(times) - np.searchsorted(times, times, side="right"), self.recency)
+        times = np.array([at for at, *_ in made])
+        given = np.array([weight for *_, weight in made])
+        weights = decision_weights(len(times) - np.searchsorted(times, times, side="right"), self.recency, given)
         total = self.bias.copy()
         extra = np.zeros(len(self.place))
-        for (_, video, label), weight in zip(made, weights, strict=True):
+        for (_, video, label, _), weight in zip(made, weights, strict=True):
             taste = self.tastes.get(video, (None, None))[0 if label == 1 else 1]
             if taste is not None:
                 total += weight * taste
@@ -296,7 +303,7 @@ def estimate(log: Log, ranker: Ranker) -> Sums:
             # A list that repeats something of the last hours is not of next_videos(), and left nothing out for that.
             if lately & set(shown.videos.tolist()):
                 lately = set()
-            without = lately | {video for _, video, _ in history}
+            without = lately | {video for _, video, _, _ in history}
             best = ranker.best(history, without, len(shown.videos))
             if best is None:
                 continue

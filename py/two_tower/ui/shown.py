@@ -78,7 +78,7 @@ def _controls(running: dict[str, Any] | None) -> None:
     if ready["active"] is None or not ready["others"]:
         st.caption("It takes two versions with vectors: the one that serves, and another that is backfilled.")
         return
-    challenger = st.selectbox("Challenger", ready["others"], key=f"challenger-{ready['active']}")
+    challenger = str(st.selectbox("Challenger", ready["others"], key=f"challenger-{ready['active']}"))
     share = st.slider("Share of the users, in per cent", 1, 50, 10, key="share")
     if st.button("Start …", key="start-experiment", width="stretch"):
         _confirm_start(ready["active"], challenger, share / 100)
