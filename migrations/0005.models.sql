@@ -21,6 +21,7 @@ insert into two_tower.settings values
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
 ('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
+('gate_max_replay_drop', '1', 'Share by which the like rate of a replay may surely be below the active version''s; 1 asks for no replay'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
 ('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
@@ -32,9 +33,9 @@ insert into two_tower.settings values
 
 -- States and their transitions:
 --   candidate -> staged (gate passed) | rejected (gate failed)
---   staged    -> active (backfilled, full coverage) | retired
+--   staged    -> active (backfilled, full coverage) | standby (the same, for an experiment) | retired
 --   active    -> standby (another version was activated)
---   standby   -> active (rollback) | retired
+--   standby   -> active (rollback, or an experiment that it won) | retired
 -- two_tower.model_transition() enforces them. The row is narrow, because every reader looks up the active version.
 create table two_tower.model_versions (
     version text primary key check (version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'),

@@ -72,7 +72,7 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
-grant execute on function two_tower.active_version(), two_tower.is_service() to authenticated, service_role;
+grant execute on function two_tower.active_version(), two_tower.served_version(uuid), two_tower.is_service() to authenticated, service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid),
 two_tower.words_of(text), two_tower.input_segments(), two_tower.input_numbers()
@@ -146,7 +146,7 @@ grant execute on function public.get_user_embedding_feature_batch(int, int, uuid
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.require_model(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
+two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
@@ -155,7 +155,8 @@ two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uu
 two_tower.begin_backfill(text, boolean, jsonb, jsonb), two_tower.backfill_step(jsonb), two_tower.make_durable(),
 two_tower.index_partitions(text), two_tower.attach_partitions(text, interval),
 two_tower.finish_backfill(text), two_tower.backfilled_share(text),
-two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
+two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_replay(jsonb, double precision),
+two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
 two_tower.forget_user(uuid),
@@ -172,8 +173,19 @@ two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), tw
 two_tower.setting_error(text, jsonb, text), two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
 two_tower.change_triggers(), two_tower.lacking_triggers(),
 two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.verify_sample(int),
-two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[])
+two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[]),
+two_tower.start_experiment(text, text, double precision, boolean, jsonb, jsonb), two_tower.stop_experiment(text)
 to service_role;
+-- What came of what was shown.
+grant execute on function
+two_tower.in_share(uuid, int, double precision), two_tower.shown_outcomes(timestamptz, timestamptz, int), two_tower.shown_rates(int),
+two_tower.experiment_days(int), two_tower.experiment_tests(int), two_tower.experiment_coverage(int),
+two_tower.rate_variance(bigint, double precision, double precision, double precision, double precision, double precision),
+two_tower.interval_radius(double precision, double precision), two_tower.expected_effect(double precision),
+two_tower.compare_rates(
+    double precision, double precision, bigint, bigint, double precision, double precision, bigint, bigint
+)
+to service_role, two_tower_viewer;
 
 -- two_tower_viewer: what the page of two-tower ui shows, to read; no model's files, no e-mail addresses, nothing to call but what
 -- only reads.
@@ -207,7 +219,7 @@ $columns$;
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings, two_tower.visible_videos,
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
-two_tower.video_popularity, two_tower.video_trends, two_tower.impressions,
+two_tower.video_popularity, two_tower.video_trends, two_tower.impressions, two_tower.experiments,
 two_tower.promotions, two_tower.exploration_pool,
 two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
@@ -217,7 +229,7 @@ two_tower.problems, two_tower.sizes to two_tower_viewer;
 grant select (model_version, user_id, embedding, updated_at, length) on two_tower.user_embeddings to two_tower_viewer;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
-two_tower.active_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
+two_tower.active_version(), two_tower.served_version(uuid), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], two_tower.video_filter, int),
 two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
 two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),

@@ -23,6 +23,7 @@ as $func$
         ('gate_min_recall', 'number', -1000, 1000),
         ('search_min_recall', 'number', -1000, 1000),
         ('gate_max_distance', 'number', -1000, 1000),
+        ('gate_max_replay_drop', 'number', -1000, 1000),
         ('gate_sample', 'whole', 1, 1000000),
         ('impressions_kept_days', 'whole', 1, 36500),
         ('shown_again_after_hours', 'number', 0, 876000),

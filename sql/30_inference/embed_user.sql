@@ -29,7 +29,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (v_user_id);
     end if;
-    v_version := two_tower.active_version();
+    v_version := two_tower.served_version(v_user_id);
     return jsonb_build_object(
         'success', true,
         'user_id', v_user_id,

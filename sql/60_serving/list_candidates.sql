@@ -9,7 +9,9 @@ language plpgsql stable parallel unsafe security definer set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(
+        case (p_question).kind when 'own' then coalesce((p_question).user_id, auth.uid()) else auth.uid() end
+    );
     v_excluded uuid[] := array(select distinct e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
     v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter);
     v_user_id uuid;

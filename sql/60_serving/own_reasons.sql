@@ -10,6 +10,7 @@ set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     c_user_id constant uuid := two_tower.acting_user(p_user_id);
+    c_version constant text := two_tower.served_version(c_user_id);
 begin
     if cardinality(p_video_ids) > 200 then
         raise exception 'at most 200 videos can be asked for at once' using errcode = '22023';
@@ -18,14 +19,14 @@ begin
     with places as materialized (
         select e.video_id, extensions.subvector(e.embedding, 1, 127)::extensions.vector as place
         from two_tower.video_embeddings e
-        where e.model_version = two_tower.active_version() and e.video_id = any (p_video_ids)
+        where e.model_version = c_version and e.video_id = any (p_video_ids)
             and (select true from two_tower.visible_videos v where v.id = e.video_id)
     ),
     likes as materialized (
         select t.video_id, t.liked, d.weight, n.neighbour_ids, n.weights
-        from two_tower.weighted_decisions(c_user_id, two_tower.recency_of(two_tower.active_version())) d
-        join two_tower.video_tastes t on t.model_version = two_tower.active_version() and t.video_id = d.video_id
-        left join two_tower.neighbour_lists n on n.model_version = two_tower.active_version() and n.video_id = d.video_id
+        from two_tower.weighted_decisions(c_user_id, two_tower.recency_of(c_version)) d
+        join two_tower.video_tastes t on t.model_version = c_version and t.video_id = d.video_id
+        left join two_tower.neighbour_lists n on n.model_version = c_version and n.video_id = d.video_id
         where d.liked and t.liked is not null
     )
     select p.video_id, b.video_id

@@ -5,7 +5,7 @@ set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     c_most constant int := 2000;
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(auth.uid());
     v_history record;
     v_vector extensions.halfvec;
     v_length real;

@@ -1,4 +1,4 @@
--- What recommend_videos() would answer if p_version were active and the vectors that are stored were all there is: nothing is
+-- What recommend_videos() would answer if p_version served these users and the vectors that are stored were all there is: nothing is
 -- computed, so a user whom no refresh has seen gets popular videos.
 create or replace function two_tower.preview_recommendations(
     p_user_ids uuid[], p_version text default null, p_limit int default 20, p_include_known boolean default false
@@ -7,7 +7,7 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 as $func$
 #variable_conflict use_column
 declare
-    v_version text := coalesce(p_version, two_tower.active_version());
+    v_version text;
     v_user_id uuid;
     v_history record;
     v_vector extensions.halfvec;
@@ -15,6 +15,7 @@ declare
 begin
     perform two_tower.require_page(p_limit, 0, 200);
     foreach v_user_id in array p_user_ids loop
+        v_version := coalesce(p_version, two_tower.served_version(v_user_id));
         v_history := two_tower.history_of(v_user_id, v_version);
         select e.embedding, e.length into v_vector, v_length
         from two_tower.user_embeddings e where e.model_version = v_version and e.user_id = v_user_id;

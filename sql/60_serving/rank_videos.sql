@@ -6,7 +6,7 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(p_user_id);
     v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
     v_length real;

@@ -211,7 +211,13 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
+COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves whoever is in no experiment''s share, or null before the first activation';
+
+CREATE FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -325,6 +331,12 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
+
+CREATE FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for fewer than 50 users on either side, or fewer than 10 hits';
 
 CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) RETURNS two_tower.video_filter
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -493,6 +505,30 @@ CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfv
 
 COMMENT ON FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) IS 'The best scores that nearest_videos() could give, from the score of every video';
 
+CREATE FUNCTION two_tower.expected_effect(p_rate double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.expected_effect(p_rate double precision) IS 'By about how much a rate may be expected to change: what confidence sequences of rates are tightest for';
+
+CREATE FUNCTION two_tower.experiment_coverage(p_experiment integer) RETURNS TABLE(model_version text, videos bigint, share double precision, low double precision, high double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_coverage(p_experiment integer) IS 'How many videos each version of an experiment showed, and the share of the catalogue that it shows to as many users as the other has, with an interval of 95 % for one look';
+
+CREATE FUNCTION two_tower.experiment_days(p_experiment integer) RETURNS TABLE(day date, model_version text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, like_variance double precision, nope_rate double precision, nope_low double precision, nope_high double precision, nope_variance double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_days(p_experiment integer) IS 'An experiment from its start to the end of each day (UTC): for each version how many users it showed how many videos, how many of these they liked and noped afterwards, and the rates with confidence sequences of 95 %, which may be looked at daily, and their variances';
+
+CREATE FUNCTION two_tower.experiment_tests(p_experiment integer) RETURNS TABLE(day date, rate text, difference double precision, low double precision, high double precision, p_value double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_tests(p_experiment integer) IS 'By how much the challenger''s like and nope rates are above the control''s, from the start to the end of each day, with a confidence sequence of 95 %, and the least p-value so far, which may be looked at daily: at 0.05 and below the difference is one';
+
 CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -547,6 +583,12 @@ CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT N
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact best videos that a version''s lists hold, over a sample of users';
+
+CREATE FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) IS 'Why a replay, as two-tower replay measures it, does not let a version serve; null where it does';
 
 CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -617,6 +659,11 @@ CREATE FUNCTION two_tower.id_of_word(p_word text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of what is printed so';
 
+CREATE FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in a share of the users that an experiment draws; null for nobody';
+
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -651,6 +698,12 @@ CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integ
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
+
+CREATE FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) IS 'Half the width of a confidence sequence of 95 % for a normal estimate of this variance, tightest for effects of about the deviation';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -998,6 +1051,12 @@ CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter 
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
 
+CREATE FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) IS 'Variance of the rate hits / shown of so many users, from sums over them: of shown, of hits, of the squares of both, and of their products; null for fewer than two';
+
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
 
@@ -1098,6 +1157,12 @@ CREATE FUNCTION two_tower.require_model(p_version text) RETURNS text
 
 COMMENT ON FUNCTION two_tower.require_model(p_version text) IS 'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';
 
+CREATE FUNCTION two_tower.require_no_experiment(p_version text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_no_experiment(p_version text) IS 'Raises 55006 while an experiment runs, or one with this version';
+
 CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT 0, p_most integer DEFAULT 10000) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1176,6 +1241,12 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
 
 COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
 
+CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; the active one for nobody';
+
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1194,6 +1265,18 @@ CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
 
 COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the transaction';
 
+CREATE FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, p_experiment integer DEFAULT NULL::integer) RETURNS TABLE(model_version text, user_id uuid, video_id uuid, reason text, shown_at timestamp with time zone, label integer, decided_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown within two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to those whom they serve';
+
+CREATE FUNCTION two_tower.shown_rates(p_days integer DEFAULT 30) RETURNS TABLE(model_version text, reason text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, nope_rate double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.shown_rates(p_days integer) IS 'What was shown in the last days, first to each user, by version and reason: how many users saw how many videos, how many of these they liked and noped afterwards, and the like rate with a confidence sequence of 95 %, null where too little is known';
+
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1206,12 +1289,24 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
 
 COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
 
+CREATE FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision DEFAULT 0.1, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Serves a share of the users, drawn by hash, by a backfilled challenger, and everybody else by the active version, until stop_experiment(). TT003 says why the challenger''s gate refuses; p_force overrules that, and is recorded. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+
 CREATE FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text, propensity real)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, moved by promotions, freshness and exploration, with what moved each video as its reason, no score where it is not there for one, and how likely it was to stand there';
+
+CREATE FUNCTION two_tower.stop_experiment(p_winner text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.stop_experiment(p_winner text) IS 'Ends the experiment: the winner serves everybody, at once; without one the active version goes on. 55000 where none is running, 22023 for a version that is not in it';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1365,7 +1460,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the active version weigh';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1496,11 +1591,11 @@ COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per m
 
 CREATE VIEW two_tower.active_user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
 
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
 
 CREATE TABLE public.user_video_decisions (
     user_id uuid DEFAULT auth.uid() NOT NULL,
@@ -1525,11 +1620,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -1622,6 +1717,37 @@ CREATE TABLE two_tower.created_objects (
 );
 
 COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created or renamed, as opposed to found; going back undoes these and no others';
+
+CREATE TABLE two_tower.experiments (
+    id integer NOT NULL,
+    control text NOT NULL,
+    challenger text NOT NULL,
+    share double precision NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    stopped_at timestamp with time zone,
+    winner text,
+    role text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT experiments_check CHECK ((challenger <> control)),
+    CONSTRAINT experiments_check1 CHECK (((winner = control) OR (winner = challenger))),
+    CONSTRAINT experiments_share_check CHECK (((share > (0)::double precision) AND (share < (1)::double precision)))
+);
+
+COMMENT ON TABLE two_tower.experiments IS 'Experiments on users, running and past: written by two_tower.start_experiment() and stop_experiment()';
+
+COMMENT ON COLUMN two_tower.experiments.share IS 'Share of the users whom the challenger serves';
+
+COMMENT ON COLUMN two_tower.experiments.stopped_at IS 'Null while it runs';
+
+COMMENT ON COLUMN two_tower.experiments.winner IS 'Which of both went on to serve everybody; null where nobody said that one is better';
+
+ALTER TABLE two_tower.experiments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.experiments_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE two_tower.exploration_pool (
     video_id uuid NOT NULL,
@@ -1845,7 +1971,7 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
@@ -2021,6 +2147,9 @@ ALTER TABLE ONLY two_tower.change_failures
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
 
+ALTER TABLE ONLY two_tower.experiments
+    ADD CONSTRAINT experiments_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY two_tower.exploration_pool
     ADD CONSTRAINT exploration_pool_pkey PRIMARY KEY (video_id);
 
@@ -2103,6 +2232,8 @@ CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
 
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
+
+CREATE UNIQUE INDEX experiments_one_runs ON two_tower.experiments USING btree (((stopped_at IS NULL))) WHERE (stopped_at IS NULL);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 
@@ -2315,6 +2446,8 @@ ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.experiments ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.exploration_pool ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.impression_users ENABLE ROW LEVEL SECURITY;
@@ -2356,6 +2489,8 @@ CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO au
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.experiments FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.exploration_pool FOR SELECT TO two_tower_viewer USING (true);
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from two_tower.cli import (
+    ab,
     bench,
     dataset,
     demo,
@@ -19,6 +20,7 @@ from two_tower.cli import (
     pull,
     recommend,
     refresh,
+    replay,
     retrain,
     server,
     status,
@@ -77,6 +79,8 @@ for family in (
     retrain,
     dataset,
     model,
+    ab,
+    replay,
     refresh,
     recommend,
     status,
