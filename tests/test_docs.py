@@ -370,3 +370,26 @@ def test_the_supported_versions_of_postgresql_are_those_that_are_checked(name: s
     stated = [tuple(filter(None, found)) for found in re.findall(ranges, (REPOSITORY / name).read_text())]
     assert stated
     assert set(stated) == {(str(OLDEST), str(NEWEST))}
+
+
+# ------------------------------------------------------------------------------------------------ what it replaces
+
+BACKGROUND = REPOSITORY / "docs" / "background.md"
+STATES = ("same", "else", "missing")
+
+
+def test_every_row_of_the_background_has_a_state_and_says_what_is_here() -> None:
+    found: list[list[str]] = []
+    for token in parse(BACKGROUND):
+        if token.type == "tr_open":
+            found.append([])
+        elif token.type == "table_close":
+            break
+        elif token.type == "inline" and found:
+            found[-1].append(token.content)
+    rows_of_the_table = [row for row in found if row and row[0] in set("URTIM")]
+    assert len(rows_of_the_table) > 70
+    for document, described, here, state in rows_of_the_table:
+        word = state.partition(":")[0]
+        assert word in STATES, f"{document}, {described}: {state!r}"
+        assert here or word == "missing", f"{document}, {described}: nothing is here"
