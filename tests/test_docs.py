@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import pytest
 import typer
+from pydantic import AliasChoices
 
 from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
@@ -341,7 +342,13 @@ def variables() -> set[str]:
     """Environment variables that the code reads."""
     fields = Settings.model_fields.items()
     prefix = str(Settings.model_config["env_prefix"])
-    names = {str(field.validation_alias or f"{prefix}{name.upper()}") for name, field in fields}
+    names: set[str] = set()
+    for name, field in fields:
+        alias = field.validation_alias
+        spelt = alias.choices if isinstance(alias, AliasChoices) else [alias or f"{prefix}{name.upper()}"]
+        names |= set(map(str, spelt))
+    for verb in VERBS.values():
+        names |= {parameter.envvar for parameter in verb.params if parameter.envvar}
     for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
         names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
     return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes

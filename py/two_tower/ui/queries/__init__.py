@@ -9,7 +9,7 @@ from __future__ import annotations
 from two_tower.ui.queries.data import KINDS, LACKS, attribute, decisions_by_month, lacking, missing, spread, totals
 from two_tower.ui.queries.freshness import failures, jobs, problems, runs, status, throughput
 from two_tower.ui.queries.models import events, models, thresholds
-from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, sample
+from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, reached, sample
 from two_tower.ui.queries.users import find_users, history, random_user, recommendations, taste
 from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer
 
@@ -35,6 +35,7 @@ __all__ = [
     "problems",
     "random_user",
     "reach",
+    "reached",
     "recommendations",
     "runs",
     "sample",
