@@ -20,7 +20,7 @@ begin
     perform two_tower.create_partitions(p_version);
 exception when unique_violation then
     raise exception 'model version % is registered already', p_version
-        using errcode = '23505', hint = 'Give the vectors another version.';
+        using errcode = '23505', hint = 'Give them another version.';
 end
 $func$;
 
