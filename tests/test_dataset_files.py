@@ -40,7 +40,10 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.mark.world
-def test_files_hold_the_training_set_of_the_database(db: Connection, exported: Path, tmp_path: Path) -> None:
+def test_files_hold_the_training_set_of_the_database(db: Connection, tmp_path: Path) -> None:
+    db.execute("update public.user_video_decisions set weight = 0.25 where hashtext(video_id::text) % 3 = 0")
+    export(db, tmp_path / "data")
+    exported = tmp_path / "data" / "latest"
     expected = read(db)
     held = split(expected, ratio=0.2, min_likes=5, seed=0)
     for name in NAMES:
@@ -50,6 +53,8 @@ def test_files_hold_the_training_set_of_the_database(db: Connection, exported: P
         for name in ("user_ids", "item_ids", "user", "item", "label"):
             assert np.array_equal(getattr(data, name), getattr(expected, name)), name
         assert np.allclose(data.time, expected.time, rtol=0, atol=1e-5)
+        assert data.weight is not None
+        assert np.array_equal(data.weight, expected.weight)
         assert data.schema == expected.schema
         assert (data.item_counts != expected.item_counts).nnz == 0
         assert found.held is not None

@@ -3,7 +3,7 @@
     two-tower train --train interactions_train.parquet --val interactions_val.parquet --items item_features.parquet
 
 Parquet, or CSV by any other name. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and what was
-decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` if known. Items have their id,
+decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items have their id,
 and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or text with vertical bars.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from two_tower.errors import UserError
-from two_tower.features import EPOCH, ITEM_SEGMENTS, LIKE, NOPE, SKIP, WORDS, TrainingData
+from two_tower.features import EPOCH, ITEM_SEGMENTS, LEAST_GIVEN, LIKE, MOST_GIVEN, NOPE, SKIP, WORDS, TrainingData
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, laid_out
 
 DECISIONS = {"like": LIKE, "nope": NOPE, "dislike": NOPE, "skip": SKIP}
@@ -73,6 +73,7 @@ def load(
         rows["position"].to_numpy(),
         rows["label"].to_numpy(),
         rows["time"].to_numpy(),
+        rows["weight"].to_numpy(),
     )
     liked = rows.filter(pl.col("label") == LIKE)["item"].unique()
     data = laid_out(decided, _numbers(catalogue), _attributes(catalogue, liked), options)
@@ -104,7 +105,7 @@ def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
 
 
 def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.DataFrame:
-    """``user``, ``item``, ``label``, ``time``: those that like, refuse or skip; the last of a pair counts."""
+    """``user``, ``item``, ``label``, ``time``, ``weight``: those that like, refuse or skip; the last of a pair counts."""
     frame = _table(path)
     user, what = _require(frame, path, *USERS), _require(frame, path, "label", "decision", "stars")
     item, given = _require(frame, path, item_key, "item_id"), pl.col(what)
@@ -135,6 +136,11 @@ def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.Data
         pl.col(item).cast(pl.String).alias("item"),
         label.alias("label"),
         seconds.alias("time"),
+        (pl.col("weight").cast(pl.Float32, strict=False) if "weight" in frame.columns else pl.lit(1.0, pl.Float32))
+        .fill_nan(None)
+        .fill_null(1.0)
+        .clip(LEAST_GIVEN, MOST_GIVEN)
+        .alias("weight"),
     )
     return found.drop_nulls(["user", "item", "label"]).with_columns(pl.col("time").fill_null(0.0))
 
