@@ -45,9 +45,9 @@ create table two_tower.model_versions (
     schema_version int not null,
     user_dim int not null check (user_dim > 0),
     item_dim int not null check (item_dim > 0),
-    -- Chosen when the version is registered, so that what is installed later changes no vector.
-    user_engine text not null check (user_engine in ('sql', 'onnxruntime')),
-    item_engine text not null check (item_engine in ('sql', 'onnxruntime')),
+    -- Chosen when the version is registered, so that what is installed later changes no vector. given: vectors were computed elsewhere.
+    user_engine text not null check (user_engine in ('sql', 'onnxruntime', 'given')),
+    item_engine text not null check (item_engine in ('sql', 'onnxruntime', 'given')),
     registered_at timestamptz not null default now(),
     backfilled_at timestamptz,
     activated_at timestamptz,

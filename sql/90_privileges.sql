@@ -150,6 +150,8 @@ two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
+two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
+two_tower.given_versions(),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
 two_tower.begin_backfill(text, boolean, jsonb, jsonb), two_tower.backfill_step(jsonb), two_tower.make_durable(),

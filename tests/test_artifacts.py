@@ -100,7 +100,7 @@ def current(url: str) -> str | None:
 
 def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: str, other: Connection) -> None:
     done = artifacts.publish(db, "v1", url, quiet)
-    assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED)}
+    assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED), "current": True}
     assert current(url) == "v1"
     assert artifacts.fetch(other, url, None, quiet) == {"version": "v1", "url": url, "registered": True}
     registry.activate(other, "v1", quiet)
@@ -141,7 +141,7 @@ def test_no_version_is_called_as_the_pointer_is(
     with pytest.raises(UserError, match=refused):
         artifacts.publish(db, name, url, quiet)
     assert {path: artifacts._get(artifacts._store(url), url, path) for path in names(url)} == before
-    artifacts.point(url, json.dumps(manifest).encode())
+    obstore.put(artifacts._store(url), artifacts.CURRENT, json.dumps(manifest).encode())
     with pytest.raises(UserError, match=refused):
         artifacts.fetch(other, url, None, quiet)
     assert versions(other) == {}
@@ -471,7 +471,7 @@ with psycopg.connect(dsn, autocommit=True) as connection:
 """
 PUBLISHED = [
     "feature_schema.json", "item_tower.onnx", "manifest.json", "metrics.json", "model_meta.json", "normalizer.json",
-    "user_embeddings.parquet", "user_tower.onnx", "video_embeddings.parquet",
+    "user_tower.onnx", "video_embeddings.parquet",
     *(f"vocab_{name}.json" for name in VOCABULARIES),
     "weights.safetensors",
 ]  # fmt: skip
@@ -484,7 +484,87 @@ def killed(call: str, *arguments: str) -> None:
 
 def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -> None:
     artifacts.publish(db, "v1", url, quiet)
-    assert names(url) == {f"v1/{name}" for name in PUBLISHED} | {"current/manifest.json"}
+    assert names(url) == {f"{place}/{name}" for name in PUBLISHED for place in ("v1", "current")}
+
+
+def same_there(url: str) -> None:
+    """``current`` has the files of the version that its manifest names, and no others."""
+    store = artifacts._store(url)
+    manifest = json.loads(bytes(obstore.get(store, artifacts.CURRENT).bytes()))
+    listed = {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
+    assert {name.removeprefix("current/") for name in names(url) if name.startswith("current/")} == listed
+    for name in listed:
+        there, own = (bytes(obstore.get(store, f"{at}/{name}").bytes()) for at in ("current", manifest["version"]))
+        assert there == own, name
+
+
+def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
+    db: Connection, dsn: str, url: str, other: Connection
+) -> None:
+    run(dsn, "publish", url, "--with-users")
+    assert "current/user_embeddings.parquet" in names(url)
+    same_there(url)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    assert run(dsn, "publish", url, "--version", "v2", "--skip-activate")["current"] is False
+    assert current(url) == "v1"
+    same_there(url)
+    assert run(dsn, "publish", url, "--version", "v2") == {
+        "version": "v2", "url": url, "uploaded": 0, "current": True,
+    }  # fmt: skip
+    assert current(url) == "v2"
+    same_there(url)  # v1's vectors of users are gone from there
+    assert run(other.info.dsn, "fetch", url)["version"] == "v2"
+
+
+@pytest.mark.parametrize("fails_at", ["item_tower.onnx", "vocab_tag.json", "manifest.json"])
+def test_a_copy_that_fails_leaves_the_current_version_whole(
+    fails_at: str, db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/models"
+    artifacts.publish(db, "v1", url, quiet)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    artifacts.publish(db, "v2", url, quiet, activate=False)
+    with monkeypatch.context() as patch:
+
+        def failing(name: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+            def call(store: Any, *arguments: Any, **options: Any) -> Any:
+                if f"current/{fails_at}" in arguments and "v1" not in str(arguments[0]):
+                    raise OSError(28, "No space left on device")
+                return whole(store, *arguments, **options)
+
+            return call
+
+        for name in ("copy", "put"):
+            patch.setattr(obstore, name, failing(name, getattr(obstore, name)))
+        with pytest.raises(UserError, match="No space left"):
+            artifacts.publish(db, "v2", url, quiet)
+    assert current(url) == "v1"
+    same_there(url)
+    artifacts.publish(db, "v2", url, quiet)
+    assert current(url) == "v2"
+    same_there(url)
+
+
+def test_the_runtime_of_a_browser_lies_beside_the_model(
+    db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path
+) -> None:
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    for name in ("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.min.js", "README.md"):
+        (dist / name).write_text(f"this is {name}")
+    run(dsn, "publish", url, "--wasm", str(dist))
+    beside = {"ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs"}
+    assert names(url) == {f"{place}/{name}" for name in {*PUBLISHED, *beside} for place in ("v1", "current")}
+    same_there(url)
+    if url.startswith("s3:"):
+        for place in ("v1", "current"):
+            found = obstore.get(artifacts._store(url), f"{place}/ort-wasm-simd-threaded.wasm")
+            assert found.attributes["Content-Type"] == "application/wasm"
+    # It is no part of the model: another release of it makes no other model.
+    (dist / "ort-wasm-simd-threaded.wasm").write_text("a newer one")
+    assert run(dsn, "publish", url, "--wasm", str(dist))["uploaded"] == 0
+    assert run(other.info.dsn, "fetch", url)["registered"]
+    run(dsn, "publish", url, "--wasm", str(tmp_path), code=1)
 
 
 @pytest.mark.sampled(1)

@@ -138,7 +138,7 @@ def find(visitor: Visitor, user: UUID) -> None:
     [
         ("Users", ["History", "Model A: v1"], 0, 0),
         ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
-        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 0),
+        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
         ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
         ("Shown", ["Experiment", "Impressions", "Liked, by version and reason"], 1, 1),
         ("Freshness", ["Throughput", "Jobs", "Set aside"], 1, 2),

@@ -139,6 +139,7 @@ def test_every_question_has_an_answer_where_there_is_nothing(database: NewDataba
             (queries.decisions_by_month,),
             (queries.sample, "none", 10, 20),
             (queries.against_data, "tag", (), ()),
+            (queries.reached, "tag", (), ()),
             (queries.by_popularity, (), ()),
             (queries.models,),
             (queries.events,),
@@ -323,6 +324,9 @@ def test_a_sample_counts_the_lists_of_its_users(viewer: queries.Connection) -> N
     expected = Counter(row["video_id"] for rows in lists.values() for row in rows)
     assert {row["video_id"]: row["times"] for row in found} == expected
     assert {row["users"] for row in found} == {len(with_vector)}
+    for row in found:
+        assert len(set(row["readers"])) == len(row["readers"]) == row["times"]
+        assert set(row["readers"]) <= set(range(1, len(with_vector) + 1))
     assert queries.sample(viewer, "v1", 5, 10) == queries.sample(viewer, "v1", 5, 10)
     assert sum(row["times"] for row in queries.sample(viewer, "v1", 5, 10)) == 50
 
@@ -340,6 +344,23 @@ def test_recommendations_are_held_against_items_and_likes(viewer: queries.Connec
         assert found[value]["recommendations"] == pytest.approx(expected)
         assert found[value]["items"] == pytest.approx(len(carriers) / len(WORLD.videos))
         assert found[value]["likes"] == pytest.approx(sum(video in carriers for _, video in LIKES) / len(LIKES))
+
+
+@pytest.mark.parametrize("kind", ["tag", "performer", "maker"])
+def test_users_reached_are_counted_once_by_attribute(kind: str, viewer: queries.Connection) -> None:
+    found = queries.sample(viewer, "v1", 20, 10)
+    places = [(row["video_id"], reader) for row in found for reader in row["readers"]]
+    answer = queries.reached(viewer, kind, tuple(v for v, _ in places), tuple(r for _, r in places), 1000)
+    carriers: dict[str, set[Any]] = {}
+    for video, value in values_of(kind):
+        carriers.setdefault(value, set()).add(video)
+    expected = {}
+    for value, videos in carriers.items():
+        shown = [(video, reader) for video, reader in places if video in videos]
+        if shown:
+            expected[value] = (len(shown), len({v for v, _ in shown}), len({r for _, r in shown}))
+    assert {row["value"]: (row["places"], row["videos"], row["users"]) for row in answer} == expected
+    assert [row["users"] for row in answer] == sorted((row["users"] for row in answer), reverse=True)
 
 
 def test_bands_of_popularity_are_equal_in_size_and_fall_in_likes(viewer: queries.Connection) -> None:

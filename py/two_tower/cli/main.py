@@ -29,6 +29,7 @@ from two_tower.cli import (
     verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
+from two_tower.cli.options import EnvFiles
 
 PATH = """
 The path, in the order of a first day:
@@ -48,6 +49,7 @@ The path, in the order of a first day:
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
 
 The database is --dsn, else DATABASE_URL (also from a file .env here), else the embedded server of this directory.
+Several environments: two-tower --env-file production.env VERB.
 Results go to standard output, progress and messages to standard error; --json makes a result data.
 
 Exit codes: 0 done, 1 the work failed or a promise is broken, 2 wrong usage, 3 a quality gate said no.
@@ -66,7 +68,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(dsn: Dsn = None, json: Json = False) -> None:
+def root(env_file: EnvFiles = None, dsn: Dsn = None, json: Json = False) -> None:
     """A Two-Tower recommender that lives inside PostgreSQL."""
 
 

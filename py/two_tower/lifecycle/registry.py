@@ -71,6 +71,7 @@ def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str |
         "dim": DIM,
         "input_schema_version": SCHEMA_VERSION,
         "sizes": sizes(schema),
+        "loss": model.loss(),
         "hyperparameters": model.hyperparameters,
         "metrics": model.metrics.get("two-tower", {}),
         "training_data": {

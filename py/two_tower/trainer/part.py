@@ -329,6 +329,8 @@ class Part:
         said = to_torch(features) @ by_content
         factors = self.hinted(factors, said, choice)
         liked = schema.segment("user", "liked_video_ids").slice
+        if not self.options.user_attributes:
+            said, by_content = torch.zeros_like(said), torch.zeros_like(by_content)
         user_tower.weight[0, :rank] = by_content[0]
         user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
         user_tower.weight[liked, :rank] = factors.like - said

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import LIKE, WORDS, TrainingData
+from two_tower.features import LIKE, NOPE, WORDS, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer import evaluate, gradient, items, search
 from two_tower.trainer.gradient import Processes, Recipe
@@ -65,16 +65,20 @@ class StepwiseSearch:
         tell: Progress,
         deadline: float,
         processes: Processes,
+        told: gradient.Told = lambda epoch: None,
     ) -> None:
         """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are to be found."""
         self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
+        self.told = told
         self.part = Part(data, ~held, options, search=True)
         self.relevant, self.seen = data.matrix(LIKE, asked), self.part.seen()
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         self.users = users[sample(len(users), options.val_users, options.seed)]
+        self.held = gradient.HeldOut(self.users, self.relevant[self.users], data.matrix(NOPE, asked)[self.users])
         many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
         self.many = users[sample(len(users), many, options.seed)]
         self.history: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []  # of the training that is measured
         self._in_time = bool(data.places(~held).any())
 
     def run(self, *, by_gradients: bool = False) -> Choice:
@@ -234,16 +238,24 @@ class StepwiseSearch:
             self.tell(f"epoch {epoch}", 0.6)
             return time.monotonic() < self.deadline
 
+        def told(epoch: dict[str, Any]) -> None:
+            self.history.append(epoch)
+            if most is None:  # else it is one of many trials
+                self.epochs.append(epoch)
+                self.told(epoch)
+
+        self.epochs = []
         best, scores = gradient.train(
             user_tower,
             item_tower,
             self.part.examples(),
             recipe,
             score=self.judge,
+            held=self.held,
             processes=self.processes,
             tell=tell,
+            told=told,
         )
-        self.history += [{"epoch": epoch, "score": score} for epoch, score in enumerate(scores)]
         return user_tower, item_tower, near, best, scores
 
     def judge(
@@ -276,7 +288,7 @@ class StepwiseSearch:
         chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
         relevant = (chosen @ self.relevant).tocsr()
         relevant.eliminate_zeros()
-        report = evaluate.report(scorers, likes, self.seen, relevant, k=k, seed=seed)
+        report = evaluate.report(scorers, likes, self.seen, relevant, k=k, also=self.options.also, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 
     def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:

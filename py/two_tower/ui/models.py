@@ -15,7 +15,7 @@ from two_tower.errors import UserError
 from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
-from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, percent
+from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, number, percent
 from two_tower.ui.session import ask, dsn, forget, may, refusal
 
 REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": "#0f766e", "popularity": ITEMS}
@@ -254,6 +254,47 @@ def _details(found: list[dict[str, Any]]) -> None:
             "Metrics beside those of references",
             **FORMATS,
         )
+    _run(row["meta"])
     right.caption(f"{row['user_dim']} inputs of users, {row['item_dim']} of items; what it was made of")
     with right:
         st.json(row["meta"], expanded=1)
+
+
+def _run(meta: dict[str, Any]) -> None:
+    """What a training learnt from, how long it took, and how its loss fell."""
+    data, chosen, loss = (meta.get(name) or {} for name in ("training_data", "hyperparameters", "loss"))
+    facts = {
+        "trained at": meta.get("trained_at") or meta.get("given_at"),
+        "learnt from": ", ".join(
+            f"{number(data[name])} {name}" for name in ("users", "videos", "likes", "nopes", "skips") if name in data
+        ),
+        "measured on": chosen.get("held_out"),
+        "loss": loss.get("name"),
+        "epochs kept": chosen.get("best_epoch"),
+        "took": None if chosen.get("seconds") is None else f"{number(chosen['seconds'])} s",
+        "beside": (meta.get("lineage") or {}).get("incumbent"),
+    }
+    told = [{"": name, "value": str(value)} for name, value in facts.items() if value not in (None, "")]
+    if told:
+        st.caption("The run")
+        look.table(told, "What the training learnt from, and how long it took")
+    values = [
+        {"epoch": epoch["epoch"], "of": of, "loss": epoch[key]}
+        for epoch in loss.get("epochs") or []
+        for key, of in (("train_loss", "training"), ("val_loss", "held out"))
+        if epoch.get(key) is not None
+    ]
+    if values:
+        colours = {"training": look.SERIES["items"], "held out": look.SERIES["likes"]}
+        drawn = (
+            look.chart(values)
+            .mark_line(point=True)
+            .encode(
+                x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
+                y=alt.Y("loss:Q", scale=alt.Scale(zero=False)),
+                color=look.coloured("of:N", colours),
+                tooltip=["epoch:Q", "of:N", alt.Tooltip("loss:Q", format=".4f")],
+            )
+        )
+        look.legend(colours)
+        look.show(drawn.properties(height=200), "Loss by epoch, in training and on what was held out")
