@@ -71,10 +71,13 @@ create table two_tower.catalogue_rule (
     one boolean primary key default true check (one),
     visible_when text not null default 'two_tower.time_of(published_at) <= now()',
     -- Whether somebody has said so, or it is our guess about a table that we did not make.
-    stated boolean not null default false
+    stated boolean not null default false,
+    -- Which of them may be shown to whom; null where nobody has said. two_tower.set_eligible_when() compiles it into two_tower.eligible().
+    eligible_when text
 );
 
-comment on table two_tower.catalogue_rule is 'What a video must be to be shown, as two_tower.set_visible_when() was told';
+comment on table two_tower.catalogue_rule is
+'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
 
 insert into two_tower.catalogue_rule default values;
 

@@ -9,7 +9,7 @@ as $func$
         select two_tower.recency_of(two_tower.active_version()) as exponent
     ),
     inputs as materialized (
-        select i.* from recency r cross join lateral two_tower.user_inputs(p_user_ids, r.exponent) i where r.exponent > 0
+        select i.* from recency r cross join lateral two_tower.user_inputs(two_tower.personalised(p_user_ids), r.exponent) i where r.exponent > 0
     ),
     weighted as (
         select i.user_id, jsonb_object_agg(i.name, i.value) as sums
@@ -28,7 +28,7 @@ as $func$
         select d.user_id, two_tower.decision_label(d.decision_type) = 1 as liked, two_tower.decision_label(d.decision_type) = 0 as noped,
             two_tower.time_of(d.created_at) as created_at, two_tower.price_of(v.price) as price,
             max(two_tower.time_of(d.created_at)) over (partition by d.user_id) as latest
-        from asked a
+        from unnest(two_tower.personalised(array(select a.user_id from asked a))) as a (user_id)
         join public.user_video_decisions d on d.user_id = a.user_id
         join public.videos v on v.id = d.video_id
     ),

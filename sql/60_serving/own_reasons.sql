@@ -14,6 +14,9 @@ begin
     if cardinality(p_video_ids) > 200 then
         raise exception 'at most 200 videos can be asked for at once' using errcode = '22023';
     end if;
+    if two_tower.personalised(array[c_user_id]) = '{}' then
+        return;
+    end if;
     return query
     with places as materialized (
         select e.video_id, extensions.subvector(e.embedding, 1, 127)::extensions.vector as place

@@ -20,7 +20,7 @@ begin
     v_question.kind := 'popular';
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
-        price_min, price_max, duration_min, duration_max, released_after, null
+        price_min, price_max, duration_min, duration_max, released_after, null, null, null
     )::two_tower.video_filter;
     v_question.diversity := 0;
     v_question.excluded := exclude;

@@ -18,7 +18,7 @@ as $func$
     from two_tower.list_for_caller(
         row(
             'similar', $1, null, null, null,
-            row($4, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, null)::two_tower.video_filter, $5, $3, null
+            row($4, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, null, null, null)::two_tower.video_filter, $5, $3, null
         ),
         $2
     ) l

@@ -30,7 +30,9 @@ CREATE TYPE two_tower.video_filter AS (
 	duration_min integer,
 	duration_max integer,
 	released_after timestamp with time zone,
-	among uuid[]
+	among uuid[],
+	by_viewer boolean,
+	viewer_id uuid
 );
 
 COMMENT ON TYPE two_tower.video_filter IS 'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
@@ -72,8 +74,7 @@ CREATE FUNCTION auth.uid() RETURNS uuid
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE plpgsql;
 
 COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
 
@@ -82,6 +83,12 @@ CREATE FUNCTION public.embed_user(force boolean DEFAULT false, p_user_id uuid DE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is computed from the rows whatever force says';
+
+CREATE FUNCTION public.export_user_data(p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All that is kept of the caller, or of the user or reviewer on whose behalf service_role asks, as JSON: choices, decisions, reviews, what was shown, features and vectors';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -150,6 +157,12 @@ CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid
 
 COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
+CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, trained_on boolean DEFAULT NULL::boolean, never_makers text[] DEFAULT NULL::text[], never_tag_ids uuid[] DEFAULT NULL::uuid[], never_performer_ids uuid[] DEFAULT NULL::uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
+
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -212,6 +225,12 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
+
+CREATE FUNCTION two_tower.application_path() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.application_path() IS 'The search_path under which a session of the current user begins in this database, for triggers of the application that rely on it';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -320,12 +339,18 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
-CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) RETURNS two_tower.video_filter
+CREATE FUNCTION two_tower.compile_eligible(p_condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_eligible(p_condition text) IS 'Makes two_tower.eligible() of a condition; null for none';
+
+CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) RETURNS two_tower.video_filter
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) IS 'A filter as lists search by it: without empty arrays, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. 22023 where it is too large';
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. 22023 where it is too large';
 
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -337,7 +362,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -361,7 +386,7 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
+COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either, or who chose that no list be made of them';
 
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
@@ -449,6 +474,14 @@ CREATE FUNCTION two_tower.duration_of_word(p_word text) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.duration_of_word(p_word text) IS 'two_tower.duration_of() of a number that is printed so; null for any other text';
 
+CREATE FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) RETURNS SETOF boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT true;
+END;
+
+COMMENT ON FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) IS 'A row where a video may be shown to this user, or to a visitor where null, else none; two_tower.set_eligible_when() says which. To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and say it again';
+
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -504,7 +537,7 @@ CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; how many of each. The account stays, which is the application''s to delete';
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what the user chose, changes that wait; how many of each. The account stays, which is the application''s to delete';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -668,7 +701,7 @@ CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists: who is to have a vector';
+COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists, but who chose otherwise: who is to have a vector';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -867,6 +900,13 @@ CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uu
 
 COMMENT ON FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) IS 'A row where the video passes the filter, else none';
 
+CREATE FUNCTION two_tower.personalised(p_user_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.personalised(p_user_ids uuid[]) IS 'Those of these users who have not chosen that nothing be made of what they decide';
+
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -892,7 +932,7 @@ CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_f
 COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those that the filter leaves out';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
@@ -1159,6 +1199,12 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
 
 COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
 
+CREATE FUNCTION two_tower.set_eligible_when(condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_eligible_when(condition text) IS 'Says which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null takes it back. For the owner alone. 22023 where it does not compile';
+
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1187,7 +1233,7 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1292,7 +1338,7 @@ CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negativ
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; without those who chose not to be trained on, and of each account no more than the setting most_decisions';
 
 CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1509,10 +1555,11 @@ CREATE TABLE two_tower.catalogue_rule (
     one boolean DEFAULT true NOT NULL,
     visible_when text DEFAULT 'two_tower.time_of(published_at) <= now()'::text NOT NULL,
     stated boolean DEFAULT false NOT NULL,
+    eligible_when text,
     CONSTRAINT catalogue_rule_one_check CHECK (one)
 );
 
-COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, as two_tower.set_visible_when() was told';
+COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
 
 CREATE TABLE two_tower.change_failures (
     kind text NOT NULL,
@@ -1814,6 +1861,18 @@ ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE two_tower.user_choices (
+    user_id uuid NOT NULL,
+    personalised boolean DEFAULT true NOT NULL,
+    trained_on boolean DEFAULT true NOT NULL,
+    never_makers text[] DEFAULT '{}'::text[] NOT NULL,
+    never_tag_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    never_performer_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE two_tower.user_choices IS 'What users have chosen about themselves, written by set_choices()';
+
 CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.video_attributes IS 'A row for each key that a video carries, by kind: tag, performer, maker, label, series, source, title_word, description_word';
@@ -1965,6 +2024,9 @@ ALTER TABLE ONLY two_tower.settings
 ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
 
+ALTER TABLE ONLY two_tower.user_choices
+    ADD CONSTRAINT user_choices_pkey PRIMARY KEY (user_id);
+
 ALTER TABLE ONLY two_tower.user_embeddings
     ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (user_id, model_version);
 
@@ -2080,6 +2142,10 @@ CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularie
 
 CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
 
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON two_tower.user_choices FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('user_id');
+
+ALTER TABLE two_tower.user_choices ENABLE ALWAYS TRIGGER two_tower_row;
+
 CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.neighbour_lists REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
@@ -2143,6 +2209,9 @@ ALTER TABLE ONLY two_tower.model_segments
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY two_tower.user_choices
+    ADD CONSTRAINT user_choices_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
@@ -2272,6 +2341,8 @@ CREATE POLICY two_tower_viewer ON two_tower.video_trends FOR SELECT TO two_tower
 ALTER TABLE two_tower.user_change_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.user_choices ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_embeddings ENABLE ROW LEVEL SECURITY;
 

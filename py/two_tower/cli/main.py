@@ -24,6 +24,7 @@ from two_tower.cli import (
     status,
     training,
     ui,
+    user_data,
     verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
@@ -83,6 +84,7 @@ for family in (
     ui,
     verify,
     forget,
+    user_data,
     demo,
     bench,
 ):

@@ -56,6 +56,8 @@ ROUTINES = {
     f"trending_videos(integer, interval, uuid[], uuid[], {_FILTERS})": 0,
     "claim_session(uuid[], uuid[])": 1,
     "rank_candidates(uuid[])": 1,
+    "set_choices(boolean, boolean, text[], uuid[], uuid[], uuid)": 0,
+    "export_user_data(uuid)": 0,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
@@ -75,6 +77,15 @@ ARGUMENTS = {
     "trending_videos": ("limit", "window", "tag_ids", "exclude", *FILTERS),
     "claim_session": ("liked", "noped"),
     "rank_candidates": ("video_ids",),
+    "set_choices": (
+        "personalised",
+        "trained_on",
+        "never_makers",
+        "never_tag_ids",
+        "never_performer_ids",
+        "p_user_id",
+    ),
+    "export_user_data": ("p_user_id",),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 
