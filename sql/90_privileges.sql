@@ -12,7 +12,7 @@ begin
             'public.embed_user(boolean, uuid)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
             'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.log_shown(jsonb)',
-            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[])',
+            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[], boolean)',
             'public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid)', 'public.export_user_data(uuid)'
         ]::regprocedure[])
     loop
@@ -24,16 +24,16 @@ $revoke$;
 -- Lists, all of which take the same filters: who may ask for which.
 do $lists$
 declare
-    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz';
+    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz, text[]';
     v_list record;
 begin
     for v_list in
         select format('public.%s, %s%s)', l.signature, c_filter, l.more) as routine, l.who
         from (values
             ('recommend_videos(int, uuid[], real, uuid[], boolean', ', uuid', 'authenticated, service_role'),
-            ('next_videos(int, uuid[], uuid[]', '', 'authenticated'),
+            ('next_videos(int, uuid[], uuid[], boolean', '', 'authenticated'),
             ('similar_videos(uuid, int, real, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
-            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', '', 'anon, authenticated, service_role'),
+            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[], boolean', '', 'anon, authenticated, service_role'),
             ('popular_videos_now(int, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
             ('trending_videos(int, interval, uuid[], uuid[]', '', 'anon, authenticated, service_role')
         ) as l (signature, more, who)
@@ -53,7 +53,7 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text),
-two_tower.require_session(uuid[], uuid[])
+two_tower.require_session(uuid[], uuid[]), two_tower.session_reasons(uuid[], uuid[])
 to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
@@ -64,7 +64,7 @@ grant execute on function public.set_choices(boolean, boolean, text[], uuid[], u
 to authenticated, service_role;
 grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
 public.claim_session(uuid[], uuid[]),
-public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
+public.rank_candidates(uuid[], boolean), two_tower.own_scores(uuid[])
 to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;

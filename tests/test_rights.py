@@ -99,7 +99,8 @@ def test_never_means_in_no_list(name: str, client: Client) -> None:
             "no_performer_ids": given["never_performer_ids"],
         }
         with_further = {"price_max": 30, "no_makers": ["maker b"]}
-        choose(client, **{key: [] for key in given})
+        nothing: dict[str, Any] = {key: [] for key in given}
+        choose(client, **nothing)
         expected = listed(client, name, **as_filters)
         further = listed(client, name, **as_filters | with_further | {"no_makers": [*given["never_makers"], "maker b"]})
         choose(client, **given)
@@ -108,7 +109,7 @@ def test_never_means_in_no_list(name: str, client: Client) -> None:
 
 
 def test_never_holds_for_candidates_mailings_and_the_page(db: Connection, client: Client) -> None:
-    given = {"never_makers": ["maker a"], "never_tag_ids": [str(WORLD.tags[0])]}
+    given: dict[str, Any] = {"never_makers": ["maker a"], "never_tag_ids": [str(WORLD.tags[0])]}
     choose(client, **given)
     every = [str(v.id) for v in VIDEOS]
     allowed = {str(v.id) for v in VIDEOS if v.passes({"no_makers": ["maker a"], "no_tag_ids": given["never_tag_ids"]})}

@@ -27,7 +27,7 @@ begin
         ('performers', cardinality((p_filter).performer_ids)), ('performers', cardinality((p_filter).all_performer_ids)),
         ('performers', cardinality((p_filter).no_performer_ids)),
         ('makers', cardinality((p_filter).makers)), ('makers', cardinality((p_filter).no_makers)),
-        ('series', cardinality((p_filter).series)), ('series', cardinality((p_filter).no_series))
+        ('series', cardinality((p_filter).series)), ('series', cardinality((p_filter).no_series)), ('filters', cardinality((p_filter).filters))
     ) as f (name, given)
     where f.given > c_most limit 1;
     if found then
@@ -40,9 +40,19 @@ begin
         nullif((p_filter).no_performer_ids || v_choices.never_performer_ids, '{}'),
         nullif((p_filter).makers, '{}'), nullif((p_filter).no_makers || v_choices.never_makers, '{}'),
         nullif((p_filter).series, '{}'), nullif((p_filter).no_series, '{}'),
-        (p_filter).price_min, (p_filter).price_max, (p_filter).duration_min, (p_filter).duration_max, (p_filter).released_after, null,
+        (p_filter).price_min, (p_filter).price_max, (p_filter).duration_min, (p_filter).duration_max, (p_filter).released_after,
+        nullif((p_filter).filters, '{}'), null,
         v_by_viewer, case when v_by_viewer then p_viewer_id end
     )::two_tower.video_filter;
+    if v_filter.filters is not null then
+        select f.name into v_name
+        from unnest(v_filter.filters) as f (name)
+        where not exists (select from two_tower.named_filters n where n.name = f.name) limit 1;
+        if found then
+            raise exception 'there is no filter %', coalesce(quote_literal(v_name), 'null')
+                using errcode = '22023', hint = 'The owner defines filters: select two_tower.set_filter(name, condition).';
+        end if;
+    end if;
     for v_ids in
         select array(select t.video_id from public.video_tags t where t.tag_id = any (v_filter.tag_ids) limit c_few + 1)
         where v_filter.tag_ids is not null
@@ -55,6 +65,23 @@ begin
         union all
         select array(select t.video_id from public.video_performers t where t.performer_id = a.id limit c_few + 1)
         from unnest(v_filter.all_performer_ids) as a (id)
+        union all
+        -- Columns that the application may have dropped, or made another type: as passing(). Without an index, whoever searches looks.
+        select array(
+            select v.id
+            from (select null::text as maker) as absent
+            cross join lateral (select id, two_tower.text_of(maker) as maker from public.videos) as v
+            where v.maker = any (v_filter.makers) limit c_few + 1
+        )
+        where v_filter.makers is not null and two_tower.is_indexed('maker')
+        union all
+        select array(
+            select v.id
+            from (select null::text as series) as absent
+            cross join lateral (select id, two_tower.text_of(series) as series from public.videos) as v
+            where v.series = any (v_filter.series) limit c_few + 1
+        )
+        where v_filter.series is not null and two_tower.is_indexed('series')
     loop
         if cardinality(v_ids) <= c_few then
             v_filter.among := array(
@@ -69,5 +96,6 @@ $func$;
 
 comment on function two_tower.compile_filter(two_tower.video_filter, uuid) is
 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the '
-'owner''s condition, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. '
+'owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for '
+'none. '
 '22023 where it is too large';

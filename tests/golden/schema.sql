@@ -30,6 +30,7 @@ CREATE TYPE two_tower.video_filter AS (
 	duration_min integer,
 	duration_max integer,
 	released_after timestamp with time zone,
+	filters text[],
 	among uuid[],
 	by_viewer boolean,
 	viewer_id uuid
@@ -121,41 +122,41 @@ CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
 
 COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
 
-CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.next_videos("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours';
+COMMENT ON FUNCTION public.next_videos("limit" integer, tag_ids uuid[], exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours; because adds the liked video that adds most to each score';
 
-CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
+COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
 
-CREATE FUNCTION public.rank_candidates(video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer)
+CREATE FUNCTION public.rank_candidates(video_ids uuid[], because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[]) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. At most 2000';
+COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[], because boolean) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. because adds the liked video that adds most to each score. At most 2000';
 
-CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
+COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because adds the one of these likes that adds most to each score. At most 500 in both';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[], p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
 CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, trained_on boolean DEFAULT NULL::boolean, never_makers text[] DEFAULT NULL::text[], never_tag_ids uuid[] DEFAULT NULL::uuid[], never_performer_ids uuid[] DEFAULT NULL::uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -163,18 +164,18 @@ CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, t
 
 COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
 
-CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
 
-CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
+COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -350,7 +351,13 @@ CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_view
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. 22023 where it is too large';
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for none. 22023 where it is too large';
+
+CREATE FUNCTION two_tower.compile_filters() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_filters() IS 'Makes two_tower.passing_named() of what two_tower.named_filters has';
 
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -668,6 +675,12 @@ CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integ
 
 COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
 
+CREATE FUNCTION two_tower.is_indexed(p_column text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.is_indexed(p_column text) IS 'Whether an index of public.videos begins with this column';
+
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -696,6 +709,13 @@ CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, na
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.lacking_triggers() IS 'Those of two_tower.change_triggers() that are missing, or do not fire when they should';
+
+CREATE FUNCTION two_tower.like_reasons(p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.like_reasons(p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row where none adds, or where the towers are no sums';
 
 CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -874,12 +894,12 @@ CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
-CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -899,6 +919,15 @@ CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uu
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) IS 'A row where the video passes the filter, else none';
+
+CREATE FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) RETURNS SETOF boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT true
+   WHERE false;
+END;
+
+COMMENT ON FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) IS 'A row where a video passes the filter of this name, else none; two_tower.set_filter() says what it is. To drop or retype a column that a filter names: select two_tower.set_filter(name, null), change the column, and say it again';
 
 CREATE FUNCTION two_tower.personalised(p_user_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1187,7 +1216,7 @@ CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS
 
 COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
 
-CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
+CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1197,13 +1226,25 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. among: all that pass the filter, where they are few and were looked for';
+
+CREATE FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) IS 'Of each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row where none adds, or where the towers are no sums. At most 200 videos';
 
 CREATE FUNCTION two_tower.set_eligible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.set_eligible_when(condition text) IS 'Says which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null takes it back. For the owner alone. 22023 where it does not compile';
+
+CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
@@ -1805,6 +1846,14 @@ CREATE VIEW two_tower.models WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
+CREATE TABLE two_tower.named_filters (
+    name text NOT NULL,
+    condition text NOT NULL,
+    CONSTRAINT named_filters_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,62}$'::text))
+);
+
+COMMENT ON TABLE two_tower.named_filters IS 'Filters of lists by name, as two_tower.set_filter() was told';
+
 CREATE TABLE two_tower.neighbour_lists (
     model_version text NOT NULL,
     video_id uuid NOT NULL,
@@ -2012,6 +2061,9 @@ ALTER TABLE ONLY two_tower.model_versions
 ALTER TABLE ONLY two_tower.model_weights
     ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
 
+ALTER TABLE ONLY two_tower.named_filters
+    ADD CONSTRAINT named_filters_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY two_tower.neighbour_lists
     ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
 
@@ -2054,7 +2106,11 @@ CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING 
 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
 
+CREATE INDEX videos_maker_idx ON public.videos USING btree (maker);
+
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
+
+CREATE INDEX videos_series_idx ON public.videos USING btree (series);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 
@@ -2293,6 +2349,8 @@ ALTER TABLE two_tower.model_segments ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.model_versions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_weights ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.named_filters ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
 
