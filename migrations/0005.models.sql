@@ -25,6 +25,8 @@ insert into two_tower.settings values
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
 ('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
+('freshness_half_life_days', '0', 'Age at which a video has half of what being new moves it up in lists, in days; 0 for nothing'),
+('exploration_share', '0', 'Share of the places of a user''s list that go to videos few have been shown, up to 0.5'),
 ('shown_per_day', '10000', 'How many videos one user may be logged to have been shown within 24 hours'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
 ('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');

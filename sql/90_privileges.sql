@@ -52,7 +52,8 @@ revoke all on all sequences in schema two_tower from public, anon, authenticated
 -- shows; the routines below are what those in public call.
 grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
-two_tower.list_candidates(two_tower.list_question, int), two_tower.require_page(int, int, int), two_tower.named_id(text, text),
+two_tower.list_candidates(two_tower.list_question, int), two_tower.steer_list(two_tower.list_question, int),
+two_tower.require_page(int, int, int), two_tower.named_id(text, text),
 two_tower.require_session(uuid[], uuid[]), two_tower.session_reasons(uuid[], uuid[])
 to anon, authenticated, service_role;
 
@@ -93,7 +94,10 @@ two_tower.duration_of(real, double precision), two_tower.duration_of(int, double
 two_tower.duration_of_word(text), two_tower.duration_of(anyelement, int), two_tower.duration_of(anyelement),
 two_tower.time_of(timestamptz, double precision), two_tower.time_of(timestamp, double precision), two_tower.time_of(date, double precision),
 two_tower.time_of_word(text), two_tower.time_of(anyelement, int), two_tower.time_of(anyelement),
-two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision)
+two_tower.label_of_word(text), two_tower.decision_label(anyelement), two_tower.decision_weight(bigint, double precision, real),
+two_tower.weight_of(real, double precision), two_tower.weight_of(double precision, double precision),
+two_tower.weight_of(numeric, double precision), two_tower.weight_of_word(text), two_tower.weight_of(anyelement, int),
+two_tower.weight_of(anyelement)
 to authenticated, service_role, two_tower_viewer;
 
 -- service_role: everything that an operator does, and nothing that runs unchecked.
@@ -138,7 +142,7 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.user_choices to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
@@ -147,7 +151,7 @@ grant insert (job, result, finished_at), update (result, finished_at, error) on 
 grant execute on routine
 two_tower.require_model(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
-two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
+two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_model(text, boolean, jsonb, jsonb), two_tower.reject_model(text, text[]),
 two_tower.backfill_model(text, boolean), two_tower.backfill_batch(text, text, uuid, int),
@@ -160,7 +164,8 @@ two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_t
 two_tower.forget_user(uuid),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.try_job(text, boolean), two_tower.link_reviewers(),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.draw_exploration(), two_tower.try_job(text, boolean),
+two_tower.link_reviewers(),
 two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
@@ -192,7 +197,7 @@ begin
             ('performers', array['id', 'name']),
             ('video_tags', array['video_id', 'tag_id']),
             ('video_performers', array['video_id', 'performer_id']),
-            ('user_video_decisions', array['user_id', 'video_id', 'decision_type', 'created_at']),
+            ('user_video_decisions', array['user_id', 'video_id', 'decision_type', 'created_at', 'weight']),
             ('profiles', array['user_id', 'id', 'created_at'])
         ) as t (name, columns)
         join pg_catalog.pg_attribute a on a.attrelid = ('public.' || t.name)::regclass and a.attname = any (t.columns) and not a.attisdropped
@@ -206,6 +211,7 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
 two_tower.video_popularity, two_tower.video_trends, two_tower.impressions,
+two_tower.promotions, two_tower.exploration_pool,
 two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,

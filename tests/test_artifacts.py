@@ -197,6 +197,7 @@ def run(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:
     return dict(json.loads(done.stdout)) if done.stdout else {}
 
 
+@pytest.mark.sampled(1)
 def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path) -> None:
     target = other.info.dsn
     assert run(dsn, "publish", url)["version"] == "v1"
@@ -246,6 +247,7 @@ def limits(model: TinyModel) -> list[int]:
     return [0, *(size - 1 for size in sizes), sizes[-1]]
 
 
+@pytest.mark.soak
 def test_what_is_too_large_to_be_kept_is_kept_as_rows(db: Connection, other: Connection, tmp_path: Path) -> None:
     model = random_model(schema_of(db), seed=3)
     by_name = dict(zip(registry.FILES, (model.user_graph, model.item_graph, model.weights), strict=True))
@@ -306,7 +308,7 @@ def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Pa
         artifacts.export(db, "rows", tmp_path)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("most", [0, 1, 40, 10_000])
 def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
@@ -485,7 +487,7 @@ def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -
     assert names(url) == {f"v1/{name}" for name in PUBLISHED} | {"current/manifest.json"}
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "at", ["uploading user_tower.onnx", "uploading weights.safetensors", "uploading manifest.json", "moving current"]
 )
@@ -521,6 +523,7 @@ def test_every_file_of_a_version_can_be_the_last(db: Connection, dsn: str, tmp_p
             artifacts.fetch(db, url, "v2", quiet)
 
 
+@pytest.mark.sampled(1)
 def test_a_fetch_that_is_killed_registers_nothing(db: Connection, dsn: str, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     target = other.info.dsn

@@ -98,6 +98,7 @@ def test_references_are_in_their_known_order() -> None:
     assert score["random"] < score["popularity"] < min(score["item-kNN"], score["ALS"], score["EASE^R"])
 
 
+@pytest.mark.soak
 def test_als_fits_the_likes_as_its_objective_says() -> None:
     likes = make_data(users=40, items=20).matrix(LIKE)
     exact = evaluate.by_als(likes, factors=4, confidence=10.0, ridge=2.0, rounds=60, steps=8)(np.arange(40))

@@ -131,6 +131,7 @@ def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
@@ -159,6 +160,7 @@ def test_an_empty_array_and_null_are_no_filter(name: str, client: Client) -> Non
     assert listed(client, name, **dict.fromkeys([*FILTERS, "tag_ids", "exclude"])) == expected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize(
     "given",
@@ -170,6 +172,7 @@ def test_what_nothing_passes_is_an_empty_list(name: str, given: Filter, client: 
     assert listed(client, name, **given) == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("key", [key for key, kind in FILTERS.items() if kind.endswith("[]")] + ["tag_ids"])
 def test_a_filter_has_a_bound(name: str, key: str, client: Client) -> None:

@@ -284,6 +284,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_does(
     part: Part, two_processes: Path, kind: str, monkeypatch: pytest.MonkeyPatch

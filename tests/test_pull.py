@@ -323,6 +323,7 @@ def test_an_application_of_its_own_making(database: NewDatabase, target: Connect
 NULLABLE = [(table.name, column) for table in TABLES for column in table.columns]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("table", "column"), NULLABLE)
 def test_a_null_of_the_source_is_filled_left_out_or_kept(
     source: Connection, target: Connection, table: str, column: str
@@ -387,6 +388,7 @@ def test_a_source_that_goes_away_in_the_middle(source: Connection, target: Conne
     assert contents(target) == contents(source)
 
 
+@pytest.mark.soak
 def test_certificates_are_verified(
     source: Connection, target: Connection, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:

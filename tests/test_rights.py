@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from conftest import Connection
 from test_filters import LISTS, VIDEOS, listed
 from test_serving import ids
+from test_steering import promote, setting
 from two_tower.cli.main import app
 from two_tower.data.imports import import_reviews
 from two_tower.ids import user_uuid
@@ -311,6 +312,32 @@ def test_a_column_that_the_condition_names_is_not_dropped_unnoticed(db: Connecti
     db.execute("select two_tower.set_eligible_when(null)")
     db.execute("alter table videos drop column source")
     assert listed(client, "recommend_videos") != []
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_an_operator_steers_is_no_way_around(name: str, db: Connection, client: Client) -> None:
+    """Neither a pin, nor exploration, nor a boost shows what the user never wants to see, or may not."""
+    pinned = [next(v for v in VIDEOS if v.maker == maker and v.id not in WORLD.decided(ME)) for maker in MAKERS[:3]]
+    for rank, video in enumerate(pinned, 1):
+        promote(db, "pin", video_id=video.id, rank=rank)
+    promote(db, "boost", videos={"makers": MAKERS[:2]}, strength=10)
+    setting(db, "exploration_share", 0.5)
+    db.execute("select two_tower.draw_exploration()")
+    assert {str(video.id) for video in pinned} <= set(ids(listed(client, name)))
+    choose(client, never_makers=[MAKERS[0]])
+    db.execute("select two_tower.set_eligible_when(%s)", [f"v.maker is distinct from '{MAKERS[1]}'"])
+    rows = listed(client, name)
+    assert set(ids(rows)) <= {str(v.id) for v in VIDEOS if v.maker not in MAKERS[:2]}
+    assert (rows[0]["video_id"], rows[0]["reason"]) == (str(pinned[2].id), "pinned")
+
+
+def test_no_segment_is_made_of_who_wants_no_personal_lists(db: Connection, client: Client) -> None:
+    liked = next(v for v in VIDEOS if v.id in WORLD.of(ME, "like") and v.tags)
+    video = next(v for v in VIDEOS if v.id not in WORLD.decided(ME))
+    promote(db, "pin", video_id=video.id, rank=1, segment={"tag_ids": sorted(liked.tags)})
+    assert listed(client, "recommend_videos")[0]["reason"] == "pinned"
+    choose(client, personalised=False)
+    assert {row["reason"] for row in listed(client, "recommend_videos")} <= {"popular", "newest"}
 
 
 # ------------------------------------------------------------------------------------------------ what is kept of one

@@ -270,6 +270,7 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
     assert set(kept) == WORLD.decided(OTHER)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     "write",
     [
@@ -463,6 +464,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "forge",
     [

@@ -33,17 +33,18 @@ WITHOUT_SEARCH_PATH = {
             "id_of": ("uuid",),
             "price_of": ("numeric", "double precision", "real", "bigint", "integer", "money"),
             "duration_of": ("numeric", "double precision", "real", "integer", "money"),
+            "weight_of": ("numeric", "double precision", "real"),
             "time_of": ("timestamp with time zone", "timestamp without time zone", "date"),
         }.items()
         for kind in kinds
     ),
     *(
         f"two_tower.{name}_of{arguments}"
-        for name in ("text", "id", "price", "duration", "time")
+        for name in ("text", "id", "price", "duration", "weight", "time")
         for arguments in ("(anyelement)", "(anyelement,integer)")
     ),
-    *(f"two_tower.{name}_of_word(text)" for name in ("id", "price", "duration", "time")),
-    "two_tower.decision_weight(bigint,double precision)",
+    *(f"two_tower.{name}_of_word(text)" for name in ("id", "price", "duration", "weight", "time")),
+    "two_tower.decision_weight(bigint,double precision,real)",
     "two_tower.input_numbers()",
     "two_tower.input_segments()",
     # The application's triggers run under the caller's path, as when the caller decides.
@@ -54,6 +55,7 @@ WITHOUT_SEARCH_PATH = {
     # Put in place of its call by the planner, which a set clause would forbid; every name in it is qualified.
     "two_tower.accounts()",
     "two_tower.weighted_decisions(uuid,double precision)",
+    "two_tower.given_decisions(uuid)",
     "two_tower.attributes_of(uuid)",
     "two_tower.contents_of(uuid)",
     "two_tower.passing(two_tower.video_filter,uuid)",
@@ -76,6 +78,7 @@ DEFINERS_OF_CLIENTS = {
     "session_reasons",
     "set_choices",
     "shown_lately",
+    "steer_list",
     "update_user_features",
 }
 

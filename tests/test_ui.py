@@ -145,6 +145,7 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
     expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
 
 
+@pytest.mark.soak
 def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
     for title in ("Data", "Recommendations"):
         visitor.go(title)
@@ -155,6 +156,7 @@ def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
         expect(visitor.page.locator(chart.format("tag"))).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visitor) -> None:
     visitor.go("Recommendations")
     distinct = visitor.page.get_by_test_id("stMetric").filter(has_text="Distinct videos")
@@ -163,6 +165,7 @@ def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visito
     expect(distinct).not_to_have_text(before)
 
 
+@pytest.mark.soak
 def test_choosing_what_is_missing_names_the_videos(visitor: Visitor) -> None:
     visitor.go("Data")
     visitor.choose("The most popular videos without", "price")
@@ -201,6 +204,7 @@ def test_searching_nobody_says_so(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("There is no user nobody _at_ all.")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
     find(visitor, USER)
     shown = visitor.page.locator("code").first
@@ -213,6 +217,7 @@ def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
     assert {UUID(text) for text in seen} <= set(WORLD.users)
 
 
+@pytest.mark.soak
 def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
     visitor: Visitor, browser: BrowserContext, url: str
 ) -> None:
@@ -238,6 +243,7 @@ def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None
     expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, db: Connection) -> None:
     find(visitor, WORLD.many)
     marks = visitor.page.locator(".st-key-list-A .tt-mark")
@@ -291,6 +297,7 @@ def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: 
             assert image.evaluate("it => it.naturalWidth > 0")
 
 
+@pytest.mark.soak
 def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None:
     user = next(u for u, v, kind, _ in WORLD.decisions if v == WORLD.published[0] and kind == "like")
     find(visitor, user)
@@ -346,6 +353,7 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
 # ------------------------------------------------------------------------------------------------- freshness
 
 
+@pytest.mark.soak
 def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> None:
     visitor.go("Freshness")
     waiting = visitor.page.get_by_test_id("stMetric").filter(has_text="Changes waiting")
@@ -358,6 +366,7 @@ def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> No
 # ------------------------------------------------------------------------------------------------- who may what
 
 
+@pytest.mark.soak
 def test_a_login_that_may_only_look_finds_nothing_to_click(
     shared: str, db: Connection, browser: BrowserContext, tmp_path: Path
 ) -> None:
@@ -411,6 +420,7 @@ REMEMBERED = 10
 """Seconds for which the page remembers an answer."""
 
 
+@pytest.mark.soak
 def test_what_is_not_there_is_said_on_every_page(
     cluster: Server, template: str, browser: BrowserContext, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

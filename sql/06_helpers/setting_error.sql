@@ -27,6 +27,8 @@ as $func$
         ('gate_sample', 'whole', 1, 1000000),
         ('impressions_kept_days', 'whole', 1, 36500),
         ('shown_again_after_hours', 'number', 0, 876000),
+        ('freshness_half_life_days', 'number', 0, 36500),
+        ('exploration_share', 'number', 0, 0.5),
         ('shown_per_day', 'whole', 200, 1000000),
         ('status_max_lag_seconds', 'number', 0, 1000000000),
         ('status_expects_jobs', 'boolean', null, null)

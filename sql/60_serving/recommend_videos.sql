@@ -46,7 +46,7 @@ begin
     )
     select l.*, b.id, b.title::text
     from list l
-    left join two_tower.own_reasons(array(select t.video_id from list t where t.reason = 'taste'), p_user_id) r on r.video_id = l.video_id
+    left join two_tower.own_reasons(array(select t.video_id from list t where t.reason in ('taste', 'boosted', 'buried', 'fresh')), p_user_id) r on r.video_id = l.video_id
     -- As the caller: what hides a video hides that it is the reason.
     left join public.videos b on b.id = r.because_video_id
     order by l.rank;

@@ -6,7 +6,9 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_most_rows constant int := 200;
-    c_reasons constant text[] := array['taste', 'similar', 'trending', 'popular', 'newest'];
+    c_reasons constant text[] := array[
+        'taste', 'similar', 'trending', 'popular', 'newest', 'boosted', 'buried', 'fresh', 'pinned', 'explored'
+    ];
     v_most int := two_tower.model_setting('shown_per_day')::int;
     -- A page that comes again when the setting says so is shown again.
     c_again constant interval := least(

@@ -15,8 +15,10 @@ begin
         ),
         'decisions', (
             select coalesce(jsonb_agg(to_jsonb(d) order by d.created_at, d.video_id), '[]')
-            from (
-                select d.video_id, two_tower.text_of(d.decision_type) as decision_type, two_tower.time_of(d.created_at) as created_at
+            from (select 1::real as weight) as absent
+            cross join lateral (
+                select d.video_id, two_tower.text_of(d.decision_type) as decision_type, two_tower.time_of(d.created_at) as created_at,
+                    two_tower.weight_of(weight) as weight
                 from public.user_video_decisions d where d.user_id = c_user_id
             ) as d
         ),

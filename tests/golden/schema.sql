@@ -304,6 +304,12 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
 
 COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
+CREATE FUNCTION two_tower.check_promotion() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_promotion() IS 'Trigger: refuses filters that a list would refuse (22023), and leaves out of them what asks for nothing';
+
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -418,10 +424,10 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
 
-CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) IS 'What a decision counts, by its place among those of its user (how many are strictly newer) and by what it says itself';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -434,6 +440,12 @@ CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
+
+CREATE FUNCTION two_tower.draw_exploration() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.draw_exploration() IS 'Draws the videos of the day that exploration shows: the 500 that fewest have been shown, as impressions say; how many were drawn. Nothing where the setting exploration_share is 0, or where they were drawn today';
 
 CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:00:02'::interval) RETURNS integer
     LANGUAGE plpgsql
@@ -581,6 +593,11 @@ CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NU
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
+
+CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id uuid, label integer, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
 
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
@@ -743,7 +760,7 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1276,6 +1293,13 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
 
 COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too';
 
+CREATE FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text, propensity real)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, moved by promotions, freshness and exploration, with what moved each video as its reason, no score where it is not there for one, and how likely it was to stand there';
+
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1375,11 +1399,11 @@ CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETUR
 
 COMMENT ON FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) IS 'A vector, each entry of it multiplied by a number';
 
-CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
+CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone, weight real)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; without those who chose not to be trained on, and of each account no more than the setting most_decisions';
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; and what each counts; without those who chose not to be trained on, and of each account no more than the setting most_decisions';
 
 CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1428,7 +1452,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the active version weigh';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1472,10 +1496,40 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
 
-CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, weight real)
+CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement) IS 'What a decision counts by what a value of any type says, from 0.01 to 10; 1 where it says no number';
+
+CREATE FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) RETURNS real
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) IS 'two_tower.weight_of() of anything else';
+
+CREATE FUNCTION two_tower.weight_of(p_value real, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value real, p_own double precision) IS 'two_tower.weight_of() of a number in single precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) IS 'two_tower.weight_of() of a number in double precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) IS 'two_tower.weight_of() of a numeric';
+
+CREATE FUNCTION two_tower.weight_of_word(p_word text) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of_word(p_word text) IS 'two_tower.weight_of() of a number that is printed so; 1 for any other text';
+
+CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, given real, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1536,11 +1590,13 @@ CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
 
 CREATE TABLE public.user_video_decisions (
-    user_id uuid NOT NULL,
+    user_id uuid DEFAULT auth.uid() NOT NULL,
     video_id uuid NOT NULL,
     decision_type text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text])))
+    weight real DEFAULT 1 NOT NULL,
+    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text]))),
+    CONSTRAINT user_video_decisions_weight_check CHECK (((weight >= (0.01)::real) AND (weight <= (10)::double precision)))
 );
 
 CREATE TABLE two_tower.video_embeddings (
@@ -1654,6 +1710,14 @@ CREATE TABLE two_tower.created_objects (
 );
 
 COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created or renamed, as opposed to found; going back undoes these and no others';
+
+CREATE TABLE two_tower.exploration_pool (
+    video_id uuid NOT NULL,
+    shown bigint NOT NULL,
+    drawn_on date NOT NULL
+);
+
+COMMENT ON TABLE two_tower.exploration_pool IS 'The videos that few have been shown, of which exploration shows some today';
 
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
@@ -1883,6 +1947,46 @@ CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
 
+CREATE TABLE two_tower.promotions (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    video_id uuid,
+    videos jsonb,
+    segment jsonb,
+    strength real DEFAULT 2 NOT NULL,
+    rank integer,
+    starts_at timestamp with time zone DEFAULT now() NOT NULL,
+    ends_at timestamp with time zone,
+    note text,
+    CONSTRAINT promotions_end_after_they_start CHECK ((ends_at > starts_at)),
+    CONSTRAINT promotions_kind_check CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
+    CONSTRAINT promotions_one_video_or_a_filter CHECK (((video_id IS NULL) <> (videos IS NULL))),
+    CONSTRAINT promotions_pins_have_a_video_and_a_rank CHECK (
+CASE kind
+    WHEN 'pin'::text THEN ((video_id IS NOT NULL) AND (rank IS NOT NULL))
+    ELSE (rank IS NULL)
+END),
+    CONSTRAINT promotions_rank_check CHECK (((rank >= 1) AND (rank <= 200))),
+    CONSTRAINT promotions_strength_check CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
+);
+
+COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
+
+COMMENT ON COLUMN two_tower.promotions.videos IS 'A filter of the videos that are moved, where that is not one';
+
+COMMENT ON COLUMN two_tower.promotions.segment IS 'For whom: lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
+
+COMMENT ON COLUMN two_tower.promotions.strength IS 'By how much ranks are divided (boost) or multiplied (bury); of several that say something of a video, the strongest counts';
+
+ALTER TABLE two_tower.promotions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.promotions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE two_tower.reviews (
     reviewer_id uuid NOT NULL,
     video_id uuid NOT NULL,
@@ -2002,7 +2106,7 @@ ALTER TABLE ONLY public.user_features
     ADD CONSTRAINT user_features_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY public.user_video_decisions
-    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at);
+    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at, weight);
 
 ALTER TABLE ONLY public.video_performers
     ADD CONSTRAINT video_performers_pkey PRIMARY KEY (video_id, performer_id);
@@ -2024,6 +2128,9 @@ ALTER TABLE ONLY two_tower.change_failures
 
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
+
+ALTER TABLE ONLY two_tower.exploration_pool
+    ADD CONSTRAINT exploration_pool_pkey PRIMARY KEY (video_id);
 
 ALTER TABLE ONLY two_tower.impression_users
     ADD CONSTRAINT impression_users_pkey PRIMARY KEY (user_id);
@@ -2066,6 +2173,9 @@ ALTER TABLE ONLY two_tower.named_filters
 
 ALTER TABLE ONLY two_tower.neighbour_lists
     ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
+
+ALTER TABLE ONLY two_tower.promotions
+    ADD CONSTRAINT promotions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
@@ -2181,6 +2291,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_performers REFERENC
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_attributes();
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
+
+CREATE TRIGGER two_tower_check BEFORE INSERT OR UPDATE ON two_tower.promotions FOR EACH ROW EXECUTE FUNCTION two_tower.check_promotion();
 
 CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
@@ -2328,6 +2440,8 @@ ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.exploration_pool ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.impression_users ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.impressions ENABLE ROW LEVEL SECURITY;
@@ -2354,6 +2468,8 @@ ALTER TABLE two_tower.named_filters ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
@@ -2368,6 +2484,8 @@ CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authentic
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.exploration_pool FOR SELECT TO two_tower_viewer USING (true);
+
 CREATE POLICY two_tower_viewer ON two_tower.impressions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.job_runs FOR SELECT TO two_tower_viewer USING (true);
@@ -2379,6 +2497,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower
 CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.neighbour_lists FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.promotions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.settings FOR SELECT TO two_tower_viewer USING (true);
 

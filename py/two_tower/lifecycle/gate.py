@@ -131,7 +131,7 @@ def _since(
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
         return None
-    likes, nopes, skips = (data.matrix(label, ~after) for label in (LIKE, NOPE, SKIP))
+    likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:

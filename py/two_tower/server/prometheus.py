@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from two_tower.errors import UserError
 from two_tower.progress import Say
 from two_tower.server.status import Report, look
+from two_tower.signals import until_signalled
 
 TIMEOUT_S = 60
 """Of each statement, so that requests do not pile up on a database that hangs."""
@@ -126,7 +127,7 @@ def text(collector: Collector) -> str:
 
 
 def serve(collector: Collector, host: str, port: int, say: Say) -> None:
-    """Serve /metrics until interrupted, collecting anew at every request; ``say`` hears of the address.
+    """Serve /metrics until SIGTERM or SIGINT, collecting anew at every request; ``say`` hears of the address.
 
     ``port`` 0 is any free one. Raises UserError where the address cannot be listened on.
     """
@@ -136,8 +137,8 @@ def serve(collector: Collector, host: str, port: int, say: Say) -> None:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error}", "choose another --port or --host") from error
-    say(f"http://{host}:{server.server_port}/metrics")
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        server.shutdown()
+    with until_signalled() as stop:
+        say(f"http://{host}:{server.server_port}/metrics")
+        stop.wait()
+    server.shutdown()
+    thread.join()

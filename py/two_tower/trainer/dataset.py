@@ -60,7 +60,7 @@ LONGEST_KEY = 1024
 # Rows of fixed width: a field count, then length and value of each field.
 _ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
-     ("l4", ">i4"), ("time", ">f8")]
+     ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
 )  # fmt: skip
 _HEADER = 19  # signature, flags, length of an extension
 
@@ -76,7 +76,7 @@ copy (
     items as (
         select id, (row_number() over (order by id) - 1)::int as position from public.videos
     )
-    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0)
+    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0), l.weight
     from labelled l join users u on u.user_id = l.user_id join items i on i.id = l.video_id
     order by 1, 4, 2
 ) to stdout (format binary)
@@ -177,6 +177,7 @@ def read(
         time=rows["time"].astype(np.float64),
         schema=schema,
         item_counts=_encode_items(items, entries, schema),
+        weight=rows["weight"].astype(np.float32),
     )
 
 

@@ -90,6 +90,7 @@ def export(
             "label": labels,
             "decision": labels.replace_strict(NAMES, return_dtype=pl.String),
             "created_at": pl.Series(known_times * 1e6).fill_nan(None).cast(pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "weight": pl.Series(data.weight),
         }
     )
     interactions = interactions.join(

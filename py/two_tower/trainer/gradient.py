@@ -80,7 +80,7 @@ class Examples:
     item_counts: sparse.csr_matrix
     """[n_items, item_dim]"""
     likes: sparse.csr_matrix
-    """[n_users, n_items] of ones, like the two below; disjoint"""
+    """[n_users, n_items] of weights, like the two below; disjoint"""
     nopes: sparse.csr_matrix
     skips: sparse.csr_matrix
     known: sparse.csr_matrix = field(init=False)
@@ -93,7 +93,7 @@ class Examples:
         object.__setattr__(self, "known", (self.likes + self.nopes + self.skips).tocsr())
         object.__setattr__(self, "met", np.unique(self.known.indices))
         count = np.maximum(np.diff(self.likes.indptr), 1)
-        drawn = self.likes.T @ (np.minimum(count, TARGETS) / count)
+        drawn = self.likes.sign().T @ (np.minimum(count, TARGETS) / count)
         object.__setattr__(self, "chance", drawn / max(drawn.sum(), 1e-12))
 
 
@@ -134,7 +134,7 @@ class Learner(nn.Module):
         weight = self.recipe.nope_weight
         if self.recipe.loss == "bce":
             scores = (users[loss["row"]] * items[loss["column"]]).sum(dim=1) / temperature + self.offset
-            found = binary_cross_entropy(scores, loss["label"])
+            found = binary_cross_entropy(scores, loss["label"], weights=loss["weights"])
         elif "targets" in loss:
             found = full_softmax(
                 users @ items.T,
@@ -155,6 +155,7 @@ class Learner(nn.Module):
                 masked=loss["masked"],
                 negatives=loss["negatives"],
                 negative_weight=weight,
+                weights=loss["weights"],
             )
         return found * batch.share
 
@@ -243,6 +244,7 @@ def _sampled(
     expected[shared:] = 1.0
     items, column = np.unique(candidates, return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
+    weights = np.asarray(wanted[row, target], dtype=np.float32).ravel()
     known = examples.known[rows[rank::size]][:, items].toarray() > 0  # [b', u]
     known = known[row[mine] // size][:, column]  # [p', c]
     own = row[mine][:, None] == noping[None, :]  # [p', nopes]
@@ -256,6 +258,7 @@ def _sampled(
         "log_q": torch.from_numpy(np.log(np.maximum(expected, 1e-12)).astype(np.float32)),
         "masked": torch.from_numpy(known),
         "negatives": torch.from_numpy(negatives),
+        "weights": torch.from_numpy(weights[mine]),
     }
     return items, loss, size * len(mine) / max(len(row), 1)
 
@@ -270,19 +273,21 @@ def _pairs(
     rank: int,
     size: int,
 ) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Likes count 1; nopes, and drawn items that their user is not known to know, count 0."""
+    """Likes are 1; nopes, and drawn items that their user is not known to know, are 0."""
     liking, liked = wanted.nonzero()
     noping, noped = refused.nonzero()
     drawing = np.repeat(liking, recipe.neg_per_pos)
     drawn = examples.met[rng.integers(0, len(examples.met), len(drawing))]
     unknown = np.asarray(examples.known[rows[drawing], drawn]).ravel() == 0
     row = np.concatenate([liking, noping, drawing[unknown]])
+    weights = np.concatenate([wanted.data, refused.data, np.ones(int(unknown.sum()), dtype=np.float32)])
     items, column = np.unique(np.concatenate([liked, noped, drawn[unknown]]), return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
     loss = {
         "row": torch.from_numpy(row[mine] // size),
         "column": torch.from_numpy(column[mine]),
         "label": torch.from_numpy((mine < len(liking)).astype(np.float32)),
+        "weights": torch.from_numpy(weights[mine].astype(np.float32)),
     }
     return items, loss, size * len(mine) / max(len(row), 1)
 

@@ -109,7 +109,7 @@ class Choice:
     neighbours: int = 0
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0
-    """Exponent of :func:`two_tower.features.recency_weights`."""
+    """Exponent of :func:`two_tower.features.decision_weights`."""
 
     def kernel(self) -> tuple[float, ...]:
         """What the kernel between contents depends on."""

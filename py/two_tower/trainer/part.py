@@ -62,7 +62,8 @@ class Part:
         identity = data.schema.segment("item", "id")
         self.ids = self.item_counts[:, identity.slice].tocsr()  # [n_items, n_videos]
         self.known = [(m @ self.ids).tocsr() for m in (self.likes, self.nopes, self.skips)]  # [n_users, n_videos]
-        self.like_count = torch.from_numpy(column_sums(self.known[0])).float()  # [n_videos]
+        # How well a video is known is how many like it, whatever their likes weigh.
+        self.like_count = torch.from_numpy(column_sums(self.known[0].sign())).float()  # [n_videos]
         self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
         numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
         self.item_tower.used[ITEM_NUMERIC.index("price")] = float(options.use_price_feature)
@@ -164,7 +165,7 @@ class Part:
             [choice.item_ridge for choice in choices],
             user_power=first.item_users,
             item_power=first.item_power,
-            order=(self.data.matrix(LIKE, self.rows, 1.0) @ self.ids).tocsr() if first.direction else None,
+            order=(self.data.matrix(LIKE, self.rows, 1.0, given=False) @ self.ids).tocsr() if first.direction else None,
             direction=first.direction,
         )
 

@@ -265,7 +265,9 @@ class StepwiseSearch:
         """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
         n_users, n_items = self.seen.shape
         k, seed = self.options.k, self.options.seed
-        references, left_out = evaluate.references(self.part.likes, seed)
+        # References know likes as they are defined: there, or not there.
+        likes = self.part.likes.sign()
+        references, left_out = evaluate.references(likes, seed)
         whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
         scorers = {"two-tower": whole} | references
         asked = np.flatnonzero(np.diff(self.relevant.indptr))
@@ -274,7 +276,7 @@ class StepwiseSearch:
         chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
         relevant = (chosen @ self.relevant).tocsr()
         relevant.eliminate_zeros()
-        report = evaluate.report(scorers, self.part.likes, self.seen, relevant, k=k, seed=seed)
+        report = evaluate.report(scorers, likes, self.seen, relevant, k=k, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 
     def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:

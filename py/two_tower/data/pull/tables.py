@@ -47,6 +47,9 @@ TIME = "timestamptz"
 
 USERS = "auth.users"
 
+WEIGHT = "weight"
+"""What a decision counts, which travels within its bounds."""
+
 TABLES = (
     PulledTable(USERS, ("id",), {"id": "uuid", "created_at": TIME}, user=True),
     PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
@@ -85,7 +88,7 @@ TABLES = (
     PulledTable(
         "public.user_video_decisions",
         ("user_id", "video_id"),
-        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": TIME},
+        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": TIME, WEIGHT: "real"},
         user=True,
         parents=_VIDEO | {"user_id": (USERS, "id")},
         required=("user_id", "video_id", "decision_type"),
