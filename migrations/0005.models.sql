@@ -12,6 +12,7 @@ comment on table two_tower.settings is 'Settings that operators may change, each
 insert into two_tower.settings values
 ('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (weights as rows), onnxruntime, or auto'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
+('most_decisions', '10000', 'How many decisions and reviews of one account count in training and popularity, its latest; 0 for all'),
 ('least_likers', '5', 'How many people must like a video before lists for everybody say anything that is known of them'),
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that is kept, in bytes; a larger one is kept as rows alone'),
 ('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),

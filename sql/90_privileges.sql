@@ -12,7 +12,8 @@ begin
             'public.embed_user(boolean, uuid)', 'public.update_user_features(uuid)', 'public.get_user_embedding_features(uuid)',
             'public.get_user_embedding_feature_batch(int, int, uuid)', 'public.get_item_embedding_features(uuid)',
             'public.get_item_embedding_feature_batch(int, int, uuid)', 'public.log_shown(jsonb)',
-            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[])'
+            'public.claim_session(uuid[], uuid[])', 'public.rank_candidates(uuid[], boolean)',
+            'public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid)', 'public.export_user_data(uuid)'
         ]::regprocedure[])
     loop
         execute format('revoke all on routine %s from public, anon, authenticated, service_role, two_tower_viewer', v_routine);
@@ -23,16 +24,16 @@ $revoke$;
 -- Lists, all of which take the same filters: who may ask for which.
 do $lists$
 declare
-    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz';
+    c_filter constant text := 'uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], real, real, int, int, timestamptz, text[]';
     v_list record;
 begin
     for v_list in
         select format('public.%s, %s%s)', l.signature, c_filter, l.more) as routine, l.who
         from (values
             ('recommend_videos(int, uuid[], real, uuid[], boolean', ', uuid', 'authenticated, service_role'),
-            ('next_videos(int, uuid[], uuid[]', '', 'authenticated'),
+            ('next_videos(int, uuid[], uuid[], boolean', '', 'authenticated'),
             ('similar_videos(uuid, int, real, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
-            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[]', '', 'anon, authenticated, service_role'),
+            ('recommend_from(uuid[], uuid[], int, uuid[], real, uuid[], boolean', '', 'anon, authenticated, service_role'),
             ('popular_videos_now(int, uuid[], uuid[]', '', 'anon, authenticated, service_role'),
             ('trending_videos(int, interval, uuid[], uuid[]', '', 'anon, authenticated, service_role')
         ) as l (signature, more, who)
@@ -53,16 +54,18 @@ grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.steer_list(two_tower.list_question, int),
 two_tower.require_page(int, int, int), two_tower.named_id(text, text),
-two_tower.require_session(uuid[], uuid[])
+two_tower.require_session(uuid[], uuid[]), two_tower.session_reasons(uuid[], uuid[])
 to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
 grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
 to authenticated, service_role;
+grant execute on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid), public.export_user_data(uuid)
+to authenticated, service_role;
 grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
 public.claim_session(uuid[], uuid[]),
-public.rank_candidates(uuid[]), two_tower.own_scores(uuid[])
+public.rank_candidates(uuid[], boolean), two_tower.own_scores(uuid[])
 to authenticated;
 grant execute on function public.update_user_features(uuid) to authenticated, service_role;
 grant execute on function public.get_user_embedding_features(uuid) to authenticated, service_role;
@@ -139,7 +142,7 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
@@ -148,7 +151,7 @@ grant insert (job, result, finished_at), update (result, finished_at, error) on 
 grant execute on routine
 two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
-two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.accounts(),
+two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
 two_tower.given_versions(),
@@ -232,12 +235,7 @@ grant select (model_version, user_id, embedding, updated_at, length) on two_towe
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
 two_tower.active_version(), two_tower.served_version(uuid), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
-two_tower.preview_recommendations(uuid[], text, int, boolean), two_tower.popular_videos(int, uuid[], two_tower.video_filter, int),
-two_tower.rank_by_vector(text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
-two_tower.nearest_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int),
-two_tower.passing(two_tower.video_filter, uuid), two_tower.few_passing(two_tower.video_filter),
-two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int), two_tower.history_of(uuid, text),
-two_tower.recency_of(text), two_tower.weighted_decisions(uuid, double precision), two_tower.given_decisions(uuid),
+two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),

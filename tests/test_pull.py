@@ -49,6 +49,8 @@ from generate_series(1, 400) n, generate_series(0, 9) k;
 insert into two_tower.reviews
 select md5('r' || n)::uuid, md5('v' || n)::uuid, n % 11 * 0.5, case when n % 3 > 0 then timestamptz '2024-01-01' end
 from generate_series(1, 100) n;
+insert into two_tower.user_choices (user_id, personalised, trained_on)
+select md5('u' || n)::uuid, n % 2 = 0, n % 2 = 1 from generate_series(1, 6) n;
 analyze
 """
 
@@ -128,6 +130,7 @@ def test_a_later_run_moves_only_what_changed(source: Connection, target: Connect
         "public.user_video_decisions": (0, 0, 20),
         "public.videos": (1, 1, 0),
         "two_tower.reviews": (0, 1, 0),
+        "two_tower.user_choices": (0, 0, 1),
     }
     assert moved(summary) < 600  # a few buckets of about 64 rows, of 7,000 rows
     woken = target.execute("select distinct user_id from two_tower.pending_users").fetchall()

@@ -13,6 +13,7 @@ as $func$
     from (values
         ('inference_engine', 'engine', null::numeric, null::numeric),
         ('popularity_half_life_days', 'number', 0.001, 1000000),
+        ('most_decisions', 'whole', 0, 1000000000),
         ('least_likers', 'whole', 1, 1000000),
         ('model_max_bytes', 'number', 0, 1073741823),
         -- A limit out of reach is one: it lets no model pass, or every one.

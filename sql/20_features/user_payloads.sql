@@ -16,9 +16,12 @@ as $func$
     asked as (
         select s.user_id, r.exponent from served s join recency r on r.version is not distinct from s.version
     ),
+    personal as materialized (
+        select distinct u.user_id from unnest(two_tower.personalised(p_user_ids)) as u (user_id)
+    ),
     weights as materialized (
         select a.user_id, jsonb_object_agg(g.video_id, g.weight) as given
-        from asked a
+        from personal a
         cross join lateral two_tower.given_decisions(a.user_id) g
         where g.label <> -1 and g.weight <> 1 and exists (select from public.videos v where v.id = g.video_id)
         group by a.user_id
@@ -27,7 +30,8 @@ as $func$
         select i.*
         from recency r
         cross join lateral two_tower.user_inputs(
-            case when r.exponent > 0 then r.user_ids else array(select w.user_id from weights w where w.user_id = any (r.user_ids)) end,
+            case when r.exponent > 0 then array(select p.user_id from personal p where p.user_id = any (r.user_ids))
+            else array(select w.user_id from weights w where w.user_id = any (r.user_ids)) end,
             r.exponent
         ) i
     ),
@@ -45,7 +49,7 @@ as $func$
         select d.user_id, two_tower.decision_label(d.decision_type) = 1 as liked, two_tower.decision_label(d.decision_type) = 0 as noped,
             two_tower.time_of(d.created_at) as created_at, two_tower.price_of(v.price) as price,
             max(two_tower.time_of(d.created_at)) over (partition by d.user_id) as latest
-        from asked a
+        from personal a
         join public.user_video_decisions d on d.user_id = a.user_id
         join public.videos v on v.id = d.video_id
     ),

@@ -38,6 +38,7 @@ begin
             when exists (
                 select from two_tower.user_embeddings e where e.user_id = v_user_id and e.model_version = v_version
             ) then 'features and embedding were up to date'
+            when two_tower.personalised(array[v_user_id]) = '{}' then 'the user chose that no lists be made of decisions'
             else 'no likes to embed'
         end,
         'model_version', v_version

@@ -11,7 +11,12 @@ declare
     v_vector extensions.halfvec;
     v_length real;
 begin
-    select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
+    if exists (select from two_tower.user_choices c where c.user_id = p_user_id and not c.personalised) then
+        -- The list is everybody's, but for what the user has decided on.
+        v_history.liked := '{}';
+    else
+        select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
+    end if;
     return query
     select r.*
     from two_tower.rank_by_vector(

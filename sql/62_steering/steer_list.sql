@@ -49,6 +49,9 @@ begin
         v_user_id := two_tower.acting_user((p_question).user_id);
         select array_agg(d.video_id) filter (where d.label = 1), array_agg(d.video_id) into v_start, v_known
         from two_tower.given_decisions(v_user_id) d;
+        if exists (select from two_tower.user_choices c where c.user_id = v_user_id and not c.personalised) then
+            v_start := null;
+        end if;
     else
         v_start := (p_question).liked || (p_question).video_id;
         v_known := v_start || (p_question).noped;
@@ -70,7 +73,8 @@ begin
         from unnest(v_promotions) as p
     ) as r
     cross join lateral two_tower.list_candidates(p_question, greatest(p_limit, least(c_most, ceil(p_limit * r.reach)))::int) c;
-    v_filter := two_tower.compile_filter((p_question).filter);
+    -- With what the viewer never wants to see, and may not.
+    v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
     -- A date would print as the session has it.
     v_seed := concat_ws(' ', v_user_id, (select max(e.drawn_on) - date '2000-01-01' from two_tower.exploration_pool e));
     return query

@@ -26,6 +26,7 @@ from two_tower.cli import (
     status,
     training,
     ui,
+    user_data,
     verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
@@ -89,6 +90,7 @@ for family in (
     ui,
     verify,
     forget,
+    user_data,
     demo,
     bench,
 ):
