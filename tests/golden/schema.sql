@@ -213,6 +213,12 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
 
+CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know and what is there already';
+
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -308,6 +314,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
+CREATE FUNCTION two_tower.close_given(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_given(p_version text) IS 'Indexes a version of given vectors and makes it ready to be activated';
+
 CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -343,7 +355,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, nor in a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -558,6 +570,12 @@ CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
+
+CREATE FUNCTION two_tower.given_versions() RETURNS text[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.given_versions() IS 'The versions whose vectors were computed elsewhere: refreshes write nothing to them, and take from them what is deleted';
 
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
@@ -1194,6 +1212,12 @@ CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
 
 COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the transaction';
 
+CREATE FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) IS 'Begins a version of vectors that are given and not computed: add_given() adds to it, and close_given() makes it ready to be activated';
+
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1601,11 +1625,11 @@ CREATE TABLE two_tower.model_versions (
     search_margin integer,
     forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
-    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_search_margin_check CHECK ((search_margin >= 0)),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
-    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
 
@@ -1845,7 +1869,7 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0; follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
