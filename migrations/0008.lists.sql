@@ -30,7 +30,8 @@ create table two_tower.impression_users (
 comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
 
 -- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null asks for
--- nothing. Prices are in single precision, as two_tower.price_of() reads them. among: all that pass, where two_tower.compile_filter() found them to be few.
+-- nothing. Prices are in single precision, as two_tower.price_of() reads them. filters: by name, as two_tower.set_filter() was told. among: all that pass, where two_tower.compile_filter() found them to be few.
+-- by_viewer: only what two_tower.eligible() allows viewer_id, who is null for a visitor.
 create type two_tower.video_filter as (
     tag_ids uuid[],
     all_tag_ids uuid[],
@@ -47,7 +48,10 @@ create type two_tower.video_filter as (
     duration_min int,
     duration_max int,
     released_after timestamptz,
-    among uuid[]
+    filters text[],
+    among uuid[],
+    by_viewer boolean,
+    viewer_id uuid
 );
 
 comment on type two_tower.video_filter is

@@ -161,6 +161,10 @@ RPCS: dict[str, str] = {
     "trending_videos": "select count(*)::int from public.trending_videos()",
     "claim_session": f"select public.claim_session(array['{WORLD.videos[0]}']::uuid[])",
     "rank_candidates": f"select count(*)::int from public.rank_candidates(array['{WORLD.published[3]}']::uuid[])",
+    "set_choices": "select (public.set_choices(personalised => true) ->> 'personalised')::bool::int",
+    "set_choices for another": f"select (public.set_choices(p_user_id => '{OTHER}') ->> 'trained_on')::bool::int",
+    "export_user_data": "select jsonb_array_length(public.export_user_data() -> 'decisions')",
+    "export_user_data for another": f"select jsonb_array_length(public.export_user_data('{OTHER}') -> 'decisions')",
     "similar_videos": f"select count(*)::int from public.similar_videos('{WORLD.published[3]}')",
 }
 

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from conftest import Connection
 from test_serving import COLUMNS, ids
-from world_fixtures import Client, column, make_world, one
+from world_fixtures import Client, column, make_world, one, rpc
 
 pytestmark = pytest.mark.world
 
@@ -228,6 +228,9 @@ def test_a_question_keeps_its_answer_for_the_day_and_has_another_the_next(
         assert ask(20) == base[name]
         explored = [row for row in base[name] if row["reason"] == "explored"]
         assert bool(explored) == (name in ("recommend_videos", "filtered")), name
+    with client.as_("authenticated", ME) as connection:
+        connection.execute("set local datestyle = 'SQL, DMY'")
+        assert rpc(connection, "recommend_videos") == base["recommend_videos"]
     days(exploring, 1)
     assert ids(lists(client)["recommend_videos"](20)) != ids(base["recommend_videos"])
     on_behalf = client.rpc("service_role", None, "recommend_videos", p_user_id=str(ME))
@@ -250,7 +253,7 @@ def test_what_is_explored_is_new_to_its_user_and_passes_the_filter(exploring: Co
 def test_propensities_are_how_often_things_stand_there(db: Connection, client: Client) -> None:
     """Over days, each place is explored as often as it is said, each video of the pool stands at it equally often, and
     weighing what was seen by its propensity adds up to what there was to see."""
-    share, limit, n_days = 0.3, 10, 300
+    share, limit, n_days = 0.3, 10, 160
     base = ids(client.rpc("authenticated", ME, "recommend_videos", limit=limit))
     setting(db, "exploration_share", share)
     db.execute("select two_tower.draw_exploration()")
@@ -280,7 +283,7 @@ def test_propensities_are_how_often_things_stand_there(db: Connection, client: C
             assert abs(count - expected) <= 4.5 * (n_days * share * (1 - share)) ** 0.5 * (place < places), place
         expected = n_days * places * share / size
         assert all(abs(count - expected) <= 5 * expected**0.5 for count in by_video.values())
-        assert estimate == pytest.approx(n_days * places * size, rel=0.12)
+        assert estimate == pytest.approx(n_days * places * size, rel=0.2)
 
 
 def test_pages_explore_and_remember_it(exploring: Connection, client: Client) -> None:
@@ -327,46 +330,43 @@ def test_a_pool_is_drawn_once_a_day_of_what_fewest_were_shown(db: Connection, cl
 # ------------------------------------------------------------------------------------------------ what is refused
 
 VIDEO = str(WORLD.published[0])
+BAD_ROWS: list[dict[str, Any]] = [
+    {"kind": "raise", "video_id": VIDEO},
+    {"kind": "boost"},
+    {"kind": "boost", "video_id": VIDEO, "videos": {"makers": ["a"]}},
+    {"kind": "boost", "video_id": VIDEO, "rank": 3},
+    {"kind": "pin", "video_id": VIDEO},
+    {"kind": "pin", "videos": {"makers": ["a"]}, "rank": 1},
+    {"kind": "pin", "video_id": VIDEO, "rank": 0},
+    {"kind": "pin", "video_id": VIDEO, "rank": 201},
+    *({"kind": "bury", "video_id": VIDEO, "strength": by} for by in (1, 0, -3, 10.5, "NaN", "Infinity")),
+    {"kind": "bury", "video_id": VIDEO, "starts_at": "2026-02-01", "ends_at": "2026-01-01"},
+    # A filter that asks for nothing is none.
+    {"kind": "boost", "videos": {}},
+    {"kind": "boost", "videos": {"makers": []}},
+]
+BAD_FILTERS: list[dict[str, Any]] = [
+    {"maker": ["a"]},
+    {"among": [VIDEO]},
+    {"tag_ids": ["x"]},
+    {"tag_ids": VIDEO},
+    {"price_min": "cheap"},
+    {"released_after": "soonish"},
+    {"duration_max": 1e30},
+    {"makers": [str(n) for n in range(101)]},
+]
 
 
-@pytest.mark.parametrize(
-    ("values", "state"),
-    [
-        ({"kind": "raise", "video_id": VIDEO}, "23514"),
-        ({"kind": "boost"}, "23514"),
-        ({"kind": "boost", "video_id": VIDEO, "videos": {"makers": ["a"]}}, "23514"),
-        ({"kind": "boost", "video_id": VIDEO, "rank": 3}, "23514"),
-        ({"kind": "pin", "video_id": VIDEO}, "23514"),
-        ({"kind": "pin", "videos": {"makers": ["a"]}, "rank": 1}, "23514"),
-        ({"kind": "pin", "video_id": VIDEO, "rank": 0}, "23514"),
-        ({"kind": "pin", "video_id": VIDEO, "rank": 201}, "23514"),
-        *(({"kind": "bury", "video_id": VIDEO, "strength": by}, "23514") for by in (1, 0, -3, 10.5, "NaN", "Infinity")),
-        ({"kind": "bury", "video_id": VIDEO, "starts_at": "2026-02-01", "ends_at": "2026-01-01"}, "23514"),
-        ({"kind": "boost", "videos": {}}, "23514"),
-        ({"kind": "boost", "videos": {"makers": []}}, "23514"),
-        *(
-            ({"kind": "boost", column_: filter_} | ({} if column_ == "videos" else {"video_id": VIDEO}), "22023")
-            for column_ in ("videos", "segment")
-            for filter_ in (
-                {"maker": ["a"]},
-                {"among": [VIDEO]},
-                {"tag_ids": ["x"]},
-                {"tag_ids": VIDEO},
-                {"price_min": "cheap"},
-                {"released_after": "soonish"},
-                {"duration_max": 1e30},
-                {"makers": [str(n) for n in range(101)]},
-            )
-        ),
-    ],
-)
-def test_what_says_nothing_that_can_be_done_is_refused(
-    values: dict[str, Any], state: str, db: Connection, client: Client
-) -> None:
-    values = dict(values)
-    with pytest.raises(psycopg.Error) as refused:
-        promote(db, values.pop("kind"), **values)
-    assert refused.value.sqlstate == state, refused.value
+def test_what_says_nothing_that_can_be_done_is_refused(db: Connection) -> None:
+    refused = [(row, "23514") for row in BAD_ROWS]
+    for bad in BAD_FILTERS:
+        refused += [({"kind": "boost", "videos": bad}, "22023")]
+        refused += [({"kind": "boost", "video_id": VIDEO, "segment": bad}, "22023")]
+    for row, state in refused:
+        with pytest.raises(psycopg.Error) as caught:
+            promote(db, **row)
+        assert caught.value.sqlstate == state, (row, caught.value)
+    assert one(db, "select count(*) from two_tower.promotions") == 0
 
 
 def test_clients_neither_read_nor_write_what_steers_them(exploring: Connection, client: Client) -> None:

@@ -58,6 +58,12 @@ def shared(cluster: Server, world_template: str) -> Iterator[str]:
         tiny_model(connection, "v3", seed=3, activate=False)
         connection.execute("update public.videos set title = %s where id = %s", (EVIL, WORLD.published[0]))
         connection.execute("call two_tower.refresh()")
+        connection.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date)")
+        connection.execute(
+            """insert into two_tower.impressions (user_id, list_id, video_id, rank, model_version, reason)
+            select u.id, gen_random_uuid(), v.id, 1, 'v1', 'taste'
+            from (select id from auth.users order by id limit 5) u, (select id from videos order by id limit 4) v"""
+        )
         yield dsn
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
@@ -134,6 +140,7 @@ def find(visitor: Visitor, user: UUID) -> None:
         ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
         ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
         ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
+        ("Shown", ["Experiment", "Impressions", "Liked, by version and reason"], 1, 1),
         ("Freshness", ["Throughput", "Jobs", "Set aside"], 1, 2),
     ],
 )
@@ -350,6 +357,34 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
+# ------------------------------------------------------------------------------------------------- what was shown
+
+
+def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db: Connection) -> None:
+    running = "select count(*) from two_tower.experiments where stopped_at is null"
+    (challenger,) = column(
+        db, "select version from two_tower.model_versions where state = 'standby' order by number desc limit 1"
+    )
+    visitor.go("Shown")
+    dialog = visitor.page.get_by_role("dialog")
+    visitor.press("Start …")
+    expect(dialog.get_by_text(f"{challenger} will serve 10 % of the users, v1 the others.")).to_be_visible()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert one(db, running) == 0
+
+    visitor.press("Start …")
+    dialog.get_by_role("button", name="Start", exact=True).click()
+    expect(visitor.page.get_by_text(f"{challenger} serves 10 % of the users.")).to_be_visible()
+    assert one(db, running) == 1
+
+    visitor.press("Stop …")
+    dialog.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("The experiment is over; v1 serves everybody.")).to_be_visible()
+    assert one(db, running) == 0
+    assert one(db, "select two_tower.active_version()") == "v1"
+
+
 # ------------------------------------------------------------------------------------------------- freshness
 
 
@@ -374,24 +409,27 @@ def test_a_login_that_may_only_look_finds_nothing_to_click(
     db.execute(f"create role {login} login in role two_tower_viewer".encode())
     try:
         with served(make_conninfo(shared, user=login), tmp_path) as address:
-            looks_only(browser, address, "may not like on somebody's behalf", "may not activate or roll back")
+            looks_only(browser, address, "may not")
     finally:
         db.execute(f"drop role {login}".encode())
 
 
 def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
     with served(shared, tmp_path, "--read-only") as address:
-        looks_only(browser, address, "cannot like on somebody's behalf", "cannot activate or roll back")
+        looks_only(browser, address, "cannot")
 
 
-def looks_only(browser: BrowserContext, address: str, users: str, models: str) -> None:
+def looks_only(browser: BrowserContext, address: str, refused: str) -> None:
     with visit(browser, address) as visitor:
-        expect(visitor.page.get_by_text(users)).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} like on somebody's behalf")).to_be_visible()
         assert len(visitor.videos("list-A")) == 20
         expect(visitor.page.get_by_role("button", name=re.compile("^(Like|Nope|Undo)$"))).to_have_count(0)
         visitor.go("Models")
-        expect(visitor.page.get_by_text(models)).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} activate or roll back")).to_be_visible()
         expect(visitor.page.get_by_role("button", name=re.compile("Activate|Roll back"))).to_have_count(0)
+        visitor.go("Shown")
+        expect(visitor.page.get_by_text(f"{refused} start or stop an experiment")).to_be_visible()
+        expect(visitor.page.get_by_role("button", name=re.compile("^(Start|Stop) …"))).to_have_count(0)
 
 
 # ------------------------------------------------------------------------------------------------- nothing there
@@ -405,6 +443,7 @@ STATES = {
         "Data": "There are no videos yet.",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
+        "Shown": "Nothing that was shown is known.",
         "Freshness": "no model version is active: everybody gets what is popular",
     },
     "no model": {
@@ -412,6 +451,7 @@ STATES = {
         "Data": "Who lacks what",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
+        "Shown": "No experiment was started yet.",
         "Freshness": "No refresh had anything to do in the last day.",
     },
 }

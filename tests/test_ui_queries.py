@@ -485,15 +485,15 @@ def test_a_gate_that_refuses_is_heard(dsn: str, db: Connection) -> None:
 
 
 def test_abilities_are_those_of_the_login(dsn: str, login: str, db: Connection) -> None:
-    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True}
-    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False}
+    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True, "experiment": True}
+    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False, "experiment": False}
     with queries.viewer(login) as connection:
         assert queries.situation(connection)["active_version"] == "v1"
 
 
 def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Connect) -> None:
     found = actions.abilities(make_conninfo(dsn, user="authenticator"))
-    assert found == {"decide": True, "activate": False, "roll_back": False}
+    assert found == {"decide": True, "activate": False, "roll_back": False, "experiment": False}
 
 
 # ------------------------------------------------------------------------------------------------- looks
@@ -529,3 +529,30 @@ def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:
 
 def test_text_in_markdown_stays_text() -> None:
     assert look.plain("a_b *c* [d](e) <f> $g$ :h:") == r"a\_b \*c\* \[d\]\(e\) \<f\> \$g\$ \:h\:"
+
+
+# ------------------------------------------------------------------------------------------------- what was shown
+
+
+def test_what_was_shown_and_an_experiment_are_read_as_the_viewer(
+    dsn: str, viewer: queries.Connection, db: Connection, client: Client
+) -> None:
+    assert queries.experiment(viewer) is None
+    assert queries.impressions_by_day(viewer, 30) == []
+    assert queries.rates(viewer, 30) == []
+    assert queries.comparable(viewer) == {"active": "v1", "others": []}
+    tiny_model(db, "v2", seed=2)
+    assert queries.comparable(viewer) == {"active": "v2", "others": ["v1"]}
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="v1 does not serve"):
+        actions.start_experiment(dsn, "v1", "v2", 0.5, lambda what, share: None)
+    assert actions.start_experiment(dsn, "v2", "v1", 0.5, lambda what, share: None)["experiment"] == 1
+    for user in WORLD.users[5:15]:
+        client.rpc("authenticated", user, "next_videos", limit=6)
+    found = queries.experiment(viewer)
+    assert found is not None
+    assert {row["model_version"]: row["shown"] for row in found["versions"]} == {
+        row["model_version"]: row["shown"] for row in queries.impressions_by_day(viewer, 1)
+    }
+    assert sum(row["shown"] for row in queries.rates(viewer, 1)) == 60
+    assert actions.stop_experiment(dsn, "v1")["model_version"] == "v1"
+    assert queries.experiment(viewer)["winner"] == "v1"  # type: ignore[index]

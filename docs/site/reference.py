@@ -68,7 +68,7 @@ SQLSTATES = {
     "42501": "The role may not do this.",
     "54000": "More than a limit allows.",
     "55000": "The database is not in the state for it, such as no active model. The message says what comes first.",
-    "55006": "Another session is doing the same.",
+    "55006": "Another session is doing the same, or an experiment on users is running.",
     "55P03": "A lock was not to be had in time; try again.",
     "P0002": "There is no such user, video or version.",
     "TT003": "The quality gate said no.",

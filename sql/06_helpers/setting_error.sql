@@ -13,6 +13,7 @@ as $func$
     from (values
         ('inference_engine', 'engine', null::numeric, null::numeric),
         ('popularity_half_life_days', 'number', 0.001, 1000000),
+        ('most_decisions', 'whole', 0, 1000000000),
         ('least_likers', 'whole', 1, 1000000),
         ('model_max_bytes', 'number', 0, 1073741823),
         -- A limit out of reach is one: it lets no model pass, or every one.
@@ -23,6 +24,7 @@ as $func$
         ('gate_min_recall', 'number', -1000, 1000),
         ('search_min_recall', 'number', -1000, 1000),
         ('gate_max_distance', 'number', -1000, 1000),
+        ('gate_max_replay_drop', 'number', -1000, 1000),
         ('gate_sample', 'whole', 1, 1000000),
         ('impressions_kept_days', 'whole', 1, 36500),
         ('shown_again_after_hours', 'number', 0, 876000),

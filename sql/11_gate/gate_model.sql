@@ -12,6 +12,7 @@ declare
     v_recall double precision;
     v_max_distance double precision := two_tower.gate_setting('gate_max_distance', p_overrides);
     v_min_recall double precision := two_tower.gate_setting('gate_min_recall', p_overrides);
+    v_max_drop double precision := two_tower.gate_setting('gate_max_replay_drop', p_overrides);
 begin
     perform two_tower.require_model(p_version);
     select * into v_coverage from two_tower.gate_coverage(p_version);
@@ -31,6 +32,10 @@ begin
     v_recall := two_tower.gate_recall(p_version, v_sample);
     if v_recall < v_min_recall then
         v_reasons := v_reasons || format('its lists hold %s of the nearest videos, and must find %s', round(v_recall::numeric, 4), v_min_recall);
+    end if;
+    -- The first version has nothing to be compared with.
+    if v_max_drop < 1 and nullif(two_tower.active_version(), p_version) is not null then
+        v_reasons := array_remove(v_reasons || two_tower.gate_replay(nullif(p_measured -> 'replay', 'null'), v_max_drop), null);
     end if;
     return jsonb_build_object(
         'reasons', to_jsonb(v_reasons), 'missing_videos', v_coverage.videos, 'missing_users', v_coverage.users,

@@ -18,7 +18,7 @@ begin
         from jsonb_object_keys(v_filter) as k (name)
         where k.name not in (
             select a.attname from pg_catalog.pg_attribute a
-            where a.attrelid = 'two_tower.video_filter'::regclass and a.attnum > 0 and not a.attisdropped and a.attname <> 'among'
+            where a.attrelid = 'two_tower.video_filter'::regclass and a.attnum > 0 and not a.attisdropped and a.attname not in ('among', 'by_viewer', 'viewer_id')
         )
         order by k.name limit 1;
         if found then
@@ -26,7 +26,7 @@ begin
                 hint = 'The filters are those that recommend_videos() takes, such as tag_ids, makers or price_max.';
         end if;
         begin
-            perform two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, v_filter));
+            perform two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, v_filter), null);
         exception when data_exception then
             raise exception 'promotions.% is no filter: %', v_column, sqlerrm using errcode = '22023';
         end;

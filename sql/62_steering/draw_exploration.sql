@@ -12,18 +12,19 @@ declare
 begin
     perform pg_advisory_xact_lock(hashtextextended('two_tower.draw_exploration', 0));
     if two_tower.model_setting('exploration_share') = 0 then
-        delete from two_tower.exploration_pool;
+        delete from two_tower.exploration_pool e where e.video_id is not null;
         return 0;
     end if;
     if exists (select from two_tower.exploration_pool e where e.drawn_on = c_today) then
         return 0;
     end if;
-    delete from two_tower.exploration_pool;
+    -- All of them; Supabase's safeupdate wants a condition.
+    delete from two_tower.exploration_pool e where e.video_id is not null;
     insert into two_tower.exploration_pool (video_id, shown, drawn_on)
     select v.id, coalesce(i.shown, 0), c_today
     from two_tower.visible_videos v
     left join (select s.video_id, count(*) as shown from two_tower.impressions s group by s.video_id) as i on i.video_id = v.id
-    order by coalesce(i.shown, 0), hashtextextended(v.id::text || c_today, 0), v.id
+    order by coalesce(i.shown, 0), hashtextextended(concat_ws(' ', v.id, c_today - date '2000-01-01'), 0), v.id
     limit c_most;
     get diagnostics v_rows = row_count;
     return v_rows;

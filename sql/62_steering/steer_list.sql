@@ -8,7 +8,8 @@
 -- and the order are hashes of user, day and place: the same question has the same answer. A video of the pool thus stands at a place with
 -- the probability share / pool, and what stood there with 1 - share; the pool is without what the list holds, so there is no other way.
 --
--- SECURITY DEFINER, and called by whom list_candidates() is called by, which checks what is asked.
+-- SECURITY DEFINER: it reads promotions, the pool and the caller's decisions for whoever asks for a list. A login of one's own can call it, and
+-- list_candidates() checks what is asked.
 create or replace function two_tower.steer_list(p_question two_tower.list_question, p_limit int)
 returns table (video_id uuid, score real, rank int, reason text, model_version text, propensity real)
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
@@ -48,6 +49,9 @@ begin
         v_user_id := two_tower.acting_user((p_question).user_id);
         select array_agg(d.video_id) filter (where d.label = 1), array_agg(d.video_id) into v_start, v_known
         from two_tower.given_decisions(v_user_id) d;
+        if exists (select from two_tower.user_choices c where c.user_id = v_user_id and not c.personalised) then
+            v_start := null;
+        end if;
     else
         v_start := (p_question).liked || (p_question).video_id;
         v_known := v_start || (p_question).noped;
@@ -69,21 +73,24 @@ begin
         from unnest(v_promotions) as p
     ) as r
     cross join lateral two_tower.list_candidates(p_question, greatest(p_limit, least(c_most, ceil(p_limit * r.reach)))::int) c;
-    v_filter := two_tower.compile_filter((p_question).filter);
-    v_seed := concat_ws(' ', v_user_id, (select max(e.drawn_on) from two_tower.exploration_pool e));
+    -- With what the viewer never wants to see, and may not.
+    v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
+    -- A date would print as the session has it.
+    v_seed := concat_ws(' ', v_user_id, (select max(e.drawn_on) - date '2000-01-01' from two_tower.exploration_pool e));
     return query
-    with weighed as materialized (
+    with moves as materialized (
+        select p.kind, p.strength, p.video_id, p.videos is not null as by_filter,
+            jsonb_populate_record(null::two_tower.video_filter, p.videos) as filter
+        from unnest(v_promotions) as p where p.kind <> 'pin'
+    ),
+    weighed as materialized (
         select c.id, c.n::int as n, case when c.reason not in ('popular', 'newest', 'trending') then c.score end as score, c.reason,
             coalesce(m.boost, 1) as boost, coalesce(m.bury, 1) as bury, coalesce(a.fresh, 1) as fresh
         from unnest(v_ids, v_scores, v_reasons) with ordinality as c (id, score, reason, n)
         cross join lateral (
-            select max(p.strength) filter (where p.kind = 'boost') as boost, max(p.strength) filter (where p.kind = 'bury') as bury
-            from unnest(v_promotions) as p
-            where p.kind <> 'pin' and (
-                p.video_id = c.id or p.videos is not null and (
-                    select f.passes from two_tower.passing(jsonb_populate_record(null::two_tower.video_filter, p.videos), c.id) as f (passes)
-                )
-            )
+            select max(s.strength) filter (where s.kind = 'boost') as boost, max(s.strength) filter (where s.kind = 'bury') as bury
+            from moves s
+            where s.video_id = c.id or s.by_filter and (select f.passes from two_tower.passing(s.filter, c.id) as f (passes))
         ) as m
         left join lateral (
             -- The exponent is bounded where its power has a value.

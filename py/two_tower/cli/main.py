@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from two_tower.cli import (
+    ab,
     bench,
     dataset,
     demo,
@@ -19,11 +20,13 @@ from two_tower.cli import (
     pull,
     recommend,
     refresh,
+    replay,
     retrain,
     server,
     status,
     training,
     ui,
+    user_data,
     verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
@@ -79,12 +82,15 @@ for family in (
     retrain,
     dataset,
     model,
+    ab,
+    replay,
     refresh,
     recommend,
     status,
     ui,
     verify,
     forget,
+    user_data,
     demo,
     bench,
 ):

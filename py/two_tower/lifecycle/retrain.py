@@ -85,6 +85,10 @@ def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
 
 
 def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> None:
+    run.step = "looking for an experiment"
+    # It would refuse the switch, hours later.
+    connection.execute("select two_tower.require_no_experiment()")
+
     run.step = "training"
     progress("reading", 0.0)
     from two_tower.lifecycle import gate
@@ -116,6 +120,8 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     run.step = "activating"
     registry.refresh(connection, progress)
     progress("activating", 1.0)
+    if replayed := registry.replayed(connection, version, plan.overrides):
+        case["measured"] |= replayed
     registry.flip(connection, version, **case)
     run.warnings += registry.update_popularity(connection)
 
@@ -161,7 +167,8 @@ def _active(connection: Connection) -> str | None:
 
 def _surplus(connection: Connection, keep: int) -> list[str]:
     rows = connection.execute(
-        "select version from two_tower.model_versions where state = 'standby' order by activated_at desc offset %s",
+        """select version from two_tower.model_versions
+        where state = 'standby' order by activated_at desc nulls last offset %s""",
         (keep,),
     )
     return [version for (version,) in rows]

@@ -106,7 +106,7 @@ def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
 
 
 def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.DataFrame:
-    """``user``, ``item``, ``label``, ``time``, ``weight`` of those that like, refuse or skip."""
+    """``user``, ``item``, ``label``, ``time``, ``weight``: what likes, refuses or skips; the last of a pair counts."""
     frame = _table(path)
     user, what = _require(frame, path, *USERS), _require(frame, path, "label", "decision", "stars")
     item, given = _require(frame, path, item_key, "item_id"), pl.col(what)

@@ -107,7 +107,7 @@ class StepwiseSearch:
             tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
             return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
 
-        scores: dict[Choice, float] = {}
+        found_by: dict[Choice, np.ndarray] = {}
         for name, values in (
             ("novelty", (1.0, 0.7, 0.5)),
             ("hint", (0.0, 3.0, 30.0, 300.0)),
@@ -117,10 +117,20 @@ class StepwiseSearch:
             if time.monotonic() < self.deadline:
                 changes: list[dict[str, Any]] = [{name: value} for value in values]
                 for choice in (replace(best, **change) for change in changes):
-                    if choice not in scores:
-                        scores[choice] = self._score(choice, *catalogue(choice), near, whole=True)
-                best = max(scores, key=lambda choice: scores[choice])
-        return best
+                    if choice not in found_by:
+                        scorer = self._scorer(choice, *catalogue(choice), near, self.users, whole=True)
+                        found_by[choice] = self._values(choice, scorer, self.users, whole=True)
+                best = max(found_by, key=lambda choice: found_by[choice].mean())
+
+        # Of those as good as the best, the one nearest to what everybody likes: of who likes little and of what is new
+        # less is known than these users show (the one-standard-error rule of Breiman et al.,
+        # Classification and Regression Trees, 1984).
+        as_good = [
+            choice
+            for choice, values in found_by.items()
+            if choice == replace(best, popular=choice.popular) and not _surely(found_by[best] - values, 1.0)
+        ]
+        return max(as_good, key=lambda choice: choice.popular, default=best)
 
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
@@ -381,6 +391,6 @@ def _by_table(table: items.Table, likes: sparse.csr_matrix, rows: np.ndarray) ->
     return items.scores(table, likes[rows])
 
 
-def _surely(gain: np.ndarray) -> bool:
-    """Whether the mean of differences [n] is above zero by more than chance."""
-    return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5
+def _surely(gain: np.ndarray, errors: float = SURE) -> bool:
+    """Whether the mean of differences [n] is above zero by more than so many standard errors."""
+    return len(gain) > 1 and float(gain.mean()) > errors * float(gain.std()) / len(gain) ** 0.5

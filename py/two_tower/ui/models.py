@@ -68,9 +68,12 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 def _serve(found: list[dict[str, Any]]) -> None:
     active = next((row for row in found if row["state"] == "active"), None)
     serving = active["version"] if active else ""  # part of keys, so that a choice ends with what it was made beside
-    standby = [row for row in found if row["state"] == "standby"]
+    # One that only an experiment showed to users is nothing to go back to.
+    standby = [row for row in found if row["state"] == "standby" and row["activated_at"]]
     standby.sort(key=lambda row: row["activated_at"], reverse=True)
-    ready = [row["version"] for row in found if row["state"] in ("candidate", "staged")]
+    ready = [
+        row["version"] for row in found if row["state"] in ("candidate", "staged", "standby") and row not in standby
+    ]
     with st.container(border=True, key="serving"):
         left, middle, right = st.columns([2.4, 2, 2], vertical_alignment="center", gap="large")
         with left:
@@ -109,7 +112,7 @@ def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Activate", type="primary", width="stretch", key="sure"):
-        _do(lambda: actions.activate(dsn(), version, _progress()))
+        _do(lambda: actions.activate(dsn(), version, progress_bar()))
 
 
 @st.dialog("Roll back")
@@ -123,7 +126,8 @@ def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
         _do(lambda: actions.roll_back(dsn(), version))
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """A bar below, for work that says how far it is."""
     bar, context = st.progress(0.0), get_script_run_ctx()
 
     def advance(what: str, share: float) -> None:

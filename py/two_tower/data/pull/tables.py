@@ -102,5 +102,14 @@ TABLES = (
         parents=_VIDEO,
         needed=("stars",),
     ),
+    # Where training takes place, who is not to be trained on must be known.
+    PulledTable(
+        "two_tower.user_choices",
+        ("user_id",),
+        {"user_id": "uuid", "personalised": "bool", "trained_on": "bool"},
+        user=True,
+        parents={"user_id": (USERS, "id")},
+        needed=("personalised", "trained_on"),
+    ),
 )  # fmt: skip
 """Parents before children."""
