@@ -54,6 +54,7 @@ def test_files_hold_the_training_set_of_the_database(db: Connection, tmp_path: P
             assert np.array_equal(getattr(data, name), getattr(expected, name)), name
         assert np.allclose(data.time, expected.time, rtol=0, atol=1e-5)
         assert data.weight is not None
+        assert expected.weight is not None
         assert np.array_equal(data.weight, expected.weight)
         assert data.schema == expected.schema
         assert (data.item_counts != expected.item_counts).nnz == 0

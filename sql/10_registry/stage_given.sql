@@ -25,4 +25,5 @@ end
 $func$;
 
 comment on function two_tower.stage_given(text, jsonb) is
-'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be activated';
+'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be '
+'activated';

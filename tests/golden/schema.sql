@@ -227,17 +227,23 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
 
 COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves whoever is in no experiment''s share, or null before the first activation';
 
-CREATE FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
-    LANGUAGE plpgsql
+CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know and what is there already';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.application_path() IS 'The search_path under which a session of the current user begins in this database, for triggers of the application that rely on it';
+
+CREATE FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -334,6 +340,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
 
+CREATE FUNCTION two_tower.close_given(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_given(p_version text) IS 'Indexes a version of given vectors and makes it ready to be activated';
+
 CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -351,6 +363,12 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
+
+CREATE FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for fewer than 50 users on either side, or fewer than 10 hits';
 
 CREATE FUNCTION two_tower.compile_eligible(p_condition text) RETURNS void
     LANGUAGE plpgsql
@@ -381,7 +399,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -635,6 +653,12 @@ CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id
 
 COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
 
+CREATE FUNCTION two_tower.given_versions() RETURNS text[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.given_versions() IS 'The versions whose vectors were computed elsewhere: refreshes write nothing to them, and take from them what is deleted';
+
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -733,6 +757,12 @@ CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integ
 
 COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
 
+CREATE FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) IS 'Half the width of a confidence sequence of 95 % for a normal estimate of this variance, tightest for effects of about the deviation';
+
 CREATE FUNCTION two_tower.is_indexed(p_column text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -768,12 +798,12 @@ CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, na
 
 COMMENT ON FUNCTION two_tower.lacking_triggers() IS 'Those of two_tower.change_triggers() that are missing, or do not fire when they should';
 
-CREATE FUNCTION two_tower.like_reasons(p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+CREATE FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.like_reasons(p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row where none adds, or where the towers are no sums';
+COMMENT ON FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row where none adds, or where the towers are no sums';
 
 CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1298,6 +1328,12 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
 
 COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. among: all that pass the filter, where they are few and were looked for';
 
+CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; the active one for nobody';
+
 CREATE FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1315,12 +1351,6 @@ CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
-
-CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
-
-COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; the active one for nobody';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
@@ -1351,6 +1381,12 @@ CREATE FUNCTION two_tower.shown_rates(p_days integer DEFAULT 30) RETURNS TABLE(m
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.shown_rates(p_days integer) IS 'What was shown in the last days, first to each user, by version and reason: how many users saw how many videos, how many of these they liked and noped afterwards, and the like rate with a confidence sequence of 95 %, null where too little is known';
+
+CREATE FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) IS 'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be activated';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1772,11 +1808,11 @@ CREATE TABLE two_tower.model_versions (
     search_margin integer,
     forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
-    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_search_margin_check CHECK ((search_margin >= 0)),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
-    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
 
@@ -2055,7 +2091,7 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
@@ -2338,6 +2374,8 @@ CREATE INDEX videos_maker_idx ON public.videos USING btree (maker);
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
 
 CREATE INDEX videos_series_idx ON public.videos USING btree (series);
+
+CREATE UNIQUE INDEX experiments_one_runs ON two_tower.experiments USING btree (((stopped_at IS NULL))) WHERE (stopped_at IS NULL);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 

@@ -3,8 +3,9 @@
     two-tower train --train interactions_train.parquet --val interactions_val.parquet --items item_features.parquet
 
 Parquet, or CSV by any other name. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and what was
-decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items have their id,
-and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or text with vertical bars.
+decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
+have their id, and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or text with
+vertical bars.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
 
 
 def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.DataFrame:
-    """``user``, ``item``, ``label``, ``time``, ``weight``: those that like, refuse or skip; the last of a pair counts."""
+    """``user``, ``item``, ``label``, ``time``, ``weight``: what likes, refuses or skips; the last of a pair counts."""
     frame = _table(path)
     user, what = _require(frame, path, *USERS), _require(frame, path, "label", "decision", "stars")
     item, given = _require(frame, path, item_key, "item_id"), pl.col(what)
