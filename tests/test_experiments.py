@@ -37,8 +37,8 @@ def answers(client: Client, db: Connection, user: UUID) -> dict[str, Any]:
     asks: dict[str, dict[str, Any]] = {
         "recommend_videos": {"because": True},
         "similar_videos": {"video_id": videos[5]},
-        "recommend_from": {"liked": videos[:3], "noped": videos[3:4]},
-        "rank_candidates": {"video_ids": videos},
+        "recommend_from": {"liked": videos[:3], "noped": videos[3:4], "because": True},
+        "rank_candidates": {"video_ids": videos, "because": True},
         "popular_videos_now": {},
         "trending_videos": {},
         "embed_user": {},
@@ -52,7 +52,9 @@ def answers(client: Client, db: Connection, user: UUID) -> dict[str, Any]:
             query = f"select model_version, md5(string_agg(t::text, '' order by t::text)) from {view} t group by 1"
             found[view] = connection.execute(query.encode()).fetchall()
         with connection.transaction(force_rollback=True):
-            found["next_videos"] = connection.execute("select to_jsonb(n) from public.next_videos() n").fetchall()
+            found["next_videos"] = connection.execute(
+                "select to_jsonb(n) from public.next_videos(because => true) n"
+            ).fetchall()
     found["recommend_batch"] = db.execute("select * from two_tower.recommend_batch(%s)", [[user]]).fetchall()
     found["preview"] = db.execute("select * from two_tower.preview_recommendations(%s)", [[user]]).fetchall()
     return found
@@ -308,6 +310,27 @@ def test_the_variance_is_that_of_users(db: Connection) -> None:
     assert found == pytest.approx((hits[drawn].sum(1) / m[drawn].sum(1)).var(), rel=0.15)
     assert one(db, sums, 1, 5, 1, 25, 1, 5) is None
     assert one(db, sums, 2, 0, 0, 0, 0, 0) is None
+
+
+def test_no_evidence_is_too_strong_or_too_weak(db: Connection) -> None:
+    """Whatever the sizes, there is an answer: of a million users as of those who all do the same."""
+    ask = "select p_value, low, high from two_tower.compare_rates(%s, %s, %s, %s, %s, %s, %s, %s)"
+
+    def answer(rate_a: float, rate_b: float, variance: float, users: int = 10**6, hits: int = 10**5) -> Any:
+        found = db.execute(ask, (rate_a, variance, users, hits, rate_b, variance, users, hits)).fetchone()
+        assert found is not None
+        return found
+
+    for variance in (1e-300, 1e-30, 1e-12, 1e-6, 1e-3, 1.0, 1e6):
+        for rate_b in (0.1, 0.1 + 1e-12, 0.11, 0.9, 1.0):
+            p_value, low, high = answer(0.1, rate_b, variance)
+            assert 0 < p_value <= 1
+            assert low <= rate_b - 0.1 <= high
+            assert (p_value <= 0.05) == (low >= 0 or high <= 0)
+    assert answer(0.1, 0.2, 0.0) == (None, None, None)
+    assert answer(0.1, 0.2, 1e-6, users=49) == (None, None, None)
+    assert answer(0.1, 0.2, 1e-6, hits=9) == (None, None, None)
+    assert answer(0.1, 0.2, 1e-6, users=50, hits=10)[0] < 0.05
 
 
 DAYS, RUNS, USERS = 14, 1000, 600

@@ -19,10 +19,12 @@ begin
         v_radius := two_tower.interval_radius(v_variance, v_deviation);
         low := difference - v_radius;
         high := difference + v_radius;
-        p_value := least(1, exp(
-            ln((v_variance + v_deviation ^ 2) / nullif(v_variance, 0)) / 2
+        -- Bounded where exp() has a value.
+        p_value := case when v_variance > 0 then exp(least(0, greatest(
+            -700,
+            ln((v_variance + v_deviation ^ 2) / v_variance) / 2
             - v_deviation ^ 2 * difference ^ 2 / (2 * v_variance * (v_variance + v_deviation ^ 2))
-        ));
+        ))) end;
     end if;
 end
 $func$;

@@ -23,12 +23,19 @@ as $func$
         select s.model_version, s.video_id, count(*)::float8 as viewers from seen s group by s.model_version, s.video_id
     ),
     expected as (
-        select d.model_version, d.users, count(*) as videos, sum(1 - (1 - d.chance) ^ v.viewers) as number
+        -- A video is left out where none of its viewers is drawn. Powers are bounded where they have a value.
+        select d.model_version, d.users, count(*) as videos,
+            sum(case when d.chance < 1 then 1 - exp(greatest(v.viewers * ln(1 - d.chance), -700)) else 1 end) as number
         from drawn d join videos v on v.model_version = d.model_version
         group by d.model_version, d.users
     ),
     added as (
-        select s.model_version, s.user_id, sum(d.chance * (1 - d.chance) ^ (v.viewers - 1)) as number
+        select s.model_version, s.user_id,
+            sum(case
+                when v.viewers = 1 then d.chance
+                when d.chance < 1 then d.chance * exp(greatest((v.viewers - 1) * ln(1 - d.chance), -700))
+                else 0
+            end) as number
         from seen s
         join drawn d on d.model_version = s.model_version
         join videos v on v.model_version = s.model_version and v.video_id = s.video_id

@@ -149,7 +149,7 @@ def verdicts(found: Row) -> list[str]:
         said.append(
             f"{found['better']} is liked more; to have it serve everybody: two-tower ab stop --winner {found['better']}"
         )
-    elif found["tests"] and not found["stopped_at"]:
+    elif not found["stopped_at"] and any(test["p_value"] is not None for test in found["tests"].values()):
         said.append("no difference that is more than chance so far")
     return said
 
