@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ class Rejects:
         self.rows = 0
         self.passed_over = 0
         """Rows that an earlier run, which this one resumes, has reported."""
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        """Rejected rows by column and reason."""
         self._after = 0
         self._file: IO[str] | None = None
         self._lock = Lock()  # the thread that reads has rejects, and so has the one that checks
@@ -73,6 +76,7 @@ class Rejects:
 
     def add_rows(self, rows: pl.DataFrame, column: str, reason: str) -> None:
         """Rejected rows with columns ``line`` and ``value``, all for one reason."""
+        self.reasons[column, reason] += len(rows)
         if self._after:
             later = rows.filter(pl.col("line") > self._after)
             self.passed_over += len(rows) - len(later)
