@@ -11,6 +11,7 @@ comment on table two_tower.settings is 'Settings that operators may change, each
 
 insert into two_tower.settings values
 ('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (weights as rows), onnxruntime, or auto'),
+('product_urls', '"as_written"', 'How imports write addresses of products: as_written, normalised, or normalised_lower_case'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
 ('least_likers', '5', 'How many people must like a video before lists for everybody say anything that is known of them'),
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that is kept, in bytes; a larger one is kept as rows alone'),

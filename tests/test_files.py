@@ -340,7 +340,8 @@ def test_days_and_numbers_of_every_type_are_moments() -> None:
 
 @pytest.mark.parametrize("text", [
     "01/02/2025", "1/2/25", "202501311200", "12", "0", "-1", "2025-02-30", "2025-01-31T24:00:00Z", "R7.1.31",
-    "infinity", "45678", "yesterday", "99999-01-01", "12345678901", "2025-01-31 12:00 IST", "1.5", "2025-13-01", "31-02-2025",
+    "infinity", "45678", "yesterday", "99999-01-01", "12345678901", "2025-01-31 12:00 IST", "1.5", "2025-13-01",
+    "31-02-2025",
     "1700000000000.5",
 ])  # fmt: skip
 def test_a_time_that_reads_in_two_ways_or_none_is_none(text: str) -> None:
@@ -499,3 +500,49 @@ def test_rejected_rows_create_no_videos(shop: Connection, chunk: int | None) -> 
 
 def test_listed_names_are_each_once() -> None:
     assert listed(pl.Series(["a|b||a| c ", "(no genres listed)", None])).to_list() == [["a", "b", "c"], [], None]
+
+
+# ---------------------------------------------------------------------------------------------------------- addresses
+
+SAME = [
+    "https://shop.example/item/1", "http://shop.example/item/1", "https://shop.example/item/1/", "HTTPS://Shop.Example/item/1",
+    "https://shop.example:443/item/1", "http://shop.example:80/item/1//", "https://shop.example/item/1#frag",
+    "https://shop.example/item/1?utm_source=x&UTM_Medium=y", "https://shop.example/item/1?gclid=1&fbclid=2#a",
+    " https://shop.example/item/1 ",
+]  # fmt: skip
+OTHER = [
+    "https://shop.example/item/2", "https://shop.example/item/1?page=2", "https://shop.example:8443/item/1",
+    "https://www.shop.example/item/1", "u/1/", "item:1", "https://[", "https://shop.example:x/item/1", "https://shop.example/Item/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["as_written", "normalised", "normalised_lower_case"])
+def test_one_product_has_one_address_where_that_is_asked_for(shop: Connection, setting: str) -> None:
+    shop.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'product_urls'", [setting])
+    addresses = [*SAME, *OTHER]
+    pl.DataFrame({"product_url": addresses, "title": "T", "reviewer_id": addresses, "stars": 3}).write_csv("a.csv")
+    first = import_catalog(shop, Path("a.csv"))
+    expected = {"as_written": len(addresses) - 1, "normalised": 1 + len(OTHER), "normalised_lower_case": len(OTHER)}
+    assert first.inserted == expected[setting]
+    known = import_reviews(shop, Path("a.csv"))
+    assert (known.rejected, known.items) == (0, expected[setting])
+    assert import_catalog(shop, Path("a.csv")).inserted == 0
+    new = [address.replace("item", "new") for address in addresses]
+    pl.DataFrame({"product_url": new, "user_id": ANNA, "label": 1}).write_csv("b.csv")
+    created = import_decisions(shop, Path("b.csv"), ImportOptions(unknown="create"))
+    distinct = {address.strip() for address in new} - {address.strip() for address in addresses}
+    assert created.items_created == (len(distinct) if setting == "as_written" else created.items - 3)
+
+
+def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
+    """Also one that was imported before the setting, or that an application wrote."""
+    shop.execute(
+        "insert into public.videos (product_url, title) values ('http://Shop.example/item/1/?utm_source=x', 'Old')"
+    )
+    shop.execute("update two_tower.settings set value = '\"normalised\"' where name = 'product_urls'")
+    summary = import_catalog(shop, text_file("product_url,title\n" + "".join(f"{address},New\n" for address in SAME)))
+    assert (summary.inserted, summary.updated, summary.duplicates) == (0, 1, len(SAME) - 1)
+    assert import_reviews(shop, text_file(f"product_url,reviewer_id,stars\n{SAME[0]},x,3\n")).inserted == 1
+    assert rows(shop, "select product_url from public.videos where product_url like 'http%'") == [
+        "http://Shop.example/item/1/?utm_source=x"
+    ]

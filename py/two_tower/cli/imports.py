@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, say, write_text
+from two_tower.cli.console import Dsn, Json, echo_json, log, manual, require_place, say, write_text
 from two_tower.cli.options import SummaryOption
 
 if TYPE_CHECKING:
@@ -220,11 +220,12 @@ def _run(
 
     from two_tower.server.connection import connect
 
+    require_place(summary_file)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
         console=log, transient=True, disable=not log.is_terminal,
     )  # fmt: skip
-    with connect(dsn) as connection, bar:
+    with connect(dsn, writes=True) as connection, bar:
         task = bar.add_task("reading", total=None)
 
         def progress(done: int, total: int | None, step: str) -> None:
@@ -234,7 +235,7 @@ def _run(
     if summary_file:
         write_text(summary_file, summary.to_json() + "\n")
     if json:
-        typer.echo(summary.to_json())
+        echo_json(summary.to_json())
         return
     typer.echo(describe(summary))
 

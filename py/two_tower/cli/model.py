@@ -74,7 +74,7 @@ def register(
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         name, new = artifacts.register(connection, directory, version)
     if json:
         print_json({"version": name, "registered": new})
@@ -99,7 +99,7 @@ def backfill(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     say(f"{version} is backfilled")
 
@@ -125,7 +125,7 @@ def activate(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
     _report(result, json)
 
@@ -140,7 +140,7 @@ def rollback(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         result = registry.roll_back(connection, version)
     _report(result, json)
 
@@ -150,7 +150,7 @@ def retire(version: Version, dsn: Dsn = None) -> None:
     """Drop the vectors of a staged or standby version; its record stays."""
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         connection.execute("select two_tower.retire_model(%s)", (version,))
     say(f"{version} is retired")
 
@@ -233,7 +233,7 @@ def fetch(
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         result = artifacts.fetch(connection, url, version, progress)
     if json:
         print_json(result)

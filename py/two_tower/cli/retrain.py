@@ -75,7 +75,7 @@ def retrain(
         keep=keep,
         workers=workers,
     )
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         try:
             done = run(connection, plan, progress)
         except Exception as error:

@@ -105,7 +105,7 @@ def train(
         if processes.rank:
             gradient.follow(processes)
             return
-        with connect(dsn, autocommit=True) as connection, bar() as progress:
+        with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
             progress("reading", 0.0)
             data = read(connection, options)
             from two_tower.lifecycle.gate import judge

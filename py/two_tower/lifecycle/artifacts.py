@@ -21,7 +21,6 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import unquote, urlsplit
@@ -33,7 +32,9 @@ import psycopg
 from two_tower.errors import UserError
 from two_tower.features import DIM
 from two_tower.lifecycle import registry
+from two_tower.lifecycle.patience import patiently
 from two_tower.progress import Progress
+from two_tower.writing import writing
 
 MANIFEST = "manifest.json"
 CURRENT = f"current/{MANIFEST}"
@@ -84,8 +85,9 @@ def export(
     All come from one snapshot. A directory whose manifest is there is complete. With ``max_video_features``, towers
     whose vocabulary ends after so many videos: small files for a browser, whose vectors compare with the version's.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MANIFEST).unlink(missing_ok=True)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         written = [
@@ -177,7 +179,8 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
+    with writing(path):
+        path.write_bytes(content)
     return path
 
 
@@ -285,8 +288,6 @@ def upload(connection: psycopg.Connection[Any], version: str, url: str, progress
 
     Raises UserError where another model is published under that version.
     """
-    import obstore
-
     registry.require_version_name(version)  # a database may have one from before they were refused
     store = _store(url)
     with tempfile.TemporaryDirectory() as made:
@@ -303,16 +304,14 @@ def upload(connection: psycopg.Connection[Any], version: str, url: str, progress
         for at, path in enumerate(files):
             progress(f"uploading {path.name}", at / len(files))
             with _storage_errors(f"{url}/{version}/{path.name}"):
-                obstore.put(store, f"{version}/{path.name}", path)
+                _put(store, f"{version}/{path.name}", path)
     return manifest, len(files)
 
 
 def point(url: str, manifest: bytes) -> None:
     """Make the published version of ``manifest`` the current one at ``url``."""
-    import obstore
-
     with _storage_errors(f"{url}/{CURRENT}"):
-        obstore.put(_store(url), CURRENT, manifest)
+        _put(_store(url), CURRENT, manifest)
 
 
 def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
@@ -345,12 +344,24 @@ def _download(store: Any, url: str, version: str, entry: dict[str, Any], target:
     import obstore
 
     path = f"{version}/{entry['path']}"
-    digest, size = hashlib.sha256(), 0
-    with _storage_errors(f"{url}/{path}"), target.open("wb") as file:
-        for block in obstore.get(store, path).stream():
-            digest.update(block)
-            size += file.write(block)
-    _verify(entry, size, digest.hexdigest())
+
+    def download() -> tuple[int, str]:
+        digest, size = hashlib.sha256(), 0
+        with target.open("wb") as file:
+            for block in obstore.get(store, path).stream():
+                digest.update(block)
+                size += file.write(block)
+        return size, digest.hexdigest()
+
+    with _storage_errors(f"{url}/{path}"):
+        size, digest = patiently(store, path, download)
+    _verify(entry, size, digest)
+
+
+def _put(store: Any, path: str, content: Path | bytes) -> None:
+    import obstore
+
+    patiently(store, path, lambda: obstore.put(store, path, content))
 
 
 def _model(manifest: bytes) -> dict[str, str]:
@@ -363,7 +374,8 @@ def _store(url: str) -> Any:
 
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
-        return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
+        with _storage_errors(url):
+            return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
     if parts.scheme == "s3" and parts.netloc:
         for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
             del os.environ[name]  # CI systems set to nothing what they were not told; the client would read it
@@ -379,7 +391,7 @@ def _store(url: str) -> Any:
                 config={"endpoint": endpoint} if endpoint else None,
                 # Plain HTTP is for whoever named such an endpoint.
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
-                retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
+                retry_config={"max_retries": 0},  # patiently() asks again
             )
     raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
 
@@ -389,7 +401,7 @@ def _get(store: Any, url: str, path: str) -> bytes | None:
 
     with _storage_errors(f"{url}/{path}"):
         try:
-            return bytes(obstore.get(store, path).bytes())
+            return patiently(store, path, lambda: bytes(obstore.get(store, path).bytes()))
         except FileNotFoundError:
             return None
 

@@ -24,6 +24,7 @@ from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP
 from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.writing import writing
 
 NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 
@@ -108,27 +109,28 @@ def export(
     runs = directory / "runs"
     draft = runs / f".{made:%Y%m%dT%H%M%S%f}Z.partial"
     try:
-        draft.mkdir(parents=True)
-        for at, (name, frame) in enumerate(frames.items()):
-            progress(f"writing {name}", 0.5 + at / 8)
-            frame.write_parquet(draft / name)
-        summary = {
-            "created_at": made.isoformat(timespec="seconds"),
-            "options": asdict(options) | {"val_ratio": val_ratio, "min_likes": min_likes, "seed": seed},
-            "users": data.n_users,
-            "videos": data.n_items,
-            "videos_with_interactions": len(np.unique(data.item)),
-            "users_in_val": val["user_id"].n_unique(),
-            "interactions": {"train": _by_decision(train), "val": _by_decision(val)},
-            "stars": _stars(connection),
-            "files": {name: _described(draft / name, frame) for name, frame in frames.items()},
-        }
-        (draft / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        run = _name(runs, made)
-        draft.rename(run)
-        _point(directory / "latest", run)
-    except OSError as error:
-        raise UserError(f"cannot write the dataset to {directory}: {error.strerror or error}") from error
+        with writing(directory):
+            draft.mkdir(parents=True)
+            for at, (name, frame) in enumerate(frames.items()):
+                progress(f"writing {name}", 0.5 + at / 8)
+                frame.write_parquet(draft / name)
+            summary = {
+                "created_at": made.isoformat(timespec="seconds"),
+                "options": asdict(options) | {"val_ratio": val_ratio, "min_likes": min_likes, "seed": seed},
+                "users": data.n_users,
+                "videos": data.n_items,
+                "videos_with_interactions": len(np.unique(data.item)),
+                "users_in_val": val["user_id"].n_unique(),
+                "interactions": {"train": _by_decision(train), "val": _by_decision(val)},
+                "stars": _stars(connection),
+                "files": {name: _described(draft / name, frame) for name, frame in frames.items()},
+            }
+            (draft / "summary.json").write_text(
+                json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+            run = _name(runs, made)
+            draft.rename(run)
+            _point(directory / "latest", run)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return {"directory": str(run)} | summary

@@ -8,6 +8,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from two_tower.data.addresses import by_normal
 from two_tower.data.imports.cells import (
     NO_ID,
     PRICES,
@@ -83,7 +84,12 @@ class Catalog(Kind):
             "select product_url from public.videos where product_url ~ %s order by product_url desc", [LINK]
         ).fetchall()
         self.links = {leads_to(link): link for (link,) in links}
-        """Address → the affiliate link under which the catalogue has it."""
+        """Address → the one under which the catalogue has it: an affiliate link, or one that is written otherwise."""
+        if self.normalise:
+            stored = cursor.execute("select product_url from public.videos where product_url is not null").fetchall()
+            known = by_normal(pl.Series([address for (address,) in stored], dtype=pl.String), self.normalise)
+            led = pl.Series(list(self.links), dtype=pl.String)
+            self.links = dict(zip(self.normalise(led), self.links.values(), strict=True)) | dict(known.iter_rows())
 
     def stage(self, batch: pl.DataFrame) -> None:
         shown = texts(batch["product_url"])
@@ -97,6 +103,8 @@ class Catalog(Kind):
             *(texts(batch[name]) for name in cells),
             *(listed(batch[name]).alias(name) for name in self.present),
         )
+        if self.normalise:
+            batch = batch.with_columns(self.normalise(batch["product_url"]))
         if self.links:
             batch = batch.with_columns(pl.col("product_url").replace(self.links))
         name_limit = f"longer than {LONGEST_NAME:,} bytes"

@@ -12,6 +12,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from two_tower.data.addresses import by_normal
 from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, ids, outside, texts, timestamps, too_long
 from two_tower.data.imports.hashes import hash_uuids
 from two_tower.data.imports.kind import LINK, Kind, leads_to, new_id
@@ -79,9 +80,15 @@ class Feedback(Kind):
             data = b"".join(copy)
         if data:
             known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
+            if self.normalise and self.item == "product_url":
+                stored = by_normal(known["item"], self.normalise)
+                joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
+                known = joined.select(pl.col("normal").alias("item"), "id")
             self.know(known["item"], known["id"])
             links = known.filter(pl.col("item").str.contains(LINK))
             led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
+            if self.normalise and self.item == "product_url":
+                led = led.with_columns(self.normalise(led["item"]))
             led = led.unique("item", keep="first", maintain_order=True)
             led = led.join(known, on="item", how="anti", maintain_order="left")
             self.know(led["item"], led["id"])
@@ -115,6 +122,8 @@ class Feedback(Kind):
             batch = batch.with_columns(shown, no_id)
         if self.item == "video_id":
             batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        elif self.normalise:
+            batch = batch.with_columns(self.normalise(batch[self.item]))
         values, reason = self.values(batch[self.label])
         batch = self.with_videos(batch.with_columns(values.alias("value")))
         self.task.joined += len(batch) - batch["video"].null_count()

@@ -13,6 +13,8 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from two_tower.data.addresses import normaliser
+
 if TYPE_CHECKING:
     from two_tower.data.imports.task import Import
 
@@ -119,6 +121,11 @@ class Kind(ABC):
         self.summary = task.summary
         self.cursor = cursor
         self.columns = columns
+        (urls,) = self.one(
+            "select coalesce((select value #>> '{}' from two_tower.settings where name = 'product_urls'), 'as_written')"
+        )
+        self.normalise = normaliser(urls)
+        """How addresses of products are written, where not as they are."""
 
     @staticmethod  # noqa: B027 - most kinds learn nothing from it
     def look(task: Import, batch: pl.DataFrame) -> None:

@@ -225,8 +225,8 @@ class Import:
                     if batch is None:
                         work.finish()
                     self.require_accepted(table.rows, finished=batch is None)
+                    self.rejects.flush()  # a full disk ends the import before it is in
                     if resumption:
-                        self.rejects.flush()
                         resumption.record(cursor, last, finished=batch is None)
                 self.chunks += 1
                 if batch is None:
