@@ -1,8 +1,9 @@
 # make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
 # make check  the inner loop: lint, and the tests that need no server and take no time
-# make test   every test
-# make soak   every test, and every variant where `make test` runs a sample
-# make docs-test   every command of the documents, as written; links and names in them; `make test` does it too
+# make test   the tests that every change has to pass
+# make soak   every test, and every variant where `make test` runs a sample; takes hours
+# make docs-test   every command of the documents, as written; links and names in them; `make test` runs README.md alone
+# make site   the documents as a site, in build/site
 # make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
 # make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows
 # make setup  installs what is missing; the targets above do it first
@@ -17,7 +18,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: help setup demo check test soak docs-test docker-test lint clean
+.PHONY: help setup demo check test soak docs-test site docker-test lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -40,7 +41,11 @@ soak:
 
 docs-test:
 	@./setup.sh --test
-	@$(BIN)/pytest tests/test_docs.py $(ARGS)
+	@$(BIN)/pytest tests/test_docs.py --soak $(ARGS)
+
+site: setup
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs/site . build/site
+	@echo build/site/docs/site/index.html
 
 docker-test:
 	@docker/test.sh

@@ -2,7 +2,7 @@
 # Installs what `make demo` and `make test` need, and nothing that is already there.
 #
 #   ./setup.sh            system packages, then .venv and the server's Python packages
-#   ./setup.sh --test     the same, and what the tests look through: Node.js with npm, and Chromium
+#   ./setup.sh --test     the same, and what the tests look through: Node.js with npm, Chromium, and PgBouncer
 #   ./setup.sh --system   the system packages alone, those of the tests included; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
@@ -87,7 +87,7 @@ find_python() {
 missing_for_tests() {
   local program package
   ((TESTS)) || return 0
-  for program in node:nodejs npm chromium; do
+  for program in node:nodejs npm chromium /usr/sbin/pgbouncer:pgbouncer; do
     package=${program#*:} program=${program%:*}
     command -v "$program" >/dev/null || printf ' %s' "$package"
   done

@@ -117,7 +117,7 @@ begin
     ) then
         select coalesce(bool_and(m.migration_id in (
             '0000.preflight', '0001.schemas-and-roles', '0002.extensions', '0003.catalogue', '0004.decisions-and-features',
-            '0005.models', '0006.embeddings', '0007.change-log', '0008.lists'
+            '0005.models', '0006.embeddings', '0007.change-log', '0008.lists', '0009.experiments', '0010.rights'
         )), false) into v_ours
         from public._yoyo_migration m;
     end if;

@@ -25,6 +25,9 @@ begin
         );
         -- The newest first, where nobody's taste and no popularity is known.
         create index videos_published_at_idx on public.videos (published_at desc, id);
+        -- For filters that few videos pass.
+        create index videos_maker_idx on public.videos (maker);
+        create index videos_series_idx on public.videos (series);
         insert into two_tower.created_objects values ('table', 'public.videos');
     end if;
     if to_regclass('public.tags') is null then
@@ -71,10 +74,13 @@ create table two_tower.catalogue_rule (
     one boolean primary key default true check (one),
     visible_when text not null default 'two_tower.time_of(published_at) <= now()',
     -- Whether somebody has said so, or it is our guess about a table that we did not make.
-    stated boolean not null default false
+    stated boolean not null default false,
+    -- Which of them may be shown to whom; null where nobody has said. two_tower.set_eligible_when() compiles it into two_tower.eligible().
+    eligible_when text
 );
 
-comment on table two_tower.catalogue_rule is 'What a video must be to be shown, as two_tower.set_visible_when() was told';
+comment on table two_tower.catalogue_rule is
+'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
 
 insert into two_tower.catalogue_rule default values;
 

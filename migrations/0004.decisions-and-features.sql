@@ -20,12 +20,15 @@ begin
     end if;
     if to_regclass('public.user_video_decisions') is null then
         create table public.user_video_decisions (
-            user_id uuid not null references auth.users (id) on delete cascade,
+            -- A client says what it decided on which video, and the rest is as it must be.
+            user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
             video_id uuid not null references public.videos (id) on delete cascade,
             decision_type text not null check (decision_type in ('like', 'nope', 'skip')),
             created_at timestamptz not null default now(),
+            -- What it counts: a purchase more than a like, a video that was left early less. The bounds are those of two_tower.weight_of().
+            weight real not null default 1 check (weight >= 0.01::real and weight <= 10),
             -- A user's decisions lie all over the table. With what a refresh reads of them in the index, it need not go there.
-            primary key (user_id, video_id) include (decision_type, created_at)
+            primary key (user_id, video_id) include (decision_type, created_at, weight)
         );
         -- The likers of a video, when it is re-tagged or deleted.
         create index user_video_decisions_video_id_idx on public.user_video_decisions (video_id);

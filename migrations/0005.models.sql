@@ -13,6 +13,7 @@ insert into two_tower.settings values
 ('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (weights as rows), onnxruntime, or auto'),
 ('product_urls', '"as_written"', 'How imports write addresses of products: as_written, normalised, or normalised_lower_case'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
+('most_decisions', '10000', 'How many decisions and reviews of one account count in training and popularity, its latest; 0 for all'),
 ('least_likers', '5', 'How many people must like a video before lists for everybody say anything that is known of them'),
 ('model_max_bytes', '268435456', 'Largest tower or file of weights that is kept, in bytes; a larger one is kept as rows alone'),
 ('gate_max_drop', '0.05', 'Share by which Recall@20 and NDCG@20 may be below those of the active model (for the first: of popularity)'),
@@ -22,18 +23,21 @@ insert into two_tower.settings values
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
 ('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
+('gate_max_replay_drop', '1', 'Share by which the like rate of a replay may surely be below the active version''s; 1 asks for no replay'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),
 ('impressions_kept_days', '90', 'How many days what was shown to users is kept'),
 ('shown_again_after_hours', '24', 'How long next_videos() does not repeat what was shown, in hours; no longer than it is kept'),
+('freshness_half_life_days', '0', 'Age at which a video has half of what being new moves it up in lists, in days; 0 for nothing'),
+('exploration_share', '0', 'Share of the places of a user''s list that go to videos few have been shown, up to 0.5'),
 ('shown_per_day', '10000', 'How many videos one user may be logged to have been shown within 24 hours'),
 ('status_max_lag_seconds', '120', 'How long a change may wait in the log before two_tower.problems names it, in seconds'),
 ('status_expects_jobs', 'true', 'Whether two_tower.problems names jobs that pg_cron lacks; false where another scheduler refreshes');
 
 -- States and their transitions:
 --   candidate -> staged (gate passed) | rejected (gate failed)
---   staged    -> active (backfilled, full coverage) | retired
+--   staged    -> active (backfilled, full coverage) | standby (the same, for an experiment) | retired
 --   active    -> standby (another version was activated)
---   standby   -> active (rollback) | retired
+--   standby   -> active (rollback, or an experiment that it won) | retired
 -- two_tower.model_transition() enforces them. The row is narrow, because every reader looks up the active version.
 create table two_tower.model_versions (
     version text primary key check (version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'),
@@ -43,9 +47,9 @@ create table two_tower.model_versions (
     schema_version int not null,
     user_dim int not null check (user_dim > 0),
     item_dim int not null check (item_dim > 0),
-    -- Chosen when the version is registered, so that what is installed later changes no vector.
-    user_engine text not null check (user_engine in ('sql', 'onnxruntime')),
-    item_engine text not null check (item_engine in ('sql', 'onnxruntime')),
+    -- Chosen when the version is registered, so that what is installed later changes no vector. given: vectors were computed elsewhere.
+    user_engine text not null check (user_engine in ('sql', 'onnxruntime', 'given')),
+    item_engine text not null check (item_engine in ('sql', 'onnxruntime', 'given')),
     registered_at timestamptz not null default now(),
     backfilled_at timestamptz,
     activated_at timestamptz,

@@ -30,7 +30,8 @@ create table two_tower.impression_users (
 comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
 
 -- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null asks for
--- nothing. Prices are in single precision, as two_tower.price_of() reads them. among: all that pass, where two_tower.compile_filter() found them to be few.
+-- nothing. Prices are in single precision, as two_tower.price_of() reads them. filters: by name, as two_tower.set_filter() was told. among: all that pass, where two_tower.compile_filter() found them to be few.
+-- by_viewer: only what two_tower.eligible() allows viewer_id, who is null for a visitor.
 create type two_tower.video_filter as (
     tag_ids uuid[],
     all_tag_ids uuid[],
@@ -47,7 +48,10 @@ create type two_tower.video_filter as (
     duration_min int,
     duration_max int,
     released_after timestamptz,
-    among uuid[]
+    filters text[],
+    among uuid[],
+    by_viewer boolean,
+    viewer_id uuid
 );
 
 comment on type two_tower.video_filter is
@@ -70,10 +74,52 @@ create type two_tower.list_question as (
 
 comment on type two_tower.list_question is 'What a list is asked for, as it passes between routines';
 
+-- What an operator says of lists. Filters are objects of the arguments that lists take, and two_tower.check_promotion() refuses others. No key
+-- to the videos, as for impressions: of one that is gone nothing is shown.
+create table two_tower.promotions (
+    id bigint primary key generated always as identity,
+    kind text not null check (kind in ('boost', 'bury', 'pin')),
+    video_id uuid,
+    videos jsonb,
+    segment jsonb,
+    strength real not null default 2 check (strength > 1 and strength <= 10),
+    rank int check (rank between 1 and 200),
+    starts_at timestamptz not null default now(),
+    ends_at timestamptz,
+    note text,
+    constraint promotions_one_video_or_a_filter check ((video_id is null) <> (videos is null)),
+    constraint promotions_pins_have_a_video_and_a_rank check (
+        case kind when 'pin' then video_id is not null and rank is not null else rank is null end
+    ),
+    constraint promotions_end_after_they_start check (ends_at > starts_at)
+);
+
+comment on table two_tower.promotions is
+'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
+comment on column two_tower.promotions.videos is 'A filter of the videos that are moved, where that is not one';
+comment on column two_tower.promotions.segment is
+'For whom: lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
+comment on column two_tower.promotions.strength is
+'By how much ranks are divided (boost) or multiplied (bury); of several that say something of a video, the strongest counts';
+
+-- What exploration shows, drawn once a day by two_tower.draw_exploration().
+create table two_tower.exploration_pool (
+    video_id uuid primary key,
+    shown bigint not null,
+    drawn_on date not null
+);
+
+comment on table two_tower.exploration_pool is 'The videos that few have been shown, of which exploration shows some today';
+
+alter table two_tower.promotions enable row level security;
+alter table two_tower.exploration_pool enable row level security;
 alter table two_tower.impressions enable row level security;
 alter table two_tower.impression_users enable row level security;
 
-revoke all on two_tower.impressions, two_tower.impression_users from public, anon, authenticated, service_role;
+revoke all on two_tower.impressions, two_tower.impression_users, two_tower.promotions, two_tower.exploration_pool
+from public, anon, authenticated, service_role;
 
 -- Who looks at the page sees every row.
 create policy two_tower_viewer on two_tower.impressions for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.promotions for select to two_tower_viewer using (true);
+create policy two_tower_viewer on two_tower.exploration_pool for select to two_tower_viewer using (true);

@@ -116,7 +116,7 @@ def serve(dsn: str, node_modules: Path) -> Iterator[str]:
                 self.end_headers()
                 self.wfile.write(answer.content)
 
-            do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = forward  # noqa: N815 - the base class calls them so
+            do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_OPTIONS = forward  # noqa: N815 - the base class calls them so
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
                 pass

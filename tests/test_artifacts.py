@@ -100,7 +100,7 @@ def current(url: str) -> str | None:
 
 def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: str, other: Connection) -> None:
     done = artifacts.publish(db, "v1", url, quiet)
-    assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED)}
+    assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED), "current": True}
     assert current(url) == "v1"
     assert artifacts.fetch(other, url, None, quiet) == {"version": "v1", "url": url, "registered": True}
     registry.activate(other, "v1", quiet)
@@ -141,7 +141,7 @@ def test_no_version_is_called_as_the_pointer_is(
     with pytest.raises(UserError, match=refused):
         artifacts.publish(db, name, url, quiet)
     assert {path: artifacts._get(artifacts._store(url), url, path) for path in names(url)} == before
-    artifacts.point(url, json.dumps(manifest).encode())
+    obstore.put(artifacts._store(url), artifacts.CURRENT, json.dumps(manifest).encode())
     with pytest.raises(UserError, match=refused):
         artifacts.fetch(other, url, None, quiet)
     assert versions(other) == {}
@@ -197,6 +197,7 @@ def run(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:
     return dict(json.loads(done.stdout)) if done.stdout else {}
 
 
+@pytest.mark.sampled(1)
 def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path) -> None:
     target = other.info.dsn
     assert run(dsn, "publish", url)["version"] == "v1"
@@ -246,6 +247,7 @@ def limits(model: TinyModel) -> list[int]:
     return [0, *(size - 1 for size in sizes), sizes[-1]]
 
 
+@pytest.mark.soak
 def test_what_is_too_large_to_be_kept_is_kept_as_rows(db: Connection, other: Connection, tmp_path: Path) -> None:
     model = random_model(schema_of(db), seed=3)
     by_name = dict(zip(registry.FILES, (model.user_graph, model.item_graph, model.weights), strict=True))
@@ -306,7 +308,7 @@ def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Pa
         artifacts.export(db, "rows", tmp_path)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("most", [0, 1, 40, 10_000])
 def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
@@ -469,7 +471,7 @@ with psycopg.connect(dsn, autocommit=True) as connection:
 """
 PUBLISHED = [
     "feature_schema.json", "item_tower.onnx", "manifest.json", "metrics.json", "model_meta.json", "normalizer.json",
-    "user_embeddings.parquet", "user_tower.onnx", "video_embeddings.parquet",
+    "user_tower.onnx", "video_embeddings.parquet",
     *(f"vocab_{name}.json" for name in VOCABULARIES),
     "weights.safetensors",
 ]  # fmt: skip
@@ -482,10 +484,90 @@ def killed(call: str, *arguments: str) -> None:
 
 def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -> None:
     artifacts.publish(db, "v1", url, quiet)
-    assert names(url) == {f"v1/{name}" for name in PUBLISHED} | {"current/manifest.json"}
+    assert names(url) == {f"{place}/{name}" for name in PUBLISHED for place in ("v1", "current")}
 
 
-@pytest.mark.sampled
+def same_there(url: str) -> None:
+    """``current`` has the files of the version that its manifest names, and no others."""
+    store = artifacts._store(url)
+    manifest = json.loads(bytes(obstore.get(store, artifacts.CURRENT).bytes()))
+    listed = {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
+    assert {name.removeprefix("current/") for name in names(url) if name.startswith("current/")} == listed
+    for name in listed:
+        there, own = (bytes(obstore.get(store, f"{at}/{name}").bytes()) for at in ("current", manifest["version"]))
+        assert there == own, name
+
+
+def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
+    db: Connection, dsn: str, url: str, other: Connection
+) -> None:
+    run(dsn, "publish", url, "--with-users")
+    assert "current/user_embeddings.parquet" in names(url)
+    same_there(url)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    assert run(dsn, "publish", url, "--version", "v2", "--skip-activate")["current"] is False
+    assert current(url) == "v1"
+    same_there(url)
+    assert run(dsn, "publish", url, "--version", "v2") == {
+        "version": "v2", "url": url, "uploaded": 0, "current": True,
+    }  # fmt: skip
+    assert current(url) == "v2"
+    same_there(url)  # v1's vectors of users are gone from there
+    assert run(other.info.dsn, "fetch", url)["version"] == "v2"
+
+
+@pytest.mark.parametrize("fails_at", ["item_tower.onnx", "vocab_tag.json", "manifest.json"])
+def test_a_copy_that_fails_leaves_the_current_version_whole(
+    fails_at: str, db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/models"
+    artifacts.publish(db, "v1", url, quiet)
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    artifacts.publish(db, "v2", url, quiet, activate=False)
+    with monkeypatch.context() as patch:
+
+        def failing(name: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+            def call(store: Any, *arguments: Any, **options: Any) -> Any:
+                if f"current/{fails_at}" in arguments and "v1" not in str(arguments[0]):
+                    raise OSError(28, "No space left on device")
+                return whole(store, *arguments, **options)
+
+            return call
+
+        for name in ("copy", "put"):
+            patch.setattr(obstore, name, failing(name, getattr(obstore, name)))
+        with pytest.raises(UserError, match="No space left"):
+            artifacts.publish(db, "v2", url, quiet)
+    assert current(url) == "v1"
+    same_there(url)
+    artifacts.publish(db, "v2", url, quiet)
+    assert current(url) == "v2"
+    same_there(url)
+
+
+def test_the_runtime_of_a_browser_lies_beside_the_model(
+    db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path
+) -> None:
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    for name in ("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.min.js", "README.md"):
+        (dist / name).write_text(f"this is {name}")
+    run(dsn, "publish", url, "--wasm", str(dist))
+    beside = {"ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs"}
+    assert names(url) == {f"{place}/{name}" for name in {*PUBLISHED, *beside} for place in ("v1", "current")}
+    same_there(url)
+    if url.startswith("s3:"):
+        for place in ("v1", "current"):
+            found = obstore.get(artifacts._store(url), f"{place}/ort-wasm-simd-threaded.wasm")
+            assert found.attributes["Content-Type"] == "application/wasm"
+    # It is no part of the model: another release of it makes no other model.
+    (dist / "ort-wasm-simd-threaded.wasm").write_text("a newer one")
+    assert run(dsn, "publish", url, "--wasm", str(dist))["uploaded"] == 0
+    assert run(other.info.dsn, "fetch", url)["registered"]
+    run(dsn, "publish", url, "--wasm", str(tmp_path), code=1)
+
+
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "at", ["uploading user_tower.onnx", "uploading weights.safetensors", "uploading manifest.json", "moving current"]
 )
@@ -521,6 +603,7 @@ def test_every_file_of_a_version_can_be_the_last(db: Connection, dsn: str, tmp_p
             artifacts.fetch(db, url, "v2", quiet)
 
 
+@pytest.mark.sampled(1)
 def test_a_fetch_that_is_killed_registers_nothing(db: Connection, dsn: str, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     target = other.info.dsn

@@ -118,6 +118,7 @@ def test_the_way_back_takes_nothing_else_of_the_viewer(
     assert one(empty, "select has_database_privilege('two_tower_viewer', %s, 'connect')", name)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "change",
     [
@@ -167,6 +168,7 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
     assert full_dump(supabase.bindir, dsn) == before
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("table", TRIGGERED)
 def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
     """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
@@ -884,6 +886,7 @@ BEYOND: list[tuple[str, int, object]] = [
 """Limit, number of tags, and diversity, one of which is out of bounds."""
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(("role", "call"), CANDIDATES)
 def test_candidates_are_bounded(client: Client, role: str, call: str) -> None:
     for limit, tags, diversity in BEYOND:

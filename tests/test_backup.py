@@ -26,7 +26,7 @@ from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import Client, column, load, make_world, one, refresh, tiny_model
 
-pytestmark = [pytest.mark.database, pytest.mark.xdist_group("cron")]
+pytestmark = [pytest.mark.database, pytest.mark.soak, pytest.mark.xdist_group("cron")]
 
 WORLD = make_world()
 ME, OTHER = WORLD.usual, WORLD.many

@@ -40,6 +40,7 @@ FRESHNESS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.database
 def test_freshness_yields_every_figure_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +68,7 @@ def test_freshness_yields_every_figure_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 @pytest.mark.database
 def test_a_catalogue_is_measured_through_the_life_of_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = catalogue.Scale(videos=3_000, users=1_200)

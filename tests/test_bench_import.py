@@ -12,6 +12,7 @@ from two_tower.bench.imports import VIDEOS, run, write_reviews
 from two_tower.server.embedded import Server
 
 
+@pytest.mark.soak
 def test_figures(new_server: Callable[..., Server]) -> None:
     server = new_server()
     server.start()

@@ -23,7 +23,7 @@ Rows = list[dict[str, Any]]
 def ranked(client: Client, user: UUID | None, videos: Any) -> Rows:
     rows = client.rpc("authenticated", user, "rank_candidates", video_ids=videos)
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
-    assert all(row.keys() == {"video_id", "score", "rank"} for row in rows)
+    assert all(row.keys() == {"video_id", "score", "rank", "because_video_id", "because_title"} for row in rows)
     return rows
 
 

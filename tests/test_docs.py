@@ -24,10 +24,12 @@ from typing import Any
 import psycopg
 import pytest
 import typer
+from pydantic import AliasChoices
 
 from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
 from rest_api import serve, sign
+from tiers import some
 from two_tower.cli.main import app
 from two_tower.server.contract import NEWEST, OLDEST
 from two_tower.server.embedded import Server
@@ -103,7 +105,7 @@ def system(fresh: System) -> System:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.xdist_group("docs")
-@pytest.mark.parametrize("document", RUN)
+@pytest.mark.parametrize("document", some(RUN, 1))
 def test_every_block_runs_as_written(document: str, system: System, node_modules: Path) -> None:
     if document == "README.md":
         return  # the fixture ran it
@@ -341,7 +343,13 @@ def variables() -> set[str]:
     """Environment variables that the code reads."""
     fields = Settings.model_fields.items()
     prefix = str(Settings.model_config["env_prefix"])
-    names = {str(field.validation_alias or f"{prefix}{name.upper()}") for name, field in fields}
+    names: set[str] = set()
+    for name, field in fields:
+        alias = field.validation_alias
+        spelt = alias.choices if isinstance(alias, AliasChoices) else [alias or f"{prefix}{name.upper()}"]
+        names |= set(map(str, spelt))
+    for verb in VERBS.values():
+        names |= {parameter.envvar for parameter in verb.params if parameter.envvar}
     for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
         names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
     return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes
@@ -370,3 +378,26 @@ def test_the_supported_versions_of_postgresql_are_those_that_are_checked(name: s
     stated = [tuple(filter(None, found)) for found in re.findall(ranges, (REPOSITORY / name).read_text())]
     assert stated
     assert set(stated) == {(str(OLDEST), str(NEWEST))}
+
+
+# ------------------------------------------------------------------------------------------------ what it replaces
+
+BACKGROUND = REPOSITORY / "docs" / "background.md"
+STATES = ("same", "else", "missing")
+
+
+def test_every_row_of_the_background_has_a_state_and_says_what_is_here() -> None:
+    found: list[list[str]] = []
+    for token in parse(BACKGROUND):
+        if token.type == "tr_open":
+            found.append([])
+        elif token.type == "table_close":
+            break
+        elif token.type == "inline" and found:
+            found[-1].append(token.content)
+    rows_of_the_table = [row for row in found if row and row[0] in set("URTIM")]
+    assert len(rows_of_the_table) > 70
+    for document, described, here, state in rows_of_the_table:
+        word = state.partition(":")[0]
+        assert word in STATES, f"{document}, {described}: {state!r}"
+        assert here or word == "missing", f"{document}, {described}: nothing is here"

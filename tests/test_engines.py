@@ -335,7 +335,7 @@ def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, 
     assert {version: assert_users(db, some, version) for version in versions} == found
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("case", "engine", "refreshes"),
     [(case, "sql", refreshes) for case in LATE if LATE[case] is not set_aside for refreshes in (True, False)]
@@ -455,6 +455,7 @@ def lab(request: pytest.FixtureRequest, database: NewDatabase) -> Iterator[Lab]:
         connection.close()
 
 
+@pytest.mark.soak
 @settings(
     max_examples=8, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -486,6 +487,7 @@ def test_a_tower_without_any_weight_gives_the_first_axis(engine: str, db: Connec
     assert_fresh(db)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scale", [1e-9, 1e-7, 1e-5, 1e-3, 1e3, 1e5, 1e7])
 def test_a_user_has_the_same_vector_whatever_the_weights_are_scaled_by(scale: float, db: Connection) -> None:
     """Only the direction of a user counts; half precision holds numbers from 6e-8 to 65504."""
@@ -493,6 +495,7 @@ def test_a_user_has_the_same_vector_whatever_the_weights_are_scaled_by(scale: fl
     assert_equal(db, WORLD.users)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e5, 1e10])
 def test_one_tag_may_weigh_anything(scale: float, db: Connection) -> None:
     registered(db, lambda m: m.user_tower.weight[m.schema.segment("user", "liked_tags").offset].mul_(scale))
@@ -550,6 +553,7 @@ def test_an_engine_that_there_is_not_registers_nothing(setting: str, db: Connect
     assert column(db, "select version from two_tower.model_versions") == ["v1"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("python", [True, False])
 @pytest.mark.parametrize(("setting", "with_rows", "there", "elsewhere"), CHOICES)
 def test_the_engine_is_chosen_when_a_version_is_registered(
@@ -681,7 +685,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("role", ["postgres", "service_role"])
 @pytest.mark.parametrize("change", CHANGED)
 def test_the_weights_of_a_registered_version_do_not_change(change: str, role: str, db: Connection) -> None:
@@ -694,6 +698,7 @@ def test_the_weights_of_a_registered_version_do_not_change(change: str, role: st
         db.execute(CHANGED[change].encode())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["auto", "sql", "onnxruntime"])
 def test_registering_twice_and_after_retirement(engine: str, db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)

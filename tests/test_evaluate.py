@@ -55,6 +55,22 @@ def test_candidates_alone_are_ranked() -> None:
     assert found.values["recall@2"].tolist() == [1.0]
 
 
+def test_several_lengths_at_once_are_what_each_is_alone() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((40, 30), dtype=np.float32)
+    relevant = sparse.csr_matrix((rng.random((40, 30)) < 0.1).astype(np.float32))
+    together = evaluate.rank(scorer(scores), relevant, k=5, also=(1, 3, 20, 100))
+    best = np.argsort(-scores, axis=1)
+    for k in (1, 3, 5, 20, 100):
+        alone = evaluate.rank(scorer(scores), relevant, k=k)
+        names = [f"{name}@{k}" for name in ("recall", "ndcg", "map", "precision")]
+        for name in names:
+            assert np.allclose(together.values[name], alone.values[name]), name
+        hits = np.take_along_axis(relevant.toarray(), best[:, :k], axis=1).sum(axis=1)
+        assert np.allclose(together.values[f"precision@{k}"], hits[together.users] / k)
+    assert together.coverage == evaluate.rank(scorer(scores), relevant, k=5).coverage
+
+
 def test_blocks_do_not_change_the_metrics() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((50, 30), dtype=np.float32)
@@ -98,6 +114,7 @@ def test_references_are_in_their_known_order() -> None:
     assert score["random"] < score["popularity"] < min(score["item-kNN"], score["ALS"], score["EASE^R"])
 
 
+@pytest.mark.soak
 def test_als_fits_the_likes_as_its_objective_says() -> None:
     likes = make_data(users=40, items=20).matrix(LIKE)
     exact = evaluate.by_als(likes, factors=4, confidence=10.0, ridge=2.0, rounds=60, steps=8)(np.arange(40))

@@ -13,7 +13,7 @@ from psycopg import errors
 from conftest import Connection
 from test_serving import check, ids
 from two_tower.server.contract import ARGUMENTS, FILTERS
-from world_fixtures import NOBODY, Client, make_world, rpc
+from world_fixtures import NOBODY, Client, make_world, one, rpc
 
 pytestmark = pytest.mark.world
 
@@ -50,6 +50,15 @@ class Video:
         return all(RULES[name](self, value) for name, value in given.items())
 
 
+NAMED: dict[str, tuple[str, Callable[[Video], bool]]] = {
+    "in_reach": ("price < 20", lambda v: v.price is not None and v.price < 20),
+    "long": ("v.duration_seconds > 3000", lambda v: v.duration is not None and v.duration > 3000),
+    "tagged": (
+        "exists (select from public.video_tags t where t.video_id = v.id and t.tag_id::text < '8')",
+        lambda v: any(tag < "8" for tag in v.tags),
+    ),
+}
+"""Filters that the owner defined: the condition, and what it says."""
 RULES: dict[str, Callable[[Video, Any], bool]] = {
     "tag_ids": lambda v, x: bool(v.tags & set(x)),
     "all_tag_ids": lambda v, x: set(x) <= v.tags,
@@ -66,6 +75,7 @@ RULES: dict[str, Callable[[Video, Any], bool]] = {
     "duration_min": lambda v, x: v.duration is not None and v.duration >= x,
     "duration_max": lambda v, x: v.duration is not None and v.duration <= x,
     "released_after": lambda v, x: v.released is not None and v.released > datetime.fromisoformat(x),
+    "filters": lambda v, x: all(NAMED[name][1](v) for name in x),
     "exclude": lambda v, x: str(v.id) not in x,
 }
 VIDEOS = [Video(row) for row in WORLD.video_rows if row[0] in set(WORLD.published)]
@@ -82,6 +92,8 @@ def some_filter(name: str, rng: random.Random) -> Any:
         return rng.sample(MAKERS, rng.choice([1, 2]))
     if name.endswith("series"):
         return rng.sample(SERIES, rng.choice([1, 2]))
+    if name == "filters":
+        return rng.sample(sorted(NAMED), rng.choice([1, 2]))
     if name.startswith("price"):
         # Some are the price of a video, which is within the range.
         return rng.choice([round(rng.uniform(0, 40), 2), *(v.price for v in VIDEOS[:20] if v.price is not None)])
@@ -90,6 +102,14 @@ def some_filter(name: str, rng: random.Random) -> Any:
     if name == "exclude":
         return rng.sample([str(v) for v in WORLD.videos], rng.choice([1, 20, 100]))
     return datetime(rng.randrange(1970, 2025), 1, 1, tzinfo=UTC).isoformat()
+
+
+@pytest.fixture(autouse=True)
+def named(request: pytest.FixtureRequest) -> None:
+    """Every test that has a database has these filters in it."""
+    if "client" in request.fixturenames:
+        for name, (condition, _) in NAMED.items():
+            request.getfixturevalue("db").execute("select two_tower.set_filter(%s, %s)", [name, condition])
 
 
 def filters(seed: int) -> list[Filter]:
@@ -111,6 +131,7 @@ def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
@@ -139,6 +160,7 @@ def test_an_empty_array_and_null_are_no_filter(name: str, client: Client) -> Non
     assert listed(client, name, **dict.fromkeys([*FILTERS, "tag_ids", "exclude"])) == expected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize(
     "given",
@@ -150,12 +172,13 @@ def test_what_nothing_passes_is_an_empty_list(name: str, given: Filter, client: 
     assert listed(client, name, **given) == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("key", [key for key, kind in FILTERS.items() if kind.endswith("[]")] + ["tag_ids"])
 def test_a_filter_has_a_bound(name: str, key: str, client: Client) -> None:
-    value = str(NOBODY)
+    value = "long" if key == "filters" else str(NOBODY)
     assert isinstance(listed(client, name, **{key: [value] * 100}), list)
-    with pytest.raises(errors.InvalidParameterValue, match=r"at most 100 (tags|performers|makers|series)"):
+    with pytest.raises(errors.InvalidParameterValue, match=r"at most 100 (tags|performers|makers|series|filters)"):
         listed(client, name, **{key: [value] * 101})
 
 
@@ -177,6 +200,9 @@ def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, 
 def test_a_type_that_the_application_changed_is_read(db: Connection, client: Client) -> None:
     given: Filter = {"price_min": 10, "duration_max": 5000, "makers": MAKERS[:3]}
     expected = {name: listed(client, name, **given) for name in LISTS}
+    # What the owner defined names them, and is told of it (below).
+    for name in NAMED:
+        db.execute("select two_tower.set_filter(%s, null)", [name])
     db.execute("alter table videos drop constraint videos_price_check, drop constraint videos_duration_seconds_check")
     db.execute(
         "alter table videos alter price type text, alter duration_seconds type numeric, alter maker type varchar(99)"
@@ -197,3 +223,71 @@ def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
     assert "Function Scan" not in plan.replace("Function Scan on unnest", "")
     assert "passing" not in plan
     assert "Index" in plan
+
+
+# ------------------------------------------------------------------------------------------------ by name
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("given", [["no_such"], ["long", "no_such"], [None], [""], ["v.price < 5"], ["long'); --"]])
+def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], client: Client) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match="there is no filter") as caught:
+        listed(client, name, filters=given)
+    assert "set_filter" in str(caught.value.diag.message_hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "condition"),
+    [("long", ""), ("long", "no_such_column > 1"), ("long", "v.price"), ("long", "true) or (true; drop table videos"),
+     ("long", "1 / (v.price - v.price) > 0"), ("Long", "true"), ("", "true"), (None, "true"), ("a b", "true"),
+     ("ä", "true")],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_is_refused(name: str | None, condition: str, db: Connection, client: Client) -> None:
+    before = listed(client, "recommend_videos", filters=["long"])
+    with pytest.raises(errors.InvalidParameterValue) as caught:
+        db.execute("select two_tower.set_filter(%s, %s)", [name, condition])
+    assert caught.value.diag.message_hint
+    assert listed(client, "recommend_videos", filters=["long"]) == before
+    with pytest.raises(errors.InsufficientPrivilege), client.as_("service_role") as connection:
+        connection.execute("select two_tower.set_filter('long', 'true')")
+
+
+def test_a_filter_is_changed_and_taken_away(db: Connection, client: Client) -> None:
+    whole = listed(client, "popular_videos_now")
+    db.execute("select two_tower.set_filter('long', 'true')")
+    assert listed(client, "popular_videos_now", filters=["long"]) == whole
+    db.execute("select two_tower.set_filter('long', null)")
+    with pytest.raises(errors.InvalidParameterValue, match="there is no filter 'long'"):
+        listed(client, "popular_videos_now", filters=["long"])
+    assert len(listed(client, "popular_videos_now", filters=["in_reach"])) > 0
+
+
+def test_a_column_that_a_filter_names_is_not_dropped_unnoticed(db: Connection, client: Client) -> None:
+    with pytest.raises(errors.DependentObjectsStillExist):
+        db.execute("alter table videos drop column duration_seconds")
+    db.execute("select two_tower.set_filter('long', null)")
+    db.execute("alter table videos drop column duration_seconds")
+    assert len(listed(client, "recommend_videos", filters=["in_reach"])) > 0
+
+
+@pytest.mark.parametrize("key", ["makers", "series"])
+def test_few_of_a_maker_or_series_are_found_by_the_index(key: str, db: Connection, client: Client) -> None:
+    """With it and without it, a list is the same."""
+    given: Filter = {key: ["maker a", "series a"], "price_min": 5}
+    with_index = {name: listed(client, name, **given) for name in LISTS}
+    among = f"""select cardinality((two_tower.compile_filter(
+        jsonb_populate_record(null::two_tower.video_filter, '{{"{key}": ["maker a", "series a"]}}'), null)).among)"""
+    assert one(db, among) > 20
+    db.execute("drop index videos_maker_idx, videos_series_idx")
+    assert one(db, among) is None
+    assert {name: listed(client, name, **given) for name in LISTS} == with_index
+
+
+def test_those_that_pass_are_looked_for_once(db: Connection) -> None:
+    """Whoever searches hands on what it found to the rungs below."""
+    query = """select n.among from two_tower.model_versions m
+        cross join lateral two_tower.nearest_videos(m.version, (
+            select e.embedding from two_tower.user_embeddings e limit 1
+        ), 20, '{}', jsonb_populate_record(null::two_tower.video_filter, '{"price_max": 1}'), 0, p_margin => 10) n"""
+    expected = {v.id for v in VIDEOS if v.price is not None and v.price <= 1}
+    assert expected <= set(one(db, query))

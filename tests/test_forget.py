@@ -25,7 +25,7 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 ME = WORLD.usual
-NOTHING = dict.fromkeys(("decisions", "reviews", "impressions", "features", "vectors"), 0)
+NOTHING = dict.fromkeys(("decisions", "reviews", "impressions", "choices", "features", "vectors"), 0)
 
 
 def forget(dsn: str, user: Any, *options: str) -> Any:
@@ -43,6 +43,7 @@ def removed(dsn: str, user: Any) -> dict[str, int]:
 
 def test_nothing_is_left_but_the_account(db: Connection, dsn: str, client: Client) -> None:
     client.rpc("authenticated", ME, "next_videos", limit=7)
+    client.rpc("authenticated", ME, "set_choices", never_makers=["maker a"])
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars) select %s, id, 5 from videos limit 2", [ME]
     )
@@ -55,7 +56,8 @@ def test_nothing_is_left_but_the_account(db: Connection, dsn: str, client: Clien
     others = {table: one(db, f"select count(*) from {table} where user_id <> %s", ME) for table in (
         "user_video_decisions", "user_features", "two_tower.user_embeddings")}  # fmt: skip
     assert removed(dsn, ME) == {
-        "decisions": len(WORLD.decided(ME)), "reviews": 2, "impressions": 7, "features": 1, "vectors": 1,
+        "decisions": len(WORLD.decided(ME)), "reviews": 2, "impressions": 7, "choices": 1, "features": 1,
+        "vectors": 1,
     }  # fmt: skip
     assert tables_with(db, ME) == {"auth.users", "public.profiles"}
     for table, count in others.items():

@@ -73,6 +73,7 @@ def put(db: Connection, name: str, value: float) -> None:
 # ------------------------------------------------------------------------------------------------ parity
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("waits", ["in the log", "collected", "for a video"])
 def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connection, dsn: str) -> None:
     if waits == "for a video":
@@ -199,6 +200,7 @@ def test_evaluate_measures_the_incumbent_anew_on_the_same_likes(fresh: str) -> N
         assert all(f"{before[name]:.4f} of active v1" in reason for name, reason in zip(worse, reasons, strict=True))
 
 
+@pytest.mark.soak
 def test_a_version_with_other_vocabularies_is_measured_on_the_same_likes(fresh: str) -> None:
     with psycopg.connect(fresh, autocommit=True) as db:
         schema = schema_of(db)
@@ -286,7 +288,7 @@ def test_each_limit_is_a_setting_and_an_override_comes_first(
         assert good or any(re.search(limit.said, reason) for reason in found)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", ["evaluate", "backfill", "activate"])
 @pytest.mark.parametrize("limit", [limit for limit in LIMITS if limit.option], ids=lambda limit: limit.setting)
 def test_each_verb_obeys_the_settings_and_its_options_override_them(
@@ -374,6 +376,7 @@ def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connectio
     assert found[0].startswith("these differ by a cosine distance of")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

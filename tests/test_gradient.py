@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,60 @@ def test_the_shares_of_two_processes_make_up_the_whole(part: Part, recipe: Recip
     assert ((first + second) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
+def test_the_loss_of_what_is_held_out_falls_while_towers_learn(part: Part, data: TrainingData, recipe: Recipe) -> None:
+    held = data.matrix(LIKE, ~part.rows)
+    users = np.flatnonzero(np.diff(held.indptr))
+    asked = gradient.HeldOut(users, held[users], data.matrix(NOPE, ~part.rows)[users])
+    user, item = start(part)
+    told: list[dict[str, float]] = []
+    quiet = replace(recipe, patience=99)
+    gradient.train(user, item, part.examples(), quiet, score=score(part, data), held=asked, told=told.append)
+    assert [entry["epoch"] for entry in told] == [0, 1, 2, 3]
+    assert told[0]["train_loss"] is None
+    assert told[3]["val_loss"] < told[1]["val_loss"] < told[0]["val_loss"]
+    assert told[3]["train_loss"] < told[1]["train_loss"]
+
+
+def test_the_loss_of_what_is_held_out_is_that_of_a_softmax_over_what_is_not_known(
+    part: Part, data: TrainingData
+) -> None:
+    held = data.matrix(LIKE, ~part.rows)
+    users = np.flatnonzero(np.diff(held.indptr))[:7]
+    user, item = start(part)
+    with torch.no_grad():
+        user.weight[1 : data.schema.user[0].size] = 0  # numbers that training leaves as they are
+    learner = Learner(user, item, part.examples(), replace(RECIPE["whole"], nope_weight=0.0))
+    scores = part.scorer(user, item, users)(np.arange(len(users))) / float(learner.log_temperature.detach().exp())
+    losses = []
+    for row, of in enumerate(users):
+        unknown = np.setdiff1d(part.examples().met, part.seen()[of].indices)
+        wanted = np.intersect1d(held[of].indices, unknown)
+        if len(wanted):
+            losses.append(np.log(np.exp(scores[row, unknown]).sum()) - scores[row, wanted].mean())
+    asked = gradient.HeldOut(users, held[users], data.matrix(NOPE, ~part.rows)[users])
+    for block in (2, 512):
+        assert gradient.held_out_loss(learner, asked, block) == pytest.approx(np.mean(losses), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", gradient.SCHEDULES)
+def test_steps_begin_whole_and_never_grow(name: str) -> None:
+    steps = [gradient.SCHEDULES[name](done) for done in np.linspace(0, 1, 21)]
+    assert steps[0] == 1
+    assert all(after <= before for before, after in pairwise(steps))
+    assert steps[-1] == pytest.approx(1 if name == "constant" else 0)
+
+
+def test_users_without_attributes_are_counted_by_videos_alone(part: Part, data: TrainingData, recipe: Recipe) -> None:
+    bare = replace(recipe, attributes=False)
+    batch = draw(part.examples(), bare, np.arange(40), np.random.default_rng(0), 0, 1)
+    first = data.schema.segment("user", "liked_video_ids").offset
+    assert batch.inputs.nnz
+    assert batch.inputs.indices.min() >= first
+    model = fit(data, TrainOptions(epochs=1, loss=recipe.loss, user_attributes=False))
+    assert not model.user_tower.weight[:first].any()
+    assert model.user_tower.weight[first:].any()
+
+
 def test_a_catalogue_too_large_for_the_closed_form_is_trained_by_gradients(
     data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +339,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_does(
     part: Part, two_processes: Path, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -233,6 +233,7 @@ def test_products_that_cannot_be_created(shop: Connection, write: Write, verb: s
     assert adds_up(summary)
 
 
+@pytest.mark.soak
 def test_many_refused_rows_take_time_in_proportion(shop: Connection, write: Write) -> None:
     shop.execute("alter table public.user_video_decisions add check (decision_type <> 'skip')")
     shop.execute("insert into auth.users (id) select md5('u' || n)::uuid from generate_series(1, 1500) n")
@@ -407,6 +408,7 @@ READ = (
 NEW = "user_id,product_url,label\nbob,u/1,1\ncem,u/1,0\nbob,u/2,1\n"
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("missing", [None, *READ])
 def test_users_that_are_created_are_such_as_the_sign_in_reads(
     shop: Connection, write: Write, missing: str | None

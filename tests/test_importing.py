@@ -657,6 +657,7 @@ def test_the_report_of_an_earlier_run_does_not_outlive_its_reasons(shop: Connect
 # ------------------------------------------------------------------------------------------------------------ in chunks
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
 def test_chunks_give_what_one_transaction_gives(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int
@@ -714,6 +715,7 @@ def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
     assert import_reviews(shop, path, ImportOptions(chunk=20)).inserted == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("chunk", [None, 30])
 def test_a_server_that_dies_in_the_middle(
     new_server: Callable[..., Server], write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int | None

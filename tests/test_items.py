@@ -75,6 +75,7 @@ def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingD
     return made_of(rows, users, groups * size)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
     """300 pairs that have nothing to do with each other do not go into 127 dimensions."""
@@ -91,6 +92,7 @@ def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
     assert together.sum() > 0.9 * len(keys)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("times", [False, True])
 def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
@@ -100,6 +102,7 @@ def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: i
     assert model.hyperparameters["recency"] == model.schema.recency == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
     data = drift(300, 8, 40, 10, seed)

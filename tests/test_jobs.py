@@ -296,6 +296,7 @@ def test_a_refresh_leaves_the_purge_to_pg_cron_unless_it_does_not_run_it(cron: C
     cron.execute("select two_tower.unschedule_jobs()")
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("cron")
 def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Connection) -> None:
     cron.execute("select two_tower.schedule_jobs()")

@@ -160,6 +160,7 @@ def test_i5_eight_readers_through_thirty_flips_get_no_mixed_answer(db: Connectio
     assert readers.answers > 100
 
 
+@pytest.mark.soak
 def test_readers_feel_neither_a_backfill_nor_an_activation_nor_a_retirement(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it
     assert states(db) == {"v1": "retired", "v2": "active"}
 
 
+@pytest.mark.soak
 @pytest.mark.database
 def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = lifecycle.Scale(videos=500, users=60, readers=2, flips=6, pause=0.02)
@@ -225,6 +227,7 @@ def test_what_changes_while_videos_are_embedded_is_made_good(db: Connection, can
     assert wrong_vectors(db, "v1") == []
 
 
+@pytest.mark.soak
 def test_refreshes_and_likes_go_on_while_the_index_is_built(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
@@ -268,6 +271,7 @@ def test_a_backfill_that_is_killed_resumes_where_it_was(db: Connection, connect:
     assert wrong_vectors(db, "v2") == []
 
 
+@pytest.mark.soak
 def test_several_workers_share_the_work_and_progress_only_grows(database: NewDatabase) -> None:
     world = make_world(600, 400)
     with psycopg.connect(database(), autocommit=True) as db:
@@ -283,6 +287,7 @@ def test_several_workers_share_the_work_and_progress_only_grows(database: NewDat
     assert embedding == sorted(embedding)
 
 
+@pytest.mark.soak
 def test_procedures_side_by_side_do_the_same(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     with ThreadPoolExecutor(3) as pool:
@@ -307,6 +312,7 @@ def test_a_backfill_by_the_command_line_and_procedures_share_the_work(
     assert activate(db, "v2")["changed"]
 
 
+@pytest.mark.soak
 def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, make_world(3_000, 50))
@@ -324,6 +330,7 @@ def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(databas
         assert wrong_vectors(db, "v1") == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["activate", "flip", "roll_back"])
 def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
     how: str, db: Connection, candidate: TinyModel
@@ -350,6 +357,7 @@ def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
     assert one(db, "show synchronous_commit") == "off"
 
 
+@pytest.mark.soak
 def test_backfilled_beside_traffic_it_is_as_fresh_as_the_active_one(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
@@ -594,6 +602,7 @@ def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) 
     assert column(db, "select to_state from two_tower.model_events where model_version = 'v3'") == ["candidate"]
 
 
+@pytest.mark.soak
 def test_service_role_does_all_of_it(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     service = connect()
     service.execute("set role service_role")
@@ -751,6 +760,7 @@ def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, cand
             register(db, replace(candidate, feature_schema=schema | {"user": user}), "v2")
 
 
+@pytest.mark.soak
 def test_whatever_the_bytes_they_are_judged_and_not_fallen_over(candidate: TinyModel) -> None:
     chance = random.Random(0)
     graph = candidate.item_graph

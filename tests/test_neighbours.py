@@ -284,6 +284,7 @@ def test_similar_videos_are_those_for_who_likes_nothing_else(db: Connection, cli
     assert [row["score"] for row in rows] == pytest.approx([scores[row["video_id"]] for row in rows], abs=3e-3)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("shape", [{}, {"scale": 5}, {"below": 0.5}], ids=["usual", "outweighs", "half below zero"])
 def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[str, Any], db: Connection) -> None:
     register(db, invented(videos_of(db), each=60, **shape))
@@ -302,6 +303,7 @@ def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[st
         assert row[0] >= 0.99 * row[1] > 0, limit
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("unknown", [50, 150])
 def test_videos_of_which_nothing_is_known_are_in_no_list_by_taste(unknown: int, db: Connection, client: Client) -> None:
     db.execute(
@@ -498,7 +500,7 @@ def other(database: NewDatabase) -> Any:
         yield connection
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kept", [True, False], ids=["with its files", "as rows alone"])
 @pytest.mark.parametrize("way", ["register", "publish"])
 def test_what_is_exported_recommends_the_same_elsewhere(

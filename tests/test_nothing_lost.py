@@ -79,7 +79,7 @@ WRITERS = {
 """Everything that writes vectors within its caller's transaction."""
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
@@ -113,7 +113,7 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
     assert one(db, "select two_tower.activate_model('v2') ->> 'changed'") == "true"
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.world(models=2)
@@ -191,7 +191,7 @@ HOLDS = {
 """What an application may do and then take its time."""
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("hold", HOLDS)
 def test_row_6_a_refresh_waits_for_no_row_of_the_application(
@@ -485,6 +485,7 @@ def test_row_4_what_is_stored_otherwise_is_found_and_repaired(tasted: Connection
         assert state(tasted) == before, change
 
 
+@pytest.mark.soak
 def test_row_4_what_is_stored_of_nothing_is_found_and_repaired(tasted: Connection, dsn: str) -> None:
     gone = UUID("ffffffff-ffff-ffff-ffff-ffffffffffff")
     for table, copied in (("video_embeddings", "embedding"), ("video_tastes", "liked, noped")):
@@ -611,7 +612,7 @@ IMPORTED = """select array[
     (select count(*) from two_tower.reviews)]"""
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("level", ["read committed", "repeatable read"])
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("name", FILES)
@@ -679,7 +680,7 @@ APPLICATION: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("what", APPLICATION)
 def test_row_9_an_import_beside_an_application_that_writes_the_same(
@@ -800,6 +801,7 @@ def release(dsn: str, differs: dict[str, list[tuple[str, str]]], monkeypatch: py
         migrate.migrate(dsn)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 def test_row_10_a_connection_that_lives_across_releases_runs_none_of_an_old_ones_code(
     engine: str, world_of: Callable[[str], str], database: NewDatabase, monkeypatch: pytest.MonkeyPatch

@@ -65,6 +65,7 @@ def test_an_installed_wheel_migrates_up_and_down(unpacked: Path, tmp_path: Path,
     assert routines() == 0
 
 
+@pytest.mark.soak
 def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
     def two_tower(*arguments: str) -> None:
         run(unpacked, tmp_path, "from two_tower.cli.main import app; app()", *arguments, "--dsn", world_dsn)

@@ -141,6 +141,7 @@ def test_exported_files_are_complete_and_agree(ready: str, tmp_path: Path) -> No
         np.testing.assert_allclose(vector, stored[video], atol=1e-3)
 
 
+@pytest.mark.soak
 def test_a_browser_gives_a_hundred_users_of_the_demo_their_stored_vectors(
     ready: str, tmp_path: Path, node_modules: Path
 ) -> None:

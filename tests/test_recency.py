@@ -16,7 +16,7 @@ from pgvector import HalfVector, Vector
 
 from synthetic import make_data
 from test_features import assert_one_encoder
-from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, recency_places, recency_weights
+from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, decision_weights, recency_places
 from two_tower.lifecycle import towers
 from two_tower.trainer import dataset
 from world_fixtures import Client, column, load, make_world, one, refresh, register, state, tiny_model
@@ -62,7 +62,7 @@ def test_places_of_nobody() -> None:
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_weights_fall_from_one_and_never_to_nothing(exponent: float) -> None:
-    weights = recency_weights(np.array([0, 0, 1, 2, 50, 10**9]), exponent)
+    weights = decision_weights(np.array([0, 0, 1, 2, 50, 10**9]), exponent)
     assert weights.dtype == np.float32
     assert weights[:2].tolist() == [1, 1]
     assert (np.diff(weights) <= 0).all()
@@ -165,6 +165,7 @@ def assert_as_rebuilt(db: Connection) -> None:
     assert state(db) == before
 
 
+@pytest.mark.sampled(1)
 def test_the_input_is_what_the_trainer_weighs(db: Connection) -> None:
     """I2, with weights: number by number."""
     data = dataset.read(db)
@@ -172,11 +173,13 @@ def test_the_input_is_what_the_trainer_weighs(db: Connection) -> None:
     assert_one_encoder(db, data, VERSION)
 
 
+@pytest.mark.sampled(1)
 def test_sums_are_what_the_exported_tower_answers(db: Connection) -> None:
     assert_as_defined(db)
     assert_as_rebuilt(db)
 
 
+@pytest.mark.sampled(1)
 def test_changes_weigh_the_whole_history_anew(db: Connection) -> None:
     user = WORLD.many
     newest = """select video_id from user_video_decisions
@@ -234,6 +237,7 @@ def test_without_times_and_for_one_like_everything_counts_once(db: Connection) -
     assert db.execute(query, ("v1",)).fetchall() == db.execute(query, ("v2",)).fetchall()
 
 
+@pytest.mark.sampled(1)
 def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -> None:
     user = WORLD.usual
     recency = float(one(db, "select two_tower.recency_of('v1')"))
@@ -251,7 +255,7 @@ def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -
         (user,),
     ).fetchall()
     tastes = {
-        video: Vector.from_text(text).to_numpy() * recency_weights(np.array([place]), recency)[0]
+        video: Vector.from_text(text).to_numpy() * decision_weights(np.array([place]), recency)[0]
         for video, text, place in rows
     }
     places = vectors(db, "select video_id, embedding::text from video_embeddings")
@@ -271,6 +275,7 @@ def test_the_page_may_preview_what_is_weighted(db: Connection) -> None:
         assert one(db, preview, WORLD.usual) == 20
 
 
+@pytest.mark.sampled(1)
 def test_lists_know_what_each_like_counts(db: Connection) -> None:
     tiny_model(db, "v2", activate=False)
     history = "select liked, weights from two_tower.history_of(%s, %s)"

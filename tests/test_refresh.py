@@ -535,6 +535,7 @@ def test_i3_two_workers_side_by_side_lose_nothing(db: Connection, connect: Conne
     assert_fresh(db)
 
 
+@pytest.mark.soak
 def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect: Connect) -> None:
     stop = threading.Event()
     clients, refreshers = [connect() for _ in range(3)], [connect() for _ in range(2)]

@@ -293,6 +293,7 @@ def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
         yield db
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("fault", SPOILT)
 def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -> None:
     spoil, message = SPOILT[fault]
@@ -306,6 +307,7 @@ def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -
         assert register(lasting, sound, "v2") == "v2"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("version", ["", "a b", "../v2", "v2'; drop table videos; --", "x" * 64, "-v2", "v2\n", "Ü"])
 def test_a_version_is_a_plain_name(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="is not a name"):

@@ -85,6 +85,7 @@ def pair() -> Iterator[Pair]:
             remove_server(server)
 
 
+@pytest.mark.soak
 def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None:
     assert pending(pair.ours) != (0, 0)
     refresh(pair.ours)

@@ -115,12 +115,14 @@ def test_a_model_that_is_not_good_enough_is_rejected_and_the_exit_code_is_3(
     assert any("recall@20" in reason for reason in report["reasons"])
 
 
+@pytest.mark.soak
 def test_retrain_honours_the_allowed_drop_in_settings(db: Connection, dsn: str) -> None:
     lenient(db)
     result = json.loads(retrain(dsn).stdout)
     assert states(db) == {"v1": "standby", result["version"]: "active"}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("flag", ["--over-popularity", "--max-drop"])
 def test_a_flag_of_retrain_overrides_its_own_limit_alone(flag: str, db: Connection, dsn: str, webhook: Webhook) -> None:
     value, other = {"--over-popularity": ("0", "of active v1"), "--max-drop": ("1", "times popularity's")}[flag]
@@ -158,6 +160,7 @@ def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
 
 
+@pytest.mark.soak
 def test_a_failing_popularity_is_a_warning_and_takes_no_good_model_back(
     db: Connection, dsn: str, webhook: Webhook
 ) -> None:
@@ -186,6 +189,7 @@ def test_where_publishing_fails_the_old_model_stays(db: Connection, dsn: str, we
     assert webhook.text.startswith("Retraining failed while publishing: ")
 
 
+@pytest.mark.soak
 def test_where_only_the_pointer_fails_the_old_model_is_brought_back(
     db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
 ) -> None:
@@ -197,6 +201,7 @@ def test_where_only_the_pointer_fails_the_old_model_is_brought_back(
     assert webhook.text.endswith("Model v1 stays active.")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", ["status", "nobody there", "no URL"])
 def test_a_webhook_that_fails_spoils_nothing_and_stays_secret(
     fault: str, db: Connection, dsn: str, webhook: Webhook

@@ -161,6 +161,10 @@ RPCS: dict[str, str] = {
     "trending_videos": "select count(*)::int from public.trending_videos()",
     "claim_session": f"select public.claim_session(array['{WORLD.videos[0]}']::uuid[])",
     "rank_candidates": f"select count(*)::int from public.rank_candidates(array['{WORLD.published[3]}']::uuid[])",
+    "set_choices": "select (public.set_choices(personalised => true) ->> 'personalised')::bool::int",
+    "set_choices for another": f"select (public.set_choices(p_user_id => '{OTHER}') ->> 'trained_on')::bool::int",
+    "export_user_data": "select jsonb_array_length(public.export_user_data() -> 'decisions')",
+    "export_user_data for another": f"select jsonb_array_length(public.export_user_data('{OTHER}') -> 'decisions')",
     "similar_videos": f"select count(*)::int from public.similar_videos('{WORLD.published[3]}')",
 }
 
@@ -266,6 +270,7 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
     assert set(kept) == WORLD.decided(OTHER)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     "write",
     [
@@ -459,6 +464,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "forge",
     [

@@ -96,6 +96,7 @@ def test_down_where_nothing_ever_ran_leaves_nothing_behind(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_data_outlive_a_restart(new_server: NewServer) -> None:
     server = new_server(durable=True)
     with psycopg.connect(server.start(), autocommit=True) as connection:
@@ -105,6 +106,7 @@ def test_data_outlive_a_restart(new_server: NewServer) -> None:
     assert one(server.start(), "select answer from kept") == 42
 
 
+@pytest.mark.soak
 def test_twenty_concurrent_starts_make_one_server(new_server: NewServer) -> None:
     directory = new_server().directory
     with ThreadPoolExecutor(20) as pool:
@@ -124,6 +126,7 @@ def test_it_starts_after_kill_9(new_server: NewServer) -> None:
     assert one(server.start(), "select 1") == 1
 
 
+@pytest.mark.soak
 def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: NewServer) -> None:
     server = new_server()
     server.start()
@@ -139,6 +142,7 @@ def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: N
         stranger.kill()
 
 
+@pytest.mark.soak
 def test_a_damaged_pid_file(new_server: NewServer) -> None:
     server = new_server()
     for content in ("", "\n", "not a pid\n", "99999999\n"):
@@ -149,6 +153,7 @@ def test_a_damaged_pid_file(new_server: NewServer) -> None:
         assert one(server.start(), "select 1") == 1, content
 
 
+@pytest.mark.soak
 def test_an_interrupted_creation_starts_over(new_server: NewServer) -> None:
     server = new_server()
     (server.directory / ".two-tower" / "data.new" / "base").mkdir(parents=True)
@@ -169,6 +174,7 @@ def test_a_server_that_cannot_start_says_why(new_server: NewServer) -> None:
 # ------------------------------------------------------------------------------------------------ where it lives
 
 
+@pytest.mark.soak
 def test_the_socket_of_a_long_path_moves_to_a_short_private_one(new_server: NewServer) -> None:
     server = new_server("d" * 60 + "/" + "e" * 60)
     assert one(server.start(), "select 1") == 1
@@ -223,6 +229,7 @@ def test_a_port_opens_tcp_with_a_password(new_server: NewServer) -> None:
         server.start(port + 1)
 
 
+@pytest.mark.soak
 def test_the_environment_of_the_caller_stays_out_of_the_server(new_server: NewServer) -> None:
     server = new_server()
     assert two_tower("up", cwd=server.directory, AWS_SECRET_ACCESS_KEY="hush").returncode == 0
@@ -268,6 +275,7 @@ def test_a_missing_extension_names_the_remedy(new_server: NewServer, monkeypatch
         new_server().start()
 
 
+@pytest.mark.soak
 def test_a_cluster_of_a_version_that_is_gone(new_server: NewServer) -> None:
     server = new_server()
     server.start()
@@ -312,6 +320,7 @@ def test_psql_takes_what_follows_the_dashes(new_server: NewServer) -> None:
     assert failed.returncode == 1
 
 
+@pytest.mark.soak
 def test_options_stand_before_or_after_the_verb(cluster: Server) -> None:
     before = two_tower("--dsn", cluster.dsn, "--json", "doctor")
     after = two_tower("doctor", "--dsn", cluster.dsn, "--json")
@@ -450,6 +459,7 @@ def test_doctor_as_a_role_that_may_not_create_extensions(cluster: Server, empty_
     assert found["onnxruntime in the server"].level == "warn"
 
 
+@pytest.mark.soak
 def test_doctor_on_a_server_whose_python_lacks_onnxruntime(
     new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,6 +489,7 @@ def test_doctor_on_pg_cron_of_another_database(empty_dsn: str) -> None:
     assert "cron.database_name" in (found.remedy or "")
 
 
+@pytest.mark.soak
 def test_doctor_without_pg_cron(new_server: NewServer) -> None:
     server = new_server()
     server.start()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -396,6 +397,7 @@ def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
     assert one(db, scans) == before + 1
 
 
+@pytest.mark.soak
 @by_index
 def test_how_wide_the_index_is_searched_is_measured(large: tuple[Connection, Client]) -> None:
     db, client = large
@@ -508,6 +510,7 @@ order by v.embedding operator(extensions.<=>) (
 """
 
 
+@pytest.mark.soak
 def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "USERS", 100)
     figures = serving.run(cluster, [1_000], 0.2, lambda what, share: None)
@@ -584,9 +587,15 @@ def test_similar_videos_before_any_model(bare: tuple[Connection, Client]) -> Non
     check(rows)
     assert len(rows) == 20
     assert {row["model_version"] for row in rows} == {None}
-    scores = popularity()
-    assert ids(rows) == sorted(scores.keys() & {str(v) for v in WORLD.published} - {str(WORLD.published[3])},
-                               key=lambda v: (-scores[v], v))[:20]  # fmt: skip
+    scores, likers = popularity(), Counter(str(v) for _, v, d, _ in WORLD.decisions if d == "like")
+    published_at = {str(row[0]): row[11] for row in WORLD.video_rows}
+    others = {str(v) for v in WORLD.published} - {str(WORLD.published[3])}
+    # What fewer than five people like stands where it would without their likes.
+    popular = sorted((v for v in others if likers[v] >= 5), key=lambda v: (-scores[v], v))
+    newest = sorted(others - set(popular), key=lambda v: (EPOCH - published_at[v], v))
+    assert 0 < len(popular) < 20
+    assert ids(rows) == (popular + newest)[:20]
+    assert {row["reason"] for row in rows} == {"popular"}
 
 
 # -------------------------------------------------------------------------------------------- similar videos
@@ -613,7 +622,7 @@ def test_a_video_without_a_vector_has_popular_neighbours(db: Connection, client:
     rows = client.rpc("anon", None, "similar_videos", video_id=NOBODY)
     check(rows)
     assert len(rows) == 20
-    assert {row["reason"] for row in rows} == {"popular"}
+    assert {row["reason"] for row in rows} <= {"popular", "newest"}
 
 
 # -------------------------------------------------------------------------------------------- many users at once
@@ -947,9 +956,61 @@ def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, explained:
             assert row["because_title"] == one(db, "select title from videos where id = %s", row["because_video_id"])
 
 
-def test_because_is_asked_for(client: Client) -> None:
-    for row in recommend(client, WORLD.usual, limit=5):
-        assert (row["because_video_id"], row["because_title"]) == (None, None)
+@pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
+def test_because_is_the_same_in_every_list_of_ones_own(user: UUID, explained: tuple[Connection, Client]) -> None:
+    db, client = explained
+    rows = recommend(client, user, limit=20, because=True)
+    expected = {row["video_id"]: (row["because_video_id"], row["because_title"]) for row in rows}
+    assert {title for _, title in expected.values()} != {None}
+    with client.as_("authenticated", user) as connection, connection.transaction(force_rollback=True):
+        page = rpc(connection, "next_videos", because=True)
+    ranked = client.rpc("authenticated", user, "rank_candidates", video_ids=[*expected], because=True)
+    # A session of the same likes and nopes, none of which few people like.
+    db.execute("update two_tower.settings set value = '1' where name = 'least_likers'")
+    db.execute("select two_tower.update_popularity()")
+    liked, noped = ([str(v) for v in WORLD.of(user, kind)] for kind in ("like", "nope"))
+    session = client.rpc("anon", None, "recommend_from", liked=liked, noped=noped, limit=200, because=True)
+    for found in (page, ranked, session):
+        both = [row for row in found if row["video_id"] in expected]
+        assert len(both) > 10
+        for row in both:
+            assert (row["because_video_id"], row["because_title"]) == expected[row["video_id"]]
+
+
+def test_because_of_likes_that_few_share_is_their_content(explained: tuple[Connection, Client]) -> None:
+    """What was learnt from few stays unsaid: the reasons are the same whoever likes these."""
+    db, client = explained
+    liked = [str(v) for v in WORLD.published[:5]]
+    db.execute("update two_tower.settings set value = '1000' where name = 'least_likers'")
+    rows = client.rpc("anon", None, "recommend_from", liked=liked, because=True)
+    assert {row["because_video_id"] for row in rows if row["reason"] == "taste"} & set(liked)
+    db.execute(
+        "update two_tower.video_tastes set liked = extensions.l2_normalize(noped) where video_id = any (%s)", [liked]
+    )
+    assert client.rpc("anon", None, "recommend_from", liked=liked, because=True) == rows
+
+
+def test_because_names_no_like_that_the_caller_may_not_see(explained: tuple[Connection, Client]) -> None:
+    db, client = explained
+    liked = [str(v) for v in WORLD.published[:5]]
+    db.execute(
+        "alter policy two_tower_catalogue on videos using (id <> all (%s::uuid[]))".replace("%s", f"'{{{liked[0]}}}'")
+    )
+    rows = client.rpc("anon", None, "recommend_from", liked=liked, because=True)
+    assert liked[0] not in {row["because_video_id"] for row in rows}
+    for call in (f"two_tower.session_reasons('{{{WORLD.published[9]}}}', array_fill('{liked[0]}'::uuid, array[501]))",
+                 f"two_tower.session_reasons(array_fill('{liked[0]}'::uuid, array[201]), '{{}}')"):  # fmt: skip
+        with pytest.raises(errors.InvalidParameterValue), client.as_("anon") as connection:
+            connection.execute(f"select * from {call}".encode())
+
+
+@pytest.mark.parametrize("name", ["recommend_videos", "next_videos", "recommend_from", "rank_candidates"])
+def test_because_is_asked_for(name: str, client: Client) -> None:
+    videos = [str(v) for v in WORLD.published[:5]]
+    given = {"recommend_from": {"liked": videos}, "rank_candidates": {"video_ids": videos}}.get(name, {"limit": 5})
+    for because in ({}, {"because": None}, {"because": False}):
+        for row in client.rpc("authenticated", WORLD.usual, name, **given, **because):
+            assert (row["because_video_id"], row["because_title"]) == (None, None)
 
 
 def test_because_of_somebody_without_likes_is_nothing(client: Client) -> None:

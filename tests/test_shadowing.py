@@ -331,6 +331,7 @@ def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> N
     assert len(statements) >= minimum[role]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
 def test_no_single_type_leads_a_client_s_routine_astray(role: str, hostile: str) -> None:
     """One type at a time, each in a new session, which has compiled nothing: no error hides another."""

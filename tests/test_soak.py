@@ -1,9 +1,11 @@
 """An application that likes without a pause for half an hour, beside all that the database does: nothing is lost (I3),
-and nobody waits (I4). `make soak` runs it; ``SOAK_SECONDS`` makes it shorter, ``SOAK_LIKES`` says how many a second.
+and nobody waits for a lock (I4). `make soak` runs it; ``SOAK_SECONDS`` makes it shorter, ``SOAK_LIKES`` says how many
+likes a second.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import subprocess
@@ -33,51 +35,60 @@ CLIENTS = 4
 pytestmark = [pytest.mark.world, pytest.mark.slow, pytest.mark.timeout(int(3 * SECONDS) + 900)]
 
 
+LIKE = """\
+\\set u random(1, :users)
+\\set v random(1, :videos)
+\\set decision random(1, 2)
+insert into public.user_video_decisions (user_id, video_id, decision_type)
+select u.id, v.id, case :decision::int when 1 then 'like' else 'nope' end
+from numbered_users n join auth.users u on u.id = n.id, numbered_videos v
+where n.number = :u::int and v.number = :v::int for key share of u
+on conflict (user_id, video_id) do update set decision_type = excluded.decision_type;
+"""
+"""For pgbench: what a client waits there is the database's doing, not that of other threads of this process. A user who
+is deleted between the look and the write would end the client; hence the lock.
+"""
+
+
 @dataclass
 class Application:
-    """Clients that like at a given rate together; how long each like took, and what went wrong."""
+    """Clients that like at a given rate together; how long each like took in seconds, counted from when it was due."""
 
+    cluster: Server
     dsn: str
-    took: list[float] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    folder: Path
 
-    def run(self, stop: threading.Event, seed: int) -> None:
-        rng = random.Random(seed)
-        mine = WORLD.videos[seed::CLIENTS]
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
+        (self.folder / "like.sql").write_text(LIKE)
         with psycopg.connect(self.dsn, autocommit=True) as own:
-            due = time.monotonic()
-            while not stop.is_set():
-                due += CLIENTS / LIKES
-                time.sleep(max(due - time.monotonic(), 0))
-                started = time.monotonic()
-                try:
-                    own.execute(
-                        """insert into public.user_video_decisions
-                        select %s, %s, %s where exists (select from auth.users where id = %s)
-                        on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
-                        (user := rng.choice(WORLD.users), rng.choice(mine), rng.choice(["like", "nope"]), user),
-                    )
-                except psycopg.errors.ForeignKeyViolation:
-                    continue  # the user was deleted at that very moment
-                except psycopg.Error as error:
-                    self.errors.append(str(error))
-                self.took.append(time.monotonic() - started)
+            for name, of in (("users", "auth.users"), ("videos", "public.videos")):
+                own.execute(
+                    f"""create table if not exists numbered_{name} (number int generated always as identity, id uuid);
+                    create unique index if not exists numbered_{name}_number on numbered_{name} (number);
+                    truncate numbered_{name} restart identity;
+                    insert into numbered_{name} (id) select id from {of};
+                    analyze numbered_{name}"""
+                )
 
     @contextmanager
-    def liking(self) -> Iterator[None]:
-        stop = threading.Event()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            clients = [pool.submit(self.run, stop, seed) for seed in range(CLIENTS)]
-            try:
-                yield
-            finally:
-                stop.set()
-            for client in clients:
-                client.result()
+    def liking(self, seconds: float) -> Iterator[None]:
+        """Likes for so long, beside what the block does; waits for the last."""
+        pgbench: list[Any] = [
+            self.cluster.installation.bindir / "pgbench", "-n", "-M", "prepared", "-f", "like.sql", "-c", str(CLIENTS),
+            "-R", str(LIKES), "-T", str(math.ceil(seconds)), "-D", f"users={len(WORLD.users)}",
+            "-D", f"videos={len(WORLD.videos)}", "-l", self.dsn,
+        ]  # fmt: skip
+        with subprocess.Popen(
+            pgbench, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            yield
+            said, _ = process.communicate()
+        assert process.returncode == 0, said
 
-    @property
-    def p99(self) -> float:
-        return sorted(self.took)[len(self.took) * 99 // 100]
+    def took(self) -> list[float]:
+        lines = (line.split() for log in self.folder.glob("pgbench_log.*") for line in log.read_text().splitlines())
+        return sorted(int(line[2]) / 1e6 for line in lines)
 
 
 @dataclass
@@ -133,8 +144,20 @@ class Database:
 
     def forever(self, work: Callable[[Connection], None], stop: threading.Event) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as own:
+            yield_processor(own.info.backend_pid)
             while not stop.is_set():
                 work(own)
+
+
+def yield_processor(pid: int) -> None:
+    """Lets a process run when the application leaves it the processor: on two cores, likes then wait for locks alone.
+
+    A backend is a session of its own, and where Linux groups processes by session it goes by the group's niceness.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, 10)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text("10")
 
 
 def assert_right(db: Connection) -> None:
@@ -154,13 +177,12 @@ def assert_right(db: Connection) -> None:
 def test_i3_i4_half_an_hour_of_likes_beside_everything(
     cluster: Server, dsn: str, database: NewDatabase, tmp_path: Path
 ) -> None:
-    alone = Application(dsn)
-    with alone.liking():
-        time.sleep(min(SECONDS / 6, 60))
-    assert alone.errors == []
+    alone = Application(cluster, dsn, tmp_path / "alone")
+    with alone.liking(min(SECONDS / 6, 60)):
+        pass
 
-    beside, work, stop = Application(dsn), Database(dsn), threading.Event()
-    with ThreadPoolExecutor(5) as pool, beside.liking():
+    beside, work, stop = Application(cluster, dsn, tmp_path / "beside"), Database(dsn), threading.Event()
+    with ThreadPoolExecutor(5) as pool, beside.liking(SECONDS):
         does = (work.refresh, work.refresh, work.keep_house, work.retrain, work.delete)
         running = [pool.submit(work.forever, each, stop) for each in does]
         until = time.monotonic() + SECONDS
@@ -173,15 +195,15 @@ def test_i3_i4_half_an_hour_of_likes_beside_everything(
         for future in running:
             future.result()
 
+    before, after = alone.took(), beside.took()
     figures = {
-        "likes": len(beside.took), "per second": round(len(beside.took) / SECONDS), "p99 alone ms": alone.p99 * 1000,
-        "p99 beside ms": beside.p99 * 1000, "longest log": work.longest, "versions": work.versions,
-        "deleted": work.deleted,
+        "likes": len(after), "per second": round(len(after) / SECONDS), "longest log": work.longest,
+        "versions": work.versions, "deleted": work.deleted,
+    } | {
+        f"p{share} {name} ms": round(took[len(took) * share // 100] * 1000, 2)
+        for share in (50, 95, 99) for name, took in (("alone", before), ("beside", after))
     }  # fmt: skip
     print(figures)
-    assert beside.errors == []
-    assert beside.p99 <= 1.5 * alone.p99, figures
-    assert work.longest <= 120 * LIKES, figures
     with psycopg.connect(dsn, autocommit=True) as db:
         assert column(db, "select error from two_tower.job_log where error is not null") == []
         assert_right(db)
@@ -191,3 +213,5 @@ def test_i3_i4_half_an_hour_of_likes_beside_everything(
         subprocess.run(command, check=True, capture_output=True)
         with psycopg.connect(restored, autocommit=True) as db:
             assert_right(db)
+    assert work.longest <= 120 * LIKES, figures
+    assert figures["p99 beside ms"] <= 1.5 * figures["p99 alone ms"], figures

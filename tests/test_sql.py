@@ -33,29 +33,36 @@ WITHOUT_SEARCH_PATH = {
             "id_of": ("uuid",),
             "price_of": ("numeric", "double precision", "real", "bigint", "integer", "money"),
             "duration_of": ("numeric", "double precision", "real", "integer", "money"),
+            "weight_of": ("numeric", "double precision", "real"),
             "time_of": ("timestamp with time zone", "timestamp without time zone", "date"),
         }.items()
         for kind in kinds
     ),
     *(
         f"two_tower.{name}_of{arguments}"
-        for name in ("text", "id", "price", "duration", "time")
+        for name in ("text", "id", "price", "duration", "weight", "time")
         for arguments in ("(anyelement)", "(anyelement,integer)")
     ),
-    *(f"two_tower.{name}_of_word(text)" for name in ("id", "price", "duration", "time")),
-    "two_tower.decision_weight(bigint,double precision)",
+    *(f"two_tower.{name}_of_word(text)" for name in ("id", "price", "duration", "weight", "time")),
+    "two_tower.decision_weight(bigint,double precision,real)",
     "two_tower.input_numbers()",
     "two_tower.input_segments()",
+    # The application's triggers run under the caller's path, as when the caller decides.
+    "claim_session(uuid[],uuid[])",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",
     # Put in place of its call by the planner, which a set clause would forbid; every name in it is qualified.
     "two_tower.accounts()",
     "two_tower.weighted_decisions(uuid,double precision)",
+    "two_tower.given_decisions(uuid)",
     "two_tower.attributes_of(uuid)",
     "two_tower.contents_of(uuid)",
     "two_tower.passing(two_tower.video_filter,uuid)",
+    "two_tower.eligible(uuid,uuid)",
+    "two_tower.passing_named(text,uuid)",
     "two_tower.model_rows(text,text,text)",
+    "two_tower.in_share(uuid,integer,double precision)",
     "two_tower.user_vector(extensions.vector)",
     "two_tower.video_vector(extensions.vector)",
     "two_tower.times(extensions.vector,real)",
@@ -63,12 +70,17 @@ WITHOUT_SEARCH_PATH = {
 # What anybody signed in or anonymous may do with the rights of the owner.
 DEFINERS_OF_CLIENTS = {
     "embed_user",
+    "export_user_data",
     "get_user_embedding_features",
     "list_candidates",
     "log_shown",
     "own_reasons",
     "own_scores",
+    "served_version",
+    "session_reasons",
+    "set_choices",
     "shown_lately",
+    "steer_list",
     "update_user_features",
 }
 
@@ -91,7 +103,7 @@ HARMLESS = (
     r"name of parameter \"(limit|offset|window)\" is reserved keyword|cast \"text\" value .* \(statement block\)"
     r"|^two_tower\.nearest_videos\(.* routine is marked as STABLE"
     # Its argument is a piece of SQL, and only the owner, as whom it runs, may call it.
-    r"|^two_tower\.set_visible_when\(.* security 00000 text type variable is not sanitized"
+    r"|^two_tower\.(set_visible_when|compile_eligible)\(.* security 00000 text type variable is not sanitized"
     # The contract has it; every call computes from the rows.
     r"|^embed_user\(.* unused parameter \"force\""
 )

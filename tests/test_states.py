@@ -124,6 +124,7 @@ def test_every_verb_says_what_is_wrong_and_how_to_mend_it(state: str, target: st
         assert remedy in said[1], verb
 
 
+@pytest.mark.sampled(2)
 def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
     """They look at what is there, whatever it is, and do not end in a traceback."""
     result = CliRunner().invoke(app, ["doctor", "--dsn", target])
@@ -237,6 +238,7 @@ def migrator(empty_dsn: str) -> Iterator[tuple[str, Connection, str, str]]:
         db.execute(f"drop owned by {role} cascade; drop role {role}".encode())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("lack", some(sorted(LACKS, key=lambda lack: lack not in FIRST), len(FIRST)))
 def test_who_may_not_migrate_is_told_what_is_lacking_and_how_to_mend_it(
     lack: str, migrator: tuple[str, Connection, str, str]

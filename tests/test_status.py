@@ -151,6 +151,7 @@ def test_who_is_set_aside_is_named_with_the_error_and_the_next_attempt(dsn: str,
     assert broken(dsn) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("by", ["call two_tower.refresh()", "two-tower refresh"])
 def test_a_refresh_that_fails_as_a_whole_is_a_failing_job(by: str, dsn: str, db: Connection) -> None:
     like(db)
@@ -202,6 +203,7 @@ def test_a_disabled_trigger_is_seen_and_what_it_missed_is_made_good(dsn: str, db
     assert one(db, VECTOR, ME) != before
 
 
+@pytest.mark.soak
 def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
     db.execute("drop index two_tower.video_embeddings_1_hnsw")
     assert broken(dsn) == ["index"]
@@ -209,6 +211,7 @@ def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
     assert broken(dsn) == []
 
 
+@pytest.mark.soak
 def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) -> None:
     tiny_model(db, "v2", seed=1)
     assert status(dsn)[1]["mixed_versions"] == 0
@@ -235,6 +238,7 @@ def test_without_a_model_the_next_step_is_named(database: NewDatabase) -> None:
     assert broken(dsn) == []
 
 
+@pytest.mark.soak
 def test_a_sample_tells_stored_vectors_that_the_model_does_not_give(dsn: str, db: Connection) -> None:
     assert broken(dsn, "--sample", "5") == []
     sample = {row["what"]: row for row in status(dsn, "--sample", "5")[1]["sample"]}
@@ -428,6 +432,7 @@ def test_watching_goes_on_until_interrupted_and_exits_as_it_last_looked(dsn: str
         assert watching.wait(30) == 1
 
 
+@pytest.mark.soak
 def test_watching_outlives_the_database(dsn: str, connect: Connect, cluster: Server) -> None:
     name = dsn.split("?")[0].rpartition("/")[2]
     rename = sql.SQL("alter database {} rename to {}")

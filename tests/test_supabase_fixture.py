@@ -136,6 +136,7 @@ def before(dsn: str) -> supabase_answers.Answers:
     return supabase_answers.answers(dsn)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "harm",
     [

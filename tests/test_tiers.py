@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Hashable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 
 import tiers
-from tiers import covering
+from tiers import covering, spread
 
 VARIANTS: list[list[dict[str, Hashable]]] = [
     [{"a": a, "b": b} for a, b in product(range(3), range(4))],
@@ -39,6 +39,14 @@ def test_one_axis_is_not_thinned() -> None:
     assert covering(VARIANTS[2]) == list(range(6))
 
 
+@pytest.mark.parametrize(("count", "number"), [(35, 6), (6, 6), (5, 6), (1, 3), (7, 1), (84, 16)])
+def test_a_number_takes_so_many_from_all_parts(count: int, number: int) -> None:
+    chosen = spread(count, number)
+    assert chosen[0] == 0
+    assert min(count, number) / 2 <= len(chosen) <= min(count, number)
+    assert max([b - a for a, b in pairwise([*chosen, count])]) <= -(-count // number)
+
+
 SUITE = """
 import pytest
 
@@ -46,6 +54,10 @@ import pytest
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("change", ["like", "nope", "skip"])
 def test_product(engine, change): pass
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("alike", range(4))
+def test_alike(alike): pass
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_seeds(seed): pass
@@ -63,7 +75,7 @@ from tiers import add_option as pytest_addoption, thin as pytest_collection_modi
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "passed"),
-    [(["test_it.py"], 3 + 1), (["test_it.py", "--soak"], 6 + 2), (["test_it.py::test_product"], 6)],
+    [(["test_it.py"], 3 + 2 + 1), (["test_it.py", "--soak"], 6 + 4 + 2), (["test_it.py::test_product"], 6)],
     ids=["test", "soak", "by name"],
 )
 def test_soak_runs_what_test_leaves_out(arguments: list[str], passed: int, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def meta(dsn: str, version: str) -> dict[str, object]:
     return dict(row[0])
 
 
+@pytest.mark.soak
 def test_two_processes_register_one_model_the_same_as_one_process(loaded: str) -> None:
     options = ["train", "--split", "temporal", "--epochs", "2", "--json"]
     two = json.loads(torchrun("two_tower", *options, environment={"DATABASE_URL": loaded}))

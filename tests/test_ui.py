@@ -58,6 +58,12 @@ def shared(cluster: Server, world_template: str) -> Iterator[str]:
         tiny_model(connection, "v3", seed=3, activate=False)
         connection.execute("update public.videos set title = %s where id = %s", (EVIL, WORLD.published[0]))
         connection.execute("call two_tower.refresh()")
+        connection.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date)")
+        connection.execute(
+            """insert into two_tower.impressions (user_id, list_id, video_id, rank, model_version, reason)
+            select u.id, gen_random_uuid(), v.id, 1, 'v1', 'taste'
+            from (select id from auth.users order by id limit 5) u, (select id from videos order by id limit 4) v"""
+        )
         yield dsn
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
@@ -132,8 +138,9 @@ def find(visitor: Visitor, user: UUID) -> None:
     [
         ("Users", ["History", "Model A: v1"], 0, 0),
         ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
-        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 0),
+        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
         ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
+        ("Shown", ["Experiment", "Impressions", "Liked, by version and reason"], 1, 1),
         ("Freshness", ["Throughput", "Jobs", "Set aside"], 1, 2),
     ],
 )
@@ -145,6 +152,7 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
     expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
 
 
+@pytest.mark.soak
 def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
     for title in ("Data", "Recommendations"):
         visitor.go(title)
@@ -155,6 +163,7 @@ def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
         expect(visitor.page.locator(chart.format("tag"))).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visitor) -> None:
     visitor.go("Recommendations")
     distinct = visitor.page.get_by_test_id("stMetric").filter(has_text="Distinct videos")
@@ -163,6 +172,7 @@ def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visito
     expect(distinct).not_to_have_text(before)
 
 
+@pytest.mark.soak
 def test_choosing_what_is_missing_names_the_videos(visitor: Visitor) -> None:
     visitor.go("Data")
     visitor.choose("The most popular videos without", "price")
@@ -201,6 +211,7 @@ def test_searching_nobody_says_so(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("There is no user nobody _at_ all.")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
     find(visitor, USER)
     shown = visitor.page.locator("code").first
@@ -213,6 +224,7 @@ def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
     assert {UUID(text) for text in seen} <= set(WORLD.users)
 
 
+@pytest.mark.soak
 def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
     visitor: Visitor, browser: BrowserContext, url: str
 ) -> None:
@@ -238,6 +250,7 @@ def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None
     expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, db: Connection) -> None:
     find(visitor, WORLD.many)
     marks = visitor.page.locator(".st-key-list-A .tt-mark")
@@ -291,6 +304,7 @@ def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: 
             assert image.evaluate("it => it.naturalWidth > 0")
 
 
+@pytest.mark.soak
 def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None:
     user = next(u for u, v, kind, _ in WORLD.decisions if v == WORLD.published[0] and kind == "like")
     find(visitor, user)
@@ -343,9 +357,38 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
+# ------------------------------------------------------------------------------------------------- what was shown
+
+
+def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db: Connection) -> None:
+    running = "select count(*) from two_tower.experiments where stopped_at is null"
+    (challenger,) = column(
+        db, "select version from two_tower.model_versions where state = 'standby' order by number desc limit 1"
+    )
+    visitor.go("Shown")
+    dialog = visitor.page.get_by_role("dialog")
+    visitor.press("Start …")
+    expect(dialog.get_by_text(f"{challenger} will serve 10 % of the users, v1 the others.")).to_be_visible()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert one(db, running) == 0
+
+    visitor.press("Start …")
+    dialog.get_by_role("button", name="Start", exact=True).click()
+    expect(visitor.page.get_by_text(f"{challenger} serves 10 % of the users.")).to_be_visible()
+    assert one(db, running) == 1
+
+    visitor.press("Stop …")
+    dialog.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("The experiment is over; v1 serves everybody.")).to_be_visible()
+    assert one(db, running) == 0
+    assert one(db, "select two_tower.active_version()") == "v1"
+
+
 # ------------------------------------------------------------------------------------------------- freshness
 
 
+@pytest.mark.soak
 def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> None:
     visitor.go("Freshness")
     waiting = visitor.page.get_by_test_id("stMetric").filter(has_text="Changes waiting")
@@ -358,6 +401,7 @@ def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> No
 # ------------------------------------------------------------------------------------------------- who may what
 
 
+@pytest.mark.soak
 def test_a_login_that_may_only_look_finds_nothing_to_click(
     shared: str, db: Connection, browser: BrowserContext, tmp_path: Path
 ) -> None:
@@ -365,24 +409,27 @@ def test_a_login_that_may_only_look_finds_nothing_to_click(
     db.execute(f"create role {login} login in role two_tower_viewer".encode())
     try:
         with served(make_conninfo(shared, user=login), tmp_path) as address:
-            looks_only(browser, address, "may not like on somebody's behalf", "may not activate or roll back")
+            looks_only(browser, address, "may not")
     finally:
         db.execute(f"drop role {login}".encode())
 
 
 def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
     with served(shared, tmp_path, "--read-only") as address:
-        looks_only(browser, address, "cannot like on somebody's behalf", "cannot activate or roll back")
+        looks_only(browser, address, "cannot")
 
 
-def looks_only(browser: BrowserContext, address: str, users: str, models: str) -> None:
+def looks_only(browser: BrowserContext, address: str, refused: str) -> None:
     with visit(browser, address) as visitor:
-        expect(visitor.page.get_by_text(users)).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} like on somebody's behalf")).to_be_visible()
         assert len(visitor.videos("list-A")) == 20
         expect(visitor.page.get_by_role("button", name=re.compile("^(Like|Nope|Undo)$"))).to_have_count(0)
         visitor.go("Models")
-        expect(visitor.page.get_by_text(models)).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} activate or roll back")).to_be_visible()
         expect(visitor.page.get_by_role("button", name=re.compile("Activate|Roll back"))).to_have_count(0)
+        visitor.go("Shown")
+        expect(visitor.page.get_by_text(f"{refused} start or stop an experiment")).to_be_visible()
+        expect(visitor.page.get_by_role("button", name=re.compile("^(Start|Stop) …"))).to_have_count(0)
 
 
 # ------------------------------------------------------------------------------------------------- nothing there
@@ -396,6 +443,7 @@ STATES = {
         "Data": "There are no videos yet.",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
+        "Shown": "Nothing that was shown is known.",
         "Freshness": "no model version is active: everybody gets what is popular",
     },
     "no model": {
@@ -403,6 +451,7 @@ STATES = {
         "Data": "Who lacks what",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
+        "Shown": "No experiment was started yet.",
         "Freshness": "No refresh had anything to do in the last day.",
     },
 }
@@ -411,6 +460,7 @@ REMEMBERED = 10
 """Seconds for which the page remembers an answer."""
 
 
+@pytest.mark.soak
 def test_what_is_not_there_is_said_on_every_page(
     cluster: Server, template: str, browser: BrowserContext, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -139,6 +139,7 @@ def test_every_question_has_an_answer_where_there_is_nothing(database: NewDataba
             (queries.decisions_by_month,),
             (queries.sample, "none", 10, 20),
             (queries.against_data, "tag", (), ()),
+            (queries.reached, "tag", (), ()),
             (queries.by_popularity, (), ()),
             (queries.models,),
             (queries.events,),
@@ -323,6 +324,9 @@ def test_a_sample_counts_the_lists_of_its_users(viewer: queries.Connection) -> N
     expected = Counter(row["video_id"] for rows in lists.values() for row in rows)
     assert {row["video_id"]: row["times"] for row in found} == expected
     assert {row["users"] for row in found} == {len(with_vector)}
+    for row in found:
+        assert len(set(row["readers"])) == len(row["readers"]) == row["times"]
+        assert set(row["readers"]) <= set(range(1, len(with_vector) + 1))
     assert queries.sample(viewer, "v1", 5, 10) == queries.sample(viewer, "v1", 5, 10)
     assert sum(row["times"] for row in queries.sample(viewer, "v1", 5, 10)) == 50
 
@@ -340,6 +344,23 @@ def test_recommendations_are_held_against_items_and_likes(viewer: queries.Connec
         assert found[value]["recommendations"] == pytest.approx(expected)
         assert found[value]["items"] == pytest.approx(len(carriers) / len(WORLD.videos))
         assert found[value]["likes"] == pytest.approx(sum(video in carriers for _, video in LIKES) / len(LIKES))
+
+
+@pytest.mark.parametrize("kind", ["tag", "performer", "maker"])
+def test_users_reached_are_counted_once_by_attribute(kind: str, viewer: queries.Connection) -> None:
+    found = queries.sample(viewer, "v1", 20, 10)
+    places = [(row["video_id"], reader) for row in found for reader in row["readers"]]
+    answer = queries.reached(viewer, kind, tuple(v for v, _ in places), tuple(r for _, r in places), 1000)
+    carriers: dict[str, set[Any]] = {}
+    for video, value in values_of(kind):
+        carriers.setdefault(value, set()).add(video)
+    expected = {}
+    for value, videos in carriers.items():
+        shown = [(video, reader) for video, reader in places if video in videos]
+        if shown:
+            expected[value] = (len(shown), len({v for v, _ in shown}), len({r for _, r in shown}))
+    assert {row["value"]: (row["places"], row["videos"], row["users"]) for row in answer} == expected
+    assert [row["users"] for row in answer] == sorted((row["users"] for row in answer), reverse=True)
 
 
 def test_bands_of_popularity_are_equal_in_size_and_fall_in_likes(viewer: queries.Connection) -> None:
@@ -464,15 +485,15 @@ def test_a_gate_that_refuses_is_heard(dsn: str, db: Connection) -> None:
 
 
 def test_abilities_are_those_of_the_login(dsn: str, login: str, db: Connection) -> None:
-    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True}
-    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False}
+    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True, "experiment": True}
+    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False, "experiment": False}
     with queries.viewer(login) as connection:
         assert queries.situation(connection)["active_version"] == "v1"
 
 
 def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Connect) -> None:
     found = actions.abilities(make_conninfo(dsn, user="authenticator"))
-    assert found == {"decide": True, "activate": False, "roll_back": False}
+    assert found == {"decide": True, "activate": False, "roll_back": False, "experiment": False}
 
 
 # ------------------------------------------------------------------------------------------------- looks
@@ -508,3 +529,30 @@ def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:
 
 def test_text_in_markdown_stays_text() -> None:
     assert look.plain("a_b *c* [d](e) <f> $g$ :h:") == r"a\_b \*c\* \[d\]\(e\) \<f\> \$g\$ \:h\:"
+
+
+# ------------------------------------------------------------------------------------------------- what was shown
+
+
+def test_what_was_shown_and_an_experiment_are_read_as_the_viewer(
+    dsn: str, viewer: queries.Connection, db: Connection, client: Client
+) -> None:
+    assert queries.experiment(viewer) is None
+    assert queries.impressions_by_day(viewer, 30) == []
+    assert queries.rates(viewer, 30) == []
+    assert queries.comparable(viewer) == {"active": "v1", "others": []}
+    tiny_model(db, "v2", seed=2)
+    assert queries.comparable(viewer) == {"active": "v2", "others": ["v1"]}
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="v1 does not serve"):
+        actions.start_experiment(dsn, "v1", "v2", 0.5, lambda what, share: None)
+    assert actions.start_experiment(dsn, "v2", "v1", 0.5, lambda what, share: None)["experiment"] == 1
+    for user in WORLD.users[5:15]:
+        client.rpc("authenticated", user, "next_videos", limit=6)
+    found = queries.experiment(viewer)
+    assert found is not None
+    assert {row["model_version"]: row["shown"] for row in found["versions"]} == {
+        row["model_version"]: row["shown"] for row in queries.impressions_by_day(viewer, 1)
+    }
+    assert sum(row["shown"] for row in queries.rates(viewer, 1)) == 60
+    assert actions.stop_experiment(dsn, "v1")["model_version"] == "v1"
+    assert queries.experiment(viewer)["winner"] == "v1"  # type: ignore[index]

@@ -153,6 +153,7 @@ VIDEO_VALUES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("at", range(max(len(kinds) for kinds, _ in VIDEO_VALUES.values())))
 def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, client: Client) -> None:
     """Every column takes its values under each of its types; the columns change theirs together."""
@@ -177,6 +178,7 @@ def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, cl
     assert_fresh(db)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", TIMES)
 def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"created_at": kind})
@@ -190,6 +192,7 @@ def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection
     assert [v for v in order(db) if v not in touched] == [v for v in before if v not in touched]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", DECISIONS)
 def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"decision_type": kind}, WORDS)
@@ -535,6 +538,7 @@ def retype(db: Connection, table: str, names: tuple[str, ...], kind: str) -> Non
         db.execute(sql.SQL(f"alter table {table} alter {name} type {shown} using {{}}::text::{shown}").format(value))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
 def test_columns_may_get_any_type_and_everything_goes_on(kind: str, db: Connection, client: Client) -> None:
     made, shown, _, other = ODD[kind]
@@ -597,6 +601,7 @@ def test_ids_and_words_may_get_any_type_and_the_application_goes_on_writing(kind
     assert all(any(i in what for what in found) for i in ids) or kind == "uuid"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rows", ["origin", "replica"])
 def test_columns_may_be_called_anything(rows: str, db: Connection, client: Client) -> None:
     """As variables, arguments, results and aliases of ours are, and as columns of other tables: writes go on. So does

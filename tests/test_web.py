@@ -24,6 +24,12 @@ MODULE = Path(two_tower.__file__).parent / "client" / "two-tower.js"
 def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A published model of a world with a hundred users and more."""
     load(db, WORLD)
+    # Everybody but one has decisions that count more or less than others.
+    db.execute(
+        """update user_video_decisions set weight = (array[0.01, 0.8, 1, 3])[1 + abs(hashtext(video_id::text)) %% 4]
+        where user_id <> %s""",
+        (WORLD.usual,),
+    )
     tiny_model(db, recency=getattr(request, "param", 0.0))
     artifacts.publish(db, "v1", f"file://{tmp_path}", lambda what, share: None)
     return tmp_path
@@ -45,6 +51,7 @@ def stored(db: Connection, kind: str) -> dict[str, np.ndarray]:
     return {name: HalfVector.from_text(text).to_numpy().astype(np.float32) for name, text in rows}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("model", [0.0, 0.5], indirect=True)
 def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
     expected = stored(db, "user")
@@ -63,6 +70,22 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
     encoded = {user: SparseVector.from_text(text).to_numpy().astype(np.float32) for user, text in inputs}
     for user, row in zip(expected, found["inputs"], strict=True):
         assert (np.array(row, dtype=np.float32) == encoded[user]).all()
+
+
+def test_a_payload_of_another_exponent_is_refused_unless_plain_counts_will_do(
+    db: Connection, client: Client, model: Path, node_modules: Path
+) -> None:
+    """The browser has the model without recency still, the database one with it."""
+    tiny_model(db, "v2", recency=0.5)
+    (plain, weighed) = (
+        client.rpc("authenticated", user, "get_user_embedding_features", user_id=user)[0]
+        for user in (WORLD.usual, WORLD.many)
+    )
+    found = in_node(node_modules, model, [plain], [])
+    encoded = one(db, "select input::text from two_tower.encode_users(array[%s::uuid], 'v1')", WORLD.usual)
+    assert (np.array(found["inputs"][0]) == SparseVector.from_text(encoded).to_numpy()).all()
+    with pytest.raises(AssertionError, match="load the model anew"):
+        in_node(node_modules, model, [weighed], [])
 
 
 def test_every_video_gets_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:

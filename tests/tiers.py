@@ -1,8 +1,10 @@
 """Which generated variants ``make test`` runs, and which are left to ``make soak``.
 
 A test over several axes, such as every change under every engine, makes their product. Under the mark ``sampled``
-``make test`` takes so many of the variants that every value of every axis is there; ``make soak`` takes all. The mark
-``soak`` leaves single variants to ``make soak``: :func:`some` of many like the others run each time.
+``make test`` takes so many of the variants that every value of every axis is there; ``make soak`` takes all. With a
+number, ``sampled(6)``, it takes so many of variants that are alike, from all parts of their list. The mark ``soak``
+leaves to ``make soak`` what takes seconds and whose promise a cheaper test holds too, and single variants: :func:`some`
+of many like the others run each time.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ def covering(variants: Sequence[Variant]) -> list[int]:
         chosen.append(best)
         missing -= set(variants[best].items())
     return sorted(chosen)
+
+
+def spread(count: int, number: int) -> list[int]:
+    """At most ``number`` places of ``count``, the first among them, as far apart as they can be."""
+    return list(range(0, count, -(-count // number)))
 
 
 def add_option(parser: pytest.Parser) -> None:
@@ -49,7 +56,11 @@ def left_to_soak(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         elif isinstance(item, pytest.Function) and item.get_closest_marker("sampled"):
             sampled.setdefault((str(item.path), item.originalname), []).append(item)
     for variants in sampled.values():
-        chosen = covering([{name: _key(value) for name, value in v.callspec.params.items()} for v in variants])
+        mark = variants[0].get_closest_marker("sampled")
+        if mark and mark.args:
+            chosen = spread(len(variants), *mark.args)
+        else:
+            chosen = covering([{name: _key(value) for name, value in v.callspec.params.items()} for v in variants])
         left += [variant for at, variant in enumerate(variants) if at not in chosen]
     return left
 

@@ -53,7 +53,8 @@ def open_connection(
     # The encoding as a parameter of the connection, which poolers know and which comes before all defaults.
     options = {"connect_timeout": 15, "application_name": "two-tower", "client_encoding": "UTF8", **options}
     try:
-        connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, **options)
+        # A transaction pooler gives every transaction another session: nothing may be prepared in one.
+        connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
         _explain_refusal(dsn, error)
         raise

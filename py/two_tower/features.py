@@ -41,6 +41,9 @@ WORDS = {"title_words": "title_word", "description_words": "description_word"}
 VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *WORDS.values(), "video")
 """Vocabulary names, in segment order."""
 
+LEAST_GIVEN, MOST_GIVEN = 0.01, 10.0
+"""Bounds of what a decision says itself that it counts. SQL: ``two_tower.weight_of``, and the check of the table."""
+
 WEIGHT_UNIT = 2.0**-24
 """Weights are multiples of this, so that sums of them are exact, in whatever order."""
 
@@ -103,7 +106,7 @@ class FeatureSchema:
     vocabularies: Mapping[str, tuple[str, ...]]
     """Vocabulary name -> keys in index order (uuid text for tag, performer and video)."""
     recency: float = 0.0
-    """Exponent of :func:`recency_weights`; 0 where all decisions count the same."""
+    """Exponent of :func:`decision_weights`; 0 where the time of a decision does not matter."""
     user: tuple[Segment, ...] = field(init=False)
     item: tuple[Segment, ...] = field(init=False)
 
@@ -188,6 +191,8 @@ class TrainingData:
     schema: FeatureSchema
     item_counts: sparse.csr_matrix
     """[n_items, item_dim] float32 raw item inputs, own id included"""
+    weight: np.ndarray | None = None
+    """[n] float32, what each says itself that it counts, from LEAST_GIVEN to MOST_GIVEN; None: 1"""
 
     @property
     def n_users(self) -> int:
@@ -209,19 +214,21 @@ class TrainingData:
         places[counted] = recency_places(self.user[counted], self.time[counted])
         return places
 
-    def matrix(self, label: int, rows: np.ndarray | None = None, recency: float = 0.0) -> sparse.csr_matrix:
+    def matrix(
+        self, label: int, rows: np.ndarray | None = None, recency: float = 0.0, *, given: bool = True
+    ) -> sparse.csr_matrix:
         """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
 
-        That is 1, or :func:`recency_weights` among the user's likes and nopes of ``rows``.
+        That is :func:`decision_weights` among the user's likes and nopes of ``rows``; without ``given``, as if no
+        interaction said anything of its own, so 1 where ``recency`` is 0.
         """
         from scipy import sparse
 
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
-        weights = np.ones(int(keep.sum()), dtype=np.float32)
-        if recency:
-            weights = recency_weights(self.places(rows)[keep], recency)
+        places = self.places(rows)[keep] if recency else np.zeros(int(keep.sum()), dtype=np.int64)
+        weights = decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
         shape = (self.n_users, self.n_items)
         return sparse.csr_matrix((weights, (self.user[keep], self.item[keep])), shape=shape)
 
@@ -237,9 +244,13 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return places
 
 
-def recency_weights(places: np.ndarray, exponent: float) -> np.ndarray:
-    """[n] float32: what decisions at these places from the newest count. SQL: ``two_tower.decision_weight``."""
-    weights = np.round((1.0 + places) ** -float(exponent) / WEIGHT_UNIT) * WEIGHT_UNIT
+def decision_weights(places: np.ndarray, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
+    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves.
+
+    SQL: ``two_tower.decision_weight``.
+    """
+    weights = (1.0 + places) ** -float(exponent) * np.asarray(given, dtype=np.float64)
+    weights = np.round(weights / WEIGHT_UNIT) * WEIGHT_UNIT
     return np.maximum(weights, LEAST_WEIGHT).astype(np.float32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,7 +17,12 @@ class Settings(BaseSettings):
     pg_bindir: Path | None = None
     """Directory of ``postgres``, ``initdb`` and ``pg_config``, where the newest that is found is not the one wanted."""
     webhook: str | None = None
-    """URL that ``two-tower retrain`` tells how it went. A secret: whoever has it can write to the channel."""
+    """URL that runs tell how they went. A secret: whoever has it can write to the channel."""
+    mail_to: str | None = None
+    """Addresses, with commas between them, that runs send mail to."""
+    mail_from: str | None = None
+    smtp: SecretStr | None = None
+    """The mail server, ``smtp://user:password@host:587`` or ``smtps://…``."""
     server_packages: Path | None = None
     """Directory that the embedded server's Python imports numpy and onnxruntime from, in place of its own."""
     ui_read_only: bool = False
@@ -26,9 +31,31 @@ class Settings(BaseSettings):
     """What ``two-tower pull`` copies from: a connection string, which a command line would show to others."""
     anonymise_key: SecretStr | None = None
     """What ``two-tower pull --anonymise`` hashes ids of users with."""
-    dmm_api_id: SecretStr | None = Field(default=None, validation_alias="DMM_API_ID")
-    dmm_affiliate_id: SecretStr | None = Field(default=None, validation_alias="DMM_AFFILIATE_ID")
+    dmm_api_id: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DMM_API_ID", "FANZA_API_ID"))
+    dmm_affiliate_id: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DMM_AFFILIATE_ID", "FANZA_API_AFFILIATE_ID")
+    )
     """The affiliate id that the API asks for; its last three digits are 990 to 999."""
-    dmm_link_affiliate_id: SecretStr | None = Field(default=None, validation_alias="DMM_LINK_AFFILIATE_ID")
+    dmm_link_affiliate_id: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DMM_LINK_AFFILIATE_ID", "FANZA_LINK_AFFILIATE_ID")
+    )
     """The affiliate id that links to products carry."""
+    remote_database_url: SecretStr | None = Field(default=None, validation_alias="REMOTE_DATABASE_URL")
+    """The far database: what ``pull`` copies from, and ``sync-videos`` works on, where nothing nearer is named."""
+    supabase_db_url: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_URL")
+    supabase_db_password: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_PASSWORD")
+    supabase_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("SUPABASE_URL", "NEXT_PUBLIC_SUPABASE_URL")
+    )
+    supabase_project_id: str | None = Field(
+        default=None, validation_alias=AliasChoices("SUPABASE_PROJECT_ID", "SUPABASE_PROJECT_REF")
+    )
+    supabase_region: str | None = Field(default=None, validation_alias="SUPABASE_REGION")
+    supabase_pooler_host: str | None = Field(default=None, validation_alias="SUPABASE_POOLER_HOST")
+    supabase_pooler_port: int | None = Field(default=None, validation_alias="SUPABASE_POOLER_PORT")
+    supabase_ca_cert: SecretStr | None = Field(default=None, validation_alias="SUPABASE_CA_CERT")
+    supabase_service_role_key: SecretStr | None = Field(default=None, validation_alias="SUPABASE_SERVICE_ROLE_KEY")
+    supabase_anon_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("SUPABASE_ANON_KEY", "NEXT_PUBLIC_SUPABASE_ANON_KEY")
+    )
     dmm_endpoint: str = "https://api.dmm.com/affiliate/v3/"

@@ -15,6 +15,7 @@ as $func$
         ('inference_engine', 'engine', null::numeric, null::numeric),
         ('product_urls', 'addresses', null, null),
         ('popularity_half_life_days', 'number', 0.001, 1000000),
+        ('most_decisions', 'whole', 0, 1000000000),
         ('least_likers', 'whole', 1, 1000000),
         ('model_max_bytes', 'number', 0, 1073741823),
         -- A limit out of reach is one: it lets no model pass, or every one.
@@ -25,9 +26,12 @@ as $func$
         ('gate_min_recall', 'number', -1000, 1000),
         ('search_min_recall', 'number', -1000, 1000),
         ('gate_max_distance', 'number', -1000, 1000),
+        ('gate_max_replay_drop', 'number', -1000, 1000),
         ('gate_sample', 'whole', 1, 1000000),
         ('impressions_kept_days', 'whole', 1, 36500),
         ('shown_again_after_hours', 'number', 0, 876000),
+        ('freshness_half_life_days', 'number', 0, 36500),
+        ('exploration_share', 'number', 0, 0.5),
         ('shown_per_day', 'whole', 200, 1000000),
         ('status_max_lag_seconds', 'number', 0, 1000000000),
         ('status_expects_jobs', 'boolean', null, null)

@@ -1,7 +1,7 @@
 drop function if exists two_tower.activate_model(text, boolean);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- SQLSTATEs: P0002 no such version, 55000 it is in no state to serve, 55006 another activation is under way, TT003 the gate said no.
+-- SQLSTATEs: P0002 no such version, 55000 it is in no state to serve, 55006 another activation or an experiment is under way, TT003 the gate said no.
 create or replace function two_tower.activate_model(
     p_version text, p_force boolean default false, p_measured jsonb default null, p_overrides jsonb default null
 ) returns jsonb
@@ -11,8 +11,7 @@ declare
     v_previous text;
     v_state text;
     v_attached boolean;
-    v_report jsonb := '{"reasons": []}';
-    v_forced boolean := false;
+    v_report jsonb := '{"reasons": [], "forced": false}';
 begin
     perform two_tower.require_model(p_version);
     -- One activation at a time; readers do not take this lock.
@@ -23,6 +22,7 @@ begin
     if v_previous is not distinct from p_version then
         return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', false, 'forced', false);
     end if;
+    perform two_tower.require_no_experiment();
     select m.state, m.attached_at is not null into v_state, v_attached from two_tower.model_versions m where m.version = p_version;
     if v_state in ('rejected', 'retired') then
         raise exception 'model % is %, and cannot be activated', p_version, v_state using errcode = '55000';
@@ -33,34 +33,18 @@ begin
     end if;
     -- A version that stands by has passed, and every refresh has written it since: going back must not wait for anything.
     if v_state = 'staged' then
-        begin
-            perform two_tower.tune_search(p_version);
-            v_report := two_tower.gate_model(p_version, p_measured, p_overrides);
-        exception when others then
-            if not p_force then
-                raise;
-            end if;
-            v_report := jsonb_build_object('reasons', jsonb_build_array('the gate failed: ' || sqlerrm));
-        end;
-        if v_report -> 'reasons' <> '[]' then
-            if not p_force then
-                raise exception 'model % does not pass its gate: %', p_version,
-                    (select string_agg(r.reason, '; ') from jsonb_array_elements_text(v_report -> 'reasons') as r (reason))
-                    using errcode = 'TT003', hint = 'two_tower.gate_model(version) shows what was measured; p_force goes ahead, and is recorded.';
-            end if;
-            v_forced := true;
-        end if;
+        v_report := two_tower.ask_gate(p_version, p_force, p_measured, p_overrides);
     end if;
     -- Seen by readers as soon as the transaction ends, however long a busy disk lets commits wait. Any later commit that does wait
     -- makes it durable; a crash before that takes back all of it.
     perform set_config('synchronous_commit', 'off', true);
     -- The flip: two rows, which nobody else locks.
     update two_tower.model_versions set state = 'standby' where state = 'active';
-    perform set_config('two_tower.report', (v_report || jsonb_build_object('forced', v_forced))::text, true);
-    update two_tower.model_versions set state = 'active', activated_at = clock_timestamp(), forced = forced or v_forced
+    perform set_config('two_tower.report', v_report::text, true);
+    update two_tower.model_versions set state = 'active', activated_at = clock_timestamp(), forced = forced or (v_report ->> 'forced')::boolean
     where version = p_version;
     perform set_config('two_tower.report', '', true);
-    return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', true, 'forced', v_forced);
+    return jsonb_build_object('model_version', p_version, 'previous', v_previous, 'changed', true, 'forced', v_report -> 'forced');
 end
 $func$;
 

@@ -8,4 +8,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.active_version() is 'The model version that serves, or null before the first activation';
+comment on function two_tower.active_version() is
+'The model version that serves whoever is in no experiment''s share, or null before the first activation';

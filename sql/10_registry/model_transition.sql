@@ -28,12 +28,14 @@ begin
             return new;
         end if;
         if (old.state, new.state) not in (
-            ('candidate', 'staged'), ('candidate', 'rejected'), ('staged', 'active'), ('staged', 'retired'),
+            ('candidate', 'staged'), ('candidate', 'rejected'), ('staged', 'active'), ('staged', 'standby'), ('staged', 'retired'),
             ('active', 'standby'), ('standby', 'active'), ('standby', 'retired')
         ) then
             raise exception 'model % cannot go from % to %', new.version, old.state, new.state using errcode = '55000';
         end if;
-        if new.state = 'active' and new.attached_at is null then
+        -- Whoever is served by it would be without.
+        perform two_tower.require_no_experiment(new.version);
+        if new.state in ('active', 'standby') and new.attached_at is null then
             raise exception 'model % has no vectors yet', new.version
                 using errcode = '55000', hint = format('Run: call two_tower.backfill_model(%L)', new.version);
         end if;

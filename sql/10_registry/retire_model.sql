@@ -14,6 +14,7 @@ declare
     v_parent text;
 begin
     perform two_tower.require_model(p_version);
+    perform two_tower.require_no_experiment(p_version);
     loop
         begin
             perform two_tower.close_versions();

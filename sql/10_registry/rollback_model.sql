@@ -7,7 +7,8 @@ declare
 begin
     if v_version is null then
         select version into v_version from two_tower.model_versions
-        where state = 'standby' order by activated_at desc, number desc limit 1;
+        -- One that only an experiment showed to users is nothing to go back to.
+        where state = 'standby' and activated_at is not null order by activated_at desc, number desc limit 1;
         if v_version is null then
             raise exception 'there is no version to go back to' using errcode = '55000';
         end if;

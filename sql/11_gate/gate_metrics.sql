@@ -6,7 +6,10 @@ returns text[]
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_active text := two_tower.active_version();
+    -- Vectors that were given were not measured: whoever replaces them is held to what is popular.
+    v_active text := (
+        select m.version from two_tower.model_versions m where m.version = two_tower.active_version() and m.user_engine <> 'given'
+    );
     v_incumbent text := nullif(v_active, p_version);
     v_anew jsonb := nullif(p_measured -> 'metrics', 'null');
     v_drop double precision := two_tower.gate_setting('gate_max_drop', p_overrides);

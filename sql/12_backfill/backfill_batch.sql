@@ -72,6 +72,7 @@ begin
             select distinct d.user_id from public.user_video_decisions d
             where (p_after is null or d.user_id > p_after) and two_tower.decision_label(d.decision_type) = 1
                 and exists (select from public.videos v where v.id = d.video_id)
+                and not exists (select from two_tower.user_choices c where c.user_id = d.user_id and not c.personalised)
                 and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = d.user_id)
                 and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = d.user_id)
             order by d.user_id limit v_limit

@@ -14,7 +14,7 @@ begin
             coalesce(two_tower.time_of(d.created_at), 'infinity') as at,
             two_tower.text_of(v.maker) collate "C" as maker, two_tower.text_of(v.label) collate "C" as label,
             two_tower.text_of(v.series) collate "C" as series, two_tower.text_of(v.source) collate "C" as source, two_tower.price_of(v.price) as price
-        from (select distinct u.user_id from unnest(p_user_ids) as u (user_id)) as u
+        from (select distinct u.user_id from unnest(two_tower.personalised(p_user_ids)) as u (user_id)) as u
         join public.user_video_decisions d on d.user_id = u.user_id
         join public.videos v on v.id = d.video_id
         where two_tower.decision_label(d.decision_type) <> -1
@@ -93,4 +93,5 @@ end
 $func$;
 
 comment on function two_tower.count_user_features(uuid[]) is
-'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
+'Counts the likes and nopes of users by what the videos carry; no row for a user without either, or who chose '
+'that no list be made of them';

@@ -12,6 +12,8 @@ as $func$
         from public.user_video_decisions where two_tower.decision_label(decision_type) = 1
     ) as d
     where exists (select from (select null::uuid as id) as lacking cross join lateral (select id as video_id from public.videos) as v where v.video_id = d.video_id)
+        and not exists (select from two_tower.user_choices c where c.user_id = d.user_id and not c.personalised)
 $func$;
 
-comment on function two_tower.liking_users() is 'Everybody with a like of a video that exists: who is to have a vector';
+comment on function two_tower.liking_users() is 
+'Everybody with a like of a video that exists, but who chose otherwise: who is to have a vector';

@@ -4,15 +4,22 @@ create or replace function two_tower.compute_users(p_user_ids uuid[], p_version 
 returns table (user_id uuid, embedding extensions.halfvec, length real)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
+declare
+    c_user_ids constant uuid[] := two_tower.personalised(p_user_ids);
+    v_engine text := (select m.user_engine from two_tower.model_versions m where m.version = p_version);
 begin
-    if (select m.user_engine from two_tower.model_versions m where m.version = p_version) = 'sql' then
-        return query select s.user_id, s.embedding, s.length from two_tower.sum_users(p_user_ids, p_version) s;
+    -- Of given vectors there are no others.
+    if v_engine = 'given' then
+        return;
+    elsif v_engine = 'sql' then
+        return query select s.user_id, s.embedding, s.length from two_tower.sum_users(c_user_ids, p_version) s;
     else
-        return query select d.user_id, d.embedding, d.length from two_tower.define_users(p_user_ids, p_version) d;
+        return query select d.user_id, d.embedding, d.length from two_tower.define_users(c_user_ids, p_version) d;
     end if;
 end
 $func$;
 
 comment on function two_tower.compute_users(uuid[], text) is
 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of '
-'the sums, null where they are none. No row for a user without likes';
+'the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of '
+'given vectors';

@@ -29,7 +29,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         insert into two_tower.user_changes (user_id) values (v_user_id);
     end if;
-    v_version := two_tower.active_version();
+    v_version := two_tower.served_version(v_user_id);
     return jsonb_build_object(
         'success', true,
         'user_id', v_user_id,
@@ -38,6 +38,7 @@ begin
             when exists (
                 select from two_tower.user_embeddings e where e.user_id = v_user_id and e.model_version = v_version
             ) then 'features and embedding were up to date'
+            when two_tower.personalised(array[v_user_id]) = '{}' then 'the user chose that no lists be made of decisions'
             else 'no likes to embed'
         end,
         'model_version', v_version

@@ -7,6 +7,10 @@ declare
     c_batch constant int := 1000;
     v_version text := two_tower.require_model(version);
 begin
+    if (select m.user_engine from two_tower.model_versions m where m.version = v_version) = 'given' then
+        raise exception 'the vectors of model % were given, and it computes none', v_version
+            using errcode = '55000', hint = 'Ask for a version with towers: two-tower model list.';
+    end if;
     for v_start in 1 .. coalesce(cardinality(user_ids), 0) by c_batch loop
         return query
         select c.user_id, c.embedding

@@ -10,7 +10,10 @@ declare
     ));
     v_vectors extensions.halfvec[];
 begin
-    if v_engine = 'sql' then
+    if v_engine = 'given' then
+        raise exception 'the vectors of model % were given, and it computes none', p_version
+            using errcode = '55000', hint = 'Ask for a version with towers: two-tower model list.';
+    elsif v_engine = 'sql' then
         return two_tower.infer_sql(p_version, p_tower, p_inputs);
     end if;
     v_vectors := two_tower.infer_onnxruntime(p_version, p_tower, (

@@ -5,6 +5,9 @@ returns table (video_id uuid, embedding extensions.halfvec)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 begin
+    if (select m.item_engine from two_tower.model_versions m where m.version = p_version) = 'given' then
+        return;
+    end if;
     return query
     select v.video_id, v.embedding
     from (

@@ -31,7 +31,7 @@ begin
     if v_asked = '{}' and v_recency > 0 then
         if cardinality(p_user_ids) > 10 then
             v_factors := array(
-                select array_fill(two_tower.decision_weight(n.place, v_recency), array[127])::extensions.vector
+                select array_fill(two_tower.decision_weight(n.place, v_recency, 1), array[127])::extensions.vector
                 from generate_series(0, 255) as n (place) order by n.place
             );
         end if;
@@ -40,10 +40,12 @@ begin
         from unnest(p_user_ids) as u (id)
         cross join lateral (
             select extensions.sum(
-                coalesce(d.term OPERATOR(extensions.*) v_factors[d.place + 1], two_tower.times(d.term, d.weight))
+                coalesce(
+                    case when d.given = 1 then d.term OPERATOR(extensions.*) v_factors[d.place + 1] end, two_tower.times(d.term, d.weight)
+                )
             ) as taste, bool_or(d.liked) as liked
             from (
-                select o.liked, o.place, o.weight, case when o.liked then t.liked else t.noped end as term
+                select o.liked, o.place, o.given, o.weight, case when o.liked then t.liked else t.noped end as term
                 from two_tower.weighted_decisions(u.id, v_recency) o
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
                 order by o.video_id
@@ -60,15 +62,12 @@ begin
         select u.id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
         from unnest(p_user_ids) as u (id)
         cross join lateral (
-            select extensions.sum(d.term) as taste, bool_or(d.liked) as liked
+            select extensions.sum(two_tower.times(d.term, d.weight)) as taste, bool_or(d.liked) as liked
             from (
-                select o.liked, case when o.liked then t.liked else t.noped end as term
-                from (
-                    select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
-                    from public.user_video_decisions d
-                    where d.user_id = u.id and two_tower.decision_label(d.decision_type) <> -1
-                ) as o
+                select o.label = 1 as liked, o.weight, case when o.label = 1 then t.liked else t.noped end as term
+                from two_tower.given_decisions(u.id) o
                 join two_tower.video_tastes t on t.model_version = p_version and t.video_id = o.video_id
+                where o.label <> -1
                 order by o.video_id
             ) as d
         ) as s

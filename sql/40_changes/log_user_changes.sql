@@ -60,7 +60,8 @@ begin
     if not exists (select from new_rows) then
         return null;
     end if;
-    -- Rows that mean the same before and after cancel out, whatever else the statement touched. Of a column that is absent, the two differ.
+    -- Rows that mean the same before and after cancel out, whatever else the statement touched. Of a column that is absent, the two differ;
+    -- but a table may do without weights.
     insert into two_tower.user_change_log (user_id)
     select distinct d.user_id
     from (
@@ -69,27 +70,29 @@ begin
             select 1 as n, c.*
             from (
                 select '00000000-0000-0000-0000-000000000000'::uuid as user_id,
-                    '00000000-0000-0000-0000-000000000000'::uuid as video_id, 'like' as decision_type, date '2000-01-01' as created_at
+                    '00000000-0000-0000-0000-000000000000'::uuid as video_id, 'like' as decision_type, date '2000-01-01' as created_at, 1 as weight
             ) as absent
             cross join lateral (
                 select two_tower.id_of(user_id) as user_id, two_tower.text_of(video_id) as video_id,
-                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at
+                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at,
+                    two_tower.weight_of(weight) as weight
                 from old_rows
             ) as c
             union all
             select -1, c.*
             from (
                 select '00000000-0000-0000-0000-000000000000'::uuid as user_id,
-                    '00000000-0000-0000-0000-000000000001'::uuid as video_id, 'nope' as decision_type, date '2000-01-02' as created_at
+                    '00000000-0000-0000-0000-000000000001'::uuid as video_id, 'nope' as decision_type, date '2000-01-02' as created_at, 1 as weight
             ) as absent
             cross join lateral (
                 select two_tower.id_of(user_id) as user_id, two_tower.text_of(video_id) as video_id,
-                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at
+                    two_tower.decision_label(decision_type) as label, two_tower.time_of(created_at) as at,
+                    two_tower.weight_of(weight) as weight
                 from new_rows
             ) as c
         ) as c
         where c.label <> -1 and c.user_id is not null
-        group by c.user_id, c.video_id, c.label, c.at
+        group by c.user_id, c.video_id, c.label, c.at, c.weight
         having sum(c.n) <> 0
     ) as d;
     return null;

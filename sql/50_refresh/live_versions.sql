@@ -6,7 +6,7 @@ as $func$
 begin
     return array(
         select m.version from two_tower.model_versions m
-        where m.state in ('active', 'staged', 'standby') and m.attached_at is not null
+        where m.state in ('active', 'staged', 'standby') and m.attached_at is not null and m.user_engine <> 'given'
             and to_regclass('two_tower.user_embeddings_' || m.number) is not null
         order by m.number
     );

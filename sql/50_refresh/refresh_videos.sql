@@ -5,6 +5,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_version text;
+    v_given text[] := two_tower.given_versions();
     v_nowhere extensions.halfvec;
     v_rows int;
     v_total int := 0;
@@ -42,6 +43,11 @@ begin
         where (s.liked is null) <> (excluded.liked is null) or (s.noped is null) <> (excluded.noped is null)
             or s.liked OPERATOR(extensions.<>) excluded.liked or s.noped OPERATOR(extensions.<>) excluded.noped;
     end loop;
+    if v_given <> '{}' then
+        delete from two_tower.video_embeddings e
+        where e.model_version = any (v_given) and e.video_id = any (p_video_ids)
+            and not exists (select from public.videos v where v.id = e.video_id);
+    end if;
     return v_total;
 end
 $func$;

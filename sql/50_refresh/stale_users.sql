@@ -12,9 +12,10 @@ as $func$
     )
     select a.user_id
     from active a
-    where (
-        select count(*) from public.user_video_decisions l where l.user_id = a.user_id and two_tower.decision_label(l.decision_type) = 1
-    ) >= greatest(p_min_likes, 1)
+    where not exists (select from two_tower.user_choices c where c.user_id = a.user_id and not c.personalised)
+        and (
+            select count(*) from public.user_video_decisions l where l.user_id = a.user_id and two_tower.decision_label(l.decision_type) = 1
+        ) >= greatest(p_min_likes, 1)
         and (
             p_include_existing
             or exists (
@@ -27,5 +28,6 @@ as $func$
 $func$;
 
 comment on function two_tower.stale_users(interval, int, boolean, int) is
-'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; '
+'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live '
+'version, but for those who chose to have none; '
 'with p_include_existing those who have all, too';

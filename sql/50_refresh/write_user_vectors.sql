@@ -2,6 +2,7 @@ create or replace function two_tower.write_user_vectors(p_user_ids uuid[], p_ver
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    v_given text[] := two_tower.given_versions();
     v_version text;
     v_rows int;
     v_written int := 0;
@@ -23,6 +24,11 @@ begin
         get diagnostics v_rows = row_count;
         v_written := v_written + v_rows;
     end loop;
+    if v_given <> '{}' then
+        delete from two_tower.user_embeddings e
+        where e.model_version = any (v_given) and e.user_id = any (p_user_ids)
+            and not exists (select from auth.users u where u.id = e.user_id);
+    end if;
     return v_written;
 end
 $func$;

@@ -47,6 +47,7 @@ begin
     on conflict (video_id) do update set score = excluded.score, likers = excluded.likers
     where (p.score, p.likers) <> (excluded.score, excluded.likers);
     get diagnostics v_rows = row_count;
+    perform two_tower.draw_exploration();
     insert into two_tower.job_runs (job, result, finished_at)
     values ('update_popularity', jsonb_build_object('videos', v_rows), clock_timestamp());
     return v_rows;

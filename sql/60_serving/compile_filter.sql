@@ -1,6 +1,7 @@
--- Done once for a list: bounds, empty arrays, and whether one of the conditions that have an index is met by so few videos that looking at each
+drop function if exists two_tower.compile_filter(two_tower.video_filter);
+-- Done once for a list: bounds, empty arrays, what the viewer never wants to see or may not, and whether one of the conditions that have an index is met by so few videos that looking at each
 -- is cheapest (among). What the other conditions leave is found by whoever searches (few_passing()).
-create or replace function two_tower.compile_filter(p_filter two_tower.video_filter) returns two_tower.video_filter
+create or replace function two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) returns two_tower.video_filter
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
 as $func$
@@ -8,10 +9,16 @@ declare
     c_most constant int := 100;
     c_few constant int := 5000;
     v_filter two_tower.video_filter;
+    v_choices two_tower.user_choices;
+    v_by_viewer boolean := (select true from two_tower.catalogue_rule r where r.eligible_when is not null);
     v_name text;
     v_ids uuid[];
 begin
-    if p_filter is null then
+    if p_viewer_id is not null then
+        select c.* into v_choices from two_tower.user_choices c
+        where c.user_id = p_viewer_id and (c.never_makers <> '{}' or c.never_tag_ids <> '{}' or c.never_performer_ids <> '{}');
+    end if;
+    if p_filter is null and v_choices is null and v_by_viewer is null then
         return null;
     end if;
     select f.name into v_name
@@ -20,7 +27,7 @@ begin
         ('performers', cardinality((p_filter).performer_ids)), ('performers', cardinality((p_filter).all_performer_ids)),
         ('performers', cardinality((p_filter).no_performer_ids)),
         ('makers', cardinality((p_filter).makers)), ('makers', cardinality((p_filter).no_makers)),
-        ('series', cardinality((p_filter).series)), ('series', cardinality((p_filter).no_series))
+        ('series', cardinality((p_filter).series)), ('series', cardinality((p_filter).no_series)), ('filters', cardinality((p_filter).filters))
     ) as f (name, given)
     where f.given > c_most limit 1;
     if found then
@@ -28,11 +35,24 @@ begin
     end if;
     -- An empty array, which is what a form without a choice sends, is no filter.
     v_filter := row(
-        nullif((p_filter).tag_ids, '{}'), nullif((p_filter).all_tag_ids, '{}'), nullif((p_filter).no_tag_ids, '{}'),
-        nullif((p_filter).performer_ids, '{}'), nullif((p_filter).all_performer_ids, '{}'), nullif((p_filter).no_performer_ids, '{}'),
-        nullif((p_filter).makers, '{}'), nullif((p_filter).no_makers, '{}'), nullif((p_filter).series, '{}'), nullif((p_filter).no_series, '{}'),
-        (p_filter).price_min, (p_filter).price_max, (p_filter).duration_min, (p_filter).duration_max, (p_filter).released_after, null
+        nullif((p_filter).tag_ids, '{}'), nullif((p_filter).all_tag_ids, '{}'), nullif((p_filter).no_tag_ids || v_choices.never_tag_ids, '{}'),
+        nullif((p_filter).performer_ids, '{}'), nullif((p_filter).all_performer_ids, '{}'),
+        nullif((p_filter).no_performer_ids || v_choices.never_performer_ids, '{}'),
+        nullif((p_filter).makers, '{}'), nullif((p_filter).no_makers || v_choices.never_makers, '{}'),
+        nullif((p_filter).series, '{}'), nullif((p_filter).no_series, '{}'),
+        (p_filter).price_min, (p_filter).price_max, (p_filter).duration_min, (p_filter).duration_max, (p_filter).released_after,
+        nullif((p_filter).filters, '{}'), null,
+        v_by_viewer, case when v_by_viewer then p_viewer_id end
     )::two_tower.video_filter;
+    if v_filter.filters is not null then
+        select f.name into v_name
+        from unnest(v_filter.filters) as f (name)
+        where not exists (select from two_tower.named_filters n where n.name = f.name) limit 1;
+        if found then
+            raise exception 'there is no filter %', coalesce(quote_literal(v_name), 'null')
+                using errcode = '22023', hint = 'The owner defines filters: select two_tower.set_filter(name, condition).';
+        end if;
+    end if;
     for v_ids in
         select array(select t.video_id from public.video_tags t where t.tag_id = any (v_filter.tag_ids) limit c_few + 1)
         where v_filter.tag_ids is not null
@@ -45,6 +65,23 @@ begin
         union all
         select array(select t.video_id from public.video_performers t where t.performer_id = a.id limit c_few + 1)
         from unnest(v_filter.all_performer_ids) as a (id)
+        union all
+        -- Columns that the application may have dropped, or made another type: as passing(). Without an index, whoever searches looks.
+        select array(
+            select v.id
+            from (select null::text as maker) as absent
+            cross join lateral (select id, two_tower.text_of(maker) as maker from public.videos) as v
+            where v.maker = any (v_filter.makers) limit c_few + 1
+        )
+        where v_filter.makers is not null and two_tower.is_indexed('maker')
+        union all
+        select array(
+            select v.id
+            from (select null::text as series) as absent
+            cross join lateral (select id, two_tower.text_of(series) as series from public.videos) as v
+            where v.series = any (v_filter.series) limit c_few + 1
+        )
+        where v_filter.series is not null and two_tower.is_indexed('series')
     loop
         if cardinality(v_ids) <= c_few then
             v_filter.among := array(
@@ -57,6 +94,8 @@ begin
 end
 $func$;
 
-comment on function two_tower.compile_filter(two_tower.video_filter) is
-'A filter as lists search by it: without empty arrays, and with all that pass it (among) where the tags or performers that it asks for are '
-'rare; null for none. 22023 where it is too large';
+comment on function two_tower.compile_filter(two_tower.video_filter, uuid) is
+'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the '
+'owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for '
+'none. '
+'22023 where it is too large';

@@ -17,12 +17,10 @@ begin
         ) as d
         left join two_tower.weighted_decisions(p_user_id, v_recency) w on w.video_id = d.video_id;
     else
-        select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.liked), '{}')
-        into decided, liked
-        from (
-            select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
-            from public.user_video_decisions d where d.user_id = p_user_id
-        ) as d;
+        select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.label = 1), '{}'),
+            case when bool_or(d.weight <> 1) then array_agg(d.weight) filter (where d.label = 1) end
+        into decided, liked, weights
+        from two_tower.given_decisions(p_user_id) d;
     end if;
 end
 $func$;

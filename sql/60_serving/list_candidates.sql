@@ -9,10 +9,12 @@ language plpgsql stable parallel unsafe security definer set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(
+        case (p_question).kind when 'own' then coalesce((p_question).user_id, auth.uid()) else auth.uid() end
+    );
     v_excluded uuid[] := array(select distinct e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
-    v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter);
-    v_user_id uuid;
+    v_user_id uuid := case (p_question).kind when 'own' then two_tower.acting_user((p_question).user_id) else auth.uid() end;
+    v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter, v_user_id);
     v_liked uuid[];
     v_noped uuid[];
 begin
@@ -22,7 +24,6 @@ begin
     perform two_tower.require_candidates(p_limit, (p_question).diversity);
     case (p_question).kind
         when 'own' then
-            v_user_id := two_tower.acting_user((p_question).user_id);
             if (p_question).user_id is not null then
                 perform two_tower.require_visible_when();
             end if;

@@ -18,6 +18,7 @@ declare
     v_ids uuid[];
     v_scores real[];
     v_reasons text[];
+    v_propensities real[];
     v_version text;
     v_shown int;
     v_list_id uuid;
@@ -36,9 +37,9 @@ begin
     v_most := case when (p_question).diversity > 0 then 10 * p_limit else 20000 end;
     loop
         select array_agg(c.video_id order by c.rank), array_agg(c.score order by c.rank), array_agg(c.reason order by c.rank),
-            min(c.model_version)
-        into v_ids, v_scores, v_reasons, v_version
-        from two_tower.list_candidates(p_question, v_asked) c;
+            array_agg(c.propensity order by c.rank), min(c.model_version)
+        into v_ids, v_scores, v_reasons, v_propensities, v_version
+        from two_tower.steer_list(p_question, v_asked) c;
         select count(*) into v_shown from unnest(v_ids) as c (id) join public.videos v on v.id = c.id;
         exit when v_shown >= p_limit or v_asked >= v_most or coalesce(cardinality(v_ids), 0) < v_asked;
         v_asked := least(10 * v_asked, v_most);
@@ -47,10 +48,10 @@ begin
     v_list_id := two_tower.named_id('list', concat_ws(' ', coalesce((p_question).user_id, auth.uid()), v_version, v_ids));
     return query
     -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
-    select c.id, case when c.reason in ('popular', 'newest', 'trending') then (1.0 / row_number() over (order by c.n))::real else c.score end,
+    select c.id, case when c.score is null or c.reason in ('popular', 'newest', 'trending') then (1.0 / row_number() over (order by c.n))::real else c.score end,
         row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
-        c.reason, v_version, v_list_id, 1::real
-    from unnest(v_ids, v_scores, v_reasons) with ordinality as c (id, score, reason, n)
+        c.reason, v_version, v_list_id, c.propensity
+    from unnest(v_ids, v_scores, v_reasons, v_propensities) with ordinality as c (id, score, reason, propensity, n)
     join public.videos v on v.id = c.id
     order by c.n
     limit p_limit;
@@ -58,5 +59,5 @@ end
 $func$;
 
 comment on function two_tower.list_for_caller(two_tower.list_question, int) is
-'What list_candidates() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. '
+'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. '
 '22023 for an argument out of bounds, P0002 for a video that the caller cannot see';

@@ -9,7 +9,7 @@ drop function if exists two_tower.nearest_videos(text, extensions.halfvec, int, 
 create or replace function two_tower.nearest_videos(
     p_version text, p_vector extensions.halfvec, p_limit int, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real,
     p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null, p_margin int default null,
-    out ids uuid[], out scores real[]
+    out ids uuid[], out scores real[], out among uuid[]
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -31,8 +31,10 @@ begin
     -- The further one looks, the fewer neighbours come up to what is found.
     v_asked := case when v_whole then 2 * c_wanted else c_wanted end;
     loop
-        select f.ids, f.cosines into v_near, v_cosines
+        select f.ids, f.cosines, f.among into v_near, v_cosines, among
         from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_filter, v_margin) f;
+        -- They are looked for once.
+        p_filter.among := among;
         ids := v_near;
         scores := v_cosines;
         exit when v_whole is not true;
@@ -119,4 +121,5 @@ comment on function two_tower.nearest_videos(
 ) is
 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the '
 'cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; '
-'p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+'p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the '
+'version. among: as search_videos()';

@@ -5,10 +5,11 @@ set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
     c_most constant int := 2000;
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(auth.uid());
     v_history record;
     v_vector extensions.halfvec;
     v_length real;
+    v_filter two_tower.video_filter := two_tower.compile_filter(null, auth.uid());
 begin
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
@@ -16,12 +17,17 @@ begin
     if cardinality(p_video_ids) > c_most then
         raise exception 'at most % videos can be ranked at once, not %', c_most, cardinality(p_video_ids) using errcode = '22023';
     end if;
-    v_history := two_tower.history_of(auth.uid(), v_version);
-    select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(auth.uid(), v_version) u;
+    if two_tower.personalised(array[auth.uid()]) <> '{}' then
+        v_history := two_tower.history_of(auth.uid(), v_version);
+        select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(auth.uid(), v_version) u;
+    else
+        select '{}'::uuid[] as liked, null::real[] as weights into v_history;
+    end if;
     return query
     with given as materialized (
         select g.id, min(g.n) as n from unnest(p_video_ids) with ordinality as g (id, n)
         where (select true from two_tower.visible_videos v where v.id = g.id)
+            and (v_filter is null or (select p.passes from two_tower.passing(v_filter, g.id) as p (passes)))
         group by g.id
     ),
     sums as materialized (

@@ -28,6 +28,11 @@ as $func$
         and ((p_filter).duration_min is null or v.duration operator(pg_catalog.>=) (p_filter).duration_min)
         and ((p_filter).duration_max is null or v.duration operator(pg_catalog.<=) (p_filter).duration_max)
         and ((p_filter).released_after is null or v.released operator(pg_catalog.>) (p_filter).released_after)
+        and ((p_filter).filters is null or (
+            select true from pg_catalog.unnest((p_filter).filters) as f (name)
+            where (select n.passes from two_tower.passing_named(f.name, p_video_id) as n (passes)) is null limit 1
+        ) is null)
+        and ((p_filter).by_viewer is not true or (select e.may from two_tower.eligible((p_filter).viewer_id, p_video_id) as e (may)))
         and ((p_filter).tag_ids is null or (
             select true from public.video_tags t
             where t.video_id operator(pg_catalog.=) p_video_id and t.tag_id operator(pg_catalog.=) any ((p_filter).tag_ids) limit 1

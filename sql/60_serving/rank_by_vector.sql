@@ -18,7 +18,7 @@ declare
     v_scores real[];
 begin
     if p_vector is not null then
-        select n.ids, n.scores into v_ids, v_scores
+        select n.ids, n.scores, n.among into v_ids, v_scores, p_filter.among
         from two_tower.nearest_videos(p_version, p_vector, p_limit, p_excluded, p_filter, p_diversity, p_liked, p_weights, p_length) n;
         return query select n.id, n.score, n.position::int, p_reason from unnest(v_ids, v_scores) with ordinality as n (id, score, position);
     end if;

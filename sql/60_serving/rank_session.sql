@@ -9,7 +9,7 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(auth.uid());
     v_liked uuid[] := array(select v.id from two_tower.visible_videos v where v.id = any (p_liked));
     v_noped uuid[] := array(select v.id from two_tower.visible_videos v where v.id = any (p_noped) and v.id <> all (v_liked));
     v_few uuid[] := two_tower.with_few_likers(v_liked || v_noped);

@@ -6,7 +6,7 @@ returns table (video_id uuid, score real, rank int, reason text)
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(auth.uid());
     v_vector extensions.halfvec;
     v_length real;
     v_known boolean := false;

@@ -6,12 +6,17 @@ language plpgsql stable parallel unsafe security invoker set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.active_version();
+    v_version text := two_tower.served_version(p_user_id);
     v_history record := two_tower.history_of(p_user_id, v_version);
     v_vector extensions.halfvec;
     v_length real;
 begin
-    select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
+    if exists (select from two_tower.user_choices c where c.user_id = p_user_id and not c.personalised) then
+        -- The list is everybody's, but for what the user has decided on.
+        v_history.liked := '{}';
+    else
+        select u.embedding, u.length into v_vector, v_length from two_tower.vector_of(p_user_id, v_version) u;
+    end if;
     return query
     select r.*
     from two_tower.rank_by_vector(

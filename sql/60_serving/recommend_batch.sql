@@ -10,7 +10,7 @@ begin
     perform two_tower.require_visible_when();
     foreach v_user_id in array coalesce(user_ids, '{}') loop
         return query
-        select v_user_id, r.video_id, r.score, r.rank from two_tower.rank_videos(v_user_id, "limit") r order by r.rank;
+        select v_user_id, r.video_id, r.score, r.rank from two_tower.rank_videos(v_user_id, "limit", two_tower.compile_filter(null, v_user_id)) r order by r.rank;
     end loop;
 end
 $func$;

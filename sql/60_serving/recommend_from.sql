@@ -1,15 +1,20 @@
+drop function if exists public.recommend_from(
+    uuid[], uuid[], int, uuid[], real, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz
+);
 create or replace function public.recommend_from(
     liked uuid[], noped uuid[] default '{}', "limit" int default 20, tag_ids uuid[] default null, diversity real default 0,
-    exclude uuid[] default null,
+    exclude uuid[] default null, because boolean default false,
     all_tag_ids uuid[] default null, no_tag_ids uuid[] default null,
     performer_ids uuid[] default null, all_performer_ids uuid[] default null, no_performer_ids uuid[] default null,
     makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
     price_min real default null, price_max real default null,
-    duration_min int default null, duration_max int default null, released_after timestamptz default null
+    duration_min int default null, duration_max int default null, released_after timestamptz default null,
+    filters text[] default null
 )
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
-    list_id uuid, propensity real
+    list_id uuid, propensity real, because_video_id uuid, because_title text
 )
 language plpgsql stable parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -23,16 +28,33 @@ begin
     v_question.noped := noped;
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
-        price_min, price_max, duration_min, duration_max, released_after, null
+        price_min, price_max, duration_min, duration_max, released_after, filters, null, null, null
     )::two_tower.video_filter;
     v_question.diversity := diversity;
     v_question.excluded := exclude;
-    return query select l.* from two_tower.list_for_caller(v_question, "limit") l order by l.rank;
+    if not coalesce(because, false) then
+        return query
+        select l.*, null::uuid, null::text from two_tower.list_for_caller(v_question, "limit") l order by l.rank;
+        return;
+    end if;
+    return query
+    with list as materialized (
+        select l.* from two_tower.list_for_caller(v_question, "limit") l
+    )
+    select l.*, b.id, b.title::text
+    from list l
+    left join two_tower.session_reasons(
+        array(select t.video_id from list t where t.reason = 'taste'), array(select v.id from public.videos v where v.id = any (liked))
+    ) r on r.video_id = l.video_id
+    -- As the caller: what hides a video hides that it is the reason.
+    left join public.videos b on b.id = r.because_video_id
+    order by l.rank;
 end
 $func$;
 
 comment on function public.recommend_from(
-    uuid[], uuid[], int, uuid[], real, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
-    real, real, int, int, timestamptz
+    uuid[], uuid[], int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz, text[]
 ) is
-'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
+'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because '
+'adds the one of these likes that adds most to each score. At most 500 in both';

@@ -1,3 +1,7 @@
+drop function if exists public.recommend_videos(
+    int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz, uuid
+);
 drop function if exists public.recommend_videos(int, uuid[], real);
 drop function if exists public.recommend_videos(int, uuid[], real, boolean);
 create or replace function public.recommend_videos(
@@ -8,6 +12,7 @@ create or replace function public.recommend_videos(
     makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
     price_min real default null, price_max real default null,
     duration_min int default null, duration_max int default null, released_after timestamptz default null,
+    filters text[] default null,
     p_user_id uuid default null
 )
 returns table (
@@ -26,7 +31,7 @@ begin
     v_question.user_id := p_user_id;
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
-        price_min, price_max, duration_min, duration_max, released_after, null
+        price_min, price_max, duration_min, duration_max, released_after, filters, null, null, null
     )::two_tower.video_filter;
     v_question.excluded := exclude;
     v_question.diversity := diversity;
@@ -41,7 +46,7 @@ begin
     )
     select l.*, b.id, b.title::text
     from list l
-    left join two_tower.own_reasons(array(select t.video_id from list t where t.reason = 'taste'), p_user_id) r on r.video_id = l.video_id
+    left join two_tower.own_reasons(array(select t.video_id from list t where t.reason in ('taste', 'boosted', 'buried', 'fresh')), p_user_id) r on r.video_id = l.video_id
     -- As the caller: what hides a video hides that it is the reason.
     left join public.videos b on b.id = r.because_video_id
     order by l.rank;
@@ -50,7 +55,7 @@ $func$;
 
 comment on function public.recommend_videos(
     int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
-    real, real, int, int, timestamptz, uuid
+    real, real, int, int, timestamptz, text[], uuid
 ) is
 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided '
 'on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds '

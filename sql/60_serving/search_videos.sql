@@ -9,7 +9,7 @@ drop function if exists two_tower.search_videos(text, extensions.halfvec, int, u
 create or replace function two_tower.search_videos(
     p_version text, p_vector extensions.halfvec, p_wanted int, p_excluded uuid[], p_filter two_tower.video_filter,
     p_margin int,
-    out ids uuid[], out cosines real[]
+    out ids uuid[], out cosines real[], out among uuid[]
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -26,10 +26,10 @@ declare
     -- So many are enough unless videos among them may not be shown, and cost a fraction of sorting all.
     c_enough constant int := 2 * p_wanted + cardinality(p_excluded);
     v_exact boolean := p_margin = 0;
-    v_among uuid[] := (p_filter).among;
     v_ways text[];
     v_way text;
 begin
+    among := (p_filter).among;
     if p_margin is null then
         -- As many as there were at the last analyze, or when the index was built.
         select c.reltuples <= c_unmeasured into v_exact
@@ -39,7 +39,7 @@ begin
     end if;
 
     v_ways := case
-        when v_among is not null then array['among']
+        when among is not null then array['among']
         -- A filter may leave few of the best, and sorting them is most of the work.
         when v_exact and not (p_filter is null) then array['all']
         when v_exact then array['enough', 'all']
@@ -53,7 +53,7 @@ begin
             into ids, cosines
             from (
                 select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
-                from unnest(v_among) as a (id)
+                from unnest(among) as a (id)
                 join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = a.id and e.placed
                 where e.video_id not in (select unnest(p_excluded))
                     and (select true from two_tower.visible_videos v where v.id = e.video_id)
@@ -102,8 +102,8 @@ begin
         exit when cardinality(ids) = p_wanted or v_ways = '{}';
         if v_way = 'off' then
             perform set_config('enable_seqscan', 'on', true);
-            v_among := two_tower.few_passing(p_filter);
-            if v_among is not null then
+            among := two_tower.few_passing(p_filter);
+            if among is not null then
                 v_ways := array['among'];
             end if;
         end if;
@@ -113,4 +113,5 @@ $func$;
 
 comment on function two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int) is
 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: '
-'how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
+'how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. '
+'among: all that pass the filter, where they are few and were looked for';

@@ -1,10 +1,15 @@
+drop function if exists public.trending_videos(
+    int, interval, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz
+);
 create or replace function public.trending_videos(
     "limit" int default 20, "window" interval default '7 days', tag_ids uuid[] default null, exclude uuid[] default null,
     all_tag_ids uuid[] default null, no_tag_ids uuid[] default null,
     performer_ids uuid[] default null, all_performer_ids uuid[] default null, no_performer_ids uuid[] default null,
     makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
     price_min real default null, price_max real default null,
-    duration_min int default null, duration_max int default null, released_after timestamptz default null
+    duration_min int default null, duration_max int default null, released_after timestamptz default null,
+    filters text[] default null
 )
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
@@ -24,7 +29,7 @@ begin
     end if;
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
-        price_min, price_max, duration_min, duration_max, released_after, null
+        price_min, price_max, duration_min, duration_max, released_after, filters, null, null, null
     )::two_tower.video_filter;
     v_question.diversity := 0;
     v_question.excluded := exclude;
@@ -34,7 +39,7 @@ $func$;
 
 comment on function public.trending_videos(
     int, interval, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
-    real, real, int, int, timestamptz
+    real, real, int, int, timestamptz, text[]
 ) is
 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is '
 'popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';

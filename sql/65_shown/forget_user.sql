@@ -9,6 +9,7 @@ declare
     v_done jsonb := '{}';
     v_rows int;
     v_table text;
+    c_path constant text := current_setting('search_path');
 begin
     if p_user_id is null then
         raise exception 'say which user is to be forgotten' using errcode = '22023';
@@ -16,8 +17,11 @@ begin
     perform two_tower.hold_versions('client');
     perform two_tower.lock_changes('user', array[p_user_id]);
     -- In the order in which a deletion of the account reaches them.
-    delete from public.user_video_decisions d where d.user_id = p_user_id;
+    -- The application's triggers on it may need the path that the application has.
+    perform set_config('search_path', two_tower.application_path(), true);
+    delete from public.user_video_decisions d where d.user_id operator(pg_catalog.=) p_user_id;
     get diagnostics v_rows = row_count;
+    perform pg_catalog.set_config('search_path', c_path, true);
     v_done := v_done || jsonb_build_object('decisions', v_rows);
     delete from two_tower.reviews r where r.reviewer_id = p_user_id;
     get diagnostics v_rows = row_count;
@@ -27,6 +31,9 @@ begin
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('impressions', v_rows);
     delete from two_tower.impression_users u where u.user_id = p_user_id;
+    delete from two_tower.user_choices c where c.user_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_done := v_done || jsonb_build_object('choices', v_rows);
     delete from two_tower.user_embeddings e where e.user_id = p_user_id;
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('vectors', v_rows);
@@ -40,5 +47,6 @@ end
 $func$;
 
 comment on function two_tower.forget_user(uuid) is
-'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; '
+'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what '
+'the user chose, changes that wait; '
 'how many of each. The account stays, which is the application''s to delete';

@@ -6,7 +6,9 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     c_most_rows constant int := 200;
-    c_reasons constant text[] := array['taste', 'similar', 'trending', 'popular', 'newest'];
+    c_reasons constant text[] := array[
+        'taste', 'similar', 'trending', 'popular', 'newest', 'boosted', 'buried', 'fresh', 'pinned', 'explored'
+    ];
     v_most int := two_tower.model_setting('shown_per_day')::int;
     -- A page that comes again when the setting says so is shown again.
     c_again constant interval := least(
@@ -63,7 +65,7 @@ begin
     from jsonb_to_recordset(shown) as r (video_id uuid, list_id uuid, rank int, reason text, model_version text, propensity real)
     where exists (select from two_tower.visible_videos v where v.id = r.video_id)
         -- A version that was retired since the list was made is nothing that anybody compares.
-        and (r.model_version is null or r.model_version = any (two_tower.live_versions()))
+        and (r.model_version is null or r.model_version = any (two_tower.live_versions() || two_tower.given_versions()))
         and not exists (
             select from two_tower.impressions i
             where i.user_id = auth.uid() and i.shown_at > now() - c_again and i.list_id = r.list_id and i.video_id = r.video_id

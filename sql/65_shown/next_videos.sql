@@ -1,14 +1,20 @@
+drop function if exists public.next_videos(
+    int, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz
+);
 create or replace function public.next_videos(
     "limit" int default 20, tag_ids uuid[] default null, exclude uuid[] default null,
+    because boolean default false,
     all_tag_ids uuid[] default null, no_tag_ids uuid[] default null,
     performer_ids uuid[] default null, all_performer_ids uuid[] default null, no_performer_ids uuid[] default null,
     makers text[] default null, no_makers text[] default null, series text[] default null, no_series text[] default null,
     price_min real default null, price_max real default null,
-    duration_min int default null, duration_max int default null, released_after timestamptz default null
+    duration_min int default null, duration_max int default null, released_after timestamptz default null,
+    filters text[] default null
 )
 returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
-    list_id uuid, propensity real
+    list_id uuid, propensity real, because_video_id uuid, because_title text
 )
 language plpgsql volatile parallel unsafe security invoker set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
@@ -26,7 +32,7 @@ begin
     v_question.excluded := two_tower.shown_lately() || array(select unnest(exclude));
     v_question.filter := row(
         tag_ids, all_tag_ids, no_tag_ids, performer_ids, all_performer_ids, no_performer_ids, makers, no_makers, series, no_series,
-        price_min, price_max, duration_min, duration_max, released_after, null
+        price_min, price_max, duration_min, duration_max, released_after, filters, null, null, null
     )::two_tower.video_filter;
     return query
     with page as materialized (
@@ -35,13 +41,18 @@ begin
     logged as materialized (
         select public.log_shown(coalesce(jsonb_agg(to_jsonb(p)), '[]')) as rows from page p
     )
-    select p.* from page p where (select l.rows from logged l) is not null order by p.rank;
+    select p.*, b.id, b.title::text
+    from page p
+    left join two_tower.own_reasons(array(select t.video_id from page t where t.reason = 'taste' and because)) r on r.video_id = p.video_id
+    left join public.videos b on b.id = r.because_video_id
+    where (select l.rows from logged l) is not null
+    order by p.rank;
 end
 $func$;
 
 comment on function public.next_videos(
-    int, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
-    real, real, int, int, timestamptz
+    int, uuid[], uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
+    real, real, int, int, timestamptz, text[]
 ) is
 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting '
-'shown_again_after_hours';
+'shown_again_after_hours; because adds the liked video that adds most to each score';

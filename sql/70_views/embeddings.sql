@@ -1,17 +1,17 @@
 create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
 select e.user_id, e.embedding, e.model_version, e.updated_at
 from two_tower.user_embeddings e
-where e.model_version = two_tower.active_version();
+where e.model_version = (select two_tower.served_version(auth.uid()));
 
-comment on view two_tower.active_user_embeddings is 'User vectors of the active model version; a user sees the own one';
+comment on view two_tower.active_user_embeddings is 'User vectors of the version that serves the reader; a user sees the own one';
 
 create or replace view two_tower.active_video_embeddings with (security_invoker = true) as
 select e.video_id, e.embedding, e.model_version, e.updated_at, e.placed
 from two_tower.video_embeddings e
-where e.model_version = two_tower.active_version();
+where e.model_version = (select two_tower.served_version(auth.uid()));
 
 comment on view two_tower.active_video_embeddings is
-'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
+'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
 
 -- The names that clients know, unless they are the application's.
 do $names$

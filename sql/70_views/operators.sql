@@ -1,6 +1,7 @@
 create or replace view two_tower.models with (security_invoker = true) as
 select m.version, m.state, m.user_dim, m.item_dim, m.registered_at, m.backfilled_at, m.activated_at,
-    d.metrics, d.meta, two_tower.backfilled_share(m.version) as backfilled, m.forced
+    d.metrics, d.meta, two_tower.backfilled_share(m.version) as backfilled, m.forced,
+    m.user_engine <> 'given' as follows_likes
 from two_tower.model_versions m
 join two_tower.model_documents d on d.model_version = m.version;
 
@@ -31,7 +32,7 @@ served as (
     select
         count(*) filter (where v.kind = 'video') as videos,
         count(*) filter (where v.kind = 'user') as users,
-        count(*) filter (where v.model_version is distinct from (select two_tower.active_version())) as mixed
+        count(*) filter (where v.model_version is distinct from (select two_tower.served_version(auth.uid()))) as mixed
     from (
         select 'video' as kind, model_version from two_tower.active_video_embeddings
         union all
@@ -61,9 +62,11 @@ select
     (select r.error from two_tower.job_runs r where r.error is not null order by r.started_at desc limit 1) as last_error,
     coalesce(extract(epoch from p.lag), 0)::double precision as lag_seconds,
     (select round(sum(r.vectors) / nullif(sum(r.seconds), 0), 1) from refreshes r)::double precision as vectors_per_second,
-    s.mixed as mixed_versions
+    s.mixed as mixed_versions,
+    (select m.user_engine <> 'given' from two_tower.model_versions m where m.version = two_tower.active_version()) as follows_likes
 from pending p cross join served s;
 
 comment on view two_tower.status is
 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes '
-'that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';
+'that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; '
+'follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';

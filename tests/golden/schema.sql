@@ -30,7 +30,10 @@ CREATE TYPE two_tower.video_filter AS (
 	duration_min integer,
 	duration_max integer,
 	released_after timestamp with time zone,
-	among uuid[]
+	filters text[],
+	among uuid[],
+	by_viewer boolean,
+	viewer_id uuid
 );
 
 COMMENT ON TYPE two_tower.video_filter IS 'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
@@ -72,8 +75,7 @@ CREATE FUNCTION auth.uid() RETURNS uuid
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE plpgsql;
 
 COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
 
@@ -82,6 +84,12 @@ CREATE FUNCTION public.embed_user(force boolean DEFAULT false, p_user_id uuid DE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is computed from the rows whatever force says';
+
+CREATE FUNCTION public.export_user_data(p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All that is kept of the caller, or of the user or reviewer on whose behalf service_role asks, as JSON: choices, decisions, reviews, what was shown, features and vectors';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -114,54 +122,60 @@ CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
 
 COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
 
-CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.next_videos("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours';
+COMMENT ON FUNCTION public.next_videos("limit" integer, tag_ids uuid[], exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The next page for the caller, remembered as shown: what recommend_videos() would give without what was shown within the setting shown_again_after_hours; because adds the liked video that adds most to each score';
 
-CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
+COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
 
-CREATE FUNCTION public.rank_candidates(video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer)
+CREATE FUNCTION public.rank_candidates(video_ids uuid[], because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[]) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. At most 2000';
+COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[], because boolean) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. because adds the liked video that adds most to each score. At most 2000';
 
-CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. At most 500 in both';
+COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because adds the one of these likes that adds most to each score. At most 500 in both';
 
-CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
+CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[], p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
-CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, trained_on boolean DEFAULT NULL::boolean, never_makers text[] DEFAULT NULL::text[], never_tag_ids uuid[] DEFAULT NULL::uuid[], never_performer_ids uuid[] DEFAULT NULL::uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
+
+CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
 
-CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
+CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
+COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -211,7 +225,25 @@ CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves, or null before the first activation';
+COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves whoever is in no experiment''s share, or null before the first activation';
+
+CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know and what is there already';
+
+CREATE FUNCTION two_tower.application_path() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.application_path() IS 'The search_path under which a session of the current user begins in this database, for triggers of the application that rely on it';
+
+CREATE FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -284,6 +316,12 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
 
 COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
+CREATE FUNCTION two_tower.check_promotion() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.check_promotion() IS 'Trigger: refuses filters that a list would refuse (22023), and leaves out of them what asks for nothing';
+
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -301,6 +339,12 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+
+CREATE FUNCTION two_tower.close_given(p_version text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.close_given(p_version text) IS 'Indexes a version of given vectors and makes it ready to be activated';
 
 CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
     LANGUAGE plpgsql
@@ -320,12 +364,30 @@ CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
 
 COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
 
-CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) RETURNS two_tower.video_filter
+CREATE FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for fewer than 50 users on either side, or fewer than 10 hits';
+
+CREATE FUNCTION two_tower.compile_eligible(p_condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_eligible(p_condition text) IS 'Makes two_tower.eligible() of a condition; null for none';
+
+CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) RETURNS two_tower.video_filter
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter) IS 'A filter as lists search by it: without empty arrays, and with all that pass it (among) where the tags or performers that it asks for are rare; null for none. 22023 where it is too large';
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for none. 22023 where it is too large';
+
+CREATE FUNCTION two_tower.compile_filters() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_filters() IS 'Makes two_tower.passing_named() of what two_tower.named_filters has';
 
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -337,7 +399,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -361,7 +423,7 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either';
+COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either, or who chose that no list be made of them';
 
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
@@ -386,10 +448,10 @@ CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.label_of_word() of a decision, whatever type its column has';
 
-CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) RETURNS real
+CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision) IS 'What a decision counts, by its place among those of its user: how many are strictly newer';
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) IS 'What a decision counts, by its place among those of its user (how many are strictly newer) and by what it says itself';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -402,6 +464,12 @@ CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
+
+CREATE FUNCTION two_tower.draw_exploration() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.draw_exploration() IS 'Draws the videos of the day that exploration shows: the 500 that fewest have been shown, as impressions say; how many were drawn. Nothing where the setting exploration_share is 0, or where they were drawn today';
 
 CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:00:02'::interval) RETURNS integer
     LANGUAGE plpgsql
@@ -449,6 +517,14 @@ CREATE FUNCTION two_tower.duration_of_word(p_word text) RETURNS integer
 
 COMMENT ON FUNCTION two_tower.duration_of_word(p_word text) IS 'two_tower.duration_of() of a number that is printed so; null for any other text';
 
+CREATE FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) RETURNS SETOF boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT true;
+END;
+
+COMMENT ON FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) IS 'A row where a video may be shown to this user, or to a visitor where null, else none; two_tower.set_eligible_when() says which. To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and say it again';
+
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -481,6 +557,30 @@ CREATE FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfv
 
 COMMENT ON FUNCTION two_tower.exact_scores(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real) IS 'The best scores that nearest_videos() could give, from the score of every video';
 
+CREATE FUNCTION two_tower.expected_effect(p_rate double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.expected_effect(p_rate double precision) IS 'By about how much a rate may be expected to change: what confidence sequences of rates are tightest for';
+
+CREATE FUNCTION two_tower.experiment_coverage(p_experiment integer) RETURNS TABLE(model_version text, videos bigint, share double precision, low double precision, high double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_coverage(p_experiment integer) IS 'How many videos each version of an experiment showed, and the share of the catalogue that it shows to as many users as the other has, with an interval of 95 % for one look';
+
+CREATE FUNCTION two_tower.experiment_days(p_experiment integer) RETURNS TABLE(day date, model_version text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, like_variance double precision, nope_rate double precision, nope_low double precision, nope_high double precision, nope_variance double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_days(p_experiment integer) IS 'An experiment from its start to the end of each day (UTC): for each version how many users it showed how many videos, how many of these they liked and noped afterwards, and the rates with confidence sequences of 95 %, which may be looked at daily, and their variances';
+
+CREATE FUNCTION two_tower.experiment_tests(p_experiment integer) RETURNS TABLE(day date, rate text, difference double precision, low double precision, high double precision, p_value double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.experiment_tests(p_experiment integer) IS 'By how much the challenger''s like and nope rates are above the control''s, from the start to the end of each day, with a confidence sequence of 95 %, and the least p-value so far, which may be looked at daily: at 0.05 and below the difference is one';
+
 CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -504,7 +604,7 @@ CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, changes that wait; how many of each. The account stays, which is the application''s to delete';
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what the user chose, changes that wait; how many of each. The account stays, which is the application''s to delete';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -536,11 +636,28 @@ CREATE FUNCTION two_tower.gate_recall(p_version text, p_sample integer DEFAULT N
 
 COMMENT ON FUNCTION two_tower.gate_recall(p_version text, p_sample integer) IS 'Share of the 20 exact best videos that a version''s lists hold, over a sample of users';
 
+CREATE FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) IS 'Why a replay, as two-tower replay measures it, does not let a version serve; null where it does';
+
 CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
+
+CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id uuid, label integer, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
+
+CREATE FUNCTION two_tower.given_versions() RETURNS text[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.given_versions() IS 'The versions whose vectors were computed elsewhere: refreshes write nothing to them, and take from them what is deleted';
 
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
@@ -600,6 +717,11 @@ CREATE FUNCTION two_tower.id_of_word(p_word text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of what is printed so';
 
+CREATE FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in a share of the users that an experiment draws; null for nobody';
+
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -635,6 +757,18 @@ CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integ
 
 COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
 
+CREATE FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) IS 'Half the width of a confidence sequence of 95 % for a normal estimate of this variance, tightest for effects of about the deviation';
+
+CREATE FUNCTION two_tower.is_indexed(p_column text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.is_indexed(p_column text) IS 'Whether an index of public.videos begins with this column';
+
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -664,11 +798,18 @@ CREATE FUNCTION two_tower.lacking_triggers() RETURNS TABLE(relation regclass, na
 
 COMMENT ON FUNCTION two_tower.lacking_triggers() IS 'Those of two_tower.change_triggers() that are missing, or do not fire when they should';
 
+CREATE FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row where none adds, or where the towers are no sums';
+
 CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists: who is to have a vector';
+COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists, but who chose otherwise: who is to have a vector';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -690,7 +831,7 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -841,12 +982,12 @@ CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
 
-CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[]) RETURNS record
+CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_margin integer DEFAULT NULL::integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -866,6 +1007,22 @@ CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uu
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) IS 'A row where the video passes the filter, else none';
+
+CREATE FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) RETURNS SETOF boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT true
+   WHERE false;
+END;
+
+COMMENT ON FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) IS 'A row where a video passes the filter of this name, else none; two_tower.set_filter() says what it is. To drop or retype a column that a filter names: select two_tower.set_filter(name, null), change the column, and say it again';
+
+CREATE FUNCTION two_tower.personalised(p_user_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.personalised(p_user_ids uuid[]) IS 'Those of these users who have not chosen that nothing be made of what they decide';
 
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -892,7 +1049,7 @@ CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_f
 COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those that the filter leaves out';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
@@ -980,6 +1137,12 @@ CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter 
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
+
+CREATE FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) IS 'Variance of the rate hits / shown of so many users, from sums over them: of shown, of hits, of the squares of both, and of their products; null for fewer than two';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -1081,6 +1244,12 @@ CREATE FUNCTION two_tower.require_model(p_version text) RETURNS text
 
 COMMENT ON FUNCTION two_tower.require_model(p_version text) IS 'The given version, or the active one for null; 55000 when none is active, P0002 when there is no such version';
 
+CREATE FUNCTION two_tower.require_no_experiment(p_version text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_no_experiment(p_version text) IS 'Raises 55006 while an experiment runs, or one with this version';
+
 CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT 0, p_most integer DEFAULT 10000) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1147,7 +1316,7 @@ CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS
 
 COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
 
-CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) RETURNS record
+CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1157,7 +1326,31 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured';
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. among: all that pass the filter, where they are few and were looked for';
+
+CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; the active one for nobody';
+
+CREATE FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) IS 'Of each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row where none adds, or where the towers are no sums. At most 200 videos';
+
+CREATE FUNCTION two_tower.set_eligible_when(condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_eligible_when(condition text) IS 'Says which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null takes it back. For the owner alone. 22023 where it does not compile';
+
+CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
@@ -1177,6 +1370,24 @@ CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
 
 COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the transaction';
 
+CREATE FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, p_experiment integer DEFAULT NULL::integer) RETURNS TABLE(model_version text, user_id uuid, video_id uuid, reason text, shown_at timestamp with time zone, label integer, decided_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown within two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to those whom they serve';
+
+CREATE FUNCTION two_tower.shown_rates(p_days integer DEFAULT 30) RETURNS TABLE(model_version text, reason text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, nope_rate double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.shown_rates(p_days integer) IS 'What was shown in the last days, first to each user, by version and reason: how many users saw how many videos, how many of these they liked and noped afterwards, and the like rate with a confidence sequence of 95 %, null where too little is known';
+
+CREATE FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) IS 'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be activated';
+
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1187,7 +1398,26 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version; with p_include_existing those who have all, too';
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too';
+
+CREATE FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision DEFAULT 0.1, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Serves a share of the users, drawn by hash, by a backfilled challenger, and everybody else by the active version, until stop_experiment(). TT003 says why the challenger''s gate refuses; p_force overrules that, and is recorded. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+
+CREATE FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text, propensity real)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, moved by promotions, freshness and exploration, with what moved each video as its reason, no score where it is not there for one, and how likely it was to stand there';
+
+CREATE FUNCTION two_tower.stop_experiment(p_winner text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.stop_experiment(p_winner text) IS 'Ends the experiment: the winner serves everybody, at once; without one the active version goes on. 55000 where none is running, 22023 for a version that is not in it';
 
 CREATE FUNCTION two_tower.store_user_features(p_user_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1288,11 +1518,11 @@ CREATE FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) RETUR
 
 COMMENT ON FUNCTION two_tower.times(p_vector extensions.vector, p_factor real) IS 'A vector, each entry of it multiplied by a number';
 
-CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone)
+CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negative_stars real DEFAULT 2) RETURNS TABLE(user_id uuid, video_id uuid, label smallint, created_at timestamp with time zone, weight real)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither';
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; and what each counts; without those who chose not to be trained on, and of each account no more than the setting most_decisions';
 
 CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1341,7 +1571,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the active version weighs';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1385,10 +1615,40 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
 
-CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, weight real)
+CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, and what it counts by a version''s exponent';
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement) IS 'What a decision counts by what a value of any type says, from 0.01 to 10; 1 where it says no number';
+
+CREATE FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) RETURNS real
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) IS 'two_tower.weight_of() of anything else';
+
+CREATE FUNCTION two_tower.weight_of(p_value real, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value real, p_own double precision) IS 'two_tower.weight_of() of a number in single precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value double precision, p_own double precision) IS 'two_tower.weight_of() of a number in double precision';
+
+CREATE FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of(p_value numeric, p_own double precision) IS 'two_tower.weight_of() of a numeric';
+
+CREATE FUNCTION two_tower.weight_of_word(p_word text) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weight_of_word(p_word text) IS 'two_tower.weight_of() of a number that is printed so; 1 for any other text';
+
+CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, given real, weight real)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1442,18 +1702,20 @@ COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per m
 
 CREATE VIEW two_tower.active_user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
 
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.user_embeddings IS 'User vectors of the active model version; a user sees the own one';
+COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
 
 CREATE TABLE public.user_video_decisions (
-    user_id uuid NOT NULL,
+    user_id uuid DEFAULT auth.uid() NOT NULL,
     video_id uuid NOT NULL,
     decision_type text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text])))
+    weight real DEFAULT 1 NOT NULL,
+    CONSTRAINT user_video_decisions_decision_type_check CHECK ((decision_type = ANY (ARRAY['like'::text, 'nope'::text, 'skip'::text]))),
+    CONSTRAINT user_video_decisions_weight_check CHECK (((weight >= (0.01)::real) AND (weight <= (10)::double precision)))
 );
 
 CREATE TABLE two_tower.video_embeddings (
@@ -1469,11 +1731,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the active model version, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -1509,10 +1771,11 @@ CREATE TABLE two_tower.catalogue_rule (
     one boolean DEFAULT true NOT NULL,
     visible_when text DEFAULT 'two_tower.time_of(published_at) <= now()'::text NOT NULL,
     stated boolean DEFAULT false NOT NULL,
+    eligible_when text,
     CONSTRAINT catalogue_rule_one_check CHECK (one)
 );
 
-COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, as two_tower.set_visible_when() was told';
+COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
 
 CREATE TABLE two_tower.change_failures (
     kind text NOT NULL,
@@ -1545,11 +1808,11 @@ CREATE TABLE two_tower.model_versions (
     search_margin integer,
     forced boolean DEFAULT false NOT NULL,
     CONSTRAINT model_versions_item_dim_check CHECK ((item_dim > 0)),
-    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_item_engine_check CHECK ((item_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_search_margin_check CHECK ((search_margin >= 0)),
     CONSTRAINT model_versions_state_check CHECK ((state = ANY (ARRAY['candidate'::text, 'rejected'::text, 'staged'::text, 'active'::text, 'standby'::text, 'retired'::text]))),
     CONSTRAINT model_versions_user_dim_check CHECK ((user_dim > 0)),
-    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text]))),
+    CONSTRAINT model_versions_user_engine_check CHECK ((user_engine = ANY (ARRAY['sql'::text, 'onnxruntime'::text, 'given'::text]))),
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
 
@@ -1566,6 +1829,45 @@ CREATE TABLE two_tower.created_objects (
 );
 
 COMMENT ON TABLE two_tower.created_objects IS 'What the migrations created or renamed, as opposed to found; going back undoes these and no others';
+
+CREATE TABLE two_tower.experiments (
+    id integer NOT NULL,
+    control text NOT NULL,
+    challenger text NOT NULL,
+    share double precision NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    stopped_at timestamp with time zone,
+    winner text,
+    role text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT experiments_check CHECK ((challenger <> control)),
+    CONSTRAINT experiments_check1 CHECK (((winner = control) OR (winner = challenger))),
+    CONSTRAINT experiments_share_check CHECK (((share > (0)::double precision) AND (share < (1)::double precision)))
+);
+
+COMMENT ON TABLE two_tower.experiments IS 'Experiments on users, running and past: written by two_tower.start_experiment() and stop_experiment()';
+
+COMMENT ON COLUMN two_tower.experiments.share IS 'Share of the users whom the challenger serves';
+
+COMMENT ON COLUMN two_tower.experiments.stopped_at IS 'Null while it runs';
+
+COMMENT ON COLUMN two_tower.experiments.winner IS 'Which of both went on to serve everybody; null where nobody said that one is better';
+
+ALTER TABLE two_tower.experiments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.experiments_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE two_tower.exploration_pool (
+    video_id uuid NOT NULL,
+    shown bigint NOT NULL,
+    drawn_on date NOT NULL
+);
+
+COMMENT ON TABLE two_tower.exploration_pool IS 'The videos that few have been shown, of which exploration shows some today';
 
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
@@ -1758,6 +2060,14 @@ CREATE VIEW two_tower.models WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.models IS 'Every registered version with its state, its metrics, and the share of its vectors that is there';
 
+CREATE TABLE two_tower.named_filters (
+    name text NOT NULL,
+    condition text NOT NULL,
+    CONSTRAINT named_filters_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,62}$'::text))
+);
+
+COMMENT ON TABLE two_tower.named_filters IS 'Filters of lists by name, as two_tower.set_filter() was told';
+
 CREATE TABLE two_tower.neighbour_lists (
     model_version text NOT NULL,
     video_id uuid NOT NULL,
@@ -1781,11 +2091,51 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that readers see and that are not of the active version, always 0';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
+
+CREATE TABLE two_tower.promotions (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    video_id uuid,
+    videos jsonb,
+    segment jsonb,
+    strength real DEFAULT 2 NOT NULL,
+    rank integer,
+    starts_at timestamp with time zone DEFAULT now() NOT NULL,
+    ends_at timestamp with time zone,
+    note text,
+    CONSTRAINT promotions_end_after_they_start CHECK ((ends_at > starts_at)),
+    CONSTRAINT promotions_kind_check CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
+    CONSTRAINT promotions_one_video_or_a_filter CHECK (((video_id IS NULL) <> (videos IS NULL))),
+    CONSTRAINT promotions_pins_have_a_video_and_a_rank CHECK (
+CASE kind
+    WHEN 'pin'::text THEN ((video_id IS NOT NULL) AND (rank IS NOT NULL))
+    ELSE (rank IS NULL)
+END),
+    CONSTRAINT promotions_rank_check CHECK (((rank >= 1) AND (rank <= 200))),
+    CONSTRAINT promotions_strength_check CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
+);
+
+COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
+
+COMMENT ON COLUMN two_tower.promotions.videos IS 'A filter of the videos that are moved, where that is not one';
+
+COMMENT ON COLUMN two_tower.promotions.segment IS 'For whom: lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
+
+COMMENT ON COLUMN two_tower.promotions.strength IS 'By how much ranks are divided (boost) or multiplied (bury); of several that say something of a video, the strongest counts';
+
+ALTER TABLE two_tower.promotions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME two_tower.promotions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE two_tower.reviews (
     reviewer_id uuid NOT NULL,
@@ -1813,6 +2163,18 @@ ALTER TABLE two_tower.user_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE two_tower.user_choices (
+    user_id uuid NOT NULL,
+    personalised boolean DEFAULT true NOT NULL,
+    trained_on boolean DEFAULT true NOT NULL,
+    never_makers text[] DEFAULT '{}'::text[] NOT NULL,
+    never_tag_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    never_performer_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE two_tower.user_choices IS 'What users have chosen about themselves, written by set_choices()';
 
 CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
 
@@ -1894,7 +2256,7 @@ ALTER TABLE ONLY public.user_features
     ADD CONSTRAINT user_features_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY public.user_video_decisions
-    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at);
+    ADD CONSTRAINT user_video_decisions_pkey PRIMARY KEY (user_id, video_id) INCLUDE (decision_type, created_at, weight);
 
 ALTER TABLE ONLY public.video_performers
     ADD CONSTRAINT video_performers_pkey PRIMARY KEY (video_id, performer_id);
@@ -1916,6 +2278,12 @@ ALTER TABLE ONLY two_tower.change_failures
 
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
+
+ALTER TABLE ONLY two_tower.experiments
+    ADD CONSTRAINT experiments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY two_tower.exploration_pool
+    ADD CONSTRAINT exploration_pool_pkey PRIMARY KEY (video_id);
 
 ALTER TABLE ONLY two_tower.impression_users
     ADD CONSTRAINT impression_users_pkey PRIMARY KEY (user_id);
@@ -1953,8 +2321,14 @@ ALTER TABLE ONLY two_tower.model_versions
 ALTER TABLE ONLY two_tower.model_weights
     ADD CONSTRAINT model_weights_pkey PRIMARY KEY (model_version, tower, part, "position");
 
+ALTER TABLE ONLY two_tower.named_filters
+    ADD CONSTRAINT named_filters_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY two_tower.neighbour_lists
     ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
+
+ALTER TABLE ONLY two_tower.promotions
+    ADD CONSTRAINT promotions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_pkey PRIMARY KEY (reviewer_id, video_id);
@@ -1964,6 +2338,9 @@ ALTER TABLE ONLY two_tower.settings
 
 ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
+
+ALTER TABLE ONLY two_tower.user_choices
+    ADD CONSTRAINT user_choices_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY two_tower.user_embeddings
     ADD CONSTRAINT user_embeddings_pkey PRIMARY KEY (user_id, model_version);
@@ -1992,7 +2369,13 @@ CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING 
 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
 
+CREATE INDEX videos_maker_idx ON public.videos USING btree (maker);
+
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
+
+CREATE INDEX videos_series_idx ON public.videos USING btree (series);
+
+CREATE UNIQUE INDEX experiments_one_runs ON two_tower.experiments USING btree (((stopped_at IS NULL))) WHERE (stopped_at IS NULL);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);
 
@@ -2064,6 +2447,8 @@ CREATE TRIGGER two_tower_update AFTER UPDATE ON public.video_tags REFERENCING OL
 
 CREATE TRIGGER two_tower_update AFTER UPDATE ON public.videos REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_updated_videos();
 
+CREATE TRIGGER two_tower_check BEFORE INSERT OR UPDATE ON two_tower.promotions FOR EACH ROW EXECUTE FUNCTION two_tower.check_promotion();
+
 CREATE TRIGGER two_tower_check BEFORE INSERT OR DELETE OR UPDATE ON two_tower.settings FOR EACH ROW EXECUTE FUNCTION two_tower.check_setting();
 
 CREATE TRIGGER two_tower_forget AFTER DELETE ON two_tower.impression_users REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION two_tower.forget_impressions();
@@ -2079,6 +2464,10 @@ CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.model_segme
 CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularies FOR EACH ROW EXECUTE FUNCTION two_tower.model_part_frozen();
 
 CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
+
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON two_tower.user_choices FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('user_id');
+
+ALTER TABLE two_tower.user_choices ENABLE ALWAYS TRIGGER two_tower_row;
 
 CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
@@ -2144,6 +2533,9 @@ ALTER TABLE ONLY two_tower.model_segments
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY two_tower.user_choices
+    ADD CONSTRAINT user_choices_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY two_tower.vocabularies
     ADD CONSTRAINT vocabularies_model_version_fkey FOREIGN KEY (model_version) REFERENCES two_tower.model_versions(version) ON DELETE CASCADE;
 
@@ -2203,6 +2595,10 @@ ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.experiments ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.exploration_pool ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.impression_users ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.impressions ENABLE ROW LEVEL SECURITY;
@@ -2225,7 +2621,11 @@ ALTER TABLE two_tower.model_versions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.model_weights ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.named_filters ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
@@ -2241,6 +2641,10 @@ CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authentic
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
+CREATE POLICY two_tower_viewer ON two_tower.experiments FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.exploration_pool FOR SELECT TO two_tower_viewer USING (true);
+
 CREATE POLICY two_tower_viewer ON two_tower.impressions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.job_runs FOR SELECT TO two_tower_viewer USING (true);
@@ -2252,6 +2656,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower
 CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.neighbour_lists FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.promotions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.settings FOR SELECT TO two_tower_viewer USING (true);
 
@@ -2272,6 +2678,8 @@ CREATE POLICY two_tower_viewer ON two_tower.video_trends FOR SELECT TO two_tower
 ALTER TABLE two_tower.user_change_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.user_choices ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.user_embeddings ENABLE ROW LEVEL SECURITY;
 

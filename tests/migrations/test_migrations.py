@@ -128,6 +128,7 @@ def test_every_step_goes_back_and_forward(dsn: str, bindir: Path) -> None:
         assert state() == states.get(step, fresh)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("start", IDS[:-1])
 def test_upgraded_equals_fresh(start: str, dsn: str, empty_dsn: str, bindir: Path) -> None:
     migrate.migrate(empty_dsn, to=start)
@@ -318,6 +319,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_in_the_way_is_named_before_anything_is_written(
     spoil: str, empty: Connection, empty_dsn: str, bindir: Path
@@ -473,7 +475,7 @@ where n.nspname in ('public', 'two_tower', 'auth') and c.relkind in ('r', 'p') a
 """Tables without row level security. The application in front of it has it on all of its own."""
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 @pytest.mark.parametrize("target", [None, "0"], ids=["forward", "back"])
 def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
@@ -511,6 +513,7 @@ def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
     assert catalogue_dump.schema(bindir, dsn) == catalogue_dump.schema(bindir, rehearsal)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("last", SQL_IDS)
 def test_plain_yoyo_that_stops_after_any_migration_leaves_no_table_open(
     last: str, supabase: Connection, empty_dsn: str
@@ -585,6 +588,7 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("defaults", DEFAULTS)
 def test_no_default_of_a_database_changes_what_is_made_in_it(
     defaults: str, empty_dsn: str, dsn: str, bindir: Path, cluster: Server

@@ -144,7 +144,7 @@ cross join lateral (
     select k * k * {unit} as first, (2 * k + 1) * {unit} as width
 ) s
 cross join generate_series(0, {users} - 1) n;
-alter table public.user_video_decisions add primary key (user_id, video_id) include (decision_type, created_at);
+alter table public.user_video_decisions add primary key (user_id, video_id) include (decision_type, created_at, weight);
 create index user_video_decisions_video_id_idx on public.user_video_decisions (video_id);
 set session_replication_role = origin;
 analyze auth.users, public.profiles, public.user_video_decisions;

@@ -10,6 +10,10 @@ of them, and spread over the dimensions as learned ones are. Popular videos are 
 length in the last dimension, where users have none, and the index is built longest first. Everybody has decided on
 popular videos, so that exclusions take from the top. Neighbours are as many as the defaults chose of 40,981 places with
 27 likes each (docs/experiments.md), weigh what they weigh there, and are of a video's own cluster.
+
+Other lists are measured beside the plain one, taking turns with it: under filters that a tenth and a thousandth of the
+videos pass, whatever they are about; without a thousand videos, popular ones; ``next_videos`` of users who were shown a
+thousand; and ``recommend_from`` a session of twenty likes.
 """
 
 from __future__ import annotations
@@ -74,6 +78,34 @@ insert into public.videos (id, product_url, title, published_at)
 select md5('video' || n)::uuid, 'https://videos.example/' || n, 'Title ' || n, timestamptz '2025-01-01'
 from generate_series(2000, %s - 1) n
 """
+_CARRIED = [
+    # Spread over the ranks by popularity.
+    """update public.videos v set maker = 'maker ' || n %% 997, price = (n * 7919::bigint) %% 10000
+    from generate_series(0, %(size)s - 1) n where v.id = md5('video' || n)::uuid""",
+    "insert into public.tags (id, name) select md5(t)::uuid, t from unnest(array['tenth', 'thousandth']) t",
+    """insert into public.video_tags (video_id, tag_id)
+    select md5('video' || n)::uuid, md5('tenth')::uuid from generate_series(3, %(size)s - 1, 10) n
+    union all
+    select md5('video' || n)::uuid, md5('thousandth')::uuid from generate_series(5, %(size)s - 1, 1000) n""",
+]
+"""What filters go by. Their baseline reads none of it."""
+_SHOWN = """
+insert into two_tower.impressions (user_id, list_id, video_id, rank, reason)
+select u.id::uuid, md5('list')::uuid, md5('video' || n)::uuid, 1, 'taste'
+from unnest(%s::text[]) as u (id) cross join generate_series(0, 999) n
+"""
+_LISTS = {
+    "filtered": "select * from recommend_videos(20, tag_ids => array[md5('tenth')::uuid])",
+    "filtered_few": "select * from recommend_videos(20, tag_ids => array[md5('thousandth')::uuid])",
+    "filtered_maker": "select * from recommend_videos(20, makers => array['maker 5'])",
+    "filtered_range": "select * from recommend_videos(20, price_max => 999)",
+    "filtered_range_few": "select * from recommend_videos(20, price_min => 5000, price_max => 5009)",
+    "excluded_1000": "select * from recommend_videos(20, exclude => %(shown)s::uuid[])",
+    "recommend_from": "select * from recommend_from(%(liked)s::uuid[])",
+    # Last, since it writes.
+    "next_videos": "select * from next_videos(20)",
+}
+"""What is measured beside the plain list."""
 _PEOPLE = "insert into auth.users (id) select md5('user' || n)::uuid from generate_series(0, %s - 1) n"
 _DECIDED = """
 insert into public.user_video_decisions (user_id, video_id, decision_type)
@@ -118,6 +150,7 @@ def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress
                     _throughput(server, connection, users, clients, seconds, bare, label) for clients in (2, 16)
                 ]
                 figures.append(_batch(connection, users, label))
+                figures += _lists(connection, users[:250], label)
     return figures
 
 
@@ -136,6 +169,8 @@ class _Database:
         make_model(connection, known_videos=1_000)
         connection.execute("set session_replication_role = replica")
         connection.execute(_MORE_VIDEOS, (size,))
+        for statement in _CARRIED:
+            connection.execute(statement.encode(), {"size": size})
         connection.execute("truncate two_tower.video_embeddings, two_tower.user_embeddings")
         index = one(connection, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
         connection.execute("drop index two_tower.video_embeddings_1_hnsw")
@@ -161,7 +196,7 @@ class _Database:
         self.users = _copy(connection, "user", USERS, tastes)
         self.clusters = np.concatenate(clusters)
         connection.execute(_PEOPLE, (USERS,))
-        connection.execute("analyze public.videos")
+        connection.execute("vacuum (analyze) public.videos, public.video_tags")
         connection.execute(_DECIDED, (DECISIONS,))
         connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
         connection.execute("set session_replication_role = origin")
@@ -272,6 +307,31 @@ def _latency(connection: Connection, users: list[str], bare: Bare, name: str) ->
     for label, share in (("p50", 0.5), ("p99", 0.99)):
         value, baseline = float(np.quantile(ours, share)), float(np.quantile(others, share))
         figures.append(Figure(f"recommend_{label}_vs_fastest_{name}", value, baseline, value / baseline, "ms"))
+    return figures
+
+
+def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
+    """The other lists, signed in as the user, against the plain one, one by one and taking turns at going first."""
+    connection.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date)")
+    connection.execute("delete from two_tower.impressions where list_id is not null")
+    connection.execute(_SHOWN, (users,))
+    connection.execute("analyze two_tower.impressions")
+    shown = [UUID(bytes=each) for each in _ids("video", 1000)]
+    figures = []
+    for label, query in _LISTS.items():
+        asked: list[float] = []
+        plain: list[float] = []
+        for at, user in enumerate(users):
+            values = {"shown": shown, "liked": _question(connection, user)["seen"][:20]}
+            for other in (at % 2 == 0, at % 2 == 1):
+                with connection.transaction():
+                    _sign_in(connection, user)
+                    elapsed = _timed(connection, query if other else "select * from recommend_videos(20)", values)
+                if at >= 50:  # after what is read for the first time
+                    (asked if other else plain).append(1000 * elapsed)
+        for quantile, share in (("p50", 0.5), ("p99", 0.99)):
+            value, baseline = float(np.quantile(asked, share)), float(np.quantile(plain, share))
+            figures.append(Figure(f"{label}_{quantile}_{name}", value, baseline, value / baseline, "ms"))
     return figures
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,10 +17,13 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from two_tower.errors import UserError
-from two_tower.metrics import TITLES
+from two_tower.metrics import TITLES, titles
 from two_tower.progress import Progress
 from two_tower.terminals import is_unicode, settle
 from two_tower.writing import writing
+
+if TYPE_CHECKING:
+    from two_tower.notify import Channels
 
 out = Console(soft_wrap=True)
 log = Console(stderr=True, soft_wrap=True)
@@ -129,6 +132,20 @@ def bar() -> Iterator[Progress]:
         yield lambda what, share: shown.update(task, description=what, completed=share)
 
 
+@contextmanager
+def told_of_failure(channels: Channels, what: str) -> Iterator[None]:
+    """Has the channels hear of an error that ends ``what``."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        reason = error.message if isinstance(error, UserError) else str(error).strip() or type(error).__name__
+        for warning in channels.tell(f"two-tower: {what} failed", f"{what.capitalize()} failed: {reason}."):
+            say(f"warning: {warning}")
+        raise
+
+
 def print_json(value: Any) -> None:
     """A result as JSON on standard output. Dates, UUIDs and paths become strings."""
     typer.echo(jsonlib.dumps(value, indent=2, default=str, ensure_ascii=not is_unicode()))
@@ -171,8 +188,8 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
     from rich.table import Table
 
     measured = [values for values in metrics.values() if isinstance(values, dict)]
-    names = [name for name in TITLES if any(values.get(name) is not None for values in measured)]
-    table = Table("", *(TITLES[name] for name in names), title=title, title_justify="left")
+    names = titles({name for values in measured for name, value in values.items() if value is not None})
+    table = Table("", *names.values(), title=title, title_justify="left")
     for recommender in _in_order(metrics):
         values = metrics[recommender]
         if isinstance(values, dict) and values.get("recall@20") is not None:

@@ -29,7 +29,7 @@ def forget(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Remove all that is known of a user: decisions, reviews, features, vectors, what was shown.
+    """Remove all that is known of a user: decisions, reviews, features, vectors, choices, what was shown.
 
     Also of a reviewer, who has no account. An account stays, since it is the application's
     to delete; whoever deletes it need not call this. Popularity is without the user from
@@ -45,7 +45,7 @@ def forget(
     if json:
         print_json({"user_id": str(user_id), "removed": removed})
         return
-    for kind in ("decisions", "reviews", "impressions", "features", "vectors"):
+    for kind in ("decisions", "reviews", "impressions", "choices", "features", "vectors"):
         if removed[kind]:
             typer.echo(f"{removed[kind]:,} {kind} removed")
     if not any(removed.values()):

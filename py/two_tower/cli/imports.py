@@ -139,6 +139,7 @@ def reviews(
     epilog=manual(
         "two-tower import decisions decisions.csv --create-users",
         "two-tower import decisions likes.csv --map who=user_id --unknown create",
+        "two-tower import decisions purchases.csv --weight 3",
         exits=EXITS,
     )
 )
@@ -153,6 +154,13 @@ def decisions(
     encoding: EncodingOption = None,
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            show_default=False,
+            help="What a row counts that does not say it, from 0.01 to 10, such as 3 for purchases; else 1.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
     most_rejected: MostRejectedOption = 0.5,
@@ -161,13 +169,17 @@ def decisions(
     """Insert and update what users decided on videos.
 
     Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
-    DISLIKE, NOPE, SKIP) or label (1, 0); and created_at if known. An id of a user
-    that is not a UUID becomes one, the same at every import.
+    DISLIKE, NOPE, SKIP) or label (1, 0); created_at if known; and what it counts, if
+    known: weight (0.01 to 10), or stars (5 count 1), or watched (a share from 0 to 1).
+    An id of a user that is not a UUID becomes one, the same at every import.
     """
     from two_tower.data.imports import import_decisions
+    from two_tower.features import LEAST_GIVEN, MOST_GIVEN
 
+    if weight is not None and not LEAST_GIVEN <= weight <= MOST_GIVEN:
+        raise typer.BadParameter(f"{weight:g} is not from {LEAST_GIVEN:g} to {MOST_GIVEN:g}", param_hint="--weight")
     options = _options(rejects, columns, delimiter, header, encoding, unknown, dry_run, chunk, most_rejected)
-    _run(import_decisions, file, dsn, json, options, summary, create_users=create_users)
+    _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 
 
 def _options(

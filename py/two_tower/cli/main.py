@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from two_tower.cli import (
+    ab,
     bench,
     dataset,
     demo,
@@ -19,14 +20,17 @@ from two_tower.cli import (
     pull,
     recommend,
     refresh,
+    replay,
     retrain,
     server,
     status,
     training,
     ui,
+    user_data,
     verify,
 )
 from two_tower.cli.console import Dsn, Json, Verbs
+from two_tower.cli.options import EnvFiles
 
 PATH = """
 The path, in the order of a first day:
@@ -46,6 +50,7 @@ The path, in the order of a first day:
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
 
 The database is --dsn, else DATABASE_URL (also from a file .env here), else the embedded server of this directory.
+Several environments: two-tower --env-file production.env VERB.
 Results go to standard output, progress and messages to standard error; --json makes a result data.
 
 Exit codes: 0 done, 1 the work failed or a promise is broken, 2 wrong usage, 3 a quality gate said no.
@@ -64,7 +69,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(dsn: Dsn = None, json: Json = False) -> None:
+def root(env_file: EnvFiles = None, dsn: Dsn = None, json: Json = False) -> None:
     """A Two-Tower recommender that lives inside PostgreSQL."""
 
 
@@ -77,12 +82,15 @@ for family in (
     retrain,
     dataset,
     model,
+    ab,
+    replay,
     refresh,
     recommend,
     status,
     ui,
     verify,
     forget,
+    user_data,
     demo,
     bench,
 ):

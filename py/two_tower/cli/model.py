@@ -12,6 +12,7 @@ from two_tower.cli.console import Dsn, Json, Verbs, bar, manual, out, print_json
 from two_tower.cli.options import (
     EmbeddingWorkers,
     Overrides,
+    WithUsers,
     gate_limits,
 )
 from two_tower.metrics import HEADLINE, TITLES
@@ -53,7 +54,7 @@ def list_(dsn: Dsn = None, json: Json = False) -> None:
         numbers = ["–" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in HEADLINE]
         moments = (row["registered_at"], row["activated_at"])
         times = ["" if moment is None else f"{moment:%Y-%m-%d %H:%M}" for moment in moments]
-        state = row["state"] + (", forced" if row["forced"] else "")
+        state = row["state"] + (", forced" if row["forced"] else "") + ("" if row["follows_likes"] else ", given")
         share = "" if row["backfilled"] is None else f"{row['backfilled']:.1%}"
         table.add_row(row["version"], state, share, *numbers, *times)
     out.print(table if found else "no models; train one with `two-tower train`")
@@ -80,6 +81,44 @@ def register(
         print_json({"version": name, "registered": new})
     else:
         say(f"{name} is registered" if new else f"{name} was registered already")
+
+
+@app.command(
+    "upload-vectors",
+    epilog=manual(
+        "two-tower model upload-vectors video_embeddings.parquet --dry-run",
+        "two-tower model upload-vectors video_embeddings.parquet --users user_embeddings.parquet --version theirs",
+    ),
+)
+def upload_vectors(
+    videos: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet with video_id and embedding, 128 numbers.")],
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Parquet with user_id and embedding; without, nobody has one.")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="A name for them; by default the time.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken, and change nothing.")] = False,
+    dsn: Dsn = None,
+    json: Json = False,
+) -> None:
+    """Make a version of vectors that were computed elsewhere, for `model activate`.
+
+    It has no towers: refreshes and verify leave it alone, and no like changes it.
+    Who is deleted is deleted from it, too.
+    """
+    from two_tower.lifecycle.given import upload
+    from two_tower.server.connection import connect
+
+    with connect(dsn, autocommit=True) as connection, bar() as progress:
+        done = upload(connection, videos, users, version, progress, dry_run=dry_run)
+    if json:
+        print_json(done.as_json() | {"dry_run": dry_run})
+        return
+    for kind, taken, unknown, without in (
+        ("videos", done.videos, done.unknown_videos, done.videos_without),
+        ("users", done.users, done.unknown_users, done.users_without),
+    ):
+        say(f"{taken:,} {kind} with a vector, {without:,} without; {unknown:,} vectors are of nobody that is here")
+    say("nothing was changed by this dry run" if dry_run else f"{done.version} is staged; it does not follow likes")
 
 
 @app.command(epilog=manual("two-tower model backfill friday --workers 4", exits=GATE))
@@ -173,6 +212,7 @@ def export(
             help="Videos with an input of their own, the most liked first: fewer make a smaller file for a browser.",
         ),
     ] = None,
+    without_users: Annotated[bool, typer.Option("--without-users", help="Leave out vectors of users.")] = False,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
@@ -187,7 +227,7 @@ def export(
     with connect(dsn) as connection:
         chosen = one(connection, "select two_tower.require_model(%s)", (version,))
         connection.rollback()
-        written = artifacts.export(connection, chosen, directory, max_video_features)
+        written = artifacts.export(connection, chosen, directory, max_video_features, users=not without_users)
     size = (directory / "user_tower.onnx").stat().st_size
     if size > artifacts.MUCH_FOR_A_BROWSER:
         say(f"user_tower.onnx has {size / 1e6:.0f} MB; --max-video-features N writes a smaller one for browsers")
@@ -198,28 +238,46 @@ def export(
             typer.echo(path)
 
 
-@app.command(epilog=manual("two-tower model publish s3://bucket/prefix", "two-tower model publish file:///srv/models"))
+@app.command(
+    epilog=manual(
+        "two-tower model publish s3://bucket/prefix",
+        "two-tower model publish file:///srv/models --version friday --skip-activate",
+        "two-tower model publish s3://bucket/prefix --wasm node_modules/onnxruntime-web/dist",
+    )
+)
 def publish(
     url: Url,
     version: Annotated[str | None, typer.Option(help="A version; by default the active one.")] = None,
+    skip_activate: Annotated[
+        bool, typer.Option("--skip-activate", help="Upload alone; the same without this makes it the current one.")
+    ] = False,
+    with_users: WithUsers = False,
+    wasm: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Put what onnxruntime-web loads beside it, from its directory dist."),
+    ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
     """Upload a version's files, and then make it the current one there.
 
-    To URL/VERSION/, then URL/current/manifest.json. What is published never changes.
-    Vectors of users are among the files: keep the place private.
+    To URL/VERSION/, then copied to URL/current/, the manifest last. What is
+    published never changes, and holds nothing of users unless that is asked for.
     """
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
     with connect(dsn, autocommit=True) as connection, bar() as progress:
         chosen = one(connection, "select two_tower.require_model(%s)", (version,))
-        result = artifacts.publish(connection, chosen, url, progress)
+        result = artifacts.publish(
+            connection, chosen, url, progress, users=with_users, runtime=wasm, activate=not skip_activate
+        )
     if json:
         print_json(result)
+    elif result["current"]:
+        say(f"{chosen} is the current version at {url}; {result['uploaded']} files uploaded")
     else:
-        say(f"{result['version']} is the current version at {url}; {result['uploaded']} files uploaded")
+        say(f"{chosen} is at {url}, and not current; {result['uploaded']} files uploaded")
 
 
 @app.command(epilog=manual("two-tower model fetch s3://bucket/prefix", "two-tower model fetch file:///srv/models"))

@@ -7,9 +7,38 @@ import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
+from two_tower.errors import UserError
+
+
+def _load_env_files(ctx: typer.Context, value: list[Path] | None) -> list[Path] | None:
+    from two_tower.supabase import load_env_file
+
+    for path in [] if ctx.resilient_parsing else value or []:
+        try:
+            load_env_file(path)
+        except UserError as error:
+            raise typer.BadParameter(error.message) from error
+    return value
+
+
+def env_file(variable: str | None = None) -> Any:
+    """An option that takes files into the environment before any other option looks there."""
+    return typer.Option(
+        "--env-file",
+        envvar=variable,
+        metavar="FILE",
+        is_eager=True,
+        callback=_load_env_files,
+        show_default=False,
+        help="Variables of this file, where they are not set; may be repeated, the first counts.",
+    )
+
+
+EnvFiles = Annotated[list[Path] | None, env_file()]
 
 SummaryOption = Annotated[
     Path | None, typer.Option(show_default=False, help="Also write the summary, as JSON, to this file.")
@@ -17,9 +46,35 @@ SummaryOption = Annotated[
 
 MinStars = Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")]
 MaxNegativeStars = Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")]
+Mode = Annotated[
+    Literal["all", "explicit", "reviews"],
+    typer.Option(help="Learn from decisions and reviews, a decision overriding a review; or from one of them alone."),
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        show_default=False,
+        help="Tell this URL how it went, as Slack takes it; else TWO_TOWER_WEBHOOK.",
+    ),
+]
+Mail = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mail",
+        metavar="ADDRESS",
+        show_default=False,
+        help="Send mail of how it went, by TWO_TOWER_SMTP; may be repeated; else TWO_TOWER_MAIL_TO.",
+    ),
+]
 UsePriceFeature = Annotated[bool, typer.Option(help="Let prices take part.")]
 Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
 EmbeddingWorkers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
+
+WithUsers = Annotated[
+    bool,
+    typer.Option("--with-users", help="Publish vectors of users as well; they are personal: keep the place private."),
+]
 
 Overrides = dict[str, float] | None
 """What :func:`gate_limits` hands to a verb."""

@@ -32,7 +32,8 @@ def pull(
             "--from",
             metavar="URL",
             show_default=False,
-            help="PostgreSQL to copy from, such as a Supabase; read only. Else TWO_TOWER_PULL_FROM.",
+            help="PostgreSQL to copy from, such as a Supabase; read only. Else TWO_TOWER_PULL_FROM, or the "
+            "project's variables.",
         ),
     ] = None,
     anonymise: Annotated[
@@ -55,12 +56,16 @@ def pull(
     from two_tower.data.pull import pull as run
     from two_tower.server.connection import connect
     from two_tower.settings import Settings
+    from two_tower.supabase import remote_database, trust_certificate
 
     settings = Settings()
     if source is None:
-        if settings.pull_from is None:
-            raise typer.BadParameter("say from where, or set TWO_TOWER_PULL_FROM", param_hint="--from")
-        source = settings.pull_from.get_secret_value()
+        source = settings.pull_from.get_secret_value() if settings.pull_from else remote_database(settings)
+    if source is None:
+        raise typer.BadParameter(
+            "say from where, or set TWO_TOWER_PULL_FROM or REMOTE_DATABASE_URL", param_hint="--from"
+        )
+    trust_certificate(settings)
     key = None
     if anonymise:
         secret = settings.anonymise_key

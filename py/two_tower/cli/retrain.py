@@ -10,11 +10,15 @@ import typer
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
 from two_tower.cli.options import (
     EmbeddingWorkers,
+    Mail,
     MaxNegativeStars,
     MinStars,
+    Mode,
     Overrides,
     Seed,
     UsePriceFeature,
+    Webhook,
+    WithUsers,
     gate_limits,
 )
 
@@ -35,17 +39,13 @@ def retrain(
     publish: Annotated[
         str | None, typer.Option(metavar="URL", help="Publish to file:///path or s3://bucket/prefix as well.")
     ] = None,
-    webhook: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            show_default=False,
-            help="Tell this URL how it went, as Slack takes it; else TWO_TOWER_WEBHOOK.",
-        ),
-    ] = None,
+    with_users: WithUsers = False,
+    webhook: Webhook = None,
+    mail: Mail = None,
     keep: Annotated[int, typer.Option(min=1, help="Versions that stay warm behind the active one.")] = 1,
     workers: EmbeddingWorkers = 1,
     overrides: Overrides = None,
+    mode: Mode = "all",
     min_stars: MinStars = 4.0,
     max_negative_stars: MaxNegativeStars = 2.0,
     use_price_feature: UsePriceFeature = False,
@@ -57,21 +57,22 @@ def retrain(
 
     Train, evaluate, register, backfill, ask the gate, activate, publish, notify. At
     any failure the model that served keeps serving, also where the failure comes
-    after the activation; the webhook hears how it went.
+    after the activation; webhook and mail say how it went.
     """
     from two_tower.lifecycle.retrain import Plan
     from two_tower.lifecycle.retrain import retrain as run
+    from two_tower.notify import channels
     from two_tower.server.connection import connect
-    from two_tower.settings import Settings
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.options import TrainOptions
 
     plan = Plan(
-        dataset=DatasetOptions(min_stars=min_stars, max_negative_stars=max_negative_stars),
+        dataset=DatasetOptions(mode=mode, min_stars=min_stars, max_negative_stars=max_negative_stars),
         training=TrainOptions(seed=seed, use_price_feature=use_price_feature),
         overrides=overrides or {},
         publish=publish,
-        webhook=webhook or Settings().webhook,
+        publish_users=with_users,
+        channels=channels(webhook, mail),
         keep=keep,
         workers=workers,
     )

@@ -8,7 +8,6 @@ two-tower metrics --port 9187         http://127.0.0.1:9187/metrics, which looks
 from __future__ import annotations
 
 import json as jsonlib
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +17,7 @@ import typer
 
 from two_tower.cli.console import Dsn, Json, manual, out, print_json, say
 from two_tower.errors import UserError
+from two_tower.signals import until_signalled
 
 app = typer.Typer()
 
@@ -86,21 +86,19 @@ def _watch(dsn: str | None, sample: int | None, json: bool, seconds: float) -> i
     from two_tower.server.status import look, render
 
     healthy = False
-    try:
-        with _screen(json) as show:
-            while True:
-                try:
-                    with connect(dsn) as connection:
-                        report = look(connection, sample)
-                    healthy = not report.problems
-                    show(jsonlib.dumps(report.as_json(), default=str) if json else render(report))
-                except (psycopg.OperationalError, UserError) as error:
-                    healthy = False
-                    said = str(error).strip()
-                    show(jsonlib.dumps({"healthy": False, "error": said}) if json else Text(said, "bold red"))
-                time.sleep(seconds)
-    except KeyboardInterrupt:
-        return 0 if healthy else 1
+    with until_signalled() as stop, _screen(json) as show:
+        while not stop.is_set():
+            try:
+                with connect(dsn) as connection:
+                    report = look(connection, sample)
+                healthy = not report.problems
+                show(jsonlib.dumps(report.as_json(), default=str) if json else render(report))
+            except (psycopg.OperationalError, UserError) as error:
+                healthy = False
+                said = str(error).strip()
+                show(jsonlib.dumps({"healthy": False, "error": said}) if json else Text(said, "bold red"))
+            stop.wait(seconds)
+    return 0 if healthy else 1
 
 
 @contextmanager

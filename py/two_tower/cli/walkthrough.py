@@ -142,7 +142,7 @@ def _measure(connection: Connection, data: TrainingData, heldout: Path) -> dict[
     served = sparse.csr_matrix(
         ([p[2] for p in place], ([p[0] for p in place], [p[1] for p in place])), shape=shape, dtype=np.float32
     )
-    likes = data.matrix(LIKE)
+    likes = data.matrix(LIKE, given=False)
     seen = sparse.csr_matrix((np.ones(len(data.user), dtype=np.float32), (data.user, data.item)), shape=shape)
     scorers = {
         "two-tower": lambda chosen: served[chosen].toarray(),

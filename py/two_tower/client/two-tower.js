@@ -48,11 +48,13 @@ async function fetchJson(url) {
  */
 export function userFeatures(payload, schema, vocabularies) {
   const recency = schema.user.recency ?? 0;
-  if (recency > 0 && payload.recency !== recency) {
+  // Plain counts are what a model without recency reads, unless decisions have weights of their own.
+  const plain = recency === 0 && payload.weights === undefined;
+  if (!plain && (payload.recency ?? 0) !== recency) {
     throw new Error(`the payload weighs decisions by ${payload.recency ?? 0}, the model by ${recency}: load the model anew`);
   }
   checkVersion(payload, schema);
-  return features(recency > 0 ? payload.weighted : payload, schema.user, vocabularies);
+  return features(plain ? payload : payload.weighted, schema.user, vocabularies);
 }
 
 /**

@@ -1,14 +1,19 @@
 """The files of a model version, as a browser, another database or a notebook reads them.
 
 ``manifest.json`` names every other file of a version with its size and sha256, and is written last: a directory that
-has one is complete. Published, versions lie side by side and never change, and ``current`` names the one that is meant:
+has one is complete. Published, versions lie side by side and never change, and ``current`` holds a copy of the one that
+is meant:
 
     URL/20260301T040000Z/user_tower.onnx, ..., manifest.json
-    URL/current/manifest.json       the same manifest; its "version" says in which directory the files are
+    URL/current/user_tower.onnx, ..., manifest.json
+
+The manifest of ``current`` moves last, and its "version" says in which directory the same files are: who reads them
+there sees one model, also while ``current`` is being copied. Vectors of users are published on request alone.
 
 URLs are ``file:///path`` and ``s3://bucket/prefix``. Credentials, region and endpoint of S3 come from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL (Supabase:
-https://PROJECT.supabase.co/storage/v1/s3).
+https://PROJECT.supabase.co/storage/v1/s3). Without them, a Supabase project's own variables do
+(:func:`two_tower.supabase.storage`).
 """
 
 from __future__ import annotations
@@ -19,25 +24,35 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import polars as pl
 import psycopg
 
+from two_tower import supabase
 from two_tower.errors import UserError
-from two_tower.features import DIM
+from two_tower.features import DIM, LIKE, NOPE, user_counts
 from two_tower.lifecycle import registry
 from two_tower.lifecycle.patience import patiently
 from two_tower.progress import Progress
 from two_tower.writing import writing
 
+if TYPE_CHECKING:
+    from two_tower.features import TrainingData
+    from two_tower.trainer.train import TrainedModel
+
 MANIFEST = "manifest.json"
 CURRENT = f"current/{MANIFEST}"
+USERS = "user_embeddings.parquet"
+RUNTIME = re.compile(r"ort[\w.-]*\.(wasm|mjs)")
+"""Files that onnxruntime-web loads, beside the model that it runs. They are no part of the model."""
+CONTENT_TYPES = {".wasm": "application/wasm", ".mjs": "text/javascript", ".json": "application/json"}
 MODEL_FILES = registry.FILES
 MUCH_FOR_A_BROWSER = 20_000_000
 """Bytes of user_tower.onnx from which on ``model export`` says how large it is: some 20,000 videos."""
@@ -66,10 +81,7 @@ def vectors(connection: psycopg.Connection[Any], statement: LiteralString, versi
     rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
     hexes = [row.tobytes().hex() for row in rows["id"]]
     ids = [f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}" for h in hexes]
-    embedding = rows["embedding"].astype(np.float32)
-    return pl.DataFrame(
-        {"id": ids, "embedding": embedding}, schema={"id": pl.String, "embedding": pl.Array(pl.Float32, DIM)}
-    )
+    return _vectors(np.array(ids, dtype=str), rows["embedding"], "id")
 
 
 def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composed) -> list[bytes]:
@@ -78,12 +90,19 @@ def _copy(connection: psycopg.Connection[Any], query: psycopg.sql.Composed) -> l
 
 
 def export(
-    connection: psycopg.Connection[Any], version: str, directory: Path, max_video_features: int | None = None
+    connection: psycopg.Connection[Any],
+    version: str,
+    directory: Path,
+    max_video_features: int | None = None,
+    *,
+    users: bool = True,
+    runtime: Sequence[Path] = (),
 ) -> list[Path]:
     """Write every file of ``version`` into ``directory``, ``manifest.json`` last; their paths.
 
     All come from one snapshot. A directory whose manifest is there is complete. With ``max_video_features``, towers
     whose vocabulary ends after so many videos: small files for a browser, whose vectors compare with the version's.
+    Vectors of users are left out unless ``users``; files of the ``runtime`` are copied beside the others.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -91,14 +110,63 @@ def export(
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         written = [
-            _write(directory / name, content) for name, content in _files(connection, version, max_video_features)
+            _write(directory / name, content)
+            for name, content in _files(connection, version, max_video_features)
+            if users or name != USERS
         ]
+    written += [_write(directory / path.name, _read(path)) for path in runtime]
+    return [*written, _close(directory, version, written)]
+
+
+def _close(directory: Path, version: str, written: list[Path]) -> Path:
+    """Writes the manifest of ``written``, which makes the directory complete."""
     entries = [
         {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
         for path in written
     ]
-    manifest = {"version": version, "files": entries}
-    return [*written, _write(directory / MANIFEST, _json(manifest))]
+    return _write(directory / MANIFEST, _json({"version": version, "files": entries}))
+
+
+def write_trained(
+    model: TrainedModel, data: TrainingData, version: str, out: Path, addresses: Mapping[str, str]
+) -> Path:
+    """The files of a model that no database has, in ``out/runs/VERSION``, with ``out/latest`` leading there.
+
+    They are those of :func:`export`, with vectors by the towers; ``addresses`` are product URLs by item. Raises
+    UserError where there is such a run already, or nothing can be written.
+    """
+    from two_tower.lifecycle import towers
+    from two_tower.trainer.runs import run_directory
+
+    files, parity = towers.files(
+        towers.Towers(model.schema, model.user_tower, model.item_tower, model.neighbours), None
+    )
+    metrics = registry.plain(model.metrics | {"parity": parity})
+    meta = registry.plain(registry.meta(version, model, data))
+    documents = (model.schema.to_json(), registry.plain(model.normalizer()), metrics, meta)
+    found = [*files.items(), *((name, _json(d)) for name, d in zip(DOCUMENTS, documents, strict=True))]
+    for name, keys in model.schema.vocabularies.items():
+        found.append((f"vocab_{name}.json", _json({key: at for at, key in enumerate(keys)})))
+    recency = model.schema.recency
+    counts = user_counts(
+        model.schema, data.item_counts, data.matrix(LIKE, recency=recency), data.matrix(NOPE, recency=recency)
+    )
+    liking = np.bincount(data.user[data.label == LIKE], minlength=data.n_users) > 0
+    users = _vectors(data.user_ids[liking], model.user_tower.embed(counts[liking]), "user_id")
+    videos = _vectors(data.item_ids, model.item_tower.embed(data.item_counts), "video_id")
+    known = pl.Series("product_url", [addresses.get(item) for item in data.item_ids], dtype=pl.String)
+    found.append((USERS, _parquet(users)))
+    found.append(("video_embeddings.parquet", _parquet(videos.insert_column(1, known))))
+    with run_directory(out, version) as directory:
+        _close(directory, version, [_write(directory / name, content) for name, content in found])
+    return out / "runs" / version
+
+
+def _vectors(ids: np.ndarray, embedding: np.ndarray, name: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {name: ids, "embedding": embedding.astype(np.float32)},
+        schema={name: pl.String, "embedding": pl.Array(pl.Float32, DIM)},
+    )
 
 
 def _files(
@@ -163,7 +231,7 @@ def _files(
     urls = connection.execute("select id::text, product_url from public.videos").fetchall()
     known = pl.DataFrame(urls, schema={"id": pl.String, "product_url": pl.String}, orient="row")
     placed = placed.join(known, on="id", how="left").select(pl.col("id").alias("video_id"), "product_url", "embedding")
-    found.append(("user_embeddings.parquet", _parquet(users.rename({"id": "user_id"}))))
+    found.append((USERS, _parquet(users.rename({"id": "user_id"}))))
     found.append(("video_embeddings.parquet", _parquet(placed)))
     return found
 
@@ -195,7 +263,7 @@ def register(connection: psycopg.Connection[Any], directory: Path, version: str 
     """
     manifest = _manifest(_read(directory / MANIFEST))
     registry.require_version_name(version or manifest["version"])
-    for entry in manifest["files"]:
+    for entry in _of_the_model(manifest):
         content = _read(directory / entry["path"])
         _verify(entry, len(content), hashlib.sha256(content).hexdigest())
     listed = {entry["path"] for entry in manifest["files"]}
@@ -256,6 +324,10 @@ def _manifest(content: bytes) -> dict[str, Any]:
     return dict(manifest)
 
 
+def _of_the_model(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for entry in manifest["files"] if not RUNTIME.fullmatch(entry["path"])]
+
+
 def _verify(entry: dict[str, Any], size: int, digest: str) -> None:
     if (size, digest) != (entry["bytes"], entry["sha256"]):
         raise UserError(f"{entry['path']} is not the file that the manifest names: {size} bytes, sha256 {digest[:12]}…")
@@ -271,28 +343,49 @@ def _keys(name: str, vocabulary: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------ publishing
 
 
-def publish(connection: psycopg.Connection[Any], version: str, url: str, progress: Progress) -> dict[str, Any]:
-    """Upload ``version`` and make it the current one at ``url``; ``{"version", "url", "uploaded"}``.
+def publish(
+    connection: psycopg.Connection[Any],
+    version: str,
+    url: str,
+    progress: Progress,
+    *,
+    users: bool = False,
+    runtime: Path | None = None,
+    activate: bool = True,
+) -> dict[str, Any]:
+    """Upload ``version`` and, to ``activate`` it, make it the current one.
 
-    A reader of ``current`` sees the old version or the new one, never a part: the pointer moves last, in one put. A
-    version that is published already is left as it is.
+    ``{"version", "url", "uploaded", "current"}``. The manifest of ``current`` moves last, in one put, so that it names
+    the old version or the new one. A version that is published already is left as it is. ``users`` and ``runtime`` as
+    :func:`upload` has them.
     """
-    manifest, uploaded = upload(connection, version, url, progress)
-    progress("moving current", 1.0)
-    point(url, manifest)
-    return {"version": version, "url": url, "uploaded": uploaded}
+    manifest, uploaded = upload(connection, version, url, progress, users=users, runtime=runtime)
+    if activate:
+        progress("moving current", 1.0)
+        point(url, manifest)
+    return {"version": version, "url": url, "uploaded": uploaded, "current": activate}
 
 
-def upload(connection: psycopg.Connection[Any], version: str, url: str, progress: Progress) -> tuple[bytes, int]:
+def upload(
+    connection: psycopg.Connection[Any],
+    version: str,
+    url: str,
+    progress: Progress,
+    *,
+    users: bool = False,
+    runtime: Path | None = None,
+) -> tuple[bytes, int]:
     """Export ``version`` and put its files below ``url``, the manifest last; the manifest, and how many files were put.
 
-    Raises UserError where another model is published under that version.
+    With vectors of ``users`` if asked to, and with what onnxruntime-web loads from the directory ``runtime``. Raises
+    UserError where another model is published under that version.
     """
     registry.require_version_name(version)  # a database may have one from before they were refused
     store = _store(url)
+    beside = [] if runtime is None else runtime_files(runtime)
     with tempfile.TemporaryDirectory() as made:
         progress("exporting", 0.0)
-        files = export(connection, version, Path(made))
+        files = export(connection, version, Path(made), users=users, runtime=beside)
         manifest = files[-1].read_bytes()
         there = _get(store, url, f"{version}/{MANIFEST}")
         if there is not None:
@@ -304,14 +397,62 @@ def upload(connection: psycopg.Connection[Any], version: str, url: str, progress
         for at, path in enumerate(files):
             progress(f"uploading {path.name}", at / len(files))
             with _storage_errors(f"{url}/{version}/{path.name}"):
-                _put(store, f"{version}/{path.name}", path)
+                _put(store, f"{version}/{path.name}", path, attributes=_attributes(url, path.name))
     return manifest, len(files)
 
 
+def runtime_files(directory: Path) -> list[Path]:
+    """What onnxruntime-web loads of its ``dist``. Raises UserError where there is nothing of it."""
+    found = sorted(path for path in directory.glob("ort-wasm*") if RUNTIME.fullmatch(path.name))
+    if not any(path.suffix == ".wasm" for path in found):
+        raise UserError(
+            f"there is no ort-wasm*.wasm in {directory}",
+            "name the directory dist of onnxruntime-web: node_modules/onnxruntime-web/dist",
+        )
+    return found
+
+
+def _attributes(url: str, name: str) -> Any:
+    """As what a browser is to take a file. A directory keeps no such thing."""
+    kind = CONTENT_TYPES.get(Path(name).suffix)
+    return {"Content-Type": kind} if kind and url.startswith("s3:") else None
+
+
 def point(url: str, manifest: bytes) -> None:
-    """Make the published version of ``manifest`` the current one at ``url``."""
-    with _storage_errors(f"{url}/{CURRENT}"):
-        _put(_store(url), CURRENT, manifest)
+    """Make the published version of ``manifest`` the current one at ``url``: its files are copied, then the manifest.
+
+    Where that fails, ``current`` is made what it was before.
+    """
+    import obstore
+
+    store = _store(url)
+    before = _get(store, url, CURRENT)
+    try:
+        _copy_to_current(store, url, manifest)
+        with _storage_errors(f"{url}/{CURRENT}"):
+            _put(store, CURRENT, manifest, attributes=_attributes(url, CURRENT))
+    except UserError:
+        if before is not None and before != manifest:
+            with suppress(UserError):
+                _copy_to_current(store, url, before)
+        raise
+    kept = {entry["path"] for entry in _manifest(manifest)["files"]} | {MANIFEST}
+    if before is not None:
+        with suppress(UserError, FileNotFoundError):  # what is too much there misleads nobody who reads the manifest
+            for entry in _manifest(before)["files"]:
+                if entry["path"] not in kept:
+                    with _storage_errors(f"{url}/current/{entry['path']}"):
+                        patiently(store, CURRENT, partial(obstore.delete, store, f"current/{entry['path']}"))
+
+
+def _copy_to_current(store: Any, url: str, manifest: bytes) -> None:
+    import obstore
+
+    named = _manifest(manifest)
+    for entry in named["files"]:
+        with _storage_errors(f"{url}/current/{entry['path']}"):
+            source, target = f"{named['version']}/{entry['path']}", f"current/{entry['path']}"
+            patiently(store, target, partial(obstore.copy, store, source, target))
 
 
 def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
@@ -331,8 +472,9 @@ def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, pr
     registry.require_version_name(manifest["version"])
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
-        for at, entry in enumerate(manifest["files"]):
-            progress(f"downloading {entry['path']}", at / len(manifest["files"]))
+        entries = _of_the_model(manifest)
+        for at, entry in enumerate(entries):
+            progress(f"downloading {entry['path']}", at / len(entries))
             _download(store, url, manifest["version"], entry, directory / entry["path"])
         _write(directory / MANIFEST, found)
         progress("registering", 1.0)
@@ -358,15 +500,16 @@ def _download(store: Any, url: str, version: str, entry: dict[str, Any], target:
     _verify(entry, size, digest)
 
 
-def _put(store: Any, path: str, content: Path | bytes) -> None:
+def _put(store: Any, path: str, content: Path | bytes, attributes: Any) -> None:
     import obstore
 
-    patiently(store, path, lambda: obstore.put(store, path, content))
+    patiently(store, path, lambda: obstore.put(store, path, content, attributes=attributes))
 
 
 def _model(manifest: bytes) -> dict[str, str]:
     """Hashes of what makes the model; the vectors of a version change with every refresh."""
-    return {e["path"]: e["sha256"] for e in _manifest(manifest)["files"] if not e["path"].endswith(".parquet")}
+    files = _of_the_model(_manifest(manifest))
+    return {entry["path"]: entry["sha256"] for entry in files if not entry["path"].endswith(".parquet")}
 
 
 def _store(url: str) -> Any:
@@ -384,11 +527,15 @@ def _store(url: str) -> Any:
             or os.environ.get("AWS_ENDPOINT_URL")
             or os.environ.get("AWS_ENDPOINT")
         )
+        config: Any = {"endpoint": endpoint} if endpoint else {}
+        if not (endpoint or os.environ.get("AWS_ACCESS_KEY_ID")):
+            config = supabase.storage()
+            endpoint = config.get("endpoint")
         with _storage_errors(url):
             return obstore.store.S3Store(
                 parts.netloc,
                 prefix=unquote(parts.path).strip("/") or None,
-                config={"endpoint": endpoint} if endpoint else None,
+                config=config or None,
                 # Plain HTTP is for whoever named such an endpoint.
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
                 retry_config={"max_retries": 0},  # patiently() asks again

@@ -9,6 +9,7 @@ on the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,8 +83,10 @@ def judge(
     return list(one(connection, "select two_tower.gate_metrics(%s, %s, %s)", values))
 
 
-def measure(connection: Connection, version: str) -> Measured:
+def measure(connection: Connection, version: str, also: Sequence[int] = ()) -> Measured:
     """Measure ``version``, and the active one beside it. Raises UserError where there is no such version.
+
+    ``also``: lengths of lists beside 20. Where a training measured, there are those that it was told.
 
     ``connection`` is in autocommit mode.
     """
@@ -91,7 +94,7 @@ def measure(connection: Connection, version: str) -> Measured:
         name: (active, metrics, trained_at and datetime.fromisoformat(trained_at).timestamp())
         for name, active, metrics, trained_at in connection.execute(
             """select version, state = 'active', metrics, meta ->> 'trained_at'
-            from two_tower.models where version = %s or state = 'active'""",
+            from two_tower.models where version = %s or state = 'active' and follows_likes""",
             (version,),
         )
     }
@@ -104,7 +107,7 @@ def measure(connection: Connection, version: str) -> Measured:
     fresh = None
     if all(trained):
         beside = {} if active is None else {active: load(connection, active)}
-        fresh = _since(connection, towers, beside, max(trained))
+        fresh = _since(connection, towers, beside, max(trained), also=also)
     if fresh:
         metrics, others = fresh
         incumbent = None if active is None else Incumbent(active, others[active])
@@ -116,7 +119,12 @@ def measure(connection: Connection, version: str) -> Measured:
 
 
 def _since(
-    connection: Connection, towers: Towers, beside: dict[str, Towers], moment: float, k: int = 20
+    connection: Connection,
+    towers: Towers,
+    beside: dict[str, Towers],
+    moment: float,
+    k: int = 20,
+    also: Sequence[int] = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
     """Metrics on likes after ``moment`` (seconds), from histories before it; None where too few users have any.
 
@@ -131,7 +139,7 @@ def _since(
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
         return None
-    likes, nopes, skips = (data.matrix(label, ~after) for label in (LIKE, NOPE, SKIP))
+    likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
@@ -145,7 +153,9 @@ def _since(
         return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
 
     references, _ = evaluate.references(likes)
-    own = evaluate.report({"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k)
+    own = evaluate.report(
+        {"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k, also=also
+    )
     others = {name: scorer(t, item_counts[name]) for name, t in beside.items()}
     return own, evaluate.report(others, likes, seen, relevant, k=k)
 

@@ -7,11 +7,7 @@ What is due, and who does it, is decided in the database, so several of these ma
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
-from threading import Event
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -20,6 +16,7 @@ from two_tower.database import open_connection, require_migrated
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry
 from two_tower.lifecycle.registry import Refreshed
+from two_tower.signals import until_signalled
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts where one after the other fails. They begin with one second, and double."""
@@ -43,7 +40,7 @@ def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: C
     """
     connection: psycopg.Connection[Any] | None = None
     failures = 0
-    with _until_signalled() as stop:
+    with until_signalled() as stop:
         while not stop.is_set():
             try:
                 if connection is None:
@@ -66,22 +63,3 @@ def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: C
             stop.wait(pause)
     if connection is not None:
         connection.close()
-
-
-@contextlib.contextmanager
-def _until_signalled() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set. The second of a kind does what it would have done without this."""
-    stop = Event()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

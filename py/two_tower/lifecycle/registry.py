@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -70,6 +71,7 @@ def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str |
         "dim": DIM,
         "input_schema_version": SCHEMA_VERSION,
         "sizes": sizes(schema),
+        "loss": model.loss(),
         "hyperparameters": model.hyperparameters,
         "metrics": model.metrics.get("two-tower", {}),
         "training_data": {
@@ -364,7 +366,7 @@ def backfill(
     refused, which rejects it; with ``force`` they are recorded and overruled. ``measured`` and ``overrides`` are for
     the gate as :func:`flip` has them.
     """
-    staging = (version, force, *_evidence(measured, overrides))
+    staging = (version, force, *evidence(measured, overrides))
     first = _backfilled(connection, staging)
     begun = next(first)
     if begun["failure"] is not None:
@@ -442,8 +444,17 @@ def activate(
     backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     # What changed during the backfill; after this, refreshes keep the version current.
     refresh(connection, progress)
-    done = flip(connection, version, force=force, overrides=overrides)
+    done = flip(
+        connection, version, force=force, measured=replayed(connection, version, overrides), overrides=overrides
+    )
     return done | {"warnings": update_popularity(connection)}
+
+
+def replayed(connection: Connection, version: str, overrides: dict[str, float] | None) -> dict[str, Any] | None:
+    """What a gate is to go by that asks for a replay; None for one that does not."""
+    from two_tower.lifecycle import replay  # takes numpy, which rolling back does without
+
+    return replay.evidence(connection, version, overrides)
 
 
 def flip(
@@ -459,16 +470,24 @@ def flip(
     ``measured`` is what the gate is to go by beside what it looks at itself, as ``gate.Measured.numbers()`` has it;
     without it the metrics that were registered count.
     """
-    values = (version, force, *_evidence(measured, overrides))
-    try:
+    values = (version, force, *evidence(measured, overrides))
+    with asking_the_gate():
         return _flip(connection, "select two_tower.activate_model(%s, %s, %s, %s)", values)
+
+
+@contextmanager
+def asking_the_gate() -> Iterator[None]:
+    """Raises GateFailed where the database says that a gate refuses."""
+    try:
+        yield
     except psycopg.Error as error:
         if error.sqlstate != GATE:
             raise
         raise GateFailed(error.diag.message_primary or str(error), error.diag.message_hint) from error
 
 
-def _evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
+def evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
+    """What is measured and overridden, as the database's gate takes them."""
     return Jsonb(measured) if measured else None, Jsonb(overrides) if overrides else None
 
 

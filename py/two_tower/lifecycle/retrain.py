@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import psycopg
 
 from two_tower.errors import GateFailed, UserError
 from two_tower.lifecycle import artifacts, registry
+from two_tower.notify import Channels
 from two_tower.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ class Plan:
     """Settings of the gate for this run alone."""
     publish: str | None = None
     """URL to publish to, see :mod:`two_tower.lifecycle.artifacts`; None publishes nowhere."""
-    webhook: str | None = None
-    """URL that takes ``{"text": ...}``, as Slack's incoming webhooks do; None tells nobody."""
+    publish_users: bool = False
+    """Whether vectors of users are published, too."""
+    channels: Channels = field(default_factory=Channels)
+    """Who hears how it went."""
     keep: int = 1
     """Versions that stay warm behind the active one; older ones are retired."""
     workers: int = 1
@@ -64,7 +66,7 @@ def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
     """Do all of it. ``connection`` is in autocommit mode.
 
     Raises what went wrong, GateFailed where the new model is not good enough, after the active version is as it was and
-    the webhook has been told.
+    everybody has been told.
     """
     started = time.monotonic()
     run = Run(_active(connection))
@@ -73,16 +75,20 @@ def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
     except Exception as error:
         _undo(connection, run)
         run.seconds = time.monotonic() - started
-        run.warnings += _notify(plan.webhook, _failure(run, error))
+        run.warnings += plan.channels.tell("two-tower: retraining failed", _failure(run, error))
         for warning in run.warnings:
             error.add_note(warning)
         raise
     run.seconds = time.monotonic() - started
-    run.warnings += _notify(plan.webhook, _success(run, plan))
+    run.warnings += plan.channels.tell("two-tower: a new model is active", _success(run, plan))
     return run
 
 
 def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> None:
+    run.step = "looking for an experiment"
+    # It would refuse the switch, hours later.
+    connection.execute("select two_tower.require_no_experiment()")
+
     run.step = "training"
     progress("reading", 0.0)
     from two_tower.lifecycle import gate
@@ -105,15 +111,17 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     registry.refresh(connection, progress)
     registry.backfill(connection, version, progress, workers=plan.workers, **case)
 
-    # Everything that takes long is done before the flip; after it, publishing is one small put.
+    # Everything that takes long is done before the flip; after it, publishing copies within the store.
     manifest = None
     if plan.publish:
         run.step = "publishing"
-        manifest, _ = artifacts.upload(connection, version, plan.publish, progress)
+        manifest, _ = artifacts.upload(connection, version, plan.publish, progress, users=plan.publish_users)
 
     run.step = "activating"
     registry.refresh(connection, progress)
     progress("activating", 1.0)
+    if replayed := registry.replayed(connection, version, plan.overrides):
+        case["measured"] |= replayed
     registry.flip(connection, version, **case)
     run.warnings += registry.update_popularity(connection)
 
@@ -159,7 +167,8 @@ def _active(connection: Connection) -> str | None:
 
 def _surplus(connection: Connection, keep: int) -> list[str]:
     rows = connection.execute(
-        "select version from two_tower.model_versions where state = 'standby' order by activated_at desc offset %s",
+        """select version from two_tower.model_versions
+        where state = 'standby' order by activated_at desc nulls last offset %s""",
         (keep,),
     )
     return [version for (version,) in rows]
@@ -180,24 +189,15 @@ def _success(run: Run, plan: Plan) -> str:
     return "; ".join([*parts, f"{run.seconds:.0f} s", *run.warnings]) + "."
 
 
+def why(error: Exception) -> str:
+    """What went wrong, in a sentence."""
+    return error.message if isinstance(error, UserError) else str(error).strip() or type(error).__name__
+
+
 def _failure(run: Run, error: Exception) -> str:
     what = (
         "Retraining was stopped by a gate" if isinstance(error, GateFailed) else f"Retraining failed while {run.step}"
     )
-    reason = error.message if isinstance(error, UserError) else str(error).strip() or type(error).__name__
+    reason = why(error)
     stays = f"Model {run.previous} stays active" if run.previous else "No model was active before"
     return ". ".join([f"{what}: {reason}", stays, *run.warnings]) + "."
-
-
-def _notify(webhook: str | None, text: str) -> list[str]:
-    """POST ``text`` as Slack takes it; what went wrong, at most one. The URL is a secret, and in no message."""
-    if not webhook:
-        return []
-    for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(old, new)
-    try:
-        with httpx2.Client(transport=httpx2.HTTPTransport(retries=2), timeout=10) as client:
-            answer = client.post(webhook, json={"text": text})
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return [f"the webhook was not told: {type(error).__name__}"]
-    return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]

@@ -53,6 +53,10 @@ def load(connection: Connection, version: str) -> Towers:
         neighbours = from_tensors(tensors, len(keys["video"]))
     else:
         rows = list(tower_rows.read(connection, version))
+        if not rows and is_given(connection, version):
+            raise UserError(
+                f"model {version} has vectors that were given, and no towers", "choose one that was trained: model list"
+            )
         if not rows:
             raise UserError(
                 f"model {version} has no weights in this database",
@@ -69,6 +73,14 @@ def load(connection: Connection, version: str) -> Towers:
         )
     except (KeyError, RuntimeError) as error:
         raise UserError(f"the weights of model {version} are not those of two_tower.model: {error}") from error
+
+
+def is_given(connection: Connection, version: str) -> bool:
+    """Whether a version's vectors were computed elsewhere."""
+    found = connection.execute(
+        "select user_engine = 'given' from two_tower.model_versions where version = %s", (version,)
+    ).fetchone()
+    return bool(found and found[0])
 
 
 def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:

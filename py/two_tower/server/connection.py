@@ -9,6 +9,7 @@ from two_tower.database import open_connection, require_migrated, require_writab
 from two_tower.errors import UserError
 from two_tower.server.embedded import Server
 from two_tower.settings import Settings
+from two_tower.supabase import remote_database
 
 if TYPE_CHECKING:
     import psycopg
@@ -26,6 +27,12 @@ def resolve_dsn(dsn: str | None = None) -> str:
             "start one with `two-tower up`",
         )
     return server.dsn
+
+
+def near_or_remote() -> str | None:
+    """``DATABASE_URL``, else the far database that the environment names (:mod:`two_tower.supabase`); None without."""
+    settings = Settings()
+    return settings.database_url or remote_database(settings)
 
 
 def connect(

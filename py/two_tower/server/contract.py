@@ -35,6 +35,7 @@ FILTERS = {
     "duration_min": "integer",
     "duration_max": "integer",
     "released_after": "timestamp with time zone",
+    "filters": "text[]",
 }
 """Arguments that every list ends with, and their types; ``tag_ids`` and ``exclude`` are among those before."""
 
@@ -50,12 +51,14 @@ ROUTINES = {
     f"recommend_videos(integer, uuid[], real, uuid[], boolean, {_FILTERS}, uuid)": 0,
     f"similar_videos(uuid, integer, real, uuid[], uuid[], {_FILTERS})": 1,
     "log_shown(jsonb)": 1,
-    f"next_videos(integer, uuid[], uuid[], {_FILTERS})": 0,
-    f"recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[], {_FILTERS})": 1,
+    f"next_videos(integer, uuid[], uuid[], boolean, {_FILTERS})": 0,
+    f"recommend_from(uuid[], uuid[], integer, uuid[], real, uuid[], boolean, {_FILTERS})": 1,
     f"popular_videos_now(integer, uuid[], uuid[], {_FILTERS})": 0,
     f"trending_videos(integer, interval, uuid[], uuid[], {_FILTERS})": 0,
     "claim_session(uuid[], uuid[])": 1,
-    "rank_candidates(uuid[])": 1,
+    "rank_candidates(uuid[], boolean)": 1,
+    "set_choices(boolean, boolean, text[], uuid[], uuid[], uuid)": 0,
+    "export_user_data(uuid)": 0,
 }
 """Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
 
@@ -69,17 +72,26 @@ ARGUMENTS = {
     "recommend_videos": ("limit", "tag_ids", "diversity", "exclude", "because", *FILTERS, "p_user_id"),
     "similar_videos": ("video_id", "limit", "diversity", "tag_ids", "exclude", *FILTERS),
     "log_shown": ("shown",),
-    "next_videos": ("limit", "tag_ids", "exclude", *FILTERS),
-    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude", *FILTERS),
+    "next_videos": ("limit", "tag_ids", "exclude", "because", *FILTERS),
+    "recommend_from": ("liked", "noped", "limit", "tag_ids", "diversity", "exclude", "because", *FILTERS),
     "popular_videos_now": ("limit", "tag_ids", "exclude", *FILTERS),
     "trending_videos": ("limit", "window", "tag_ids", "exclude", *FILTERS),
     "claim_session": ("liked", "noped"),
-    "rank_candidates": ("video_ids",),
+    "rank_candidates": ("video_ids", "because"),
+    "set_choices": (
+        "personalised",
+        "trained_on",
+        "never_makers",
+        "never_tag_ids",
+        "never_performer_ids",
+        "p_user_id",
+    ),
+    "export_user_data": ("p_user_id",),
 }
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 
 INDEXES = {
-    "videos": ("videos_published_at_idx",),
+    "videos": ("videos_published_at_idx", "videos_maker_idx", "videos_series_idx"),
     "video_tags": ("video_tags_tag_id_idx",),
     "video_performers": ("video_performers_performer_id_idx",),
     "user_video_decisions": ("user_video_decisions_video_id_idx",),

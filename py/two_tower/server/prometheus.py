@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -16,7 +16,15 @@ from prometheus_client.registry import Collector
 
 from two_tower.errors import UserError
 from two_tower.progress import Say
+from two_tower.server import experiments
 from two_tower.server.status import Report, look
+from two_tower.signals import until_signalled
+
+if TYPE_CHECKING:
+    import psycopg
+
+EXPERIMENT_S = 300
+"""For how long what came of an experiment is remembered: it is counted from every video that was shown."""
 
 TIMEOUT_S = 60
 """Of each statement, so that requests do not pile up on a database that hangs."""
@@ -30,18 +38,21 @@ class StatusCollector(Collector):
         self.sample = sample
         self.say = say
         self._one_at_a_time = threading.Lock()
+        self._experiment: dict[str, Any] | None = None
+        self._counted_at = -float(EXPERIMENT_S)
 
     def collect(self) -> Iterator[Metric]:
         import psycopg
 
         from two_tower.server.connection import connect
 
-        report = None
+        report, experiment = None, None
         with self._one_at_a_time:
             started = time.perf_counter()
             try:
                 with connect(self.dsn, application_name="two-tower metrics") as connection:
                     report = look(connection, self.sample, TIMEOUT_S)
+                    experiment = self._count(connection)
             except (psycopg.Error, UserError) as error:
                 self.say(f"two_tower_up is 0: {str(error).strip()}")
             took = time.perf_counter() - started
@@ -49,6 +60,23 @@ class StatusCollector(Collector):
         yield GaugeMetricFamily("two_tower_look_seconds", "How long reading it took.", value=took)
         if report is not None:
             yield from families(report)
+        if experiment is not None:
+            yield from experiment_families(experiment)
+
+    def _count(self, connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
+        """The experiment that runs, if any, at most EXPERIMENT_S old."""
+        import psycopg
+
+        if time.monotonic() - self._counted_at >= EXPERIMENT_S:
+            self._counted_at = time.monotonic()
+            try:
+                with connection.transaction():
+                    connection.execute("select set_config('statement_timeout', %s, true)", (f"{TIMEOUT_S}s",))
+                    self._experiment = experiments.running(connection)
+            except psycopg.Error as error:
+                self._experiment = None
+                self.say(f"the experiment was not counted: {str(error).strip()}")
+        return self._experiment
 
 
 def families(report: Report) -> Iterator[Metric]:
@@ -58,14 +86,7 @@ def families(report: Report) -> Iterator[Metric]:
     def gauge(name: str, text: str, value: Any) -> Metric:
         return GaugeMetricFamily(f"two_tower_{name}", text, value=float(value))
 
-    def gauges(name: str, text: str, labels: list[str], rows: list[tuple[Any, ...]]) -> Metric:
-        """``rows`` of the labels' values and the value; None is left out."""
-        family = GaugeMetricFamily(f"two_tower_{name}", text, labels=labels)
-        for *values, value in rows:
-            if value is not None:
-                family.add_metric([str(label) for label in values], float(value))
-        return family
-
+    gauges = _gauges
     broken: dict[str, int] = {}
     for row in report.problems:
         broken[row["what"]] = broken.get(row["what"], 0) + 1
@@ -118,6 +139,37 @@ def families(report: Report) -> Iterator[Metric]:
             yield gauges(f"sample_{what}", f"{text} On a sample.", ["version"], found)
 
 
+def experiment_families(experiment: dict[str, Any]) -> Iterator[Metric]:
+    """What came of an experiment, as :func:`experiments.report` has it."""
+
+    def gauges(name: str, text: str, labels: list[str], rows: list[tuple[Any, ...]]) -> Metric:
+        return _gauges(f"experiment_{name}", text, labels, rows)
+
+    versions = experiment["versions"]
+    for name, text in (("users", "Users who were shown anything."), ("shown", "Videos shown, each once to each user.")):
+        yield gauges(name, text, ["version"], [(row["model_version"], row[name]) for row in versions])
+    for end, text in (("", "Share of these liked, noped."), ("_low", "At least, at all looks."), ("_high", "At most.")):
+        rates = [
+            (row["model_version"], rate, row[f"{rate}_rate" if not end else f"{rate}{end}"])
+            for row in versions
+            for rate in ("like", "nope")
+        ]
+        yield gauges(f"rate{end}", text, ["version", "rate"], rates)
+    covered = [(row["model_version"], (row["coverage"] or {}).get("share")) for row in versions]
+    yield gauges("coverage_ratio", "Share of the catalogue shown to as many users of each.", ["version"], covered)
+    tests = [(rate, test["p_value"]) for rate, test in experiment["tests"].items()]
+    yield gauges("p_value", "Whether the rates differ; it may be looked at daily.", ["rate"], tests)
+
+
+def _gauges(name: str, text: str, labels: list[str], rows: list[tuple[Any, ...]]) -> Metric:
+    """``rows`` of the labels' values and the value; None is left out."""
+    family = GaugeMetricFamily(f"two_tower_{name}", text, labels=labels)
+    for *values, value in rows:
+        if value is not None:
+            family.add_metric([str(label) for label in values], float(value))
+    return family
+
+
 def text(collector: Collector) -> str:
     """One collection in Prometheus' text format."""
     registry = CollectorRegistry()
@@ -126,7 +178,7 @@ def text(collector: Collector) -> str:
 
 
 def serve(collector: Collector, host: str, port: int, say: Say) -> None:
-    """Serve /metrics until interrupted, collecting anew at every request; ``say`` hears of the address.
+    """Serve /metrics until SIGTERM or SIGINT, collecting anew at every request; ``say`` hears of the address.
 
     ``port`` 0 is any free one. Raises UserError where the address cannot be listened on.
     """
@@ -136,8 +188,8 @@ def serve(collector: Collector, host: str, port: int, say: Say) -> None:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error}", "choose another --port or --host") from error
-    say(f"http://{host}:{server.server_port}/metrics")
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        server.shutdown()
+    with until_signalled() as stop:
+        say(f"http://{host}:{server.server_port}/metrics")
+        stop.wait()
+    server.shutdown()
+    thread.join()

@@ -91,7 +91,7 @@ def render(report: Report) -> RenderableType:
     rate = status["vectors_per_second"]
     facts = _table(None, None, None)
     for name, value in (
-        ("active model", status["active_version"] or "none"),
+        ("active model", _active(status)),
         ("lag", f"{status['lag_seconds']:,.0f} s, {pending:,} changes pending"),
         ("throughput", "–" if rate is None else f"{rate:,.0f} vectors/s in the last refreshes"),
         ("mixed versions", f"{status['mixed_versions']:,}"),
@@ -149,6 +149,13 @@ def render(report: Report) -> RenderableType:
     if not report.problems:
         parts.append(Text("all is well", "green"))
     return Group(*parts)
+
+
+def _active(status: Row) -> str:
+    version: str | None = status["active_version"]
+    if version is None:
+        return "none"
+    return version if status["follows_likes"] else f"{version}, of given vectors: it does not follow likes"
 
 
 def _table(*headings: str | None) -> Table:

@@ -29,7 +29,10 @@ class DatasetOptions:
     """Reviews with at least this many stars are likes."""
     max_negative_stars: float = 2.0
     """Reviews with at most this many stars are nopes; what lies between is known, and neither."""
+    mode: str = "all"
+    """One of :data:`MODES`."""
     max_tag_features: int = 2_000
+    """Of these, and of the next four, 0 or less: as many as there are."""
     max_performer_features: int = 5_000
     max_video_features: int | None = None
     """None: as many as there are with :attr:`min_video_likes`. Each is 1.5 kB of weights in the database."""
@@ -48,7 +51,8 @@ class DatasetOptions:
             "video": self.max_video_features,
         }
         named |= dict.fromkeys(WORDS.values(), self.max_word_features)
-        return named.get(vocabulary, self.max_category_features)
+        limit = named.get(vocabulary, self.max_category_features)
+        return limit if limit is not None and limit > 0 else None
 
     def least_likes(self, vocabulary: str) -> int:
         """Likes that an entry must have."""
@@ -58,14 +62,14 @@ class DatasetOptions:
 # Rows of fixed width: a field count, then length and value of each field.
 _ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
-     ("l4", ">i4"), ("time", ">f8")]
+     ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
 )  # fmt: skip
 _HEADER = 19  # signature, flags, length of an extension
 
 _INTERACTIONS = """
 copy (
     with labelled as materialized (
-        select * from two_tower.training_set({}, {})
+        select * from {labelled} as l
     ),
     users as (
         select user_id, (row_number() over (order by user_id) - 1)::int as position
@@ -74,13 +78,28 @@ copy (
     items as (
         select id, (row_number() over (order by id) - 1)::int as position from public.videos
     )
-    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0)
+    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0), l.weight
     from labelled l join users u on u.user_id = l.user_id join items i on i.id = l.video_id
     order by 1, 4, 2
 ) to stdout (format binary)
 """
 
-_USERS = "copy (select distinct user_id from two_tower.training_set({}, {}) order by user_id) to stdout (format csv)"
+_USERS = "copy (select distinct user_id from {labelled} as l order by user_id) to stdout (format csv)"
+
+MODES: dict[str, LiteralString] = {
+    "all": "two_tower.training_set({}, {})",
+    "explicit": """(
+        select t.* from two_tower.training_set({}, {}) t where exists (
+            select from public.user_video_decisions d where d.user_id = t.user_id and d.video_id = t.video_id
+        )
+    )""",
+    "reviews": """(
+        select t.* from two_tower.training_set({}, {}) t where not exists (
+            select from public.user_video_decisions d where d.user_id = t.user_id and d.video_id = t.video_id
+        )
+    )""",
+}
+"""What is learnt from: decisions, and reviews of pairs that nobody decided on; the former alone; the latter alone."""
 
 _ITEMS = """
 copy (
@@ -101,7 +120,7 @@ FEWEST_VIDEOS, COMMON = 2, 0.1
 _WORDS = """
 copy (
     with liked as (
-        select distinct s.video_id from two_tower.training_set({}, {}) s where s.label = 1
+        select distinct s.video_id from {labelled} as s where s.label = 1
     ),
     words as materialized (
         select video_id, kind, key from two_tower.video_attributes where kind = any ({})
@@ -135,29 +154,65 @@ def read(
     Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
     """
     options, kinds = options or DatasetOptions(), list(WORDS.values())
-    stars = (options.min_stars, options.max_negative_stars)
+    stars = map(sql.Literal, (options.min_stars, options.max_negative_stars))
+    labelled = sql.SQL(MODES[options.mode]).format(*stars)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        packed = _copy(connection, _INTERACTIONS, *stars)
-        users = _copy(connection, _USERS, *stars).decode().split()
+        packed = _copy(connection, _INTERACTIONS, labelled=labelled)
+        users = _copy(connection, _USERS, labelled=labelled).decode().split()
         items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
         attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
         if schema is None:
-            words = _copy(connection, _WORDS, *stars, kinds, FEWEST_VIDEOS, COMMON)
+            words = _copy(connection, _WORDS, kinds, FEWEST_VIDEOS, COMMON, labelled=labelled)
         else:
             known = [(kind, word) for kind in kinds for word in schema.vocabularies[kind]]
             words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
     attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
+    items = items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC)
     rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
-    label = rows["label"].astype(np.int8)
+    decided = Decided(
+        np.array(users, dtype=str),
+        rows["user"].astype(np.int32),
+        rows["item"].astype(np.int32),
+        rows["label"].astype(np.int8),
+        rows["time"].astype(np.float64),
+        rows["weight"].astype(np.float32),
+    )
     if items.height == 0:
         raise UserError("there are no videos to recommend", "import a catalogue: two-tower import catalog FILE")
-    if not (label == LIKE).any():
+    if not (decided.label == LIKE).any():
+        of = {"explicit": " among decisions", "reviews": " among reviews"}.get(options.mode, "")
         raise UserError(
-            "there are no likes to learn from", "import some: two-tower import decisions FILE, or import reviews FILE"
+            f"there are no likes{of} to learn from",
+            "import some: two-tower import decisions FILE, or import reviews FILE",
         )
-    item = rows["item"].astype(np.int32)
-    likes = np.bincount(item[label == LIKE], minlength=items.height)
+    return laid_out(decided, items, attributes, options, schema)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Who decided what, as :class:`TrainingData` has it."""
+
+    user_ids: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    time: np.ndarray
+    weight: np.ndarray
+
+
+def laid_out(
+    decided: Decided,
+    items: pl.DataFrame,
+    attributes: pl.DataFrame,
+    options: DatasetOptions,
+    schema: FeatureSchema | None = None,
+) -> TrainingData:
+    """The training set of decisions on ``items`` (``video_id`` and :data:`ITEM_NUMERIC`, in the order of positions).
+
+    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry.
+    """
+    likes = np.bincount(decided.item[decided.label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
     if schema is None:
         schema = FeatureSchema(
@@ -167,20 +222,23 @@ def read(
             }
         )
     return TrainingData(
-        user_ids=np.array(users, dtype=str),
+        user_ids=decided.user_ids,
         item_ids=items["video_id"].to_numpy().astype(str),
-        user=rows["user"].astype(np.int32),
-        item=item,
-        label=label,
-        time=rows["time"].astype(np.float64),
+        user=decided.user,
+        item=decided.item,
+        label=decided.label,
+        time=decided.time,
         schema=schema,
         item_counts=_encode_items(items, entries, schema),
+        weight=decided.weight,
     )
 
 
-def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values: Any) -> bytes:
+def _copy(
+    connection: psycopg.Connection[Any], statement: LiteralString, *values: Any, **parts: sql.Composable
+) -> bytes:
     # COPY takes no parameters.
-    query = sql.SQL(statement).format(*map(sql.Literal, values))
+    query = sql.SQL(statement).format(*map(sql.Literal, values), **parts)
     buffer = io.BytesIO()
     with connection.cursor().copy(query) as copy:
         for block in copy:
@@ -216,7 +274,7 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
 
 
 def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:
-    numeric = items.select(pl.col(name).cast(pl.Float64).fill_null(0) for name in ITEM_NUMERIC).to_numpy()
+    numeric = items.select(pl.col(name).fill_null(0) for name in ITEM_NUMERIC).to_numpy()
     blocks = [sparse.csr_matrix(numeric.astype(np.float32))]
     for vocabulary in ITEM_SEGMENTS.values():
         keys = pl.DataFrame({"key": schema.vocabularies[vocabulary]}, schema={"key": pl.String}).with_row_index("index")

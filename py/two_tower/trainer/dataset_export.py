@@ -10,20 +10,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import polars as pl
 import psycopg
+from psycopg import sql
 
-from two_tower.errors import UserError
-from two_tower.features import LIKE, NOPE, SKIP
+from two_tower.features import LIKE, NOPE, SKIP, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.runs import name_by_time, run_directory
 from two_tower.writing import writing
 
 NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
@@ -34,14 +34,19 @@ copy (
         nullif(two_tower.text_of(v.label) collate "C", '') as label,
         nullif(two_tower.text_of(v.series) collate "C", '') as series,
         nullif(two_tower.text_of(v.source) collate "C", '') as source, c.price, c.duration_seconds,
-        to_char(two_tower.time_of(v.product_released_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') as released_at,
+        to_char(
+            coalesce(two_tower.time_of(v.product_released_at), two_tower.time_of(v.distribution_started_at))
+                at time zone 'UTC',
+            'YYYY-MM-DD HH24:MI:SS.US'
+        ) as released_at,
         to_json(a.tags) as tags,
         (select coalesce(json_agg(t.name order by u.at), '[]')
             from unnest(a.tags) with ordinality u (id, at) join public.tags t on t.id = u.id) as tag_names,
         to_json(a.performers) as performers,
         (select coalesce(json_agg(p.name order by u.at), '[]')
             from unnest(a.performers) with ordinality u (id, at) join public.performers p on p.id = u.id)
-            as performer_names
+            as performer_names,
+        w.title_words, w.description_words
     from two_tower.video_numbers(array(select id from public.videos)) c
     join public.videos v on v.id = c.video_id
     cross join lateral (
@@ -49,9 +54,15 @@ copy (
             array(select p.performer_id from public.video_performers p where p.video_id = v.id order by p.performer_id)
                 as performers
     ) as a
+    cross join lateral (
+        select coalesce(json_agg(c.key order by c.key) filter (where c.kind = 'title_word'), '[]') as title_words,
+            coalesce(json_agg(c.key order by c.key) filter (where c.kind = 'description_word'), '[]')
+                as description_words
+        from two_tower.contents_of(v.id) c
+    ) as w
 ) to stdout (format csv, header)
 """
-_LISTS = ("tags", "tag_names", "performers", "performer_names")
+_LISTS = ("tags", "tag_names", "performers", "performer_names", "title_words", "description_words")
 _NUMBERS = {"price": pl.Float64, "duration_seconds": pl.Int32}
 _COUNTED = {
     "liked_tags": "tags",
@@ -69,12 +80,20 @@ def export(
     directory: Path,
     options: DatasetOptions | None = None,
     *,
+    run: str | None = None,
+    snapshot_inputs: bool = False,
+    neg_per_pos: int = 0,
     val_ratio: float = 0.2,
     min_likes: int = 5,
     seed: int = 0,
     progress: Progress = lambda _what, _share: None,
 ) -> dict[str, Any]:
-    """Writes one run and makes it the latest; its summary. Raises UserError where there is nothing to learn from."""
+    """Writes one run, named ``run`` or by the time, and makes it the latest; its summary.
+
+    ``snapshot_inputs``: decisions and reviews as they were, too. ``neg_per_pos``: videos drawn as negatives for each
+    like of the training part, from what a user is not known to know there: a draw that left the held-out likes out
+    would tell of them. Raises UserError where there is nothing to learn from, or nothing can be written.
+    """
     from two_tower.trainer.splits import split
 
     options = options or DatasetOptions()
@@ -91,6 +110,7 @@ def export(
             "label": labels,
             "decision": labels.replace_strict(NAMES, return_dtype=pl.String),
             "created_at": pl.Series(known_times * 1e6).fill_nan(None).cast(pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "weight": pl.Series(data.weight),
         }
     )
     interactions = interactions.join(
@@ -105,35 +125,35 @@ def export(
         "user_features.parquet": users,
         "item_features.parquet": items,
     }
+    if neg_per_pos:
+        frames["negatives_train.parquet"] = _negatives(data, ~held, neg_per_pos, seed)
+    if snapshot_inputs:
+        frames |= {f"inputs/{name}.parquet": _snapshot(connection, query) for name, query in _INPUTS.items()}
     made = datetime.now(UTC)
-    runs = directory / "runs"
-    draft = runs / f".{made:%Y%m%dT%H%M%S%f}Z.partial"
-    try:
-        with writing(directory):
-            draft.mkdir(parents=True)
-            for at, (name, frame) in enumerate(frames.items()):
-                progress(f"writing {name}", 0.5 + at / 8)
-                frame.write_parquet(draft / name)
-            summary = {
-                "created_at": made.isoformat(timespec="seconds"),
-                "options": asdict(options) | {"val_ratio": val_ratio, "min_likes": min_likes, "seed": seed},
-                "users": data.n_users,
-                "videos": data.n_items,
-                "videos_with_interactions": len(np.unique(data.item)),
-                "users_in_val": val["user_id"].n_unique(),
-                "interactions": {"train": _by_decision(train), "val": _by_decision(val)},
-                "stars": _stars(connection),
-                "files": {name: _described(draft / name, frame) for name, frame in frames.items()},
-            }
-            (draft / "summary.json").write_text(
-                json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-            run = _name(runs, made)
-            draft.rename(run)
-            _point(directory / "latest", run)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return {"directory": str(run)} | summary
+    name = name_by_time(directory, made) if run is None else run
+    with run_directory(directory, name) as draft:
+        for at, (file, frame) in enumerate(frames.items()):
+            progress(f"writing {file}", 0.5 + 0.5 * at / len(frames))
+            (draft / file).parent.mkdir(exist_ok=True)
+            with writing(draft / file):
+                frame.write_parquet(draft / file)
+        summary = {
+            "run": name,
+            "created_at": made.isoformat(timespec="seconds"),
+            "options": asdict(options)
+            | {"val_ratio": val_ratio, "min_likes": min_likes, "neg_per_pos": neg_per_pos, "seed": seed},
+            "users": data.n_users,
+            "videos": data.n_items,
+            "videos_with_interactions": len(np.unique(data.item)),
+            "users_in_val": val["user_id"].n_unique(),
+            "interactions": {"train": _by_decision(train), "val": _by_decision(val)},
+            "stars": _stars(connection),
+            "joined": _joined(connection),
+            "cids": _cids(items),
+            "files": {file: _described(draft / file, frame) for file, frame in frames.items()},
+        }
+        (draft / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"directory": str(directory / "runs" / name)} | summary
 
 
 def user_features(train: pl.DataFrame, items: pl.DataFrame, user_ids: np.ndarray) -> pl.DataFrame:
@@ -202,6 +222,66 @@ def _items(connection: psycopg.Connection[Any], item_ids: np.ndarray) -> pl.Data
     return pl.DataFrame({"video_id": item_ids}).join(typed, on="video_id", how="left", maintain_order="left")
 
 
+def _negatives(data: TrainingData, train: np.ndarray, each: int, seed: int) -> pl.DataFrame:
+    """``user_id``, ``video_id``, ``label`` 0: for each like ``each`` videos that somebody knows; not what the user is
+    known to know, and a pair once.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.unique(data.item[train])
+    liking = np.repeat(data.user[train & (data.label == LIKE)], each)
+    drawn = known[rng.integers(0, max(len(known), 1), len(liking))] if len(known) else np.zeros(0, dtype=np.int32)
+    pair = liking[: len(drawn)].astype(np.int64) * data.n_items + drawn
+    pair = np.unique(pair)
+    pair = pair[~np.isin(pair, data.user[train].astype(np.int64) * data.n_items + data.item[train])]
+    return pl.DataFrame(
+        {
+            "user_id": data.user_ids[pair // data.n_items],
+            "video_id": data.item_ids[pair % data.n_items],
+            "label": np.zeros(len(pair), dtype=np.int8),
+        }
+    )
+
+
+_INPUTS: dict[str, LiteralString] = {
+    "decisions": """select user_id::text, video_id::text, decision_type::text, two_tower.time_of(created_at)
+        from public.user_video_decisions""",
+    "reviews": """select reviewer_id::text, video_id::text, stars::text, two_tower.time_of(created_at)
+        from two_tower.reviews""",
+}
+"""What labels are made of, as it is in the database."""
+
+
+def _snapshot(connection: psycopg.Connection[Any], query: LiteralString) -> pl.DataFrame:
+    what = "stars" if "stars" in query else "decision_type"
+    rows = connection.execute(query + " order by 1, 2").fetchall()
+    columns: dict[str, Any] = {
+        "user_id": pl.String,
+        "video_id": pl.String,
+        what: pl.String,
+        "created_at": pl.Datetime("us", "UTC"),
+    }
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _joined(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    """How many decisions and reviews are of a video that there is."""
+    found: dict[str, Any] = {}
+    for name, table in (("decisions", "public.user_video_decisions"), ("reviews", "two_tower.reviews")):
+        rows, joined = connection.execute(
+            sql.SQL("select count(*), count(v.id) from {} d left join public.videos v on v.id = d.video_id").format(
+                sql.SQL(table)
+            )
+        ).fetchone() or (0, 0)
+        found[name] = {"rows": rows, "with_video": joined, "rate": joined / rows if rows else None}
+    return found
+
+
+def _cids(items: pl.DataFrame) -> dict[str, int]:
+    """Videos whose address has a content id of DMM, as ``/cid=abc00123/``, and those whose has none."""
+    having = int(items["product_url"].str.contains(r"[/?&]cid=[^/&]+").fill_null(value=False).sum())
+    return {"with_cid": having, "without_cid": len(items) - having}
+
+
 def _by_decision(interactions: pl.DataFrame) -> dict[str, int]:
     counts = dict(interactions["decision"].value_counts().iter_rows())
     return {name: counts.get(name, 0) for name in NAMES.values()}
@@ -217,19 +297,3 @@ def _described(path: Path, frame: pl.DataFrame) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"rows": len(frame), "bytes": path.stat().st_size, "sha256": digest}
-
-
-def _name(runs: Path, made: datetime) -> Path:
-    """A run's directory, named by the time; with a number where two end in one second."""
-    stem = f"{made:%Y%m%dT%H%M%SZ}"
-    return next(path for n in range(1000) if not (path := runs / (f"{stem}.{n}" if n else stem)).exists())
-
-
-def _point(latest: Path, run: Path) -> None:
-    """Makes ``latest`` a link to ``run``, in one step: a reader finds the old run or the new one."""
-    if latest.exists() and not latest.is_symlink():
-        raise UserError(f"{latest} is not a link, and is left as it is", "move it away; the new run is in " + str(run))
-    draft = latest.with_name(f".{latest.name}.{run.name}")
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(run.relative_to(latest.parent))
-    draft.replace(latest)

@@ -4,13 +4,14 @@ Everything works on score blocks ``scorer(rows) -> [len(rows), n_items]``, so me
 user, then averaged over users with something relevant:
 
     Recall@K = hits / |relevant|        NDCG@K: binary gain, log2(rank + 1), ideal over min(|relevant|, K)
+    Precision@K = hits / K
     MAP@K = sum of P@i at hits / min(|relevant|, K)        AUC = P(a relevant item scores above an irrelevant one)
     coverage@K = share of the candidates that appear in anyone's top K
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +73,13 @@ def rank(
     *,
     candidates: np.ndarray | None = None,
     k: int = 20,
+    also: Sequence[int] = (),
     auc: bool = True,
     block: int = 512,
 ) -> Ranking:
     """Rank the ``candidates`` (item positions; default all) less the ``seen`` for every user with a relevant one.
 
-    ``relevant``, ``seen``: [n_users, n_items], non-zero where true.
+    ``relevant``, ``seen``: [n_users, n_items], non-zero where true. ``also``: lengths of lists to measure beside ``k``.
     """
     n_items = relevant.shape[1]
     allowed = np.ones(n_items, dtype=bool)
@@ -87,10 +89,14 @@ def rank(
     columns = np.flatnonzero(allowed)
     wanted_all = relevant.tocsr()[:, columns]
     users = np.flatnonzero(np.diff(wanted_all.indptr) > 0)
-    top = min(k, len(columns))
-    discount = 1 / np.log2(np.arange(2, k + 2))
+    lengths = [k, *sorted(set(also) - {k})]
+    longest = max(lengths)
+    top = min(longest, len(columns))
+    discount = 1 / np.log2(np.arange(2, longest + 2))
     ideal = np.cumsum(discount)
-    parts: dict[str, list[np.ndarray]] = {f"recall@{k}": [], f"ndcg@{k}": [], f"map@{k}": []}
+    parts: dict[str, list[np.ndarray]] = {
+        f"{name}@{length}": [] for length in lengths for name in ("recall", "ndcg", "map", "precision")
+    }
     if auc:
         parts["auc"] = []
     shown = np.zeros(len(columns), dtype=bool)
@@ -106,12 +112,14 @@ def rank(
         valid = ~np.take_along_axis(hidden, best, axis=1)
         hits = np.take_along_axis(wanted, best, axis=1) & valid
         count = wanted.sum(axis=1)
-        bound = np.minimum(count, k)
-        parts[f"recall@{k}"].append(hits.sum(axis=1) / count)
-        parts[f"ndcg@{k}"].append((hits * discount[:top]).sum(axis=1) / ideal[bound - 1])
         precision = np.cumsum(hits, axis=1) / np.arange(1, top + 1)
-        parts[f"map@{k}"].append((precision * hits).sum(axis=1) / bound)
-        shown[best[valid]] = True
+        for length in lengths:
+            bound, first = np.minimum(count, length), slice(min(length, top))
+            parts[f"recall@{length}"].append(hits[:, first].sum(axis=1) / count)
+            parts[f"ndcg@{length}"].append((hits[:, first] * discount[: first.stop]).sum(axis=1) / ideal[bound - 1])
+            parts[f"map@{length}"].append((precision[:, first] * hits[:, first]).sum(axis=1) / bound)
+            parts[f"precision@{length}"].append(hits[:, first].sum(axis=1) / length)
+        shown[best[:, :k][valid[:, :k]]] = True
         if auc:
             parts["auc"].append(_auc(scores, wanted, hidden))
     values = {name: np.concatenate(v) if v else np.zeros(0) for name, v in parts.items()}
@@ -265,6 +273,7 @@ def report(
     relevant: sparse.csr_matrix,
     *,
     k: int = 20,
+    also: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """``metrics.json``: scorer name -> metrics overall, with intervals, by the number of known likes, and for cold
@@ -277,7 +286,7 @@ def report(
     result: dict[str, dict[str, Any]] = {}
     first: Ranking | None = None
     for name, scorer in scorers.items():
-        ranking = rank(scorer, relevant, seen, k=k)
+        ranking = rank(scorer, relevant, seen, k=k, also=also)
         first = first or ranking
         headings = (f"recall@{k}", f"ndcg@{k}")
         result[name] = {

@@ -19,6 +19,7 @@ is that of one process, but for the order of sums.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ WHOLE = 20_000
 TARGETS = 4
 """Most likes, and most nopes, that a user has in one sampled batch."""
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "constant": lambda done: 1.0,
+}
+"""Share of the steps that are done -> share of the full rate."""
+
 TEMPERATURES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Where the temperature may start: wherever the loss of the first batch is least. It is trained from there."""
 
@@ -54,7 +62,9 @@ class Recipe:
     loss: str = "softmax"
     """``softmax`` or ``bce``."""
     rate: float = 0.1
-    """Step of a weight, in root mean squares of its table; falls linearly to zero over the epochs."""
+    """Step of a weight, in root mean squares of its table, at the beginning."""
+    schedule: str = "linear"
+    """How the step falls over the epochs, one of :data:`SCHEDULES`."""
     dropout: float = 0.5
     """Share of a history that is left out of the input, and is the target."""
     id_dropout: float = 0.1
@@ -69,6 +79,8 @@ class Recipe:
     """Users per step, over all processes."""
     patience: int = 3
     """Epochs without a better one after which training ends."""
+    attributes: bool = True
+    """Whether users are counted by the attributes of what they like, and not by the videos alone."""
     seed: int = 0
 
 
@@ -80,7 +92,7 @@ class Examples:
     item_counts: sparse.csr_matrix
     """[n_items, item_dim]"""
     likes: sparse.csr_matrix
-    """[n_users, n_items] of ones, like the two below; disjoint"""
+    """[n_users, n_items] of weights, like the two below; disjoint"""
     nopes: sparse.csr_matrix
     skips: sparse.csr_matrix
     known: sparse.csr_matrix = field(init=False)
@@ -93,7 +105,7 @@ class Examples:
         object.__setattr__(self, "known", (self.likes + self.nopes + self.skips).tocsr())
         object.__setattr__(self, "met", np.unique(self.known.indices))
         count = np.maximum(np.diff(self.likes.indptr), 1)
-        drawn = self.likes.T @ (np.minimum(count, TARGETS) / count)
+        drawn = self.likes.sign().T @ (np.minimum(count, TARGETS) / count)
         object.__setattr__(self, "chance", drawn / max(drawn.sum(), 1e-12))
 
 
@@ -134,7 +146,7 @@ class Learner(nn.Module):
         weight = self.recipe.nope_weight
         if self.recipe.loss == "bce":
             scores = (users[loss["row"]] * items[loss["column"]]).sum(dim=1) / temperature + self.offset
-            found = binary_cross_entropy(scores, loss["label"])
+            found = binary_cross_entropy(scores, loss["label"], weights=loss["weights"])
         elif "targets" in loss:
             found = full_softmax(
                 users @ items.T,
@@ -155,6 +167,7 @@ class Learner(nn.Module):
                 masked=loss["masked"],
                 negatives=loss["negatives"],
                 negative_weight=weight,
+                weights=loss["weights"],
             )
         return found * batch.share
 
@@ -183,10 +196,9 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
     inputs = [_where(m, keep) for m, keep in zip((likes, nopes), kept, strict=True)]
     wanted, refused = (_where(m, ~keep) for m, keep in zip((likes, nopes), kept, strict=True))
     mine = np.arange(rank, len(rows), size)
-    counts = user_counts(examples.schema, examples.item_counts, inputs[0][mine], inputs[1][mine])
-    counts = _where(counts, (counts.indices == 0) | (counts.indices >= examples.schema.user[0].size))
+    counts = _counted(examples, recipe, inputs[0][mine], inputs[1][mine])
     if recipe.loss == "bce":
-        items, loss, share = _pairs(examples, recipe, rows, wanted, refused, rng, rank, size)
+        items, loss, share = _pairs(examples, recipe, examples.known[rows], wanted, refused, rng, rank, size)
     elif len(examples.met) <= WHOLE:
         items = examples.met
         masked = (inputs[0] + inputs[1] + examples.skips[rows]).tocsr()
@@ -199,10 +211,21 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
         share = size * asked[mine].sum() / max(asked.sum(), 1)
     else:
         items, loss, share = _sampled(examples, recipe, rows, wanted, refused, rng, rank, size)
-    identity = examples.schema.segment("item", "id")
-    has_id = np.diff(examples.item_counts[items][:, identity.slice].indptr) > 0
-    named = has_id & (rng.random(len(items)) >= recipe.id_dropout)
+    named = _have_id(examples, items) & (rng.random(len(items)) >= recipe.id_dropout)
     return Batch(counts, items, named, float(share), loss)
+
+
+def _counted(examples: Examples, recipe: Recipe, likes: sparse.csr_matrix, nopes: sparse.csr_matrix) -> Any:
+    """What the user tower reads of histories [b, n_items], as training has it: [b, user_dim] sparse."""
+    counts, schema = user_counts(examples.schema, examples.item_counts, likes, nopes), examples.schema
+    if recipe.attributes:
+        return _where(counts, (counts.indices == 0) | (counts.indices >= schema.user[0].size))
+    return _where(counts, counts.indices >= schema.segment("user", "liked_video_ids").offset)
+
+
+def _have_id(examples: Examples, items: np.ndarray) -> np.ndarray:
+    identity = examples.schema.segment("item", "id")
+    return np.asarray(np.diff(examples.item_counts[items][:, identity.slice].indptr) > 0)
 
 
 def _where(matrix: sparse.csr_matrix, keep: np.ndarray) -> sparse.csr_matrix:
@@ -243,6 +266,7 @@ def _sampled(
     expected[shared:] = 1.0
     items, column = np.unique(candidates, return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
+    weights = np.asarray(wanted[row, target], dtype=np.float32).ravel()
     known = examples.known[rows[rank::size]][:, items].toarray() > 0  # [b', u]
     known = known[row[mine] // size][:, column]  # [p', c]
     own = row[mine][:, None] == noping[None, :]  # [p', nopes]
@@ -256,6 +280,7 @@ def _sampled(
         "log_q": torch.from_numpy(np.log(np.maximum(expected, 1e-12)).astype(np.float32)),
         "masked": torch.from_numpy(known),
         "negatives": torch.from_numpy(negatives),
+        "weights": torch.from_numpy(weights[mine]),
     }
     return items, loss, size * len(mine) / max(len(row), 1)
 
@@ -263,26 +288,28 @@ def _sampled(
 def _pairs(
     examples: Examples,
     recipe: Recipe,
-    rows: np.ndarray,
+    known: sparse.csr_matrix,
     wanted: sparse.csr_matrix,
     refused: sparse.csr_matrix,
     rng: np.random.Generator,
     rank: int,
     size: int,
 ) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Likes count 1; nopes, and drawn items that their user is not known to know, count 0."""
+    """Likes are 1; nopes, and drawn items that their user is not known to know [b, n_items], are 0."""
     liking, liked = wanted.nonzero()
     noping, noped = refused.nonzero()
     drawing = np.repeat(liking, recipe.neg_per_pos)
     drawn = examples.met[rng.integers(0, len(examples.met), len(drawing))]
-    unknown = np.asarray(examples.known[rows[drawing], drawn]).ravel() == 0
+    unknown = np.asarray(known[drawing, drawn]).ravel() == 0
     row = np.concatenate([liking, noping, drawing[unknown]])
+    weights = np.concatenate([wanted.data, refused.data, np.ones(int(unknown.sum()), dtype=np.float32)])
     items, column = np.unique(np.concatenate([liked, noped, drawn[unknown]]), return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
     loss = {
         "row": torch.from_numpy(row[mine] // size),
         "column": torch.from_numpy(column[mine]),
         "label": torch.from_numpy((mine < len(liking)).astype(np.float32)),
+        "weights": torch.from_numpy(weights[mine].astype(np.float32)),
     }
     return items, loss, size * len(mine) / max(len(row), 1)
 
@@ -329,6 +356,54 @@ def follow(processes: Processes) -> None:
 Score = Callable[[UserTower, ItemTower], float]
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Decisions that the examples lack, by which epochs are measured. Rows are the same users."""
+
+    users: np.ndarray
+    """[u] int: positions in the examples"""
+    likes: sparse.csr_matrix
+    """[u, n_items] of weights, like the next"""
+    nopes: sparse.csr_matrix
+
+
+@torch.no_grad()
+def held_out_loss(learner: Learner, held: HeldOut, block: int = 512) -> float:
+    """The loss of what was held out, from all that is known of its users; NaN where nobody likes anything of it.
+
+    With ``bce``, over pairs, with negatives that are the same in every epoch. Else over users: a softmax over all that
+    anybody knows, also where training samples it.
+    """
+    examples, recipe = learner.examples, learner.recipe
+    total, weight = 0.0, 0
+    for start in range(0, len(held.users), block):
+        rows = held.users[start : start + block]
+        likes, nopes = (m[start : start + block] for m in (held.likes, held.nopes))
+        counts = _counted(examples, recipe, examples.likes[rows], examples.nopes[rows])
+        known = examples.known[rows]
+        if recipe.loss == "bce":
+            rng = np.random.default_rng((recipe.seed, start))
+            items, loss, _ = _pairs(examples, recipe, (known + likes + nopes).tocsr(), likes, nopes, rng, 0, 1)
+            share = len(loss["label"])
+        else:
+            items = examples.met
+            targets = likes[:, items].toarray()
+            loss = {
+                "targets": torch.from_numpy(targets),
+                "masked": torch.from_numpy(known[:, items].toarray() > 0),
+                "negatives": torch.from_numpy(nopes[:, items].toarray() > 0),
+            }
+            share = int((targets.sum(axis=1) > 0).sum())
+        if share:
+            total += share * float(learner(Batch(counts, items, _have_id(examples, items), 1.0, loss)))
+            weight += share
+    return total / weight if weight else math.nan
+
+
+Told = Callable[[dict[str, Any]], None]
+"""Hears of every epoch: ``epoch``, ``train_loss`` and ``val_loss`` (null where there is none), ``score``."""
+
+
 def train(
     user: UserTower,
     item: ItemTower,
@@ -337,20 +412,23 @@ def train(
     *,
     until: int | None = None,
     score: Score | None = None,
+    held: HeldOut | None = None,
     processes: Processes | None = None,
     tell: Callable[[int], bool] = lambda epoch: True,
+    told: Told = lambda epoch: None,
 ) -> tuple[int, list[float]]:
     """Train the towers in place. Only rank 0 calls this; the others :func:`follow`.
 
     With ``score``, the epoch of the best score stays, epoch 0 being the towers as they came; else that of ``until`` or
-    the last. ``tell`` is told of every epoch, and ends the training by answering false. Answers the epoch that stayed
-    and the scores, the first that of epoch 0.
+    the last. ``tell`` is told of every epoch, and ends the training by answering false; ``told`` hears what each with
+    a score came to, its loss on ``held`` included. Answers the epoch that stayed and the scores, the first that of
+    epoch 0.
     """
     processes = processes or Processes()
     job = (user, item, examples, recipe, recipe.epochs if until is None else until)
     if processes.size > 1:
         processes.share(job)
-    return _run(*job, score=score, processes=processes, tell=tell)
+    return _run(*job, score=score, held=held, processes=processes, tell=tell, told=told)
 
 
 def _run(
@@ -362,7 +440,9 @@ def _run(
     *,
     score: Score | None,
     processes: Processes,
+    held: HeldOut | None = None,
     tell: Callable[[int], bool] = lambda epoch: True,
+    told: Told = lambda epoch: None,
 ) -> tuple[int, list[float]]:
     learner = Learner(user, item, examples, recipe)
     users = np.flatnonzero(np.diff(examples.likes.indptr))
@@ -373,24 +453,35 @@ def _run(
     _set_temperature(learner, draw(examples, recipe, users[:size], np.random.default_rng(recipe.seed), 0, 1))
     model: nn.Module = DistributedDataParallel(learner) if processes.size > 1 else learner
     mover = _Mover(learner, recipe)
-    scores = [score(user, item)] if score else []
+    scores: list[float] = []
+
+    def measure(epoch: int, train_loss: float | None) -> None:
+        if score is not None:
+            scores.append(score(user, item))
+            val_loss = held_out_loss(learner, held) if held is not None else math.nan
+            found = None if math.isnan(val_loss) else val_loss
+            told({"epoch": epoch, "train_loss": train_loss, "val_loss": found, "score": scores[-1]})
+
+    measure(0, None)
     best, kept = 0, _state(user, item) if score else None
     for epoch in range(1, until + 1):
         if not processes.share(tell(epoch)):
             break
         rng = np.random.default_rng((recipe.seed, epoch))
         order = rng.permutation(users)
+        losses = 0.0
         for step in range(steps):
             batch = draw(examples, recipe, order[step * size : (step + 1) * size], rng, processes.rank, processes.size)
             with torch.enable_grad():
-                model(batch).backward()
-            mover.move(1 - ((epoch - 1) * steps + step) / (recipe.epochs * steps))
+                loss = model(batch)
+                loss.backward()
+            losses += float(loss.detach())
+            mover.move(SCHEDULES[recipe.schedule](((epoch - 1) * steps + step) / (recipe.epochs * steps)))
+        measure(epoch, losses / steps)
         if score is None:
             best = epoch
-        else:
-            scores.append(score(user, item))
-            if scores[-1] > scores[best]:
-                best, kept = epoch, _state(user, item)
+        elif scores[-1] > scores[best]:
+            best, kept = epoch, _state(user, item)
         if not processes.share(epoch - best < recipe.patience):
             break
     if kept is not None:

@@ -62,7 +62,7 @@ def tables(
     order: sparse.csr_matrix | None = None,
     direction: float = 0.0,
 ) -> Iterator[Table]:
-    """The regression of the histories ``likes`` [n_users, n_videos] of ones, for one ridge after the other.
+    """The regression of the histories ``likes`` [n_users, n_videos] of weights, for one ridge after the other.
 
     A user's row weighs ``like_count ** -user_power``; the ridge of a video is ``ridge * like_count ** (2 item_power)``,
     counts in multiples of their mean.
@@ -166,7 +166,7 @@ def _local(
 
 
 def together(likes: sparse.csr_matrix, block: int = 1_000) -> sparse.csr_matrix:
-    """Who likes both, of the histories ``likes`` [n_users, n_videos] of ones: the :data:`CANDIDATES` largest per row.
+    """Who likes both, of weights ``likes`` [n_users, n_videos] of histories: the :data:`CANDIDATES` largest per row.
 
     A user counts for ``like_count ** -user_power`` of :data:`TOGETHER`; a row is divided by ``like_count **
     item_power``, a column by that to the power :data:`COLUMNS`.

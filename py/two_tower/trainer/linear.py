@@ -152,7 +152,7 @@ class HistoryModel:
         seed: int = 0,
         start: torch.Tensor | None = None,
     ) -> None:
-        """``likes``, ``nopes``, ``skips``: [n_users, n_items] of ones, disjoint; at least one user and one item.
+        """``likes``, ``nopes``, ``skips``: [n_users, n_items] of weights, disjoint; at least one user and one item.
 
         Up to ``exact`` users the spectrum is complete; above, the ``rank`` largest values of it are kept. They are
         found sooner from ``start``, the :attr:`inputs` of a model of similar histories.

@@ -53,6 +53,7 @@ def sampled_softmax(
     masked: torch.Tensor | None = None,
     negatives: torch.Tensor | None = None,
     negative_weight: float = 0.0,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax of each user's positive against all candidates of the batch, corrected for how they were sampled.
 
@@ -62,7 +63,8 @@ def sampled_softmax(
     column of each user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is
     masked; ``log_q`` [c], log of how often each candidate is expected in the batch; ``masked`` [b, c] bool, candidates
     left out (what else the user is known to know), the target apart; ``negatives`` [b, c] bool, candidates the user
-    refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more often.
+    refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more often; ``weights`` [b]:
+    what each positive counts.
     """
     logits = users @ items.T / temperature - log_q  # [b, c]
     if negatives is not None:
@@ -71,8 +73,8 @@ def sampled_softmax(
     if masked is not None:
         left_out = left_out | masked
     left_out = left_out & ~functional.one_hot(positive, len(ids)).bool()
-    total = functional.cross_entropy(logits.masked_fill(left_out, MASKED), positive, reduction="sum")
-    return total / max(len(positive), 1)
+    each = functional.cross_entropy(logits.masked_fill(left_out, MASKED), positive, reduction="none")
+    return (each if weights is None else each * weights).sum() / max(len(positive), 1)
 
 
 def binary_cross_entropy(

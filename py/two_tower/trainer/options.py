@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from two_tower.features import TrainingData
 from two_tower.trainer.gradient import Recipe
@@ -26,7 +27,16 @@ class TrainOptions:
     loss: str = "softmax"
     """Of the gradients: ``softmax`` or ``bce``."""
     neg_per_pos: int | None = None
-    """Items that a user is not known to know, drawn per like as negatives of the gradients; None takes 4."""
+    """Items that a user is not known to know, drawn per like as negatives of the gradients."""
+    rate: float | None = None
+    """Of the gradients, like the next three: see :class:`~two_tower.trainer.gradient.Recipe`, whose defaults None
+    takes."""
+    schedule: str | None = None
+    batch: int | None = None
+    patience: int | None = None
+    user_attributes: bool = True
+    """Whether users are counted by tags, performers, … of what they like. Without, the user tower reads which videos a
+    user likes and refuses, and who likes none that has an input of its own is nobody in particular."""
     search: int = 0
     """Trials of the hyperparameter search, in all runs on one study; 0 takes what the search in steps finds."""
     search_timeout: float | None = None
@@ -38,6 +48,8 @@ class TrainOptions:
     min_likes: int = 5
     """Users with fewer likes keep all of them in training."""
     k: int = 20
+    also: tuple[int, ...] = ()
+    """Lengths of lists that the result is measured at beside ``k``."""
     max_seconds: float = 3600.0
     """After so long no further candidate is tried; what was started is finished."""
     max_users: int = 20_000
@@ -61,8 +73,12 @@ class TrainOptions:
         """How to go on by gradients; None where the closed form is all."""
         reached = self.solvable(len(data.schema.vocabularies["video"]))
         epochs = (0 if reached else Recipe.epochs) if self.epochs is None else self.epochs
-        drawn = Recipe.neg_per_pos if self.neg_per_pos is None else self.neg_per_pos
-        return Recipe(epochs, self.loss, neg_per_pos=drawn, seed=self.seed) if epochs else None
+        given: dict[str, Any] = {
+            name: value
+            for name in ("neg_per_pos", "rate", "schedule", "batch", "patience")
+            if (value := getattr(self, name)) is not None
+        }
+        return Recipe(epochs, self.loss, attributes=self.user_attributes, seed=self.seed, **given) if epochs else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ class Choice:
     neighbours: int = 0
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0
-    """Exponent of :func:`two_tower.features.recency_weights`."""
+    """Exponent of :func:`two_tower.features.decision_weights`."""
 
     def kernel(self) -> tuple[float, ...]:
         """What the kernel between contents depends on."""

@@ -62,7 +62,8 @@ class Part:
         identity = data.schema.segment("item", "id")
         self.ids = self.item_counts[:, identity.slice].tocsr()  # [n_items, n_videos]
         self.known = [(m @ self.ids).tocsr() for m in (self.likes, self.nopes, self.skips)]  # [n_users, n_videos]
-        self.like_count = torch.from_numpy(column_sums(self.known[0])).float()  # [n_videos]
+        # How well a video is known is how many like it, whatever their likes weigh.
+        self.like_count = torch.from_numpy(column_sums(self.known[0].sign())).float()  # [n_videos]
         self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
         numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
         self.item_tower.used[ITEM_NUMERIC.index("price")] = float(options.use_price_feature)
@@ -164,7 +165,7 @@ class Part:
             [choice.item_ridge for choice in choices],
             user_power=first.item_users,
             item_power=first.item_power,
-            order=(self.data.matrix(LIKE, self.rows, 1.0) @ self.ids).tocsr() if first.direction else None,
+            order=(self.data.matrix(LIKE, self.rows, 1.0, given=False) @ self.ids).tocsr() if first.direction else None,
             direction=first.direction,
         )
 
@@ -328,6 +329,8 @@ class Part:
         said = to_torch(features) @ by_content
         factors = self.hinted(factors, said, choice)
         liked = schema.segment("user", "liked_video_ids").slice
+        if not self.options.user_attributes:
+            said, by_content = torch.zeros_like(said), torch.zeros_like(by_content)
         user_tower.weight[0, :rank] = by_content[0]
         user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
         user_tower.weight[liked, :rank] = factors.like - said

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import LIKE, WORDS, TrainingData
+from two_tower.features import LIKE, NOPE, WORDS, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer import evaluate, gradient, items, search
 from two_tower.trainer.gradient import Processes, Recipe
@@ -65,16 +65,20 @@ class StepwiseSearch:
         tell: Progress,
         deadline: float,
         processes: Processes,
+        told: gradient.Told = lambda epoch: None,
     ) -> None:
         """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are to be found."""
         self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
+        self.told = told
         self.part = Part(data, ~held, options, search=True)
         self.relevant, self.seen = data.matrix(LIKE, asked), self.part.seen()
         users = np.flatnonzero(np.diff(self.relevant.indptr))
         self.users = users[sample(len(users), options.val_users, options.seed)]
+        self.held = gradient.HeldOut(self.users, self.relevant[self.users], data.matrix(NOPE, asked)[self.users])
         many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
         self.many = users[sample(len(users), many, options.seed)]
         self.history: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []  # of the training that is measured
         self._in_time = bool(data.places(~held).any())
 
     def run(self, *, by_gradients: bool = False) -> Choice:
@@ -103,7 +107,7 @@ class StepwiseSearch:
             tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
             return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
 
-        scores: dict[Choice, float] = {}
+        found_by: dict[Choice, np.ndarray] = {}
         for name, values in (
             ("novelty", (1.0, 0.7, 0.5)),
             ("hint", (0.0, 3.0, 30.0, 300.0)),
@@ -113,10 +117,20 @@ class StepwiseSearch:
             if time.monotonic() < self.deadline:
                 changes: list[dict[str, Any]] = [{name: value} for value in values]
                 for choice in (replace(best, **change) for change in changes):
-                    if choice not in scores:
-                        scores[choice] = self._score(choice, *catalogue(choice), near, whole=True)
-                best = max(scores, key=lambda choice: scores[choice])
-        return best
+                    if choice not in found_by:
+                        scorer = self._scorer(choice, *catalogue(choice), near, self.users, whole=True)
+                        found_by[choice] = self._values(choice, scorer, self.users, whole=True)
+                best = max(found_by, key=lambda choice: found_by[choice].mean())
+
+        # Of those as good as the best, the one nearest to what everybody likes: of who likes little and of what is new
+        # less is known than these users show (the one-standard-error rule of Breiman et al.,
+        # Classification and Regression Trees, 1984).
+        as_good = [
+            choice
+            for choice, values in found_by.items()
+            if choice == replace(best, popular=choice.popular) and not _surely(found_by[best] - values, 1.0)
+        ]
+        return max(as_good, key=lambda choice: choice.popular, default=best)
 
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
@@ -234,16 +248,24 @@ class StepwiseSearch:
             self.tell(f"epoch {epoch}", 0.6)
             return time.monotonic() < self.deadline
 
+        def told(epoch: dict[str, Any]) -> None:
+            self.history.append(epoch)
+            if most is None:  # else it is one of many trials
+                self.epochs.append(epoch)
+                self.told(epoch)
+
+        self.epochs = []
         best, scores = gradient.train(
             user_tower,
             item_tower,
             self.part.examples(),
             recipe,
             score=self.judge,
+            held=self.held,
             processes=self.processes,
             tell=tell,
+            told=told,
         )
-        self.history += [{"epoch": epoch, "score": score} for epoch, score in enumerate(scores)]
         return user_tower, item_tower, near, best, scores
 
     def judge(
@@ -265,7 +287,9 @@ class StepwiseSearch:
         """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
         n_users, n_items = self.seen.shape
         k, seed = self.options.k, self.options.seed
-        references, left_out = evaluate.references(self.part.likes, seed)
+        # References know likes as they are defined: there, or not there.
+        likes = self.part.likes.sign()
+        references, left_out = evaluate.references(likes, seed)
         whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
         scorers = {"two-tower": whole} | references
         asked = np.flatnonzero(np.diff(self.relevant.indptr))
@@ -274,7 +298,7 @@ class StepwiseSearch:
         chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
         relevant = (chosen @ self.relevant).tocsr()
         relevant.eliminate_zeros()
-        report = evaluate.report(scorers, self.part.likes, self.seen, relevant, k=k, seed=seed)
+        report = evaluate.report(scorers, likes, self.seen, relevant, k=k, also=self.options.also, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 
     def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:
@@ -367,6 +391,6 @@ def _by_table(table: items.Table, likes: sparse.csr_matrix, rows: np.ndarray) ->
     return items.scores(table, likes[rows])
 
 
-def _surely(gain: np.ndarray) -> bool:
-    """Whether the mean of differences [n] is above zero by more than chance."""
-    return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5
+def _surely(gain: np.ndarray, errors: float = SURE) -> bool:
+    """Whether the mean of differences [n] is above zero by more than so many standard errors."""
+    return len(gain) > 1 and float(gain.mean()) > errors * float(gain.std()) / len(gain) ** 0.5

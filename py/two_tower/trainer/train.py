@@ -43,10 +43,21 @@ class TrainedModel:
     """Recommender -> metrics on the validation split: ``two-tower``, by towers that had not seen it, and the
     references. Empty without a split."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per candidate that was tried, in order."""
+    """One entry per candidate that was tried, and per epoch of gradients, in order."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """What each epoch of the measured training came to, see :data:`~two_tower.trainer.gradient.Told`."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     neighbours: sparse.csr_matrix | None = None
     """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
+
+    def loss(self) -> dict[str, Any]:
+        """``loss`` of ``model_meta.json``: what was minimised, and what it came to by epoch, held out where there was
+        something to hold out."""
+        gradients = self.hyperparameters.get("gradient")
+        if not gradients or not self.hyperparameters["best_epoch"]:
+            return {"name": "squared error, in closed form", "validation": None, "epochs": self.epochs}
+        kept = [e["val_loss"] for e in self.epochs if e["epoch"] == self.hyperparameters["best_epoch"]]
+        return {"name": gradients["loss"], "validation": kept[0] if kept else None, "epochs": self.epochs}
 
     def normalizer(self) -> dict[str, Any]:
         """``normalizer.json``: the constants that are baked into the graphs."""
@@ -72,9 +83,13 @@ def fit(
     options: TrainOptions | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    *,
+    held: np.ndarray | None = None,
+    told: gradient.Told = lambda epoch: None,
 ) -> TrainedModel:
     """Train on ``data``. The same data, options, machine and thread count give the same model, bit for bit.
 
+    ``held`` [n] bool: what is held out, in place of what the options say. ``told`` hears of the epochs of gradients.
     Raises UserError where ``data`` cannot be split in time and are to be. Of several ``processes``, rank 0 calls this.
     """
     options = options or TrainOptions()
@@ -82,9 +97,10 @@ def fit(
     tell = progress or (lambda what, share: None)
     started = time.monotonic()
     deadline = started + options.max_seconds
-    if options.split == "temporal":
+    given, in_time = held is not None, held is None and options.split == "temporal"
+    if held is None and in_time:
         held = split_in_time(data, ratio=options.val_ratio)
-    else:
+    elif held is None:
         held = split(data, ratio=options.val_ratio, min_likes=options.min_likes, seed=options.seed)
     # Whoever has no history before a point in time is left out: nothing is known that could predict.
     asked = held & np.isin(data.user, data.user[~held])
@@ -92,16 +108,17 @@ def fit(
     known = np.diff(data.item_counts[:, data.schema.segment("item", "id").slice].tocsr().indptr) > 0
     known &= np.bincount(data.item[liked & ~held], minlength=data.n_items) > 0
     measurable = bool(known[data.item[liked & asked]].any())
-    if options.split == "temporal" and not measurable:
+    if in_time and not measurable:
         raise UserError(
             "nobody with a history before the point in time liked anything after it",
             "hold out more with --val-ratio, or split by user: --split user",
         )
     choice, recipe, metrics, history = Choice(), options.recipe(data), dict[str, Any](), list[dict[str, Any]]()
     best_epoch, searched, guess = recipe.epochs if recipe else 0, dict[str, Any](), None
+    epochs: list[dict[str, Any]] = []
     if measurable:
         tell("reading the histories", 0.0)
-        trials = StepwiseSearch(data, held, asked, options, tell, deadline, processes)
+        trials = StepwiseSearch(data, held, asked, options, tell, deadline, processes, told)
         choice = trials.run(by_gradients=recipe is not None)
         if options.search:
             choice, recipe, searched = trials.tune(choice, recipe)
@@ -117,6 +134,7 @@ def fit(
         tell("measuring", 0.65)
         before = time.monotonic()
         metrics, history = trials.measure(user_tower, item_tower, neighbours, choice.recency), trials.history
+        epochs = trials.epochs
         started += time.monotonic() - before  # the references are not training
         guess = trials.part.guess
         del trials, user_tower, item_tower, neighbours
@@ -133,12 +151,12 @@ def fit(
     del chosen["study"]  # a path of this machine
     if recipe:
         chosen |= {"gradient": asdict(recipe), "best_epoch": best_epoch}
-    chosen["held_out"] = _held_out(data, held, options.split)
-    if options.split == "temporal":
+    chosen["held_out"] = "as given" if given else _held_out(data, held, options.split)
+    if in_time:
         chosen["split_at"] = datetime.fromtimestamp(data.time[held].min(), UTC).isoformat()
     chosen["seconds"] = time.monotonic() - started
     schema = replace(data.schema, recency=choice.recency)
-    return TrainedModel(user_tower, item_tower, schema, metrics, history, chosen, neighbours)
+    return TrainedModel(user_tower, item_tower, schema, metrics, history, epochs, chosen, neighbours)
 
 
 def _held_out(data: TrainingData, held: np.ndarray, split: str) -> str:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 
-from two_tower.lifecycle import registry
+from two_tower.lifecycle import experiments, registry
 from two_tower.progress import Progress
 from two_tower.rows import row
 from two_tower.server.connection import connect
@@ -24,7 +24,7 @@ DECISIONS = ("like", "nope", "skip")
 
 
 def abilities(dsn: str) -> dict[str, bool]:
-    """Whether the login may ``decide`` on a user's behalf, ``activate`` a model and ``roll_back``."""
+    """Whether the login may ``decide`` on a user's behalf, ``activate`` a model, ``roll_back`` and ``experiment``."""
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         # From PostgreSQL 16 on a role may be granted without the right to take it.
         option = "set" if connection.info.server_version >= 160000 else "member"
@@ -34,10 +34,15 @@ def abilities(dsn: str) -> dict[str, bool]:
                 has_schema_privilege('two_tower', 'usage')
                     and has_function_privilege('two_tower.activate_model(text, boolean, jsonb, jsonb)', 'execute'),
                 has_schema_privilege('two_tower', 'usage')
-                    and has_function_privilege('two_tower.rollback_model(text)', 'execute')""",
+                    and has_function_privilege('two_tower.rollback_model(text)', 'execute'),
+                has_schema_privilege('two_tower', 'usage')
+                    and has_function_privilege(
+                        'two_tower.start_experiment(text, text, double precision, boolean, jsonb, jsonb)', 'execute'
+                    )
+                    and has_function_privilege('two_tower.stop_experiment(text)', 'execute')""",
             (option,),
         )
-    return dict(zip(("decide", "activate", "roll_back"), found, strict=True))
+    return dict(zip(("decide", "activate", "roll_back", "experiment"), found, strict=True))
 
 
 @contextmanager
@@ -85,3 +90,15 @@ def roll_back(dsn: str, version: str) -> dict[str, Any]:
     """Make a version that stands by serve again, at once."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return registry.roll_back(connection, version)
+
+
+def start_experiment(dsn: str, control: str, challenger: str, share: float, progress: Progress) -> dict[str, Any]:
+    """Serve ``share`` of the users by ``challenger``. Raises GateFailed with what its gate says."""
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
+        return experiments.start(connection, control, challenger, share, progress)
+
+
+def stop_experiment(dsn: str, winner: str) -> dict[str, Any]:
+    """End the experiment; ``winner`` serves everybody."""
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
+        return experiments.stop(connection, winner)

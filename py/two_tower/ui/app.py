@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from two_tower.ui import data, freshness, look, models, recommendations, session, users
+from two_tower.ui import data, freshness, look, models, recommendations, session, shown, users
 
-PAGES = {"Users": users, "Data": data, "Recommendations": recommendations, "Models": models, "Freshness": freshness}
+PAGES = {
+    "Users": users,
+    "Data": data,
+    "Recommendations": recommendations,
+    "Models": models,
+    "Shown": shown,
+    "Freshness": freshness,
+}
 
 
 def main() -> None:

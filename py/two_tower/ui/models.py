@@ -15,7 +15,7 @@ from two_tower.errors import UserError
 from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
-from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, percent
+from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, number, percent
 from two_tower.ui.session import ask, dsn, forget, may, refusal
 
 REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": "#0f766e", "popularity": ITEMS}
@@ -68,9 +68,12 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 def _serve(found: list[dict[str, Any]]) -> None:
     active = next((row for row in found if row["state"] == "active"), None)
     serving = active["version"] if active else ""  # part of keys, so that a choice ends with what it was made beside
-    standby = [row for row in found if row["state"] == "standby"]
+    # One that only an experiment showed to users is nothing to go back to.
+    standby = [row for row in found if row["state"] == "standby" and row["activated_at"]]
     standby.sort(key=lambda row: row["activated_at"], reverse=True)
-    ready = [row["version"] for row in found if row["state"] in ("candidate", "staged")]
+    ready = [
+        row["version"] for row in found if row["state"] in ("candidate", "staged", "standby") and row not in standby
+    ]
     with st.container(border=True, key="serving"):
         left, middle, right = st.columns([2.4, 2, 2], vertical_alignment="center", gap="large")
         with left:
@@ -109,7 +112,7 @@ def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Activate", type="primary", width="stretch", key="sure"):
-        _do(lambda: actions.activate(dsn(), version, _progress()))
+        _do(lambda: actions.activate(dsn(), version, progress_bar()))
 
 
 @st.dialog("Roll back")
@@ -123,7 +126,8 @@ def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
         _do(lambda: actions.roll_back(dsn(), version))
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """A bar below, for work that says how far it is."""
     bar, context = st.progress(0.0), get_script_run_ctx()
 
     def advance(what: str, share: float) -> None:
@@ -250,6 +254,47 @@ def _details(found: list[dict[str, Any]]) -> None:
             "Metrics beside those of references",
             **FORMATS,
         )
+    _run(row["meta"])
     right.caption(f"{row['user_dim']} inputs of users, {row['item_dim']} of items; what it was made of")
     with right:
         st.json(row["meta"], expanded=1)
+
+
+def _run(meta: dict[str, Any]) -> None:
+    """What a training learnt from, how long it took, and how its loss fell."""
+    data, chosen, loss = (meta.get(name) or {} for name in ("training_data", "hyperparameters", "loss"))
+    facts = {
+        "trained at": meta.get("trained_at") or meta.get("given_at"),
+        "learnt from": ", ".join(
+            f"{number(data[name])} {name}" for name in ("users", "videos", "likes", "nopes", "skips") if name in data
+        ),
+        "measured on": chosen.get("held_out"),
+        "loss": loss.get("name"),
+        "epochs kept": chosen.get("best_epoch"),
+        "took": None if chosen.get("seconds") is None else f"{number(chosen['seconds'])} s",
+        "beside": (meta.get("lineage") or {}).get("incumbent"),
+    }
+    told = [{"": name, "value": str(value)} for name, value in facts.items() if value not in (None, "")]
+    if told:
+        st.caption("The run")
+        look.table(told, "What the training learnt from, and how long it took")
+    values = [
+        {"epoch": epoch["epoch"], "of": of, "loss": epoch[key]}
+        for epoch in loss.get("epochs") or []
+        for key, of in (("train_loss", "training"), ("val_loss", "held out"))
+        if epoch.get(key) is not None
+    ]
+    if values:
+        colours = {"training": look.SERIES["items"], "held out": look.SERIES["likes"]}
+        drawn = (
+            look.chart(values)
+            .mark_line(point=True)
+            .encode(
+                x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
+                y=alt.Y("loss:Q", scale=alt.Scale(zero=False)),
+                color=look.coloured("of:N", colours),
+                tooltip=["epoch:Q", "of:N", alt.Tooltip("loss:Q", format=".4f")],
+            )
+        )
+        look.legend(colours)
+        look.show(drawn.properties(height=200), "Loss by epoch, in training and on what was held out")

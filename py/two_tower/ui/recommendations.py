@@ -62,7 +62,8 @@ def page() -> None:
     st.caption(f"Lists of {LENGTH} of {number(asked)} users, nothing they know on them.")
     videos, times = tuple(row["video_id"] for row in found), tuple(row["times"] for row in found)
     _popularity(videos, times)
-    _attributes(videos, times)
+    places = [(row["video_id"], reader) for row in found for reader in row["readers"]]
+    _attributes(videos, times, tuple(video for video, _ in places), tuple(reader for _, reader in places), asked)
 
 
 def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
@@ -93,7 +94,13 @@ def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
     look.show(bars, "Shares of likes and of recommendations by popularity of the video")
 
 
-def _attributes(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
+def _attributes(
+    videos: tuple[object, ...],
+    times: tuple[int, ...],
+    placed: tuple[object, ...],
+    readers: tuple[int, ...],
+    asked: int,
+) -> None:
     st.subheader("Attributes against the data", anchor=False)
     kind = st.segmented_control(
         "Attribute", queries.KINDS, default="tag", key="recommended_kind", required=True, label_visibility="collapsed"
@@ -107,4 +114,19 @@ def _attributes(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
     look.show(
         look.shares(found, SERIES, "share that carries it"),
         f"Shares of items, likes and recommendations that carry each {kind}",
+    )
+    reached = [
+        {
+            "value": row["value"],
+            "users reached": row["users"],
+            "of the users": row["users"] / asked,
+            "places": row["places"],
+            "distinct videos": row["videos"],
+        }
+        for row in ask_lately(queries.reached, kind, placed, readers)
+    ]
+    look.table(
+        reached,
+        f"Users whose lists have each {kind}, with places and distinct videos",
+        **{"of the users": st.column_config.NumberColumn(format="percent")},
     )

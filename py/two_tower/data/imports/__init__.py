@@ -70,14 +70,16 @@ def import_decisions(
     progress: ReadProgress | None = None,
     *,
     create_users: bool = False,
+    weight: float | None = None,
 ) -> ImportSummary:
     """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url`` or ``video_id``; ``decision``
-    (like, nope or dislike, skip) or ``label`` (1, 0); maybe ``created_at``, else they were taken now.
+    (like, nope or dislike, skip) or ``label`` (1, 0); maybe ``created_at``, else they were taken now; and maybe what
+    each counts: ``weight`` (0.01 to 10), ``stars`` (5 count 1) or ``watched`` (a share of 1); else ``weight``, else 1.
 
     ``create_users`` inserts unknown users into ``auth.users``; otherwise their rows are rejected. Raises as
     ``import_catalog``.
     """
-    return Import(conn, source, options, progress).run(Decisions, create_users=create_users)
+    return Import(conn, source, options, progress).run(Decisions, create_users=create_users, weight=weight)
 
 
 def import_catalog_rows(

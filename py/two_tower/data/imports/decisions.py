@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any, LiteralString
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import texts
+from two_tower.data.imports.cells import numbers, texts
 from two_tower.data.imports.feedback import Feedback
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
+from two_tower.features import LEAST_GIVEN, MOST_GIVEN
 from two_tower.ids import user_uuids
 
 
@@ -21,10 +23,17 @@ class Decisions(Feedback):
     name = "decisions"
     analyze = "analyze public.user_video_decisions"
     required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
-    optional = ("created_at",)
+    optional = ("created_at", "weight", "stars", "watched")
     user_column = "user_id"
     value_column = "decision_type"
     shown = "case t.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
+    staged = "line bigint, user_id uuid, video_id uuid, value real, weight real, created_at timestamptz"
+    weights: Mapping[str, tuple[float, float, float]] = {
+        "weight": (LEAST_GIVEN, MOST_GIVEN, 1),
+        "stars": (0, 5, 5),
+        "watched": (0, 1, 1),
+    }
+    """Column that says what a decision counts → its bounds, and what of it counts 1. The first there is, is read."""
     labels: Mapping[str, float] = {
         "like": 1,
         "1": 1,
@@ -37,9 +46,23 @@ class Decisions(Feedback):
     }
 
     def __init__(
-        self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str], *, create_users: bool = False
+        self,
+        task: Import,
+        cursor: psycopg.Cursor[Any],
+        columns: list[str],
+        *,
+        create_users: bool = False,
+        weight: float | None = None,
     ) -> None:
+        """``weight``: what a row counts that does not say it; where there is none, what is there stays, or 1."""
         super().__init__(task, cursor, columns)
+        self.weighed_by = next((name for name in self.weights if name in columns), None)
+        self.weight = weight
+        if (self.weighed_by or weight is not None) and "weight" not in self.types("public.user_video_decisions"):
+            raise UserError(
+                f"{self.summary.source}: {task.done()}: public.user_video_decisions has no column weight",
+                "alter table public.user_video_decisions add column weight real not null default 1",
+            )
         keys = cursor.execute(
             "select 1 from pg_catalog.pg_index i"
             " where i.indrelid = 'public.user_video_decisions'::regclass and i.indisunique and i.indisvalid"
@@ -129,6 +152,26 @@ class Decisions(Feedback):
     def word(value: float) -> str:
         return {1.0: "like", 0.0: "nope"}.get(value, "skip")
 
+    def weigh(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, pl.Expr, str]]]:
+        if self.weighed_by is None:
+            return batch, []
+        least, most, counts_one = self.weights[self.weighed_by]
+        cells = batch[self.weighed_by]
+        found = numbers(cells)
+        said = cells.is_not_null()
+        if cells.dtype == pl.String:
+            said &= cells.str.strip_chars() != ""
+        weight = (found / counts_one).clip(lower_bound=LEAST_GIVEN)
+        bad = said & ~found.is_between(least, most).fill_null(value=False)
+        batch = batch.with_columns(weight.set(~said, None).alias("counts"), bad.alias("uncountable"))
+        return batch, [(self.weighed_by, pl.col("uncountable"), f"not a number from {least:g} to {most:g}")]
+
+    def more(self, batch: pl.DataFrame) -> dict[str, Any]:
+        # NaN stands for what the file does not say: but for the last one, columns have no nulls.
+        if self.weighed_by is None:
+            return {"weight": np.full(len(batch), np.nan, dtype=np.float32)}
+        return {"weight": batch["counts"].cast(pl.Float32).fill_null(float("nan")).to_numpy()}
+
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
         if self.create_users or len(batch) == 0:
             return batch
@@ -154,19 +197,27 @@ class Decisions(Feedback):
             "two_tower.decision_label(t.decision_type) is distinct from l.value::int"
             f" or t.created_at is distinct from coalesce({moment}, t.created_at)"
         )
+        update, into, new = "", "", ""
+        if self.weighed_by or self.weight is not None:
+            otherwise = "null" if self.weight is None else repr(self.weight)
+            weight = f"coalesce(nullif(l.weight, 'NaN'), {otherwise})::{types['weight']}"
+            differs += f" or t.weight is distinct from coalesce({weight}, t.weight)"
+            update = f", weight = coalesce({weight}, t.weight)"
+            into, new = ", weight", f", coalesce({weight}, 1::{types['weight']})"
+        parts |= {name: sql.SQL(text) for name, text in (("update", update), ("into", into), ("new", new))}
         self.find_changes("public.user_video_decisions", "user_id", differs)
         # The application decides meanwhile: what was new may be there by now, and what was there may be gone. An
         # `on conflict` would take a key that is not deferrable, and wake other triggers of the application's.
         steps = [
             sql.SQL(
                 "update public.user_video_decisions t"
-                " set decision_type = {decision}, created_at = coalesce({moment}, t.created_at)"
+                " set decision_type = {decision}, created_at = coalesce({moment}, t.created_at){update}"
                 " from pg_temp.changes l where l.line between v_from and v_to"
                 " and t.user_id = l.user_id and t.video_id = l.video_id and ({differs})"
             ).format(**parts, differs=sql.SQL(differs)),
             sql.SQL(
-                "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)"
-                " select l.user_id, l.video_id, {decision}, coalesce({moment}, now()) from pg_temp.changes l"
+                "insert into public.user_video_decisions (user_id, video_id, decision_type, created_at{into})"
+                " select l.user_id, l.video_id, {decision}, coalesce({moment}, now()){new} from pg_temp.changes l"
                 " where l.line between v_from and v_to and not exists (select from public.user_video_decisions t"
                 " where t.user_id = l.user_id and t.video_id = l.video_id) order by l.user_id, l.video_id"
             ).format(**parts),

@@ -20,8 +20,8 @@ from two_tower.data.imports.task import Import
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
 from two_tower.limits import LONGEST_ADDRESS
 
-_SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "created": 8}
-_TYPES = {"line": ">i8", "user": UUID_BYTES, "video": UUID_BYTES, "value": ">f4", "created": ">i8"}
+_SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "weight": 4, "created": 8}
+_TYPES = {"line": ">i8", "user": UUID_BYTES, "video": UUID_BYTES, "value": ">f4", "weight": ">f4", "created": ">i8"}
 _POSTGRES_EPOCH = 946_684_800_000_000
 """2000-01-01 in microseconds since 1970."""
 
@@ -54,6 +54,8 @@ class Feedback(Kind):
     value_column: LiteralString
     shown: LiteralString
     """SQL of a value as the report of rejects shows it, from a row ``t``."""
+    staged: LiteralString = "line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz"
+    """Columns of the temporary tables, in the order in which :meth:`pack` has them."""
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
@@ -63,10 +65,7 @@ class Feedback(Kind):
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
         # Videos that this transaction makes, each for rows that are not in yet.
         cursor.execute("create temp table created (id uuid) on commit drop")
-        cursor.execute(
-            "create temp table staged (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz)"
-            " on commit drop"
-        )
+        cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
         self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
         self.video_ids = np.empty(0, UUID_BYTES)
         self.seen = np.empty(0, bool)
@@ -107,6 +106,14 @@ class Feedback(Kind):
         """What a number stands for."""
         return f"{value:g}"
 
+    def weigh(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, pl.Expr, str]]]:
+        """``batch`` with whatever else :meth:`more` reads of it, and faults that rows may have in that."""
+        return batch, []
+
+    def more(self, batch: pl.DataFrame) -> dict[str, Any]:
+        """Columns that are staged between the value and the time."""
+        return {}
+
     def know(self, items: pl.Series, ids: pl.Series) -> None:
         """Adds videos to those that can be referred to."""
         start = len(self.videos)
@@ -128,6 +135,7 @@ class Feedback(Kind):
         batch = self.with_videos(batch.with_columns(values.alias("value")))
         self.task.joined += len(batch) - batch["video"].null_count()
         item, user = pl.col(self.item), pl.col(self.user)
+        batch, more = self.weigh(batch)
         faults = [
             (self.item, item.is_null(), "empty"),
             (self.user, user.is_null(), "empty"),
@@ -142,6 +150,7 @@ class Feedback(Kind):
             faults.append((self.item, too_long(self.item, LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"))
         else:
             faults.append((self.item, pl.col("video").is_null(), "unknown product"))
+        faults += more
         if "created_at" in batch.columns:
             batch = batch.with_columns(timestamps(batch["created_at"]).alias("created"))
             bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
@@ -216,7 +225,8 @@ class Feedback(Kind):
         for value, rows in batch.select((pl.col("value") * 2).round() / 2).to_series().value_counts().iter_rows():
             name = self.word(value)
             self.summary.distribution[name] = self.summary.distribution.get(name, 0) + rows
-        values = {"user": users, "video": self.video_ids[videos], "value": batch["value"], "created": moments}
+        values = {"user": users, "video": self.video_ids[videos], "value": batch["value"]}
+        values |= self.more(batch) | {"created": moments}
         self.settle()
         self.sending = self.task.sender.submit(self.write, batch["line"], values)
 
@@ -239,14 +249,11 @@ class Feedback(Kind):
         self.cursor.execute("analyze pg_temp.staged")
         self.cursor.execute("drop table if exists pg_temp.changes")
         self.cursor.execute(
-            "create temp table changes"
-            " (line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz, is_new boolean)"
-            " on commit drop"
+            sql.SQL("create temp table changes ({}, is_new boolean) on commit drop").format(sql.SQL(self.staged))
         )
         query = sql.SQL(
             "with latest as materialized ("
-            " select distinct on (user_id, video_id) line, user_id, video_id, value, created_at"
-            " from pg_temp.staged order by user_id, video_id, line desc"
+            " select distinct on (user_id, video_id) * from pg_temp.staged order by user_id, video_id, line desc"
             "), found as ("
             " insert into pg_temp.changes select l.*, t.video_id is null"
             " from latest l left join {table} t on t.{user} = l.user_id and t.video_id = l.video_id"

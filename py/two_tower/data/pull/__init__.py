@@ -44,7 +44,6 @@ def pull(
     read in full, or rows would be deleted that did not come from it; nothing has changed then.
     """
     started = time.monotonic()
-    target.prepare_threshold = None  # this one may be behind a pooler as well
     with _open(source_dsn, say) as source:
         info = source.info
         summary = PullSummary(
@@ -72,10 +71,7 @@ def pull(
 
 def _open(dsn: str, say: Say) -> Connection:
     try:
-        # A transaction pooler may give every transaction another server: nothing may be prepared in one.
-        source = open_connection(
-            dsn, autocommit=True, settle=False, prepare_threshold=None, application_name="two-tower pull"
-        )
+        source = open_connection(dsn, autocommit=True, settle=False, application_name="two-tower pull")
     except psycopg.OperationalError as error:
         raise UserError(
             f"cannot connect to the source: {str(error).strip()}",

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from two_tower.data.pull.pseudonyms import Pseudonyms
 from two_tower.data.pull.summary import PullSummary, TableSummary
-from two_tower.data.pull.tables import TABLES, TIME, USERS, PulledTable
+from two_tower.data.pull.tables import TABLES, TIME, USERS, WEIGHT, PulledTable
 from two_tower.database import settle_transaction
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
@@ -261,6 +261,8 @@ class Run:
         value: sql.Composable = sql.SQL("{}::" + pair.columns[name]).format(sql.Identifier("t", name))
         if name in pair.fill:
             value = sql.SQL("coalesce({}, {})").format(value, sql.SQL(pair.fill[name]))
+        if name == WEIGHT:  # as two_tower.weight_of(), which the source may not have
+            value = sql.SQL("least(greatest(coalesce(nullif({}, 'NaN'), 1), 0.01::real), 10::real)").format(value)
         if canonical and pair.columns[name] == "numeric":
             value = sql.SQL("trim_scale({})").format(value)
         return value

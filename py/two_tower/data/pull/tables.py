@@ -51,6 +51,9 @@ TIME = "timestamptz"
 
 USERS = "auth.users"
 
+WEIGHT = "weight"
+"""What a decision counts, which travels within its bounds."""
+
 TABLES = (
     PulledTable(USERS, ("id",), {"id": "uuid", "created_at": TIME}, user=True),
     PulledTable(
@@ -94,7 +97,7 @@ TABLES = (
     PulledTable(
         "public.user_video_decisions",
         ("user_id", "video_id"),
-        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": TIME},
+        {"user_id": "uuid", "video_id": "uuid", "decision_type": "text", "created_at": TIME, WEIGHT: "real"},
         user=True,
         parents=_VIDEO | {"user_id": (USERS, "id")},
         required=("user_id", "video_id", "decision_type"),
@@ -107,6 +110,15 @@ TABLES = (
         user=True,
         parents=_VIDEO,
         needed=("stars",),
+    ),
+    # Where training takes place, who is not to be trained on must be known.
+    PulledTable(
+        "two_tower.user_choices",
+        ("user_id",),
+        {"user_id": "uuid", "personalised": "bool", "trained_on": "bool"},
+        user=True,
+        parents={"user_id": (USERS, "id")},
+        needed=("personalised", "trained_on"),
     ),
 )  # fmt: skip
 """Parents before children."""

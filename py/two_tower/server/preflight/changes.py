@@ -124,7 +124,10 @@ def notes(connection: Connection) -> Iterator[str]:
         or not one(connection, "select has_table_privilege('public.user_video_decisions', 'select')")
     ):
         return
-    if column_types(connection, "user_video_decisions").keys() >= {"decision_type"}:
+    types = column_types(connection, "user_video_decisions")
+    if "weight" in types and not one(connection, "select to_regclass('two_tower.created_objects') is not null"):
+        yield "public.user_video_decisions has a column weight: decisions count by it, from 0.01 to 10"
+    if "decision_type" in types:
         words = column(
             connection,
             # Not by a cast to text, which the application may have made: it would run as whoever migrates.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from two_tower.ui.queries.data import KINDS, LACKS, attribute, decisions_by_month, lacking, missing, spread, totals
 from two_tower.ui.queries.freshness import failures, jobs, problems, runs, status, throughput
 from two_tower.ui.queries.models import events, models, thresholds
-from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, sample
+from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, reached, sample
+from two_tower.ui.queries.shown import comparable, experiment, impressions_by_day, rates
 from two_tower.ui.queries.users import find_users, history, random_user, recommendations, taste
 from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer
 
@@ -23,18 +24,23 @@ __all__ = [
     "against_data",
     "attribute",
     "by_popularity",
+    "comparable",
     "decisions_by_month",
     "events",
+    "experiment",
     "failures",
     "find_users",
     "history",
+    "impressions_by_day",
     "jobs",
     "lacking",
     "missing",
     "models",
     "problems",
     "random_user",
+    "rates",
     "reach",
+    "reached",
     "recommendations",
     "runs",
     "sample",

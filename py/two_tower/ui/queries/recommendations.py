@@ -29,8 +29,8 @@ def reach(connection: Connection, version: str) -> Row:
 
 
 def sample(connection: Connection, version: str, users: int, limit: int) -> list[Row]:
-    """What a version recommends to a sample of users, by hash of their ids: ``video_id``, its ``times`` on a list, and
-    how many ``users`` were asked."""
+    """What a version recommends to a sample of users, by hash of their ids: ``video_id``, its ``times`` on a list, on
+    whose lists (``readers``, numbers from 1), and how many ``users`` were asked."""
     return rows(
         connection,
         """with asked as (
@@ -39,7 +39,8 @@ def sample(connection: Connection, version: str, users: int, limit: int) -> list
                 order by uuid_hash_extended(user_id, 0) limit %(users)s
             ) as users
         )
-        select r.video_id, count(*) as times, cardinality(a.users) as users
+        select r.video_id, count(*) as times, cardinality(a.users) as users,
+            array_agg(array_position(a.users, r.user_id) order by r.user_id) as readers
         from asked a
         cross join lateral two_tower.preview_recommendations(a.users, %(version)s, %(limit)s) r
         where r.reason = 'taste'
@@ -72,6 +73,23 @@ def against_data(
         order by greatest(likes, recommendations) desc, value limit %(limit)s""",
         videos=list(videos),
         times=list(times),
+        limit=limit,
+    )
+
+
+def reached(
+    connection: Connection, kind: str, videos: tuple[UUID, ...], readers: tuple[int, ...], limit: int = 50
+) -> list[Row]:
+    """Of each ``value`` that what is shown carries: its ``places`` on lists, the ``videos`` there that are different,
+    and the ``users`` whom it reaches. ``videos`` and ``readers`` are pairs, one for each place."""
+    return rows(
+        connection,
+        f"""with shown as (select * from unnest(%(videos)s::uuid[], %(readers)s::int[]) as s (video_id, reader))
+        select c.value, count(*) as places, count(distinct s.video_id) as videos, count(distinct s.reader) as users
+        from ({VALUES[kind]}) as c join shown s on s.video_id = c.video_id
+        group by c.value order by users desc, places desc, c.value limit %(limit)s""",
+        videos=list(videos),
+        readers=list(readers),
         limit=limit,
     )
 

@@ -21,8 +21,8 @@ ROLE = "two_tower_viewer"
 
 @contextmanager
 def viewer(dsn: str) -> Iterator[Connection]:
-    """A connection that reads what the viewer's role may, or the login where the role is bound by policies; it writes
-    nothing.
+    """A transaction that reads what the viewer's role may, or the login where the role is bound by policies; it writes
+    nothing. What it sets ends with it, since behind a pooler its session is the next client's.
 
     Raises UserError where the database is not migrated or the login may not take the role, psycopg.OperationalError
     where there is no connection.
@@ -33,16 +33,18 @@ def viewer(dsn: str) -> Iterator[Connection]:
         if one(connection, "select pg_catalog.to_regrole(%s) is null", ROLE):
             raise UserError(f"database {connection.info.dbname} is not migrated", "two-tower migrate")
         require_migrated(connection, ROLE)
-        # Where whoever migrated could not let the role see all rows, the login reads for it.
-        if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
-            try:
-                connection.execute(f"set role {ROLE}")
-            except psycopg.errors.InsufficientPrivilege as error:
-                login = connection.info.user
-                hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
-                raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
-        connection.execute("set default_transaction_read_only = on; set statement_timeout = '30s'")
-        yield connection
+        with connection.transaction():
+            connection.execute("set transaction read only")
+            # Where whoever migrated could not let the role see all rows, the login reads for it.
+            if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
+                try:
+                    connection.execute(f"set local role {ROLE}")
+                except psycopg.errors.InsufficientPrivilege as error:
+                    login = connection.info.user
+                    hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
+                    raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
+            connection.execute("set local statement_timeout = '30s'")
+            yield connection
 
 
 def rows(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> list[Row]:

@@ -1,0 +1,14 @@
+"""The documentation as a site: ``make site``, then build/site/index.html. Its pages ask nothing of the network."""
+
+from importlib import metadata
+
+project = "pg-two-tower"
+release = metadata.version(project)
+extensions = ["myst_parser", "sphinx_copybutton"]
+root_doc = "docs/site/index"
+include_patterns = ["*.md", "docs/*.md", "docs/reference/*.md", "docs/site/index.md", "sql/README.md"]
+myst_heading_anchors = 4
+html_theme = "furo"
+html_title = f"pg-two-tower {release}"
+html_copy_source = False
+suppress_warnings = ["misc.highlighting_failure"]  # psql's \gset is no SQL

@@ -1,0 +1,3 @@
+drop table two_tower.user_choices;
+
+drop table two_tower.named_filters;

@@ -1,0 +1,54 @@
+"""Experiments on users: two versions beside each other, each for its share of them.
+
+What came of one is read by :mod:`two_tower.server.experiments`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from two_tower.lifecycle import registry
+from two_tower.progress import Progress
+from two_tower.rows import one
+
+Connection = psycopg.Connection[Any]
+
+
+def start(
+    connection: Connection,
+    control: str,
+    challenger: str,
+    share: float,
+    progress: Progress,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    overrides: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Serve ``share`` of the users by ``challenger`` and the others by ``control``, which is the active version.
+
+    What the challenger lacks is embedded first. Raises GateFailed where its gate says no; ``force`` overrules that, and
+    is recorded; ``overrides`` are settings of the gate for this once. ``connection`` is in autocommit mode.
+    """
+    connection.execute("select two_tower.require_no_experiment()")
+    connection.execute("select two_tower.require_model(%s), two_tower.require_model(%s)", (control, challenger))
+    registry.refresh(connection, progress)
+    registry.backfill(connection, challenger, progress, workers=workers, force=force, overrides=overrides)
+    registry.refresh(connection, progress)
+    measured = registry.replayed(connection, challenger, overrides)
+    with registry.asking_the_gate():
+        started: dict[str, Any] = one(
+            connection,
+            "select two_tower.start_experiment(%s, %s, %s, %s, %s, %s)",
+            (control, challenger, share, force, *registry.evidence(measured, overrides)),
+        )
+    return started
+
+
+def stop(connection: Connection, winner: str | None = None) -> dict[str, Any]:
+    """End the experiment; ``winner`` serves everybody from now on. Durable when this returns."""
+    stopped: dict[str, Any] = one(connection, "select two_tower.stop_experiment(%s)", (winner,))
+    connection.execute("select two_tower.make_durable()")
+    return stopped

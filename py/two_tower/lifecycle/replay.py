@@ -1,0 +1,365 @@
+"""Judging a version by what was shown to users before, without showing it to anybody.
+
+Of each logged list that was drawn by chance, what the version would have shown is looked for in what was: a video that
+is in both, was there with a known propensity p, and counts 1/p times. So the like rate of what the version would show
+is estimated from what another showed: inverse propensity scoring, normalised by the sum of the weights (Swaminathan
+and Joachims, "The Self-Normalized Estimator for Counterfactual Learning", NIPS 2015), slot by slot: whether a video is
+liked is taken not to depend on what stands beside it. With w a weight and r a like, the rate is R = sum(w r) / sum(w);
+its variance is that of a ratio over users, as in ``sql/66_experiments/rate_variance.sql``.
+
+If everything that the version would show could have been shown, the weights of a list sum to its length on average.
+What is lacking to that, its ``support``, is what the log says nothing of.
+
+A user's history is what was decided before the list, so what followed it is not known to the version. Lists of which
+somebody asked for a filter are taken as those without: the log does not say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from two_tower.errors import UserError
+from two_tower.features import decision_weights
+from two_tower.rows import column, one, row
+
+if TYPE_CHECKING:
+    import psycopg
+    from numpy.typing import NDArray
+
+    Connection = psycopg.Connection[Any]
+    Floats = NDArray[np.float64]
+
+Decision = tuple[float, int, int, float]
+"""When, which video, 1 like, 0 nope or -1 skip, and what it counts by itself."""
+
+MOST_LISTS = 20_000
+"""The newest so many lists are replayed."""
+
+LEAST_USERS = 30
+"""With fewer, an estimate has no interval."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A list that was logged."""
+
+    user: int
+    at: float
+    videos: NDArray[np.int64]
+    propensity: Floats
+    liked: Floats
+    """1 where the user liked the video after this list and before it was shown again."""
+
+
+@dataclass
+class Log:
+    """What was shown and decided. Users and videos are numbers, in the order of first mention."""
+
+    lists: list[Shown] = field(default_factory=list)
+    users: dict[Any, int] = field(default_factory=dict)
+    videos: dict[Any, int] = field(default_factory=dict)
+    decisions: dict[int, list[Decision]] = field(default_factory=dict)
+    """By user, in the order of time."""
+    again_after: float = 0.0
+    """Seconds within which a page of next_videos() does not repeat what was shown."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of each user: of weights, of weights of likes, and of slots."""
+
+    weight: Floats
+    hits: Floats
+    slots: Floats
+    weights: Floats
+    """Each weight above zero, whoever's."""
+
+    @property
+    def rate(self) -> float:
+        return float(self.hits.sum() / self.weight.sum()) if self.weight.sum() > 0 else float("nan")
+
+    @property
+    def influence(self) -> Floats:
+        """What each user moves the rate by."""
+        return (self.hits - self.rate * self.weight) / self.weight.sum()
+
+
+def replay(connection: Connection, version: str, days: int = 30) -> dict[str, Any]:
+    """What lists of the last ``days`` say of ``version``, and of the active version beside it.
+
+    ``lists`` and ``users`` that were replayed; ``shown_rate``, the like rate of what they held; for ``version`` and,
+    if it is another, ``incumbent``: ``like_rate`` with ``low`` and ``high`` (95 %, one look), ``support`` and
+    ``effective``, how many independent answers the weighted ones are worth; ``difference`` of both, with ``low`` and
+    ``high``, in None where there is none.
+
+    Raises UserError where there is no such version or it has no vectors yet, and where nothing was drawn by chance.
+    """
+    require_replayable(connection, version)
+    active = one(connection, "select two_tower.active_version()")
+    log = read_log(connection, days)
+    own = estimate(log, Ranker.read(connection, version, log))
+    other = None if active in (None, version) else estimate(log, Ranker.read(connection, active, log))
+    slots = sum(len(shown.videos) for shown in log.lists)
+    return {
+        "version": version,
+        "days": days,
+        "lists": len(log.lists),
+        "users": len({shown.user for shown in log.lists}),
+        "shown_rate": sum(float(shown.liked.sum()) for shown in log.lists) / slots,
+        **_figures(own),
+        "incumbent": None if other is None else {"version": active, **_figures(other)},
+        "difference": None if other is None else _difference(own, other),
+    }
+
+
+def require_replayable(connection: Connection, version: str) -> None:
+    """Raises UserError unless ``version`` has vectors, and weights as rows."""
+    one(connection, "select two_tower.require_model(%s)", (version,))
+    if version not in one(connection, "select two_tower.live_versions()"):
+        raise UserError(f"model {version} has no vectors to rank with", f"two-tower model backfill {version}")
+    if not column(connection, _BIAS, (version,)):
+        raise UserError(
+            f"model {version} cannot be replayed: its weights are not there as rows",
+            "compare it on users: two-tower ab start",
+        )
+
+
+def evidence(connection: Connection, version: str, overrides: dict[str, float] | None = None) -> dict[str, Any] | None:
+    """``{"replay": …}`` for the gate, which asks for it by the setting gate_max_replay_drop; None where it does not.
+
+    Where nothing can be said, ``replay`` has the reason as ``nothing``.
+    """
+    limit = (overrides or {}).get("gate_max_replay_drop")
+    if limit is None:
+        limit = one(connection, "select two_tower.model_setting('gate_max_replay_drop')")
+    if limit >= 1 or one(connection, "select two_tower.active_version()") in (None, version):
+        return None
+    try:
+        return {"replay": replay(connection, version)}
+    except UserError as error:
+        return {"replay": {"nothing": error.message}}
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+_BIAS = "select weight::text from two_tower.model_weights where model_version = %s and tower = 'user' and part = 'bias'"
+
+
+def read_log(connection: Connection, days: int) -> Log:
+    """Lists of which the propensities are known and some are below 1. Raises UserError where there are none."""
+    log = Log(again_after=3600 * one(connection, "select two_tower.model_setting('shown_again_after_hours')"))
+    rows = connection.execute(
+        """with shown as (
+            select i.user_id, i.list_id, i.shown_at, i.video_id, i.rank, i.propensity, i.reason,
+                lead(i.shown_at) over (partition by i.user_id, i.video_id order by i.shown_at) as next_at
+            from two_tower.impressions i where i.shown_at >= now() - %s * interval '1 day'
+        )
+        select s.user_id, extract(epoch from s.shown_at)::float8, array_agg(s.video_id order by s.rank),
+            array_agg(s.propensity::float8 order by s.rank),
+            array_agg((d.at is not null and (s.next_at is null or d.at < s.next_at))::int order by s.rank)
+        from shown s
+        left join lateral (
+            select two_tower.time_of(o.created_at) as at from public.user_video_decisions o
+            where o.user_id = s.user_id and o.video_id = s.video_id and two_tower.decision_label(o.decision_type) = 1
+        ) as d on d.at >= s.shown_at
+        group by s.user_id, s.list_id, s.shown_at
+        having count(*) = count(s.propensity) and min(s.propensity) < 1
+            and bool_and(s.reason not in ('similar', 'trending'))
+        order by s.shown_at desc limit %s""",
+        (days, MOST_LISTS),
+    ).fetchall()
+    if not rows:
+        raise UserError(
+            f"nothing that was shown in the last {days} days was drawn by chance, so the log does not say how anything "
+            "else would have been liked",
+            "set exploration_share, and let users see lists for some days",
+        )
+    for user, at, videos, propensity, liked in rows:
+        number = log.users.setdefault(user, len(log.users))
+        ids = np.array([log.videos.setdefault(video, len(log.videos)) for video in videos])
+        log.lists.append(Shown(number, at, ids, np.array(propensity), np.array(liked, float)))
+    for user, video, label, weight, at in connection.execute(
+        """select d.user_id, d.video_id, g.label, g.weight,
+            extract(epoch from coalesce(two_tower.time_of(d.created_at), '1970-01-01 00:00+00'))::float8
+        from unnest(%s) as u (id)
+        cross join lateral two_tower.given_decisions(u.id) g
+        join public.user_video_decisions d on d.user_id = u.id and d.video_id = g.video_id
+        order by 5, d.video_id""",
+        (list(log.users),),
+    ):
+        if label is not None:
+            known = log.videos.setdefault(video, len(log.videos))
+            log.decisions.setdefault(log.users[user], []).append((at, known, label, weight))
+    return log
+
+
+def _numbers(text: str) -> Floats:
+    return np.array(text[1:-1].split(","), float)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """What a version ranks by. ``place`` is [videos, 127], zero for videos that it does not list."""
+
+    bias: Floats
+    place: Floats
+    listed: NDArray[np.bool_]
+    tastes: dict[int, tuple[Floats | None, Floats | None]]
+    neighbours: dict[int, tuple[NDArray[np.int64], Floats]]
+    recency: float
+
+    @classmethod
+    def read(cls, connection: Connection, version: str, log: Log) -> Ranker:
+        """``version`` as it is stored; videos that ``log`` does not know are added to it."""
+        placed = connection.execute(
+            """select e.video_id, e.embedding::text from two_tower.video_embeddings e
+            where e.model_version = %s and e.placed
+                and (select true from two_tower.visible_videos v where v.id = e.video_id)""",
+            (version,),
+        ).fetchall()
+        numbers = [log.videos.setdefault(video, len(log.videos)) for video, _ in placed]
+        decided = {video for made in log.decisions.values() for _, video, _, _ in made}
+        ids = [video for video, number in log.videos.items() if number in decided]
+        tastes = {
+            log.videos[video]: (None if liked is None else _numbers(liked), None if noped is None else _numbers(noped))
+            for video, liked, noped in connection.execute(
+                """select video_id, liked::text, noped::text from two_tower.video_tastes
+                where model_version = %s and video_id = any (%s)""",
+                (version, ids),
+            )
+        }
+        neighbours = {
+            log.videos[video]: (
+                np.array([log.videos.setdefault(other, len(log.videos)) for other in others], np.int64),
+                np.array(weights, float),
+            )
+            for video, others, weights in connection.execute(
+                """select video_id, neighbour_ids, weights from two_tower.neighbour_lists
+                where model_version = %s and video_id = any (%s)""",
+                (version, ids),
+            )
+        }
+        bias = _numbers(one(connection, _BIAS, (version,)))
+        place = np.zeros((len(log.videos), len(bias)))
+        listed = np.zeros(len(log.videos), bool)
+        if placed:
+            place[numbers] = np.stack([_numbers(text)[: len(bias)] for _, text in placed])
+            listed[numbers] = True
+        (recency,) = row(connection, "select two_tower.recency_of(%s)", (version,))
+        return cls(bias, place, listed, tastes, neighbours, float(recency))
+
+    def best(self, history: list[Decision], without: set[int], length: int) -> NDArray[np.int64] | None:
+        """What it lists first for somebody with this history; None for nobody's likes, of which it knows nothing."""
+        made = [decision for decision in history if decision[2] in (0, 1)]
+        if not any(label == 1 for _, _, label, _ in made):
+            return None
+        times = np.array([at for at, *_ in made])
+        given = np.array([weight for *_, weight in made])
+        weights = decision_weights(len(times) - np.searchsorted(times, times, side="right"), self.recency, given)
+        total = self.bias.copy()
+        extra = np.zeros(len(self.place))
+        for (_, video, label, _), weight in zip(made, weights, strict=True):
+            taste = self.tastes.get(video, (None, None))[0 if label == 1 else 1]
+            if taste is not None:
+                total += weight * taste
+            if label == 1 and video in self.neighbours:
+                others, values = self.neighbours[video]
+                known = others < len(extra)
+                np.add.at(extra, others[known], weight * values[known])
+        size = float(np.linalg.norm(total))
+        if size <= 1e-12:
+            return None
+        scores = self.place @ (total / size) + extra / size
+        free = self.listed.copy()
+        free[[video for video in without if video < len(free)]] = False
+        scores = np.where(free, scores, -np.inf)
+        length = min(length, int(free.sum()))
+        return np.argsort(-scores, kind="stable")[:length]
+
+
+# ------------------------------------------------------------------------------------------------ estimating
+
+
+def estimate(log: Log, ranker: Ranker) -> Sums:
+    """What the lists of ``log`` say of what ``ranker`` would have shown; before a first like, nothing."""
+    weight, hits, slots = (np.zeros(len(log.users)) for _ in range(3))
+    weights: list[Floats] = []
+    by_user: dict[int, list[Shown]] = {}
+    for shown in log.lists:
+        by_user.setdefault(shown.user, []).append(shown)
+    for user, lists in by_user.items():
+        made = log.decisions.get(user, [])
+        for shown in lists:
+            history = [decision for decision in made if decision[0] < shown.at]
+            lately = {
+                int(video)
+                for other in lists
+                if shown.at - log.again_after < other.at < shown.at
+                for video in other.videos
+            }
+            # A list that repeats something of the last hours is not of next_videos(), and left nothing out for that.
+            if lately & set(shown.videos.tolist()):
+                lately = set()
+            without = lately | {video for _, video, _, _ in history}
+            best = ranker.best(history, without, len(shown.videos))
+            if best is None:
+                continue
+            both = np.isin(shown.videos, best)
+            counts = both / shown.propensity
+            weight[user] += counts.sum()
+            hits[user] += (counts * shown.liked).sum()
+            slots[user] += len(shown.videos)
+            weights.append(counts[both])
+    return Sums(weight, hits, slots, np.concatenate([np.zeros(0), *weights]))
+
+
+def _spread(influence: Floats, users: int) -> float | None:
+    """Standard deviation of an estimate from what each of its users moves it by; None for too few."""
+    if users < LEAST_USERS:
+        return None
+    return float(np.sqrt(users / (users - 1) * (influence**2).sum()))
+
+
+def _interval(value: float, spread: float | None) -> dict[str, float | None]:
+    if spread is None or not np.isfinite(value):
+        return {"low": None, "high": None}
+    return {"low": value - 1.96 * spread, "high": value + 1.96 * spread}
+
+
+def _figures(sums: Sums) -> dict[str, Any]:
+    total = float(sums.weight.sum())
+    if not total:
+        return {"like_rate": None, "low": None, "high": None, "support": 0.0, "effective": 0.0}
+    users = int((sums.slots > 0).sum())
+    return {
+        "like_rate": sums.rate,
+        **_interval(sums.rate, _spread(sums.influence, users)),
+        "support": total / float(sums.slots.sum()),
+        "effective": float(sums.weights.sum() ** 2 / (sums.weights**2).sum()),
+    }
+
+
+def _difference(own: Sums, other: Sums) -> dict[str, float | None]:
+    if not own.weight.sum() or not other.weight.sum():
+        return {"like_rate": None, "low": None, "high": None}
+    value = own.rate - other.rate
+    users = int(((own.slots > 0) | (other.slots > 0)).sum())
+    return {"like_rate": value, **_interval(value, _spread(own.influence - other.influence, users))}
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """What a replay says, in a sentence."""
+    difference = found["difference"]
+    if difference is None:
+        return "no other version is active to compare it with"
+    incumbent = found["incumbent"]["version"]
+    if difference["low"] is None:
+        return f"too little of what was shown would have been shown by both to compare it with {incumbent}"
+    if difference["low"] > 0:
+        return f"it would be liked more than {incumbent}"
+    if difference["high"] < 0:
+        return f"it would be liked less than {incumbent}"
+    return f"no difference to {incumbent} that is more than chance"

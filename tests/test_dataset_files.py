@@ -1,0 +1,186 @@
+"""Training from files: the same training set as from the database they were exported from, and files of every shape."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import Connection
+from test_path import two_tower
+from two_tower.errors import UserError
+from two_tower.features import LIKE, NOPE, SKIP
+from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.dataset_export import export
+from two_tower.trainer.dataset_files import Loaded, load
+from two_tower.trainer.splits import split
+
+NAMES = ("interactions_train", "interactions_val", "item_features")
+
+
+@pytest.fixture
+def exported(db: Connection, tmp_path: Path) -> Path:
+    export(db, tmp_path / "data")
+    return tmp_path / "data" / "latest"
+
+
+def from_files(directory: Path, suffix: str = "parquet", options: DatasetOptions | None = None) -> Loaded:
+    train, val, items = (directory / f"{name}.{suffix}" for name in NAMES)
+    return load(train, val, items, options)
+
+
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """As CSV can have it."""
+    lists = [name for name, kind in frame.schema.items() if kind == pl.List]
+    return frame.with_columns(pl.col(lists).list.join("|"))
+
+
+@pytest.mark.world
+def test_files_hold_the_training_set_of_the_database(db: Connection, tmp_path: Path) -> None:
+    db.execute("update public.user_video_decisions set weight = 0.25 where hashtext(video_id::text) % 3 = 0")
+    export(db, tmp_path / "data")
+    exported = tmp_path / "data" / "latest"
+    expected = read(db)
+    held = split(expected, ratio=0.2, min_likes=5, seed=0)
+    for name in NAMES:
+        flat(pl.read_parquet(exported / f"{name}.parquet")).write_csv(tmp_path / f"{name}.csv")
+    for found in (from_files(exported), from_files(tmp_path, "csv")):
+        data = found.data
+        for name in ("user_ids", "item_ids", "user", "item", "label"):
+            assert np.array_equal(getattr(data, name), getattr(expected, name)), name
+        assert np.allclose(data.time, expected.time, rtol=0, atol=1e-5)
+        assert data.weight is not None
+        assert expected.weight is not None
+        assert np.array_equal(data.weight, expected.weight)
+        assert data.schema == expected.schema
+        assert (data.item_counts != expected.item_counts).nnz == 0
+        assert found.held is not None
+        assert np.array_equal(found.held, held)
+        assert found.joined == found.interactions == len(expected.user)
+        assert len(found.addresses) == expected.n_items
+
+
+ITEMS = pl.DataFrame({"video_id": ["a", "b", "c"], "tags": ["x|y", "x", None], "price": ["980", "", "free"]})
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels"),
+    [
+        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1]}, [LIKE, NOPE, SKIP]),
+        ({"reviewer_id": [7] * 3, "item_id": ["a", "b", "c"], "label": [1.0, 0.0, 1.0]}, [LIKE, NOPE, LIKE]),
+        (
+            {"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "decision": ["LIKE", "DISLIKE", "skip"]},
+            [LIKE, NOPE, SKIP],
+        ),
+        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "stars": [4, 2, 3]}, [LIKE, NOPE, SKIP]),
+        (
+            {"user_id": ["u"] * 4, "video_id": ["a", "b", "gone", "c"], "decision": ["like", "what?", "like", "nope"]},
+            [LIKE, NOPE],
+        ),
+    ],
+)
+def test_interactions_of_every_shape(columns: dict[str, list[object]], labels: list[int], tmp_path: Path) -> None:
+    ITEMS.write_csv(tmp_path / "items.csv")
+    pl.DataFrame(columns).write_parquet(tmp_path / "train")
+    pl.DataFrame(columns).write_csv(tmp_path / "train.csv")
+    for name in ("train", "train.csv"):
+        found = load(tmp_path / name, None, tmp_path / "items.csv").data
+        assert found.label.tolist() == labels
+        assert found.schema.vocabularies["tag"] == ("x", "y")
+        assert found.item_counts[0, 0] == 980
+        assert found.time.tolist() == [0] * len(labels)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2026-01-01T00:00:00Z", "2026-01-02 00:00:00"],
+        ["2026-01-01", "2026-01-02T09:00:00.000+09:00"],
+        ["1767225600", "1767312000.0"],
+        [1767225600, 1767312000],
+        [datetime(2026, 1, 1), datetime(2026, 1, 2)],
+        [date(2026, 1, 1), date(2026, 1, 2)],
+    ],
+)
+def test_times_of_every_shape(times: list[object], tmp_path: Path) -> None:
+    ITEMS.write_parquet(tmp_path / "items")
+    frame = pl.DataFrame({"user_id": "u", "video_id": ["a", "b"], "label": 1, "created_at": times})
+    frame.write_parquet(tmp_path / "train")
+    assert load(tmp_path / "train", None, tmp_path / "items").data.time.tolist() == [1767225600, 1767312000]
+
+
+@pytest.mark.parametrize("limit", [0, -1, -100])
+def test_vocabularies_of_0_or_less_are_whole(limit: int, tmp_path: Path) -> None:
+    many = pl.DataFrame({"video_id": ["a"], "tags": [[f"t{n}" for n in range(3000)]]})
+    many.write_parquet(tmp_path / "items")
+    pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_parquet(tmp_path / "train")
+    whole = DatasetOptions(max_tag_features=limit)
+    assert len(load(tmp_path / "train", None, tmp_path / "items", whole).data.schema.vocabularies["tag"]) == 3000
+    assert len(load(tmp_path / "train", None, tmp_path / "items").data.schema.vocabularies["tag"]) == 2000
+
+
+@pytest.mark.parametrize(
+    ("train", "items", "said"),
+    [
+        (b"", b"video_id\na\n", "cannot read"),
+        (b"PAR1nothing", b"video_id\na\n", "cannot read"),
+        (b"user_id,label\nu,1\n", b"video_id\na\n", "no column video_id or item_id"),
+        (b"video_id,label\na,1\n", b"video_id\na\n", "no column user_id or reviewer_id"),
+        (b"user_id,video_id\nu,a\n", b"video_id\na\n", "no column label or decision or stars"),
+        (b"user_id,video_id,label\nu,a,1\n", b"id\na\n", "no column video_id"),
+        (b"user_id,video_id,label\nu,b,1\n", b"video_id\na\n", "of 1 interactions, 0 name an item"),
+        (b"user_id,video_id,label\nu,a,0\n", b"video_id\na\n", "there are no likes"),
+        (b"user_id,video_id,label,timestamp\nu,a,1,soon\n", b"video_id\na\n", "'soon' in timestamp is no time"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(train: bytes, items: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(train)
+    (tmp_path / "items.csv").write_bytes(items)
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "train.csv", None, tmp_path / "items.csv")
+
+
+@pytest.mark.world
+def test_what_is_trained_from_files_registers_in_the_database(
+    dsn: str, db: Connection, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One training with epochs, which every option of gradients takes part in."""
+    monkeypatch.chdir(tmp_path)  # no embedded server here, and DATABASE_URL says no real one
+    files = [word for name, file in zip(("--train", "--val", "--items"), NAMES, strict=True)
+             for word in (name, exported / f"{file}.parquet")]  # fmt: skip
+    options = ("--epochs", "2", "--lr", "0.05", "--lr-decay", "cosine", "--batch-size", "16", "--hidden-dim", "32")
+    printed = two_tower(
+        "postgresql://nobody@127.0.0.1:1/nothing", "train", *files, *options, "--disable-user-features", "--k", "5",
+        "--k", "10", "--out-dir", tmp_path / "artifacts", "--run-id", "filed",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    assert len(lines) >= 2
+    assert all(np.isfinite(line["val_loss"]) for line in lines)
+    run = tmp_path / "artifacts" / "runs" / "filed"
+    assert (tmp_path / "artifacts" / "latest").resolve() == run.resolve()
+    meta = json.loads((run / "model_meta.json").read_text())
+    assert meta["loss"]["epochs"] == lines
+    assert meta["hyperparameters"]["user_attributes"] is False
+    metrics = json.loads((run / "metrics.json").read_text())["two-tower"]
+    for name in ("recall", "precision", "map", "ndcg"):
+        assert metrics[f"{name}@5"] <= 1
+        assert {f"{name}@{k}" for k in (5, 10, 20)} <= metrics.keys()
+    assert metrics["recall@5"] <= metrics["recall@10"] <= metrics["recall@20"]
+    two_tower(dsn, "model", "register", run)
+    segments = db.execute(
+        """select distinct i.segment from two_tower.model_inputs i join two_tower.model_weights w
+        on w.model_version = i.model_version and w.tower = 'user' and w.part = 'row' and w.position = i.position
+        where i.model_version = 'filed' and i.tower = 'user'"""
+    ).fetchall()
+    assert {name for (name,) in segments} <= {"liked_video_ids", "noped_video_ids"}
+    two_tower(dsn, "model", "activate", "filed", "--force")
+    vectors = pl.read_parquet(run / "video_embeddings.parquet")
+    stored = db.execute("select video_id::text, embedding::text from public.video_embeddings order by 1").fetchall()
+    assert vectors["video_id"].to_list() == [video for video, _ in stored]
+    expected = np.array([json.loads(text) for _, text in stored])
+    assert np.allclose(vectors["embedding"].to_numpy(), expected, atol=2e-3)

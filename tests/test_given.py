@@ -1,0 +1,194 @@
+"""Versions of vectors that were computed elsewhere: served as they are, left alone by refreshes, not by deletions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from conftest import Connection
+from two_tower.cli.main import app
+from two_tower.errors import UserError
+from two_tower.features import DIM
+from two_tower.lifecycle.given import read
+from world_fixtures import make_world, one, refresh
+
+pytestmark = pytest.mark.world
+
+WORLD = make_world()
+
+
+def run(dsn: str, *arguments: object, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, ["model", *map(str, arguments), "--json"], env={"DATABASE_URL": dsn})
+    assert done.exit_code == code, f"{done.output}{done.exception!r}"
+    return json.loads(done.stdout) if code == 0 else done.output
+
+
+def vectors(ids: list[Any], name: str, path: Path, seed: int = 0, scale: float = 3.0) -> np.ndarray:
+    """Writes random vectors of ``ids``, as another program would: not of length 1, in double precision."""
+    made = np.random.default_rng(seed).standard_normal((len(ids), DIM)) * scale
+    pl.DataFrame({name: [str(i) for i in ids], "embedding": made.tolist()}).write_parquet(path)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Vectors of all videos but ten, of all users but five, and of some whom nobody knows."""
+    nobody = ["ffffffff-ffff-ffff-ffff-ffffffffff" + f"{n:02d}" for n in range(3)]
+    videos, users = tmp_path / "videos.parquet", tmp_path / "users.parquet"
+    vectors([*WORLD.videos[10:], *nobody], "video_id", videos)
+    vectors([*WORLD.users[5:], *nobody[:2]], "user_id", users, seed=1)
+    return videos, users
+
+
+def stored(db: Connection, version: str) -> dict[str, str]:
+    return dict(
+        db.execute(
+            """select video_id::text, embedding::text from two_tower.video_embeddings where model_version = %(v)s
+            union all
+            select user_id::text, embedding::text from two_tower.user_embeddings where model_version = %(v)s""",
+            {"v": version},
+        ).fetchall()
+    )
+
+
+def test_given_vectors_serve_as_they_are_and_nothing_but_a_deletion_changes_them(
+    db: Connection, dsn: str, files: tuple[Path, Path]
+) -> None:
+    videos, users = files
+    dry = run(dsn, "upload-vectors", videos, "--users", users, "--version", "theirs", "--dry-run")
+    assert (dry["videos"], dry["unknown_videos"], dry["videos_without"]) == (290, 3, 10)
+    assert (dry["users"], dry["unknown_users"]) == (45, 2)
+    assert one(db, "select count(*) from two_tower.model_versions where version = 'theirs'") == 0
+    done = run(dsn, "upload-vectors", videos, "--users", users, "--version", "theirs")
+    assert done == dry | {"dry_run": False}
+    assert run(dsn, "activate", "theirs")["previous"] == "v1"
+
+    given = stored(db, "theirs")
+    assert len(given) == 290 + 45
+    known = read(videos, "video_id")
+    directions = known["embedding"].to_numpy()
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    for video, direction in zip(known["id"], directions, strict=True):
+        if video in given:
+            assert np.allclose(json.loads(given[video]), direction, atol=1e-3)
+
+    # The list of somebody is what their vector is nearest to.
+    user = str(WORLD.usual)
+    listed = db.execute("select video_id::text from two_tower.recommend_batch(array[%s::uuid], 10)", (user,)).fetchall()
+    decided = {str(video) for video in WORLD.decided(WORLD.usual)}
+    scores = known["id"].to_list(), directions @ np.array(json.loads(given[user]))
+    shown = {str(video) for video in WORLD.published}
+    best = [v for v, _ in sorted(zip(*scores, strict=True), key=lambda pair: -pair[1]) if v in shown - decided]
+    assert {video for (video,) in listed[:5]} <= set(best[:8])
+
+    # Likes, changed videos, rebuilds and repairs change nothing of them; the version beside them follows.
+    before, own = given, stored(db, "v1")
+    new = next(video for video in WORLD.videos if video not in WORLD.decided(WORLD.usual))
+    db.execute(
+        "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')",
+        (user, new),
+    )
+    db.execute("update public.videos set maker = 'another' where id = %s", (WORLD.videos[20],))
+    refresh(db)
+    assert stored(db, "v1")[user] != own[user]
+    db.execute("call two_tower.rebuild()")
+    assert one(db, "select (two_tower.sync_video_embeddings() ->> 'marked')::int") == 0
+    assert stored(db, "theirs") == before
+    done = CliRunner().invoke(app, ["verify", "--repair"], env={"DATABASE_URL": dsn})
+    assert done.exit_code == 0, done.output
+    assert stored(db, "theirs") == before
+    problems = {what for (what,) in db.execute("select what from two_tower.problems")}
+    assert "coverage" not in problems
+    assert one(db, "select follows_likes from two_tower.status") is False
+    status = CliRunner().invoke(app, ["status"], env={"DATABASE_URL": dsn})
+    assert "theirs, of given vectors: it does not follow likes" in status.output
+
+    # Who is deleted is gone from it.
+    db.execute("delete from auth.users where id = %s", (user,))
+    db.execute("delete from public.videos where id = %s", (WORLD.videos[20],))
+    db.execute("select two_tower.forget_user(%s)", (WORLD.many,))
+    refresh(db)
+    gone = {user, str(WORLD.videos[20]), str(WORLD.many)}
+    assert stored(db, "theirs") == {key: value for key, value in before.items() if key not in gone}
+
+    # What needs towers says that there are none; and back.
+    for call in ("embed_users(array[%s::uuid], 'theirs')", "embed_videos(array[%s::uuid], 'theirs')"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="were given, and it computes none"):
+            db.execute(
+                f"select * from two_tower.{call}".encode(), (WORLD.videos[30] if "videos" in call else WORLD.users[9],)
+            )
+    assert "no towers" in run(dsn, "export", videos.parent / "exported", "--version", "theirs", code=1)
+    assert run(dsn, "rollback")["model_version"] == "v1"
+    assert one(db, "select follows_likes from two_tower.status") is True
+    run(dsn, "activate", "theirs")
+    assert run(dsn, "activate", "v1")["previous"] == "theirs"
+    db.execute("select two_tower.retire_model('theirs')")
+    assert stored(db, "theirs") == {}
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_visitors_and_clients_are_answered_while_given_vectors_serve(
+    db: Connection, dsn: str, files: tuple[Path, Path], client: Any, active: bool
+) -> None:
+    run(dsn, "upload-vectors", files[0], "--version", "theirs")
+    if active:
+        run(dsn, "activate", "theirs")
+    liked = [str(v) for v in WORLD.published[:3]]
+    assert len(client.rpc("anon", None, "recommend_from", liked=liked, limit=5)) == 5
+    assert len(client.rpc("anon", None, "similar_videos", video_id=str(WORLD.published[15]), limit=5)) == 5
+    assert len(client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=5)) == 5
+    assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["success"] is True
+
+
+LENGTHS = {"one short": DIM - 1, "one long": DIM + 1, "empty": 0}
+BAD: dict[str, pl.DataFrame] = {
+    name: pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": [[0.5] * length]})
+    for name, length in LENGTHS.items()
+} | {
+    "zero": pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": [[0.0] * DIM]}),
+    "nan": pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": [[float("nan")] * DIM]}),
+    "infinite": pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": [[float("inf")] * DIM]}),
+    "a hole": pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": [[None] + [0.5] * (DIM - 1)]}),
+    "null": pl.DataFrame(
+        {"video_id": [str(WORLD.videos[0])] * 2, "embedding": [[0.5] * DIM, None]},
+        schema={"video_id": pl.String, "embedding": pl.List(pl.Float64)},
+    ),
+    "text": pl.DataFrame({"video_id": [str(WORLD.videos[0])], "embedding": ["[1,2]"]}),
+    "no id": pl.DataFrame({"video_id": [None], "embedding": [[0.5] * DIM]}, schema_overrides={"video_id": pl.String}),
+    "no uuid": pl.DataFrame({"video_id": ["video 7"], "embedding": [[0.5] * DIM]}),
+    "no column": pl.DataFrame({"id": ["x"], "embedding": [[0.5] * DIM]}),
+    "unknown": pl.DataFrame({"video_id": ["ffffffff-ffff-ffff-ffff-ffffffffff00"], "embedding": [[0.5] * DIM]}),
+}
+
+
+def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing(db: Connection, dsn: str, tmp_path: Path) -> None:
+    for name, frame in BAD.items():
+        frame.write_parquet(tmp_path / "bad.parquet")
+        said = run(dsn, "upload-vectors", tmp_path / "bad.parquet", code=1)
+        assert "error:" in said, name
+    (tmp_path / "bad.parquet").write_bytes(b"not Parquet")
+    run(dsn, "upload-vectors", tmp_path / "bad.parquet", code=1)
+    assert one(db, "select count(*) from two_tower.model_versions") == 1
+    vectors(WORLD.videos, "video_id", tmp_path / "good.parquet")
+    assert "registered already" in run(dsn, "upload-vectors", tmp_path / "good.parquet", "--version", "v1", code=1)
+    assert "current" in run(dsn, "upload-vectors", tmp_path / "good.parquet", "--version", "current", code=1)
+
+
+def test_vectors_of_any_scale_and_ids_of_any_shape_are_read(tmp_path: Path) -> None:
+    for scale in (1e-6, 1.0, 1e6):
+        expected = vectors(["somebody", "somebody else"], "user_id", tmp_path / "users.parquet", scale=scale)
+        found = read(tmp_path / "users.parquet", "user_id")
+        made = found["embedding"].to_numpy()
+        assert np.allclose(made / np.linalg.norm(made, axis=1, keepdims=True), expected, atol=1e-5)
+        assert found["id"].str.contains("^[0-9a-f-]{36}$").all()
+    pl.DataFrame({"user_id": ["a", "a"], "embedding": [[1.0] * DIM, [2.0] * DIM]}).write_parquet(tmp_path / "twice")
+    assert read(tmp_path / "twice", "user_id")["embedding"].to_list() == [[2.0] * DIM]
+    with pytest.raises(UserError, match="cannot read"):
+        read(tmp_path / "nothing", "user_id")

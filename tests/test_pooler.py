@@ -1,0 +1,213 @@
+"""Every verb through PgBouncer in transaction mode, with an application in the same pool that must notice nothing.
+
+A session behind such a pooler is whichever is free: what one client sets, prepares or locks there meets the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import psycopg
+import pytest
+
+from conftest import NewDatabase
+from two_tower.server.embedded import Server
+from two_tower.world import generate
+from ui_browser import Visitor, chromium, served
+from world_fixtures import column, one
+
+SERVERS = 4
+"""Sessions of the pool: few, so that all of them are met again."""
+
+pytestmark = [pytest.mark.database, pytest.mark.xdist_group("pooler")]
+
+LEFT = r"""
+select name, setting from pg_settings
+where source = 'session'
+    and name not in ('application_name', 'client_encoding', 'DateStyle', 'IntervalStyle', 'TimeZone')
+    and name not like 'transaction\_%'
+union all select 'role', current_user where current_user <> session_user
+union all select 'prepared', name from pg_prepared_statements
+union all select 'advisory lock', objid::text from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'
+union all select 'listens', pg_listening_channels()
+union all select 'temporary', relname::text from pg_class where relnamespace = pg_my_temp_schema()
+union all select 'cursor', name from pg_cursors where is_holdable
+"""
+"""What a session would hand on to its next client."""
+
+
+@dataclass
+class Pooler:
+    """PgBouncer in front of the cluster of the tests."""
+
+    cluster: Server
+    socket: Path
+
+    def dsn(self, dsn: str) -> str:
+        """The same database and role, by way of the pooler."""
+        parts = urlsplit(dsn)
+        role = parts.username or "postgres"
+        return f"postgresql://{role}@{parts.path}?host={quote(str(self.socket), safe='')}&port=6432"
+
+    def left_behind(self, dsn: str) -> list[tuple[str, str]]:
+        """What is left in any session of the pool, each of which a transaction here holds at once."""
+        held = [psycopg.connect(self.dsn(dsn), prepare_threshold=None) for _ in range(SERVERS)]
+        try:
+            return [row for connection in held for row in connection.execute(LEFT).fetchall()]
+        finally:
+            for connection in held:
+                connection.close()
+
+
+@pytest.fixture(scope="module")
+def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "there is no pgbouncer: ./setup.sh --test"
+    to = parse_qs(urlsplit(cluster.dsn).query)
+    with tempfile.TemporaryDirectory(prefix="two-tower-pooler-", dir="/tmp") as name:  # a socket's path is short
+        directory = Path(name)
+        directory.chmod(0o777)
+        (directory / "users").write_text('"postgres" ""\n"authenticator" ""\n')
+        (directory / "ini").write_text(
+            f"""[databases]
+            * = host={to["host"][0]} port={to["port"][0]}
+            [pgbouncer]
+            listen_addr =
+            unix_socket_dir = {directory}
+            listen_port = 6432
+            auth_type = trust
+            auth_file = {directory}/users
+            pool_mode = transaction
+            default_pool_size = {SERVERS}
+            logfile = {directory}/log
+            """
+        )
+        as_user = ["-u", "postgres"] if os.geteuid() == 0 else []
+        if as_user:
+            os.chown(directory, pwd.getpwnam("postgres").pw_uid, -1)
+        with subprocess.Popen([program, "-q", *as_user, str(directory / "ini")]) as process:
+            found = Pooler(cluster, directory)
+            try:
+                deadline = time.monotonic() + 20
+                while not (directory / ".s.PGSQL.6432").exists():
+                    assert process.poll() is None, (directory / "log").read_text()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                yield found
+            finally:
+                process.send_signal(signal.SIGKILL)
+
+
+def two_tower(dsn: str, directory: Path, *words: str, code: int = 0) -> str:
+    """A verb in a process of its own; its output, both streams."""
+    command = [str(Path(sys.executable).parent / "two-tower"), *words]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TWO_TOWER_TESTS")} | {"DATABASE_URL": dsn}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == code, f"{words} exits {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+class Application:
+    """Another client of the pool: a transaction in a role of its own, over and over."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn, self.errors, self.turns = dsn, list[str](), 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            try:
+                with psycopg.connect(self.dsn, prepare_threshold=None) as own:
+                    own.execute("set local role anon")
+                    own.execute("select count(*) from popular_videos_now(5)")
+                self.turns += 1
+            except psycopg.Error as error:
+                self.errors.append(str(error))
+
+    def __enter__(self) -> Application:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: NewDatabase, tmp_path: Path) -> None:
+    dsn = database(empty=True)
+    through = pooler.dsn(dsn)
+    generate(tmp_path / "world", users=200, videos=200)
+
+    def verb(*words: str, code: int = 0) -> str:
+        said = two_tower(through, tmp_path, *words, code=code)
+        assert pooler.left_behind(dsn) == [], words
+        return said
+
+    verb("migrate", "--check")
+    verb("migrate")
+    with Application(through) as application:
+        verb("migrate")
+        verb("doctor")
+        verb("import", "catalog", "world/catalog.csv")
+        verb("import", "decisions", "world/decisions.csv", "--create-users")
+        verb("train")
+        verb("model", "activate")
+        verb("model", "list")
+        verb("status")
+        verb("refresh")
+        verb("recommend", "--all", "--output", "recs.csv")
+        assert len((tmp_path / "recs.csv").read_text().splitlines()) > 200
+        verb("evaluate")
+        verb("verify")
+        verb("retrain")
+        with psycopg.connect(dsn, autocommit=True) as db:
+            states = column(db, "select state from two_tower.model_versions order by number")
+        assert states == ["standby", "active"]
+        verb("model", "rollback")
+        verb("model", "export", "out")
+        verb("dataset", "export", "data")
+        verb("metrics")
+        verb("forget", one_user(dsn))
+        with program(through, tmp_path, "refresh", "--every", "0.1") as service:
+            time.sleep(3)
+            assert service.poll() is None
+            assert pooler.left_behind(dsn) == []
+        with served(through, tmp_path) as url, chromium() as browser:
+            visitor = Visitor(browser, url)
+            for name in ("Users", "Models", "Freshness"):
+                visitor.go(name)
+                assert pooler.left_behind(dsn) == [], name
+    assert application.errors == []
+    assert application.turns > 100
+
+
+@contextmanager
+def program(dsn: str, directory: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A verb that runs until it is told to end."""
+    command = [str(Path(sys.executable).parent / "two-tower"), *words]
+    with subprocess.Popen(command, cwd=directory, env=os.environ | {"DATABASE_URL": dsn}) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def one_user(dsn: str) -> str:
+    with psycopg.connect(dsn) as db:
+        return str(one(db, "select min(user_id::text) from public.user_video_decisions"))

@@ -1,0 +1,75 @@
+"""The pages of docs/reference/ say what the database and the command line say of themselves, all of it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from conftest import Connection
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "reference"
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "site" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_database_and_the_verbs_say(db: Connection, request: pytest.FixtureRequest) -> None:
+    pages = generator().pages(db)
+    if request.config.getoption("--golden-update"):
+        for name, text in pages.items():
+            (PAGES / name).write_text(text, encoding="utf-8")
+    written = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
+    assert written.keys() == pages.keys()
+    for name, text in pages.items():
+        difference = "\n".join(difflib.unified_diff(written[name].splitlines(), text.splitlines(), name, "found", n=1))
+        assert not difference, (
+            f"{difference}\n\nWhere the change is meant: pytest tests/test_reference.py --golden-update"
+        )
+
+
+def test_every_object_is_there_with_a_sentence(db: Connection) -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
+    said = [section.split("\n\n") for name in pages for section in pages[name].split("\n## ")[1:]]
+    assert [section[0] for section in said if "None" in section[-2] or "None" in section[1]] == []
+    objects = db.execute(
+        """select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+        where nspname in ('public', 'two_tower') and prorettype <> 'trigger'::regtype
+            and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')"""
+    ).fetchone()
+    assert objects is not None
+    assert sum(pages[name].count("\n## ") for name in ("rpcs.md", "routines.md")) == objects[0] > 100
+
+
+@pytest.mark.soak
+def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs/site", ".", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert (
+            re.findall(r"<(?:script|img|iframe)[^>]*src=\"https?://|<link[^>]*stylesheet[^>]*href=\"https?://", text)
+            == []
+        )
+
+
+def test_every_sqlstate_that_is_raised_is_explained() -> None:
+    sources = [*ROOT.glob("sql/**/*.sql"), *ROOT.glob("migrations/*.sql")]
+    raised = {
+        state for path in sources for state in re.findall(r"errcode = '(\w{5})'", path.read_text(encoding="utf-8"))
+    }
+    assert raised == generator().SQLSTATES.keys()

@@ -1,0 +1,386 @@
+"""What an operator says of lists: promotions, freshness and exploration, each row with what moved it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from conftest import Connection
+from test_serving import COLUMNS, ids
+from world_fixtures import Client, column, make_world, one, rpc
+
+pytestmark = pytest.mark.world
+
+WORLD = make_world()
+ME, OTHER = WORLD.usual, WORLD.users[6]
+Rows = list[dict[str, Any]]
+Ask = Callable[[int], Rows]
+RANKED = ("popular", "newest", "trending")
+"""Reasons of rows whose score is the inverse of their rank."""
+
+
+def lists(client: Client) -> dict[str, Ask]:
+    """Every list that there is, by how many rows it is asked for."""
+    similar, liked = str(WORLD.videos[10]), [str(video) for video in sorted(WORLD.of(ME, "like"))[:3]]
+
+    def ask(role: str, name: str, **arguments: Any) -> Ask:
+        user = None if role == "anon" else ME
+        return lambda limit: client.rpc(role, user, name, limit=limit, **arguments)
+
+    return {
+        "recommend_videos": ask("authenticated", "recommend_videos"),
+        "filtered": ask("authenticated", "recommend_videos", makers=["maker a", "maker b"]),
+        "recommend_from": ask("anon", "recommend_from", liked=liked),
+        "similar_videos": ask("anon", "similar_videos", video_id=similar),
+        "popular_videos_now": ask("anon", "popular_videos_now"),
+        "trending_videos": ask("anon", "trending_videos"),
+    }
+
+
+def promote(db: Connection, kind: str, **values: Any) -> None:
+    values = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in values.items()}
+    names = ", ".join(["kind", *values])
+    marks = ", ".join(["%s"] * (len(values) + 1))
+    db.execute(f"insert into two_tower.promotions ({names}) values ({marks})".encode(), [kind, *values.values()])
+
+
+def setting(db: Connection, name: str, value: float) -> None:
+    db.execute("update two_tower.settings set value = to_jsonb(%s::numeric) where name = %s", (value, name))
+
+
+def plain(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["video_id"], row["reason"], row["propensity"]
+
+
+def moved(
+    base: Rows, factor: dict[str, tuple[float, float]], pins: dict[str, int], limit: int
+) -> list[tuple[str, str]]:
+    """Id and reason of what a list should have, by its definition: ``factor`` has boost and bury of an id."""
+    order = []
+    for n, row in enumerate(base, 1):
+        boost, bury = factor.get(row["video_id"], (1, 1))
+        order.append((n * bury / boost, n, row))
+    order.sort(key=lambda each: each[:2])
+    rest = []
+    for place, (_, n, row) in enumerate(order, 1):
+        boost, bury = factor.get(row["video_id"], (1, 1))
+        reason = row["reason"]
+        if boost > bury and place < n:
+            reason = "boosted"
+        elif bury > boost and place > n:
+            reason = "buried"
+        if row["video_id"] not in pins:
+            rest.append((row["video_id"], reason))
+    places: dict[int, str] = {}
+    for video, rank in sorted(pins.items(), key=lambda each: (each[1], each[0])):
+        places[max([rank, *(at + 1 for at in places)])] = video
+    found = []
+    for place in range(1, limit + 1):
+        if place in places:
+            found.append((places[place], "pinned"))
+        elif rest:
+            found.append(rest.pop(0))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_promotions_move_videos_by_their_definition_in_every_list(seed: int, db: Connection, client: Client) -> None:
+    rng = random.Random(seed)
+    setting(db, "least_likers", 1)
+    db.execute("select two_tower.update_popularity()")
+    base = {name: ask(200) for name, ask in lists(client).items()}
+    makers = dict(db.execute("select id::text, maker from videos").fetchall())
+    on_all = set.intersection(*({row["video_id"] for row in rows} for rows in base.values()))
+    boosts = [(rng.choice(sorted(on_all)), round(rng.uniform(1.1, 5), 2)) for _ in range(6)]
+    buries = [(rng.choice(base["recommend_videos"][:20])["video_id"], round(rng.uniform(1.1, 3), 2)) for _ in range(4)]
+    maker = rng.choice(["maker a", "maker b", "maker c"])
+    kind = rng.choice(["boost", "bury"])
+    strength = 1.5
+    pins = {video: rng.randint(1, 6) for video in rng.sample(sorted(on_all), 2)}
+    for video, by in boosts:
+        promote(db, "boost", video_id=video, strength=by)
+    for video, by in buries:
+        promote(db, "bury", video_id=video, strength=by)
+    promote(db, kind, videos={"makers": [maker], "no_tag_ids": []}, strength=strength)
+    # Of pins at one rank, the first that was said comes first: here in the order of their ids.
+    for video, rank in sorted(pins.items()):
+        promote(db, "pin", video_id=video, rank=rank)
+    # None of these is now.
+    promote(db, "pin", video_id=sorted(on_all)[0], rank=1, starts_at="2999-01-01")
+    promote(db, "boost", video_id=sorted(on_all)[1], strength=10, starts_at="2020-01-01", ends_at="2021-01-01")
+
+    def factor(video: str) -> tuple[float, float]:
+        boost = [by for each, by in boosts if each == video]
+        bury = [by for each, by in buries if each == video]
+        if makers[video] == maker:
+            (boost if kind == "boost" else bury).append(strength)
+        return max(boost, default=1), max(bury, default=1)
+
+    for name, ask in lists(client).items():
+        expected = moved(base[name], {row["video_id"]: factor(row["video_id"]) for row in base[name]}, pins, 12)
+        found = ask(12)
+        assert [(row["video_id"], row["reason"]) for row in found] == expected, name
+        assert [row["rank"] for row in found] == list(range(1, 13))
+        assert {row["propensity"] for row in found} == {1}
+        scores = {row["video_id"]: row["score"] for row in base[name] if row["reason"] not in RANKED}
+        for row in found:
+            inverse = row["reason"] == "pinned" or row["video_id"] not in scores
+            assert row["score"] == pytest.approx(1 / row["rank"] if inverse else scores[row["video_id"]], abs=1e-6), (
+                name
+            )
+        assert ask(12) == found
+
+
+def test_with_nothing_said_of_now_lists_are_as_they_were(db: Connection, client: Client) -> None:
+    before = {name: ask(30) for name, ask in lists(client).items()}
+    video = before["recommend_videos"][0]["video_id"]
+    promote(db, "bury", video_id=video, strength=10, ends_at="2999-01-01", starts_at="2998-01-01")
+    promote(db, "pin", video_id=uuid4(), rank=1)  # a video that is gone
+    promote(db, "pin", video_id=WORLD.unpublished_video, rank=1)
+    setting(db, "exploration_share", 0.5)  # of a pool that nobody has drawn
+    for name, ask in lists(client).items():
+        found = ask(30)
+        assert found == before[name], name
+        assert all(row.keys() >= COLUMNS and row["propensity"] == 1 for row in found)
+
+
+def test_a_pin_is_nothing_that_its_user_knows_or_did_not_ask_for(db: Connection, client: Client) -> None:
+    decided = sorted(WORLD.decided(ME) & set(WORLD.published))[0]
+    promote(db, "pin", video_id=decided, rank=1)
+    assert str(decided) not in ids(client.rpc("authenticated", ME, "recommend_videos"))
+    assert client.rpc("authenticated", WORLD.no_decisions, "recommend_videos")[0]["video_id"] == str(decided)
+    assert client.rpc("anon", None, "popular_videos_now")[0]["video_id"] == str(decided)
+    assert str(decided) not in ids(client.rpc("anon", None, "popular_videos_now", exclude=[str(decided)]))
+    assert str(decided) not in ids(client.rpc("anon", None, "recommend_from", liked=[str(decided)]))
+    assert str(decided) not in ids(client.rpc("anon", None, "similar_videos", video_id=str(decided)))
+    without = client.rpc("anon", None, "popular_videos_now", no_tag_ids=[str(tag) for tag in WORLD.tags], limit=50)
+    assert (str(decided) in ids(without)) == (decided not in {video for video, _ in WORLD.video_tags})
+
+
+def test_a_segment_is_who_starts_from_a_video_that_passes(db: Connection, client: Client) -> None:
+    pinned = next(video for video in WORLD.published if video not in WORLD.decided(ME) | WORLD.decided(OTHER))
+    (liked, *_) = sorted(WORLD.of(ME, "like") - WORLD.decided(OTHER))
+    tag = uuid4()
+    db.execute("insert into tags (id, name) values (%s, 'of a segment')", (tag,))
+    db.execute("insert into video_tags (video_id, tag_id) values (%s, %s)", (liked, tag))
+    promote(db, "pin", video_id=pinned, rank=2, segment={"tag_ids": [str(tag)], "makers": None})
+
+    def has(rows: Rows) -> bool:
+        return rows[1]["video_id"] == str(pinned) and rows[1]["reason"] == "pinned"
+
+    assert has(client.rpc("authenticated", ME, "recommend_videos"))
+    assert not has(client.rpc("authenticated", OTHER, "recommend_videos"))
+    assert not has(client.rpc("authenticated", WORLD.no_decisions, "recommend_videos"))
+    assert has(client.rpc("anon", None, "recommend_from", liked=[str(liked)]))
+    assert not has(client.rpc("anon", None, "recommend_from", liked=[str(WORLD.videos[11])]))
+    assert has(client.rpc("anon", None, "similar_videos", video_id=str(liked)))
+    assert not has(client.rpc("anon", None, "popular_videos_now"))
+
+
+@pytest.mark.parametrize("half_life", [0.5, 30, 365, 3650])
+def test_newer_videos_come_up_and_less_so_the_older_they_are(half_life: float, db: Connection, client: Client) -> None:
+    base = client.rpc("authenticated", ME, "recommend_videos", limit=200)
+    some = [row["video_id"] for row in base]
+    db.execute(
+        """update videos set published_at = now() - %s * (abs(hashtext(id::text)) %% 8) * interval '0.5 days'
+        where id = any (%s::uuid[])""",
+        (half_life, some),
+    )
+    ages = {video: age * 0.5 for video, age in db.execute("select id::text, abs(hashtext(id::text)) % 8 from videos")}
+    setting(db, "freshness_half_life_days", half_life)
+    found = client.rpc("authenticated", ME, "recommend_videos", limit=15)
+    keys = {video: n / (1 + 0.5 ** ages[video]) for n, video in enumerate(some, 1)}
+    assert ids(found) == sorted(some, key=lambda video: (keys[video], some.index(video)))[:15]
+    for place, row in enumerate(found):
+        came_up = some.index(row["video_id"]) > place
+        assert row["reason"] == ("fresh" if came_up and ages[row["video_id"]] < 1 else "taste")
+    # Its like is still the reason why it is there at all.
+    because = client.rpc("authenticated", ME, "recommend_videos", limit=15, because=True)
+    assert all(row["because_video_id"] for row in because if row["reason"] == "fresh")
+
+
+# ------------------------------------------------------------------------------------------------ exploration
+
+
+@pytest.fixture
+def exploring(db: Connection) -> Connection:
+    setting(db, "exploration_share", 0.25)
+    assert one(db, "select two_tower.draw_exploration()") == len(WORLD.published)
+    return db
+
+
+def days(db: Connection, number: int) -> None:
+    """As if what there is had been drawn on another day."""
+    db.execute("update two_tower.exploration_pool set drawn_on = date '2030-01-01' + %s::int", (number,))
+
+
+def test_a_question_keeps_its_answer_for_the_day_and_has_another_the_next(
+    exploring: Connection, client: Client
+) -> None:
+    base = {name: ask(20) for name, ask in lists(client).items()}
+    for name, ask in lists(client).items():
+        assert ask(20) == base[name]
+        explored = [row for row in base[name] if row["reason"] == "explored"]
+        assert bool(explored) == (name in ("recommend_videos", "filtered")), name
+    with client.as_("authenticated", ME) as connection:
+        connection.execute("set local datestyle = 'SQL, DMY'")
+        assert rpc(connection, "recommend_videos") == base["recommend_videos"]
+    days(exploring, 1)
+    assert ids(lists(client)["recommend_videos"](20)) != ids(base["recommend_videos"])
+    on_behalf = client.rpc("service_role", None, "recommend_videos", p_user_id=str(ME))
+    assert ids(on_behalf) == ids(client.rpc("authenticated", ME, "recommend_videos"))
+
+
+def test_what_is_explored_is_new_to_its_user_and_passes_the_filter(exploring: Connection, client: Client) -> None:
+    makers = dict(exploring.execute("select id::text, maker from videos").fetchall())
+    published, decided = {str(v) for v in WORLD.published}, {str(v) for v in WORLD.decided(ME)}
+    excluded = ids(client.rpc("authenticated", ME, "recommend_videos", limit=200))[:40]
+    for day in range(12):
+        days(exploring, day)
+        rows = client.rpc("authenticated", ME, "recommend_videos", makers=["maker a"], exclude=excluded, limit=30)
+        assert len(set(ids(rows))) == len(rows)
+        for row in rows:
+            assert makers[row["video_id"]] == "maker a"
+            assert row["video_id"] in published - decided - set(excluded)
+
+
+def test_propensities_are_how_often_things_stand_there(db: Connection, client: Client) -> None:
+    """Over days, each place is explored as often as it is said, each video of the pool stands at it equally often, and
+    weighing what was seen by its propensity adds up to what there was to see."""
+    share, limit, n_days = 0.3, 10, 160
+    base = ids(client.rpc("authenticated", ME, "recommend_videos", limit=limit))
+    setting(db, "exploration_share", share)
+    db.execute("select two_tower.draw_exploration()")
+    # Pools larger and smaller than a list, less what the list holds and what the user knows.
+    known = {*base, *(str(video) for video in WORLD.decided(ME))}
+    for size in (20, 6):
+        rest = sorted(set(column(db, "select video_id::text from two_tower.exploration_pool")) - known)[:size]
+        db.execute("delete from two_tower.exploration_pool where video_id <> all (%s::uuid[])", (rest,))
+        by_place = [0] * limit
+        by_video = dict.fromkeys(rest, 0)
+        estimate = 0.0
+        for day in range(n_days):
+            days(db, day)
+            for row in client.rpc("authenticated", ME, "recommend_videos", limit=limit):
+                place = row["rank"] - 1
+                if row["reason"] == "explored":
+                    by_place[place] += 1
+                    by_video[row["video_id"]] += 1
+                    assert row["propensity"] == pytest.approx(share / size)
+                    estimate += 1 / row["propensity"]
+                else:
+                    assert row["video_id"] == base[place]
+                    assert row["propensity"] == pytest.approx(1 - share if place < size else 1)
+        places = min(size, limit)
+        for place, count in enumerate(by_place):
+            expected = n_days * share if place < places else 0
+            assert abs(count - expected) <= 4.5 * (n_days * share * (1 - share)) ** 0.5 * (place < places), place
+        expected = n_days * places * share / size
+        assert all(abs(count - expected) <= 5 * expected**0.5 for count in by_video.values())
+        assert estimate == pytest.approx(n_days * places * size, rel=0.2)
+
+
+def test_pages_explore_and_remember_it(exploring: Connection, client: Client) -> None:
+    pages = [client.rpc("authenticated", ME, "next_videos", limit=20) for _ in range(3)]
+    seen = [video for page in pages for video in ids(page)]
+    assert len(set(seen)) == len(seen) == 60
+    kept = exploring.execute(
+        "select video_id::text, reason, propensity from two_tower.impressions where user_id = %s", (ME,)
+    ).fetchall()
+    assert sorted(kept) == sorted(plain(row) for page in pages for row in page)
+    assert {"explored", "taste"} == {reason for _, reason, _ in kept}
+
+
+def test_a_pinned_place_is_not_explored(exploring: Connection, client: Client) -> None:
+    video = next(v for v in WORLD.published if v not in WORLD.decided(ME))
+    for rank in (1, 2, 3):
+        promote(exploring, "pin", video_id=video if rank == 1 else WORLD.published[-rank], rank=rank)
+    for day in range(10):
+        days(exploring, day)
+        first = client.rpc("authenticated", WORLD.no_decisions, "recommend_videos")[0]
+        assert plain(first) == (str(video), "pinned", 1)
+
+
+def test_a_pool_is_drawn_once_a_day_of_what_fewest_were_shown(db: Connection, client: Client) -> None:
+    shown = client.rpc("authenticated", ME, "next_videos", limit=30)
+    assert one(db, "select two_tower.draw_exploration()") == 0
+    setting(db, "exploration_share", 0.1)
+    with client.as_("service_role") as connection:
+        connection.execute("select two_tower.draw_exploration()")
+    counts = dict(db.execute("select video_id::text, shown from two_tower.exploration_pool").fetchall())
+    assert {video for video, times in counts.items() if times} == set(ids(shown))
+    before = db.execute("select * from two_tower.exploration_pool").fetchall()
+    client.rpc("authenticated", ME, "next_videos", limit=30)
+    db.execute("select two_tower.update_popularity()")
+    assert db.execute("select * from two_tower.exploration_pool").fetchall() == before
+    db.execute("update two_tower.exploration_pool set drawn_on = drawn_on - 1")
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, "select sum(shown) from two_tower.exploration_pool") == 60
+    setting(db, "exploration_share", 0)
+    db.execute("select two_tower.update_popularity()")
+    assert one(db, "select count(*) from two_tower.exploration_pool") == 0
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+VIDEO = str(WORLD.published[0])
+BAD_ROWS: list[dict[str, Any]] = [
+    {"kind": "raise", "video_id": VIDEO},
+    {"kind": "boost"},
+    {"kind": "boost", "video_id": VIDEO, "videos": {"makers": ["a"]}},
+    {"kind": "boost", "video_id": VIDEO, "rank": 3},
+    {"kind": "pin", "video_id": VIDEO},
+    {"kind": "pin", "videos": {"makers": ["a"]}, "rank": 1},
+    {"kind": "pin", "video_id": VIDEO, "rank": 0},
+    {"kind": "pin", "video_id": VIDEO, "rank": 201},
+    *({"kind": "bury", "video_id": VIDEO, "strength": by} for by in (1, 0, -3, 10.5, "NaN", "Infinity")),
+    {"kind": "bury", "video_id": VIDEO, "starts_at": "2026-02-01", "ends_at": "2026-01-01"},
+    # A filter that asks for nothing is none.
+    {"kind": "boost", "videos": {}},
+    {"kind": "boost", "videos": {"makers": []}},
+]
+BAD_FILTERS: list[dict[str, Any]] = [
+    {"maker": ["a"]},
+    {"among": [VIDEO]},
+    {"tag_ids": ["x"]},
+    {"tag_ids": VIDEO},
+    {"price_min": "cheap"},
+    {"released_after": "soonish"},
+    {"duration_max": 1e30},
+    {"makers": [str(n) for n in range(101)]},
+]
+
+
+def test_what_says_nothing_that_can_be_done_is_refused(db: Connection) -> None:
+    refused = [(row, "23514") for row in BAD_ROWS]
+    for bad in BAD_FILTERS:
+        refused += [({"kind": "boost", "videos": bad}, "22023")]
+        refused += [({"kind": "boost", "video_id": VIDEO, "segment": bad}, "22023")]
+    for row, state in refused:
+        with pytest.raises(psycopg.Error) as caught:
+            promote(db, **row)
+        assert caught.value.sqlstate == state, (row, caught.value)
+    assert one(db, "select count(*) from two_tower.promotions") == 0
+
+
+def test_clients_neither_read_nor_write_what_steers_them(exploring: Connection, client: Client) -> None:
+    for role, user in (("anon", None), ("authenticated", ME)):
+        for statement in (
+            "select * from two_tower.promotions",
+            "select * from two_tower.exploration_pool",
+            "insert into two_tower.promotions (kind, video_id) values ('boost', gen_random_uuid())",
+            "delete from two_tower.promotions",
+            "select two_tower.draw_exploration()",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), client.as_(role, user) as connection:
+                connection.execute(statement)
+    with client.as_("service_role") as connection:
+        connection.execute("insert into two_tower.promotions (kind, video_id) values ('boost', gen_random_uuid())")
+        connection.execute("update two_tower.promotions set ends_at = now() + interval '1 day'")
+        connection.execute("delete from two_tower.promotions")
