@@ -108,7 +108,7 @@ def upload_vectors(
     from two_tower.lifecycle.given import upload
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=not dry_run) as connection, bar() as progress:
         done = upload(connection, videos, users, version, progress, dry_run=dry_run)
     if json:
         print_json(done.as_json() | {"dry_run": dry_run})
