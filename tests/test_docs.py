@@ -401,3 +401,25 @@ def test_every_row_of_the_background_has_a_state_and_says_what_is_here() -> None
         word = state.partition(":")[0]
         assert word in STATES, f"{document}, {described}: {state!r}"
         assert here or word == "missing", f"{document}, {described}: nothing is here"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "inputs"),
+    [
+        ("retrain", ["update_embeddings", "publish_artifacts", "generate_embeddings", "mode"]),
+        ("sync-videos", ["start_date", "end_date", "lookback_days", "skip_ingest", "skip_fetch", "mode"]),
+    ],
+)
+def test_every_input_of_a_workflow_is_documented_and_used(workflow: str, inputs: list[str]) -> None:
+    text = (REPOSITORY / ".github" / "workflows" / f"{workflow}.yml").read_text()
+    asked = text.partition("inputs:")[2].partition("permissions:")[0]
+    assert re.findall(r"^      (\w+):$", asked, re.MULTILINE) == inputs
+    used = text.partition("jobs:")[2]
+    documented = (REPOSITORY / "docs" / "automation.md").read_text()
+    for name in inputs:
+        assert f"inputs.{name}" in used
+        assert f"`{name}`" in documented
+    script = used.partition("run: |")[2]
+    assert "${{" not in script  # what somebody types in is a value, and no text of a script
+    for line in re.findall(r"^ +(?:if .*; then )?(two-tower [^;\n]+)", script, re.MULTILINE):
+        check_command(workflow, shlex.split(line.replace("$@", ""))[1:])

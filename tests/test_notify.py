@@ -122,6 +122,7 @@ def test_what_is_wanted_and_cannot_be_is_said_before_the_work(monkeypatch: pytes
     ("verb", "said"),
     [
         (("train",), "Training failed: "),
+        (("retrain",), "Retraining failed: "),
         (("sync-videos", "--mode", "embeddings"), "Syncing videos failed: "),
     ],
 )

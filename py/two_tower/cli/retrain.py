@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say, told_of_failure
 from two_tower.cli.options import (
     EmbeddingWorkers,
     Mail,
@@ -76,7 +77,11 @@ def retrain(
         keep=keep,
         workers=workers,
     )
-    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
+    with ExitStack() as stack:
+        # Of what fails later the run itself tells, with what became of the models.
+        with told_of_failure(plan.channels, "retraining"):
+            connection = stack.enter_context(connect(dsn, autocommit=True, writes=True))
+        progress = stack.enter_context(bar())
         try:
             done = run(connection, plan, progress)
         except Exception as error:

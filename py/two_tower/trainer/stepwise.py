@@ -122,15 +122,10 @@ class StepwiseSearch:
                         found_by[choice] = self._values(choice, scorer, self.users, whole=True)
                 best = max(found_by, key=lambda choice: found_by[choice].mean())
 
-        # Of those as good as the best, the one nearest to what everybody likes: of who likes little and of what is new
-        # less is known than these users show (the one-standard-error rule of Breiman et al.,
-        # Classification and Regression Trees, 1984).
-        as_good = [
-            choice
-            for choice, values in found_by.items()
-            if choice == replace(best, popular=choice.popular) and not _surely(found_by[best] - values, 1.0)
-        ]
-        return max(as_good, key=lambda choice: choice.popular, default=best)
+        # Lists of what is new lean on what everybody likes, and these users cannot tell how much: as usual, unless more
+        # or less of it pays.
+        usual = replace(best, popular=Choice.popular)
+        return usual if usual in found_by and not _surely(found_by[best] - found_by[usual]) else best
 
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
@@ -391,6 +386,6 @@ def _by_table(table: items.Table, likes: sparse.csr_matrix, rows: np.ndarray) ->
     return items.scores(table, likes[rows])
 
 
-def _surely(gain: np.ndarray, errors: float = SURE) -> bool:
-    """Whether the mean of differences [n] is above zero by more than so many standard errors."""
-    return len(gain) > 1 and float(gain.mean()) > errors * float(gain.std()) / len(gain) ** 0.5
+def _surely(gain: np.ndarray) -> bool:
+    """Whether the mean of differences [n] is above zero by more than chance."""
+    return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5
