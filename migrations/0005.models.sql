@@ -11,6 +11,7 @@ comment on table two_tower.settings is 'Settings that operators may change, each
 
 insert into two_tower.settings values
 ('inference_engine', '"auto"', 'How vectors of versions registered from now on are computed: sql (weights as rows), onnxruntime, or auto'),
+('product_urls', '"as_written"', 'How imports write addresses of products: as_written, normalised, or normalised_lower_case'),
 ('popularity_half_life_days', '90', 'Age, relative to the newest decision, at which a like counts half'),
 ('most_decisions', '10000', 'How many decisions and reviews of one account count in training and popularity, its latest; 0 for all'),
 ('least_likers', '5', 'How many people must like a video before lists for everybody say anything that is known of them'),

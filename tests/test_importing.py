@@ -215,7 +215,7 @@ def test_reviews_come_in_once(shop: Connection, write: Write) -> None:
     assert rows(shop, "select stars from two_tower.reviews where created_at is not null") == [4.0]
 
 
-@pytest.mark.parametrize("stars", ["6", "-1", "nan", "inf", "1e9", "five", "", "4,5"])
+@pytest.mark.parametrize("stars", ["6", "-1", "nan", "inf", "1e9", "five", "", "4,5,6"])
 def test_stars_are_numbers_from_0_to_5(shop: Connection, write: Write, stars: str) -> None:
     summary = import_reviews(shop, write(f'product_url,reviewer_id,stars\nu/1,x,5\nu/1,y,"{stars}"\n'))
     assert rejects(summary) == [(3, "stars", stars, "not a number from 0 to 5")]

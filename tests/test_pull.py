@@ -353,6 +353,28 @@ def test_a_null_of_the_source_is_filled_left_out_or_kept(
     assert changes(pull(target, dsn_of(source))) == {}
 
 
+@pytest.mark.parametrize(("table", "column"), [(t.name, column) for t in TABLES for column in t.longest])
+def test_a_text_that_no_index_holds_is_left_out(
+    source: Connection, target: Connection, table: str, column: str
+) -> None:
+    limit = next(t for t in TABLES if t.name == table).longest[column]
+    source.execute(
+        f"""do $$ declare c record; begin
+        for c in select conname from pg_constraint where contype = 'u' and conrelid = '{table}'::regclass loop
+            execute format('alter table {table} drop constraint %I', c.conname); end loop; end $$""".encode()
+    )
+    noise = "(select string_agg(md5(random()::text || n), '') from generate_series(1, 200) n)"
+    for size in (limit, limit + 1, 6_000):
+        source.execute(
+            f"update {table} set {column} = left({noise}, {size}) where ctid = (select min(ctid) from {table}"
+            f" where length({column}) < 100)".encode()
+        )
+    (rows,) = source.execute(f"select count(*) from {table}".encode()).fetchone() or (0,)
+    told = pull(target, dsn_of(source)).tables[table]
+    assert (told.incomplete, told.rows) == (2, rows - 2)
+    assert changes(pull(target, dsn_of(source))) == {}
+
+
 def test_keys_of_the_source_that_are_there_twice(source: Connection, target: Connection) -> None:
     source.execute("alter table public.user_video_decisions drop constraint user_video_decisions_pkey")
     source.execute("insert into public.user_video_decisions select * from public.user_video_decisions limit 1")

@@ -175,6 +175,28 @@ def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     return open_connection(make_conninfo("", **parameters), autocommit=True)
 
 
+def require_writable(connection: psycopg.Connection[Any]) -> None:
+    """Raises UserError where the session cannot write: on a standby, or where its transactions are read-only."""
+    from two_tower.rows import row
+
+    standby, read_only = row(
+        connection, "select pg_is_in_recovery(), current_setting('transaction_read_only')::pg_catalog.bool"
+    )
+    if not connection.autocommit:
+        connection.rollback()  # leaves no transaction open
+    name = connection.info.dbname
+    if standby:
+        raise UserError(
+            f"this server is a standby, on which nothing of {name} can be changed", "connect to the primary"
+        )
+    if read_only:
+        raise UserError(
+            f"transactions of this session on {name} are read-only (default_transaction_read_only), so nothing can be"
+            " changed",
+            "connect without that setting, which the connection string or PGOPTIONS has",
+        )
+
+
 _STATE = """
 select pg_catalog.pg_get_userbyid(n.nspowner),
     pg_catalog.has_schema_privilege(coalesce(%s, current_user), n.oid, 'usage'),

@@ -18,6 +18,8 @@ from uuid import UUID
 import numpy as np
 import polars as pl
 
+from two_tower.writing import writing
+
 INTERESTS: dict[str, str] = {
     "sea": "harbour, lighthouse, sailing, storm, diving, island",
     "space": "orbit, starship, comet, moonbase, nebula, signal",
@@ -85,7 +87,8 @@ class World:
 def generate(directory: Path | str, users: int = 3000, videos: int = 3000, seed: int = 1) -> World:
     """Writes ``catalog.csv``, ``decisions.csv`` and ``heldout.csv`` (``user_id,product_url,created_at``)."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     catalog, interest, performers, mood = _catalogue(rng, videos)
     taste = _taste(rng, users)
@@ -104,7 +107,8 @@ def generate(directory: Path | str, users: int = 3000, videos: int = 3000, seed:
     known = named.filter(~pl.col("heldout")).drop("heldout")
     paths = (directory / "catalog.csv", directory / "decisions.csv", directory / "heldout.csv")
     for path, frame in zip(paths, (catalog, known, heldout), strict=True):
-        frame.write_csv(path)
+        with writing(path):
+            frame.write_csv(path)
     kinds = dict(known["decision"].value_counts().iter_rows())
     counts = {"videos": videos, "heldout": len(heldout)} | {f"{kind}s": kinds.get(kind, 0) for kind in _KINDS}
     return World(*paths, ids, urls.to_list(), utility, counts)

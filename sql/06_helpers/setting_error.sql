@@ -5,13 +5,15 @@ as $func$
     select format(
         'the %s must be %s, and is %s', p_what || p_name,
         case r.kind
-            when 'engine' then '"auto", "sql" or "onnxruntime"' when 'boolean' then 'true or false'
+            when 'engine' then '"auto", "sql" or "onnxruntime"'
+            when 'addresses' then '"as_written", "normalised" or "normalised_lower_case"' when 'boolean' then 'true or false'
             when 'whole' then format('a whole number from %s to %s', r.least, r.most) else format('a number from %s to %s', r.least, r.most)
         end,
         coalesce(case when length(p_value::text) <= 60 then p_value::text else left(p_value::text, 60) || '…' end, 'missing')
     )
     from (values
         ('inference_engine', 'engine', null::numeric, null::numeric),
+        ('product_urls', 'addresses', null, null),
         ('popularity_half_life_days', 'number', 0.001, 1000000),
         ('most_decisions', 'whole', 0, 1000000000),
         ('least_likers', 'whole', 1, 1000000),
@@ -37,6 +39,7 @@ as $func$
     where r.name = p_name and case
         when p_value is null then true
         when r.kind = 'engine' then p_value not in ('"auto"', '"sql"', '"onnxruntime"')
+        when r.kind = 'addresses' then p_value not in ('"as_written"', '"normalised"', '"normalised_lower_case"')
         when r.kind = 'boolean' then jsonb_typeof(p_value) <> 'boolean'
         when jsonb_typeof(p_value) <> 'number' then true
         else p_value::numeric not between r.least and r.most or r.kind = 'whole' and p_value::numeric <> trunc(p_value::numeric)

@@ -53,7 +53,7 @@ def start(
 
     if not 0 < share < 1:
         raise typer.BadParameter(f"{share:g} is not between 0 and 1", param_hint="--share")
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         started = experiments.start(
             connection, control, challenger, share, progress, force=force, workers=workers, overrides=overrides
         )
@@ -106,7 +106,7 @@ def stop(
     from two_tower.lifecycle import experiments
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         stopped = experiments.stop(connection, winner)
     if json:
         print_json(stopped)

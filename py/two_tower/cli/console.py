@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json as jsonlib
 import os
 import sys
@@ -18,6 +19,8 @@ from typer.core import TyperGroup
 from two_tower.errors import UserError
 from two_tower.metrics import TITLES, titles
 from two_tower.progress import Progress
+from two_tower.terminals import is_unicode, settle
+from two_tower.writing import writing
 
 if TYPE_CHECKING:
     from two_tower.notify import Channels
@@ -30,14 +33,26 @@ class Verbs(TyperGroup):
     """Prints an error that the user can mend as one message, without a traceback, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
+        settle()
         try:
             return super().invoke(ctx)
         except UserError as error:
             _complain(error.message, error.hint)
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has enough
+            _give_up_output()  # the reader, such as head, has enough
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.errno not in _OF_DISKS:
+                raise
+            where = error.filename
+            try:
+                sys.stdout.flush()
+            except OSError:
+                where = "standard output"
+                _give_up_output()
+            _complain(f"{where}: {error.strerror}" if where else str(error.strerror), None)
+            raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
             if error.name not in {"onnx", "onnxruntime", "optuna", "scipy", "torch"}:
                 raise
@@ -52,6 +67,18 @@ class Verbs(TyperGroup):
             hint = "connect as the owner of the database, or as a member of service_role" if lacks_right else None
             _complain(str(error).strip(), hint)
             raise typer.Exit(1) from error
+
+
+_OF_DISKS = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""What keeps a file that somebody named from being read or written."""
+
+
+def _give_up_output() -> None:
+    """Lets Python end in peace, which would flush once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, hint: str | None) -> None:
@@ -121,15 +148,30 @@ def told_of_failure(channels: Channels, what: str) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """A result as JSON on standard output. Dates, UUIDs and paths become strings."""
-    typer.echo(jsonlib.dumps(value, indent=2, default=str, ensure_ascii=False))
+    typer.echo(jsonlib.dumps(value, indent=2, default=str, ensure_ascii=not is_unicode()))
+
+
+def echo_json(document: str) -> None:
+    """A JSON document on standard output, as it is where that takes every character."""
+    typer.echo(document if is_unicode() else jsonlib.dumps(jsonlib.loads(document)))
+
+
+def require_place(path: Path | None) -> None:
+    """Raises UserError before the work where its result could not be written to ``path``, if that is asked for."""
+    if path is None:
+        return
+    with writing(path):
+        new = not path.exists()
+        with path.open("a"):
+            pass
+        if new:
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a result that the user asked to have in a file."""
-    try:
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 RECOMMENDERS = ("two-tower", "random", "popularity", "item-kNN", "ALS", "EASE^R")

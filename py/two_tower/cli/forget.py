@@ -40,7 +40,7 @@ def forget(
     from two_tower.server.connection import connect
 
     user_id = user_uuid(user)
-    with connect(dsn) as connection:
+    with connect(dsn, writes=True) as connection:
         removed: dict[str, int] = one(connection, "select two_tower.forget_user(%s)", (user_id,))
     if json:
         print_json({"user_id": str(user_id), "removed": removed})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, log, manual, say, write_text
+from two_tower.cli.console import Dsn, Json, echo_json, log, manual, require_place, say, write_text
 from two_tower.cli.options import SummaryOption
 
 if TYPE_CHECKING:
@@ -28,9 +28,23 @@ MapOption = Annotated[
     typer.Option("--map", metavar="THEIRS=OURS", show_default=False, help="Read the file's column THEIRS as OURS."),
 ]
 DelimiterOption = Annotated[
-    str | None, typer.Option(show_default=False, help="Else comma, semicolon or tab, whichever the header shows.")
+    str | None,
+    typer.Option(
+        show_default=False, help="Else comma, semicolon, tab, vertical bar or ::, whichever the header or sep= shows."
+    ),
 ]
-EncodingOption = Annotated[str | None, typer.Option(show_default=False, help="Else UTF-8, or UTF-16 by its mark.")]
+HeaderOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,NAME,...", show_default=False, help="The columns of a file without a line of names."),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(show_default=False, help="Else UTF-8, UTF-16 by its mark, or CP932 or EUC-JP that has kana."),
+]
+MostRejectedOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Import nothing if more than this share of the rows is rejected."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 ChunkOption = Annotated[
     int | None,
@@ -61,9 +75,11 @@ def catalog(
     rejects: RejectsOption = None,
     columns: MapOption = None,
     delimiter: DelimiterOption = None,
+    header: HeaderOption = None,
     encoding: EncodingOption = None,
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
+    most_rejected: MostRejectedOption = 0.5,
     summary: SummaryOption = None,
 ) -> None:
     """Insert and update videos.
@@ -75,7 +91,7 @@ def catalog(
     """
     from two_tower.data.imports import import_catalog
 
-    options = _options(rejects, columns, delimiter, encoding, "reject", dry_run, chunk)
+    options = _options(rejects, columns, delimiter, header, encoding, "reject", dry_run, chunk, most_rejected)
     _run(import_catalog, file, dsn, json, options, summary)
 
 
@@ -83,6 +99,7 @@ def catalog(
     epilog=manual(
         "two-tower import reviews reviews.csv.gz",
         "two-tower import reviews reviews.csv --chunk 1000000 --summary summary.json",
+        "two-tower import reviews ratings.dat --header reviewer_id,product_url,stars,created_at",
         exits=EXITS,
     )
 )
@@ -93,19 +110,28 @@ def reviews(
     rejects: RejectsOption = None,
     columns: MapOption = None,
     delimiter: DelimiterOption = None,
+    header: HeaderOption = None,
     encoding: EncodingOption = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."
+        ),
+    ] = None,
     unknown: UnknownOption = "reject",
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
+    most_rejected: MostRejectedOption = 0.5,
     summary: SummaryOption = None,
 ) -> None:
     """Insert and update star reviews, to train on; reviewers need not be users.
 
-    Columns: product_url, reviewer_id, stars (0 to 5), and created_at if known.
+    Columns: product_url, reviewer_id, stars (0 to 5; --scale 10 halves those of a
+    ten-point scale), and created_at if known.
     """
     from two_tower.data.imports import import_reviews
 
-    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    options = _options(rejects, columns, delimiter, header, encoding, unknown, dry_run, chunk, most_rejected, scale)
     _run(import_reviews, file, dsn, json, options, summary)
 
 
@@ -124,6 +150,7 @@ def decisions(
     rejects: RejectsOption = None,
     columns: MapOption = None,
     delimiter: DelimiterOption = None,
+    header: HeaderOption = None,
     encoding: EncodingOption = None,
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
@@ -136,6 +163,7 @@ def decisions(
     ] = None,
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
+    most_rejected: MostRejectedOption = 0.5,
     summary: SummaryOption = None,
 ) -> None:
     """Insert and update what users decided on videos.
@@ -150,7 +178,7 @@ def decisions(
 
     if weight is not None and not LEAST_GIVEN <= weight <= MOST_GIVEN:
         raise typer.BadParameter(f"{weight:g} is not from {LEAST_GIVEN:g} to {MOST_GIVEN:g}", param_hint="--weight")
-    options = _options(rejects, columns, delimiter, encoding, unknown, dry_run, chunk)
+    options = _options(rejects, columns, delimiter, header, encoding, unknown, dry_run, chunk, most_rejected)
     _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 
 
@@ -158,23 +186,36 @@ def _options(
     rejects: Path | None,
     columns: list[str] | None,
     delimiter: str | None,
+    header: str | None,
     encoding: str | None,
     unknown: str,
     dry_run: bool,
     chunk: int | None,
+    most_rejected: float,
+    scale: float | None = None,
 ) -> ImportOptions:
     from two_tower.data.imports import ImportOptions
 
     if unknown not in ("reject", "create"):
         raise typer.BadParameter(f"{unknown!r} is neither reject nor create", param_hint="--unknown")
     delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
-    if delimiter is not None and len(delimiter) != 1:
-        raise typer.BadParameter("a delimiter is one character", param_hint="--delimiter")
+    if delimiter is not None and len(delimiter) != 1 and delimiter != "::":
+        raise typer.BadParameter("a delimiter is one character, or ::", param_hint="--delimiter")
     mapping = dict(pair.split("=", 1) for pair in columns or [] if "=" in pair)
     if len(mapping) != len(columns or []):
         raise typer.BadParameter("give THEIRS=OURS, each column once", param_hint="--map")
     return ImportOptions(
-        rejects, delimiter, encoding, mapping, "create" if unknown == "create" else "reject", dry_run, chunk, say
+        rejects=rejects,
+        delimiter=delimiter,
+        encoding=encoding,
+        columns=mapping,
+        unknown="create" if unknown == "create" else "reject",
+        dry_run=dry_run,
+        chunk=chunk,
+        say=say,
+        header=tuple(name.strip() for name in (header or "").split(",") if name.strip()),
+        scale=scale,
+        most_rejected=most_rejected,
     )
 
 
@@ -191,11 +232,12 @@ def _run(
 
     from two_tower.server.connection import connect
 
+    require_place(summary_file)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
         console=log, transient=True, disable=not log.is_terminal,
     )  # fmt: skip
-    with connect(dsn) as connection, bar:
+    with connect(dsn, writes=True) as connection, bar:
         task = bar.add_task("reading", total=None)
 
         def progress(done: int, total: int | None, step: str) -> None:
@@ -205,7 +247,7 @@ def _run(
     if summary_file:
         write_text(summary_file, summary.to_json() + "\n")
     if json:
-        typer.echo(summary.to_json())
+        echo_json(summary.to_json())
         return
     typer.echo(describe(summary))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, Verbs, bar, manual, say, told_of_failure, write_text
+from two_tower.cli.console import Dsn, Json, Verbs, bar, echo_json, manual, say, told_of_failure, write_text
 from two_tower.cli.options import Mail, SummaryOption, Webhook, env_file
 from two_tower.errors import UserError
 
@@ -97,11 +97,14 @@ def ingest_dmm(
     source = Dmm.from_settings()
     sections = [floor(text) for text in floors or [DEFAULT_FLOOR]]
     options = _ingest_options(since, until, None if everything else look_back, pause, attempts, rejects)
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         done = ingest(connection, source, sections, options, say, progress)
     if summary:
         write_text(summary, done.to_json() + "\n")
-    typer.echo(done.to_json() if json else describe_ingest(done))
+    if json:
+        echo_json(done.to_json())
+    else:
+        typer.echo(describe_ingest(done))
 
 
 def _ingest_options(
@@ -224,7 +227,7 @@ def sync_videos(
     with (
         told_of_failure(tell_to, "syncing videos"),
         where as kept,
-        connect(dsn or near_or_remote(), autocommit=True) as connection,
+        connect(dsn or near_or_remote(), autocommit=True, writes=True) as connection,
         bar() as progress,
     ):
 
@@ -248,7 +251,7 @@ def sync_videos(
     if summary:
         write_text(summary, done.to_json() + "\n")
     if json:
-        typer.echo(done.to_json())
+        echo_json(done.to_json())
     else:
         if done.model:
             say(f"model {done.model['version']}: " + ("activated" if done.model["activated"] else "nothing new"))

@@ -75,7 +75,7 @@ def register(
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         name, new = artifacts.register(connection, directory, version)
     if json:
         print_json({"version": name, "registered": new})
@@ -108,7 +108,7 @@ def upload_vectors(
     from two_tower.lifecycle.given import upload
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=not dry_run) as connection, bar() as progress:
         done = upload(connection, videos, users, version, progress, dry_run=dry_run)
     if json:
         print_json(done.as_json() | {"dry_run": dry_run})
@@ -138,7 +138,7 @@ def backfill(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         registry.backfill(connection, version, progress, workers=workers, force=force, overrides=overrides)
     say(f"{version} is backfilled")
 
@@ -164,7 +164,7 @@ def activate(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         result = registry.activate(connection, version, progress, force=force, workers=workers, overrides=overrides)
     _report(result, json)
 
@@ -179,7 +179,7 @@ def rollback(
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         result = registry.roll_back(connection, version)
     _report(result, json)
 
@@ -189,7 +189,7 @@ def retire(version: Version, dsn: Dsn = None) -> None:
     """Drop the vectors of a staged or standby version; its record stays."""
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn, autocommit=True, writes=True) as connection:
         connection.execute("select two_tower.retire_model(%s)", (version,))
     say(f"{version} is retired")
 
@@ -291,7 +291,7 @@ def fetch(
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         result = artifacts.fetch(connection, url, version, progress)
     if json:
         print_json(result)

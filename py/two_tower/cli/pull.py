@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, bar, manual, say, write_text
+from two_tower.cli.console import Dsn, Json, bar, echo_json, manual, say, write_text
 from two_tower.cli.options import SummaryOption
 from two_tower.errors import UserError
 
@@ -75,12 +75,12 @@ def pull(
                 f"--anonymise takes a key of at least {LEAST_KEY} characters in TWO_TOWER_ANONYMISE_KEY",
                 "make one with `openssl rand -hex 32`, and keep it: with another one everybody is somebody else",
             )
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         done = run(connection, source, key=key, replace=replace, dry_run=dry_run, say=say, progress=progress)
     if summary:
         write_text(summary, done.to_json() + "\n")
     if json:
-        typer.echo(done.to_json())
+        echo_json(done.to_json())
     else:
         typer.echo(describe_pull(done))
 

@@ -75,7 +75,7 @@ def refresh(
         serve(resolve_dsn(dsn), every, lambda done: _tell_round(done, json), say)
         return
     started = time.perf_counter()
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         if dry_run:
             pending = registry.pending(connection)
             found = registry.stale_users(connection, *marks, limit) if marks else 0

@@ -80,7 +80,7 @@ def retrain(
     with ExitStack() as stack:
         # Of what fails later the run itself tells, with what became of the models.
         with told_of_failure(plan.channels, "retraining"):
-            connection = stack.enter_context(connect(dsn, autocommit=True))
+            connection = stack.enter_context(connect(dsn, autocommit=True, writes=True))
         progress = stack.enter_context(bar())
         try:
             done = run(connection, plan, progress)

@@ -245,7 +245,7 @@ def train(
             say(f"{loaded.joined:,} of {loaded.interactions:,} interactions are with items of {items_file}")
             done = f"{name} is in {where}; `two-tower model register {where}` brings it into a database"
         else:
-            with connect(dsn, autocommit=True) as connection, bar() as progress:
+            with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
                 progress("reading", 0.0)
                 data = read(connection, options)
                 from two_tower.lifecycle.gate import judge

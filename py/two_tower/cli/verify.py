@@ -49,7 +49,7 @@ def verify(
     from two_tower.lifecycle import verify as verification
     from two_tower.server.connection import connect
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    with connect(dsn, autocommit=True, writes=repair or sample is None) as connection, bar() as progress:
         found = verification.verify(connection, progress, sample)
         marked = verification.repair(connection, found) if repair else 0
         answer = {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}

@@ -406,7 +406,7 @@ class _Asker:
             raise _RetryError(f"no answer ({type(error).__name__})", None) from None
         status = response.status_code
         if status == httpx2.codes.TOO_MANY_REQUESTS or status >= 500:
-            raise _RetryError(f"the answer is {status}", _retry_after(response))
+            raise _RetryError(f"the answer is {status}", retry_after(response.headers.get("Retry-After", "")))
         try:
             document = response.json()
         except ValueError:
@@ -430,8 +430,8 @@ class _RetryError(Exception):
     """A problem, and the seconds that the server asks to wait."""
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
+def retry_after(value: str) -> float | None:
+    """Seconds of a Retry-After, which is a number of them or a date; None where it is neither."""
     if value.isdecimal():
         return float(value)
     try:

@@ -6,12 +6,15 @@ import codecs
 import csv
 import gzip
 import io
+import re
+import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 import polars as pl
 
+from two_tower.data import encodings
 from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
@@ -22,21 +25,28 @@ BLOCK = 4 << 20
 LONGEST_CELL = 1 << 20
 """Characters. A longer cell is a quote that does not close."""
 
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SAMPLE = 1 << 18
+"""Bytes from which an encoding is told."""
+
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
+_UNIT = "\x1f"
+"""ASCII's separator, which stands for a delimiter of several characters."""
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
+"""The first line of what Excel is told by which delimiter to split."""
 
 
-def encoding_by_mark(start: bytes) -> str:
-    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: Say) -> Iterator[tuple[bytes, int]]:
+    """Blocks of whole lines in UTF-8, each line ending in a newline, with the number of the block's first line.
 
-
-def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[tuple[bytes, int]]:
-    """Blocks of whole lines in UTF-8, each line ending in a newline, with the number of the block's first line."""
+    Where no encoding is given it is UTF-8, or what Japanese is in beyond doubt.
+    """
     try:
-        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-        decoder = codecs.getincrementaldecoder(encoding)()
+        is_utf8 = encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+        decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     except LookupError as error:
         raise UserError(f"there is no encoding {encoding!r}") from error
-    line, tail, at_start, only_returns = 1, b"", True, False
+    line, tail, at_start, only_returns, only_ascii = 1, b"", True, False, True
+    told = encoding is not None
     while True:
         try:
             data = stream.read(BLOCK)
@@ -47,11 +57,10 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[t
         except OSError as error:
             raise UserError(f"cannot read {name}: {error.strerror or error}") from error
         last = not data
+        if at_start and not told and (marked := encodings.encoding_by_mark(data)):
+            encoding, is_utf8, decoder, told = marked, False, codecs.getincrementaldecoder(marked)(), True
         if not is_utf8:
-            try:
-                data = decoder.decode(data, final=last).encode()
-            except UnicodeDecodeError as error:
-                raise UserError(f"{name}, after line {line}: not {encoding}: {error.reason}") from error
+            data = _decoded(name, line, decoder, data, encoding, last=last)
         if at_start:
             data, at_start = data.removeprefix(codecs.BOM_UTF8), False
             only_returns = b"\r" in data and b"\n" not in data
@@ -66,6 +75,13 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[t
             if len(tail) > 4 * BLOCK:
                 raise UserError(f"{name}, line {line + block.count(10)}: the line is longer than {4 * BLOCK >> 20} MiB")
         if block:
+            if not told and only_ascii and not block.isascii():
+                only_ascii = False
+                if found := _japanese(block):
+                    say(f"{name}: it is in {found} (--encoding names another)")
+                    encoding, is_utf8, decoder, told = found, False, codecs.getincrementaldecoder(found)(), True
+                    block = _decoded(name, line, decoder, block, encoding)
+                    tail = _decoded(name, line, decoder, tail, encoding)
             _check_utf8(name, block, line)
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n")
@@ -75,15 +91,44 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str) -> Iterator[t
             return
 
 
+def _decoded(
+    name: str, line: int, decoder: codecs.IncrementalDecoder, data: bytes, encoding: str | None, *, last: bool = False
+) -> bytes:
+    try:
+        return decoder.decode(data, final=last).encode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name}, after line {line}: not {encoding}: {error.reason}", "convert the file, or name its encoding"
+        ) from error
+
+
+def _japanese(block: bytes) -> str | None:
+    """The encoding that the lines of a block which are not ASCII are in, if they are not UTF-8 but Japanese."""
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        before = block[: block.rfind(b"\n", 0, error.start) + 1]
+        return encodings.japanese(_lines(block, error.start)) if before.isascii() else None
+    return None
+
+
+def _lines(block: bytes, at: int, size: int = SAMPLE) -> bytes:
+    """Whole lines of ``block`` from the one that ``at`` is in, ``size`` bytes or so of them."""
+    end = block.find(b"\n", min(at + size, len(block) - 1))
+    return block[block.rfind(b"\n", 0, at) + 1 : end + 1 if end >= 0 else None]
+
+
 def _check_utf8(name: str, block: bytes, line: int) -> None:
     try:
         block.decode()
     except UnicodeDecodeError as error:
         before = block[: error.start]
+        seen = [f"--encoding {found} reads {text}" for found, text in encodings.readings(_lines(block, error.start, 0))]
+        hint = "convert the file, or name its encoding"
         raise UserError(
             f"{name}, line {line + before.count(10)}, byte {error.start - before.rfind(10)}: "
             f"0x{block[error.start]:02x} is not valid UTF-8",
-            "convert the file, or name its encoding: --encoding cp1252",
+            f"{hint}: {'; '.join(seen)}" if seen else hint,
         ) from error
 
 
@@ -94,32 +139,55 @@ def open_csv(
     expected: set[str],
     rename: Mapping[str, str],
     delimiter: str | None,
+    names: Sequence[str],
     say: Say,
 ) -> Table:
+    """The table of a CSV. ``names`` are its columns where the file has no line that names them."""
     feed = _Feed(blocks)
     while feed.more() and not feed.peek().strip():
         feed.skip()
     if not feed.more():
         raise UserError(f"{name} is empty", "its first line must name the columns")
-    header = feed.peek()
+    if separator := _SEPARATOR_LINE.fullmatch(feed.peek().strip("\n")):
+        delimiter = delimiter or separator[1]
+        feed.skip()
+        if not feed.more():
+            raise UserError(f"{name} is empty", "the line after sep= must name the columns")
+    header = ",".join(names) if names else feed.peek()
     if delimiter is None:
+        line = feed.peek()
         found = {mark: len(expected & set(_names(header, mark, rename))) for mark in _DELIMITERS}
-        delimiter = max(found, key=lambda mark: (found[mark], header.count(mark)))
+        if names:
+            found = {mark: int(line.count(mark) == len(names) - 1) for mark in _DELIMITERS}
+        delimiter = max(found, key=lambda mark: (found[mark], line.count(mark)))
         if delimiter != ",":
             say(f"{name}: its columns are separated by {_DELIMITERS[delimiter]}s")
-    columns = _names(header, delimiter, rename)
-    feed.skip()
-    twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
-    if twice:
-        raise UserError(f"{name} names a column twice: {', '.join(twice)}")
+    columns = _names(header, "," if names else delimiter, rename)
+    if not names:
+        feed.skip()
+    if len(delimiter) > 1:
+        feed.replace(delimiter, _UNIT)
+        delimiter = _UNIT
+    refuse_repeated(name, columns, expected)
     reader = _CsvReader(name, feed, columns, delimiter, rejects)
     table = Table(name, columns, None, reader.batches, lambda: 0)
     reader.table = table
     return table
 
 
+def refuse_repeated(name: str, columns: list[str], expected: set[str]) -> None:
+    """Raises UserError where a column that is looked for is there more than once, so that one would be passed over."""
+    twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
+    if twice:
+        raise UserError(f"{name} names a column twice: {', '.join(twice)}", "leave one out, or give it another name")
+
+
 def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
-    """The columns that a header names: trimmed, in lower case, renamed."""
+    """The columns that a header names: trimmed, in lower case, full width as half width, renamed."""
+    if len(delimiter) > 1:
+        header, delimiter = header.replace(delimiter, _UNIT), _UNIT
+    if delimiter.isascii():
+        header = unicodedata.normalize("NFKC", header)
     names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])]
     return [rename.get(name, name.lower()) for name in names]
 
@@ -163,6 +231,12 @@ class _Feed:
         rest, line = "".join(self.lines[self.at :]).encode(), self.line
         self.lines, self.at = [], 0
         return rest, line
+
+    def replace(self, old: str, new: str) -> None:
+        """Puts ``new`` for ``old`` in all lines to come. Both are ASCII."""
+        blocks = self.blocks
+        self.blocks = ((block.replace(old.encode(), new.encode()), line) for block, line in blocks)
+        self.lines = [line.replace(old, new) for line in self.lines]
 
     def push(self, block: bytes, line: int) -> None:
         """Gives back what ``rest`` gave, to be had line by line."""
@@ -236,7 +310,8 @@ class _CsvReader:
             self.table.rows += 1
             if len(record) != width:
                 reason = f"{len(record)} cells where the header has {width}"
-                self.rejects.add(start, "", self.delimiter.join(record), reason)
+                shown = ("," if self.delimiter == _UNIT else self.delimiter).join(record)
+                self.rejects.add(start, "", shown, reason)
             elif any("\0" in cell for cell in record):
                 column = next(c for c, cell in zip(self.columns, record, strict=True) if "\0" in cell)
                 self.rejects.add(start, column, "", "contains a NUL byte")

@@ -14,14 +14,14 @@ import io
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
 
-from two_tower.data.csv_file import blocks_of, encoding_by_mark, open_csv
+from two_tower.data.csv_file import blocks_of, open_csv, refuse_repeated
 from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
@@ -44,12 +44,14 @@ def open_table(
     renamed: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    names: Sequence[str] = (),
     say: Say = lambda _: None,
 ) -> Table:
     """Opens ``source``, a path or ``-`` for standard input, whatever its format.
 
     ``expected`` names columns by which the delimiter is recognised. ``renamed`` maps columns of the file to names
-    wanted here. Raises UserError if the file cannot be read, or is none of the formats.
+    wanted here; ``names`` are the columns of a CSV without a header. Raises UserError if the file cannot be read, or
+    is none of the formats.
     """
     stack = ExitStack()
     try:
@@ -78,13 +80,13 @@ def open_table(
                 shutil.copyfileobj(buffered, copy)
                 copy.flush()
                 where = copy.name
-            table = _open_parquet(name, Path(where), rejects, rename)
+            table = _open_parquet(name, Path(where), rejects, rename, expected)
         else:
             stream: io.BufferedIOBase = buffered
             if magic.startswith(b"\x1f\x8b"):
                 stream = stack.enter_context(closing(gzip.GzipFile(fileobj=buffered)))
-            blocks = blocks_of(name, stream, encoding or encoding_by_mark(magic))
-            table = open_csv(name, blocks, rejects, expected, rename, delimiter, say)
+            blocks = blocks_of(name, stream, encoding, say)
+            table = open_csv(name, blocks, rejects, expected, rename, delimiter, names, say)
             table._position = lambda: counted.position
         table.total_bytes = total
         table._closing = stack.pop_all()
@@ -110,7 +112,7 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, str]) -> Table:
+def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, str], expected: set[str]) -> Table:
     try:
         scan = pl.scan_parquet(path)
         names = scan.collect_schema().names()
@@ -118,6 +120,7 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{name} is not a readable Parquet file: {error}") from error
     columns = [rename.get(column, column.strip().lower()) for column in names]
+    refuse_repeated(name, columns, expected)
     original = dict(zip(columns, names, strict=True))
     table: Table
 
@@ -127,6 +130,7 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
                 frame = scan.select(pl.col(original[c]).alias(c) for c in wanted).slice(start, PARQUET_ROWS).collect()
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise UserError(f"{name}, after row {start}: {error}") from error
+            frame = frame.with_columns(_plain(name, frame[column]) for column in wanted)
             frame = frame.with_columns(pl.int_range(start + 1, start + 1 + len(frame), dtype=pl.Int64).alias("line"))
             table.rows += len(frame)
             yield _without_nul(frame, rejects).with_columns(pl.col(pl.String).replace("", None))
@@ -134,6 +138,40 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
     size = path.stat().st_size
     table = Table(name, columns, None, batches, lambda: size * table.rows // max(total, 1))
     return table
+
+
+def _plain(name: str, cells: pl.Series) -> pl.Series:
+    """A column of one of the types that readers of cells know: bytes and categories as text, lists as lists of text.
+
+    Raises UserError where its cells have parts of which nobody can tell which one is meant.
+    """
+    kind = cells.dtype
+    if kind.is_float():
+        return cells.fill_nan(None)  # what pandas writes for nothing
+    try:
+        if kind == pl.Binary:
+            return cells.cast(pl.String)
+        if isinstance(kind, pl.Categorical | pl.Enum | pl.Null):
+            return cells.cast(pl.String)
+        if isinstance(kind, pl.Array):
+            cells = cells.arr.to_list()
+        if isinstance(kind, pl.List | pl.Array):
+            inner = cells.dtype.inner  # type: ignore[attr-defined]
+            if isinstance(inner, pl.Struct):
+                fields = [field.name for field in inner.fields if isinstance(field.dtype, pl.String)]
+                if "name" in fields or len(fields) == 1:
+                    chosen = "name" if "name" in fields else fields[0]
+                    return cells.list.eval(pl.element().struct.field(chosen))
+            elif not isinstance(inner, pl.List | pl.Array):
+                return cells.cast(pl.List(pl.String))
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{name}, column {cells.name}: {str(error).splitlines()[0]}", "write it as text") from error
+    if kind.is_nested() or kind == pl.Object:
+        raise UserError(
+            f"{name}: the column {cells.name} is of type {kind}, of which it cannot be told what is meant",
+            "write it as text, as a list of texts, or as a list of structs with a field name",
+        )
+    return cells
 
 
 def _without_nul(frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import IO, Self
 
 import polars as pl
 
-from two_tower.errors import UserError
+from two_tower.writing import writing
 
 LONGEST_VALUE = 200
 """Characters of a value that the report of rejects repeats."""
@@ -30,6 +31,8 @@ class Rejects:
         self.rows = 0
         self.passed_over = 0
         """Rows that an earlier run, which this one resumes, has reported."""
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        """Rejected rows by column and reason."""
         self._after = 0
         self._file: IO[str] | None = None
         self._lock = Lock()  # the thread that reads has rejects, and so has the one that checks
@@ -43,11 +46,12 @@ class Rejects:
             if file.readline() != self.header:
                 return  # no report, and replaced only if there is one to write
             reported = [record for record in csv.reader(file) if record[0].isdecimal() and int(record[0]) <= after]
-        self.path.unlink()
-        if reported:
-            with self.path.open("w", encoding="utf-8", newline="") as file:
-                file.write(self.header)
-                csv.writer(file, lineterminator="\n").writerows(reported)
+        with writing(self.path):
+            self.path.unlink()
+            if reported:
+                with self.path.open("w", encoding="utf-8", newline="") as file:
+                    file.write(self.header)
+                    csv.writer(file, lineterminator="\n").writerows(reported)
 
     def pass_over(self, after: int) -> None:
         """Leaves out what is about lines up to ``after``: another run reports these."""
@@ -55,17 +59,16 @@ class Rejects:
 
     def flush(self) -> None:
         """Leaves nothing for a kill to take, nor in the way of another run that goes on with the report."""
-        with self._lock:
+        with self._lock, writing(self.path):
             if self._file:
-                self._file.close()
-                self._file = None
+                file, self._file = self._file, None
+                file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+        self.flush()
 
     def add(self, line: int, column: str, value: str, reason: str) -> None:
         """One rejected row."""
@@ -73,6 +76,7 @@ class Rejects:
 
     def add_rows(self, rows: pl.DataFrame, column: str, reason: str) -> None:
         """Rejected rows with columns ``line`` and ``value``, all for one reason."""
+        self.reasons[column, reason] += len(rows)
         if self._after:
             later = rows.filter(pl.col("line") > self._after)
             self.passed_over += len(rows) - len(later)
@@ -87,14 +91,13 @@ class Rejects:
         )
         with self._lock:
             if self._file is None:
-                try:
+                with writing(self.path):
                     resumed = bool(self._after or self.rows) and self.path.is_file()
                     self._file = self.path.open("a" if resumed else "w", encoding="utf-8", newline="")
-                except OSError as error:
-                    raise UserError(f"cannot write the report of rejects {self.path}: {error.strerror}") from error
-                if not resumed:
-                    self._file.write(self.header)
-            self._file.write(report.write_csv(include_header=False))
+                    if not resumed:
+                        self._file.write(self.header)
+            with writing(self.path):
+                self._file.write(report.write_csv(include_header=False))
             self.rows += len(rows)
 
 

@@ -26,7 +26,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import unquote, urlsplit
@@ -39,7 +39,9 @@ from two_tower import supabase
 from two_tower.errors import UserError
 from two_tower.features import DIM, LIKE, NOPE, user_counts
 from two_tower.lifecycle import registry
+from two_tower.lifecycle.patience import patiently
 from two_tower.progress import Progress
+from two_tower.writing import writing
 
 if TYPE_CHECKING:
     from two_tower.features import TrainingData
@@ -102,8 +104,9 @@ def export(
     whose vocabulary ends after so many videos: small files for a browser, whose vectors compare with the version's.
     Vectors of users are left out unless ``users``; files of the ``runtime`` are copied beside the others.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MANIFEST).unlink(missing_ok=True)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         written = [
@@ -244,7 +247,8 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
+    with writing(path):
+        path.write_bytes(content)
     return path
 
 
@@ -376,8 +380,6 @@ def upload(
     With vectors of ``users`` if asked to, and with what onnxruntime-web loads from the directory ``runtime``. Raises
     UserError where another model is published under that version.
     """
-    import obstore
-
     registry.require_version_name(version)  # a database may have one from before they were refused
     store = _store(url)
     beside = [] if runtime is None else runtime_files(runtime)
@@ -395,7 +397,7 @@ def upload(
         for at, path in enumerate(files):
             progress(f"uploading {path.name}", at / len(files))
             with _storage_errors(f"{url}/{version}/{path.name}"):
-                obstore.put(store, f"{version}/{path.name}", path, attributes=_attributes(url, path.name))
+                _put(store, f"{version}/{path.name}", path, attributes=_attributes(url, path.name))
     return manifest, len(files)
 
 
@@ -428,7 +430,7 @@ def point(url: str, manifest: bytes) -> None:
     try:
         _copy_to_current(store, url, manifest)
         with _storage_errors(f"{url}/{CURRENT}"):
-            obstore.put(store, CURRENT, manifest, attributes=_attributes(url, CURRENT))
+            _put(store, CURRENT, manifest, attributes=_attributes(url, CURRENT))
     except UserError:
         if before is not None and before != manifest:
             with suppress(UserError):
@@ -440,7 +442,7 @@ def point(url: str, manifest: bytes) -> None:
             for entry in _manifest(before)["files"]:
                 if entry["path"] not in kept:
                     with _storage_errors(f"{url}/current/{entry['path']}"):
-                        obstore.delete(store, f"current/{entry['path']}")
+                        patiently(store, CURRENT, partial(obstore.delete, store, f"current/{entry['path']}"))
 
 
 def _copy_to_current(store: Any, url: str, manifest: bytes) -> None:
@@ -449,7 +451,8 @@ def _copy_to_current(store: Any, url: str, manifest: bytes) -> None:
     named = _manifest(manifest)
     for entry in named["files"]:
         with _storage_errors(f"{url}/current/{entry['path']}"):
-            obstore.copy(store, f"{named['version']}/{entry['path']}", f"current/{entry['path']}")
+            source, target = f"{named['version']}/{entry['path']}", f"current/{entry['path']}"
+            patiently(store, target, partial(obstore.copy, store, source, target))
 
 
 def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
@@ -483,12 +486,24 @@ def _download(store: Any, url: str, version: str, entry: dict[str, Any], target:
     import obstore
 
     path = f"{version}/{entry['path']}"
-    digest, size = hashlib.sha256(), 0
-    with _storage_errors(f"{url}/{path}"), target.open("wb") as file:
-        for block in obstore.get(store, path).stream():
-            digest.update(block)
-            size += file.write(block)
-    _verify(entry, size, digest.hexdigest())
+
+    def download() -> tuple[int, str]:
+        digest, size = hashlib.sha256(), 0
+        with target.open("wb") as file:
+            for block in obstore.get(store, path).stream():
+                digest.update(block)
+                size += file.write(block)
+        return size, digest.hexdigest()
+
+    with _storage_errors(f"{url}/{path}"):
+        size, digest = patiently(store, path, download)
+    _verify(entry, size, digest)
+
+
+def _put(store: Any, path: str, content: Path | bytes, attributes: Any) -> None:
+    import obstore
+
+    patiently(store, path, lambda: obstore.put(store, path, content, attributes=attributes))
 
 
 def _model(manifest: bytes) -> dict[str, str]:
@@ -502,7 +517,8 @@ def _store(url: str) -> Any:
 
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
-        return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
+        with _storage_errors(url):
+            return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
     if parts.scheme == "s3" and parts.netloc:
         for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
             del os.environ[name]  # CI systems set to nothing what they were not told; the client would read it
@@ -522,7 +538,7 @@ def _store(url: str) -> Any:
                 config=config or None,
                 # Plain HTTP is for whoever named such an endpoint.
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
-                retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
+                retry_config={"max_retries": 0},  # patiently() asks again
             )
     raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
 
@@ -532,7 +548,7 @@ def _get(store: Any, url: str, path: str) -> bytes | None:
 
     with _storage_errors(f"{url}/{path}"):
         try:
-            return bytes(obstore.get(store, path).bytes())
+            return patiently(store, path, lambda: bytes(obstore.get(store, path).bytes()))
         except FileNotFoundError:
             return None
 

@@ -17,6 +17,7 @@ from two_tower.database import another
 from two_tower.errors import UserError
 from two_tower.progress import Progress
 from two_tower.rows import one
+from two_tower.writing import writing
 
 _BATCH = 200
 _QUERY = """
@@ -46,7 +47,7 @@ def write(
         raise UserError(f"cannot tell the format of {output.name}", "give a name that ends in .csv or .parquet")
     drafts = [output.with_name(f"{output.name}.part{n}") for n in range(workers)]
     try:
-        with _snapshot(connection, workers) as connections, ThreadPoolExecutor(workers) as pool:
+        with writing(output), _snapshot(connection, workers) as connections, ThreadPoolExecutor(workers) as pool:
             if users is None:
                 users = [str(u) for (u,) in connection.execute("select id from auth.users order by id")]
             else:
@@ -71,16 +72,18 @@ def write(
 
             ends = [len(users) * n // workers for n in range(workers + 1)]
             rows = sum(pool.map(some, connections, drafts, ends[:-1], ends[1:]))
-        with drafts[0].open("ab") as file:
+        with writing(output), drafts[0].open("ab") as file:
             for draft in drafts[1:]:
                 with draft.open("rb") as more:
                     shutil.copyfileobj(more, file)
         if output.suffix == ".parquet":
             frame = pl.scan_csv(drafts[0], schema_overrides={"score": pl.Float32, "rank": pl.Int32})
             parquet = drafts[0].with_suffix(".parquet")
-            frame.sink_parquet(parquet)
-            parquet.replace(drafts[0])
-        drafts[0].replace(output)
+            with writing(output):
+                frame.sink_parquet(parquet)
+                parquet.replace(drafts[0])
+        with writing(output):
+            drafts[0].replace(output)
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from two_tower.database import open_connection, require_migrated
+from two_tower.database import open_connection, require_migrated, require_writable
 from two_tower.errors import UserError
 from two_tower.server.embedded import Server
 from two_tower.settings import Settings
@@ -42,15 +42,19 @@ def connect(
     application_name: str = "two-tower",
     migrated: bool = True,
     as_owner: bool = True,
+    writes: bool = False,
 ) -> psycopg.Connection[Any]:
     """A connection to ``resolve_dsn(dsn)`` as :func:`open_connection` makes it.
 
-    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for.
+    Raises UserError where the database is not :func:`migrated <require_migrated>`, unless that is not asked for; and
+    for whoever ``writes``, where nothing can be written, before any work is done.
     """
     connection = open_connection(
         resolve_dsn(dsn), autocommit=autocommit, as_owner=as_owner, application_name=application_name
     )
     try:
+        if writes:
+            require_writable(connection)
         if migrated:
             require_migrated(connection)
     except BaseException:

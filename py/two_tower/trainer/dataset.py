@@ -18,6 +18,7 @@ from scipy import sparse
 
 from two_tower.errors import UserError
 from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, WORDS, FeatureSchema, TrainingData
+from two_tower.limits import LONGEST_NAME
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,6 @@ class DatasetOptions:
         """Likes that an entry must have."""
         return max(self.min_video_likes, 1) if vocabulary == "video" else 1
 
-
-LONGEST_KEY = 1024
-"""Bytes of the longest name that has an input of its own."""
 
 # Rows of fixed width: a field count, then length and value of each field.
 _ROW = np.dtype(
@@ -266,7 +264,7 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
     """
     counted = (
         entries.with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
-        .filter(pl.col("key").str.len_bytes() <= LONGEST_KEY)
+        .filter(pl.col("key").str.len_bytes() <= LONGEST_NAME)
         .group_by("key")
         .agg(pl.col("likes").sum())
         .filter(pl.col("likes") >= least)

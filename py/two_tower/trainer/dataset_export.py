@@ -24,6 +24,7 @@ from two_tower.features import LIKE, NOPE, SKIP, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
 from two_tower.trainer.runs import name_by_time, run_directory
+from two_tower.writing import writing
 
 NAMES = {LIKE: "like", NOPE: "nope", SKIP: "skip"}
 
@@ -134,7 +135,8 @@ def export(
         for at, (file, frame) in enumerate(frames.items()):
             progress(f"writing {file}", 0.5 + 0.5 * at / len(frames))
             (draft / file).parent.mkdir(exist_ok=True)
-            frame.write_parquet(draft / file)
+            with writing(draft / file):
+                frame.write_parquet(draft / file)
         summary = {
             "run": name,
             "created_at": made.isoformat(timespec="seconds"),

@@ -8,9 +8,26 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import PRICES, RELEASES, numbers, outside, timestamps
+from two_tower.data.addresses import by_normal
+from two_tower.data.imports.cells import (
+    NO_ID,
+    PRICES,
+    RELEASES,
+    has_too_long,
+    ids,
+    listed,
+    names,
+    number_texts,
+    numbers,
+    outside,
+    read_price,
+    texts,
+    timestamps,
+    too_long,
+)
 from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
+from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
 
 
 class Catalog(Kind):
@@ -33,6 +50,10 @@ class Catalog(Kind):
         "released_at": "product_released_at",
         "thumbnail_url": "thumbnail_url",
     }
+    named: ClassVar = ("maker", "label", "series", "source")
+    """Texts that inputs of the towers are made of."""
+    read: ClassVar = ("price", "duration_seconds", "released_at")
+    """Cells that are read for a value."""
     optional = (*lists, *(name for name in values if name != "title"))
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
@@ -63,25 +84,49 @@ class Catalog(Kind):
             "select product_url from public.videos where product_url ~ %s order by product_url desc", [LINK]
         ).fetchall()
         self.links = {leads_to(link): link for (link,) in links}
-        """Address → the affiliate link under which the catalogue has it."""
+        """Address → the one under which the catalogue has it: an affiliate link, or one that is written otherwise."""
+        if self.normalise:
+            stored = cursor.execute("select product_url from public.videos where product_url is not null").fetchall()
+            known = by_normal(pl.Series([address for (address,) in stored], dtype=pl.String), self.normalise)
+            led = pl.Series(list(self.links), dtype=pl.String)
+            self.links = dict(zip(self.normalise(led), self.links.values(), strict=True)) | dict(known.iter_rows())
 
     def stage(self, batch: pl.DataFrame) -> None:
-        strings = [name for name, kind in batch.schema.items() if kind == pl.String and name not in self.lists]
-        batch = batch.with_columns(pl.col(strings).str.strip_chars().replace("", None))
+        shown = texts(batch["product_url"])
+        no_id = (ids(batch["product_url"]).is_null() & shown.is_not_null()).alias("product_url_is_no_id")
+        prose = [name for name in self.texts if name not in self.read]
+        cells = [name for name in self.read if batch.schema.get(name) == pl.String]
+        batch = batch.with_columns(
+            shown,
+            no_id,
+            *(names(batch[name]) for name in prose),
+            *(texts(batch[name]) for name in cells),
+            *(listed(batch[name]).alias(name) for name in self.present),
+        )
+        if self.normalise:
+            batch = batch.with_columns(self.normalise(batch["product_url"]))
         if self.links:
             batch = batch.with_columns(pl.col("product_url").replace(self.links))
-        faults = [("product_url", pl.col("product_url").is_null(), "empty")]
+        name_limit = f"longer than {LONGEST_NAME:,} bytes"
+        faults = [
+            ("product_url", pl.col("product_url").is_null(), "empty"),
+            ("product_url", pl.col("product_url_is_no_id"), NO_ID),
+            ("product_url", too_long("product_url", LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"),
+            *((name, too_long(name, LONGEST_NAME), name_limit) for name in self.named if name in batch.columns),
+            *((name, has_too_long(name, LONGEST_NAME), name_limit) for name in self.present),
+        ]
         parsed = {}
         if "price" in batch.columns:
-            price, given = numbers(batch["price"]), pl.col("price").is_not_null()
-            parsed["price"] = pl.Series("price_", price)
+            price = number_texts(batch["price"], read_price)
+            parsed["price"] = price.cast(pl.Float64).alias("price_")
+            given = pl.col("price").is_not_null()
             value = pl.col("price_")
-            zero = value == 0
-            if batch.schema["price"] == pl.String:  # 1e-400 is not, though no float can tell
-                zero &= ~pl.col("price").str.contains("^[^eE]*[1-9]")
+            # 1e-400 is not, though no float can tell.
+            zero = (value == 0) & pl.lit(~price.str.contains("^[^eE]*[1-9]"))
             good = zero | value.is_between(PRICES[0], PRICES[1], closed="left")
-            reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000"
+            reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000, maybe in yen"
             faults.append(("price", given & ~good.fill_null(value=False), reason))
+            parsed["price_text"] = price.alias("price_text")
         if "duration_seconds" in batch.columns:
             parsed["duration_seconds"] = numbers(batch["duration_seconds"]).alias("duration_seconds_")
             value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
@@ -99,12 +144,12 @@ class Catalog(Kind):
             batch = batch.with_columns(when.alias("released_at"))
         if "duration_seconds" in parsed:
             batch = batch.with_columns(pl.col("duration_seconds_").cast(pl.Int64).alias("duration_seconds"))
+        if "price_text" in parsed:
+            batch = batch.with_columns(pl.col("price_text").alias("price"))
         self.copy("pg_temp.staged", batch.select("line", "product_url", *self.texts))
         for kind in self.present:
-            names = pl.col(kind) if batch.schema[kind] == pl.List else pl.col(kind).cast(pl.String).str.split("|")
-            frame = batch.select(pl.lit(kind).alias("kind"), "line", names.alias("name")).explode("name")
-            frame = frame.with_columns(pl.col("name").cast(pl.String).str.strip_chars())
-            self.copy("pg_temp.staged_names", frame.filter(pl.col("name") != "").unique(maintain_order=True))
+            frame = batch.select(pl.lit(kind).alias("kind"), "line", pl.col(kind).alias("name")).explode("name")
+            self.copy("pg_temp.staged_names", frame.filter(pl.col("name").is_not_null()))
 
     def merge(self) -> None:
         self.take_turns("catalogue")

@@ -1,8 +1,17 @@
-"""Cells of a file to values: prices, durations, moments; and back to text, for the report of rejected rows."""
+"""Cells of a file to values, the one place where files are read for what they mean: texts, numbers, stars, moments.
+
+Each reader takes a column of any type that CSV or Parquet has. What is plain is read at once by polars; of the rest
+each different cell is read once. docs/data.md has a table of what is read and how.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import partial
 
 import polars as pl
 
@@ -12,6 +21,9 @@ PRICES = (1e-6, 1e12)
 _CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 FIRST_MOMENT = datetime(1970, 1, 1)
+NO_ID = "a number with a fraction, or too large to be told from the next, is no id"
+EXACT = 2**53
+"""From here on numbers in double precision leave out whole numbers, so that two ids would be one."""
 
 
 def outside(column: str, first: datetime, last: datetime) -> pl.Expr:
@@ -19,18 +31,150 @@ def outside(column: str, first: datetime, last: datetime) -> pl.Expr:
     return ~pl.col(column).is_between(first, last, closed="left").fill_null(value=True)
 
 
-def numbers(cells: pl.Series) -> pl.Series:
+# -------------------------------------------------------------------------------------------------------------- texts
+
+
+def texts(cells: pl.Series) -> pl.Series:
+    """Cells as trimmed text; null where there is none. A whole number reads the same in every type that holds it."""
+    if cells.dtype.is_float():
+        whole = cells.is_finite() & (cells == cells.floor()) & (cells.abs() < EXACT)
+        as_numbers = cells.set(~whole.fill_null(value=False), None).cast(pl.Int64).cast(pl.String)
+        cells = as_numbers.zip_with(as_numbers.is_not_null(), cells.fill_nan(None).cast(pl.String))
+    return cells.cast(pl.String).str.strip_chars().replace("", None)
+
+
+def ids(cells: pl.Series) -> pl.Series:
+    """Cells as ids: as :func:`texts`, null where a number has a fraction, or is too large to tell from the next."""
+    if not cells.dtype.is_float():
+        return texts(cells)
+    exact = (cells == cells.floor()) & (cells.abs() < EXACT)
+    return texts(cells.set(~exact.fill_null(value=False), None))
+
+
+def names(cells: pl.Series) -> pl.Series:
+    """Cells as :func:`texts` in which equal letters are equal bytes (NFC), as a Mac writes them and as others do."""
+    return texts(cells).str.normalize("NFC")
+
+
+NO_NAMES = ("(no genres listed)",)
+"""What exporters write where a list is empty."""
+
+
+def listed(cells: pl.Series) -> pl.Series:
+    """Lists of names, given as lists or as one text separated by ``|``; without empty ones, each once."""
+    split = cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
+    one = pl.element().str.strip_chars().str.normalize("NFC")
+    return split.list.eval(one).list.eval(
+        pl.element().filter((pl.element() != "") & ~pl.element().is_in(NO_NAMES)).unique(maintain_order=True)
+    )
+
+
+def too_long(column: str, limit: int) -> pl.Expr:
+    """Whether a text, or one of a list of texts, has more than ``limit`` bytes in UTF-8."""
+    return (pl.col(column).str.len_bytes() > limit).fill_null(value=False)
+
+
+def has_too_long(column: str, limit: int) -> pl.Expr:
+    """Whether one of a list of texts has more than ``limit`` bytes in UTF-8."""
+    return pl.col(column).list.eval(pl.element().str.len_bytes() > limit).list.any().fill_null(value=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_GROUPED = re.compile(r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:[ '’]\d{3})+)((?:\.\d+)?)", re.ASCII)
+_GROUPED_BY_DOTS = re.compile(
+    r"([+-]?)([1-9]\d{0,2}(?:\.\d{3}){2,}|[1-9]\d{0,2}(?:\.\d{3})+(?=,))((?:,\d+)?)", re.ASCII
+)
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)", re.ASCII)
+_STARS = re.compile("[★⭐🌟]+[☆]*")
+_SHARE = re.compile(r"(.+?) ?/ ?(5|10|100)", re.ASCII)
+
+
+def read_number(text: str) -> str | None:
+    """A number as people write it, as computers do: 1,980; 1.980,50; 1 980; 4,5; １９８０. None of what is no number.
+
+    A comma before three digits separates thousands, and before any other number of them decimals, as it does after a
+    leading 0. One dot alone is always the decimal one.
+    """
+    text = unicodedata.normalize("NFKC", text).strip().replace("−", "-")
+    if _PLAIN.fullmatch(text):
+        return text
+    if found := _GROUPED.fullmatch(text):
+        return found[1] + re.sub(r"\D", "", found[2]) + found[3]
+    if found := _GROUPED_BY_DOTS.fullmatch(text):
+        return found[1] + found[2].replace(".", "") + found[3].replace(",", ".")
+    if found := _DECIMAL_COMMA.fullmatch(text):
+        return f"{found[1]}.{found[2]}"
+    return None
+
+
+def read_price(text: str) -> str | None:
+    """A number, maybe in yen: ¥980, 980円, JPY 980. Another currency is none: prices are compared with each other."""
+    text = unicodedata.normalize("NFKC", text).strip()
+    bare = re.sub(r"^(¥|\\|JPY|円)\s*|\s*(円|¥|JPY|yen)$", "", text, count=1, flags=re.IGNORECASE)
+    return read_number(bare)
+
+
+def read_stars(text: str, scale: float) -> str | None:
+    """A number up to ``scale``, stars that are drawn (of five), or a share such as 8/10; in terms of ``scale``."""
+    text = unicodedata.normalize("NFKC", text).strip().replace("\ufe0f", "")
+    if _STARS.fullmatch(text):
+        drawn = len(text) - text.count("☆")
+        return str(Decimal(drawn) * Decimal(str(scale)) / 5) if len(text) <= 5 else None
+    if found := _SHARE.fullmatch(text):
+        value = read_number(found[1])
+        try:
+            return None if value is None else str(Decimal(value) * Decimal(str(scale)) / Decimal(found[2]))
+        except InvalidOperation:  # an exponent beyond any number
+            return None
+    return read_number(text)
+
+
+def number_texts(cells: pl.Series, read: Callable[[str], str | None] = read_number) -> pl.Series:
+    """Finite numbers as text that PostgreSQL reads as numeric, with every digit; null where a cell holds none."""
+    if cells.dtype == pl.Boolean:
+        return cells.clear(len(cells)).cast(pl.String)
+    if cells.dtype != pl.String:
+        as_numbers = cells.cast(pl.Float64, strict=False)
+        return cells.cast(pl.String).set(~as_numbers.is_finite().fill_null(value=False), None)
+    cells = cells.str.strip_chars()
+    plain = cells.cast(pl.Float64, strict=False)
+    unread = cells.filter(plain.is_null() & cells.is_not_null()).unique()
+    found = cells.set(~plain.is_finite().fill_null(value=False), None)
+    if len(unread):
+        meant = pl.Series([read(text) for text in unread], dtype=pl.String)
+        others = cells.replace_strict(unread, meant, default=None, return_dtype=pl.String)
+        found = found.zip_with(plain.is_not_null(), others)
+    return found
+
+
+def numbers(cells: pl.Series, read: Callable[[str], str | None] = read_number) -> pl.Series:
     """Finite numbers as Float64, null where a cell holds none."""
-    if cells.dtype == pl.String:
-        cells = cells.str.strip_chars()
-    found = cells.cast(pl.Float64, strict=False)
+    found = number_texts(cells, read).cast(pl.Float64, strict=False)
     return found.set(~found.is_finite().fill_null(value=False), None)
+
+
+def stars(cells: pl.Series, scale: float) -> pl.Series:
+    """Stars from 0 to 5, null where a cell holds none; ``scale`` is what five stars are in the file."""
+    found = numbers(cells, partial(read_stars, scale=scale))
+    return found.set(~found.is_between(0, scale).fill_null(value=False), None) * (5 / scale)
+
+
+def seems_ten_point(cells: pl.Series) -> bool:
+    """Whether stars go to 10: at least three different values above 5, in at least one row of twenty, none above 10."""
+    found = numbers(cells, partial(read_stars, scale=10.0)).drop_nulls()
+    above = found.filter(found > 5)
+    return above.n_unique() >= 3 and len(above) * 20 >= len(found) and float(above.max()) <= 10  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------------------ moments
 
 
 def as_text(cells: pl.Series) -> pl.Series:
     """Cells as text, for the report; of times beyond what a calendar has, the number that the file holds."""
     if isinstance(cells.dtype, pl.List):
-        return pl.Series(cells.name, [""], dtype=pl.String).new_from_index(0, len(cells))
+        return cells.list.eval(pl.element().cast(pl.String)).list.join("|")
     if not isinstance(cells.dtype, pl.Datetime | pl.Date):
         return cells.cast(pl.String)
     per_second = 1 / 86_400
@@ -50,16 +194,51 @@ _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f %#z",
     "%Y-%m-%d %H:%M",
     "%Y-%m-%d %H:%M%#z",
+    "%Y-%m-%d %H:%M %#z",
+    "%Y-%m-%d %I:%M:%S %p",
+    "%Y-%m-%d %I:%M %p",
     "%Y%m%d",
+    "%Y%m%d%H%M%S",
+    "%Y%m%dT%H%M%S",
+    "%Y%m%dT%H%M%S%#z",
     "%d.%m.%Y",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S%.f",
+    "%d-%b-%Y",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%d-%b-%Y %H:%M:%S%.f",
+    "%d %b %Y %H:%M:%S%.f",
+    "%d %b %Y %H:%M:%S%.f%#z",
+    "%d %b %Y %H:%M:%S%.f %#z",
+    "%b %d %Y",
+    "%B %d %Y",
+    "%b %d %H:%M:%S %Y",
 )
+_REWRITTEN = (
+    # 2025年1月31日 12時00分; 2025/1/31; 2025.1.31
+    (r"^(\d{4})年 ?(\d{1,2})月 ?(\d{1,2})日", "${1}-${2}-${3}"),
+    (r" ?(\d{1,2})時(\d{1,2})分(\d{1,2})秒$", " ${1}:${2}:${3}"),
+    (r" ?(\d{1,2})時(\d{1,2})分$", " ${1}:${2}"),
+    (r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "${1}-${2}-${3}"),
+    (r"^(\d{4}-\d{1,2}-\d{1,2})T", "${1} "),
+    # Fri, 31 Jan 2025; Jan 31, 2025
+    (r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", ""),
+    (r"^([A-Za-z]+ \d{1,2}),", "${1}"),
+    (r" ?(Z|UTC|GMT)$", "+00:00"),
+    (r" ?\(?JST\)?$", "+09:00"),
+)
+_SINCE_1970 = {9: 10**6, 10: 10**6, 12: 10**3, 13: 10**3, 15: 1, 16: 1}
+"""Digits → microseconds in one: seconds, milliseconds and microseconds from 1973 on. 18 and 19 are nanoseconds."""
 
 
 def timestamps(cells: pl.Series) -> pl.Series:
     """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or a year outside 1000 to 9999.
 
-    Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction; 20250131; 31.01.2025; or
-    seconds (10 digits) or milliseconds (13) since 1970. Without a zone it is UTC.
+    Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction, and whatever else _FORMATS
+    and _REWRITTEN have; or seconds since 1970 (9 or 10 digits), milliseconds (12 or 13), microseconds (15 or 16),
+    nanoseconds (18 or 19), as may numbers. Without a zone it is UTC. What reads in more than one way, such as
+    01/02/2025, is not read.
     """
     naive = pl.Datetime("us")
     if isinstance(cells.dtype, pl.Datetime):
@@ -67,22 +246,46 @@ def timestamps(cells: pl.Series) -> pl.Series:
         if moments.dtype.time_unit == "ms":  # type: ignore[attr-defined]
             moments = moments.set(moments.dt.epoch("ms").abs() > _LARGEST_MS, None)  # would wrap around in microseconds
         return moments.cast(naive)
+    if cells.dtype == pl.Date:
+        return cells.cast(naive, strict=False)
+    if cells.dtype.is_float():
+        fraction = (cells.is_between(1e8, 1e10, closed="left") & (cells != cells.floor())).fill_null(value=False)
+        moments = (cells.set(~fraction, None) * 1e6).round().cast(pl.Int64).cast(naive)
+        return timestamps(texts(cells.set(fraction, None))).zip_with(~fraction, moments)
+    if cells.dtype.is_integer():
+        return timestamps(cells.cast(pl.String))
     if cells.dtype != pl.String:
-        return cells.cast(naive, strict=False) if cells.dtype == pl.Date else cells.clear(len(cells)).cast(naive)
+        return cells.clear(len(cells)).cast(naive)
     moments = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", strict=False)
     left = cells.filter(moments.is_null() & cells.is_not_null()).unique()
     if len(left) == 0:
         return moments
-    text = left.str.strip_chars().str.replace_all("/", "-", literal=True)
-    text = text.str.replace(r"^(\d{4}-\d\d-\d\d)T", "${1} ").str.replace(r" ?(Z|UTC)$", "+00:00")
-    parsed = pl.Series([None], dtype=naive).new_from_index(0, len(left))
+    text = left.str.strip_chars().str.normalize("NFKC")
+    parsed = _since_1970(text)
+    for pattern, replacement in _REWRITTEN:
+        text = text.str.replace(pattern, replacement)
     for form in _FORMATS:
+        if parsed.null_count() == 0:
+            break
         found = text.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone(None)
-        parsed = parsed.zip_with(parsed.is_not_null(), found)
-    seconds = text.cast(pl.Int64, strict=False)
-    length = text.str.len_bytes()
-    for digits, factor in ((10, 1_000_000), (13, 1_000)):
-        found = (seconds.set(length != digits, None) * factor).cast(naive)
         parsed = parsed.zip_with(parsed.is_not_null(), found)
     parsed = parsed.set(~parsed.dt.year().is_between(1000, 9999).fill_null(value=False), None)
     return moments.zip_with(moments.is_not_null(), cells.replace_strict(left, parsed, default=None, return_dtype=naive))
+
+
+def _since_1970(text: pl.Series) -> pl.Series:
+    """Moments of texts that are digits, by how many there are; null where those could be a date as well."""
+    naive = pl.Datetime("us")
+    whole = text.str.extract(r"^(\d+)(?:\.\d*)?$")
+    part = text.str.extract(r"^\d{9,10}\.(\d+)$").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64).fill_null(0)
+    whole = whole.set(text.str.contains(r"\.\d*[1-9]") & (whole.str.len_bytes() > 10), None)
+    count, value = whole.str.len_bytes(), whole.cast(pl.Int64, strict=False)
+    parsed = pl.Series([None], dtype=naive).new_from_index(0, len(text))
+    for digits, factor in _SINCE_1970.items():
+        found = (value.set(count != digits, None) * factor + part).cast(naive)
+        parsed = parsed.zip_with(parsed.is_not_null(), found)
+    nanoseconds = value.set(~count.is_in([18, 19]), None) // 1_000
+    parsed = parsed.zip_with(parsed.is_not_null(), nanoseconds.cast(naive))
+    # 202501311200 is a minute of 2025, and also milliseconds of 1976.
+    minutes = text.str.to_datetime("%Y%m%d%H%M", time_unit="us", strict=False)
+    return parsed.set((count == 12).fill_null(value=False) & minutes.is_not_null(), None)

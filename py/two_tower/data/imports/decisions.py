@@ -11,7 +11,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import numbers
+from two_tower.data.imports.cells import numbers, texts
 from two_tower.data.imports.feedback import Feedback
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
@@ -144,7 +144,7 @@ class Decisions(Feedback):
         return columns[1], columns[0], columns[2]
 
     def values(self, label: pl.Series) -> tuple[pl.Series, str]:
-        words = label.cast(pl.String).str.strip_chars().str.to_lowercase().str.strip_suffix(".0")
+        words = texts(label).str.normalize("NFKC").str.to_lowercase().str.strip_suffix(".0")
         known = words.replace_strict(self.labels, default=None, return_dtype=pl.Float32)
         return known, "not a decision: like, nope, dislike, skip, 1 or 0"
 

@@ -12,11 +12,13 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import FIRST_MOMENT, outside, timestamps
+from two_tower.data.addresses import by_normal
+from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, ids, outside, texts, timestamps, too_long
 from two_tower.data.imports.hashes import hash_uuids
 from two_tower.data.imports.kind import LINK, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
+from two_tower.limits import LONGEST_ADDRESS
 
 _SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "weight": 4, "created": 8}
 _TYPES = {"line": ">i8", "user": UUID_BYTES, "video": UUID_BYTES, "value": ">f4", "weight": ">f4", "created": ">i8"}
@@ -60,7 +62,9 @@ class Feedback(Kind):
         self.item, self.user, self.label = self.order(columns)
         (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
         """Clocks differ, by time zones that a file does not name too."""
-        cursor.execute("drop table if exists pg_temp.staged")
+        cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
+        # Videos that this transaction makes, each for rows that are not in yet.
+        cursor.execute("create temp table created (id uuid) on commit drop")
         cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
         self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
         self.video_ids = np.empty(0, UUID_BYTES)
@@ -75,9 +79,15 @@ class Feedback(Kind):
             data = b"".join(copy)
         if data:
             known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
+            if self.normalise and self.item == "product_url":
+                stored = by_normal(known["item"], self.normalise)
+                joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
+                known = joined.select(pl.col("normal").alias("item"), "id")
             self.know(known["item"], known["id"])
             links = known.filter(pl.col("item").str.contains(LINK))
             led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
+            if self.normalise and self.item == "product_url":
+                led = led.with_columns(self.normalise(led["item"]))
             led = led.unique("item", keep="first", maintain_order=True)
             led = led.join(known, on="item", how="anti", maintain_order="left")
             self.know(led["item"], led["id"])
@@ -113,65 +123,79 @@ class Feedback(Kind):
         self.seen = np.concatenate([self.seen, np.zeros(len(ids), bool)])
 
     def stage(self, batch: pl.DataFrame) -> None:
-        named = pl.col(self.item, self.user).cast(pl.String).str.strip_chars()
-        batch = batch.with_columns(named)
+        for column in (self.item, self.user):
+            shown = texts(batch[column])
+            no_id = (ids(batch[column]).is_null() & shown.is_not_null()).alias(f"{column}_is_no_id")
+            batch = batch.with_columns(shown, no_id)
         if self.item == "video_id":
             batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        elif self.normalise:
+            batch = batch.with_columns(self.normalise(batch[self.item]))
         values, reason = self.values(batch[self.label])
-        batch = batch.with_columns(values.alias("value")).join(
-            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
-        )
+        batch = self.with_videos(batch.with_columns(values.alias("value")))
         self.task.joined += len(batch) - batch["video"].null_count()
-        if self.task.options.unknown == "create" and self.item == "product_url":
-            batch = self.create_videos(batch)
         item, user = pl.col(self.item), pl.col(self.user)
         batch, more = self.weigh(batch)
         faults = [
-            (self.item, item.is_null() | (item == ""), "empty"),
-            (self.user, user.is_null() | (user == ""), "empty"),
+            (self.item, item.is_null(), "empty"),
+            (self.user, user.is_null(), "empty"),
+            (self.item, pl.col(f"{self.item}_is_no_id"), NO_ID),
+            (self.user, pl.col(f"{self.user}_is_no_id"), NO_ID),
             (self.label, pl.col("value").is_null(), reason),
         ]
+        creating = self.task.options.unknown == "create" and self.item == "product_url"
         if self.item == "video_id":
             faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
-        faults.append((self.item, pl.col("video").is_null(), "unknown product"))
+        if creating:
+            faults.append((self.item, too_long(self.item, LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"))
+        else:
+            faults.append((self.item, pl.col("video").is_null(), "unknown product"))
         faults += more
         if "created_at" in batch.columns:
             batch = batch.with_columns(timestamps(batch["created_at"]).alias("created"))
             bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
             faults.append(("created_at", bad, "not a time that reads one way only, such as 2025-01-31T12:00:00Z"))
             faults.append(("created_at", outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
-        self.pack(self.known_users(self.task.reject(batch, faults)))
+        batch = self.known_users(self.task.reject(batch, faults))
+        self.pack(self.create_videos(batch) if creating else batch)
+
+    def with_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows with ``video``, where a product is known."""
+        return batch.join(self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left")
 
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows whose user may have them."""
         return batch
 
     def create_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Inserts the products that the catalogue lacks, with nothing but their address."""
-        good = pl.col("video").is_null() & pl.col("value").is_not_null() & (pl.col(self.item) != "")
-        unknown = batch.filter(good)[self.item].unique(maintain_order=True)
+        """Inserts the products that the catalogue lacks, with nothing but their address. All rows are good."""
+        new = batch.filter(pl.col("video").is_null())
+        unknown = new[self.item].unique(maintain_order=True)
         if len(unknown) == 0:
             return batch
         self.settle()
         self.take_turns("catalogue")
         self.cursor.execute("drop table if exists pg_temp.unknown")
         self.cursor.execute("create temp table unknown (line bigint, url text) on commit drop")
-        first = batch.filter(good).unique(self.item, keep="first", maintain_order=True)
+        first = new.unique(self.item, keep="first", maintain_order=True)
         self.copy("pg_temp.unknown", first.select("line", self.item))
         written = self.write_rows(
             "pg_temp.unknown",
             [
                 sql.SQL(
-                    "insert into public.videos (id, product_url, title, published_at)"
+                    "with created as ("
+                    " insert into public.videos (id, product_url, title, published_at)"
                     " select {}, s.url, '', now() from pg_temp.unknown s where s.line between v_from and v_to"
                     " and not exists (select from public.videos v where v.product_url = s.url) order by s.line"
+                    " returning id"
+                    ") insert into pg_temp.created select id from created"
                 ).format(new_id("videos", "video", "s.url"))
             ],
         )
         self.summary.items_created += written.counts[0]
         if len(written.refused):
             reasons = first.join(written.refused, on="line").select(self.item, "reason")
-            bad = batch.filter(good).join(reasons, on=self.item, maintain_order="left")
+            bad = new.join(reasons, on=self.item, maintain_order="left")
             for (reason,), lines in bad.group_by("reason", maintain_order=True):
                 rows_of_it = lines.select("line", pl.col(self.item).alias("value"))
                 self.task.rejects.add_rows(rows_of_it, self.item, f"refused by the database: {reason}")
@@ -183,9 +207,7 @@ class Feedback(Kind):
         ).fetchall()
         if rows:
             self.know(*(pl.Series(column, dtype=pl.String) for column in zip(*rows, strict=True)))
-        return batch.drop("video").join(
-            self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left"
-        )
+        return self.with_videos(batch.drop("video"))
 
     def pack(self, batch: pl.DataFrame) -> None:
         """Copies the rows to where they go first."""
@@ -250,6 +272,7 @@ class Feedback(Kind):
         self.summary.updated += updated
         self.summary.inserted += inserted
         if len(written.refused):
+            self.take_back_videos()
             for value, rows in self.cursor.execute(
                 "select round(c.value * 2) / 2, count(*)"
                 " from pg_temp.changes c join pg_temp.refused r using (line) group by 1"
@@ -259,6 +282,14 @@ class Feedback(Kind):
         fields |= {self.value_column: (self.label, self.shown), "created_at": ("created_at", "t.created_at")}
         self.reject_refused(written, "pg_temp.changes", fields)
         return others
+
+    def take_back_videos(self) -> None:
+        """Deletes what was made for rows that the database then refused, all of them."""
+        self.summary.items_created -= self.cursor.execute(
+            "delete from public.videos v using pg_temp.created n where v.id = n.id and not exists ("
+            " select from pg_temp.changes c where c.video_id = v.id"
+            " and c.line not in (select r.line from pg_temp.refused r))"
+        ).rowcount
 
     def count_distinct(self) -> None:
         self.task.items.add(hash_uuids(self.video_ids[self.seen]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import psycopg
 from psycopg import sql
+
+from two_tower.data.addresses import normaliser
 
 if TYPE_CHECKING:
     from two_tower.data.imports.task import Import
@@ -36,7 +38,7 @@ class Written:
 
 # Halves wait on a stack, so that lines come in order. The index is made only where it is needed. Classes of errors that
 # are raised: connections, transactions, rights and definitions, resources, limits, states and locks, the operator, the
-# system, the server itself.
+# system, the server itself. But 54000 is a value that is too long for an index or for a full-text vector.
 _WRITE_ROWS = sql.SQL(
     """do $two_tower_import$
 declare
@@ -65,7 +67,9 @@ begin
             v_total := (select array_agg(t.n + c.n order by t.at) from unnest(v_total) with ordinality t (n, at)
                 join unnest(v_counts) with ordinality c (n, at) using (at));
         exception when others then
-            if left(sqlstate, 2) in ('08', '25', '40', '42', '53', '54', '55', '57', '58', 'XX') then
+            if left(sqlstate, 2) in ('08', '25', '40', '42', '53', '54', '55', '57', '58', 'XX')
+                and sqlstate <> '54000'
+            then
                 raise;
             elsif sqlstate = '23505' and v_again <> array[v_from, v_to] then
                 -- Somebody else may have put it there meanwhile: once more, in a snapshot that has it.
@@ -107,6 +111,8 @@ class Kind(ABC):
     required: tuple[tuple[str, ...], ...]
     """Groups of alternatives."""
     optional: tuple[str, ...] = ()
+    lists: ClassVar[Iterable[str]] = ()
+    """Columns that hold several values."""
     refers_to_products: ClassVar[bool] = False
     """Whether its rows are about products of the catalogue, and from users."""
 
@@ -115,6 +121,15 @@ class Kind(ABC):
         self.summary = task.summary
         self.cursor = cursor
         self.columns = columns
+        (urls,) = self.one(
+            "select coalesce((select value #>> '{}' from two_tower.settings where name = 'product_urls'), 'as_written')"
+        )
+        self.normalise = normaliser(urls)
+        """How addresses of products are written, where not as they are."""
+
+    @staticmethod  # noqa: B027 - most kinds learn nothing from it
+    def look(task: Import, batch: pl.DataFrame) -> None:
+        """Looks at a batch that was just read, before any of it is staged."""
 
     @abstractmethod
     def stage(self, batch: pl.DataFrame) -> None:

@@ -29,6 +29,9 @@ Unknown = Literal["reject", "create"]
 ReadProgress = Callable[[int, int | None, str], None]
 """Called with bytes read, bytes in all (None where unknown), and what is being done."""
 
+ENOUGH_ROWS = 1_000
+"""Rows of a file in chunks from which on the share of rejected ones tells something."""
+
 WORTH_ANALYZING = 1_000
 """Rows written from which on an import leaves fresh statistics behind."""
 
@@ -57,7 +60,7 @@ class ImportOptions:
     delimiter: str | None = None
     """Else a comma, semicolon or tab, by the header."""
     encoding: str | None = None
-    """Else UTF-8, or UTF-16 by its byte order mark."""
+    """Else UTF-8, UTF-16 by its byte order mark, or what Japanese is in beyond doubt."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Column of the file → the name that it has here."""
     unknown: Unknown = "reject"
@@ -67,6 +70,12 @@ class ImportOptions:
     chunk: int | None = None
     """Rows per transaction; else the file is one transaction."""
     say: Say = lambda _: None
+    header: tuple[str, ...] = ()
+    """The columns of a CSV without a line that names them."""
+    scale: float | None = None
+    """How many stars of the file are five; else 5, or 10 where the stars of the first rows go to 10."""
+    most_rejected: float = 1.0
+    """The share of rejected rows above which nothing is imported."""
 
 
 @dataclass
@@ -130,6 +139,9 @@ class Import:
         self.joined = 0
         self.chunks = 0
         """Transactions that are committed."""
+        self.scale = self.options.scale or 5.0
+        """What five stars are in the file."""
+        self.scale_is_settled = False
 
     def run(self, kind: type[Kind], **arguments: Any) -> ImportSummary:
         try:
@@ -190,9 +202,13 @@ class Import:
                     last = 0
                     while room is None or room > 0:
                         batch = next(batches, None) if pending is None else pending
-                        pending = None
+                        fresh, pending = pending is None, None
                         if batch is None:
                             break
+                        if fresh:
+                            require_plain(table.name, batch, kind.lists)
+                            kind.look(self, batch)
+                            self.scale_is_settled = True
                         if resumption:
                             batch = resumption.rest(batch)
                         if room is not None:
@@ -208,8 +224,9 @@ class Import:
                     work.count_distinct()
                     if batch is None:
                         work.finish()
+                    self.require_accepted(table.rows, finished=batch is None)
+                    self.rejects.flush()  # a full disk ends the import before it is in
                     if resumption:
-                        self.rejects.flush()
                         resumption.record(cursor, last, finished=batch is None)
                 self.chunks += 1
                 if batch is None:
@@ -231,6 +248,24 @@ class Import:
         summary.seconds = round(time.monotonic() - started, 3)
         return summary
 
+    def require_accepted(self, rows: int, *, finished: bool) -> None:
+        """Raises UserError where more of the rows so far were rejected than may be: the file is not what it seems."""
+        rejected = self.rejects.rows + self.rejects.passed_over
+        if (
+            not self.own_rejects
+            or not (finished or rows >= ENOUGH_ROWS)
+            or rejected <= self.options.most_rejected * rows
+        ):
+            return
+        self.rejects.flush()
+        (column, reason), most = self.rejects.reasons.most_common(1)[0]
+        where = f" in the column {column}" if column else ""
+        raise UserError(
+            f"{self.summary.source}: {rejected:,} of {rows:,} rows are rejected, {most:,} of them{where}: {reason};"
+            f" {self.done()}",
+            f"{self.rejects.path} has them by line; --most-rejected 1 imports the others all the same",
+        )
+
     def open(self, kind: type[Kind]) -> Table:
         """The file, its header read."""
         if isinstance(self.source, Table):
@@ -242,6 +277,7 @@ class Import:
             renamed=self.options.columns,
             delimiter=self.options.delimiter,
             encoding=self.options.encoding,
+            names=self.options.header,
             say=self.options.say,
         )
 
@@ -291,6 +327,8 @@ class Resumption:
                     task.options.delimiter,
                     task.options.encoding,
                     task.options.unknown,
+                    list(task.options.header),
+                    task.options.scale,
                 ],
             }
         )
@@ -349,6 +387,13 @@ class Resumption:
             " finished_at = coalesce(finished_at, case when %s then clock_timestamp() end) where id = %s",
             [line, finished, self.run],
         )
+
+
+def require_plain(name: str, batch: pl.DataFrame, lists: Iterable[str]) -> None:
+    """Raises UserError where a column has lists for values whose rows have one."""
+    for column, kind in batch.schema.items():
+        if isinstance(kind, pl.List) and column not in lists:
+            raise UserError(f"{name}: the column {column} holds lists, where each row has one value")
 
 
 def choose_columns(table: Table, kind: type[Kind]) -> list[str]:

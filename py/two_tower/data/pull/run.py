@@ -135,7 +135,7 @@ class Run:
                 "take a role that may select from the application's tables",
             )
         return [
-            replace(pair, theirs=self.whole_rows(pair.table, pair.theirs, names)) if names else pair
+            replace(pair, theirs=self.whole_rows(pair, names)) if names or pair.table.longest else pair
             for pair in found
             for names in (partial[pair.table.name],)
         ]
@@ -169,9 +169,18 @@ class Run:
         selects = [sql.SQL("select user_id from {}").format(sql.Identifier(*name.split("."))) for name in tables]
         return sql.SQL("(select user_id as id from ({}) as named)").format(sql.SQL(" union ").join(selects))
 
-    def whole_rows(self, table: PulledTable, relation: sql.Composable, needed: list[str]) -> sql.Composable:
-        """The rows that have a value of all ``needed``; says how many have not."""
-        is_whole = sql.SQL(" and ").join(sql.SQL("{} is not null").format(sql.Identifier(name)) for name in needed)
+    def whole_rows(self, pair: Pair, needed: list[str]) -> sql.Composable:
+        """The rows that have all that is ``needed``, and nothing that no index holds; says how many have not."""
+        table, relation = pair.table, pair.theirs
+        conditions = [sql.SQL("{} is not null").format(sql.Identifier(name)) for name in needed]
+        conditions += [
+            sql.SQL("coalesce(octet_length({}::text) <= {}, true)").format(sql.Identifier(name), sql.Literal(most))
+            for name, most in table.longest.items()
+            if name in pair.columns
+        ]
+        if not conditions:
+            return relation
+        is_whole = sql.SQL(" and ").join(conditions)
         query = sql.SQL("select count(*) from {} as t where not ({})").format(relation, is_whole)
         incomplete = one(self.source, query)
         self.summary.tables.setdefault(table.name, TableSummary()).incomplete = incomplete

@@ -22,7 +22,8 @@ class TableSummary:
     orphans: int = 0
     """Rows that refer to a user, video, tag or performer that the source does not have; they are left out."""
     incomplete: int = 0
-    """Rows without what a row must have, such as a tag's name; they are left out."""
+    """Rows without what a row must have, such as a tag's name, or with a longer name or address than an index holds;
+    they are left out."""
 
 
 @dataclass

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
+from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
+
 
 @dataclass(frozen=True)
 class PulledTable:
@@ -23,6 +25,8 @@ class PulledTable:
     """Columns without which nothing can be pulled; none where the table may be missing."""
     needed: tuple[str, ...] = ()
     """Columns, beside those of the key, without whose value a row means nothing."""
+    longest: dict[str, int] = field(default_factory=dict)
+    """Columns that an index here holds, and how many bytes in UTF-8 it takes."""
 
     @property
     def schema(self) -> str:
@@ -52,8 +56,12 @@ WEIGHT = "weight"
 
 TABLES = (
     PulledTable(USERS, ("id",), {"id": "uuid", "created_at": TIME}, user=True),
-    PulledTable("public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
-    PulledTable("public.performers", ("id",), {"id": "uuid", "name": "text"}, needed=("name",)),
+    PulledTable(
+        "public.tags", ("id",), {"id": "uuid", "name": "text"}, needed=("name",), longest={"name": LONGEST_NAME}
+    ),
+    PulledTable(
+        "public.performers", ("id",), {"id": "uuid", "name": "text"}, needed=("name",), longest={"name": LONGEST_NAME}
+    ),
     PulledTable(
         "public.videos",
         ("id",),
@@ -65,6 +73,7 @@ TABLES = (
         },
         required=("id", "product_url"),
         needed=("product_url",),
+        longest={"product_url": LONGEST_ADDRESS},
     ),
     PulledTable(
         "public.video_tags",

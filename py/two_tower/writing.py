@@ -1,0 +1,41 @@
+"""Writing files: whatever keeps one from being written is said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from two_tower.errors import UserError
+
+_HINTS = {
+    errno.ENOSPC: "make room there, or write to another place",
+    errno.EDQUOT: "make room there, or write to another place",
+    errno.EROFS: "write to another place",
+    errno.EACCES: "write to another place, or as somebody who may write there",
+    errno.EPERM: "write to another place, or as somebody who may write there",
+}
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Raises UserError where the body cannot write ``path`` or a file below it: a full or read-only disk, a missing
+    right, a directory in the place of a file or the other way round."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(error, path) from error
+    except Exception as error:
+        # polars says some faults of the disk as faults of the file.
+        if type(error).__module__.startswith("polars") and " (os error " in str(error):
+            code = int(str(error).rsplit(" (os error ", 1)[1].split(")")[0])
+            raise unwritable(OSError(code, os.strerror(code)), path) from error
+        raise
+
+
+def unwritable(error: OSError, path: Path | str) -> UserError:
+    """What is said of an error that came while ``path`` was written; the error may name another file."""
+    where = error.filename if isinstance(error.filename, str | Path) else path
+    return UserError(f"cannot write {where}: {error.strerror or error}", _HINTS.get(error.errno or 0))

@@ -1,0 +1,548 @@
+"""Files as exporters really write them: encodings, delimiters, types, numbers, scales, times, lengths; and what is said
+of a file that is not what it seems."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import gzip
+import io
+import itertools
+import os
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from two_tower.data import csv_file
+from two_tower.data.encodings import japanese, readings
+from two_tower.data.files import open_table
+from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
+from two_tower.data.imports.cells import ids, listed, number_texts, read_price, stars, timestamps
+from two_tower.data.table import Rejects
+from two_tower.errors import UserError
+from two_tower.ids import user_uuid
+from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
+
+Connection = psycopg.Connection[Any]
+ANNA = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shop(db: Connection, here: Path) -> Connection:
+    """A database with ten videos u/0 to u/9, and one user, Anna."""
+    import_catalog(db, text_file("product_url,title\n" + "".join(f"u/{n},Title\n" for n in range(10)), "catalog.csv"))
+    db.execute("insert into auth.users (id) values (%s)", [ANNA])
+    return db
+
+
+def text_file(content: str | bytes, name: str = "file.csv") -> Path:
+    path = Path(name)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def rows(db: Connection, query: Any) -> list[Any]:
+    return [row[0] if len(row) == 1 else row for row in db.execute(query).fetchall()]
+
+
+def rejects(summary: ImportSummary) -> list[tuple[Any, ...]]:
+    """(line, column, value, reason), by line."""
+    if summary.rejects is None:
+        return []
+    with summary.rejects.open(encoding="utf-8", newline="") as file:
+        return sorted((int(line), *rest) for line, *rest in list(csv.reader(file))[1:])
+
+
+def read(path: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """The rows of a file's ``product_url`` and ``title``, and what was said of it."""
+    said: list[str] = []
+    expected = {"product_url", "title", "tags"}
+    with (
+        Rejects(Path("rejects.csv")) as refused,
+        open_table(path, refused, expected=expected, say=said.append, **options) as table,
+    ):
+        columns = ["product_url", "title"]
+        found = [row for batch in table.batches(columns) for row in batch.select(columns).rows()]
+    assert refused.rows == 0
+    return found, said
+
+
+# ---------------------------------------------------------------------------------------------------------- encodings
+
+JAPANESE = [
+    ("u/1", "㈱髙橋の①話"),
+    ("u/2", "波～ダッシュ―と－"),
+    ("u/3", "ﾃｽﾄのｶﾀｶﾅ"),
+    ("u/4", "恋愛, それは「二行」"),
+    ("u/5", "表示ソ能ポ"),  # bytes of it are a backslash and a vertical bar
+]
+PLAIN_JAPANESE = [("u/1", "恋愛と学園の話"), ("u/2", "テスト"), ("u/3", "ひらがな")]
+WRITERS: dict[str, dict[str, Any]] = {
+    "comma": {"delimiter": ","},
+    "semicolon, as Excel in Europe": {"delimiter": ";", "lineterminator": "\r\n"},
+    "tab, as Excel's Unicode text": {"delimiter": "\t", "lineterminator": "\r\n"},
+    "vertical bar, all quoted": {"delimiter": "|", "quoting": csv.QUOTE_ALL},
+    "CR, as an old Mac": {"delimiter": ",", "lineterminator": "\r"},
+}
+
+
+def written(content: list[tuple[str, str]], encoding: str, writer: dict[str, Any]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, **{"lineterminator": "\n", **writer}).writerows([("product_url", "title"), *content])
+    return text.getvalue().encode(encoding)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_encoding_of_every_exporter_reads_the_same(
+    here: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    """Encodings × exporters × sizes of a block × gzip."""
+    cases: list[tuple[str, list[tuple[str, str]]]]
+    cases = [(encoding, JAPANESE) for encoding in ("utf-8", "utf-8-sig", "cp932", "utf-16", "utf-16-le", "utf-32")]
+    cases += [("euc_jp", PLAIN_JAPANESE), ("shift_jis", PLAIN_JAPANESE)]
+    for encoding, content in cases:
+        for block, packed in ((1 << 22, False), (256, False), (1 << 22, True)):
+            monkeypatch.setattr(csv_file, "BLOCK", block)
+            data = written(content * 20, encoding, WRITERS[writer])
+            found, said = read(text_file(gzip.compress(data) if packed else data))
+            assert found == content * 20, (encoding, block, packed)
+            assert any("it is in" in line for line in said) == (encoding in ("cp932", "shift_jis", "euc_jp"))
+            assert read(text_file(data), encoding=encoding)[0] == content * 20
+
+
+def test_what_only_a_person_can_tell_is_refused_with_how_it_would_read(here: Path) -> None:
+    told = {
+        ("cp1252", "Größe"): ("cp1252", "Größe"),
+        ("cp1252", "Été à la plage"): ("cp1252", "Été à la pla"),
+        ("cp1252", "¿Qué? ¡año!"): ("cp1252", "¿Qué? ¡año!"),
+        ("cp1252", "it’s “good”"): ("cp1252", "it’s “good”"),
+        ("cp932", "ｱｲｳ"): ("cp932", "ｱｲｳ"),
+        ("cp932", "恋愛"): ("cp932", "恋愛"),
+        ("cp932", "㈱髙①"): ("cp932", "㈱髙①"),
+        ("euc_jp", "恋愛"): ("euc_jp", "恋愛"),
+    }
+    for (encoding, title), (first, reading) in told.items():
+        data = f"product_url,title\nu/1,plain\nu/2,{title}\n".encode(encoding)
+        with pytest.raises(UserError, match=r"line 3, byte \d+: 0x.. is not valid UTF-8") as caught:
+            read(text_file(data))
+        assert f"name its encoding: --encoding {first} reads {reading}" in str(caught.value.hint), title
+        assert read(text_file(data), encoding=encoding)[0][1] == ("u/2", title)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "title"),
+    [("gbk", "这是一个测试 优の良品 你好世界"), ("big5", "這是一個測試"), ("euc_kr", "안녕하세요"),
+     ("cp1251", "ПРИВЕТ мир"),
+     ("koi8-r", "Привет"), ("cp1250", "Zażółć gęślą jaźń"), ("mac_roman", "Été à la plage"),
+     ("cp1252", "ÄÖÜ ÃÃ±²³"),
+     ("cp1253", "Καλημέρα"), ("cp874", "สวัสดี")],
+)  # fmt: skip
+def test_what_is_not_japanese_is_not_taken_for_it(encoding: str, title: str) -> None:
+    assert japanese(title.encode(encoding)) is None
+    assert all(shown for _, shown in readings(title.encode(encoding)))
+
+
+def test_a_line_for_excel_and_two_colons(here: Path) -> None:
+    for mark in ";,\t|":
+        for line in (f"sep={mark}", f'"sep={mark}"', f"SEP={mark}\r"):
+            assert read(text_file(f"{line}\nproduct_url{mark}title\nu/1{mark}One\n"))[0] == [("u/1", "One")]
+    for names, first in ((("title", "product_url"), ""), ((), "title::product_url\n")):
+        found, said = read(text_file(first + "One::u/1\nTwo: 2::u/2\n"), names=names)
+        assert found == [("u/1", "One"), ("u/2", "Two: 2")]
+        assert "double colons" in said[0]
+    assert read(text_file("ｐｒｏｄｕｃｔ＿ｕｒｌ，ＴＩＴＬＥ\nu/1,One\n"))[0] == [("u/1", "One")]
+
+
+def test_tags_are_the_same_in_every_normal_form_and_none_is_none(shop: Connection) -> None:
+    import_catalog(shop, text_file("product_url,title,tags,maker\nu/1,T,が|é,ガ\nu/2,T,か\u3099|e\u0301|が,カ\u3099\n"
+                                   "u/3,T,(no genres listed),\n"))  # fmt: skip
+    assert sorted(rows(shop, "select name from public.tags")) == sorted(["が", "é"])
+    assert rows(shop, "select count(*) from public.video_tags") == [4]
+    assert rows(shop, "select count(distinct maker) from public.videos") == [1]
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+WIDE = str.maketrans("0123456789.,", "０１２３４５６７８９．，")
+
+
+@pytest.mark.parametrize("value", ["0", "7", "980", "1980", "12.5", "1980.25", "1234567", "1234567.5"])
+def test_a_price_reads_the_same_in_every_spelling(value: str) -> None:
+    whole, _, part = value.partition(".")
+    grouped = f"{int(whole):,}"
+    spellings = [value, f" {value} ", f"+{value}"]
+    spellings += [grouped + (f".{part}" if part else "")]
+    spellings += [grouped.replace(",", mark) + (f".{part}" if part else "") for mark in (" ", "\u00a0", "\u202f", "'")]
+    if part:
+        spellings += [f"{whole},{part}", grouped.replace(",", ".") + f",{part}"]
+    spellings += [spelling.translate(WIDE) for spelling in spellings]
+    spellings += [
+        form.format(spelling) for spelling in spellings for form in ("¥{}", "￥{}", "{}円", "JPY {}", "{} 円")
+    ]
+    found = number_texts(pl.Series(spellings), read_price)
+    assert {Decimal(text) for text in found.to_list()} == {Decimal(value)}, dict(zip(spellings, found, strict=True))
+
+
+@pytest.mark.parametrize("text", [
+    "$9", "€9", "9 USD", "12,34,567", "1,2,3", "1_000", "0x10", "1e", "--1", "1-2", "free", "980円円", ",5,", "1.2.3",
+    "九百八十", "∞",
+])  # fmt: skip
+def test_what_is_no_price_is_none(text: str) -> None:
+    assert number_texts(pl.Series([text]), read_price).to_list() == [None]
+
+
+@pytest.mark.parametrize("scale", [5.0, 10.0, 100.0])
+@pytest.mark.parametrize("fifth", range(6))
+def test_stars_read_the_same_in_every_spelling(scale: float, fifth: int) -> None:
+    value = fifth * scale / 5
+    spellings = [f"{value:g}", f"{value:.1f}", f"{value:.1f}".replace(".", ","), f"{value:g}".translate(WIDE)]
+    spellings += [f"{fifth}/5", f"{fifth * 2}/10", f"{fifth * 20} / 100"]
+    spellings += ["★" * fifth, "★" * fifth + "☆" * (5 - fifth), "⭐" * fifth, "⭐️" * fifth] if fifth else []
+    found = stars(pl.Series(spellings), scale).to_list()
+    assert found == pytest.approx([float(fifth)] * len(spellings)), spellings
+    beyond = stars(pl.Series([f"{scale + 1:g}", "-1", "★★★★★★", "6/5", "11/10", "nan", "inf", "five", "1/0"]), scale)
+    assert beyond.null_count() == len(beyond)
+
+
+def ratings(top: float, count: int = 200) -> str:
+    """Rows of a table of ratings that go from 1 to ``top``."""
+    return "product_url,reviewer_id,stars\n" + "".join(
+        f"u/{n % 10},r{n // 10},{1 + n * 7 % int(top)}\n" for n in range(count)
+    )
+
+
+def test_a_ten_point_scale_is_found_or_asked_for(shop: Connection) -> None:
+    half = "select (stars * 2)::int, count(*) from two_tower.reviews group by 1 order by 1"
+    expected = [(n, 20) for n in range(1, 11)]
+    for options in (ImportOptions(), ImportOptions(scale=10), ImportOptions(chunk=7), ImportOptions(chunk=7, scale=10)):
+        shop.execute("truncate two_tower.reviews")
+        shop.execute("delete from two_tower.job_runs")
+        summary = import_reviews(shop, text_file(ratings(10)), options)
+        assert (summary.inserted, summary.rejected) == (200, 0)
+        assert rows(shop, half) == expected
+    frame = pl.read_csv(text_file(ratings(10)))
+    for kind in (pl.Int8, pl.Float32, pl.Float64, pl.UInt64, pl.String, pl.Decimal(4, 1), pl.Categorical):
+        frame.with_columns(pl.col("stars").cast(pl.String).cast(kind)).write_parquet("ratings.parquet")
+        assert import_reviews(shop, Path("ratings.parquet")).unchanged == 200, kind
+
+
+@pytest.mark.parametrize("top", [4, 5])
+def test_a_scale_that_goes_to_five_stays(shop: Connection, top: int) -> None:
+    """Also where a few rows are wrong."""
+    text = ratings(top) + "u/1,x,9\nu/2,x,7\n"
+    summary = import_reviews(shop, text_file(text))
+    assert [reject[2] for reject in rejects(summary)] == ["9", "7"]
+    assert rows(shop, "select max(stars)::int from two_tower.reviews") == [top]
+
+
+def test_a_scale_that_shows_late_ends_the_import(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "BLOCK", 256)
+    late = ratings(5) + ratings(10).split("\n", 1)[1]
+    with pytest.raises(UserError, match=r"from line \d+ on stars go to 10") as caught:
+        import_reviews(shop, text_file(late))
+    assert "--scale 10" in str(caught.value.hint)
+    assert rows(shop, "select count(*) from two_tower.reviews") == [0]
+    assert import_reviews(shop, text_file(late), ImportOptions(scale=10)).rejected == 0
+
+
+def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop: Connection, dsn: str) -> None:
+    from two_tower.cli.main import app
+
+    for share, code in ((0.4, 0), (0.5, 0), (0.6, 1), (1.0, 1)):
+        bad = round(share * 20)
+        lines = [f"u/{n % 10},x{n // 10},{'bad' if n < bad else 3}\n" for n in range(20)]
+        path = text_file("product_url,reviewer_id,stars\n" + "".join(lines))
+        shop.execute("truncate two_tower.reviews")
+        for more in ([], ["--chunk", "7"]):
+            before = rows(shop, "select count(*) from two_tower.reviews")
+            result = CliRunner().invoke(app, ["import", "reviews", str(path), "--dsn", dsn, *more])
+            assert result.exit_code == code, result.output
+            if code:
+                assert f"{bad} of 20 rows are rejected, {bad} of them in the column stars" in result.output
+                assert "--most-rejected 1" in result.output
+                assert more or rows(shop, "select count(*) from two_tower.reviews") == before
+        result = CliRunner().invoke(app, ["import", "reviews", str(path), "--dsn", dsn, "--most-rejected", "1"])
+        assert result.exit_code == 0
+        assert rows(shop, "select count(*) from two_tower.reviews") == [20 - bad]
+
+
+# -------------------------------------------------------------------------------------------------------------- times
+
+MOMENTS = [
+    dt.datetime(1973, 3, 4, 5, 6, 7), dt.datetime(2001, 9, 9, 1, 46, 39), dt.datetime(2001, 9, 9, 1, 46, 40),
+    dt.datetime(2025, 1, 31), dt.datetime(2024, 2, 29, 23, 59, 59), dt.datetime(2099, 12, 31, 12),
+]  # fmt: skip
+FORMS: dict[str, Callable[[dt.datetime], str]] = {
+    "ISO": lambda t: t.isoformat() + "Z",
+    "with a space": str,
+    "with an offset": lambda t: (t + dt.timedelta(hours=9)).isoformat() + "+09:00",
+    "with a short offset": lambda t: (t + dt.timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M:%S+0900"),
+    "with a space before the offset": lambda t: (t - dt.timedelta(hours=3)).strftime("%Y-%m-%d %H:%M:%S -0300"),
+    "in Japan's time": lambda t: (t + dt.timedelta(hours=9)).strftime("%Y/%m/%d %H:%M:%S JST"),
+    "in Japanese": lambda t: f"{t.year}年{t.month}月{t.day}日 {t.hour}時{t.minute}分{t.second}秒",
+    "without zeros": lambda t: f"{t.year}/{t.month}/{t.day} {t.hour}:{t:%M:%S}",
+    "with dots": lambda t: t.strftime("%Y.%m.%d %H:%M:%S"),
+    "German": lambda t: t.strftime("%d.%m.%Y %H:%M:%S"),
+    "of HTTP": lambda t: t.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+    "of mail": lambda t: t.strftime("%a, %d %b %Y %H:%M:%S +0000"),
+    "of ctime": lambda t: t.strftime("%a %b %d %H:%M:%S %Y"),
+    "with twelve hours": lambda t: t.strftime("%Y-%m-%d %I:%M:%S %p"),
+    "without signs": lambda t: t.strftime("%Y%m%d%H%M%S"),
+    "basic ISO": lambda t: t.strftime("%Y%m%dT%H%M%SZ"),
+    "nanoseconds of ISO": lambda t: t.isoformat() + ".000000000Z",
+    "full width": lambda t: str(t).translate(str.maketrans("0123456789-:", "０１２３４５６７８９－：")),
+    "seconds": lambda t: f"{(t - dt.datetime(1970, 1, 1)).total_seconds():.0f}",
+    "seconds with a point": lambda t: f"{(t - dt.datetime(1970, 1, 1)).total_seconds():.1f}",
+    "milliseconds": lambda t: f"{(t - dt.datetime(1970, 1, 1)).total_seconds():.0f}000",
+    "microseconds": lambda t: f"{(t - dt.datetime(1970, 1, 1)).total_seconds():.0f}000000",
+    "nanoseconds": lambda t: f"{(t - dt.datetime(1970, 1, 1)).total_seconds():.0f}000000000",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_moment_reads_the_same_in_every_form(form: str) -> None:
+    written = [FORMS[form](moment) for moment in MOMENTS]
+    found = timestamps(pl.Series(written)).to_list()
+    if form == "milliseconds":  # 100… of 12 digits could be a minute; these could not
+        assert all(a in (b, None) for a, b in zip(found, MOMENTS, strict=True))
+        assert found[2:] == MOMENTS[2:]
+    else:
+        assert found == MOMENTS, dict(zip(written, found, strict=True))
+
+
+def test_days_and_numbers_of_every_type_are_moments() -> None:
+    day = dt.datetime(2025, 1, 31)
+    for text in ("2025-01-31", "2025/1/31", "2025年1月31日", "31.01.2025", "31-Jan-2025", "Jan 31, 2025",
+                 "January 31, 2025", "31 January 2025", "20250131", "Fri, 31 Jan 2025"):  # fmt: skip
+        assert timestamps(pl.Series([text])).to_list() == [day], text
+    seconds = [999_999_999, 1_000_000_000, 1_738_281_600]
+    expected = [dt.datetime(1970, 1, 1) + dt.timedelta(seconds=n) for n in seconds]
+    for kind, factor in itertools.product((pl.Int64, pl.UInt64, pl.Float64, pl.String), (1, 10**6, 10**9)):
+        if kind == pl.Float64 and factor == 10**9:
+            continue  # no number in double precision is that exact
+        cells = (pl.Series(seconds, dtype=pl.Int64) * factor).cast(kind)
+        assert timestamps(cells).to_list() == expected, (kind, factor)
+    assert timestamps(pl.Series([1e9 + 0.25])).to_list() == [dt.datetime(2001, 9, 9, 1, 46, 40, 250_000)]
+
+
+@pytest.mark.parametrize("text", [
+    "01/02/2025", "1/2/25", "202501311200", "12", "0", "-1", "2025-02-30", "2025-01-31T24:00:00Z", "R7.1.31",
+    "infinity", "45678", "yesterday", "99999-01-01", "12345678901", "2025-01-31 12:00 IST", "1.5", "2025-13-01",
+    "31-02-2025",
+    "1700000000000.5",
+])  # fmt: skip
+def test_a_time_that_reads_in_two_ways_or_none_is_none(text: str) -> None:
+    assert timestamps(pl.Series([text])).to_list() == [None]
+
+
+# -------------------------------------------------------------------------------------------------------------- types
+
+INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt32, pl.UInt64)
+
+
+def test_an_id_is_the_same_person_in_every_type(shop: Connection) -> None:
+    numbers = [1, 2, 100]
+    kinds: list[Any] = [*INTEGERS, pl.Float32, pl.Float64, pl.String, pl.Categorical, pl.Decimal(10, 0)]
+    for users, products in itertools.product(kinds, (pl.Int64, pl.Float64, pl.String)):
+        frame = pl.DataFrame({"product_url": numbers, "title": "T", "reviewer_id": numbers, "stars": 3})
+        frame = frame.with_columns(
+            pl.col("reviewer_id").cast(pl.String).cast(users), pl.col("product_url").cast(products)
+        )
+        frame.write_parquet("typed.parquet")
+        import_catalog(shop, Path("typed.parquet"))
+        assert import_reviews(shop, Path("typed.parquet")).rejected == 0
+    assert rows(shop, "select count(*) from two_tower.reviews") == [3]
+    assert set(rows(shop, "select reviewer_id from two_tower.reviews")) == {user_uuid(str(n)) for n in numbers}
+    assert rows(shop, "select product_url from public.videos where product_url !~ 'u/' order by 1") == ["1", "100", "2"]
+    pl.DataFrame(
+        {"product_url": "u/1", "reviewer_id": [1.5, 2.0**53, float("inf"), None, 3.0], "stars": 3}
+    ).write_parquet("typed.parquet")
+    refused = import_reviews(shop, Path("typed.parquet"))
+    assert [(line, column) for line, column, *_ in rejects(refused)] == [(n, "reviewer_id") for n in (1, 2, 3, 4)]
+    assert ids(pl.Series([float("nan"), -0.0])).to_list() == [None, "0"]
+
+
+def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None:
+    tags: dict[str, Any] = {
+        "texts": ["a", "b"],
+        "texts with blanks": [" a ", "", None, "b", "a"],
+        "structs of a name": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "structs of one text": [{"x": "a"}, {"x": "b"}],
+        "one text": "a|b",
+        "an array": pl.Series([["a", "b"]], dtype=pl.Array(pl.String, 2)),
+        "categories": pl.Series([["a", "b"]], dtype=pl.List(pl.Categorical)),
+        "bytes": b"a|b",
+    }
+    for kind, value in tags.items():
+        cells = value if isinstance(value, pl.Series) else [value]
+        pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": cells}).write_parquet("t.parquet")
+        shop.execute("truncate public.tags cascade")
+        import_catalog(shop, Path("t.parquet"))
+        assert rows(shop, "select name from public.tags order by 1") == ["a", "b"], kind
+    pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": [[1, 2]]}).write_parquet("t.parquet")
+    import_catalog(shop, Path("t.parquet"))
+    assert rows(shop, "select name from public.tags order by 1") == ["1", "2", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"tags": [[{"x": "a", "y": "b"}]]}, "column tags is of type"),
+        ({"tags": [[["a"]]]}, "column tags is of type"),
+        ({"tags": [{"name": "a"}]}, "column tags is of type"),
+        ({"maker": [["a"]]}, "column maker holds lists"),
+        ({"maker": [b"\xff"]}, "column maker"),
+        ({"Title": ["other"]}, "names a column twice: title"),
+        ({" title": ["other"]}, "names a column twice: title"),
+    ],
+)
+def test_columns_of_which_nobody_can_tell_what_is_meant_are_refused(
+    shop: Connection, columns: dict[str, Any], message: str
+) -> None:
+    pl.DataFrame({"product_url": ["u/1"], "title": ["T"], **columns}).write_parquet("t.parquet")
+    with pytest.raises(UserError, match=message):
+        import_catalog(shop, Path("t.parquet"))
+
+
+# ------------------------------------------------------------------------------------------------------------ lengths
+
+
+def noise(size: int, letters: str = "abcdefghijklmnopqrstuvwxyz0123456789") -> str:
+    """Text that does not compress, of ``size`` bytes."""
+    width = len(letters[0].encode())
+    return "".join(letters[byte % len(letters)] for byte in os.urandom(size // width)) + "a" * (size % width)
+
+
+@pytest.mark.parametrize("letters", ["abcdefghijklmnopqrstuvwxyz", "あいうえおかきくけこ恋愛学園髙"])
+def test_texts_that_meet_an_index_have_a_longest_length(shop: Connection, letters: str) -> None:
+    """One byte more is rejected by line and column, with every other row in; no longer text reaches an index."""
+    names = ("tags", "performers", "maker", "label", "series", "source")
+    for column in ("product_url", *names):
+        limit = LONGEST_ADDRESS if column == "product_url" else LONGEST_NAME
+        lines = []
+        for size in (limit, limit + 1, 20_000):
+            cells = {"product_url": f"new/{size}/{column}", "title": noise(9_000), column: noise(size, letters)}
+            if column in ("tags", "performers"):
+                cells[column] = f"short|{cells[column]}"
+            lines.append(cells)
+        path = Path("long.csv")
+        pl.DataFrame(lines).write_csv(path)
+        summary = import_catalog(shop, path)
+        assert [reject[:2] for reject in rejects(summary)] == [(3, column), (4, column)], column
+        assert {reject[3] for reject in rejects(summary)} == {f"longer than {limit:,} bytes"}
+        assert summary.inserted == 1
+    for unknown in ("reject", "create"):
+        addresses = [
+            noise(LONGEST_ADDRESS, letters),
+            noise(LONGEST_ADDRESS + 1, letters),
+            noise(20_000, letters),
+            "u/1",
+        ]
+        frame = pl.DataFrame({"product_url": addresses, "reviewer_id": noise(20_000), "stars": 3})
+        frame.write_csv("long.csv")
+        summary = import_reviews(shop, Path("long.csv"), ImportOptions(unknown=unknown))
+        lines_of = [line for line, *_ in rejects(summary)]
+        assert lines_of == ([2, 3, 4] if unknown == "reject" else [3, 4])
+
+
+def test_a_text_too_long_for_an_index_of_the_application_is_one_row(shop: Connection) -> None:
+    shop.execute("create index on public.videos (title)")
+    summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(9_000)}\nn/3,B\n"))
+    assert summary.inserted == 2
+    ((line, _, _, reason),) = rejects(summary)
+    assert line == 3
+    assert "index row" in reason
+
+
+# ---------------------------------------------------------------------------------------- rejected rows leave nothing
+
+BAD = {
+    "an empty user": ("new/1,,1,2024-01-01", "user"),
+    "a label": ("new/1,%s,what,2024-01-01", "label"),
+    "a time": ("new/1,%s,1,sometime", "created_at"),
+    "a time to come": ("new/1,%s,1,2999-01-01", "created_at"),
+    "an unknown user": ("new/1,nobody,1,2024-01-01", "user"),
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_rejected_rows_create_no_videos(shop: Connection, chunk: int | None) -> None:
+    options = ImportOptions(unknown="create", chunk=chunk)
+    for kind, (line, _) in BAD.items():
+        text = (line % ANNA if "%s" in line else line) + "\n"
+        good = f"u/1,{ANNA},1,2024-01-01\n"
+        summary = import_decisions(shop, text_file("product_url,user_id,label,created_at\n" + text + good), options)
+        assert (summary.rejected, summary.items_created) == (1, 0), kind
+        if kind != "an unknown user":
+            text = text.replace(",what,", ",9,")
+            path = text_file("product_url,reviewer_id,stars,created_at\n" + text + good)
+            assert import_reviews(shop, path, options).items_created == 0, kind
+        assert rows(shop, "select count(*) from public.videos where product_url like 'new/%'") == [0], kind
+    shop.execute("alter table public.user_video_decisions add check (decision_type <> 'skip')")
+    text = f"product_url,user_id,decision\nnew/1,{ANNA},skip\nnew/2,{ANNA},like\nu/2,{ANNA},skip\n"
+    summary = import_decisions(shop, text_file(text), options)
+    assert (summary.rejected, summary.items_created) == (2, 1)
+    assert rows(shop, "select product_url from public.videos where product_url like 'new/%'") == ["new/2"]
+
+
+def test_listed_names_are_each_once() -> None:
+    assert listed(pl.Series(["a|b||a| c ", "(no genres listed)", None])).to_list() == [["a", "b", "c"], [], None]
+
+
+# ---------------------------------------------------------------------------------------------------------- addresses
+
+SAME = [
+    "https://shop.example/item/1", "http://shop.example/item/1", "https://shop.example/item/1/", "HTTPS://Shop.Example/item/1",
+    "https://shop.example:443/item/1", "http://shop.example:80/item/1//", "https://shop.example/item/1#frag",
+    "https://shop.example/item/1?utm_source=x&UTM_Medium=y", "https://shop.example/item/1?gclid=1&fbclid=2#a",
+    " https://shop.example/item/1 ",
+]  # fmt: skip
+OTHER = [
+    "https://shop.example/item/2", "https://shop.example/item/1?page=2", "https://shop.example:8443/item/1",
+    "https://www.shop.example/item/1", "u/1/", "item:1", "https://[", "https://shop.example:x/item/1", "https://shop.example/Item/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["as_written", "normalised", "normalised_lower_case"])
+def test_one_product_has_one_address_where_that_is_asked_for(shop: Connection, setting: str) -> None:
+    shop.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'product_urls'", [setting])
+    addresses = [*SAME, *OTHER]
+    pl.DataFrame({"product_url": addresses, "title": "T", "reviewer_id": addresses, "stars": 3}).write_csv("a.csv")
+    first = import_catalog(shop, Path("a.csv"))
+    expected = {"as_written": len(addresses) - 1, "normalised": 1 + len(OTHER), "normalised_lower_case": len(OTHER)}
+    assert first.inserted == expected[setting]
+    known = import_reviews(shop, Path("a.csv"))
+    assert (known.rejected, known.items) == (0, expected[setting])
+    assert import_catalog(shop, Path("a.csv")).inserted == 0
+    new = [address.replace("item", "new") for address in addresses]
+    pl.DataFrame({"product_url": new, "user_id": ANNA, "label": 1}).write_csv("b.csv")
+    created = import_decisions(shop, Path("b.csv"), ImportOptions(unknown="create"))
+    distinct = {address.strip() for address in new} - {address.strip() for address in addresses}
+    assert created.items_created == (len(distinct) if setting == "as_written" else created.items - 3)
+
+
+def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
+    """Also one that was imported before the setting, or that an application wrote."""
+    shop.execute(
+        "insert into public.videos (product_url, title) values ('http://Shop.example/item/1/?utm_source=x', 'Old')"
+    )
+    shop.execute("update two_tower.settings set value = '\"normalised\"' where name = 'product_urls'")
+    summary = import_catalog(shop, text_file("product_url,title\n" + "".join(f"{address},New\n" for address in SAME)))
+    assert (summary.inserted, summary.updated, summary.duplicates) == (0, 1, len(SAME) - 1)
+    assert import_reviews(shop, text_file(f"product_url,reviewer_id,stars\n{SAME[0]},x,3\n")).inserted == 1
+    assert rows(shop, "select product_url from public.videos where product_url like 'http%'") == [
+        "http://Shop.example/item/1/?utm_source=x"
+    ]
