@@ -392,7 +392,7 @@ def test_a_tower_that_no_file_holds_is_registered_as_rows(
 
 DAMAGED = (
     "user_tower.onnx", "item_tower.onnx", "weights.safetensors", "feature_schema.json", "vocab_tag.json",
-    "metrics.json", "user_embeddings.parquet",
+    "metrics.json", "video_embeddings.parquet",
 )  # fmt: skip
 
 

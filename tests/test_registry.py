@@ -442,7 +442,8 @@ def test_what_serves_or_was_never_staged_is_not_retired(db: Connection, candidat
 
 STATES = ("candidate", "rejected", "staged", "active", "standby", "retired")
 LEGAL = {
-    ("candidate", "staged"), ("candidate", "rejected"), ("staged", "active"), ("staged", "retired"),
+    ("candidate", "staged"), ("candidate", "rejected"), ("staged", "active"), ("staged", "standby"),
+    ("staged", "retired"),
     ("active", "standby"), ("standby", "active"), ("standby", "retired"),
 }  # fmt: skip
 PATHS: dict[str, list[str]] = {

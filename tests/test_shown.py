@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors
 
 from conftest import Connect, Connection
-from test_serving import check, ids, without
+from test_serving import BECAUSE, COLUMNS, check, ids, without
 from world_fixtures import NOBODY, Client, column, make_world, one, rpc, tiny_model
 
 pytestmark = pytest.mark.world
@@ -27,7 +27,7 @@ OF = "select video_id::text from two_tower.impressions where user_id = %s"
 
 def page(client: Client, user: UUID, limit: int = 20) -> Rows:
     rows = client.rpc("authenticated", user, "next_videos", limit=limit)
-    check(rows)
+    check(rows, COLUMNS | BECAUSE)
     return rows
 
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 
 from conftest import Connection
-from test_serving import check, ids
+from test_serving import BECAUSE, COLUMNS, check, ids
 from world_fixtures import NOBODY, Client, column, copy_rows, ident, make_world, one
 
 pytestmark = pytest.mark.world
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 def visit(client: Client, name: str, role: str = "anon", **arguments: Any) -> Rows:
     rows = client.rpc(role, None, name, **arguments)
-    check(rows)
+    check(rows, COLUMNS | BECAUSE if name == "recommend_from" else COLUMNS)
     return rows
 
 
