@@ -838,7 +838,7 @@ def test_a_type_of_the_application_s_that_has_a_name_of_ours_is_no_such_type(
 
 # ------------------------------------------------------------------------------------------------ hidden videos
 
-TAGGED = f"row({{tags}}, {', '.join(['null'] * 15)})::two_tower.video_filter"
+TAGGED = f"row({{tags}}, {', '.join(['null'] * 18)})::two_tower.video_filter"
 CANDIDATES = [
     (role, f"two_tower.list_candidates(row({kind}, null, null, null, {TAGGED}, null, {{diversity}}, null), {{limit}})")
     for role, kind in (

@@ -63,7 +63,12 @@ def changes(connection: Connection, take_names: bool) -> Iterator[str]:
     referring = ["public.profiles", "public.user_video_decisions"]
     referring = [name for name in referring if one(connection, "select to_regclass(%s) is null", (name,))]
     features = "two_tower" if is_foreign(connection, "user_features") and not take_names else "public"
-    referring += [f"{features}.user_features", "two_tower.reviews", "two_tower.impression_users"]
+    referring += [
+        f"{features}.user_features",
+        "two_tower.reviews",
+        "two_tower.impression_users",
+        "two_tower.user_choices",
+    ]
     yield f"foreign keys of {', '.join(referring)} refer to auth.users: a deleted user's rows there are deleted"
     for signature in taken_signatures(connection):
         if take_names:
