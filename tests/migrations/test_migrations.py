@@ -608,7 +608,7 @@ def test_a_changed_signature_is_told_to_postgrest(dsn: str, db: Connection) -> N
     db.execute("listen pgrst")
     migrate.migrate(dsn)
     assert list(db.notifies(timeout=0.2)) == []
-    db.execute("drop function public.rank_candidates(uuid[])")
+    db.execute("drop function public.rank_candidates(uuid[], boolean)")
     migrate.migrate(dsn)
     assert [n.payload for n in db.notifies(timeout=5, stop_after=1)] == ["reload schema"]
 
