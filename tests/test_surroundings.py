@@ -296,11 +296,11 @@ def test_a_bucket_is_asked_again_and_not_before_it_wants_to_be(
         ({"Retry-After": "soon"}, [0.5, 1, 2]),
     ):
         waited.clear()
+        store = artifacts._store("s3://bucket/models")
         bucket.refusals = [(status, headers)] * 3
-        artifacts.point("s3://bucket/models", b"{}")
+        artifacts._put(store, artifacts.CURRENT, b"{}", None)
         assert waited == expected
         bucket.refusals = [(status, headers)]
-        store = artifacts._store("s3://bucket/models")
         assert artifacts._get(store, "s3://bucket/models", artifacts.CURRENT) == b"{}"
         assert waited == [*expected, expected[0]]
     assert bucket.asked.count("PUT") == 12
