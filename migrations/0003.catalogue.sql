@@ -26,8 +26,8 @@ begin
         -- The newest first, where nobody's taste and no popularity is known.
         create index videos_published_at_idx on public.videos (published_at desc, id);
         -- For filters that few videos pass.
-        create index videos_maker_idx on public.videos (maker);
-        create index videos_series_idx on public.videos (series);
+        create index videos_maker_idx on public.videos using hash (maker);
+        create index videos_series_idx on public.videos using hash (series);
         insert into two_tower.created_objects values ('table', 'public.videos');
     end if;
     if to_regclass('public.tags') is null then

@@ -403,6 +403,7 @@ def test_of_1000_experiments_with_a_difference_most_find_it(db: Connection) -> N
 # ------------------------------------------------------------------------------------------------ for people
 
 
+@pytest.mark.soak
 def test_verbs_and_metrics_say_the_same(db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", dsn)
     run = CliRunner()

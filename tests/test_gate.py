@@ -180,6 +180,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, database: NewDatabase, fresh_template
     return database(template=fresh_template)
 
 
+@pytest.mark.soak
 def test_evaluate_measures_the_incumbent_anew_on_the_same_likes(fresh: str) -> None:
     with psycopg.connect(fresh, autocommit=True) as db:
         # The same towers under another name: on the same likes they are equal, whatever v1's record says.

@@ -264,6 +264,7 @@ def scheduled(db: Connection) -> dict[str, Any]:
     return dict(db.execute(query).fetchall())
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("cron")
 def test_schedules_are_put_in_once_and_taken_out(cron: Connection) -> None:
     for _ in range(2):

@@ -132,6 +132,7 @@ def test_row_3_a_snapshot_older_than_a_retirement_writes_to_what_is_there(
     assert_fresh(db)
 
 
+@pytest.mark.soak
 def test_row_3_users_embed_themselves_beside_retirements(db: Connection, connect: Connect) -> None:
     """Whichever comes first; before, the client got 23514, that there is no partition."""
     stop = threading.Event()
@@ -473,6 +474,7 @@ def tasted(db: Connection) -> Connection:
     return db
 
 
+@pytest.mark.soak
 def test_row_4_what_is_stored_otherwise_is_found_and_repaired(tasted: Connection) -> None:
     before = assert_fresh(tasted)
     for change in ALTERED:

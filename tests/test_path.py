@@ -165,6 +165,7 @@ def test_the_same_seed_gives_the_same_model(ready: str) -> None:
     assert sums == dict.fromkeys(("user_tower.onnx", "item_tower.onnx", "weights.safetensors"), (1, 2))
 
 
+@pytest.mark.soak
 def test_reviews_alone_train_a_model_though_reviewers_are_not_users(
     database: NewDatabase, world: World, tmp_path: Path
 ) -> None:

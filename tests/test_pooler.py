@@ -149,6 +149,7 @@ class Application:
         self._thread.join()
 
 
+@pytest.mark.soak
 def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: NewDatabase, tmp_path: Path) -> None:
     dsn = database(empty=True)
     through = pooler.dsn(dsn)

@@ -145,6 +145,7 @@ def test_rows_that_come_and_go_with_a_unique_name(source: Connection, target: Co
     assert contents(target) == contents(source)
 
 
+@pytest.mark.soak
 def test_a_copy_is_of_one_moment_while_the_source_is_written_to(
     source: Connection, new_server: Callable[..., Server]
 ) -> None:

@@ -256,6 +256,7 @@ def test_the_service_waits_for_a_database_that_is_not_there_yet(
     assert process.wait(20) == 0
 
 
+@pytest.mark.soak
 def test_services_side_by_side_run_each_due_job_once(
     service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
 ) -> None:

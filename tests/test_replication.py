@@ -130,6 +130,7 @@ def restore(pair: Pair) -> None:
         tiny_model(pair.ours)
 
 
+@pytest.mark.soak
 def test_a_subscription_that_brings_nothing_is_named(pair: Pair) -> None:
     restore(pair)
     problem = "select detail, remedy from two_tower.problems where what = 'subscription'"

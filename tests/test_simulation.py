@@ -101,6 +101,7 @@ def live(database: NewDatabase, prepared: Prepared, world_of: WorldOf) -> Any:
         yield application
 
 
+@pytest.mark.soak
 @pytest.mark.database
 @pytest.mark.parametrize("days", some([2, 7], 1))
 def test_an_experiment_finds_the_better_version_and_no_page_repeats(days: int, live: Application) -> None:

@@ -281,6 +281,7 @@ def cron(cron_server: Server) -> Iterator[tuple[str, Connection]]:
         yield cron_server.dsn, db
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("cron")
 def test_an_outage_of_jobs_refresh_and_a_user_and_the_way_out(
     cron: tuple[str, Connection], cron_minute: Minute

@@ -27,6 +27,7 @@ WORLDS: dict[str, tuple[int, Likes, str]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("split", ["user", pytest.param("temporal", marks=pytest.mark.soak)])
 def test_training_on_next_to_nothing(
     database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str

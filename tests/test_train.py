@@ -211,6 +211,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
     assert torch.allclose(left_out[4], bias + model.basis[4] @ solution, atol=1e-3)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("spread", [0.0, 1e-4, 1e-2])
 def test_videos_that_are_almost_the_same_are_placed(spread: float) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -347,6 +347,7 @@ def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> 
     expect(visitor.page.get_by_text("v1 serves since")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: Connection) -> None:
     visitor.go("Models")
     visitor.choose("Candidate", "worse")
@@ -414,6 +415,7 @@ def test_a_login_that_may_only_look_finds_nothing_to_click(
         db.execute(f"drop role {login}".encode())
 
 
+@pytest.mark.soak
 def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
     with served(shared, tmp_path, "--read-only") as address:
         looks_only(browser, address, "cannot")

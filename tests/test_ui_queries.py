@@ -85,7 +85,7 @@ def test_the_viewer_writes_nothing(write: str, viewer: queries.Connection) -> No
 
 def test_what_is_nobodys_to_look_at_is_not_the_viewers(viewer: queries.Connection) -> None:
     for query in ("table auth.users", "select content from two_tower.model_files", "table two_tower.reviews"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), viewer.transaction():
             viewer.execute(query.encode())
 
 

@@ -228,7 +228,7 @@ def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client
     data = dataset.read(db)
     from types import SimpleNamespace
 
-    model: Any = SimpleNamespace(schema=data.schema, hyperparameters={}, metrics={})
+    model: Any = SimpleNamespace(schema=data.schema, hyperparameters={}, metrics={}, loss=dict)
     assert registry.meta("v2", model, data)["training_data"]["latest"] == "2100-01-01T00:00:00+00:00"
 
 
@@ -702,6 +702,7 @@ GATE = ("select two_tower.gate_metrics('v1')", "select two_tower.gate_model('v1'
 STATUS = ("select count(*) from two_tower.problems", "select count(*) from two_tower.status")
 POPULARITY = ("select two_tower.update_popularity()",)
 TUNING = ("select two_tower.tune_search('v1')",)
+LIST = ("select count(*) from public.popular_videos_now(5)",)
 READERS = {
     "inference_engine": (),
     "popularity_half_life_days": POPULARITY,
@@ -716,10 +717,15 @@ READERS = {
     "gate_sample": (*GATE[1:], *TUNING),
     "status_max_lag_seconds": STATUS,
     "status_expects_jobs": STATUS,
-    "least_likers": ("select count(*) from public.popular_videos_now(5)",),
+    "least_likers": LIST,
     "impressions_kept_days": ("select two_tower.model_setting('impressions_kept_days')",),
     "shown_again_after_hours": ("select two_tower.model_setting('shown_again_after_hours')",),
     "shown_per_day": ("select two_tower.model_setting('shown_per_day')",),
+    "freshness_half_life_days": LIST,
+    "exploration_share": ("select two_tower.draw_exploration()", *LIST),
+    "gate_max_replay_drop": GATE[:1],
+    "most_decisions": POPULARITY,
+    "product_urls": ("select two_tower.model_setting('product_urls')",),
 }
 """By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
 

@@ -72,6 +72,7 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
         assert (np.array(row, dtype=np.float32) == encoded[user]).all()
 
 
+@pytest.mark.soak
 def test_a_payload_of_another_exponent_is_refused_unless_plain_counts_will_do(
     db: Connection, client: Client, model: Path, node_modules: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_payload_of_another_exponent_is_refused_unless_plain_counts_will_do(
         in_node(node_modules, model, [weighed], [])
 
 
+@pytest.mark.soak
 def test_every_video_gets_the_stored_vector(db: Connection, client: Client, model: Path, node_modules: Path) -> None:
     expected = stored(db, "video")
     assert len(expected) == len(WORLD.videos)

@@ -174,6 +174,7 @@ READ_BY_SERVICE = [
 ]
 
 
+@pytest.mark.soak
 def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[Server, str]) -> None:
     server, dsn = plain_service
     with psycopg.connect(dsn, autocommit=True) as db:

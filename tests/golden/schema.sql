@@ -2369,11 +2369,11 @@ CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING 
 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
 
-CREATE INDEX videos_maker_idx ON public.videos USING btree (maker);
+CREATE INDEX videos_maker_idx ON public.videos USING hash (maker);
 
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
 
-CREATE INDEX videos_series_idx ON public.videos USING btree (series);
+CREATE INDEX videos_series_idx ON public.videos USING hash (series);
 
 CREATE UNIQUE INDEX experiments_one_runs ON two_tower.experiments USING btree (((stopped_at IS NULL))) WHERE (stopped_at IS NULL);
 
