@@ -186,7 +186,8 @@ grant execute on function
 two_tower.in_share(uuid, int, double precision), two_tower.shown_outcomes(timestamptz, timestamptz, int), two_tower.shown_rates(int),
 two_tower.experiment_days(int), two_tower.experiment_tests(int), two_tower.experiment_coverage(int),
 two_tower.rate_variance(bigint, double precision, double precision, double precision, double precision, double precision),
-two_tower.interval_radius(double precision, double precision), two_tower.expected_effect(double precision),
+two_tower.interval_radius(double precision, double precision), two_tower.rate_interval(double precision, double precision),
+two_tower.expected_effect(double precision),
 two_tower.compare_rates(
     double precision, double precision, bigint, bigint, double precision, double precision, bigint, bigint
 )

@@ -89,7 +89,9 @@ def fresh(node_modules: Path) -> Iterator[System]:
     (checkout / "node_modules").symlink_to(node_modules)
     server = Server(checkout)
     # What was given to the make that runs the tests is not for the one that a document calls.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_", "MAKE", "MFLAGS"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_", "MAKE", "MFLAGS", "ARGS"))
+    }
     yield System(checkout, server, environment | {"PIP_NO_INDEX": "1"})  # nothing here needs a network
     for home in (*checkout.glob("*/.two-tower"), checkout / ".two-tower"):
         remove_server(Server(home.parent))

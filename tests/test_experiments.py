@@ -447,3 +447,17 @@ def test_verbs_and_metrics_say_the_same(db: Connection, dsn: str, monkeypatch: p
     assert "two_tower_experiment_" not in two_tower("metrics")
     assert "v1 was made the winner" in two_tower("ab", "status", "1")
     assert "no experiment 7" in two_tower("ab", "status", "7", code=1)
+
+
+def test_a_rate_of_which_the_variance_is_not_known_has_no_interval(db: Connection) -> None:
+    bounds = "select low is null and high is null, coalesce(low >= 0 and high <= 1, true) from two_tower.rate_interval"
+    assert db.execute(f"{bounds}(0.1, null)".encode()).fetchone() == (True, True)
+    assert db.execute(f"{bounds}(0.1, 0.0001)".encode()).fetchone() == (False, True)
+
+
+def test_a_decision_of_the_future_has_not_come(db: Connection) -> None:
+    user, video = WORLD.no_decisions, WORLD.published[0]
+    shown(db, [(user, video, 0.5, "v1")])
+    db.execute("insert into user_video_decisions values (%s, %s, 'like', '2099-01-01')", (user, video))
+    outcomes = "select label from two_tower.shown_outcomes(now() - interval '1 day') where user_id = %s"
+    assert db.execute(outcomes, [user]).fetchall() == [(None,)]

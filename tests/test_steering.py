@@ -382,5 +382,8 @@ def test_clients_neither_read_nor_write_what_steers_them(exploring: Connection, 
                 connection.execute(statement)
     with client.as_("service_role") as connection:
         connection.execute("insert into two_tower.promotions (kind, video_id) values ('boost', gen_random_uuid())")
+        connection.execute(
+            "insert into two_tower.promotions (kind, videos) values ('bury', '{\"makers\": [\"maker a\"]}')"
+        )
         connection.execute("update two_tower.promotions set ends_at = now() + interval '1 day'")
         connection.execute("delete from two_tower.promotions")

@@ -695,7 +695,7 @@ def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
 SETTINGS = (
     "1e400", "-1e400", "1e-400", "1e308", "-1", "0", "-0.0", "0.5", "1", "1.5", "1000", "5000", "1e9", "9" * 20, "true",
     "false", "null", '""', '" "', '"abc"', '"NaN"', '"Infinity"', '"1"', '"１"', '"auto"', '"sql"', '"onnxruntime"',
-    '"AUTO"', '"true"', "[]", "[1]", "{}", '{"value": 1}', f'"{"9" * 9000}"',
+    '"AUTO"', '"true"', '"as_written"', '"normalised"', "[]", "[1]", "{}", '{"value": 1}', f'"{"9" * 9000}"',
 )  # fmt: skip
 NO_JSON = ("", " ", "abc", "NaN", "Infinity", "１", "'1'", "0x10", "1,5")
 GATE = ("select two_tower.gate_metrics('v1')", "select two_tower.gate_model('v1')")
@@ -725,7 +725,7 @@ READERS = {
     "exploration_share": ("select two_tower.draw_exploration()", *LIST),
     "gate_max_replay_drop": GATE[:1],
     "most_decisions": POPULARITY,
-    "product_urls": ("select two_tower.model_setting('product_urls')",),
+    "product_urls": (),
 }
 """By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
 

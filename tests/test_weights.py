@@ -163,7 +163,7 @@ def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: C
     assert_as_rebuilt(db)
 
 
-def test_the_weight_may_be_of_any_type_and_absent(db: Connection) -> None:
+def test_the_weight_may_be_of_any_type_and_absent(db: Connection, tmp_path: Path) -> None:
     """An adopted table's is as the application has it."""
     rebuilt = "call two_tower.rebuild()"
     expected = state(db)
@@ -201,7 +201,7 @@ def test_the_weight_may_be_of_any_type_and_absent(db: Connection) -> None:
     assert found is not None
     assert set(found) == {1.0}
     with pytest.raises(UserError, match="no column weight"):
-        import_decisions(db, _file(f"user_id,video_id,decision,weight\n{user},{WORLD.videos[5]},like,2\n"))
+        import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,weight\n{user},{WORLD.videos[5]},like,2\n"))
 
 
 def test_lists_reasons_and_payloads_count_alike(db: Connection, client: Client) -> None:
@@ -278,22 +278,21 @@ def test_a_client_says_what_it_decided_on_which_video_and_maybe_how_much_it_coun
 # ---------------------------------------------------------------------------------------------------- imports
 
 
-def _file(content: str, name: str = "weights.csv") -> Path:
-    path = Path(name)
+def _file(directory: Path, content: str) -> Path:
+    path = directory / "weights.csv"
     path.write_text(content)
     return path
 
 
 @pytest.mark.parametrize("dsn", [0.0], indirect=True)
-def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path) -> None:
     user, videos = WORLD.no_decisions, WORLD.videos[10:14]
     of = "select weight from user_video_decisions where user_id = %s and video_id = %s"
 
     def imported(header: str, *cells: str, weight: float | None = None) -> tuple[list[float | None], Any]:
         lines = [f"{user},{video},like,{cell}" for video, cell in zip(videos, cells, strict=False)]
         content = "\n".join([f"user_id,video_id,decision,{header}", *lines])
-        summary = import_decisions(db, _file(content), weight=weight)
+        summary = import_decisions(db, _file(tmp_path, content), weight=weight)
         found = [db.execute(of, (user, video)).fetchone() for video in videos]
         return [None if row is None else row[0] for row in found], summary
 
@@ -316,5 +315,8 @@ def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path, monkey
     ):
         found, summary = imported(header, bad)
         assert (found[0], summary.rejected) == (2, 1), (header, bad)
+    # One star is no weak refusal.
+    import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,stars\n{user},{WORLD.videos[20]},nope,1"))
+    assert one(db, of, user, WORLD.videos[20]) == 1
     refresh(db)
     assert_as_rebuilt(db)

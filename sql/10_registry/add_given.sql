@@ -24,7 +24,8 @@ begin
     end if;
     execute format(
         'insert into two_tower.%I (model_version, %I, embedding) select $1, g.id, extensions.l2_normalize(g.embedding) '
-        'from unnest($2, $3) as g (id, embedding) where exists (select from %s k where k.id = g.id) on conflict do nothing',
+        'from unnest($2, $3) as g (id, embedding) where exists (select from %s k where k.id = g.id) '
+        'and not exists (select from two_tower.user_choices c where c.user_id = g.id and not c.personalised) on conflict do nothing',
         format('%s_embeddings_%s', p_kind, v_number), p_kind || '_id', case p_kind when 'video' then 'public.videos' else 'auth.users' end
     ) using p_version, p_ids, p_embeddings;
     get diagnostics v_taken = row_count;
@@ -34,4 +35,4 @@ $func$;
 
 comment on function two_tower.add_given(text, text, uuid[], extensions.halfvec[]) is
 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database '
-'does not know and what is there already';
+'does not know, who chose that no list be made of them, and what is there already';

@@ -33,8 +33,11 @@ begin
     if v_recall < v_min_recall then
         v_reasons := v_reasons || format('its lists hold %s of the nearest videos, and must find %s', round(v_recall::numeric, 4), v_min_recall);
     end if;
-    -- The first version has nothing to be compared with.
-    if v_max_drop < 1 and nullif(two_tower.active_version(), p_version) is not null then
+    -- The first version has nothing to be compared with, and of vectors that were given there is no ranking for other histories.
+    if v_max_drop < 1 and exists (
+        select from two_tower.model_versions m
+        where m.version = nullif(two_tower.active_version(), p_version) and m.user_engine <> 'given' and not v_given
+    ) then
         v_reasons := array_remove(v_reasons || two_tower.gate_replay(nullif(p_measured -> 'replay', 'null'), v_max_drop), null);
     end if;
     return jsonb_build_object(

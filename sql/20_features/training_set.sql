@@ -34,7 +34,7 @@ as $func$
     ),
     heavy as materialized (
         select l.user_id from labelled l
-        where (select b.most from bound b) is not null
+        where l.user_id is not null and (select b.most from bound b) is not null
         group by l.user_id having count(*) > (select b.most from bound b)
     )
     select l.user_id, l.video_id, l.label, l.created_at, l.weight

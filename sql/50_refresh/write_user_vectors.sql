@@ -27,7 +27,11 @@ begin
     if v_given <> '{}' then
         delete from two_tower.user_embeddings e
         where e.model_version = any (v_given) and e.user_id = any (p_user_ids)
-            and not exists (select from auth.users u where u.id = e.user_id);
+            and (
+                not exists (select from auth.users u where u.id = e.user_id)
+                -- They follow no row, but go with who wants none.
+                or exists (select from two_tower.user_choices c where c.user_id = e.user_id and not c.personalised)
+            );
     end if;
     return v_written;
 end

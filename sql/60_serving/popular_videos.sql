@@ -7,9 +7,36 @@ language plpgsql stable parallel safe security invoker set search_path = pg_cata
 as $func$
 #variable_conflict use_column
 declare
+    c_first constant int := 1000;
     v_found int;
-    v_among uuid[] := two_tower.few_passing(p_filter);
+    v_among uuid[] := (p_filter).among;
+    v_ids uuid[];
+    v_scores real[];
 begin
+    if p_limit <= 0 then
+        return;
+    end if;
+    -- Most filters leave enough of the most popular; whether they leave few at all is looked for where they do not.
+    if v_among is null and not (p_filter is null) then
+        select array_agg(f.video_id order by f.score desc, f.video_id), array_agg(f.score order by f.score desc, f.video_id)
+        into v_ids, v_scores
+        from (
+            select t.video_id, t.score::real as score
+            from (
+                select p.video_id, p.score from two_tower.video_popularity p
+                where p.likers >= p_least_likers order by p.score desc, p.video_id limit c_first
+            ) as t
+            where t.video_id not in (select unnest(p_excluded))
+                and (select true from two_tower.visible_videos v where v.id = t.video_id)
+                and (select f.passes from two_tower.passing(p_filter, t.video_id) as f (passes))
+            order by t.score desc, t.video_id limit p_limit
+        ) as f;
+        if cardinality(v_ids) >= p_limit then
+            return query select i.video_id, i.score, 'popular' from unnest(v_ids, v_scores) as i (video_id, score);
+            return;
+        end if;
+        v_among := two_tower.few_passing(p_filter);
+    end if;
     if v_among is not null then
         return query
         select v.id, coalesce(p.score, 0)::real, case when p.video_id is null then 'newest' else 'popular' end

@@ -40,8 +40,13 @@ begin
             v_vector := case when v_sum is not null then two_tower.user_vector(v_sum) end;
             v_length := extensions.vector_norm(v_sum);
         else
+            -- Users have zero in the norm dimension, where there is one.
             select extensions.l2_normalize(
-                extensions.subvector(extensions.avg(e.embedding), 1, 127) OPERATOR(extensions.||) '[0]'
+                case when (
+                    select (d.feature_schema ->> 'norm_dimension')::int from two_tower.model_documents d where d.model_version = v_version
+                ) = 128
+                    then extensions.subvector(extensions.avg(e.embedding), 1, 127) OPERATOR(extensions.||) '[0]'
+                    else extensions.avg(e.embedding) end
             ) into v_vector
             from (
                 select e.embedding from two_tower.video_embeddings e

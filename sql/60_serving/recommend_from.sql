@@ -44,7 +44,7 @@ begin
     select l.*, b.id, b.title::text
     from list l
     left join two_tower.session_reasons(
-        array(select t.video_id from list t where t.reason = 'taste'), array(select v.id from public.videos v where v.id = any (liked))
+        array(select t.video_id from list t where t.reason in ('taste', 'boosted', 'buried', 'fresh')), array(select v.id from public.videos v where v.id = any (liked))
     ) r on r.video_id = l.video_id
     -- As the caller: what hides a video hides that it is the reason.
     left join public.videos b on b.id = r.because_video_id

@@ -1,7 +1,9 @@
+-- SECURITY DEFINER: whoever writes promotions need not be able to call what compiles filters.
+--
 -- What is wrong with a promotion is said where it is written: one that made lists fail would make them fail for everybody. Filters are kept
 -- without what asks for nothing, so that whoever reads them need not look.
 create or replace function two_tower.check_promotion() returns trigger
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_column text;

@@ -54,16 +54,16 @@ as $func$
         window w as (partition by c.model_version order by c.day)
     )
     select s.day, s.model_version, s.users::bigint, s.shown::bigint, s.likes::bigint, s.nopes::bigint,
-        r.likes, greatest(r.likes - l.radius, 0), least(r.likes + l.radius, 1), v.likes,
-        r.nopes, greatest(r.nopes - n.radius, 0), least(r.nopes + n.radius, 1), v.nopes
+        r.likes, l.low, l.high, v.likes,
+        r.nopes, n.low, n.high, v.nopes
     from sums s
     cross join lateral (select s.likes / s.shown as likes, s.nopes / s.shown as nopes) as r
     cross join lateral (
         select two_tower.rate_variance(s.users::bigint, s.shown, s.likes, s.shown_squared, s.likes_squared, s.shown_likes) as likes,
             two_tower.rate_variance(s.users::bigint, s.shown, s.nopes, s.shown_squared, s.nopes_squared, s.shown_nopes) as nopes
     ) as v
-    cross join lateral (select two_tower.interval_radius(v.likes, two_tower.expected_effect(r.likes)) as radius) as l
-    cross join lateral (select two_tower.interval_radius(v.nopes, two_tower.expected_effect(r.nopes)) as radius) as n
+    cross join lateral two_tower.rate_interval(r.likes, v.likes) l
+    cross join lateral two_tower.rate_interval(r.nopes, v.nopes) n
     where s.users > 0
     order by s.day, s.model_version
 $func$;

@@ -25,6 +25,8 @@ as $func$
         from public.user_video_decisions o
         where o.user_id = s.user_id and o.video_id = s.video_id
     ) as d on d.decided_at >= s.shown_at and d.decided_at < p_until
+        -- A client may date a decision; one of the future has not come yet.
+        and d.decided_at <= now()
 $func$;
 
 comment on function two_tower.shown_outcomes(timestamptz, timestamptz, int) is

@@ -16,9 +16,9 @@ as $func$
         from by_user u group by u.model_version, u.reason
     )
     select s.model_version, s.reason, s.users, s.shown::bigint, s.likes::bigint, s.nopes, s.likes / s.shown,
-        greatest(s.likes / s.shown - r.radius, 0), least(s.likes / s.shown + r.radius, 1), s.nopes / s.shown
+        r.low, r.high, s.nopes / s.shown
     from sums s
-    cross join lateral (select two_tower.interval_radius(s.variance, two_tower.expected_effect(s.likes / s.shown)) as radius) as r
+    cross join lateral two_tower.rate_interval(s.likes / s.shown, s.variance) r
     order by s.model_version, s.reason
 $func$;
 

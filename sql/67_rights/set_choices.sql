@@ -20,6 +20,9 @@ begin
     if found then
         raise exception 'at most % % can be kept out of one''s lists', c_most, v_name using errcode = '22023';
     end if;
+    if exists (select from unnest(set_choices.never_makers) as m (name) where octet_length(m.name) > 1024) then
+        raise exception 'the name of a maker has 1,024 bytes at most' using errcode = '22023';
+    end if;
     if not exists (select from auth.users u where u.id = c_user_id) then
         raise exception 'there is no user %', c_user_id using errcode = 'P0002';
     end if;

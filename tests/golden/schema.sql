@@ -231,7 +231,7 @@ CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know and what is there already';
+COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know, who chose that no list be made of them, and what is there already';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -317,7 +317,7 @@ CREATE FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) RETUR
 COMMENT ON FUNCTION two_tower.check_neighbours(p_version text, p_videos jsonb) IS 'Raises 22023 unless the neighbours of a version that is about to be registered are videos of its vocabulary, each once, and their weights finite';
 
 CREATE FUNCTION two_tower.check_promotion() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.check_promotion() IS 'Trigger: refuses filters that a list would refuse (22023), and leaves out of them what asks for nothing';
@@ -1137,6 +1137,12 @@ CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter 
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
+
+CREATE FUNCTION two_tower.rate_interval(p_rate double precision, p_variance double precision, OUT low double precision, OUT high double precision) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.rate_interval(p_rate double precision, p_variance double precision, OUT low double precision, OUT high double precision) IS 'The bounds of a rate by the variance of its estimate, which hold at all looks together; null where the variance is not known';
 
 CREATE FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

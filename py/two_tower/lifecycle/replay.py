@@ -101,7 +101,8 @@ def replay(connection: Connection, version: str, days: int = 30) -> dict[str, An
     active = one(connection, "select two_tower.active_version()")
     log = read_log(connection, days)
     own = estimate(log, Ranker.read(connection, version, log))
-    other = None if active in (None, version) else estimate(log, Ranker.read(connection, active, log))
+    compared = active not in (None, version) and _replayable(connection, active)
+    other = estimate(log, Ranker.read(connection, active, log)) if compared else None
     slots = sum(len(shown.videos) for shown in log.lists)
     return {
         "version": version,
@@ -127,6 +128,14 @@ def require_replayable(connection: Connection, version: str) -> None:
         )
 
 
+def _replayable(connection: Connection, version: str) -> bool:
+    try:
+        require_replayable(connection, version)
+    except UserError:
+        return False
+    return True
+
+
 def evidence(connection: Connection, version: str, overrides: dict[str, float] | None = None) -> dict[str, Any] | None:
     """``{"replay": …}`` for the gate, which asks for it by the setting gate_max_replay_drop; None where it does not.
 
@@ -135,7 +144,8 @@ def evidence(connection: Connection, version: str, overrides: dict[str, float] |
     limit = (overrides or {}).get("gate_max_replay_drop")
     if limit is None:
         limit = one(connection, "select two_tower.model_setting('gate_max_replay_drop')")
-    if limit >= 1 or one(connection, "select two_tower.active_version()") in (None, version):
+    active = one(connection, "select two_tower.active_version()")
+    if limit >= 1 or active in (None, version) or not _replayable(connection, active):
         return None
     try:
         return {"replay": replay(connection, version)}
@@ -155,7 +165,12 @@ def read_log(connection: Connection, days: int) -> Log:
         """with shown as (
             select i.user_id, i.list_id, i.shown_at, i.video_id, i.rank, i.propensity, i.reason,
                 lead(i.shown_at) over (partition by i.user_id, i.video_id order by i.shown_at) as next_at
-            from two_tower.impressions i where i.shown_at >= now() - %s * interval '1 day'
+            from two_tower.impressions i
+            where i.shown_at >= now() - %s * interval '1 day'
+                and not exists (
+                    select from two_tower.user_choices c
+                    where c.user_id = i.user_id and not (c.personalised and c.trained_on)
+                )
         )
         select s.user_id, extract(epoch from s.shown_at)::float8, array_agg(s.video_id order by s.rank),
             array_agg(s.propensity::float8 order by s.rank),

@@ -168,7 +168,8 @@ def _active(connection: Connection) -> str | None:
 def _surplus(connection: Connection, keep: int) -> list[str]:
     rows = connection.execute(
         """select version from two_tower.model_versions
-        where state = 'standby' order by activated_at desc nulls last offset %s""",
+        where state = 'standby' and user_engine <> 'given'
+        order by coalesce(activated_at, backfilled_at) desc nulls last offset %s""",
         (keep,),
     )
     return [version for (version,) in rows]

@@ -244,9 +244,11 @@ def _negatives(data: TrainingData, train: np.ndarray, each: int, seed: int) -> p
 
 _INPUTS: dict[str, LiteralString] = {
     "decisions": """select user_id::text, video_id::text, decision_type::text, two_tower.time_of(created_at)
-        from public.user_video_decisions""",
+        from public.user_video_decisions
+        where user_id not in (select c.user_id from two_tower.user_choices c where not c.trained_on)""",
     "reviews": """select reviewer_id::text, video_id::text, stars::text, two_tower.time_of(created_at)
-        from two_tower.reviews""",
+        from two_tower.reviews
+        where reviewer_id not in (select c.user_id from two_tower.user_choices c where not c.trained_on)""",
 }
 """What labels are made of, as it is in the database."""
 

@@ -162,6 +162,9 @@ class Decisions(Feedback):
         if cells.dtype == pl.String:
             said &= cells.str.strip_chars() != ""
         weight = (found / counts_one).clip(lower_bound=LEAST_GIVEN)
+        if self.weighed_by != "weight":
+            # Few stars, or little watched, are no weak refusal.
+            weight = weight.set(batch["value"].ne_missing(1.0), None)
         bad = said & ~found.is_between(least, most).fill_null(value=False)
         batch = batch.with_columns(weight.set(~said, None).alias("counts"), bad.alias("uncountable"))
         return batch, [(self.weighed_by, pl.col("uncountable"), f"not a number from {least:g} to {most:g}")]
