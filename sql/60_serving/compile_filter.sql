@@ -16,7 +16,6 @@ declare
     -- The conditions that there are, those that have been looked up, and what meets them.
     v_given text[];
     v_met text[];
-    v_statement text;
     v_ids uuid[];
 begin
     if p_viewer_id is not null then
@@ -95,41 +94,43 @@ begin
     loop
         exit when cardinality(v_ids) <= v_few;
     end loop;
-    if (cardinality(v_ids) <= v_few) is not true then
-        -- Ranges, where the column has an index, the application's or ours, and the type that we give it: the statements do not compile for others.
-        -- An index finds a little more than price_of() and time_of() have in the range; away from its ends, a price is in it without asking.
-        for v_statement, v_met in
-            select format('select array(select v.id from public.videos v where %s limit $2)', r.condition), r.met
-            from (values
-                (
-                    coalesce(v_filter.price_min, v_filter.price_max) is not null and two_tower.is_indexed('price', 'numeric'),
-                    'v.price between (coalesce(($1).price_min, 0) * 0.999999)::numeric and (coalesce(($1).price_max, 1e12) * 1.000001)::numeric
-                    and (
-                        v.price between (greatest(($1).price_min, 1e-30) * 1.000001)::numeric and (least(($1).price_max, 9e11) * 0.999999)::numeric
-                        or two_tower.price_of(v.price) >= coalesce(($1).price_min, 0)
-                            and two_tower.price_of(v.price) <= coalesce(($1).price_max, 1e12)
-                    )',
-                    '{price_min,price_max}'::text[]
-                ),
-                (
-                    coalesce(v_filter.duration_min, v_filter.duration_max) is not null and two_tower.is_indexed('duration_seconds', 'integer'),
-                    'v.duration_seconds between greatest(($1).duration_min, 0) and coalesce(($1).duration_max, 2147483647)',
-                    '{duration_min,duration_max}'
-                ),
-                (
-                    coalesce(v_filter.released_after >= timestamptz '1900-01-01 00:00+00', false)
-                    and two_tower.is_indexed('product_released_at', 'timestamp with time zone')
-                    and two_tower.is_indexed('distribution_started_at', 'timestamp with time zone'),
-                    '(v.product_released_at > ($1).released_after or v.distribution_started_at > ($1).released_after)
-                    and coalesce(two_tower.time_of(v.product_released_at), two_tower.time_of(v.distribution_started_at)) > ($1).released_after',
-                    '{released_after}'
+    -- Ranges, where the column has an index, the application's or ours, and the type that we give it: statements do not compile for others. An index
+    -- finds a little more than price_of() and time_of() have in the range; away from its ends, a price is in it without asking.
+    if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.price_min, v_filter.price_max) is not null
+        and two_tower.is_indexed('price', 'numeric') then
+        execute 'select array(
+            select v.id from public.videos v
+            where v.price between (coalesce(($1).price_min, 0) * 0.999999)::numeric and (coalesce(($1).price_max, 1e12) * 1.000001)::numeric
+                and (
+                    v.price between (greatest(($1).price_min, 1e-30) * 1.000001)::numeric and (least(($1).price_max, 9e11) * 0.999999)::numeric
+                    or two_tower.price_of(v.price) >= coalesce(($1).price_min, 0) and two_tower.price_of(v.price) <= coalesce(($1).price_max, 1e12)
                 )
-            ) as r (indexed, condition, met)
-            where r.indexed
-        loop
-            exit when cardinality(v_ids) <= v_few;
-            execute v_statement into v_ids using v_filter, v_few + 1;
-        end loop;
+            limit $2
+        )'
+        into v_ids using v_filter, v_few + 1;
+        v_met := '{price_min,price_max}';
+    end if;
+    if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.duration_min, v_filter.duration_max) is not null
+        and two_tower.is_indexed('duration_seconds', 'integer') then
+        execute 'select array(
+            select v.id from public.videos v
+            where v.duration_seconds between greatest(($1).duration_min, 0) and coalesce(($1).duration_max, 2147483647)
+            limit $2
+        )'
+        into v_ids using v_filter, v_few + 1;
+        v_met := '{duration_min,duration_max}';
+    end if;
+    if (cardinality(v_ids) <= v_few) is not true and v_filter.released_after >= timestamptz '1900-01-01 00:00+00'
+        and two_tower.is_indexed('product_released_at', 'timestamp with time zone')
+        and two_tower.is_indexed('distribution_started_at', 'timestamp with time zone') then
+        execute 'select array(
+            select v.id from public.videos v
+            where (v.product_released_at > ($1).released_after or v.distribution_started_at > ($1).released_after)
+                and coalesce(two_tower.time_of(v.product_released_at), two_tower.time_of(v.distribution_started_at)) > ($1).released_after
+            limit $2
+        )'
+        into v_ids using v_filter, v_few + 1;
+        v_met := '{released_after}';
     end if;
     if cardinality(v_ids) <= v_few then
         v_filter.among := array(

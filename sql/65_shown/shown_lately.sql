@@ -19,5 +19,5 @@ end
 $func$;
 
 comment on function two_tower.shown_lately() is
-'What the caller was shown within the setting shown_again_after_hours, the last 15000 times; the caller''s other pages wait until the end of '
-'the transaction';
+'What the caller was shown within the setting shown_again_after_hours, the last 15000 times; the caller''s other pages wait until the end '
+'of the transaction';
