@@ -410,6 +410,11 @@ CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, 
 
 COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
 
+CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.count_decisions(p_user_ids uuid[]) IS 'count_user_features() of whoever may be counted';
+
 CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
