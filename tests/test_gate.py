@@ -289,7 +289,7 @@ def test_each_limit_is_a_setting_and_an_override_comes_first(
         assert good or any(re.search(limit.said, reason) for reason in found)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("verb", ["evaluate", "backfill", "activate"])
 @pytest.mark.parametrize("limit", [limit for limit in LIMITS if limit.option], ids=lambda limit: limit.setting)
 def test_each_verb_obeys_the_settings_and_its_options_override_them(

@@ -160,7 +160,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("kind", CONSTRAINTS)
 def test_rows_that_a_table_refuses_are_reported_and_the_others_come_in(

@@ -79,7 +79,7 @@ WRITERS = {
 """Everything that writes vectors within its caller's transaction."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(

@@ -325,7 +325,7 @@ def test_an_application_of_its_own_making(database: NewDatabase, target: Connect
 NULLABLE = [(table.name, column) for table in TABLES for column in table.columns]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("table", "column"), NULLABLE)
 def test_a_null_of_the_source_is_filled_left_out_or_kept(
     source: Connection, target: Connection, table: str, column: str
@@ -354,6 +354,7 @@ def test_a_null_of_the_source_is_filled_left_out_or_kept(
     assert changes(pull(target, dsn_of(source))) == {}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("table", "column"), [(t.name, column) for t in TABLES for column in t.longest])
 def test_a_text_that_no_index_holds_is_left_out(
     source: Connection, target: Connection, table: str, column: str

@@ -16,6 +16,7 @@ from pgvector import HalfVector, Vector
 
 from synthetic import make_data
 from test_features import assert_one_encoder
+from tiers import some
 from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, decision_weights, recency_places
 from two_tower.lifecycle import towers
 from two_tower.trainer import dataset
@@ -102,7 +103,7 @@ def clean_db(connect: Any) -> Connection:
     return connection
 
 
-@pytest.fixture(params=[0.5, 2.0])
+@pytest.fixture(params=some([0.5, 2.0], 1))
 def db(clean_db: Connection, request: pytest.FixtureRequest) -> Connection:
     """A version that weighs decisions, in a world of ties, odd times and none at all."""
     load(clean_db, WORLD)

@@ -293,7 +293,7 @@ def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
         yield db
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", SPOILT)
 def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -> None:
     spoil, message = SPOILT[fault]
@@ -307,7 +307,7 @@ def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -
         assert register(lasting, sound, "v2") == "v2"
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", ["", "a b", "../v2", "v2'; drop table videos; --", "x" * 64, "-v2", "v2\n", "Ü"])
 def test_a_version_is_a_plain_name(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="is not a name"):
@@ -323,6 +323,7 @@ def test_both_sides_reserve_the_same_names(db: Connection) -> None:
     assert set(one(db, "select two_tower.reserved_versions()")) == registry.RESERVED_VERSIONS
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", [s for name in sorted(registry.RESERVED_VERSIONS) for s in spellings(name)])
 def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match=f"no model version can be called {version}"):

@@ -374,7 +374,7 @@ def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, 
     return rows
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @by_index
 @pytest.mark.parametrize("decisions", [0, 1, 50, 5_000])
 @pytest.mark.parametrize("limit", [20, 200])
@@ -446,6 +446,7 @@ def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> 
     assert ids(rows) == list(expected)
 
 
+@pytest.mark.sampled
 @by_index
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.no_decisions])
@@ -824,6 +825,7 @@ def poor(
     with psycopg.connect(target, autocommit=True) as db, psycopg.connect(
         in_database(target, "world", "authenticator")
     ) as connection:  # fmt: skip
+        db.execute("analyze")
         yield db, Client(connection)
 
 
@@ -938,6 +940,7 @@ def explained(database: NewDatabase, world_of: Callable[[str], str]) -> Iterator
         yield db, Client(session)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
 def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, explained: tuple[Connection, Client]) -> None:
     db, client = explained

@@ -202,6 +202,7 @@ BAD: list[Any] = [
 ]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("shown", BAD, ids=lambda shown: json.dumps(shown)[:60])
 def test_what_is_no_row_of_a_list_is_refused_whole(shown: Any, db: Connection, client: Client) -> None:
     with pytest.raises(errors.DataError):

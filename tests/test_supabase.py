@@ -122,7 +122,7 @@ def assert_none(found: Iterable[object]) -> None:
 # ------------------------------------------------------------------------------------------------ adoption
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @with_variants
 def test_adoption_changes_no_answer_and_the_way_back_leaves_the_same_database(
     supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str

@@ -136,7 +136,7 @@ def before(dsn: str) -> supabase_answers.Answers:
     return supabase_answers.answers(dsn)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "harm",
     [

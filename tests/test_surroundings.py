@@ -284,6 +284,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     server.server_close()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_bucket_is_asked_again_and_not_before_it_wants_to_be(
     bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch, status: int

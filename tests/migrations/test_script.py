@@ -98,7 +98,7 @@ def everything(cluster: Server, dsn: str) -> str:
     return "\n".join([catalogue_dump.schema(cluster.installation.bindir, dsn), granted, *(str(row) for row in rows)])
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("tables", [[], APPLICATION], ids=["empty", "an application"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_file_leaves_what_migrate_leaves(
