@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from safetensors.numpy import load as load_tensors
 from typer.testing import CliRunner
 
-from conftest import Connection, NewDatabase
+from conftest import Connection, NewDatabase, Prepared
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.features import VOCABULARIES
@@ -71,12 +71,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
 
 
+def fill(db: Connection) -> None:
+    load(db, WORLD)
+    refresh(db)
+
+
 @pytest.fixture
-def other(database: NewDatabase) -> Iterator[Connection]:
+def other(database: NewDatabase, template: str, prepared: Prepared) -> Iterator[Connection]:
     """A database with the same world and without any model."""
-    with psycopg.connect(database(), autocommit=True) as connection:
-        load(connection, WORLD)
-        refresh(connection)
+    with psycopg.connect(database(template=prepared(template, fill)), autocommit=True) as connection:
         yield connection
 
 

@@ -434,6 +434,7 @@ def changed(neighbours: sparse.csr_matrix, **arrays: np.ndarray) -> dict[str, np
     return sparse_part.to_tensors(neighbours) | {f"neighbours.{name}": value for name, value in arrays.items()}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", ["infinite", "not a number", "out of the vocabulary", "of another size", "half of it"]
 )
@@ -456,6 +457,7 @@ def test_neighbours_that_cannot_be_are_refused(fault: str, db: Connection) -> No
     assert one(db, "select count(*) from two_tower.model_versions where version = 'v2'") == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
+from conftest import Connect, Connection, NewDatabase, copy_cluster, in_database, remove_server, server_directory
 from test_refresh import assert_fresh
 from two_tower.bench import serving
 from two_tower.lifecycle import recommend as recommend_file
@@ -792,6 +792,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose Python finds neither numpy nor onnxruntime."""
     directory = server_directory("two-tower-poor-")
     (directory / "nothing").mkdir(mode=0o755)
+    copy_cluster(directory)
     before = os.environ.get("TWO_TOWER_SERVER_PACKAGES")
     os.environ["TWO_TOWER_SERVER_PACKAGES"] = str(directory / "nothing")
     server = Server(directory, durable=False)

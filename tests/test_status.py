@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import errors, sql
 from typer.testing import CliRunner
 
-from conftest import Connect, Connection, Minute, NewDatabase, in_database, locked, remove_server, server_directory
+from conftest import Connect, Connection, Minute, NewDatabase, in_database, locked, new_cluster, remove_server
 from two_tower.cli.main import app
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
@@ -268,7 +268,7 @@ def test_a_sample_tells_stored_vectors_that_the_model_does_not_give(dsn: str, db
 @pytest.fixture(scope="module")
 def cron_server() -> Iterator[Server]:
     """A cluster of this module's own, with the world and a model in the database of pg_cron."""
-    server = Server(server_directory("two-tower-status-"), durable=False)
+    server = new_cluster("two-tower-status-")
     with locked("cron"):
         server.start()
     migrate(server.dsn)
