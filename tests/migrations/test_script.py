@@ -196,12 +196,13 @@ UNFIT = {
 
 
 def test_an_unfit_database_is_refused_in_one_sentence(cluster: Server, empty: str) -> None:
+    text = script().encode()
     with psycopg.connect(empty) as db:
         for why, (statements, expected) in UNFIT.items():
             for statement in statements:
                 db.execute(statement.encode())
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=expected) as refused:
-                db.execute(script().encode())
+                db.execute(text)
             assert refused.value.diag.message_hint, why
             db.rollback()
             assert one(db, "select to_regclass('public.videos')") is None, why
