@@ -756,8 +756,8 @@ def test_a_connection_remembers_nobody(client: Client) -> None:
 # -------------------------------------------------------------------------------------------- SQL users
 
 
+@pytest.mark.world(models=2)
 def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     db.execute("set enable_seqscan = off; set enable_sort = off")
     plan = "\n".join(
         column(
@@ -775,8 +775,8 @@ def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> N
     assert executed == [], plan
 
 
+@pytest.mark.world(models=2)
 def test_the_views_show_the_active_version_alone(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     assert one(db, "select count(*) from public.video_embeddings") == 300
     assert column(db, "select distinct model_version from public.user_embeddings") == ["v2"]
     types = db.execute("select * from public.user_embeddings limit 0").description

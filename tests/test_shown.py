@@ -15,7 +15,7 @@ from psycopg import errors
 
 from conftest import Connect, Connection
 from test_serving import BECAUSE, COLUMNS, check, ids, without
-from world_fixtures import NOBODY, Client, column, make_world, one, rpc, tiny_model
+from world_fixtures import NOBODY, Client, column, make_world, one, rpc
 
 pytestmark = pytest.mark.world
 
@@ -172,8 +172,8 @@ def test_a_list_that_is_logged_twice_is_logged_once(db: Connection, client: Clie
     assert sorted(column(db, OF, ME)) == sorted(ids(rows))
 
 
+@pytest.mark.world(models=2)
 def test_only_live_versions_and_videos_that_exist_are_kept(db: Connection, client: Client) -> None:
-    tiny_model(db, "v2", seed=2)
     videos = [str(v) for v in WORLD.published[:6]]
     rows = [
         a_row(video_id=videos[0], model_version="v1"),  # stands by

@@ -173,8 +173,8 @@ def test_a_refresh_that_fails_as_a_whole_is_a_failing_job(by: str, dsn: str, db:
     assert broken(dsn) == []
 
 
+@pytest.mark.world(models=2)
 def test_vectors_that_nobody_is_going_to_compute_are_missed(dsn: str, db: Connection) -> None:
-    tiny_model(db, "v2", seed=1)
     db.execute("delete from two_tower.user_embeddings where user_id = %s and model_version = 'v2'", (ME,))
     db.execute(
         "delete from two_tower.video_embeddings where video_id = %s and model_version = 'v1'", (WORLD.bare_video,)
@@ -217,8 +217,8 @@ def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.world(models=2)
 def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) -> None:
-    tiny_model(db, "v2", seed=1)
     assert status(dsn)[1]["mixed_versions"] == 0
     db.execute(
         """create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
@@ -382,9 +382,9 @@ def test_the_service_sees_what_the_owner_sees(db: Connection, client: Client) ->
             assert column(connection, query) == column(db, query), view
 
 
+@pytest.mark.world(models=2)
 def test_a_login_for_monitoring_sees_what_the_owner_sees(dsn: str, db: Connection) -> None:
     name, role = dsn.split("?")[0].rpartition("/")[2], f"monitor_{os.getpid()}"
-    tiny_model(db, "v2", seed=1)
     poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     like(db)
