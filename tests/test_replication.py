@@ -97,7 +97,7 @@ def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None
 def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair, request: pytest.FixtureRequest) -> None:
     """Each from the world as it was; the apply worker fires rows' triggers, and a TRUNCATE's."""
     truncates = [change for change in APPLIED if "truncate" in CHANGES[change]]
-    changes = APPLIED if request.config.getoption("--soak") else [*APPLIED[::12], *truncates]
+    changes = APPLIED if request.config.getoption("--soak") else [*APPLIED[::20], *truncates]
     for change in changes:
         restore(pair)
         before = state(pair.ours)
