@@ -549,6 +549,7 @@ def test_the_owner_goes_back_without_a_superuser(supabase: Supabase, new: Callab
     assert full_dump(supabase.bindir, dsn) == before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "condition",
     [
@@ -606,9 +607,7 @@ LACKING = {
 }
 
 
-def test_what_the_owner_lacks_is_named_with_its_remedy(
-    template: str, empty: Connection, empty_dsn: str
-) -> None:
+def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Connection, empty_dsn: str) -> None:
     role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
     empty.execute(f"create role {role} bypassrls".encode())
     try:

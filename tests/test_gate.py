@@ -276,6 +276,7 @@ def candidate(db: Connection) -> TinyModel:
     return model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.setting)
 def test_each_limit_is_a_setting_and_an_override_comes_first(
     limit: Limit, db: Connection, candidate: TinyModel
@@ -370,6 +371,7 @@ def test_metrics_of_one_version_are_not_compared_with_a_record_of_another(db: Co
     assert found == ["active v1 was not measured on the same likes"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["nan", "Infinity", "2"])
 def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connection, candidate: TinyModel) -> None:
     found = one(db, "select two_tower.gate_metrics('v2', %s)", Jsonb({"distances": {"these": distance, "those": None}}))

@@ -397,6 +397,7 @@ def test_a_page_that_may_come_again_is_remembered_again(db: Connection, client: 
     assert ids(page(client, ME)) == second
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "value",
     [{"video_id": "x"}, {"rank": 1.5}, {"rank": 1e20}, {"propensity": "x"}, {"propensity": 1e300}, {"list_id": "1"}],

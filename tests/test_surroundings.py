@@ -166,6 +166,7 @@ def other_encoding(cluster: Server, request: pytest.FixtureRequest) -> Iterator[
         admin.execute(f"drop database {name} with (force)".encode())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("other_encoding", ["EUC_JP", "SQL_ASCII", "LATIN1"], indirect=True)
 def test_a_database_of_another_encoding_is_refused_by_name(
     other_encoding: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -317,7 +317,7 @@ DEFAULTS = (
 )
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize(
     "how",

@@ -597,9 +597,7 @@ DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "defaults", some([list(DEFAULTS), *([name] for name in DEFAULTS)], 1), ids=["all", *DEFAULTS]
-)
+@pytest.mark.parametrize("defaults", some([list(DEFAULTS), *([name] for name in DEFAULTS)], 1), ids=["all", *DEFAULTS])
 def test_no_default_of_a_database_changes_what_is_made_in_it(
     defaults: list[str], empty_dsn: str, dsn: str, bindir: Path, cluster: Server
 ) -> None:
