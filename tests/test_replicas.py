@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import httpx2
 import psycopg
 import pytest
 from psycopg import errors
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 
 import two_tower.server.reading as reading_module
 from conftest import Connection, in_database, remove_server, server_directory
+from rest_api import PREFIX, serve, sign
 from test_refresh import assert_fresh
 from test_security import ASKERS, ME, RPCS, WORLD, attempt, calls_of_routines, relations
 from two_tower.cli.main import app
@@ -252,6 +254,19 @@ def test_nothing_is_broken_on_a_standby_that_is_not_on_its_primary(pair: Pair) -
         assert column(db, problems) == column(primary, problems)
 
 
+@pytest.mark.soak
+def test_postgrest_in_front_of_a_standby_reads_and_names_the_primary(pair: Pair, node_modules: Path) -> None:
+    token = sign(role="authenticated", sub=str(ME))
+    with (
+        serve(pair.standby.dsn, node_modules, PGRST_DB_CHANNEL_ENABLED="false") as url,
+        httpx2.Client(base_url=url + PREFIX, headers={"Authorization": f"Bearer {token}"}) as api,
+    ):
+        rows = api.post("/rpc/recommend_videos", json={"limit": 5})
+        assert (rows.status_code, len(rows.json())) == (200, 5)
+        refused = api.post("/rpc/embed_user", json={})
+        assert (refused.status_code, refused.json()["code"]) == (405, "25006")
+
+
 # ------------------------------------------------------------------------------------------------ who is asked
 
 
@@ -297,6 +312,27 @@ def test_where_one_of_both_is_away_the_other_answers(
         patch.chdir(tmp_path)
         assert reading(None, who, said) == "replica"
     assert said.lines == []
+
+
+def test_status_says_how_the_replica_stands(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(*words: str) -> str | None:
+        found: str | None = json.loads(CliRunner().invoke(app, ["status", "--json", *words]).stdout)["replica"]
+        return found
+
+    assert says() == "has what the primary has"
+    assert says("--dsn", pair.primary.dsn) is None
+    assert "has what the primary has" in CliRunner().invoke(app, ["status"]).stdout
+    with pair.on_primary() as db, pair.on_standby() as standby:
+        standby.execute("select pg_wal_replay_pause()")
+        db.execute("update public.turns set n = n")
+        assert re.match(r"the replica is behind: after 1 s it lacks [\d,]+ bytes", says() or "")
+        standby.execute("select pg_wal_replay_resume()")
+    monkeypatch.setenv("DATABASE_READ_URL", AWAY)
+    assert (says() or "").startswith("the replica does not answer: ")
+    monkeypatch.setenv("DATABASE_READ_URL", in_database(pair.primary.dsn, "template1"))
+    assert "is no replica of two_tower" in (says() or "")
+    monkeypatch.setenv("DATABASE_READ_URL", "")
+    assert says() is None
 
 
 # ------------------------------------------------------------------------------------------------ behind, and cancelled

@@ -93,6 +93,19 @@ def reading(
         return work(connection)
 
 
+def replica_says() -> str | None:
+    """How the replica stands, in a few words; None where ``DATABASE_READ_URL`` names none."""
+    replica = Settings().database_read_url
+    if replica is None:
+        return None
+    said: list[str] = []
+    try:
+        _require_current(replica, said.append, patience=1.0)
+    except (Unusable, UserError) as error:
+        return str(error).splitlines()[0]
+    return said[0] if said else "has what the primary has"
+
+
 def passes(error: psycopg.Error) -> bool:
     """Whether another attempt may succeed: after a conflict with replay, or with a server that went away."""
     import psycopg
