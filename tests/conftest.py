@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     remember_statements()
-    for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
+    for name in ("DATABASE_URL", "DATABASE_READ_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))

@@ -29,13 +29,14 @@ from conftest import Connection, in_database, remove_server, server_directory
 from rest_api import PREFIX, serve, sign
 from test_refresh import assert_fresh
 from test_security import ASKERS, ME, RPCS, WORLD, attempt, calls_of_routines, relations
+from two_tower import rows
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server.connection import connect
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from two_tower.server.reading import PASSING, reading
-from two_tower.ui import queries
+from two_tower.ui import actions, queries, session
 from world_fixtures import Client, column, load, one, refresh, tiny_model
 
 pytestmark = [pytest.mark.database, pytest.mark.xdist_group("replicas")]
@@ -143,7 +144,7 @@ def pair(servers: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
 
 
 def who(connection: Connection) -> str:
-    return "replica" if one(connection, "select pg_is_in_recovery()") else "primary"
+    return "replica" if rows.one(connection, "select pg_is_in_recovery()") else "primary"
 
 
 @dataclass
@@ -232,9 +233,9 @@ def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: P
     pair.follow()
     here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
     for user in (newcomer, ME):
-        rows = there.rpc("authenticated", user, "recommend_videos", limit=10, because=True)
-        assert {row["reason"] for row in rows} == {"taste"}
-        assert rows == here.rpc("authenticated", user, "recommend_videos", limit=10, because=True)
+        found = there.rpc("authenticated", user, "recommend_videos", limit=10, because=True)
+        assert {row["reason"] for row in found} == {"taste"}
+        assert found == here.rpc("authenticated", user, "recommend_videos", limit=10, because=True)
     for name, arguments in (
         ("rank_candidates", {"video_ids": WORLD.published[:20]}),
         ("get_user_embedding_features", {"user_id": newcomer}),
@@ -245,6 +246,16 @@ def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: P
         ), name
     here.connection.close()
     there.connection.close()
+
+
+def test_lists_of_everybody_by_two_connections_are_those_of_the_primary(pair: Pair, tmp_path: Path) -> None:
+    """Both of one snapshot, which a standby exports like a primary."""
+    words = ["recommend", "--all", "--limit", "5", "--workers", "2", "--output"]
+    for name, more in (("replica.csv", []), ("primary.csv", ["--dsn", pair.primary.dsn])):
+        done = CliRunner().invoke(app, [*words, str(tmp_path / name), *more])
+        assert done.exit_code == 0, done.output
+        assert "warning" not in done.output
+    assert (tmp_path / "replica.csv").read_bytes() == (tmp_path / "primary.csv").read_bytes()
 
 
 def test_nothing_is_broken_on_a_standby_that_is_not_on_its_primary(pair: Pair) -> None:
@@ -261,8 +272,8 @@ def test_postgrest_in_front_of_a_standby_reads_and_names_the_primary(pair: Pair,
         serve(pair.standby.dsn, node_modules, PGRST_DB_CHANNEL_ENABLED="false") as url,
         httpx2.Client(base_url=url + PREFIX, headers={"Authorization": f"Bearer {token}"}) as api,
     ):
-        rows = api.post("/rpc/recommend_videos", json={"limit": 5})
-        assert (rows.status_code, len(rows.json())) == (200, 5)
+        answer = api.post("/rpc/recommend_videos", json={"limit": 5})
+        assert (answer.status_code, len(answer.json())) == (200, 5)
         refused = api.post("/rpc/embed_user", json={})
         assert (refused.status_code, refused.json()["code"]) == (405, "25006")
 
@@ -388,6 +399,21 @@ def test_what_was_committed_before_is_read_however_far_behind_the_replica_is(
             assert reading(None, work, said, patience=30) == ("replica", after)
             assert said.lines == []
             resume.join()
+
+
+def test_the_page_shows_the_like_that_was_just_made(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    likes = session.ask_anew(queries.taste, ME)["likes"]
+    assert caplog.messages == []
+    free = next(v for v in reversed(WORLD.videos) if v not in WORLD.decided(ME))
+    with pair.on_standby() as standby:
+        standby.execute("select pg_wal_replay_pause()")
+        actions.decide(pair.primary.dsn, ME, free, "like")
+        assert session.ask_anew(queries.taste, ME)["likes"] == likes + 1
+        assert "the replica is behind: " in caplog.text
+        standby.execute("select pg_wal_replay_resume()")
+    caplog.clear()
+    assert session.ask_anew(queries.taste, ME)["likes"] == likes + 1
+    assert caplog.messages == []
 
 
 def test_an_idle_primary_at_the_end_of_a_segment_is_not_ahead(pair: Pair) -> None:
