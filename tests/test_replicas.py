@@ -190,8 +190,8 @@ def test_what_a_client_may_call_answers_on_a_standby_or_names_the_primary(pair: 
             else:
                 assert found in (expected, "25006"), (name, asker)
     for signature, volatility, query in calls:
-        if volatility != "v":
-            for asker in ASKERS:
+        if volatility != "v" and not signature.startswith("two_tower.require_primary("):
+            for asker in ("service", "viewer"):
                 assert refusal(attempt(there, asker, query)) == refusal(attempt(here, asker, query)), (signature, asker)
     here.connection.close()
     there.connection.close()
