@@ -178,7 +178,6 @@ def test_what_a_client_may_call_answers_on_a_standby_or_names_the_primary(pair: 
                 where pronamespace = 'public'::regnamespace and prokind = 'f' and provolatile = 'v'""",
             )
         )
-        calls = calls_of_routines(db)
     here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
     for name, query in RPCS.items():
         for asker in ASKERS:
@@ -189,6 +188,16 @@ def test_what_a_client_may_call_answers_on_a_standby_or_names_the_primary(pair: 
                 assert found == "25006", (name, asker)
             else:
                 assert found in (expected, "25006"), (name, asker)
+    here.connection.close()
+    there.connection.close()
+
+
+@pytest.mark.soak
+def test_what_operators_may_call_is_refused_on_a_standby_for_no_other_reason(pair: Pair) -> None:
+    """Every routine that only reads, with nulls; require_primary() says what a standby is."""
+    with pair.on_primary() as db:
+        calls = calls_of_routines(db)
+    here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
     for signature, volatility, query in calls:
         if volatility != "v" and not signature.startswith("two_tower.require_primary("):
             assert refusal(attempt(there, "service", query)) == refusal(attempt(here, "service", query)), signature
@@ -201,9 +210,9 @@ def test_what_writes_says_that_this_is_a_standby(pair: Pair) -> None:
     for name in ("embed_user", "next_videos", "set_choices"):
         with pytest.raises(
             errors.ReadOnlySqlTransaction, match=rf"{name}\(\) writes, and this server is a standby"
-        ) as e:
+        ) as caught:
             there.rpc("authenticated", ME, name)
-        assert e.value.diag.message_hint == "Call it on the primary."
+        assert caught.value.diag.message_hint == "Call it on the primary."
     there.connection.close()
 
 
