@@ -59,7 +59,8 @@ to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
-grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
+grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid),
+two_tower.require_primary(text)
 to authenticated, service_role;
 grant execute on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid), public.export_user_data(uuid)
 to authenticated, service_role;

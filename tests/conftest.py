@@ -37,6 +37,11 @@ ROOM = 3 << 30
 """Bytes that must be free there. A server with its databases takes 0.1 GB, and as much WAL as it is allowed to keep."""
 SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
 """Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
+OF_DATABASES = (
+    "DATABASE_URL", "DATABASE_READ_URL",
+    "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS",
+)  # fmt: skip
+"""Variables that would have tests work on a database of somebody else's."""
 
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
@@ -59,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     remember_statements()
-    for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS"):
+    for name in OF_DATABASES:
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = str(server_directory("two-tower-tests-"))
