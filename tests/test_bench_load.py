@@ -8,10 +8,12 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from two_tower.bench import load
+from two_tower.bench.common import new_database
 from two_tower.bench.load import REQUESTS, WAITS, Load, Scale, figures, resource, said, scarce
 from two_tower.cli.main import app
 from two_tower.server.embedded import Server
@@ -33,9 +35,15 @@ def found(
     return Load(rate, 10, took, errors, messages, every, every, (0.5, 1.0))
 
 
-def test_a_small_load_yields_every_figure(cluster: Server) -> None:
+def test_a_small_load_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rate and all requests, beside refreshes and alone, on a server that is there already."""
-    rows, words = load.run(cluster, TOY, lambda what, share: None)
+    monkeypatch.setattr(load, "DATABASE", "bench_load_toy")
+    monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
+    try:
+        rows, words = load.run(cluster, TOY, lambda what, share: None)
+    finally:
+        with psycopg.connect(cluster.dsn, autocommit=True) as db:
+            db.execute("drop database if exists bench_load_toy with (force)")
     by_name = {row.figure: row for row in rows}
     assert list(by_name)[:4] == ["requests_per_s", "p50_ms", "p99_ms", "errors"]
     assert {f"{request}_{name}_ms_20" for request in REQUESTS for name in ("p50", "p99")} <= set(by_name)

@@ -227,10 +227,12 @@ class TrainingData:
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
-        places = self.places(rows)[keep] if recency else np.zeros(int(keep.sum()), dtype=np.int64)
-        weights = decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
-        shape = (self.n_users, self.n_items)
-        return sparse.csr_matrix((weights, (self.user[keep], self.item[keep])), shape=shape)
+        shape, user, item = (self.n_users, self.n_items), self.user[keep], self.item[keep]
+        weights = np.ones(len(user), dtype=np.float32)
+        if recency or (given and self.weight is not None):
+            places = self.places(rows)[keep] if recency else 0
+            weights *= decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
+        return sparse.csr_matrix((weights, (user, item)), shape=shape)
 
 
 def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -244,8 +246,9 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return places
 
 
-def decision_weights(places: np.ndarray, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
-    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves.
+def decision_weights(places: np.ndarray | int, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
+    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves; either may
+    be one number for all.
 
     SQL: ``two_tower.decision_weight``.
     """

@@ -208,6 +208,49 @@ def load(
         say(line)
 
 
+@app.command(
+    epilog=manual(
+        "two-tower bench training --quick",
+        "two-tower bench training",
+        "two-tower bench training --users 100000 --videos 110000 --likes 4000000 --json",
+    )
+)
+def training(
+    quick: Quick = False,
+    users: Annotated[
+        int | None, typer.Option(min=100, show_default=False, help="By default 1000000, quick 5000.")
+    ] = None,
+    videos: Annotated[
+        int | None, typer.Option(min=100, show_default=False, help="Catalogue; by default 300000 videos, quick 3000.")
+    ] = None,
+    likes: Annotated[
+        int | None, typer.Option(min=1_000, show_default=False, help="About so many; by default 40000000, quick 200000.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A training on an invented world: minutes, peak of memory, and quality beside item-kNN and popularity.
+
+    Minutes are of reading and training, without what measuring the references takes. The full size takes 30 GB of disk
+    in the temporary directory, and the better part of two hours.
+    """
+    from dataclasses import replace
+
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.training import Scale, run
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(
+        scale, users=users or scale.users, videos=videos or scale.videos, likes=likes or scale.likes
+    )
+    if scale.likes > scale.users * scale.videos // 20:
+        raise typer.BadParameter("--likes must be a twentieth of users times videos at most: they are distinct")
+    with throwaway_server() as server, bar() as progress:
+        figures, said = run(server, scale, progress)
+    show(figures, json, "training")
+    for line in said:
+        say(line)
+
+
 def _rates(text: str) -> tuple[float, ...]:
     """Of ``--rates``, in order."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import sparse
 from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, WORDS, TrainingData, user_counts
 from two_tower.trainer import evaluate, items
 from two_tower.trainer.gradient import Examples
-from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
+from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch
 from two_tower.trainer.model import INNER, ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
 
@@ -80,7 +81,8 @@ class Part:
         counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
         # A centre that another equals adds nothing but a singular matrix.
-        distinct = {row.tobytes(): at for at, row in reversed(list(enumerate(self.content.numpy())))}
+        rows = self.content.numpy()
+        distinct = {blake2b(rows[at], digest_size=16).digest(): at for at in reversed(range(len(rows)))}
         self.centres = sorted(distinct.values())[
             : min(options.search_hidden if search else options.hidden, PARAMETERS // width)
         ]
@@ -99,9 +101,6 @@ class Part:
         n_users, n_videos = self.known[0].shape
         if len(self.taught) == 0:
             return Factors(*(torch.zeros(n_videos, 0) for _ in range(3)))
-        if not self.options.solvable(n_videos):
-            factors = truncated(self.known[0], INNER, user_power=choice.user_power, seed=self.options.seed)
-            return balance(factors, self.tastes(factors))
         if choice.source == "items":
             key = choice.table()
             if key not in self._solved:
@@ -133,7 +132,7 @@ class Part:
         return self._solved[solution]
 
     def _of_items(self, choice: Choice) -> Factors:
-        if self.known[0].shape[1] <= items.LOCAL:
+        if choice.together < 1 and self.known[0].shape[1] <= items.LOCAL:
             return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
         return items.spectral(self.known[0], INNER, seed=self.options.seed)
 
@@ -141,11 +140,12 @@ class Part:
         """What a like of each known video says of every other."""
         if self._table is None or self._table[0] != choice.table():
             self._table = None  # its memory goes to the next
-            (found,) = self.regressed([choice])
-            if choice.together:
-                found = items.mixed(
-                    found, items.together(self.known[0]), choice.together, self.known[0], seed=self.options.seed
-                )
+            if choice.together == 1:
+                found: items.Table = items.together(self.known[0])
+            else:
+                (found,) = self.regressed([choice])
+                if choice.together:
+                    found = self.mixed(found, items.together(self.known[0]), choice.together)
             self.keep(choice, found)
         assert self._table is not None
         return self._table[1]

@@ -130,8 +130,6 @@ class StepwiseSearch:
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
         found, n_videos = [], self.part.known[0].shape[1]
-        if not self.options.solvable(n_videos):
-            return [(Choice(), self.part.factors(Choice()))]
         known = self.part.known[0].nnz >= EACH * n_videos or n_videos <= items.EXACT
         if known and n_videos <= HISTORIES:
             found.append(self._from_histories())
@@ -158,6 +156,8 @@ class StepwiseSearch:
     def _from_items(self) -> Choice:
         """The table that ranks best by itself."""
         n_videos = self.part.known[0].shape[1]
+        if not items.regressable(self.part.known[0], seed=self.options.seed):
+            return replace(Choice(source="items"), together=1.0)
         plans: list[tuple[float, float, tuple[float, ...]]]
         plans = [(0.4, 0.25, (50.0, 150.0, 500.0)), (0.4, 0.0, (50.0, 150.0, 500.0))]
         if n_videos > items.LOCAL:
@@ -200,7 +200,7 @@ class StepwiseSearch:
         for choice, factors in found:
             alone.append((self._known(choice, factors, None), choice, factors, None))
             (n_videos, rank) = factors.item.shape
-            if time.monotonic() > self.deadline or not (0 < rank < n_videos and self.options.solvable(n_videos)):
+            if time.monotonic() > self.deadline or not 0 < rank < n_videos:
                 continue
             near = self.part.neighbours(replace(choice, neighbours=NEIGHBOURS[-1]), factors)
             for most in NEIGHBOURS if near is not None else ():
@@ -285,11 +285,12 @@ class StepwiseSearch:
         # References know likes as they are defined: there, or not there.
         likes = self.part.likes.sign()
         references, left_out = evaluate.references(likes, seed)
-        whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
-        scorers = {"two-tower": whole} | references
         asked = np.flatnonzero(np.diff(self.relevant.indptr))
         most = min(self.options.measured_users, max(2_000, MEASURED // n_items))
         asked = asked[sample(len(asked), most, seed)]
+        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        whole = self.part.scorer(user_tower, item_tower, asked, neighbours, recency)
+        scorers = {"two-tower": lambda rows: whole(np.searchsorted(asked, rows))} | references
         chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
         relevant = (chosen @ self.relevant).tocsr()
         relevant.eliminate_zeros()
