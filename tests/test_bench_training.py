@@ -79,7 +79,7 @@ def test_a_small_training_yields_every_figure(cluster: Server, template: str, mo
             assert one(db, "select count(*) from public.user_video_decisions") > 0.8 * TOY.likes
             assert one(db, "select count(*) from two_tower.user_change_log") == 0, "nobody refreshes this"
             video = one(db, "select id from public.videos where product_url = 'https://videos.example/7'")
-            assert UUID(bytes=bytes(training._ids("video", 8)[7])) == video  # noqa: SLF001 - the ids of both are one
+            assert UUID(bytes=bytes(training._ids("video", 8)[7])) == video
     finally:
         with psycopg.connect(cluster.dsn, autocommit=True) as db:
             db.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(training.DATABASE)))

@@ -229,9 +229,10 @@ class TrainingData:
             keep = keep & rows
         shape, user, item = (self.n_users, self.n_items), self.user[keep], self.item[keep]
         weights = np.ones(len(user), dtype=np.float32)
-        if recency or (given and self.weight is not None):
+        told = self.weight[keep] if given and self.weight is not None else None
+        if recency or told is not None:
             places = self.places(rows)[keep] if recency else 0
-            weights *= decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
+            weights *= decision_weights(places, recency, 1.0 if told is None else told)
         return sparse.csr_matrix((weights, (user, item)), shape=shape)
 
 

@@ -4,8 +4,8 @@ Beside each figure stands what the same takes in a catalogue of a thirtieth, wit
 there (registering, filling, activating) is a sum over it; what costs what has changed is not. Bytes of a row are those
 of its table or index, and so of any number of them (docs/scaling.md).
 
-The index is built once more with and without other workers, by itself in ``maintenance_work_mem`` that holds it and in a
-quarter of that: a graph that outgrows it goes on being built on pages.
+The index is built once more with and without other workers, by itself in ``maintenance_work_mem`` that holds it and in
+a quarter of that: a graph that outgrows it goes on being built on pages.
 """
 
 from __future__ import annotations
@@ -42,21 +42,26 @@ WORKERS = 2
 IN_MEMORY = 2.5
 """How much more than its pages the graph of an index takes in memory, at most."""
 _SIZES = """
-select s.name, s.bytes::float8 / s.rows from (
-    select 'video_vector', pg_total_relation_size('two_tower.video_embeddings_1') - pg_relation_size(%(index)s::regclass),
-        (select count(*) from two_tower.video_embeddings_1)
+with videos as (
+    select pg_total_relation_size('two_tower.video_embeddings_1') as bytes,
+        pg_relation_size(%(index)s::regclass) as graph, (select count(*) from two_tower.video_embeddings_1) as rows
+)
+select s.name, s.bytes::float8 / s.rows
+from (
+    select 'video_vector' as name, v.bytes - v.graph as bytes, v.rows from videos v
     union all
-    select 'video_index', pg_relation_size(%(index)s::regclass), (select count(*) from two_tower.video_embeddings_1)
+    select 'video_index', v.graph, v.rows from videos v
     union all
-    select 'video_taste', pg_total_relation_size('two_tower.video_tastes'), (select count(*) from two_tower.video_tastes)
+    select 'video_taste', pg_total_relation_size('two_tower.video_tastes'), count(*) from two_tower.video_tastes
     union all
-    select 'user_vector', pg_total_relation_size('two_tower.user_embeddings_1'), (select count(*) from two_tower.user_embeddings_1)
+    select 'user_vector', pg_total_relation_size('two_tower.user_embeddings_1'), count(*)
+    from two_tower.user_embeddings_1
     union all
-    select 'user_features', pg_total_relation_size('public.user_features'), (select count(*) from public.user_features)
+    select 'user_features', pg_total_relation_size('public.user_features'), count(*) from public.user_features
     union all
-    select 'decision', pg_total_relation_size('public.user_video_decisions'),
-        (select count(*) from public.user_video_decisions)
-) as s (name, bytes, rows)
+    select 'decision', pg_total_relation_size('public.user_video_decisions'), count(*)
+    from public.user_video_decisions
+) as s
 where s.rows > 0
 """
 INDEX = "two_tower.video_embeddings_1_hnsw"
@@ -82,9 +87,7 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
     """Seconds and megabytes at ``scale``, beside a thirtieth of it."""
     baseline = _measure(server, scale.smaller(), lambda what, share: progress(what, share / 4))
     value = _measure(server, scale, lambda what, share: progress(what, 0.25 + 0.75 * share))
-    return [
-        Figure(name, value[name], baseline[name], value[name] / baseline[name], _unit(name)) for name in value
-    ]
+    return [Figure(name, value[name], baseline[name], value[name] / baseline[name], _unit(name)) for name in value]
 
 
 def _unit(name: str) -> str:

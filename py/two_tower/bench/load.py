@@ -1,6 +1,7 @@
 """``two-tower bench load``: an application's requests at given rates, beside refreshes, and what gives way first.
 
-pgbench sends what PostgREST would: a transaction per request, as the user who is signed in. Requests are due at random
+pgbench sends what PostgREST would: a transaction per request, as the user who is signed in; or a PostgREST does, asked
+by threads of this process (:mod:`.rest`). Requests are due at random
 moments, on average so many a second whatever the database does, and how long one took counts from when it was due. So
 a database that falls behind shows it. Meanwhile a refresh follows a second after the last, and ``pg_stat_activity`` is
 looked at ten times a second: a backend that works and waits for nothing has a processor or wants one.
@@ -20,13 +21,15 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from psycopg.conninfo import make_conninfo
 
+from two_tower.bench import rest
 from two_tower.bench.common import (
     Connection,
     Figure,
@@ -55,34 +58,27 @@ BUSY = 0.8
 CHANCE = 4
 """Standard deviations that arrivals at random may be fewer than expected."""
 
-_SIGN_IN = """
-begin;
+_SIGN_IN = """begin;
 select set_config('role', 'authenticated', true),
     set_config('request.jwt.claims', json_build_object('sub', md5('user' || :u::text)::uuid)::text, true);
 """
+
+
+def _as_somebody(statement: str, more: str = "") -> str:
+    """A script of pgbench: one of the users, signed in for a transaction of this statement; ``more`` is drawn, too."""
+    return f"\\set u random(0, :users - 1)\n{more}{_SIGN_IN}{statement};\nend;\n"
+
+
 REQUESTS = {
-    "list": f"""
-\\set u random(0, :users - 1)
-{_SIGN_IN.strip()}
-select * from public.recommend_videos(20);
-end;
-""",
-    # The first videos are the popular ones, as in the catalogue.
-    "like": f"""
-\\set u random(0, :users - 1)
-\\set v random_exponential(0, :videos - 1, 4)
-{_SIGN_IN.strip()}
-insert into public.user_video_decisions (user_id, video_id, decision_type)
+    "list": _as_somebody("select * from public.recommend_videos(20)"),
+    "like": _as_somebody(
+        """insert into public.user_video_decisions (user_id, video_id, decision_type)
 values (md5('user' || :u::text)::uuid, md5('video' || :v::text)::uuid, 'like')
-on conflict (user_id, video_id) do update set decision_type = excluded.decision_type;
-end;
-""",
-    "embed": f"""
-\\set u random(0, :users - 1)
-{_SIGN_IN.strip()}
-select public.embed_user();
-end;
-""",
+on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
+        # The first videos are the popular ones, as in the catalogue.
+        "\\set v random_exponential(0, :videos - 1, 4)\n",
+    ),
+    "embed": _as_somebody("select public.embed_user()"),
 }
 """What an application asks, by name: pgbench's scripts."""
 
@@ -170,19 +166,33 @@ def scarce(waits: Mapping[str, float], processors: int) -> str | None:
     return most if waits[most] >= 1 and waits[most] >= waits["processors"] else None
 
 
-def run(server: Server, scale: Scale, progress: Progress) -> tuple[list[Figure], list[str]]:
+Answered = tuple[dict[str, np.ndarray], int, tuple[str, ...]]
+"""Request -> seconds that each took from when it was due, errors, and what they say."""
+
+Send = Callable[[Scale, float], Answered]
+"""Makes an application's requests, so many a second."""
+
+
+def run(
+    server: Server, scale: Scale, progress: Progress, *, through_postgrest: bool = False
+) -> tuple[list[Figure], list[str]]:
     """All figures, and what they come to in words."""
     progress(f"making {scale.videos:,} videos, {scale.users:,} users and a model", 0.0)
     _world(server, scale)
+    with _postgrest(server) if through_postgrest else nullcontext(partial(_pgbench, server)) as send:
+        return _measured(server, scale, send, progress)
+
+
+def _measured(server: Server, scale: Scale, send: Send, progress: Progress) -> tuple[list[Figure], list[str]]:
     loads: list[Load] = []
     for at, rate in enumerate(scale.rates):
         progress(f"{rate:g} requests a second", 0.3 + 0.7 * at / (len(scale.rates) + 1))
-        loads.append(measure(server, scale, rate))
+        loads.append(measure(server, scale, rate, send))
     if not all(len(load.all) for load in loads):
         raise UserError("at one of the rates no request was answered", "measure for longer, or at higher rates")
     best = max((load for load in loads if load.kept_up), key=lambda load: load.rate, default=loads[0])
     progress(f"{best.rate:g} requests a second, no refresh", 1 - 0.7 / (len(scale.rates) + 1))
-    alone = measure(server, scale, best.rate, refreshing=False)
+    alone = measure(server, scale, best.rate, send, refreshing=False)
     return [*figures(loads, best, alone), *by_rate(loads)], [*map(said, loads)]
 
 
@@ -254,7 +264,7 @@ def _world(server: Server, scale: Scale) -> None:
         connection.execute("vacuum (analyze)")
 
 
-def measure(server: Server, scale: Scale, rate: float, *, refreshing: bool = True) -> Load:
+def measure(server: Server, scale: Scale, rate: float, send: Send, *, refreshing: bool = True) -> Load:
     """Requests at this rate, beside refreshes if there are to be any."""
     waits: Counter[tuple[str | None, str | None]] = Counter()
     looks: list[None] = []
@@ -271,7 +281,7 @@ def measure(server: Server, scale: Scale, rate: float, *, refreshing: bool = Tru
         return PAUSE
 
     with _beside(server, look, *([refresh] if refreshing else [])):
-        took, errors, messages = _pgbench(server, scale, rate)
+        took, errors, messages = send(scale, rate)
     mean: dict[str, float] = dict.fromkeys(WAITS, 0.0)
     events: dict[str, float] = {}
     for (kind, event), count in waits.items():
@@ -309,8 +319,25 @@ def _beside(server: Server, *works: Callable[[Connection], float]) -> Iterator[N
         raise failed[0]
 
 
-def _pgbench(server: Server, scale: Scale, rate: float) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
-    """Request -> seconds of each, errors, and what they say."""
+@contextmanager
+def _postgrest(server: Server) -> Iterator[Send]:
+    with rest.postgrest(server, DATABASE) as socket:
+
+        def send(scale: Scale, rate: float) -> Answered:
+            return rest.requests(
+                socket,
+                scale.mix,
+                users=scale.users,
+                videos=scale.videos,
+                clients=scale.clients,
+                rate=rate,
+                seconds=scale.seconds,
+            )
+
+        yield send
+
+
+def _pgbench(server: Server, scale: Scale, rate: float) -> Answered:
     program = server.installation.bindir / "pgbench"
     if not program.exists():
         raise UserError(
@@ -321,7 +348,7 @@ def _pgbench(server: Server, scale: Scale, rate: float) -> tuple[dict[str, np.nd
         folder = Path(made)
         scripts: list[str] = []
         for name in names:
-            (folder / f"{name}.sql").write_text(REQUESTS[name].lstrip())
+            (folder / f"{name}.sql").write_text(REQUESTS[name])
             scripts += ["-f", f"{name}.sql@{scale.mix[name]}"]
         command = [
             str(program), "-n", "-M", "prepared", *scripts, "-c", str(scale.clients),

@@ -1,9 +1,9 @@
 """``two-tower bench training``: a training of a size that histories of a million users have.
 
-The world has interests, and lines within these: a user follows a few of both, and likes what is popular, and what chance
-brings. So some of it is coarse, as the dimensions of a vector are, and some is of few videos that go together. It is
-made in the database, from where the training reads it, in a process of its own: the peak of memory is that process's,
-mapped files included.
+The world has interests, and lines within these: a user follows a few of both, and likes what is popular, and what
+chance brings. So some of it is coarse, as the dimensions of a vector are, and some is of few videos that go together.
+It is made in the database, from where the training reads it, in a process of its own: the peak of memory is that
+process's, mapped files included.
 
 Nothing here is registered: what a large model takes there, ``two-tower bench catalogue`` says.
 """
@@ -262,9 +262,10 @@ def main() -> None:
     """The process that trains: the first argument is the database."""
 
     def tell(what: str, share: float) -> None:
-        print(STEP + json.dumps([what, share]), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{STEP}{json.dumps([what, share])}\n")
+        sys.stderr.flush()
 
-    print(json.dumps(asdict(measured(sys.argv[1], tell))))
+    sys.stdout.write(json.dumps(asdict(measured(sys.argv[1], tell))))
 
 
 def measured(dsn: str, progress: Progress) -> Trained:

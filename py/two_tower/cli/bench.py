@@ -153,7 +153,7 @@ def catalogue(
     epilog=manual(
         "two-tower bench load --quick",
         "two-tower bench load --rates 50,200,800 --seconds 120 --clients 32",
-        "two-tower bench load --mix list=90,like=10",
+        "two-tower bench load --postgrest --mix list=90,like=10",
     )
 )
 def load(
@@ -172,12 +172,13 @@ def load(
     mix: Annotated[
         str, typer.Option(metavar="NAME=N,...", help="How often each request is made, relative to the others.")
     ] = "list=70,like=25,embed=5",
+    postgrest: Annotated[
+        bool, typer.Option("--postgrest", help="Through a PostgREST, which must be in PATH, in place of pgbench.")
+    ] = False,
     videos: Annotated[
         int | None, typer.Option(min=400, show_default=False, help="Catalogue; by default 30000 videos, quick 3000.")
     ] = None,
-    users: Annotated[
-        int | None, typer.Option(min=1, show_default=False, help="By default 50000, quick 2000.")
-    ] = None,
+    users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 50000, quick 2000.")] = None,
     json: Json = False,
 ) -> None:
     """An application's lists, likes and embed_user at given rates, beside refreshes: how long they take, and what gives
@@ -202,7 +203,7 @@ def load(
         users=users or scale.users,
     )
     with throwaway_server() as server, bar() as progress:
-        figures, said = run(server, scale, progress)
+        figures, said = run(server, scale, progress, through_postgrest=postgrest)
     show(figures, json, "load")
     for line in said:
         say(line)
@@ -224,7 +225,8 @@ def training(
         int | None, typer.Option(min=100, show_default=False, help="Catalogue; by default 300000 videos, quick 3000.")
     ] = None,
     likes: Annotated[
-        int | None, typer.Option(min=1_000, show_default=False, help="About so many; by default 40000000, quick 200000.")
+        int | None,
+        typer.Option(min=1_000, show_default=False, help="About so many; by default 40000000, quick 200000."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -239,9 +241,7 @@ def training(
     from two_tower.bench.training import Scale, run
 
     scale = Scale.quick() if quick else Scale()
-    scale = replace(
-        scale, users=users or scale.users, videos=videos or scale.videos, likes=likes or scale.likes
-    )
+    scale = replace(scale, users=users or scale.users, videos=videos or scale.videos, likes=likes or scale.likes)
     if scale.likes > scale.users * scale.videos // 20:
         raise typer.BadParameter("--likes must be a twentieth of users times videos at most: they are distinct")
     with throwaway_server() as server, bar() as progress:

@@ -7,6 +7,7 @@ from typing import Any
 
 from two_tower.trainer.gradient import Recipe
 
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What a caller may choose; the defaults are meant to hold on any data."""
