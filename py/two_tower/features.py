@@ -215,12 +215,19 @@ class TrainingData:
         return places
 
     def matrix(
-        self, label: int, rows: np.ndarray | None = None, recency: float = 0.0, *, given: bool = True
+        self,
+        label: int,
+        rows: np.ndarray | None = None,
+        recency: float = 0.0,
+        *,
+        given: bool = True,
+        places: np.ndarray | None = None,
     ) -> sparse.csr_matrix:
         """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
 
         That is :func:`decision_weights` among the user's likes and nopes of ``rows``; without ``given``, as if no
-        interaction said anything of its own, so 1 where ``recency`` is 0.
+        interaction said anything of its own, so 1 where ``recency`` is 0. ``places``: what :meth:`places` says of
+        ``rows``, if that is known.
         """
         from scipy import sparse
 
@@ -231,8 +238,10 @@ class TrainingData:
         weights = np.ones(len(user), dtype=np.float32)
         told = self.weight[keep] if given and self.weight is not None else None
         if recency or told is not None:
-            places = self.places(rows)[keep] if recency else 0
-            weights *= decision_weights(places, recency, 1.0 if told is None else told)
+            if recency and places is None:
+                places = self.places(rows)
+            place = places[keep] if recency and places is not None else 0
+            weights *= decision_weights(place, recency, 1.0 if told is None else told)
         return sparse.csr_matrix((weights, (user, item)), shape=shape)
 
 

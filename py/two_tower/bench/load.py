@@ -96,7 +96,7 @@ class Scale:
     """How much of it. The defaults are the full benchmark."""
 
     videos: int = 30_000
-    users: int = 50_000
+    users: int = 20_000
     clients: int = 16
     rates: tuple[float, ...] = (25, 50, 100, 200, 400)
     """Requests a second, one after the other."""

@@ -178,7 +178,7 @@ def load(
     videos: Annotated[
         int | None, typer.Option(min=400, show_default=False, help="Catalogue; by default 30000 videos, quick 3000.")
     ] = None,
-    users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 50000, quick 2000.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 20000, quick 2000.")] = None,
     json: Json = False,
 ) -> None:
     """An application's lists, likes and embed_user at given rates, beside refreshes: how long they take, and what gives

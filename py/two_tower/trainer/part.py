@@ -95,6 +95,7 @@ class Part:
         # Neighbours that were found last, with what they depend on and how many there may be.
         self._near: tuple[Factors, Any, int, sparse.csr_matrix] | None = None
         self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
+        self._places: np.ndarray | None = None  # of the rows, from the newest of each user's
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
         """Factors over the known videos [n_videos, at most INNER], from at most ``most`` users."""
@@ -189,13 +190,10 @@ class Part:
     def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """[n_users, n_items] what likes and nopes weigh."""
         if self._weighted[0] != recency:
-            self._weighted = (
-                recency,
-                (
-                    self.data.matrix(LIKE, self.rows, recency),
-                    self.data.matrix(NOPE, self.rows, recency),
-                ),
-            )
+            if self._places is None:
+                self._places = self.data.places(self.rows).astype(np.int32)
+            likes, nopes = (self.data.matrix(label, self.rows, recency, places=self._places) for label in (LIKE, NOPE))
+            self._weighted = recency, (likes, nopes)
         return self._weighted[1]
 
     def examples(self) -> Examples:
