@@ -219,3 +219,20 @@ def test_ease_is_the_ridge_regression_that_leaves_each_item_out() -> None:
         weights = np.linalg.solve(others.T @ others + ridge * np.eye(7), others.T @ dense[:, item])
         expected[:, item] = others @ weights
     assert np.allclose(evaluate.by_ease(likes, ridge)(np.arange(60)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_those_who_are_asked_are_a_part_of_those_with_something_to_find(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relevant = sparse.csr_matrix((np.random.default_rng(5).random((40, 30)) < 0.03).astype(np.float32))
+    able = np.flatnonzero(np.diff(relevant.indptr))
+    users, found = evaluate.asked(relevant, most)
+    assert len(users) == min(most, len(able)) == len(np.unique(users))
+    assert set(users) <= set(able)
+    assert found.shape == relevant.shape
+    assert (found[users] != relevant[users]).nnz == 0
+    assert found.nnz == relevant[users].nnz
+    monkeypatch.setattr(evaluate, "LEAST_USERS", 3)
+    monkeypatch.setattr(evaluate, "MEASURED", 150)  # five users' scores
+    assert len(evaluate.asked(relevant, most)[0]) == min(most, 5, len(able))

@@ -63,9 +63,9 @@ def _like(client: httpx2.Client, chance: np.random.Generator, users: int, videos
     user = int(chance.integers(users))
     # As pgbench draws them: the first videos are the popular ones.
     video = min(int(videos * chance.exponential(0.25)), videos - 1)
-    row = {"user_id": ident("user", user), "video_id": ident("video", video), "decision_type": "like"}
+    row = {"video_id": ident("video", video), "decision_type": "like"}
     headers = token(user) | {"Prefer": "resolution=merge-duplicates,return=minimal"}
-    return client.post("/user_video_decisions", headers=headers, json=row)
+    return client.post("/user_video_decisions?on_conflict=user_id,video_id", headers=headers, json=row)
 
 
 def _embed(client: httpx2.Client, chance: np.random.Generator, users: int, videos: int) -> httpx2.Response:

@@ -22,6 +22,7 @@ from scipy import sparse
 from two_tower.trainer.items import largest, without_diagonal
 from two_tower.trainer.linear import to_torch
 from two_tower.trainer.model import TINY
+from two_tower.trainer.splits import sample
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
@@ -40,6 +41,11 @@ BLOCK = 50_000
 
 SCORES = 30_000_000
 """Scores of users and items that are held at once."""
+
+MEASURED = 200_000_000
+"""Scores of users and items that are ranked to measure a recommender, where :data:`LEAST_USERS` have fewer."""
+
+LEAST_USERS = 2_000
 
 ENOUGH = 300
 """Users of one number of known likes from which on a difference is worth saying."""
@@ -130,6 +136,20 @@ def rank(
             parts["auc"].append(_auc(scores, wanted, hidden))
     values = {name: np.concatenate(v) if v else np.zeros(0) for name, v in parts.items()}
     return Ranking(users, values, float(shown.mean()) if len(columns) else float("nan"))
+
+
+def asked(relevant: sparse.csr_matrix, most: int, seed: int = 0) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Positions of at most ``most`` users, fewer where there are many items, and what is ``relevant`` for these alone.
+
+    ``relevant``: [n_users, n_items]; the answer has the same shape.
+    """
+    n_users, n_items = relevant.shape
+    users = np.flatnonzero(np.diff(relevant.indptr))
+    users = users[sample(len(users), min(most, max(LEAST_USERS, MEASURED // max(n_items, 1))), seed)]
+    chosen = sparse.diags(np.isin(np.arange(n_users), users).astype(np.float32))
+    found = (chosen @ relevant).tocsr()
+    found.eliminate_zeros()
+    return users, found
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:

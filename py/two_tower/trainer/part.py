@@ -17,6 +17,7 @@ from two_tower.trainer.gradient import Examples
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch
 from two_tower.trainer.model import INNER, ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.splits import sample
 
 PARAMETERS = 12_000_000
 """Weights of the hidden layer of the item tower, at most."""
@@ -335,10 +336,3 @@ class Part:
         user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
         user_tower.bias[:rank] = choice.popular * self.tastes(factors, choice.recency).mean(dim=0)
         return user_tower, item_tower
-
-
-def sample(n: int, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of ``range(n)``, in order."""
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

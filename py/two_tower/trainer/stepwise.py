@@ -19,10 +19,8 @@ from two_tower.trainer.gradient import Processes, Recipe
 from two_tower.trainer.linear import Factors, to_torch
 from two_tower.trainer.model import ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
-from two_tower.trainer.part import Part, Placement, sample
-
-MEASURED = 200_000_000
-"""Scores of users and items that are ranked to measure a recommender, where 2,000 users have fewer."""
+from two_tower.trainer.part import Part, Placement
+from two_tower.trainer.splits import sample
 
 HISTORIES = 15_000
 """Videos up to which factors may come from the spectrum of the histories."""
@@ -280,20 +278,14 @@ class StepwiseSearch:
         self, user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None, recency: float
     ) -> dict[str, Any]:
         """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
-        n_users, n_items = self.seen.shape
         k, seed = self.options.k, self.options.seed
         # References know likes as they are defined: there, or not there.
         likes = self.part.likes.sign()
         references, left_out = evaluate.references(likes, seed)
-        asked = np.flatnonzero(np.diff(self.relevant.indptr))
-        most = min(self.options.measured_users, max(2_000, MEASURED // n_items))
-        asked = asked[sample(len(asked), most, seed)]
+        asked, relevant = evaluate.asked(self.relevant, self.options.measured_users, seed)
         # What users are counted by is several times as large as what they decided, so it is of those who are asked.
         whole = self.part.scorer(user_tower, item_tower, asked, neighbours, recency)
         scorers = {"two-tower": lambda rows: whole(np.searchsorted(asked, rows))} | references
-        chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
-        relevant = (chosen @ self.relevant).tocsr()
-        relevant.eliminate_zeros()
         report = evaluate.report(scorers, likes, self.seen, relevant, k=k, also=self.options.also, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 
