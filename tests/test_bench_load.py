@@ -86,7 +86,7 @@ def test_what_is_waited_for_is_of_one_kind(kind: str | None, event: str | None, 
     assert resource(kind, event) == expected
 
 
-@pytest.mark.parametrize(("short", "processors"), product(WAITS, (1, 2, 16)))
+@pytest.mark.parametrize(("short", "processors"), list(product(WAITS, (1, 2, 16))))
 def test_what_most_backends_want_is_scarce(short: str, processors: int) -> None:
     idle = dict.fromkeys(WAITS, 0.1)
     assert scarce(idle, processors) is None
