@@ -65,7 +65,8 @@ def test_the_world_has_something_to_learn() -> None:
     )
     scorers = (evaluate.by_item_knn(known), evaluate.by_popularity(known), evaluate.by_chance(scale.videos))
     knn, popular, chance = (evaluate.rank(each, wanted, known, auc=False).mean()["ndcg@20"] for each in scorers)
-    assert knn > 1.5 * popular > 2 * chance
+    assert knn > 1.3 * popular
+    assert popular > 2 * chance
 
 
 def test_a_small_training_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:

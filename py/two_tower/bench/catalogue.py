@@ -52,7 +52,10 @@ from (
     union all
     select 'video_index', v.graph, v.rows from videos v
     union all
-    select 'video_taste', pg_total_relation_size('two_tower.video_tastes'), count(*) from two_tower.video_tastes
+    -- By versions, whose number is not that of their vectors everywhere.
+    select 'video_taste', (
+        select sum(pg_total_relation_size(p.relid)) from pg_partition_tree('two_tower.video_tastes') p
+    ), count(*) from two_tower.video_tastes
     union all
     select 'user_vector', pg_total_relation_size('two_tower.user_embeddings_1'), count(*)
     from two_tower.user_embeddings_1
