@@ -328,6 +328,21 @@ def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
         assert np.allclose(items.residual(table, factors, likes, 4, block=block).toarray(), whole.toarray(), atol=1e-5)
 
 
+def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a table has few entries of very many."""
+    rng = np.random.default_rng(10)
+    likes = sparse.csr_matrix((rng.random((70, 40)) < 0.3).astype(np.float32))
+    table = sparse.csr_matrix((rng.random((40, 40)) * (rng.random((40, 40)) < 0.2)).astype(np.float32))
+    table.setdiag(0)  # entries that are there, and say nothing
+    factors = items.spectral(likes, 6)
+    whole = items.residual(table, factors, likes, 4)
+    monkeypatch.setattr(items, "SPARSE", 0)
+    assert whole.nnz
+    for block in (1, 7, 40):
+        found = items.residual(table, factors, likes, 4, block=block)
+        assert np.allclose(found.toarray(), whole.toarray(), atol=1e-5)
+
+
 def test_what_is_exported_is_the_score_that_was_measured() -> None:
     data = pairs(300, 250, 12, 4)
     model = fit(data)

@@ -52,10 +52,7 @@ from (
     union all
     select 'video_index', v.graph, v.rows from videos v
     union all
-    -- By versions, whose number is not that of their vectors everywhere.
-    select 'video_taste', (
-        select sum(pg_total_relation_size(p.relid)) from pg_partition_tree('two_tower.video_tastes') p
-    ), count(*) from two_tower.video_tastes
+    select 'video_taste', pg_total_relation_size('two_tower.video_tastes_1'), count(*) from two_tower.video_tastes_1
     union all
     select 'user_vector', pg_total_relation_size('two_tower.user_embeddings_1'), count(*)
     from two_tower.user_embeddings_1

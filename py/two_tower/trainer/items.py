@@ -59,6 +59,9 @@ SCORES = 60_000_000
 
 LEAST_ROWS = 2_000
 
+SPARSE = 200
+"""Entries of a whole row for each that a table has, from which on products of factors are computed for those alone."""
+
 Table: TypeAlias = np.ndarray | sparse.csr_matrix
 """[n_videos, n_videos]: row = the liked video, column = the one whose score it adds to; the diagonal is zero."""
 
@@ -307,8 +310,14 @@ def residual(
     parts, block = [], max(1, min(block, SCORES // n_items))
     for start in range(0, n_items, block):
         rows = table[start : start + block]
+        if not isinstance(rows, np.ndarray) and rows.nnz * SPARSE < rows.shape[0] * n_items:
+            row = np.repeat(np.arange(start, start + rows.shape[0]), np.diff(rows.indptr))
+            products = (factors.like[row] * factors.item[rows.indices]).sum(dim=1).numpy()
+            rest = np.where(rows.data == 0, 0, scale * rows.data - products).astype(np.float32)
+            parts.append(largest(sparse.csr_matrix((rest, rows.indices, rows.indptr), rows.shape), most))
+            continue
         part = torch.from_numpy(rows if isinstance(rows, np.ndarray) else rows.toarray())
-        # All products of a block take less than those of its entries one by one.
+        # All products of a block take less than those of its entries one by one, unless these are very few.
         left = torch.where(part == 0, 0, scale * part - factors.like[start : start + block] @ factors.item.T)
         best = torch.topk(left, min(most, n_items), dim=1)
         row = np.repeat(np.arange(len(left)), best.values.shape[1])
