@@ -259,15 +259,6 @@ def test_users_without_attributes_are_counted_by_videos_alone(part: Part, data: 
     assert model.user_tower.weight[first:].any()
 
 
-def test_a_catalogue_too_large_for_the_closed_form_is_trained_by_gradients(
-    data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("two_tower.trainer.options.CLOSED_FORM", 50)
-    model = fit(data)
-    assert model.hyperparameters["gradient"]["epochs"] == Recipe.epochs
-    assert model.metrics["two-tower"]["recall@20"] > 1.3 * model.metrics["popularity"]["recall@20"]
-
-
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, loss: str) -> None:
     closed = fit(data)

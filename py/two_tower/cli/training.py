@@ -111,7 +111,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="0; 10 with --loss or another option of gradients, or a catalogue beyond the closed form",
+            show_default="0; 10 with --loss or another option of gradients",
             help="Go on by gradients, at most so long, and keep the epoch that validation finds best, if any.",
         ),
     ] = None,

@@ -1,7 +1,7 @@
 """Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
 
 SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.video_attributes``);
-here keys become positions. Memory is that of the sparse result plus one table of the catalogue.
+here keys become positions. What users decided is mapped from files (:mod:`.columns`); memory is that of the catalogue.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy import sparse
 from two_tower.errors import UserError
 from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, WORDS, FeatureSchema, TrainingData
 from two_tower.limits import LONGEST_NAME
+from two_tower.trainer.columns import read_columns
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ _ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
      ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
 )  # fmt: skip
-_HEADER = 19  # signature, flags, length of an extension
+_TYPES = {"user": np.int32, "item": np.int32, "label": np.int8, "time": np.float64, "weight": np.float32}
 
 _INTERACTIONS = """
 copy (
@@ -158,7 +159,7 @@ def read(
     labelled = sql.SQL(MODES[options.mode]).format(*stars)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        packed = _copy(connection, _INTERACTIONS, labelled=labelled)
+        columns = read_columns(connection, sql.SQL(_INTERACTIONS).format(labelled=labelled), _ROW, _TYPES)
         users = _copy(connection, _USERS, labelled=labelled).decode().split()
         items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
         attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
@@ -169,15 +170,7 @@ def read(
             words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
     attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
     items = items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC)
-    rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
-    decided = Decided(
-        np.array(users, dtype=str),
-        rows["user"].astype(np.int32),
-        rows["item"].astype(np.int32),
-        rows["label"].astype(np.int8),
-        rows["time"].astype(np.float64),
-        rows["weight"].astype(np.float32),
-    )
+    decided = Decided(user_ids=np.array(users, dtype=str), **columns)
     if items.height == 0:
         raise UserError("there are no videos to recommend", "import a catalogue: two-tower import catalog FILE")
     if not (decided.label == LIKE).any():
