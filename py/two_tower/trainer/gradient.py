@@ -236,6 +236,11 @@ def _where(matrix: sparse.csr_matrix, keep: np.ndarray) -> sparse.csr_matrix:
     return found
 
 
+def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Values [n] at ``rows`` and ``columns`` [n]; where n is 0, SciPy answers with a matrix."""
+    return np.asarray(matrix[rows, columns]).ravel() if len(rows) else np.empty(0, dtype=matrix.dtype)
+
+
 def _some(matrix: sparse.csr_matrix, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of at most ``most`` entries of every row."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -266,7 +271,7 @@ def _sampled(
     expected[shared:] = 1.0
     items, column = np.unique(candidates, return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
-    weights = np.asarray(wanted[row, target], dtype=np.float32).ravel()
+    weights = _at(wanted, row, target).astype(np.float32)
     known = examples.known[rows[rank::size]][:, items].toarray() > 0  # [b', u]
     known = known[row[mine] // size][:, column]  # [p', c]
     own = row[mine][:, None] == noping[None, :]  # [p', nopes]
@@ -300,7 +305,7 @@ def _pairs(
     noping, noped = refused.nonzero()
     drawing = np.repeat(liking, recipe.neg_per_pos)
     drawn = examples.met[rng.integers(0, len(examples.met), len(drawing))]
-    unknown = np.asarray(known[drawing, drawn]).ravel() == 0
+    unknown = _at(known, drawing, drawn) == 0
     row = np.concatenate([liking, noping, drawing[unknown]])
     weights = np.concatenate([wanted.data, refused.data, np.ones(int(unknown.sum()), dtype=np.float32)])
     items, column = np.unique(np.concatenate([liked, noped, drawn[unknown]]), return_inverse=True)
