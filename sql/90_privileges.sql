@@ -205,8 +205,8 @@ begin
         select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
         from (values
             ('videos', array[
-                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
-                'product_released_at', 'distribution_started_at', 'published_at'
+                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'image_urls', 'price',
+                'duration_seconds', 'product_released_at', 'distribution_started_at', 'published_at'
             ]),
             ('tags', array['id', 'name']),
             ('performers', array['id', 'name']),
