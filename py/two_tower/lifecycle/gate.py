@@ -19,10 +19,9 @@ import psycopg
 import torch
 from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
-from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import LIKE, NOPE, SKIP, user_counts
+from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
 from two_tower.lifecycle.registry import plain
 from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
@@ -134,7 +133,7 @@ def _since(
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         data = read(connection, DatasetOptions(), towers.schema)
-        item_counts = {name: read(connection, DatasetOptions(), t.schema).item_counts for name, t in beside.items()}
+        others_data = {name: read(connection, DatasetOptions(), t.schema) for name, t in beside.items()}
     after = data.time > moment
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
@@ -142,9 +141,10 @@ def _since(
     likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
-    def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
+    def scorer(of: Towers, laid_out: TrainingData) -> evaluate.Scorer:
+        counts = laid_out.item_counts
         liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
-        given = user_counts(of.schema, counts, liked, noped)
+        given = user_counts(of.schema, counts, liked, noped, laid_out.profile)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
         if of.neighbours is None:
             return found
@@ -154,9 +154,9 @@ def _since(
 
     references, _ = evaluate.references(likes)
     own = evaluate.report(
-        {"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k, also=also
+        {"two-tower": scorer(towers, data)} | references, likes, seen, relevant, k=k, also=also
     )
-    others = {name: scorer(t, item_counts[name]) for name, t in beside.items()}
+    others = {name: scorer(t, others_data[name]) for name, t in beside.items()}
     return own, evaluate.report(others, likes, seen, relevant, k=k)
 
 
