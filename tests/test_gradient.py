@@ -358,7 +358,13 @@ def test_two_processes_train_what_one_does(
             assert (two[f"{at}.{name}"] - value).abs().max().item() <= 0.01 * way + 1e-7, name
 
 
-LABELS = {"likes": (LIKE,), "likes and nopes": (LIKE, NOPE), "nopes": (NOPE,), "skips": (SKIP,), "one of each": (0, 1, -1)}
+LABELS = {
+    "likes": (LIKE,),
+    "likes and nopes": (LIKE, NOPE),
+    "nopes": (NOPE,),
+    "skips": (SKIP,),
+    "one of each": (0, 1, -1),
+}
 
 
 def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:

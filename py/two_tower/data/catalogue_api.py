@@ -47,7 +47,7 @@ class Listing:
 
     id: str
     row: dict[str, Any]
-    """Columns of a catalogue, as ``import_catalog`` takes them; text, or lists of text for tags, performers and images."""
+    """Columns of a catalogue, as ``import_catalog`` takes them; text, or lists of it (tags, performers, images)."""
     known_as: tuple[str, ...] = ()
     """Other addresses, up to their first ``&``, under which the catalogue may have it already."""
 

@@ -153,9 +153,7 @@ def _since(
         return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
 
     references, _ = evaluate.references(likes)
-    own = evaluate.report(
-        {"two-tower": scorer(towers, data)} | references, likes, seen, relevant, k=k, also=also
-    )
+    own = evaluate.report({"two-tower": scorer(towers, data)} | references, likes, seen, relevant, k=k, also=also)
     others = {name: scorer(t, others_data[name]) for name, t in beside.items()}
     return own, evaluate.report(others, likes, seen, relevant, k=k)
 

@@ -307,7 +307,7 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
 
 
 def _profile_vocabularies(profiles: pl.DataFrame, options: DatasetOptions) -> dict[str, tuple[str, ...]]:
-    """Of each column that has any: the keys that most users share, ties by key; none that fewer than FEWEST_USERS do."""
+    """Of each column that has any: the keys that most users share, ties by key; none of fewer than FEWEST_USERS."""
     counted = (
         profiles.filter(pl.col("kind").str.starts_with(PROFILE) & (pl.col("key").str.len_bytes() <= LONGEST_NAME))
         .group_by("kind", "key")

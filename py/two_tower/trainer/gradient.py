@@ -220,7 +220,7 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
 def _counted(
     examples: Examples, recipe: Recipe, users: np.ndarray, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
 ) -> Any:
-    """What the user tower reads of ``users`` [b] by histories [b, n_items], as training has it: [b, user_dim] sparse."""
+    """What the user tower reads of ``users`` [b] by histories [b, n_items], as training has it: [b, user_dim]."""
     schema = examples.schema
     profile = None if examples.profile is None else examples.profile[users]
     counts = user_counts(schema, examples.item_counts, likes, nopes, profile)

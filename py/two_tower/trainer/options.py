@@ -97,8 +97,8 @@ class Choice:
     popular: float = 0.1
     """Of a mean user's taste, what is added to everyone's."""
     profile: float = 1.0
-    """Of what those of the same profile like beyond the mean user, what is added, beside ``popular``: with 1, who has no
-    history has the mean taste of those of the same profile."""
+    """Of what those of the same profile like beyond the mean user, what is added, beside ``popular``: with 1, who has
+    no history has the mean taste of those of the same profile."""
     bandwidth: float = 0.5
     """Squared width of the content kernel, in variances of the content."""
     content_ridge: float = 0.1

@@ -243,7 +243,7 @@ class Part:
         return torch.linalg.solve(gram, to_torch(profile.T.tocsr()) @ (tastes[known] - tastes[known].mean(dim=0)))
 
     def from_profiles(self, tastes: torch.Tensor, users: np.ndarray) -> torch.Tensor:
-        """[u, rank] what the profiles of ``users`` [u] say of their tastes, given the ``tastes`` [n_users, rank] of all."""
+        """[u, rank] what the profiles of ``users`` [u] say of their tastes, given everybody's [n_users, rank]."""
         assert self.data.profile is not None
         return to_torch(self.data.profile[users]) @ self.profile_says(tastes)
 

@@ -63,8 +63,12 @@ NO_NAMES = ("(no genres listed)",)
 def listed(cells: pl.Series) -> pl.Series:
     """Lists of names, given as lists or as one text separated by ``|``; without empty ones, each once."""
     one = pl.element().str.strip_chars().str.normalize("NFC")
-    return _split(cells).list.eval(one).list.eval(
-        pl.element().filter((pl.element() != "") & ~pl.element().is_in(NO_NAMES)).unique(maintain_order=True)
+    return (
+        _split(cells)
+        .list.eval(one)
+        .list.eval(
+            pl.element().filter((pl.element() != "") & ~pl.element().is_in(NO_NAMES)).unique(maintain_order=True)
+        )
     )
 
 
