@@ -153,7 +153,7 @@ two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
 two_tower.keys_of(jsonb), two_tower.profile_keys(uuid), two_tower.reads_profiles(text), two_tower.count_by_profile(text),
-two_tower.users_by_profile(text, uuid, int, boolean), two_tower.account_key(),
+two_tower.users_by_profile(text, uuid, int, boolean),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
 two_tower.given_versions(),
@@ -242,6 +242,5 @@ two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
-two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(), two_tower.count_by_profile(text),
-two_tower.account_key()
+two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(), two_tower.count_by_profile(text)
 to two_tower_viewer;

@@ -17,6 +17,7 @@ from conftest import Connection, NewDatabase, Prepared, WorldOf
 from synthetic import make_data
 from two_tower.features import LIKE, NOPE, PROFILE, FeatureSchema, TrainingData, user_counts
 from two_tower.lifecycle import verify
+from two_tower.server.migrate import migrate
 from two_tower.trainer import dataset
 from two_tower.trainer.options import Choice, TrainOptions
 from two_tower.trainer.part import Part
@@ -308,6 +309,16 @@ def test_what_no_trigger_saw_is_named_found_and_repaired(db: Connection) -> None
     db.execute("drop trigger two_tower_row on public.profiles")
     db.execute("select two_tower.make_triggers()")
     assert column(db, "select name from two_tower.lacking_triggers()") == []
+
+
+def test_profiles_may_be_keyed_by_id(db: Connection, dsn: str) -> None:
+    db.execute("alter table public.profiles rename column user_id to id")
+    migrate(dsn)
+    assert assert_fresh(db)
+    db.execute(CHANGES["another key"].replace("user_id", "id").encode())
+    assert set(column(db, "select user_id from two_tower.pending_users")) == {COLD}
+    refresh(db)
+    assert_fresh(db)
 
 
 def test_naming_other_columns_refreshes_everybody(db: Connection) -> None:

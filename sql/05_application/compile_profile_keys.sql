@@ -8,10 +8,10 @@ declare
     v_body text;
 begin
     select format(
-        'select distinct k.kind, k.key from (select %s) as absent cross join lateral ('
+        'select distinct c.kind, k.key from (select %s) as absent cross join lateral ('
         'select %s from public.profiles p where two_tower.id_of(p.%I) operator(pg_catalog.=) $1) as p '
         'cross join lateral (values %s) as c (kind, value) '
-        'cross join lateral (select c.kind, k.key from two_tower.keys_of(c.value) as k (key)) as k',
+        'cross join lateral two_tower.keys_of(c.value) as k',
         string_agg(format('null::pg_catalog.text as %I', n.name), ', ' order by n.at),
         string_agg(format('pg_catalog.to_jsonb(%I) as v%s', n.name, n.at), ', ' order by n.at),
         two_tower.account_key(),

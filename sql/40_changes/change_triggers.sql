@@ -34,11 +34,11 @@ as $func$
     join pg_catalog.pg_class c on c.oid = to_regclass(format('public.%I', k.relation))
     union all
     -- Profiles, where towers may read them: seldom written, so one for each row that always fires.
-    select 'public.profiles'::regclass, k.name, 'A', format(k.definition, 'public.profiles'::regclass, two_tower.account_key()),
+    select 'public.profiles'::regclass, k.name, 'A', format(k.definition, 'public.profiles'::regclass),
         k.routine::regprocedure, null::name, null::name
     from (values
         (
-            'two_tower_row', 'after insert or update or delete on %s for each row execute function two_tower.log_profile(%L)',
+            'two_tower_row', 'after insert or update or delete on %s for each row execute function two_tower.log_profile()',
             'two_tower.log_profile()'
         ),
         (
