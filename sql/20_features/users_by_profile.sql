@@ -40,7 +40,7 @@ end
 $func$;
 
 -- Who has a vector and no like has it by the profile; so it takes no reading of all profiles.
--- SECURITY DEFINER: as users_by_profile(), whose answer the page's role need not have.
+-- SECURITY DEFINER: the page's role asks, which may see nobody's profile.
 create or replace function two_tower.count_by_profile(p_version text) returns bigint
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp
 as $func$
