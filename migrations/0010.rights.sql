@@ -25,7 +25,8 @@ create table two_tower.named_filters (
 
 comment on table two_tower.named_filters is 'Filters of lists by name, as two_tower.set_filter() was told';
 
--- Compiled into two_tower.profile_keys(). A key is what a column of somebody's profile holds, so which columns a tower reads is the owner's to say.
+-- Compiled into two_tower.profile_keys(). A key is what a column of somebody's profile holds, so which columns a tower reads is the owner's
+-- to say.
 create table two_tower.profile_inputs (
     name text primary key check (name ~ '^[a-z][a-z0-9_]{0,54}$')
 );

@@ -242,5 +242,6 @@ two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
-two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(), two_tower.count_by_profile(text)
+two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
+two_tower.count_by_profile(text)
 to two_tower_viewer;

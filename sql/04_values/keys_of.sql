@@ -17,4 +17,5 @@ as $func$
     order by k.key limit 100
 $func$;
 
-comment on function two_tower.keys_of(jsonb) is 'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';
+comment on function two_tower.keys_of(jsonb) is
+'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';

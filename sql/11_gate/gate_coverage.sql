@@ -37,4 +37,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.gate_coverage(text) is 'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';
+comment on function two_tower.gate_coverage(text) is
+'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';

@@ -1,4 +1,4 @@
-create or replace function two_tower.profile_positions(p_user_ids uuid[], p_version text) returns table (user_id uuid, position int)
+create or replace function two_tower.profile_positions(p_user_ids uuid[], p_version text) returns table (user_id uuid, place int)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp set plan_cache_mode = 'force_generic_plan'
 as $func$
 begin

@@ -48,10 +48,10 @@ begin
         ),
         profiles as (
             -- An input whose row is zero has none.
-            select k.user_id, extensions.sum(w.weight order by k.position) as taste
+            select k.user_id, extensions.sum(w.weight order by k.place) as taste
             from two_tower.profile_positions(p_user_ids, p_version) k
             left join two_tower.model_weights w
-                on w.model_version = p_version and w.tower = 'user' and w.part = 'row' and w.position = k.position
+                on w.model_version = p_version and w.tower = 'user' and w.part = 'row' and w.position = k.place
             group by k.user_id
         )
         select v.user_id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real

@@ -39,4 +39,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.make_triggers() is 'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
+comment on function two_tower.make_triggers() is
+'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
