@@ -36,7 +36,7 @@ class Catalog(Kind):
     name = "catalog"
     analyze = "analyze public.videos, public.tags, public.video_tags, public.performers, public.video_performers"
     required = (("product_url",), ("title",))
-    lists: ClassVar = {
+    linked: ClassVar = {
         "tags": ("tags", "video_tags", "tag_id"),
         "performers": ("performers", "video_performers", "performer_id"),
     }
@@ -59,7 +59,8 @@ class Catalog(Kind):
     """Cells that are read for a value."""
     several = "image_urls"
     """A list in a column of the videos themselves, which an adopted table may do without."""
-    optional = (*lists, *(name for name in values if name != "title"))
+    lists: ClassVar = (*linked, several)
+    optional = (*linked, *(name for name in values if name != "title"))
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
@@ -68,7 +69,7 @@ class Catalog(Kind):
         left_out = self.several if cell is None else None
         self.texts = [name for name in self.values if name in columns and name != left_out]
         self.list_cell = cell or ""
-        self.present = [name for name in self.lists if name in columns]
+        self.present = [name for name in self.linked if name in columns]
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
         # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
         # The address alone has the column's, less its checks: the table says which are the same, such as of a citext.
@@ -229,7 +230,7 @@ class Catalog(Kind):
         """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
         steps: list[sql.Composed] = []
         for kind in self.present:
-            names, links, link = self.lists[kind]
+            names, links, link = self.linked[kind]
             parts = {
                 "kind": sql.Literal(kind),
                 "names": sql.Identifier("public", names),
