@@ -151,7 +151,8 @@ grant insert (job, result, finished_at), update (result, finished_at, error) on 
 grant execute on routine
 two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
-two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
+two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.count_decisions(uuid[]),
+two_tower.personalised(uuid[]), two_tower.accounts(),
 two_tower.keys_of(jsonb), two_tower.profile_keys(uuid), two_tower.reads_profiles(text), two_tower.count_by_profile(text),
 two_tower.users_by_profile(text, uuid, int, boolean),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
