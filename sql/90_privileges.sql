@@ -155,6 +155,8 @@ two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.count_decisions(uuid[]),
 two_tower.personalised(uuid[]), two_tower.accounts(),
+two_tower.keys_of(jsonb), two_tower.profile_keys(uuid), two_tower.reads_profiles(text), two_tower.count_by_profile(text),
+two_tower.users_by_profile(text, uuid, int, boolean),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
 two_tower.given_versions(),
@@ -209,8 +211,8 @@ begin
         select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
         from (values
             ('videos', array[
-                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
-                'product_released_at', 'distribution_started_at', 'published_at'
+                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'image_urls', 'price',
+                'duration_seconds', 'product_released_at', 'distribution_started_at', 'published_at'
             ]),
             ('tags', array['id', 'name']),
             ('performers', array['id', 'name']),
@@ -230,7 +232,7 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
 two_tower.video_popularity, two_tower.video_trends, two_tower.impressions, two_tower.experiments,
-two_tower.promotions, two_tower.exploration_pool,
+two_tower.promotions, two_tower.exploration_pool, two_tower.profile_inputs,
 two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
@@ -244,5 +246,6 @@ two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
-two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()
+two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
+two_tower.count_by_profile(text)
 to two_tower_viewer;

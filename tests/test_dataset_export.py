@@ -63,9 +63,16 @@ def test_interactions_are_those_of_the_trainer(world: Connection, tmp_path: Path
 
 
 def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path) -> None:
+    images = ["https://i/1?a,b", 'https://i/"2"']
+    (pictured,) = world.execute(
+        "update public.videos set image_urls = %s where id = (select min(id::text)::uuid from public.videos)"
+        " returning id::text",
+        (images,),
+    ).fetchone() or ("",)
     export(world, tmp_path)
     items = {row["video_id"]: row for row in frames(tmp_path)["item_features"].iter_rows(named=True)}
     assert len(items) == 300
+    assert {video: row["image_urls"] for video, row in items.items() if row["image_urls"]} == {pictured: images}
     payloads = world.execute("select video_id::text, features from public.get_item_embedding_feature_batch(1000)")
     names = dict(
         world.execute("select id::text, name from public.tags union all select id::text, name from performers")

@@ -70,11 +70,12 @@ def test_products_become_videos(db: Connection, api: Api) -> None:
     assert rows(
         db,
         "select product_url, title, maker, label, series, source, price::text, duration_seconds, thumbnail_url,"
-        " (product_released_at at time zone 'UTC')::text from public.videos",
+        " image_urls, (product_released_at at time zone 'UTC')::text from public.videos",
     ) == [
         (
             "https://www.dmm.co.jp/digital/videoa/-/detail/=/cid=abc00001/", "題名 1", "Maker", "Label", "Series 1",
-            "fanza/videoa", "300", 7200, "https://pics.example/1pl.jpg", "2025-01-01 02:00:00",
+            "fanza/videoa", "300", 7200, "https://pics.example/1pl.jpg",
+            ["https://pics.example/1-1.jpg"], "2025-01-01 02:00:00",
         )
     ]  # fmt: skip
     assert rows(db, "select name from public.tags order by 1") == ["genre 1", "海"]

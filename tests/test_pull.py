@@ -34,9 +34,9 @@ insert into auth.users (id, created_at) select md5('u' || n)::uuid, '2024-01-01'
 insert into public.profiles (user_id, created_at) select id, created_at from auth.users;
 insert into public.tags (id, name) select md5('t' || n)::uuid, 'tag ' || n from generate_series(1, 30) n;
 insert into public.performers (id, name) select md5('p' || n)::uuid, 'performer ' || n from generate_series(1, 30) n;
-insert into public.videos (id, product_url, title, maker, price, product_released_at, created_at)
+insert into public.videos (id, product_url, title, maker, price, product_released_at, created_at, image_urls)
 select md5('v' || n)::uuid, 'u/' || n, 'Title, "quoted" ' || n, nullif('maker ' || n % 5, 'maker 0'), n + 0.50,
-    '2024-05-01', '2024-05-02'
+    '2024-05-01', '2024-05-02', array(select format('i/"%s", {%s}', n, k) from generate_series(1, n % 3) k)
 from generate_series(1, 500) n;
 insert into public.video_tags
 select md5('v' || n)::uuid, md5('t' || 1 + (n + k * 7) % 30)::uuid

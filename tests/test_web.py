@@ -30,6 +30,14 @@ def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Pat
         where user_id <> %s""",
         (WORLD.usual,),
     )
+    # And nearly all have a profile that says something, some of it in lists; two like nothing, and have that alone.
+    db.execute("alter table public.profiles add column age_band int, add column interests text[]")
+    db.execute(
+        """update public.profiles set age_band = abs(hashtext(user_id::text)) %% 4 * 10,
+            interests = (array['sea', 'a "b" {c}', '星'])[1 + abs(hashtext(user_id::text)) %% 2 : %s]""",
+        (3,),
+    )
+    db.execute("select two_tower.set_profile_inputs('{age_band,interests}')")
     tiny_model(db, recency=getattr(request, "param", 0.0))
     artifacts.publish(db, "v1", f"file://{tmp_path}", lambda what, share: None)
     return tmp_path

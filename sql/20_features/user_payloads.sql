@@ -53,6 +53,15 @@ as $func$
         join public.user_video_decisions d on d.user_id = a.user_id
         join public.videos v on v.id = d.video_id
     ),
+    profiles as (
+        select k.user_id, jsonb_object_agg(k.kind, k.keys) as keys
+        from (
+            select u.user_id, k.kind, jsonb_agg(k.key order by k.key collate "C") as keys
+            from personal u cross join lateral two_tower.profile_keys(u.user_id) as k
+            group by u.user_id, k.kind
+        ) as k
+        group by k.user_id
+    ),
     timed as (
         select d.user_id,
             count(*) filter (where liked and created_at > latest - interval '30 days') as like_count_30d,
@@ -89,12 +98,14 @@ as $func$
     || case when a.exponent > 0 then jsonb_build_object('recency', a.exponent) else '{}' end
     || case when g.given is not null then jsonb_build_object('weights', g.given) else '{}' end
     || case when a.exponent > 0 or g.given is not null then jsonb_build_object('weighted', coalesce(w.sums, '{}')) else '{}' end
+    || coalesce(f.keys, '{}')
     from asked a
     left join weighted w on w.user_id = a.user_id
     left join weights g on g.user_id = a.user_id
     left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
     left join timed t on t.user_id = a.user_id
     left join two_tower.accounts() p on p.user_id = a.user_id
+    left join profiles f on f.user_id = a.user_id
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is

@@ -52,7 +52,8 @@ begin
                 insert into two_tower.user_changes (user_id)
                 select d.user_id from public.user_video_decisions d where d.user_id <> c_somebody
                 union select f.user_id from two_tower.user_features f where f.user_id <> c_somebody
-                union select e.user_id from two_tower.user_embeddings e where e.user_id <> c_somebody;
+                union select e.user_id from two_tower.user_embeddings e where e.user_id <> c_somebody
+                union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version) as u (id);
             end if;
             result := two_tower.refresh_set('user', v_ids);
             v_users := cardinality(v_ids);

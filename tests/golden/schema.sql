@@ -203,6 +203,12 @@ CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS two_tower.us
 
 COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
 
+CREATE FUNCTION two_tower.account_key() RETURNS name
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.account_key() IS 'The column of public.profiles that says whose a profile is: user_id, or id';
+
 CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -387,6 +393,12 @@ CREATE FUNCTION two_tower.compile_filters() RETURNS void
 
 COMMENT ON FUNCTION two_tower.compile_filters() IS 'Makes two_tower.passing_named() of what two_tower.named_filters has';
 
+CREATE FUNCTION two_tower.compile_profile_keys() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_profile_keys() IS 'Makes two_tower.profile_keys() of what two_tower.profile_inputs has';
+
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -397,7 +409,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of given vectors';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, unless the version knows something of the profile, or who chose that no list be made of them, nor in a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -409,6 +421,12 @@ CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, 
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
+
+CREATE FUNCTION two_tower.count_by_profile(p_version text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.count_by_profile(p_version text) IS 'How many users have no like, and have, or are to have, a vector of a version by their profile';
 
 CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -532,7 +550,7 @@ CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
+COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes, or a profile that the version reads';
 
 CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -619,7 +637,7 @@ CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT u
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
+COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';
 
 CREATE FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -796,6 +814,11 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
 
+CREATE FUNCTION two_tower.keys_of(p_value jsonb) RETURNS TABLE(key text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.keys_of(p_value jsonb) IS 'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';
+
 CREATE FUNCTION two_tower.label_of_word(p_word text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
@@ -890,6 +913,12 @@ CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
 
+CREATE FUNCTION two_tower.log_profile() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_profile() IS 'Trigger: logs the user of a profile that came, went or changed in what towers read';
+
 CREATE FUNCTION two_tower.log_row() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -943,6 +972,12 @@ CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+
+CREATE FUNCTION two_tower.make_triggers() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_triggers() IS 'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
 
 CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1114,6 +1149,18 @@ CREATE FUNCTION two_tower.price_of_word(p_word text) RETURNS double precision
 
 COMMENT ON FUNCTION two_tower.price_of_word(p_word text) IS 'two_tower.price_of() of a number that is printed so; null for any other text';
 
+CREATE FUNCTION two_tower.profile_keys(p_user_id uuid) RETURNS TABLE(kind text, key text)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.profile_keys(p_user_id uuid) IS 'A row for each key that a user''s profile has in the columns that two_tower.set_profile_inputs() names, by kind: profile_ and the column';
+
+CREATE FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, place integer)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) IS 'The inputs of a version that the profiles of these users have, each of them 1; none for a version that reads no profiles';
+
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1164,6 +1211,12 @@ CREATE FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) IS 'Variance of the rate hits / shown of so many users, from sums over them: of shown, of hits, of the squares of both, and of their products; null for fewer than two';
+
+CREATE FUNCTION two_tower.reads_profiles(p_version text) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.reads_profiles(p_version text) IS 'Whether the user tower of a version reads profiles';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -1379,6 +1432,12 @@ CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
 
 COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
 
+CREATE FUNCTION two_tower.set_profile_inputs(columns text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_profile_inputs(columns text[]) IS 'Says which columns of public.profiles user towers read, from the next training on; null or none for none. A column of an array, or of JSON with one, has several keys. For the owner alone. 22023 for what is no column';
+
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1425,7 +1484,7 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too';
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too; and, where one like is enough and no window is given, users of whom a version knows something by the profile';
 
 CREATE FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision DEFAULT 0.1, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1464,7 +1523,7 @@ CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS T
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes';
+COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes, unless the version knows something of the profile';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1604,6 +1663,12 @@ CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensi
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+
+CREATE FUNCTION two_tower.users_by_profile(p_version text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT NULL::integer, p_lacking boolean DEFAULT false) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.users_by_profile(p_version text, p_after uuid, p_limit integer, p_lacking boolean) IS 'Users without a like who are to have a vector of a version all the same, by the profile, after p_after in id order; with p_lacking those who have none yet, and are not set aside';
 
 CREATE FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -1784,6 +1849,7 @@ CREATE TABLE public.videos (
     series text,
     source text,
     thumbnail_url text,
+    image_urls text[] DEFAULT '{}'::text[] NOT NULL,
     price numeric,
     duration_seconds integer,
     distribution_started_at timestamp with time zone,
@@ -2124,6 +2190,13 @@ CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
 
+CREATE TABLE two_tower.profile_inputs (
+    name text NOT NULL,
+    CONSTRAINT profile_inputs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,54}$'::text))
+);
+
+COMMENT ON TABLE two_tower.profile_inputs IS 'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
+
 CREATE TABLE two_tower.promotions (
     id bigint NOT NULL,
     kind text NOT NULL,
@@ -2376,6 +2449,9 @@ ALTER TABLE ONLY two_tower.named_filters
 
 ALTER TABLE ONLY two_tower.neighbour_lists
     ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
+
+ALTER TABLE ONLY two_tower.profile_inputs
+    ADD CONSTRAINT profile_inputs_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY two_tower.promotions
     ADD CONSTRAINT promotions_pkey PRIMARY KEY (id);
@@ -2692,6 +2768,8 @@ ALTER TABLE two_tower.named_filters ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.profile_inputs ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
@@ -2727,6 +2805,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower
 CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.neighbour_lists FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.profile_inputs FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.promotions FOR SELECT TO two_tower_viewer USING (true);
 

@@ -253,7 +253,7 @@ def train(
                 data = read(connection, options)
                 from two_tower.lifecycle.gate import judge
 
-                model = fit(data, chosen, progress, processes, told=told)
+                model = fit(data, chosen, progress, processes, told=told, to_register=True)
                 name = registry.register(connection, model, data, version)
                 reasons = judge(connection, name)
             done = f"{name} is registered; serve it with `two-tower model activate`"

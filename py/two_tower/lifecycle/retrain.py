@@ -96,7 +96,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     from two_tower.trainer.train import fit
 
     data = read(connection, plan.dataset)
-    model = fit(data, plan.training, progress)
+    model = fit(data, plan.training, progress, to_register=True)
 
     run.step = "registering"
     run.version = version = registry.register(connection, model, data)

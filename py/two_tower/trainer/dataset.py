@@ -18,7 +18,16 @@ from psycopg import sql
 from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, WORDS, FeatureSchema, TrainingData
+from two_tower.features import (
+    ITEM_NUMERIC,
+    ITEM_SEGMENTS,
+    LIKE,
+    PROFILE,
+    VOCABULARIES,
+    WORDS,
+    FeatureSchema,
+    TrainingData,
+)
 from two_tower.limits import LONGEST_NAME
 from two_tower.trainer.columns import read_columns
 
@@ -41,7 +50,7 @@ class DatasetOptions:
     min_video_likes: int = 2
     """What one user alone likes says nothing of who else would, and its weights would give that user's taste away."""
     max_category_features: int = 1_000
-    """Of makers, labels, series and sources, each."""
+    """Of makers, labels, series and sources, and of what profiles have in one column, each."""
     max_word_features: int = 2_000
     """Of titles and of descriptions, each."""
 
@@ -148,6 +157,24 @@ copy (
 """
 
 
+# As profiles are now: nothing says what they were.
+_PROFILES = """
+copy (
+    with users as (
+        select user_id, (row_number() over (order by user_id) - 1)::int as position
+        from (select distinct user_id from {labelled} as l) as known
+    )
+    select u.position, k.kind, k.key
+    from users u cross join lateral two_tower.profile_keys(u.user_id) as k
+    order by 1, 2, 3
+) to stdout (format csv, header)
+"""
+
+FEWEST_USERS = 5
+"""Users who must share a key of their profiles, for it to have an input: what one alone has gives that user's taste
+away."""
+
+
 def read(
     connection: psycopg.Connection[Any], options: DatasetOptions | None = None, schema: FeatureSchema | None = None
 ) -> TrainingData:
@@ -163,16 +190,18 @@ def read(
         connection.execute(_SNAPSHOT)
         decided = _decided(connection, labelled)
         items, attributes = _catalogue(connection, labelled, schema)
+        profiles = _profiles(connection, labelled)
     _require_likes(decided, items, options)
-    return laid_out(decided, items, attributes, options, schema)
+    return laid_out(decided, items, attributes, options, schema, profiles)
 
 
 def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
     """What the users of one of several databases decided, in one snapshot."""
     with connection.transaction():
         connection.execute(_SNAPSHOT)
-        decided = _decided(connection, _labelled(options))
-        return Part(decided, np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str))
+        labelled = _labelled(options)
+        decided, profiles = _decided(connection, labelled), _profiles(connection, labelled)
+        return Part(decided, np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str), profiles)
 
 
 def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], options: DatasetOptions) -> TrainingData:
@@ -192,7 +221,12 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
         items, attributes = _catalogue(connection, labelled, None)
     decided = _joined(parts, items["video_id"].to_numpy().astype(str))
     _require_likes(decided, items, options)
-    return laid_out(decided, items, attributes, options)
+    places = [np.searchsorted(decided.user_ids, part.decided.user_ids) for part in parts]
+    profiles = pl.concat(
+        part.profiles.with_columns(position=place[part.profiles["position"].to_numpy()])
+        for part, place in zip(parts, places, strict=True)
+    )
+    return laid_out(decided, items, attributes, options, profiles=profiles.unique())
 
 
 def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
@@ -232,6 +266,12 @@ def _decided(connection: psycopg.Connection[Any], labelled: sql.Composed) -> Dec
     columns = read_columns(connection, sql.SQL(_INTERACTIONS).format(labelled=labelled), _ROW, _TYPES)
     users = _copy(connection, _USERS, labelled=labelled).decode().split()
     return Decided(user_ids=np.array(users, dtype=str), **columns)
+
+
+def _profiles(connection: psycopg.Connection[Any], labelled: sql.Composed) -> pl.DataFrame:
+    """What profiles have, as :func:`laid_out` takes it."""
+    found = pl.read_csv(_copy(connection, _PROFILES, labelled=labelled), infer_schema=False)
+    return found.with_columns(pl.col("position").cast(pl.Int64))
 
 
 def _catalogue(
@@ -281,6 +321,8 @@ class Part:
     decided: Decided
     item_ids: np.ndarray
     """[n_items] str, in order: the positions of ``decided.item``"""
+    profiles: pl.DataFrame
+    """``position`` of a user, ``kind``, ``key``, of what these users' profiles have"""
 
 
 def laid_out(
@@ -289,10 +331,12 @@ def laid_out(
     attributes: pl.DataFrame,
     options: DatasetOptions,
     schema: FeatureSchema | None = None,
+    profiles: pl.DataFrame | None = None,
 ) -> TrainingData:
     """The training set of decisions on ``items`` (``video_id`` and :data:`ITEM_NUMERIC`, in the order of positions).
 
-    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry.
+    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry. ``profiles``: ``position`` of a user, ``kind``,
+    ``key`` of what the user's profile has.
     """
     likes = np.bincount(decided.item[decided.label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
@@ -302,6 +346,7 @@ def laid_out(
                 name: _vocabulary(entries[name], likes, options.limit(name), options.least_likes(name))
                 for name in VOCABULARIES
             }
+            | ({} if profiles is None else _profile_vocabularies(profiles, options))
         )
     return TrainingData(
         user_ids=decided.user_ids,
@@ -313,6 +358,7 @@ def laid_out(
         schema=schema,
         item_counts=_encode_items(items, entries, schema),
         weight=decided.weight,
+        profile=None if profiles is None else _encode_profiles(profiles, schema, len(decided.user_ids)),
     )
 
 
@@ -353,6 +399,38 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
         .sort(["likes", "key"], descending=[True, False])
     )
     return tuple(counted["key"] if limit is None else counted["key"].head(limit))
+
+
+def _profile_vocabularies(profiles: pl.DataFrame, options: DatasetOptions) -> dict[str, tuple[str, ...]]:
+    """Of each column that has any: the keys that most users share, ties by key; none of fewer than FEWEST_USERS."""
+    counted = (
+        profiles.filter(pl.col("kind").str.starts_with(PROFILE) & (pl.col("key").str.len_bytes() <= LONGEST_NAME))
+        .group_by("kind", "key")
+        .agg(pl.col("position").n_unique().alias("users"))
+        .filter(pl.col("users") >= FEWEST_USERS)
+        .sort(["kind", "users", "key"], descending=[False, True, False])
+    )
+    found = {}
+    for (kind,), keys in counted.group_by("kind", maintain_order=True):
+        limit = options.limit(str(kind))
+        found[str(kind)] = tuple(keys["key"] if limit is None else keys["key"].head(limit))
+    return found
+
+
+def _encode_profiles(profiles: pl.DataFrame, schema: FeatureSchema, n_users: int) -> sparse.csr_matrix | None:
+    if not schema.profile:
+        return None
+    start = schema.profile_inputs.start
+    inputs = [
+        (segment.name, key, segment.offset - start + at)
+        for segment in schema.profile
+        for at, key in enumerate(schema.vocabularies[segment.name])
+    ]
+    known = pl.DataFrame(inputs, schema={"kind": pl.String, "key": pl.String, "input": pl.Int64}, orient="row")
+    found = profiles.join(known, on=["kind", "key"]).unique(["position", "input"]).sort("position", "input")
+    ones = np.ones(found.height, dtype=np.float32)
+    places = (found["position"].to_numpy(), found["input"].to_numpy())
+    return sparse.csr_matrix((ones, places), shape=(n_users, schema.user_dim - start))
 
 
 def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:
