@@ -154,13 +154,12 @@ begin
     end if;
     if to_regprocedure('auth.uid()') is null then
         create function auth.uid() returns uuid
-        language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
-        as $func$
-            select coalesce(
-                nullif(current_setting('request.jwt.claim.sub', true), ''),
-                nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
-            )::uuid
-        $func$;
+        language sql stable parallel safe security invoker
+        -- Not a string, so that it is expanded where it is called.
+        return coalesce(
+            nullif(current_setting('request.jwt.claim.sub', true), ''),
+            nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+        )::uuid;
         insert into two_tower.created_objects values ('function', 'auth.uid()');
     end if;
 end

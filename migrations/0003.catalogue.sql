@@ -28,6 +28,10 @@ begin
         -- For filters that few videos pass.
         create index videos_maker_idx on public.videos using hash (maker);
         create index videos_series_idx on public.videos using hash (series);
+        create index videos_price_idx on public.videos (price) include (id);
+        create index videos_duration_seconds_idx on public.videos (duration_seconds) include (id);
+        create index videos_product_released_at_idx on public.videos (product_released_at);
+        create index videos_distribution_started_at_idx on public.videos (distribution_started_at);
         insert into two_tower.created_objects values ('table', 'public.videos');
     end if;
     if to_regclass('public.tags') is null then

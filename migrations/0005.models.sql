@@ -21,7 +21,7 @@ insert into two_tower.settings values
 ('gate_min_recall_at_20', '0', 'Least Recall@20 of a model'),
 ('gate_min_ndcg_at_20', '0', 'Least NDCG@20 of a model'),
 ('gate_min_recall', '0.9', 'Share of the exact nearest videos that the index of a model must find'),
-('search_min_recall', '0.995', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
+('search_min_recall', '0.99', 'Share of the exact best videos that lists hold: at activation, it says how wide an index is searched'),
 ('gate_max_distance', '0.001', 'Largest cosine distance between what a model computes, what it is known to give, and what is stored'),
 ('gate_max_replay_drop', '1', 'Share by which the like rate of a replay may surely be below the active version''s; 1 asks for no replay'),
 ('gate_sample', '50', 'How many users and videos the gate looks at'),

@@ -154,7 +154,8 @@ grant insert (job, result, finished_at), update (result, finished_at, error) on 
 grant execute on routine
 two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
-two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.personalised(uuid[]), two_tower.accounts(),
+two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.count_decisions(uuid[]),
+two_tower.personalised(uuid[]), two_tower.accounts(),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
 two_tower.given_versions(),

@@ -24,6 +24,8 @@ ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where 
 # A set clause on a procedure forbids commit inside it; what is written in C reads no names; and what reads a value, for
 # every row of a query, is expanded in it only without one. Names in a body that is no string are bound when it is made.
 WITHOUT_SEARCH_PATH = {
+    "two_tower.change_key(text,uuid)",
+    "two_tower.count_decisions(uuid[])",
     "two_tower.label_of_word(text)",
     "two_tower.decision_label(anyelement)",
     *(

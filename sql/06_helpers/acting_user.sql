@@ -1,6 +1,8 @@
 create or replace function two_tower.acting_user(p_user_id uuid) returns uuid
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
+declare
+    v_user_id uuid := auth.uid();
 begin
     if p_user_id is not null then
         if not two_tower.is_service() then
@@ -8,10 +10,10 @@ begin
         end if;
         return p_user_id;
     end if;
-    if auth.uid() is null then
+    if v_user_id is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;
-    return auth.uid();
+    return v_user_id;
 end
 $func$;
 

@@ -9,7 +9,7 @@ declare
     -- Computing all distances of so few takes no longer than any index.
     c_few constant int := 5000;
     -- 0 computes all of them.
-    c_margins constant int[] := '{0, 10, 20, 40, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
+    c_margins constant int[] := '{0, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
     v_least double precision := two_tower.model_setting('search_min_recall');
     v_query record;
     v_exact real[];
@@ -20,6 +20,7 @@ declare
     v_hits bigint[] := array_fill(0, array[cardinality(c_margins)]);
     v_times interval[] := array_fill(interval '0', array[cardinality(c_margins)]);
     v_margin int;
+    v_elapsed interval;
 begin
     perform two_tower.require_model(p_version);
     if (select count(*) > c_few from (select from two_tower.video_embeddings e where e.model_version = p_version limit c_few + 1) as e) then
@@ -44,10 +45,14 @@ begin
             end loop;
             v_timed := true;
         end loop;
-        select m.margin into v_margin
+        -- The least that finds enough, even if another sample missed a standard error more.
+        select m.margin, m.elapsed into v_margin, v_elapsed
         from unnest(c_margins, v_hits, v_times) as m (margin, hits, elapsed)
-        where m.margin = 0 or m.hits >= v_least * v_wanted
-        order by m.elapsed, m.margin limit 1;
+        where m.margin > 0 and v_wanted - m.hits + sqrt(v_wanted - m.hits) <= (1 - v_least) * v_wanted
+        order by m.margin limit 1;
+        if v_margin is null or v_times[1] < v_elapsed then
+            v_margin := 0;
+        end if;
     end if;
     update two_tower.model_versions m set search_margin = v_margin where m.version = p_version and m.search_margin is distinct from v_margin;
     return v_margin;
@@ -55,6 +60,6 @@ end
 $func$;
 
 comment on function two_tower.tune_search(text) is
-'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps '
+'Finds, by the lists of a sample of users, the narrowest search that holds the share search_min_recall of the exact best videos, and keeps '
 'with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos '
 'that nothing need be measured. P0002: no such version';

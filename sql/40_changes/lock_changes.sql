@@ -1,11 +1,10 @@
 -- Two refreshes must not work on the same user at once: the one that read first could write last, and a change would be
 -- lost until the next. The locks are advisory and end with the transaction, so no row of the application is ever locked.
 -- They are taken in id order by everyone who waits for them. take_room() says how many a batch may take.
+-- Not a string, so that it is expanded where it is called.
 create or replace function two_tower.change_key(p_kind text, p_id uuid) returns bigint
-language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
-as $func$
-    select hashtextextended(p_kind || p_id::text, 7207)
-$func$;
+language sql immutable parallel safe security invoker
+return hashtextextended(p_kind || p_id::text, 7207);
 
 create or replace function two_tower.lock_changes(p_kind text, p_ids uuid[]) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp

@@ -3,7 +3,7 @@ language plpgsql stable parallel safe security invoker set search_path = pg_cata
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    c_few constant int := 5000;
+    c_few constant int := two_tower.few_videos();
     v_ids uuid[] := (p_filter).among;
 begin
     if v_ids is null and not (p_filter is null) then

@@ -8,14 +8,9 @@ declare
     v_recency double precision := two_tower.recency_of(p_version);
 begin
     if v_recency > 0 then
-        select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.liked), '{}'),
-            array_agg(w.weight) filter (where d.liked)
-        into decided, liked, weights
-        from (
-            select d.video_id, two_tower.decision_label(d.decision_type) = 1 as liked
-            from public.user_video_decisions d where d.user_id = p_user_id
-        ) as d
-        left join two_tower.weighted_decisions(p_user_id, v_recency) w on w.video_id = d.video_id;
+        decided := array(select d.video_id from public.user_video_decisions d where d.user_id = p_user_id);
+        select coalesce(array_agg(w.video_id), '{}'), array_agg(w.weight) into liked, weights
+        from two_tower.weighted_decisions(p_user_id, v_recency) w where w.liked;
     else
         select coalesce(array_agg(d.video_id), '{}'), coalesce(array_agg(d.video_id) filter (where d.label = 1), '{}'),
             case when bool_or(d.weight <> 1) then array_agg(d.weight) filter (where d.label = 1) end

@@ -9,11 +9,9 @@ language plpgsql stable parallel unsafe security definer set search_path = pg_ca
 set plan_cache_mode = 'force_generic_plan'
 as $func$
 declare
-    v_version text := two_tower.served_version(
-        case (p_question).kind when 'own' then coalesce((p_question).user_id, auth.uid()) else auth.uid() end
-    );
-    v_excluded uuid[] := array(select distinct e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
     v_user_id uuid := case (p_question).kind when 'own' then two_tower.acting_user((p_question).user_id) else auth.uid() end;
+    v_version text := two_tower.served_version(v_user_id);
+    v_excluded uuid[] := coalesce(array_remove((p_question).excluded, null), '{}');
     v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter, v_user_id);
     v_liked uuid[];
     v_noped uuid[];
@@ -29,7 +27,7 @@ begin
             end if;
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version
-            from two_tower.rank_videos(v_user_id, p_limit, v_filter, (p_question).diversity, v_excluded) r;
+            from two_tower.rank_videos(v_user_id, p_limit, v_filter, (p_question).diversity, v_excluded, v_version) r;
         when 'similar' then
             return query
             select r.video_id, r.score, r.rank, r.reason, v_version

@@ -20,6 +20,10 @@ declare
     v_reasons text[];
     v_propensities real[];
     v_version text;
+    v_seen boolean[];
+    v_titles text[];
+    v_thumbnails text[];
+    v_products text[];
     v_shown int;
     v_list_id uuid;
 begin
@@ -36,23 +40,37 @@ begin
     -- As require_candidates() has it.
     v_most := case when (p_question).diversity > 0 then 10 * p_limit else 20000 end;
     loop
-        select array_agg(c.video_id order by c.rank), array_agg(c.score order by c.rank), array_agg(c.reason order by c.rank),
-            array_agg(c.propensity order by c.rank), min(c.model_version)
-        into v_ids, v_scores, v_reasons, v_propensities, v_version
-        from two_tower.steer_list(p_question, v_asked) c;
-        select count(*) into v_shown from unnest(v_ids) as c (id) join public.videos v on v.id = c.id;
+        select array_agg(c.video_id), array_agg(c.score), array_agg(c.reason), array_agg(c.propensity), min(c.model_version),
+            array_agg(c.seen), array_agg(c.title), array_agg(c.thumbnail_url), array_agg(c.product_url), count(*) filter (where c.seen)
+        into v_ids, v_scores, v_reasons, v_propensities, v_version, v_seen, v_titles, v_thumbnails, v_products, v_shown
+        from (
+            select l.video_id, l.score, l.reason, l.propensity, l.model_version, v.id is not null as seen,
+                v.title, v.thumbnail_url, v.product_url
+            from two_tower.steer_list(p_question, v_asked) l
+            -- Limited, so that each is looked up, and not the catalogue read for all.
+            left join lateral (
+                select w.id, w.title::text as title, w.thumbnail_url::text as thumbnail_url, w.product_url::text as product_url
+                from public.videos w where w.id = l.video_id limit 1
+            ) as v on true
+            order by l.rank
+            offset 0
+        ) as c;
         exit when v_shown >= p_limit or v_asked >= v_most or coalesce(cardinality(v_ids), 0) < v_asked;
         v_asked := least(10 * v_asked, v_most);
     end loop;
     v_list_id := two_tower.list_id(coalesce((p_question).user_id, auth.uid()), v_version, v_ids, (p_question).filter);
     return query
-    -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
-    select c.id, case when c.score is null or c.reason in ('popular', 'newest', 'trending') then (1.0 / row_number() over (order by c.n))::real else c.score end,
-        row_number() over (order by c.n)::int, v.title::text, v.thumbnail_url::text, v.product_url::text,
-        c.reason, v_version, v_list_id, c.propensity
-    from unnest(v_ids, v_scores, v_reasons, v_propensities) with ordinality as c (id, score, reason, propensity, n)
-    join public.videos v on v.id = c.id
-    order by c.n
+    select c.id,
+        -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.
+        case when c.score is null or c.reason in ('popular', 'newest', 'trending') then (1.0 / c.place)::real else c.score end,
+        c.place::int, c.title, c.thumbnail_url, c.product_url, c.reason, v_version, v_list_id, c.propensity
+    from (
+        select l.*, row_number() over (order by l.n) as place
+        from unnest(v_ids, v_scores, v_reasons, v_propensities, v_seen, v_titles, v_thumbnails, v_products)
+            with ordinality as l (id, score, reason, propensity, seen, title, thumbnail_url, product_url, n)
+        where l.seen
+    ) as c
+    order by c.place
     limit p_limit;
 end
 $func$;

@@ -18,6 +18,8 @@ as $func$
 declare
     -- Diversity chooses among a few times as many as are asked for.
     c_wanted constant int := case when p_diversity > 0 then 5 * p_limit else p_limit end;
+    -- What a user liked is near; of what else is left out, some is.
+    c_near constant int := least(cardinality(p_excluded), cardinality(p_liked) + 100);
     v_margin int;
     v_whole boolean;
     v_asked int;
@@ -32,13 +34,14 @@ begin
     v_asked := case when v_whole then 2 * c_wanted else c_wanted end;
     loop
         select f.ids, f.cosines, f.among into v_near, v_cosines, among
-        from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_filter, v_margin) f;
+        from two_tower.search_videos(p_version, p_vector, v_asked, p_excluded, p_filter, v_margin, c_near) f;
         -- They are looked for once.
         p_filter.among := among;
         ids := v_near;
         scores := v_cosines;
         exit when v_whole is not true;
-        v_last := case when cardinality(v_near) = v_asked then v_cosines[v_asked] else 1 end;
+        -- Fewer than were asked for are all there are: null, and no neighbour is looked at.
+        v_last := case when cardinality(v_near) = v_asked then v_cosines[v_asked] end;
         with sums as materialized (
             select t.id, sum(t.value) / p_length as part
             from (

@@ -9,17 +9,20 @@ declare
     c_most constant int := 2000;
     c_user_id constant uuid := two_tower.acting_user(p_user_id);
     c_version constant text := two_tower.served_version(c_user_id);
+    v_recency double precision;
     v_liked uuid[];
     v_weights real[];
 begin
     if cardinality(p_video_ids) > c_most then
         raise exception 'at most % videos can be asked for at once', c_most using errcode = '22023';
     end if;
-    if two_tower.personalised(array[c_user_id]) = '{}' then
+    if cardinality(p_video_ids) = 0 or two_tower.personalised(array[c_user_id]) = '{}' then
         return;
     end if;
+    -- Not as an argument below, where it would be asked for with every decision.
+    v_recency := two_tower.recency_of(c_version);
     select array_agg(d.video_id), array_agg(d.weight) into v_liked, v_weights
-    from two_tower.weighted_decisions(c_user_id, two_tower.recency_of(c_version)) d where d.liked;
+    from two_tower.weighted_decisions(c_user_id, v_recency) d where d.liked;
     return query select r.* from two_tower.like_reasons(c_version, p_video_ids, v_liked, v_weights, '{}') r;
 end
 $func$;

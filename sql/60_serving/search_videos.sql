@@ -1,21 +1,23 @@
 drop function if exists two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int);
+drop function if exists two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int);
 -- Exact where that is cheap: among the few that pass a filter, and in a catalogue where two_tower.tune_search() found that to be as fast as
--- the index. By the index otherwise; where a scan ends before enough rows pass the filter, those that pass are looked for and, where they are
--- few, compared exactly; else the scan is done again without an end, which costs more per row, and at last exactly.
+-- the index. By the index otherwise, which goes on until enough rows pass the filter. Where so few pass that this would take long, those that
+-- pass are looked for, and compared exactly if they are few; at last all are.
 --
 -- Videos of which nothing is known are in no list by vector: they all have the same.
 --
 -- The excluded are a sub-select, which is hashed once: "<> all (array)" is planned and compared element by element.
 create or replace function two_tower.search_videos(
     p_version text, p_vector extensions.halfvec, p_wanted int, p_excluded uuid[], p_filter two_tower.video_filter,
-    p_margin int,
+    p_margin int, p_near int default null,
     out ids uuid[], out cosines real[], out among uuid[]
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
-set enable_seqscan = on
-set enable_sort = on
+-- A plan for any limit takes it for a large one, and would rather sort than go by the index.
+set enable_seqscan = off
+set enable_sort = off
 set "hnsw.ef_search" = 1000
 set "hnsw.max_scan_tuples" = 50000
 set "hnsw.iterative_scan" = 'off'
@@ -25,6 +27,7 @@ declare
     c_unmeasured constant int := 20000;
     -- So many are enough unless videos among them may not be shown, and cost a fraction of sorting all.
     c_enough constant int := 2 * p_wanted + cardinality(p_excluded);
+    c_width constant int := least(1000, p_wanted + coalesce(p_near, cardinality(p_excluded)) + coalesce(p_margin, 1000));
     v_exact boolean := p_margin = 0;
     v_ways text[];
     v_way text;
@@ -43,34 +46,58 @@ begin
         -- A filter may leave few of the best, and sorting them is most of the work.
         when v_exact and not (p_filter is null) then array['all']
         when v_exact then array['enough', 'all']
-        else array['off', 'relaxed_order', 'all']
+        when not (p_filter is null) then array['glance']
+        -- A scan that may go on remembers what it leaves, and takes a fifth longer for it.
+        when p_near < cardinality(p_excluded) then array['index', 'all']
+        else array['once', 'index', 'all']
     end;
     loop
         v_way := v_ways[1];
         v_ways := v_ways[2 :];
-        if v_way = 'among' then
-            select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
-            into ids, cosines
-            from (
-                select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
-                from unnest(among) as a (id)
-                join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = a.id and e.placed
-                where e.video_id not in (select unnest(p_excluded))
-                    and (select true from two_tower.visible_videos v where v.id = e.video_id)
-                order by distance, e.video_id limit p_wanted
-            ) as n;
-        elsif v_way in ('enough', 'all') then
+        if v_way = 'few' then
+            among := two_tower.few_passing(p_filter);
+            continue when among is null;
+            v_way := 'among';
+            v_ways := '{}';
+        end if;
+        if v_way in ('among', 'enough', 'all') then
             perform set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
+        else
+            perform set_config('hnsw.ef_search', c_width::text, true);
+            if v_way <> 'once' then
+                perform set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                    set_config('hnsw.max_scan_tuples', case v_way when 'glance' then '2000' else '50000' end, true);
+            end if;
+        end if;
+        -- Distances that are to be computed have a zero added: that is an expression which no index has.
+        if v_way = 'among' then
             select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
             into ids, cosines
             from (
                 select c.video_id, c.distance
                 from (
-                    select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
+                    select e.video_id, (e.embedding OPERATOR(extensions.<=>) p_vector) + 0 as distance
+                    from two_tower.video_embeddings e
+                    where e.model_version = p_version and e.video_id = any (search_videos.among) and e.placed
+                        and e.video_id not in (select unnest(p_excluded))
+                    -- First of all, so that few rows need the check below.
+                    order by distance, e.video_id
+                    offset 0
+                ) as c
+                where (select true from two_tower.visible_videos v where v.id = c.video_id)
+                limit p_wanted
+            ) as n;
+        elsif v_way in ('enough', 'all') then
+            select array_agg(n.video_id order by n.distance, n.video_id), array_agg((1 - n.distance)::real order by n.distance, n.video_id)
+            into ids, cosines
+            from (
+                select c.video_id, c.distance
+                from (
+                    select e.video_id, (e.embedding OPERATOR(extensions.<=>) p_vector) + 0 as distance
                     from two_tower.video_embeddings e
                     where e.model_version = p_version and e.placed
-                    -- An expression that no index has; and first of all, so that few rows need the checks below.
-                    order by (e.embedding OPERATOR(extensions.<=>) p_vector) + 0, e.video_id
+                    -- As above.
+                    order by distance, e.video_id
                     limit case v_way when 'enough' then c_enough end
                 ) as c
                 where c.video_id not in (select unnest(p_excluded))
@@ -78,14 +105,9 @@ begin
                     and (p_filter is null or (select p.passes from two_tower.passing(p_filter, c.video_id) as p (passes)))
                 limit p_wanted
             ) as n;
-        else
-            if v_way = 'off' then
-                perform set_config('hnsw.ef_search', least(1000, p_wanted + cardinality(p_excluded) + coalesce(p_margin, 1000))::text, true);
-            end if;
-            perform set_config('hnsw.iterative_scan', v_way, true);
-            -- A plan for any limit takes it for a large one, and would rather sort.
-            perform set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true);
-            -- What the index gives is nearly in order. From PostgreSQL 16 on, an aggregate would take its word that it is.
+        -- What the index gives is nearly in order. From PostgreSQL 16 on, an aggregate would take its word that it is.
+        elsif p_filter is null then
+            -- To begin a statement with all that a filter may ask for takes as long as some of what it finds.
             select array_agg(n.video_id order by n.distance + 0, n.video_id),
                 array_agg((1 - n.distance)::real order by n.distance + 0, n.video_id)
             into ids, cosines
@@ -95,23 +117,34 @@ begin
                 where e.model_version = p_version and e.placed
                     and e.video_id not in (select unnest(p_excluded))
                     and (select true from two_tower.visible_videos v where v.id = e.video_id)
-                    and (p_filter is null or (select p.passes from two_tower.passing(p_filter, e.video_id) as p (passes)))
+                order by e.embedding OPERATOR(extensions.<=>) p_vector limit p_wanted
+            ) as n;
+        else
+            select array_agg(n.video_id order by n.distance + 0, n.video_id),
+                array_agg((1 - n.distance)::real order by n.distance + 0, n.video_id)
+            into ids, cosines
+            from (
+                select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
+                from two_tower.video_embeddings e
+                where e.model_version = p_version and e.placed
+                    and e.video_id not in (select unnest(p_excluded))
+                    and (select true from two_tower.visible_videos v where v.id = e.video_id)
+                    and (select p.passes from two_tower.passing(p_filter, e.video_id) as p (passes))
                 order by e.embedding OPERATOR(extensions.<=>) p_vector limit p_wanted
             ) as n;
         end if;
-        exit when cardinality(ids) = p_wanted or v_ways = '{}';
-        if v_way = 'off' then
-            perform set_config('enable_seqscan', 'on', true);
-            among := two_tower.few_passing(p_filter);
-            if among is not null then
-                v_ways := array['among'];
-            end if;
+        exit when cardinality(ids) = p_wanted;
+        if v_way = 'glance' then
+            -- To find one in a thousand, the index looks at 20,000 for a page, which takes as long as to ask a hundred thousand whether they
+            -- pass.
+            v_ways := case when cardinality(ids) >= 2 then array['index', 'few', 'all'] else array['few', 'index', 'all'] end;
         end if;
+        exit when v_ways = '{}';
     end loop;
 end
 $func$;
 
-comment on function two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int) is
+comment on function two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int, int) is
 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: '
-'how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. '
-'among: all that pass the filter, where they are few and were looked for';
+'how many more the index holds in sight than are wanted or near; 0 to compute every distance, null where that was not measured. p_near: '
+'how many of the excluded are likely to be near, all where null. among: all that pass the filter, where they are few and were looked for';

@@ -1,12 +1,14 @@
 create or replace function two_tower.with_few_likers(p_video_ids uuid[]) returns uuid[]
-language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
-    select coalesce(array_agg(i.id), '{}')
-    from unnest(p_video_ids) as i (id)
-    where not exists (
-        select from two_tower.video_popularity p
-        where p.video_id = i.id and p.likers >= (select two_tower.model_setting('least_likers'))
-    )
+declare
+    c_least constant double precision := two_tower.model_setting('least_likers');
+begin
+    return array(
+        select i.id from unnest(p_video_ids) as i (id)
+        where not exists (select from two_tower.video_popularity p where p.video_id = i.id and p.likers >= c_least)
+    );
+end
 $func$;
 
 comment on function two_tower.with_few_likers(uuid[]) is

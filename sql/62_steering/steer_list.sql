@@ -19,13 +19,11 @@ as $func$
 declare
     -- Diversity compares all that it is asked for with each other.
     c_most constant int := case when (p_question).diversity > 0 then 100 else 2000 end;
-    c_half_life constant double precision := two_tower.model_setting('freshness_half_life_days');
     -- Below that, a propensity may be less than log_shown() takes.
     c_least_share constant double precision := 0.001;
-    v_share double precision := two_tower.model_setting('exploration_share');
-    v_promotions two_tower.promotions[] := array(
-        select p from two_tower.promotions p where p.starts_at <= now() and (p.ends_at <= now()) is not true order by p.id
-    );
+    v_half_life double precision := 0;
+    v_share double precision := 0;
+    v_promotions two_tower.promotions[];
     v_filter two_tower.video_filter;
     v_user_id uuid;
     v_start uuid[];
@@ -36,10 +34,20 @@ declare
     v_reasons text[];
     v_version text;
 begin
+    -- What model_setting() checks takes longer than to see that there is nothing to check.
+    if exists (
+        select from two_tower.settings s where s.name in ('freshness_half_life_days', 'exploration_share') and s.value is distinct from '0'
+    ) then
+        v_half_life := two_tower.model_setting('freshness_half_life_days');
+        v_share := two_tower.model_setting('exploration_share');
+    end if;
     if (p_question).kind is distinct from 'own' or v_share < c_least_share then
         v_share := 0;
     end if;
-    if v_promotions = '{}' and c_half_life = 0 and v_share = 0 then
+    v_promotions := array(
+        select p from two_tower.promotions p where p.starts_at <= now() and (p.ends_at <= now()) is not true order by p.id
+    );
+    if v_promotions = '{}' and v_half_life = 0 and v_share = 0 then
         return query
         select c.video_id, c.score, c.rank, c.reason, c.model_version, 1::real from two_tower.list_candidates(p_question, p_limit) c;
         return;
@@ -69,7 +77,7 @@ begin
     into v_ids, v_scores, v_reasons, v_version
     from (
         select coalesce(max(p.strength) filter (where p.kind = 'boost'), 1) * coalesce(max(p.strength) filter (where p.kind = 'bury'), 1)
-            * case when c_half_life > 0 then 2 else 1 end as reach
+            * case when v_half_life > 0 then 2 else 1 end as reach
         from unnest(v_promotions) as p
     ) as r
     cross join lateral two_tower.list_candidates(p_question, greatest(p_limit, least(c_most, ceil(p_limit * r.reach)))::int) c;
@@ -96,8 +104,8 @@ begin
         ) as m
         left join lateral (
             -- The exponent is bounded where its power has a value.
-            select 1 + 0.5 ^ least(greatest(extract(epoch from now() - two_tower.time_of(v.published_at)) / 86400 / c_half_life, 0), 120) as fresh
-            from public.videos v where v.id = c.id and c_half_life > 0
+            select 1 + 0.5 ^ least(greatest(extract(epoch from now() - two_tower.time_of(v.published_at)) / 86400 / v_half_life, 0), 120) as fresh
+            from public.videos v where v.id = c.id and v_half_life > 0
         ) as a on true
     ),
     moved as materialized (

@@ -14,6 +14,8 @@ declare
     c_again constant interval := least(
         coalesce(nullif(two_tower.model_setting('shown_again_after_hours'), 0), 24) * interval '1 hour', interval '1 day'
     );
+    -- Not where it is compared, which is done for every row.
+    v_versions text[] := two_tower.live_versions() || two_tower.given_versions();
     v_bad record;
     v_kept int;
 begin
@@ -65,10 +67,10 @@ begin
     from jsonb_to_recordset(shown) as r (video_id uuid, list_id uuid, rank int, reason text, model_version text, propensity real)
     where exists (select from two_tower.visible_videos v where v.id = r.video_id)
         -- A version that was retired since the list was made is nothing that anybody compares.
-        and (r.model_version is null or r.model_version = any (two_tower.live_versions() || two_tower.given_versions()))
-        and not exists (
-            select from two_tower.impressions i
-            where i.user_id = auth.uid() and i.shown_at > now() - c_again and i.list_id = r.list_id and i.video_id = r.video_id
+        and (r.model_version is null or r.model_version = any (v_versions))
+        -- Hashed, so that what the user was shown is read once, and not for every row.
+        and (r.list_id, r.video_id) not in (
+            select i.list_id, i.video_id from two_tower.impressions i where i.user_id = auth.uid() and i.shown_at > now() - c_again
         )
     on conflict do nothing;
     get diagnostics v_kept = row_count;

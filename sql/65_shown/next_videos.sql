@@ -43,9 +43,12 @@ begin
     )
     select p.*, b.id, b.title::text
     from page p
-    left join two_tower.own_reasons(
-        array(select t.video_id from page t where t.reason in ('taste', 'boosted', 'buried', 'fresh') and because)
-    ) r on r.video_id = p.video_id
+    left join (
+        select r.* from two_tower.own_reasons(
+            array(select t.video_id from page t where t.reason in ('taste', 'boosted', 'buried', 'fresh'))
+        ) r
+        where because
+    ) as r on r.video_id = p.video_id
     left join public.videos b on b.id = r.because_video_id
     where (select l.rows from logged l) is not null
     order by p.rank;

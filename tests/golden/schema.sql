@@ -71,8 +71,7 @@ CREATE TYPE two_tower.user_counts AS (
 COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
 
 CREATE FUNCTION auth.uid() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE sql STABLE PARALLEL SAFE;
 
 CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
     LANGUAGE plpgsql;
@@ -299,8 +298,7 @@ CREATE FUNCTION two_tower.begin_refresh(p_max_batches integer DEFAULT NULL::inte
 COMMENT ON FUNCTION two_tower.begin_refresh(p_max_batches integer, p_max_duration interval, p_max_changes integer, p_all_jobs boolean, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from this state until it is finished, within the given limits of batches, time, and users and videos looked at. Popularity and purge follow where they are due; with p_all_jobs all other jobs, too';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.change_key(p_kind text, p_id uuid) IS 'The advisory lock of one user or video';
 
@@ -418,6 +416,11 @@ CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, 
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
+
+CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.count_decisions(p_user_ids uuid[]) IS 'count_user_features() of whoever may be counted';
 
 CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -595,6 +598,12 @@ CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS u
 
 COMMENT ON FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) IS 'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';
 
+CREATE FUNCTION two_tower.few_videos() RETURNS integer
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.few_videos() IS 'So many videos are compared one by one sooner than the index finds the best of them among the others; by the size of the catalogue at the last analyze';
+
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -770,14 +779,14 @@ CREATE FUNCTION two_tower.interval_radius(p_variance double precision, p_deviati
 
 COMMENT ON FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) IS 'Half the width of a confidence sequence of 95 % for a normal estimate of this variance, tightest for effects of about the deviation';
 
-CREATE FUNCTION two_tower.is_indexed(p_column text) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION two_tower.is_indexed(p_column text, p_type text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.is_indexed(p_column text) IS 'Whether an index of public.videos begins with this column';
+COMMENT ON FUNCTION two_tower.is_indexed(p_column text, p_type text) IS 'Whether an index of public.videos begins with this column, which is of this type';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.is_service() IS 'Whether the caller is service_role, or the owner';
@@ -996,7 +1005,7 @@ CREATE FUNCTION two_tower.model_transition() RETURNS trigger
 COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
 
 CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.named_id(p_kind text, p_name text) IS 'The id of an imported video, tag or performer: the same name has the same id in every database, so models can travel between them';
@@ -1156,12 +1165,12 @@ CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filte
 
 COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular or newest';
 
-CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
+CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[], p_version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[], p_version text) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest; by the version that serves the user, where none is given';
 
 CREATE FUNCTION two_tower.rate_interval(p_rate double precision, p_variance double precision, OUT low double precision, OUT high double precision) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1347,17 +1356,17 @@ CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS
 
 COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
 
-CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) RETURNS record
+CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, p_near integer DEFAULT NULL::integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'on'
-    SET enable_sort TO 'on'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     SET "hnsw.ef_search" TO '1000'
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or excluded; 0 to compute every distance, null where that was not measured. among: all that pass the filter, where they are few and were looked for';
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, p_near integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or near; 0 to compute every distance, null where that was not measured. p_near: how many of the excluded are likely to be near, all where null. among: all that pass the filter, where they are few and were looked for';
 
 CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1390,7 +1399,7 @@ CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
 COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
 
 CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text DEFAULT 'setting '::text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
@@ -1399,7 +1408,7 @@ CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000; the caller''s other pages wait until the end of the transaction';
+COMMENT ON FUNCTION two_tower.shown_lately() IS 'What the caller was shown within the setting shown_again_after_hours, the last 15000 times; the caller''s other pages wait until the end of the transaction';
 
 CREATE FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, p_experiment integer DEFAULT NULL::integer) RETURNS TABLE(model_version text, user_id uuid, video_id uuid, reason text, shown_at timestamp with time zone, label integer, decided_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1571,7 +1580,7 @@ CREATE FUNCTION two_tower.tune_search(p_version text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the fastest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos that nothing need be measured. P0002: no such version';
+COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the narrowest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos that nothing need be measured. P0002: no such version';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1688,7 +1697,7 @@ CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double pr
 COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a version''s exponent';
 
 CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) IS 'Those of these videos that fewer people like than the setting least_likers, as popularity was counted last: nothing that was learnt from their likers is shown';
@@ -2407,7 +2416,15 @@ CREATE INDEX video_performers_performer_id_idx ON public.video_performers USING 
 
 CREATE INDEX video_tags_tag_id_idx ON public.video_tags USING btree (tag_id, video_id);
 
+CREATE INDEX videos_distribution_started_at_idx ON public.videos USING btree (distribution_started_at);
+
+CREATE INDEX videos_duration_seconds_idx ON public.videos USING btree (duration_seconds) INCLUDE (id);
+
 CREATE INDEX videos_maker_idx ON public.videos USING hash (maker);
+
+CREATE INDEX videos_price_idx ON public.videos USING btree (price) INCLUDE (id);
+
+CREATE INDEX videos_product_released_at_idx ON public.videos USING btree (product_released_at);
 
 CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at DESC, id);
 

@@ -200,6 +200,8 @@ class _Database:
         connection.execute(_DECIDED, (DECISIONS,))
         connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
         connection.execute("set session_replication_role = origin")
+        # What few people like says nothing of them to a visitor; these are liked.
+        connection.execute("select two_tower.update_popularity()")
         # Enough for the graph: one that does not fit is built many times slower.
         memory = f"{max(64, size // 600)}MB"
         connection.execute(f"set maintenance_work_mem = '{memory}'; set max_parallel_maintenance_workers = 2".encode())

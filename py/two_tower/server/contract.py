@@ -91,7 +91,15 @@ ARGUMENTS = {
 """The names of their arguments, by which PostgREST chooses among routines of one name."""
 
 INDEXES = {
-    "videos": ("videos_published_at_idx", "videos_maker_idx", "videos_series_idx"),
+    "videos": (
+        "videos_published_at_idx",
+        "videos_maker_idx",
+        "videos_series_idx",
+        "videos_price_idx",
+        "videos_duration_seconds_idx",
+        "videos_product_released_at_idx",
+        "videos_distribution_started_at_idx",
+    ),
     "video_tags": ("video_tags_tag_id_idx",),
     "video_performers": ("video_performers_performer_id_idx",),
     "user_video_decisions": ("user_video_decisions_video_id_idx",),
