@@ -96,7 +96,7 @@ def whole_tables(db: Connection, names: set[str]) -> set[str]:
         select format('%%I.%%I', n.nspname, p.relname) from pg_inherits i
         join pg_class p on p.oid = i.inhparent join pg_namespace n on n.oid = p.relnamespace
         where i.inhrelid = to_regclass(t.name)
-    ), t.name) from unnest(%s) as t (name)"""
+    ), t.name) from unnest(%s::text[]) as t (name)"""
     return set(column(db, query, sorted(names)))
 
 

@@ -150,7 +150,7 @@ def test_visitors_and_clients_are_answered_while_given_vectors_serve(
 
 def test_who_opts_out_has_no_given_vector(db: Connection, dsn: str, files: tuple[Path, Path], client: Any) -> None:
     """Who did before they came as who does afterwards, at once and for good; others keep theirs."""
-    before, after = WORLD.usual, WORLD.many
+    before, after = WORLD.usual, WORLD.users[6]
     client.rpc("authenticated", before, "set_choices", personalised=False)
     run(dsn, "upload-vectors", files[0], "--users", files[1], "--version", "theirs")
     run(dsn, "activate", "theirs")
@@ -192,16 +192,18 @@ def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_
 
 @pytest.mark.world(models=2)
 def test_a_retraining_retires_neither_given_vectors_nor_what_stood_by_for_an_experiment(
-    db: Connection, dsn: str, files: tuple[Path, Path]
+    db: Connection,
 ) -> None:
     """Of versions that stand by, the oldest beyond those to be kept; one that never served is as old as its vectors."""
-    run(dsn, "upload-vectors", files[0], "--version", "theirs")
-    run(dsn, "activate", "theirs")
-    run(dsn, "activate", "v2")
     tiny_model(db, "v3", seed=3, activate=False)
     db.execute("call two_tower.backfill_model('v3', true)")
-    db.execute("select two_tower.start_experiment('v2', 'v3', 0.1, true)")
-    db.execute("select two_tower.stop_experiment('v2')")
+    db.execute("select two_tower.stage_given('theirs', '{}')")
+    db.execute(
+        "select two_tower.add_given('theirs', 'video', array[%s], array[%s::extensions.halfvec])",
+        (WORLD.videos[0], str([1.0] * DIM)),
+    )
+    db.execute("select two_tower.close_given('theirs')")
+    db.execute("update two_tower.model_versions set state = 'standby' where version in ('v3', 'theirs')")
     states = dict(db.execute("select version, state from two_tower.model_versions").fetchall())
     assert states == {"v1": "standby", "v2": "active", "v3": "standby", "theirs": "standby"}
     assert [surplus(db, keep) for keep in range(4)] == [["v3", "v1"], ["v1"], [], []]
