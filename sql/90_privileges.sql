@@ -60,7 +60,8 @@ to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
-grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
+grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid),
+two_tower.require_primary(text)
 to authenticated, service_role;
 grant execute on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid), public.export_user_data(uuid)
 to authenticated, service_role;
@@ -145,7 +146,8 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices,
+two_tower.shards, two_tower.shard_popularity to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
@@ -171,7 +173,8 @@ two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_t
 two_tower.forget_user(uuid), two_tower.allowed_videos(uuid, uuid[]), two_tower.was_filtered(uuid), two_tower.lists_by_chance(int),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.draw_exploration(), two_tower.try_job(text, boolean),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.own_popularity(), two_tower.draw_exploration(),
+two_tower.try_job(text, boolean),
 two_tower.link_reviewers(),
 two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),

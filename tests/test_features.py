@@ -104,6 +104,7 @@ def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None
     assert not videos
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_i2_sql_encodes_every_user_and_video_as_the_trainer_counts_them(seed: int, clean_db: Connection) -> None:
     load(clean_db, make_world(120, 40, seed))

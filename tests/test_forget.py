@@ -71,6 +71,7 @@ def test_nothing_is_left_but_the_account(db: Connection, dsn: str, client: Clien
     assert removed(dsn, ME) == NOTHING
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reviewer", ["reviewer-17", " 評者 ", "abcdef01-2345-4789-8abc-def012345678"])
 def test_a_reviewer_without_an_account_is_forgotten_by_the_id_of_the_file(
     reviewer: str, db: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -307,6 +307,7 @@ def may(db: Connection, condition: str, viewer: UUID | None) -> set[str]:
     return set(column(db, query, viewer)) & {str(v.id) for v in VIDEOS}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 def test_nobody_is_shown_what_is_not_for_them(condition: str, db: Connection, client: Client) -> None:
     db.execute("select two_tower.set_eligible_when(%s)", [condition])

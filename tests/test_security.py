@@ -169,21 +169,19 @@ RPCS: dict[str, str] = {
 }
 
 
-def answers_of_routines(db: Connection, client: Client) -> list[str]:
-    lines = []
-    for name, query in RPCS.items():
-        got = {asker: attempt(client, asker, query) for asker in ASKERS}
-        lines.append(line(f"public.{name}", got))
+def calls_of_routines(db: Connection) -> list[tuple[str, str, str]]:
+    """Signature, volatility and a call with nulls of each routine in schema two_tower."""
     routines = db.execute(
         # Of a strict function a constant null is the answer before anybody asks whether the caller may.
-        """select p.oid::regprocedure::text, p.prokind::text, coalesce(array_agg(
+        """select p.oid::regprocedure::text, p.provolatile::text, p.prokind::text, coalesce(array_agg(
                 format(case p.prokind when 'p' then 'null::%s' else '(select null::%s)' end, format_type(a.type, null))
             order by a.at) filter (where a.type is not null), '{}'), p.proretset, format('%I.%I', n.nspname, p.proname)
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
         left join lateral unnest(p.proargtypes::oid[]) with ordinality as a (type, at) on true
         where n.nspname = 'two_tower' group by p.oid, n.nspname order by p.oid::regprocedure::text collate "C" """
     ).fetchall()
-    for signature, kind, arguments, many, name in routines:
+    calls = []
+    for signature, volatility, kind, arguments, many, name in routines:
         inner = ", ".join(arguments)
         query = (
             f"call {name}({inner})"
@@ -192,6 +190,16 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
             if many
             else f"select {name}({inner})"
         )
+        calls.append((signature, volatility, query))
+    return calls
+
+
+def answers_of_routines(db: Connection, client: Client) -> list[str]:
+    lines = []
+    for name, query in RPCS.items():
+        got = {asker: attempt(client, asker, query) for asker in ASKERS}
+        lines.append(line(f"public.{name}", got))
+    for signature, _, query in calls_of_routines(db):
         got = {asker: attempt(client, asker, query) for asker in ("anon", "nobody", "me", "viewer")}
         lines.append(line(signature, got))
     return lines

@@ -12,6 +12,7 @@ declare
     v_name text;
     v_choices jsonb;
 begin
+    perform two_tower.require_primary('set_choices()');
     select n.name into v_name
     from (values
         ('makers', cardinality(never_makers)), ('tags', cardinality(never_tag_ids)), ('performers', cardinality(never_performer_ids))

@@ -451,7 +451,7 @@ CREATE FUNCTION two_tower.cron_running() RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
+COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, on a standby, or where that cannot be seen';
 
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1017,6 +1017,12 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
+CREATE FUNCTION two_tower.own_popularity() RETURNS TABLE(days integer, video_id uuid, score double precision, likers integer, as_of timestamp with time zone, counted_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_popularity() IS 'Likes per video of the users of this database, each halved per half-life of age relative to the newest (as_of), and by how many people: of all time (days 0), and within the last so many days, without a score';
+
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1295,6 +1301,12 @@ CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_page(p_limit integer, p_offset integer, p_most integer) IS 'Raises 22023 for a limit or an offset out of bounds';
+
+CREATE FUNCTION two_tower.require_primary(p_routine text) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_primary(p_routine text) IS 'Raises 25006 on a standby, where the routine, which writes, cannot do its work';
 
 CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1598,7 +1610,7 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late; rows of popularity changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2198,6 +2210,29 @@ COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers wh
 
 COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, where that is a user, whose deletion takes the review too';
 
+CREATE TABLE two_tower.shard_popularity (
+    shard text NOT NULL,
+    days integer NOT NULL,
+    video_id uuid NOT NULL,
+    score double precision NOT NULL,
+    likers integer NOT NULL,
+    as_of timestamp with time zone NOT NULL,
+    counted_at timestamp with time zone NOT NULL,
+    CONSTRAINT shard_popularity_days_check CHECK ((days = ANY (ARRAY[0, 1, 7, 30])))
+);
+
+COMMENT ON TABLE two_tower.shard_popularity IS 'What users of the other shards like, as two_tower.own_popularity() counted it there: two_tower.update_popularity() adds it';
+
+CREATE TABLE two_tower.shards (
+    name text NOT NULL,
+    model_version text,
+    asked_at timestamp with time zone
+);
+
+COMMENT ON TABLE two_tower.shards IS 'The shards that two-tower shards was told of, and which model version each served when it was asked last';
+
+COMMENT ON COLUMN two_tower.shards.asked_at IS 'Null where it never was';
+
 CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.sizes IS 'Bytes of each table, TOAST included, and of its indexes; vectors by model version';
@@ -2382,6 +2417,12 @@ ALTER TABLE ONLY two_tower.reviews
 
 ALTER TABLE ONLY two_tower.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_pkey PRIMARY KEY (shard, days, video_id);
+
+ALTER TABLE ONLY two_tower.shards
+    ADD CONSTRAINT shards_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
@@ -2588,6 +2629,9 @@ ALTER TABLE ONLY two_tower.model_segments
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_shard_fkey FOREIGN KEY (shard) REFERENCES two_tower.shards(name) ON DELETE CASCADE;
+
 ALTER TABLE ONLY two_tower.user_choices
     ADD CONSTRAINT user_choices_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -2685,6 +2729,10 @@ ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shard_popularity ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shards ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authenticated USING ((state = 'active'::text));
 

@@ -94,11 +94,10 @@ def status(
     Intervals and p-values of the rates hold however often one looks, so an experiment
     may be stopped on the day on which they say enough.
     """
-    from two_tower.server.connection import connect
     from two_tower.server.experiments import render, report
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        found = report(connection, number)
+    found = reading(dsn, lambda connection: report(connection, number), say)
     if json:
         print_json(found)
     elif found is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, manual, out, print_json
+from two_tower.cli.console import Dsn, Json, manual, out, print_json, say
 
 app = typer.Typer()
 
@@ -36,10 +36,9 @@ def replay(
     """
     from two_tower.lifecycle.replay import left_out, verdict
     from two_tower.lifecycle.replay import replay as judge
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        found = judge(connection, version, days)
+    found = reading(dsn, lambda connection: judge(connection, version, days), say)
     if json:
         print_json(found)
         return

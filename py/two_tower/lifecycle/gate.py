@@ -28,6 +28,7 @@ from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.options import TrainOptions
 
 Connection = psycopg.Connection[Any]
 
@@ -142,15 +143,19 @@ def _since(
     likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
+    asked, relevant = evaluate.asked(relevant, TrainOptions.measured_users)
+
     def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
-        liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
+        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        liked, noped = (data.matrix(label, ~after, of.schema.recency)[asked] for label in (LIKE, NOPE))
         given = user_counts(of.schema, counts, liked, noped)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
-        if of.neighbours is None:
-            return found
-        # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
-        ids = counts[:, of.schema.segment("item", "id").offset :]
-        return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
+        if of.neighbours is not None:
+            # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+            ids = counts[:, of.schema.segment("item", "id").offset :]
+            across = (ids @ of.neighbours @ ids.T).tocsr()
+            found = evaluate.with_neighbours(found, liked, across, of.user.length(given))
+        return lambda rows: found(np.searchsorted(asked, rows))
 
     references, _ = evaluate.references(likes)
     own = evaluate.report(
