@@ -54,6 +54,7 @@ grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.steer_list(two_tower.list_question, int),
 two_tower.require_page(int, int, int), two_tower.named_id(text, text),
+two_tower.list_id(uuid, text, uuid[], two_tower.video_filter),
 two_tower.require_session(uuid[], uuid[]), two_tower.session_reasons(uuid[], uuid[])
 to anon, authenticated, service_role;
 
@@ -76,7 +77,9 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
-grant execute on function two_tower.active_version(), two_tower.served_version(uuid), two_tower.is_service() to authenticated, service_role;
+grant execute on function two_tower.active_version(), two_tower.own_version(), two_tower.is_service() to authenticated, service_role;
+-- Of any user, which a client may not ask.
+grant execute on function two_tower.served_version(uuid) to service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid),
 two_tower.words_of(text), two_tower.input_segments(), two_tower.input_numbers()
@@ -169,7 +172,7 @@ two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_replay(jsonb, double pr
 two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
-two_tower.forget_user(uuid),
+two_tower.forget_user(uuid), two_tower.allowed_videos(uuid, uuid[]), two_tower.was_filtered(uuid), two_tower.lists_by_chance(int),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
 two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.own_popularity(), two_tower.draw_exploration(),
@@ -241,7 +244,7 @@ two_tower.problems, two_tower.sizes to two_tower_viewer;
 grant select (model_version, user_id, embedding, updated_at, length) on two_tower.user_embeddings to two_tower_viewer;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
-two_tower.active_version(), two_tower.served_version(uuid), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
+two_tower.active_version(), two_tower.own_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -218,6 +219,55 @@ def test_i3_a_retagged_video_changes_its_likers_and_nobody_else(db: Connection) 
     likers = {str(u) for u, v, d, _ in WORLD.decisions if v == video and d == "like"}
     assert len(likers) > 3
     assert changed == likers
+
+
+# What a column of videos becomes, another value for each number.
+PLACES_ALONE = {
+    "title": "'Island {}'",
+    "description": "'東京の夏 {}'",
+    "duration_seconds": "{}",
+    "product_released_at": "timestamptz '2020-01-01' + {} * interval '1 day'",
+    "distribution_started_at": "timestamptz '2021-01-01' + {} * interval '1 day'",
+}
+MAKES_USERS = {
+    "maker": "'maker {}'",
+    "label": "'label {}'",
+    "series": "'series {}'",
+    "source": "'of {}'",
+    "price": "{}",
+}
+
+
+def test_i7_users_follow_a_video_only_where_they_are_made_of_what_changed(db: Connection) -> None:
+    """Each column alone and beside another; of two videos in one statement, each for itself."""
+    deciders: dict[UUID, set[UUID]] = {}
+    for user, decided, kind, _ in WORLD.decisions:
+        if kind != "skip":
+            deciders.setdefault(decided, set()).add(user)
+    video, other = sorted(deciders, key=lambda v: -len(deciders[v]))[:2]
+    columns = PLACES_ALONE | MAKES_USERS
+    names = list(columns)
+    changes = [{name} for name in names] + [{name, names[(at * 3 + 2) % len(names)]} for at, name in enumerate(names)]
+    for number, changed in enumerate(changes, 100):
+        values = ", ".join(f"{name} = {columns[name].format(number)}" for name in changed)
+        db.execute(f"update videos set {values} where id = %s".encode(), (video,))
+        reaches = not changed <= PLACES_ALONE.keys()
+        logged = db.execute("select video_id, reaches_users from two_tower.video_changes").fetchall()
+        assert logged == [(video, reaches)], changed
+        assert refreshed(db)["users"] == (len(deciders[video]) if reaches else 0), changed
+    db.execute(
+        """update videos set title = 'Another title', maker = case when id = %s then 'maker y' else maker end
+        where id = any (%s)""",
+        (other, [video, other]),
+    )
+    assert refreshed(db)["users"] == len(deciders[other])
+    # Row by row, as a subscription applies it, what the towers do not read is not told from what users are made of.
+    for values, reaches in (("title = 'As another server has it'", False), ("thumbnail_url = 'x', title = 'x'", True)):
+        db.execute("set session_replication_role = replica")
+        db.execute(f"update videos set {values} where id = %s".encode(), (video,))
+        db.execute("reset session_replication_role")
+        assert refreshed(db)["users"] == (len(deciders[video]) if reaches else 0), values
+    assert_fresh(db)
 
 
 def test_i3_a_transaction_that_is_rolled_back_leaves_no_mark(db: Connection) -> None:

@@ -113,7 +113,7 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
+COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -237,6 +237,13 @@ CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know, who chose that no list be made of them, and what is there already';
+
+CREATE FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) IS 'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition of what is for whom';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -865,6 +872,18 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
+CREATE FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, of what is in it and of whether filters were asked for';
+
+CREATE FUNCTION two_tower.lists_by_chance(p_days integer) RETURNS TABLE(user_id uuid, list_id uuid, shown_at timestamp with time zone, left_out text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or chosen_since';
+
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -953,7 +972,7 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input, and whether users are made of it';
 
 CREATE FUNCTION two_tower.log_verified(p_result jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1052,6 +1071,12 @@ CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id 
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+
+CREATE FUNCTION two_tower.own_version() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_version() IS 'The model version that serves the caller; the active one where nobody is signed in';
 
 CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) RETURNS SETOF boolean
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1657,7 +1682,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, which it names';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1706,6 +1731,12 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
+
+CREATE FUNCTION two_tower.was_filtered(p_list_id uuid) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1988,7 +2019,7 @@ PARTITION BY RANGE (shown_at);
 
 COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
 
-COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says';
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
 
 COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
 
@@ -2052,7 +2083,8 @@ COMMENT ON VIEW two_tower.pending_users IS 'Users who wait for a refresh, a row 
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
     id bigint NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL
+    logged_at timestamp with time zone DEFAULT now() NOT NULL,
+    reaches_users boolean DEFAULT true NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -2208,16 +2240,16 @@ CREATE TABLE two_tower.promotions (
     starts_at timestamp with time zone DEFAULT now() NOT NULL,
     ends_at timestamp with time zone,
     note text,
+    CONSTRAINT promotions_boost_bury_or_pin CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_end_after_they_start CHECK ((ends_at > starts_at)),
-    CONSTRAINT promotions_kind_check CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_one_video_or_a_filter CHECK (((video_id IS NULL) <> (videos IS NULL))),
     CONSTRAINT promotions_pins_have_a_video_and_a_rank CHECK (
 CASE kind
     WHEN 'pin'::text THEN ((video_id IS NOT NULL) AND (rank IS NOT NULL))
     ELSE (rank IS NULL)
 END),
-    CONSTRAINT promotions_rank_check CHECK (((rank >= 1) AND (rank <= 200))),
-    CONSTRAINT promotions_strength_check CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
+    CONSTRAINT promotions_rank_from_1_to_200 CHECK (((rank >= 1) AND (rank <= 200))),
+    CONSTRAINT promotions_strength_above_1_up_to_10 CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
 );
 
 COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
