@@ -260,15 +260,6 @@ def test_users_without_attributes_are_counted_by_videos_alone(part: Part, data: 
     assert model.user_tower.weight[first:].any()
 
 
-def test_a_catalogue_too_large_for_the_closed_form_is_trained_by_gradients(
-    data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("two_tower.trainer.options.CLOSED_FORM", 50)
-    model = fit(data)
-    assert model.hyperparameters["gradient"]["epochs"] == Recipe.epochs
-    assert model.metrics["two-tower"]["recall@20"] > 1.3 * model.metrics["popularity"]["recall@20"]
-
-
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, loss: str) -> None:
     closed = fit(data)
@@ -308,47 +299,38 @@ import sys
 import torch
 from safetensors.torch import save_file
 from synthetic import make_data
-from test_gradient import KINDS, RECIPE, start, whole
+from test_gradient import RECIPE, start, whole
 from two_tower.trainer import gradient
 from two_tower.trainer.options import TrainOptions
 from two_tower.trainer.part import Part
 from two_tower.trainer.splits import split
 
+kind, file = sys.argv[1:]
+gradient.WHOLE = whole(kind)
 with gradient.joined() as processes:
-    for kind in KINDS:
-        gradient.WHOLE = whole(kind)
-        if processes.rank:
-            gradient.follow(processes)
-            continue
+    if processes.rank:
+        gradient.follow(processes)
+    else:
         data = make_data()
         part = Part(data, ~split(data, ratio=0.25, min_likes=5, seed=0), TrainOptions())
         towers = start(part)
         gradient.train(*towers, part.examples(), RECIPE[kind], processes=processes)
         named = {f"{at}.{k}": v for at, tower in enumerate(towers) for k, v in tower.state_dict().items()}
-        save_file(named, f"{sys.argv[1]}/{kind}")
-        if kind != KINDS[-1]:
-            processes.share(None)  # the end of this kind; that of the last comes with the end of the block
+        save_file(named, file)
 """
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that two processes trained, one file for each kind."""
-    directory = tmp_path_factory.mktemp("two")
-    (directory / "script.py").write_text(SCRIPT)
-    torchrun(directory / "script.py", directory)
-    return directory
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_does(
-    part: Part, two_processes: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
 
     monkeypatch.setattr(gradient, "WHOLE", whole(kind))
-    two = load_file(two_processes / kind)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun(tmp_path / "script.py", kind, tmp_path / "weights")
+    two = load_file(tmp_path / "weights")
     came, towers = start(part), start(part)
     gradient.train(*towers, part.examples(), RECIPE[kind])
     for at, (tower, before) in enumerate(zip(towers, came, strict=True)):

@@ -201,7 +201,7 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
 # ---------------------------------------------------------------------------------------------- what the API does wrong
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -229,6 +229,7 @@ def test_a_passing_fault_is_asked_again(db: Connection, api: Api, fault: Fault, 
     assert len(api.requests) == 6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", [status(500), half_json, last_page_again], ids=["500", "half", "same page"])
 def test_a_lasting_fault_ends_the_run_and_the_next_goes_on(db: Connection, api: Api, fault: Fault) -> None:
     api.products = [product(n) for n in range(45)]

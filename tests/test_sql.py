@@ -80,7 +80,7 @@ DEFINERS_OF_CLIENTS = {
     "log_shown",
     "own_reasons",
     "own_scores",
-    "served_version",
+    "own_version",
     "session_reasons",
     "set_choices",
     "shown_lately",

@@ -233,22 +233,34 @@ class TrainingData:
         return places
 
     def matrix(
-        self, label: int, rows: np.ndarray | None = None, recency: float = 0.0, *, given: bool = True
+        self,
+        label: int,
+        rows: np.ndarray | None = None,
+        recency: float = 0.0,
+        *,
+        given: bool = True,
+        places: np.ndarray | None = None,
     ) -> sparse.csr_matrix:
         """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
 
         That is :func:`decision_weights` among the user's likes and nopes of ``rows``; without ``given``, as if no
-        interaction said anything of its own, so 1 where ``recency`` is 0.
+        interaction said anything of its own, so 1 where ``recency`` is 0. ``places``: what :meth:`places` says of
+        ``rows``, if that is known.
         """
         from scipy import sparse
 
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
-        places = self.places(rows)[keep] if recency else np.zeros(int(keep.sum()), dtype=np.int64)
-        weights = decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
-        shape = (self.n_users, self.n_items)
-        return sparse.csr_matrix((weights, (self.user[keep], self.item[keep])), shape=shape)
+        shape, user, item = (self.n_users, self.n_items), self.user[keep], self.item[keep]
+        weights = np.ones(len(user), dtype=np.float32)
+        told = self.weight[keep] if given and self.weight is not None else None
+        if recency or told is not None:
+            if recency and places is None:
+                places = self.places(rows)
+            place = places[keep] if recency and places is not None else 0
+            weights *= decision_weights(place, recency, 1.0 if told is None else told)
+        return sparse.csr_matrix((weights, (user, item)), shape=shape)
 
 
 def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -262,8 +274,9 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return places
 
 
-def decision_weights(places: np.ndarray, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
-    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves.
+def decision_weights(places: np.ndarray | int, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
+    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves; either may
+    be one number for all.
 
     SQL: ``two_tower.decision_weight``.
     """

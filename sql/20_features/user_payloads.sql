@@ -1,3 +1,5 @@
+-- model_version is whose tower the payload is for: while an experiment runs, users have it from one of two.
+--
 -- Times are relative to the user's latest decision, never to the clock, so that a payload changes with its rows alone.
 -- extra_float_digits: as encode_users.
 --
@@ -14,7 +16,7 @@ as $func$
         select s.version, array_agg(s.user_id) as user_ids, two_tower.recency_of(s.version) as exponent from served s group by s.version
     ),
     asked as (
-        select s.user_id, r.exponent from served s join recency r on r.version is not distinct from s.version
+        select s.user_id, s.version, r.exponent from served s join recency r on r.version is not distinct from s.version
     ),
     personal as materialized (
         select distinct u.user_id from unnest(two_tower.personalised(p_user_ids)) as u (user_id)
@@ -74,6 +76,7 @@ as $func$
     )
     select a.user_id, jsonb_build_object(
         'schema_version', 2,
+        'model_version', a.version,
         'liked_tags', coalesce(c.liked_tags, '{}'),
         'liked_performers', coalesce(c.liked_performers, '{}'),
         'liked_makers', coalesce(c.liked_makers, '{}'),
@@ -109,4 +112,5 @@ as $func$
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is
-'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
+'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, '
+'which it names';

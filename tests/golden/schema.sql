@@ -113,7 +113,7 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
+COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -237,6 +237,13 @@ CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know, who chose that no list be made of them, and what is there already';
+
+CREATE FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) IS 'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition of what is for whom';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -462,7 +469,7 @@ CREATE FUNCTION two_tower.cron_running() RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
+COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, on a standby, or where that cannot be seen';
 
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -865,6 +872,18 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
+CREATE FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, of what is in it and of whether filters were asked for';
+
+CREATE FUNCTION two_tower.lists_by_chance(p_days integer) RETURNS TABLE(user_id uuid, list_id uuid, shown_at timestamp with time zone, left_out text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or chosen_since';
+
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -953,7 +972,7 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input, and whether users are made of it';
 
 CREATE FUNCTION two_tower.log_verified(p_result jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1033,6 +1052,12 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
+CREATE FUNCTION two_tower.own_popularity() RETURNS TABLE(days integer, video_id uuid, score double precision, likers integer, as_of timestamp with time zone, counted_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_popularity() IS 'Likes per video of the users of this database, each halved per half-life of age relative to the newest (as_of), and by how many people: of all time (days 0), and within the last so many days, without a score';
+
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1046,6 +1071,12 @@ CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id 
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+
+CREATE FUNCTION two_tower.own_version() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_version() IS 'The model version that serves the caller; the active one where nobody is signed in';
 
 CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) RETURNS SETOF boolean
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1323,6 +1354,12 @@ CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.require_page(p_limit integer, p_offset integer, p_most integer) IS 'Raises 22023 for a limit or an offset out of bounds';
+
+CREATE FUNCTION two_tower.require_primary(p_routine text) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_primary(p_routine text) IS 'Raises 25006 on a standby, where the routine, which writes, cannot do its work';
 
 CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1632,7 +1669,7 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late; rows of popularity changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1645,7 +1682,7 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, which it names';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -1694,6 +1731,12 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
+
+CREATE FUNCTION two_tower.was_filtered(p_list_id uuid) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1976,7 +2019,7 @@ PARTITION BY RANGE (shown_at);
 
 COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
 
-COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says';
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
 
 COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
 
@@ -2040,7 +2083,8 @@ COMMENT ON VIEW two_tower.pending_users IS 'Users who wait for a refresh, a row 
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
     id bigint NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL
+    logged_at timestamp with time zone DEFAULT now() NOT NULL,
+    reaches_users boolean DEFAULT true NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -2196,16 +2240,16 @@ CREATE TABLE two_tower.promotions (
     starts_at timestamp with time zone DEFAULT now() NOT NULL,
     ends_at timestamp with time zone,
     note text,
+    CONSTRAINT promotions_boost_bury_or_pin CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_end_after_they_start CHECK ((ends_at > starts_at)),
-    CONSTRAINT promotions_kind_check CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_one_video_or_a_filter CHECK (((video_id IS NULL) <> (videos IS NULL))),
     CONSTRAINT promotions_pins_have_a_video_and_a_rank CHECK (
 CASE kind
     WHEN 'pin'::text THEN ((video_id IS NOT NULL) AND (rank IS NOT NULL))
     ELSE (rank IS NULL)
 END),
-    CONSTRAINT promotions_rank_check CHECK (((rank >= 1) AND (rank <= 200))),
-    CONSTRAINT promotions_strength_check CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
+    CONSTRAINT promotions_rank_from_1_to_200 CHECK (((rank >= 1) AND (rank <= 200))),
+    CONSTRAINT promotions_strength_above_1_up_to_10 CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
 );
 
 COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
@@ -2238,6 +2282,29 @@ CREATE TABLE two_tower.reviews (
 COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
 
 COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, where that is a user, whose deletion takes the review too';
+
+CREATE TABLE two_tower.shard_popularity (
+    shard text NOT NULL,
+    days integer NOT NULL,
+    video_id uuid NOT NULL,
+    score double precision NOT NULL,
+    likers integer NOT NULL,
+    as_of timestamp with time zone NOT NULL,
+    counted_at timestamp with time zone NOT NULL,
+    CONSTRAINT shard_popularity_days_check CHECK ((days = ANY (ARRAY[0, 1, 7, 30])))
+);
+
+COMMENT ON TABLE two_tower.shard_popularity IS 'What users of the other shards like, as two_tower.own_popularity() counted it there: two_tower.update_popularity() adds it';
+
+CREATE TABLE two_tower.shards (
+    name text NOT NULL,
+    model_version text,
+    asked_at timestamp with time zone
+);
+
+COMMENT ON TABLE two_tower.shards IS 'The shards that two-tower shards was told of, and which model version each served when it was asked last';
+
+COMMENT ON COLUMN two_tower.shards.asked_at IS 'Null where it never was';
 
 CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
@@ -2426,6 +2493,12 @@ ALTER TABLE ONLY two_tower.reviews
 
 ALTER TABLE ONLY two_tower.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_pkey PRIMARY KEY (shard, days, video_id);
+
+ALTER TABLE ONLY two_tower.shards
+    ADD CONSTRAINT shards_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
@@ -2632,6 +2705,9 @@ ALTER TABLE ONLY two_tower.model_segments
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_shard_fkey FOREIGN KEY (shard) REFERENCES two_tower.shards(name) ON DELETE CASCADE;
+
 ALTER TABLE ONLY two_tower.user_choices
     ADD CONSTRAINT user_choices_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -2731,6 +2807,10 @@ ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shard_popularity ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shards ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authenticated USING ((state = 'active'::text));
 

@@ -27,6 +27,7 @@ from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.options import TrainOptions
 
 Connection = psycopg.Connection[Any]
 
@@ -141,16 +142,21 @@ def _since(
     likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
+    asked, relevant = evaluate.asked(relevant, TrainOptions.measured_users)
+
     def scorer(of: Towers, laid_out: TrainingData) -> evaluate.Scorer:
         counts = laid_out.item_counts
-        liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
-        given = user_counts(of.schema, counts, liked, noped, laid_out.profile)
+        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        liked, noped = (data.matrix(label, ~after, of.schema.recency)[asked] for label in (LIKE, NOPE))
+        profile = None if laid_out.profile is None else laid_out.profile[asked]
+        given = user_counts(of.schema, counts, liked, noped, profile)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
-        if of.neighbours is None:
-            return found
-        # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
-        ids = counts[:, of.schema.segment("item", "id").offset :]
-        return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
+        if of.neighbours is not None:
+            # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+            ids = counts[:, of.schema.segment("item", "id").offset :]
+            across = (ids @ of.neighbours @ ids.T).tocsr()
+            found = evaluate.with_neighbours(found, liked, across, of.user.length(given))
+        return lambda rows: found(np.searchsorted(asked, rows))
 
     references, _ = evaluate.references(likes)
     own = evaluate.report({"two-tower": scorer(towers, data)} | references, likes, seen, relevant, k=k, also=also)

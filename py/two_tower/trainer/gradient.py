@@ -40,6 +40,9 @@ from two_tower.trainer.model import INNER, ItemTower, UserTower
 WHOLE = 20_000
 """Items up to which the softmax is over the whole catalogue."""
 
+SCORES = 10_000_000
+"""Scores of what was held out that are looked at at once: there are half a dozen numbers for each."""
+
 TARGETS = 4
 """Most likes, and most nopes, that a user has in one sampled batch."""
 
@@ -387,6 +390,8 @@ def held_out_loss(learner: Learner, held: HeldOut, block: int = 512) -> float:
     anybody knows, also where training samples it.
     """
     examples, recipe = learner.examples, learner.recipe
+    if recipe.loss != "bce":
+        block = max(1, min(block, SCORES // max(len(examples.met), 1)))
     total, weight = 0.0, 0
     for start in range(0, len(held.users), block):
         rows = held.users[start : start + block]

@@ -4,8 +4,8 @@
    rest, choose from what the factors come, the ridge, the worth of skips and nopes, how many neighbours a video has,
    how much more newer decisions count, the weight of what is popular, and how content places an item that is new, each
    by how well the whole score ranks the held-out likes.
-2. Where asked to, or where the closed form does not reach, go on by gradients (:mod:`two_tower.trainer.gradient`) and
-   keep the epoch that ranks them best, which may be none.
+2. Where asked to, go on by gradients (:mod:`two_tower.trainer.gradient`) and keep the epoch that ranks them best, which
+   may be none.
 3. Measure the towers so chosen on what was held out, then fit again on everything.
 """
 
