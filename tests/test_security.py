@@ -240,6 +240,37 @@ def test_a_user_sees_the_own_rows_and_no_others(db: Connection, client: Client) 
     assert set(decided) == WORLD.decided(ME)
 
 
+def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client) -> None:
+    """Each that a client may execute and that has an argument for a user, whatever else it is given."""
+    routines = db.execute(
+        """select p.oid::regprocedure::text, format('%I.%I(%s)', n.nspname, p.proname, string_agg(
+            case when p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$' then '$user'
+                else format('null::%s', format_type(a.type, null)) end,
+            ', ' order by a.at
+        ))
+        from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        cross join lateral unnest(p.proargtypes::oid[]) with ordinality as a (type, at)
+        where n.nspname in ('public', 'two_tower') and p.prokind = 'f'
+            and exists (
+                select from unnest(array['anon', 'authenticated']) as r (name)
+                where has_function_privilege(r.name, p.oid, 'execute')
+            )
+        group by p.oid, n.nspname
+        having bool_or(a.type = 'uuid'::regtype and p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$')"""
+    ).fetchall()
+    assert len(routines) > 5
+    for role, user in (("authenticated", ME), ("anon", None)):
+        for signature, call in routines:
+            query = "select * from " + call.replace("$user", f"'{OTHER}'::uuid")
+            try:
+                with client.as_(role, user) as connection:
+                    answer = connection.execute(query.encode()).fetchall()
+            except errors.InsufficientPrivilege:
+                continue
+            pytest.fail(f"{signature} answers {role}: {answer}")
+
+
 def test_another_users_token_gives_the_other_rows(client: Client) -> None:
     """The same connection, one transaction after the other, as a pool has it."""
     for user in (ME, OTHER, ME):

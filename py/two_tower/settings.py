@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     """The mail server, ``smtp://user:password@host:587`` or ``smtps://…``."""
     server_packages: Path | None = None
     """Directory that the embedded server's Python imports numpy and onnxruntime from, in place of its own."""
+    shards: SecretStr | None = None
+    """``NAME=URL`` of each of several servers that share a catalogue, with spaces or lines between them; the first
+    publishes it. A secret, since URLs may hold passwords."""
     ui_read_only: bool = False
     """Whether the page of ``two-tower ui`` leaves out everything that changes something."""
     pull_from: SecretStr | None = None

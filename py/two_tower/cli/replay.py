@@ -31,10 +31,11 @@ def replay(
     """Judge a version by lists that users were shown, before anybody sees it.
 
     Lists with chance in them say how other videos would have been liked, too: those
-    logged with propensities below 1. Where there are none, nothing can be said.
+    logged with propensities below 1. Where there are none, nothing can be said. Lists of
+    which it is not known what they left out say nothing, and are counted.
     """
+    from two_tower.lifecycle.replay import left_out, verdict
     from two_tower.lifecycle.replay import replay as judge
-    from two_tower.lifecycle.replay import verdict
     from two_tower.server.reading import reading
 
     found = reading(dsn, lambda connection: judge(connection, version, days), say)
@@ -45,6 +46,8 @@ def replay(
 
     shown = f"{found['lists']:,} lists of {found['users']:,} users in {days} days, of which {found['shown_rate']:.2%}"
     out.print(f"{shown} was liked", highlight=False)
+    if found["left_out"]:
+        out.print(f"left out: {left_out(found['left_out'])}", highlight=False)
     table = Table("version", "like rate", "95 %", "support", "effective answers", box=None, pad_edge=False)
     for row in ({**found}, *([found["incumbent"]] if found["incumbent"] else [])):
         table.add_row(row["version"], *_cells(row))

@@ -111,7 +111,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="0; 10 with --loss or another option of gradients, or a catalogue beyond the closed form",
+            show_default="0; 10 with --loss or another option of gradients",
             help="Go on by gradients, at most so long, and keep the epoch that validation finds best, if any.",
         ),
     ] = None,
@@ -253,7 +253,7 @@ def train(
                 data = read(connection, options)
                 from two_tower.lifecycle.gate import judge
 
-                model = fit(data, chosen, progress, processes, told=told)
+                model = fit(data, chosen, progress, processes, told=told, to_register=True)
                 name = registry.register(connection, model, data, version)
                 reasons = judge(connection, name)
             done = f"{name} is registered; serve it with `two-tower model activate`"
