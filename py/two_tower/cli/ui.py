@@ -57,6 +57,8 @@ def ui(
         raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
     # In the environment and not on the command line, which other users of the machine can read.
     os.environ["DATABASE_URL"] = resolve_dsn(dsn)
+    if dsn:
+        os.environ["DATABASE_READ_URL"] = dsn  # a replica of another database may be named there, or in a file .env
     if read_only:
         os.environ["TWO_TOWER_UI_READ_ONLY"] = "true"
     options = {

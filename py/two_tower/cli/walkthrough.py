@@ -70,7 +70,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
         with bar() as progress:
             from two_tower.trainer.train import fit
 
-            model = _step("training both towers", lambda: fit(data, None, progress))
+            model = _step("training both towers", lambda: fit(data, None, progress, to_register=True))
         version = registry.register(connection, model, data)
         with bar() as progress:
             # On files of one's own a model may be worse than popularity. That is worth seeing, and is said.

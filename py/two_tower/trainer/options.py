@@ -87,6 +87,9 @@ class Choice:
     """What a skipped and a noped video are worth as a target, beside 1 for a liked one: they were watched."""
     popular: float = 0.1
     """Of a mean user's taste, what is added to everyone's."""
+    profile: float = 1.0
+    """Of what those of the same profile like beyond the mean user, what is added, beside ``popular``: with 1, who has
+    no history has the mean taste of those of the same profile."""
     bandwidth: float = 0.5
     """Squared width of the content kernel, in variances of the content."""
     content_ridge: float = 0.1

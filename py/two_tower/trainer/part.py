@@ -25,6 +25,9 @@ PARAMETERS = 12_000_000
 NUMERIC_WEIGHT = 1.5
 """Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
 
+PROFILE_DOUBT = 30.0
+"""Users that the mean taste counts for, beside those who share a key of their profiles."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -199,7 +202,7 @@ class Part:
 
     def examples(self) -> Examples:
         """What the gradients learn from."""
-        return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips)
+        return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips, self.data.profile)
 
     def content_says(self, factors: Factors) -> tuple[sparse.csr_matrix, torch.Tensor]:
         """What a liked video says of a user by its content alone: ``features @ weights``.
@@ -225,6 +228,23 @@ class Part:
         """[n_users, rank], before anything is added for popularity."""
         likes, nopes = (m @ self.ids for m in self.history(recency)) if recency else self.known[:2]
         return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
+
+    def profile_says(self, tastes: torch.Tensor) -> torch.Tensor:
+        """[n profile keys, rank]: what each key of a profile says of a taste, beside the mean of ``tastes`` [n_users].
+
+        A ridge regression, so that keys that go together share what they say.
+        """
+        assert self.data.profile is not None
+        known = np.flatnonzero(np.diff(self.likes.indptr))
+        profile = self.data.profile[known]
+        gram = torch.from_numpy((profile.T @ profile).toarray()).float()
+        gram.diagonal().add_(PROFILE_DOUBT)
+        return torch.linalg.solve(gram, to_torch(profile.T.tocsr()) @ (tastes[known] - tastes[known].mean(dim=0)))
+
+    def from_profiles(self, tastes: torch.Tensor, users: np.ndarray) -> torch.Tensor:
+        """[u, rank] what the profiles of ``users`` [u] say of their tastes, given everybody's [n_users, rank]."""
+        assert self.data.profile is not None
+        return to_torch(self.data.profile[users]) @ self.profile_says(tastes)
 
     def words(self, name: str) -> slice:
         """Columns of the content that are the words of this segment of items."""
@@ -296,7 +316,8 @@ class Part:
     ) -> evaluate.Scorer:
         """Whole scores of ``users`` [u], by this part's history alone, for all items."""
         likes, nopes = (m[users] for m in self.history(recency))
-        counts = user_counts(self.data.schema, self.item_counts, likes, nopes)
+        profile = None if self.data.profile is None else self.data.profile[users]
+        counts = user_counts(self.data.schema, self.item_counts, likes, nopes, profile)
         found = evaluate.by_vectors(user_tower.embed(counts), item_tower.embed(self.item_counts))
         if neighbours is None:
             return found
@@ -334,5 +355,9 @@ class Part:
         user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
         user_tower.weight[liked, :rank] = factors.like - said
         user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
-        user_tower.bias[:rank] = choice.popular * self.tastes(factors, choice.recency).mean(dim=0)
+        tastes = self.tastes(factors, choice.recency)
+        user_tower.bias[:rank] = choice.popular * tastes.mean(dim=0)
+        if self.data.profile is not None and self.options.user_attributes:
+            says = choice.popular * choice.profile * self.profile_says(tastes)
+            user_tower.weight[schema.profile_inputs, :rank] = says
         return user_tower, item_tower

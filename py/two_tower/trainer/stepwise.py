@@ -38,6 +38,9 @@ DIRECTION = (0.15, 0.3)
 TOGETHER = (0.3, 0.5, 0.7)
 """Shares of counting who likes both that are tried in a large catalogue."""
 
+PROFILE_WORTH = (1.0, 3.0, 10.0)
+"""What profiles may count beside what is popular."""
+
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Exponents of recency that are tried where times differ."""
 
@@ -98,12 +101,16 @@ class StepwiseSearch:
         item, video = self.part.ids.nonzero()
         features, weights = self.part.content_says(factors)
         said = to_torch(features) @ weights
+        by_profile = self.part.data.profile is not None and self.options.user_attributes
 
         def catalogue(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
             places = choice.novelty * suggested
             places[item] = self.part.blend(placement, choice)[video]
             tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
-            return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
+            usual = tastes.mean(dim=0)
+            if by_profile:
+                usual = usual + choice.profile * self.part.from_profiles(tastes, self.users)
+            return tastes[self.users] + choice.popular * usual, places
 
         found_by: dict[Choice, np.ndarray] = {}
         for name, values in (
@@ -111,6 +118,8 @@ class StepwiseSearch:
             ("hint", (0.0, 3.0, 30.0, 300.0)),
             ("prior", (0.1, 1.0, 10.0, 50.0)),
             ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
+            # Never less than 1: for whom there is nothing else, it is all there is, and these users all have a history.
+            *([("profile", PROFILE_WORTH)] if by_profile else []),
         ):
             if time.monotonic() < self.deadline:
                 changes: list[dict[str, Any]] = [{name: value} for value in values]

@@ -11,7 +11,7 @@ import streamlit as st
 
 from two_tower.ui import actions, look, queries
 from two_tower.ui.look import mark, number
-from two_tower.ui.session import ask, dsn, forget, may, refusal
+from two_tower.ui.session import ask, ask_anew, dsn, forget, may, refusal
 
 STATE = st.session_state
 NONE = "none"
@@ -87,8 +87,7 @@ def _choose_user() -> UUID | None:
 
 
 def _by_chance() -> None:
-    with queries.viewer(dsn()) as connection:
-        somebody = queries.random_user(connection)
+    somebody = ask_anew(queries.random_user)
     if somebody:
         STATE.find = str(somebody)
 
