@@ -16,6 +16,8 @@ begin
             series text,
             source text,
             thumbnail_url text,
+            -- Its other pictures. No input of a tower: they are shown, and exported for whoever makes vectors of them.
+            image_urls text[] not null default '{}',
             price numeric check (price >= 0 and price < 1e12),
             duration_seconds int check (duration_seconds >= 0),
             distribution_started_at timestamptz,

@@ -29,6 +29,9 @@ create table two_tower.video_changes (
     video_id uuid not null,
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
+    -- Whether users are made of what changed, so that its likers change, too: not of titles, descriptions, durations and dates, which place
+    -- the video alone.
+    reaches_users boolean not null default true,
     primary key (video_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 

@@ -18,7 +18,8 @@ create table two_tower.impressions (
 ) partition by range (shown_at);
 
 comment on table two_tower.impressions is 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
-comment on column two_tower.impressions.list_id is 'Which list it stood in, as the list itself says';
+comment on column two_tower.impressions.list_id is
+'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
 comment on column two_tower.impressions.propensity is 'How likely it was to stand there; null where the client did not say';
 
 -- Who has been shown anything. This row goes with the user, and what the user was shown goes with this row (forget_impressions()). It is
@@ -78,12 +79,12 @@ comment on type two_tower.list_question is 'What a list is asked for, as it pass
 -- to the videos, as for impressions: of one that is gone nothing is shown.
 create table two_tower.promotions (
     id bigint primary key generated always as identity,
-    kind text not null check (kind in ('boost', 'bury', 'pin')),
+    kind text not null constraint promotions_boost_bury_or_pin check (kind in ('boost', 'bury', 'pin')),
     video_id uuid,
     videos jsonb,
     segment jsonb,
-    strength real not null default 2 check (strength > 1 and strength <= 10),
-    rank int check (rank between 1 and 200),
+    strength real not null default 2 constraint promotions_strength_above_1_up_to_10 check (strength > 1 and strength <= 10),
+    rank int constraint promotions_rank_from_1_to_200 check (rank between 1 and 200),
     starts_at timestamptz not null default now(),
     ends_at timestamptz,
     note text,

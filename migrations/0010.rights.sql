@@ -25,6 +25,18 @@ create table two_tower.named_filters (
 
 comment on table two_tower.named_filters is 'Filters of lists by name, as two_tower.set_filter() was told';
 
+-- Compiled into two_tower.profile_keys(). A key is what a column of somebody's profile holds, so which columns a tower reads is the owner's
+-- to say.
+create table two_tower.profile_inputs (
+    name text primary key check (name ~ '^[a-z][a-z0-9_]{0,54}$')
+);
+
+comment on table two_tower.profile_inputs is 'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
+
+alter table two_tower.profile_inputs enable row level security;
+revoke all on two_tower.profile_inputs from public, anon, authenticated, service_role;
+create policy two_tower_viewer on two_tower.profile_inputs for select to two_tower_viewer using (true);
+
 alter table two_tower.named_filters enable row level security;
 revoke all on two_tower.named_filters from public, anon, authenticated, service_role;
 

@@ -54,12 +54,14 @@ grant usage on schema two_tower to anon, authenticated, service_role;
 grant execute on function two_tower.list_for_caller(two_tower.list_question, int),
 two_tower.list_candidates(two_tower.list_question, int), two_tower.steer_list(two_tower.list_question, int),
 two_tower.require_page(int, int, int), two_tower.named_id(text, text),
+two_tower.list_id(uuid, text, uuid[], two_tower.video_filter),
 two_tower.require_session(uuid[], uuid[]), two_tower.session_reasons(uuid[], uuid[])
 to anon, authenticated, service_role;
 
 -- authenticated: the own rows, as row level security has it.
 grant select on two_tower.user_features, two_tower.active_user_embeddings, two_tower.active_video_embeddings to authenticated;
-grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid)
+grant execute on function public.embed_user(boolean, uuid), two_tower.acting_user(uuid), two_tower.own_reasons(uuid[], uuid),
+two_tower.require_primary(text)
 to authenticated, service_role;
 grant execute on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid), public.export_user_data(uuid)
 to authenticated, service_role;
@@ -75,7 +77,9 @@ grant execute on function public.get_item_embedding_features(uuid) to authentica
 grant select (version, state) on two_tower.model_versions to authenticated;
 grant select (model_version, user_id, embedding, updated_at) on two_tower.user_embeddings to authenticated;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to authenticated;
-grant execute on function two_tower.active_version(), two_tower.served_version(uuid), two_tower.is_service() to authenticated, service_role;
+grant execute on function two_tower.active_version(), two_tower.own_version(), two_tower.is_service() to authenticated, service_role;
+-- Of any user, which a client may not ask.
+grant execute on function two_tower.served_version(uuid) to service_role;
 grant execute on function two_tower.video_payloads(uuid[]) to authenticated, service_role;
 grant execute on function two_tower.video_numbers(uuid[]), two_tower.attributes_of(uuid), two_tower.contents_of(uuid),
 two_tower.words_of(text), two_tower.input_segments(), two_tower.input_numbers()
@@ -142,7 +146,8 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.settings, two_tower.promotions, two_tower.user_choices,
+two_tower.shards, two_tower.shard_popularity to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
@@ -153,6 +158,8 @@ two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.count_decisions(uuid[]),
 two_tower.personalised(uuid[]), two_tower.accounts(),
+two_tower.keys_of(jsonb), two_tower.profile_keys(uuid), two_tower.reads_profiles(text), two_tower.count_by_profile(text),
+two_tower.users_by_profile(text, uuid, int, boolean),
 two_tower.register_model(text, bytea, bytea, jsonb, jsonb, jsonb, jsonb, jsonb, bytea),
 two_tower.stage_given(text, jsonb), two_tower.add_given(text, text, uuid[], extensions.halfvec[]), two_tower.close_given(text),
 two_tower.given_versions(),
@@ -165,10 +172,11 @@ two_tower.gate_model(text, jsonb, jsonb), two_tower.gate_replay(jsonb, double pr
 two_tower.gate_metrics(text, jsonb, jsonb), two_tower.gate_setting(text, jsonb),
 two_tower.activate_model(text, boolean, jsonb, jsonb), two_tower.rollback_model(text), two_tower.retire_model(text, interval),
 two_tower.embed_users(uuid[], text), two_tower.embed_videos(uuid[], text), two_tower.recommend_batch(uuid[], int),
-two_tower.forget_user(uuid),
+two_tower.forget_user(uuid), two_tower.allowed_videos(uuid, uuid[]), two_tower.was_filtered(uuid), two_tower.lists_by_chance(int),
 two_tower.refresh(int, interval), two_tower.begin_refresh(int, interval, int, boolean),
 two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refresh_batch(uuid, int),
-two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.draw_exploration(), two_tower.try_job(text, boolean),
+two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.own_popularity(), two_tower.draw_exploration(),
+two_tower.try_job(text, boolean),
 two_tower.link_reviewers(),
 two_tower.unknown_decisions(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
@@ -206,8 +214,8 @@ begin
         select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
         from (values
             ('videos', array[
-                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'price', 'duration_seconds',
-                'product_released_at', 'distribution_started_at', 'published_at'
+                'id', 'product_url', 'title', 'maker', 'label', 'series', 'source', 'thumbnail_url', 'image_urls', 'price',
+                'duration_seconds', 'product_released_at', 'distribution_started_at', 'published_at'
             ]),
             ('tags', array['id', 'name']),
             ('performers', array['id', 'name']),
@@ -227,7 +235,7 @@ grant select on two_tower.user_features, two_tower.active_user_embeddings, two_t
 two_tower.settings, two_tower.model_versions, two_tower.model_documents, two_tower.model_events, two_tower.neighbour_lists,
 two_tower.video_neighbours,
 two_tower.video_popularity, two_tower.video_trends, two_tower.impressions, two_tower.experiments,
-two_tower.promotions, two_tower.exploration_pool,
+two_tower.promotions, two_tower.exploration_pool, two_tower.profile_inputs,
 two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
 two_tower.pending_users,
 two_tower.change_failures, two_tower.job_runs,
@@ -236,11 +244,12 @@ two_tower.problems, two_tower.sizes to two_tower_viewer;
 grant select (model_version, user_id, embedding, updated_at, length) on two_tower.user_embeddings to two_tower_viewer;
 grant select (model_version, video_id, embedding, updated_at, placed) on two_tower.video_embeddings to two_tower_viewer;
 grant execute on function
-two_tower.active_version(), two_tower.served_version(uuid), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
+two_tower.active_version(), two_tower.own_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.preview_contributions(uuid, uuid, text),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
-two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users()
+two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
+two_tower.count_by_profile(text)
 to two_tower_viewer;

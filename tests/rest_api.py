@@ -54,20 +54,24 @@ def _program(node_modules: Path) -> str:
     return found
 
 
-def _settings(dsn: str, socket: Path) -> dict[str, str]:
+def _settings(dsn: str, socket: Path, more: dict[str, str]) -> dict[str, str]:
     """Those of the service ``rest`` that are written out in docker-compose.yml; the rest is of this machine."""
     compose = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
     shared = dict(re.findall(r'^ +(PGRST_DB_\w+): "?([^$"\n]+)"?$', compose, re.MULTILINE))
-    return shared | {
-        "PGRST_DB_URI": in_database(dsn, urlsplit(dsn).path.removeprefix("/"), "authenticator"),
-        "PGRST_JWT_SECRET": SECRET,
-        "PGRST_SERVER_UNIX_SOCKET": str(socket),
-        "LANG": "C.UTF-8",
-    }
+    return (
+        more
+        | shared
+        | {
+            "PGRST_DB_URI": in_database(dsn, urlsplit(dsn).path.removeprefix("/"), "authenticator"),
+            "PGRST_JWT_SECRET": SECRET,
+            "PGRST_SERVER_UNIX_SOCKET": str(socket),
+            "LANG": "C.UTF-8",
+        }
+    )
 
 
 @contextmanager
-def _postgrest(dsn: str, node_modules: Path) -> Iterator[httpx2.Client]:
+def _postgrest(dsn: str, node_modules: Path, more: dict[str, str]) -> Iterator[httpx2.Client]:
     """A client of a PostgREST that is ready."""
     with tempfile.TemporaryDirectory(prefix="two-tower-rest-", dir="/tmp") as directory:  # a socket's path is short
         socket, log = Path(directory) / "socket", Path(directory) / "log"
@@ -75,7 +79,7 @@ def _postgrest(dsn: str, node_modules: Path) -> Iterator[httpx2.Client]:
             transport=httpx2.HTTPTransport(uds=str(socket)), base_url="http://postgrest", timeout=30
         ) as client:  # fmt: skip
             process = subprocess.Popen(
-                [_program(node_modules)], env=_settings(dsn, socket), stdout=output, stderr=output
+                [_program(node_modules)], env=_settings(dsn, socket, more), stdout=output, stderr=output
             )
             try:
                 _wait_until_ready(client, process, log)
@@ -98,9 +102,9 @@ def _wait_until_ready(client: httpx2.Client, process: subprocess.Popen[bytes], l
 
 
 @contextmanager
-def serve(dsn: str, node_modules: Path) -> Iterator[str]:
-    """The URL of a gateway to PostgREST on ``dsn``, where role ``authenticator`` may log in."""
-    with _postgrest(dsn, node_modules) as postgrest:
+def serve(dsn: str, node_modules: Path, **more: str) -> Iterator[str]:
+    """The URL of a gateway to PostgREST on ``dsn``, where role ``authenticator`` may log in; ``more`` are settings."""
+    with _postgrest(dsn, node_modules, more) as postgrest:
 
         class Gateway(BaseHTTPRequestHandler):
             def forward(self) -> None:

@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import sql
 
-from conftest import in_database, remove_server, server_directory
+from conftest import in_database, new_cluster, remove_server
 from two_tower.server.embedded import Server
 from two_tower.server.installation import Installation
 
@@ -162,13 +162,12 @@ class Supabase:
 @contextmanager
 def running() -> Iterator[Supabase]:
     """A cluster as Supabase's; it goes with its databases."""
-    directory = server_directory("two-tower-supabase-")
-    server = Server(directory, durable=False)
+    server = new_cluster("two-tower-supabase-")
     try:
         server.start()
         _hand_over(server.dsn)
         with psycopg.connect(in_database(server.dsn, "postgres", SUPERUSER), autocommit=True) as connection:
-            path = sql.Literal(f"$libdir:{build_safeupdate(server.installation, directory)}")
+            path = sql.Literal(f"$libdir:{build_safeupdate(server.installation, server.directory)}")
             connection.execute(sql.SQL("alter system set dynamic_library_path = {}").format(path))
             connection.execute("select pg_reload_conf()")
             _run(connection, "cluster.sql")

@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from safetensors.numpy import load as load_tensors
 from typer.testing import CliRunner
 
-from conftest import Connection, NewDatabase
+from conftest import Connection, NewDatabase, Prepared
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.features import VOCABULARIES
@@ -59,7 +59,11 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["file", "s3"])
+both = pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
+"""For tests of what a store does; the others try a bucket in ``make soak`` alone."""
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.soak)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place to publish to."""
     if request.param == "file":
@@ -67,12 +71,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
 
 
+def fill(db: Connection) -> None:
+    load(db, WORLD)
+    refresh(db)
+
+
 @pytest.fixture
-def other(database: NewDatabase) -> Iterator[Connection]:
+def other(database: NewDatabase, template: str, prepared: Prepared) -> Iterator[Connection]:
     """A database with the same world and without any model."""
-    with psycopg.connect(database(), autocommit=True) as connection:
-        load(connection, WORLD)
-        refresh(connection)
+    with psycopg.connect(database(template=prepared(template, fill)), autocommit=True) as connection:
         yield connection
 
 
@@ -98,6 +105,7 @@ def current(url: str) -> str | None:
 # ------------------------------------------------------------------------------------------------ there and back
 
 
+@both
 def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: str, other: Connection) -> None:
     done = artifacts.publish(db, "v1", url, quiet)
     assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED), "current": True}
@@ -110,6 +118,7 @@ def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: st
     assert other.execute(documents).fetchone() == db.execute(documents).fetchone()
 
 
+@both
 def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     before = names(url)
@@ -120,6 +129,7 @@ def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> N
     assert versions(other) == {"v1": "candidate"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["current", "Current", "CURRENT"])
 def test_no_version_is_called_as_the_pointer_is(
     db: Connection, url: str, other: Connection, tmp_path: Path, name: str
@@ -308,7 +318,7 @@ def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Pa
         artifacts.export(db, "rows", tmp_path)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("most", [0, 1, 40, 10_000])
 def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
@@ -437,6 +447,7 @@ def test_an_unknown_kind_of_url_is_an_error(url: str, db: Connection) -> None:
         artifacts.publish(db, "v1", url, quiet)
 
 
+@both
 def test_nothing_published_is_said(url: str, db: Connection) -> None:
     with pytest.raises(UserError, match=r"there is no current/manifest\.json"):
         artifacts.fetch(db, url, None, quiet)
@@ -482,6 +493,7 @@ def killed(call: str, *arguments: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
+@both
 def test_publishing_writes_the_files_of_the_contract(db: Connection, url: str) -> None:
     artifacts.publish(db, "v1", url, quiet)
     assert names(url) == {f"{place}/{name}" for name in PUBLISHED for place in ("v1", "current")}
@@ -498,6 +510,7 @@ def same_there(url: str) -> None:
         assert there == own, name
 
 
+@both
 def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
     db: Connection, dsn: str, url: str, other: Connection
 ) -> None:
@@ -516,6 +529,7 @@ def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
     assert run(other.info.dsn, "fetch", url)["version"] == "v2"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fails_at", ["item_tower.onnx", "vocab_tag.json", "manifest.json"])
 def test_a_copy_that_fails_leaves_the_current_version_whole(
     fails_at: str, db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -545,6 +559,7 @@ def test_a_copy_that_fails_leaves_the_current_version_whole(
     same_there(url)
 
 
+@both
 def test_the_runtime_of_a_browser_lies_beside_the_model(
     db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path
 ) -> None:

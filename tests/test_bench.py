@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import Connection
 from two_tower.bench import catalogue, freshness
 from two_tower.bench.common import Figure, compared
 from two_tower.cli.main import app
+from world_fixtures import one
 
 TOY = freshness.Scale(
     sizes=(200, 400), changed=50, videos=300, short_history=5, users=200, history=10, rounds=2, likes=10, seconds=0.1
@@ -80,8 +82,31 @@ def test_a_catalogue_is_measured_through_the_life_of_a_version(monkeypatch: pyte
     assert {name: f["unit"] for name, f in figures.items()} == {
         "register_s": "s", "first_refresh_s": "s", "backfill_s": "s", "activate_s": "s", "version_mb": "MB",
         "refresh_1000_users_s": "s", "refresh_100_videos_s": "s", "backend_mb": "MB",
+        **dict.fromkeys(SIZES, "bytes"), **dict.fromkeys(BUILDS, "s"),
     }  # fmt: skip
     assert all(f["value"] > 0 for f in figures.values())
+
+
+SIZES = [
+    f"bytes_per_{name}"
+    for name in ("video_vector", "video_index", "video_taste", "user_vector", "user_features", "decision")
+]
+BUILDS = [f"index_{memory}{workers}_s" for memory in ("held", "quarter") for workers in ("", "_2_workers")]
+
+
+@pytest.mark.world
+def test_rows_have_sizes_and_an_index_is_built_again_as_it_was(db: Connection) -> None:
+    before = one(db, "select pg_get_indexdef(%s::regclass)", catalogue.INDEX)
+    sizes, builds = catalogue.bytes_per_row(db), catalogue.index_builds(db)
+    assert list(sizes) == SIZES
+    # Of 128 numbers in half precision, or of 127 in single.
+    assert sizes["bytes_per_video_vector"] > 256
+    assert sizes["bytes_per_user_vector"] > 256
+    assert sizes["bytes_per_video_taste"] > 508
+    assert list(builds) == BUILDS
+    assert all(seconds > 0 for seconds in builds.values())
+    assert one(db, "select pg_get_indexdef(%s::regclass)", catalogue.INDEX) == before
+    assert one(db, "show max_parallel_maintenance_workers") == "2"
 
 
 def test_names_of_the_full_run_are_those_of_the_contract() -> None:

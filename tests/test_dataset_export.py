@@ -63,9 +63,16 @@ def test_interactions_are_those_of_the_trainer(world: Connection, tmp_path: Path
 
 
 def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path) -> None:
+    images = ["https://i/1?a,b", 'https://i/"2"']
+    (pictured,) = world.execute(
+        "update public.videos set image_urls = %s where id = (select min(id::text)::uuid from public.videos)"
+        " returning id::text",
+        (images,),
+    ).fetchone() or ("",)
     export(world, tmp_path)
     items = {row["video_id"]: row for row in frames(tmp_path)["item_features"].iter_rows(named=True)}
     assert len(items) == 300
+    assert {video: row["image_urls"] for video, row in items.items() if row["image_urls"]} == {pictured: images}
     payloads = world.execute("select video_id::text, features from public.get_item_embedding_feature_batch(1000)")
     names = dict(
         world.execute("select id::text, name from public.tags union all select id::text, name from performers")
@@ -111,6 +118,34 @@ def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) 
         assert row["like_count"] == len(row["liked_video_ids"])
     train = got["interactions_train"]
     assert got["user_features"]["like_count"].sum() == (train["label"] == 1).sum()
+
+
+def test_who_is_not_trained_on_is_in_no_file(world: Connection, tmp_path: Path) -> None:
+    """Nor in what is kept as it was. Who only wants no lists of the own decisions is."""
+    untrained, impersonal = make_world().usual, make_world().many
+    world.execute(
+        "insert into two_tower.reviews select u, v.id, 5 from unnest(%s::uuid[]) u, (select id from videos limit 3) v",
+        ([untrained, impersonal],),
+    )
+    world.execute(
+        """insert into two_tower.user_choices (user_id, personalised, trained_on)
+        values (%s, true, false), (%s, false, true)""",
+        (untrained, impersonal),
+    )
+    export(world, tmp_path, snapshot_inputs=True)
+    inputs = {
+        name: pl.read_parquet(tmp_path / "latest" / "inputs" / f"{name}.parquet") for name in ("decisions", "reviews")
+    }
+    for name, frame in (frames(tmp_path) | inputs).items():
+        if name != "item_features":
+            users = set(frame["user_id"])
+            assert str(untrained) not in users, name
+            assert str(impersonal) in users, name
+    for name, table, who in (
+        ("decisions", "public.user_video_decisions", "user_id"),
+        ("reviews", "two_tower.reviews", "reviewer_id"),
+    ):
+        assert len(inputs[name]) == one(world, f"select count(*) from {table} where {who} <> %s", untrained)
 
 
 def test_runs_are_kept_and_latest_is_the_newest(world: Connection, tmp_path: Path) -> None:

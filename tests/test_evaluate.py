@@ -80,6 +80,38 @@ def test_blocks_do_not_change_the_metrics() -> None:
         assert np.array_equal(values, many.values[name]), name
 
 
+def test_memory_bounds_the_block_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.random((40, 30)).astype(np.float32)
+    relevant = sparse.csr_matrix((rng.random((40, 30)) < 0.2).astype(np.float32))
+    whole, held = evaluate.rank(scorer(scores), relevant, k=5), []
+
+    def counted(rows: np.ndarray) -> np.ndarray:
+        held.append(len(rows) * scores.shape[1])
+        return scores[rows]
+
+    for most in (1, 90, 10_000):
+        monkeypatch.setattr(evaluate, "SCORES", most)
+        held.clear()
+        found = evaluate.rank(counted, relevant, k=5)
+        assert max(held) <= max(most, 30)
+        assert all(np.array_equal(found.values[name], whole.values[name]) for name in whole.values)
+        assert found.coverage == whole.coverage
+
+
+def test_item_knn_is_what_every_cosine_says() -> None:
+    """In blocks of one or of all; of the columns of likes, the nearest of each, itself apart."""
+    rng = np.random.default_rng(4)
+    likes = sparse.csr_matrix((rng.random((60, 25)) < 0.3).astype(np.float32))
+    dense = likes.toarray()
+    cosine = dense.T @ dense / np.maximum(np.outer(*[np.linalg.norm(dense, axis=0)] * 2), 1)
+    np.fill_diagonal(cosine, 0)
+    for block in (1, 7, 1024):
+        assert np.allclose(evaluate.by_item_knn(likes, 25, block)(np.arange(60)), dense @ cosine, atol=1e-5)
+    few = np.where(np.argsort(np.argsort(-cosine, axis=1, kind="stable"), axis=1) < 4, cosine, 0)
+    assert np.allclose(evaluate.by_item_knn(likes, 4)(np.arange(60)), dense @ few.T, atol=1e-5)
+
+
 def test_top_k_is_best_first() -> None:
     scores = np.array([[1.0, 3.0, 2.0, 3.0]])
     assert evaluate.top_k(scores, 4).tolist() == [[1, 3, 2, 0]]
@@ -187,3 +219,20 @@ def test_ease_is_the_ridge_regression_that_leaves_each_item_out() -> None:
         weights = np.linalg.solve(others.T @ others + ridge * np.eye(7), others.T @ dense[:, item])
         expected[:, item] = others @ weights
     assert np.allclose(evaluate.by_ease(likes, ridge)(np.arange(60)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_those_who_are_asked_are_a_part_of_those_with_something_to_find(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relevant = sparse.csr_matrix((np.random.default_rng(5).random((40, 30)) < 0.03).astype(np.float32))
+    able = np.flatnonzero(np.diff(relevant.indptr))
+    users, found = evaluate.asked(relevant, most)
+    assert len(users) == min(most, len(able)) == len(np.unique(users))
+    assert set(users) <= set(able)
+    assert found.shape == relevant.shape
+    assert (found[users] != relevant[users]).nnz == 0
+    assert found.nnz == relevant[users].nnz
+    monkeypatch.setattr(evaluate, "LEAST_USERS", 3)
+    monkeypatch.setattr(evaluate, "MEASURED", 150)  # five users' scores
+    assert len(evaluate.asked(relevant, most)[0]) == min(most, 5, len(able))

@@ -43,8 +43,8 @@ USER_KEYS = {
     "liked_video_ids", "noped_video_ids", "like_count", "nope_count", "like_ratio", "like_count_30d",
     "positive_ratio_30d",
     "price_mean", "price_median", "days_since_last_like", "account_age_days", "hour_of_day_mean",
-    # Beyond the contract's list: what price_mean is made of, since the encoder reads sums.
-    "price_sum", "priced_count",
+    # Beyond the contract's list: what price_mean is made of, since the encoder reads sums; and whose towers it is for.
+    "price_sum", "priced_count", "model_version",
 }  # fmt: skip
 ITEM_KEYS = {
     "schema_version", "tags", "performers", "source", "maker", "label", "series", "price", "duration_seconds",
@@ -93,7 +93,7 @@ def encoded_videos(db: Connection, version: str) -> dict[str, np.ndarray]:
 def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None:
     # SQL adds weights up in double precision.
     weights = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
-    expected = user_counts(data.schema, data.item_counts, *weights).toarray()
+    expected = user_counts(data.schema, data.item_counts, *weights, data.profile).toarray()
     found = encoded_users(db, version)
     for user, row in zip(data.user_ids, expected, strict=True):
         np.testing.assert_array_equal(found.pop(user, np.zeros_like(row)), row, err_msg=f"user {user}")
@@ -104,6 +104,7 @@ def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None
     assert not videos
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_i2_sql_encodes_every_user_and_video_as_the_trainer_counts_them(seed: int, clean_db: Connection) -> None:
     load(clean_db, make_world(120, 40, seed))
@@ -251,6 +252,7 @@ def expected_payload(world: World, user: UUID) -> dict[str, Any]:
 
     return {
         "schema_version": 2,
+        "model_version": "v1",
         "liked_tags": counted(t for v, t in world.video_tags if v in liked),
         "liked_performers": counted(p for v, p in world.video_performers if v in liked),
         "liked_makers": counted(rows[v][3] for v in liked),
@@ -281,7 +283,10 @@ def test_a_users_payload_is_what_the_rows_say(user: UUID, client: Client) -> Non
 
 def test_a_user_without_decisions_has_a_payload_of_zeros(client: Client) -> None:
     found = payload(client, WORLD.no_decisions)
-    assert {k: v for k, v in found.items() if v not in ({}, [], 0, None)} == {"schema_version": 2}
+    assert {k: v for k, v in found.items() if v not in ({}, [], 0, None)} == {
+        "schema_version": 2,
+        "model_version": "v1",
+    }
     assert found["like_ratio"] is None
     assert found["liked_tags"] == {}
 

@@ -143,6 +143,7 @@ def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
         assert len(rows) == min(200, len(passing)), given
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", LISTS)
 def test_a_filter_keeps_the_order(name: str, client: Client) -> None:
     every = ids(listed(client, name))
@@ -229,6 +230,7 @@ def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
 # ------------------------------------------------------------------------------------------------ by name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("given", [["no_such"], ["long", "no_such"], [None], [""], ["v.price < 5"], ["long'); --"]])
 def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], client: Client) -> None:

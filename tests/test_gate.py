@@ -276,6 +276,7 @@ def candidate(db: Connection) -> TinyModel:
     return model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.setting)
 def test_each_limit_is_a_setting_and_an_override_comes_first(
     limit: Limit, db: Connection, candidate: TinyModel
@@ -289,7 +290,7 @@ def test_each_limit_is_a_setting_and_an_override_comes_first(
         assert good or any(re.search(limit.said, reason) for reason in found)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("verb", ["evaluate", "backfill", "activate"])
 @pytest.mark.parametrize("limit", [limit for limit in LIMITS if limit.option], ids=lambda limit: limit.setting)
 def test_each_verb_obeys_the_settings_and_its_options_override_them(
@@ -370,6 +371,7 @@ def test_metrics_of_one_version_are_not_compared_with_a_record_of_another(db: Co
     assert found == ["active v1 was not measured on the same likes"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["nan", "Infinity", "2"])
 def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connection, candidate: TinyModel) -> None:
     found = one(db, "select two_tower.gate_metrics('v2', %s)", Jsonb({"distances": {"these": distance, "those": None}}))

@@ -17,7 +17,8 @@ from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.features import DIM
 from two_tower.lifecycle.given import read
-from world_fixtures import make_world, one, refresh
+from two_tower.lifecycle.retrain import surplus
+from world_fixtures import make_world, one, refresh, tiny_model
 
 pytestmark = pytest.mark.world
 
@@ -145,6 +146,67 @@ def test_visitors_and_clients_are_answered_while_given_vectors_serve(
     assert len(client.rpc("anon", None, "similar_videos", video_id=str(WORLD.published[15]), limit=5)) == 5
     assert len(client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=5)) == 5
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["success"] is True
+
+
+def test_who_opts_out_has_no_given_vector(db: Connection, dsn: str, files: tuple[Path, Path], client: Any) -> None:
+    """Who did before they came as who does afterwards, at once and for good; others keep theirs."""
+    before, after = WORLD.usual, WORLD.users[6]
+    client.rpc("authenticated", before, "set_choices", personalised=False)
+    run(dsn, "upload-vectors", files[0], "--users", files[1], "--version", "theirs")
+    run(dsn, "activate", "theirs")
+    others = stored(db, "theirs")
+    assert str(before) not in others
+    assert others.pop(str(after))
+    client.rpc("authenticated", after, "set_choices", personalised=False)
+    for user in (before, after):
+        reasons = {row["reason"] for row in client.rpc("authenticated", user, "recommend_videos")}
+        assert reasons <= {"popular", "newest"}
+    refresh(db)
+    assert stored(db, "theirs") == others
+    client.rpc("authenticated", after, "set_choices", personalised=True)
+    refresh(db)
+    assert stored(db, "theirs") == others, "nobody computes them anew"
+
+
+def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_path: Path, client: Any) -> None:
+    """Users of our towers have no last one; vectors of another program mean something by it."""
+    db.execute("update two_tower.settings set value = '1' where name = 'least_likers'")
+    db.execute("select two_tower.update_popularity()")
+    made = np.random.default_rng(3).standard_normal((len(WORLD.videos), DIM)) * 0.1
+    made[:, -1] = np.where(np.arange(len(made)) % 2, 1.0, -1.0)
+    path = tmp_path / "videos.parquet"
+    pl.DataFrame({"video_id": [str(v) for v in WORLD.videos], "embedding": made.tolist()}).write_parquet(path)
+    run(dsn, "upload-vectors", path, "--version", "theirs")
+    run(dsn, "activate", "theirs")
+    side = dict(zip(map(str, WORLD.videos), made[:, -1], strict=True))
+    by_likes = db.execute(
+        "select video_id::text from two_tower.video_popularity p join two_tower.visible_videos v on v.id = p.video_id"
+        " order by likers desc"
+    ).fetchall()
+    for sign in (1.0, -1.0):
+        liked = [video for (video,) in by_likes if side[video] == sign][:3]
+        rows = client.rpc("anon", None, "recommend_from", liked=liked, limit=40)
+        assert {row["reason"] for row in rows} == {"taste"}
+        assert {side[row["video_id"]] for row in rows} == {sign}
+
+
+@pytest.mark.world(models=2)
+def test_a_retraining_retires_neither_given_vectors_nor_what_stood_by_for_an_experiment(
+    db: Connection,
+) -> None:
+    """Of versions that stand by, the oldest beyond those to be kept; one that never served is as old as its vectors."""
+    tiny_model(db, "v3", seed=3, activate=False)
+    db.execute("call two_tower.backfill_model('v3', true)")
+    db.execute("select two_tower.stage_given('theirs', '{}')")
+    db.execute(
+        "select two_tower.add_given('theirs', 'video', array[%s], array[%s::extensions.halfvec])",
+        (WORLD.videos[0], str([1.0] * DIM)),
+    )
+    db.execute("select two_tower.close_given('theirs')")
+    db.execute("update two_tower.model_versions set state = 'standby' where version in ('v3', 'theirs')")
+    states = dict(db.execute("select version, state from two_tower.model_versions").fetchall())
+    assert states == {"v1": "standby", "v2": "active", "v3": "standby", "theirs": "standby"}
+    assert [surplus(db, keep) for keep in range(4)] == [["v3", "v1"], ["v1"], [], []]
 
 
 LENGTHS = {"one short": DIM - 1, "one long": DIM + 1, "empty": 0}

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from scipy import sparse
 
 from synthetic import make_data
-from two_tower.features import LIKE, NOPE, TrainingData, user_counts
+from two_tower.errors import UserError
+from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, user_counts
 from two_tower.trainer import evaluate, gradient
 from two_tower.trainer.export import export_towers
 from two_tower.trainer.gradient import Batch, Learner, Recipe, draw
@@ -259,15 +260,6 @@ def test_users_without_attributes_are_counted_by_videos_alone(part: Part, data: 
     assert model.user_tower.weight[first:].any()
 
 
-def test_a_catalogue_too_large_for_the_closed_form_is_trained_by_gradients(
-    data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("two_tower.trainer.options.CLOSED_FORM", 50)
-    model = fit(data)
-    assert model.hyperparameters["gradient"]["epochs"] == Recipe.epochs
-    assert model.metrics["two-tower"]["recall@20"] > 1.3 * model.metrics["popularity"]["recall@20"]
-
-
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, loss: str) -> None:
     closed = fit(data)
@@ -307,47 +299,38 @@ import sys
 import torch
 from safetensors.torch import save_file
 from synthetic import make_data
-from test_gradient import KINDS, RECIPE, start, whole
+from test_gradient import RECIPE, start, whole
 from two_tower.trainer import gradient
 from two_tower.trainer.options import TrainOptions
 from two_tower.trainer.part import Part
 from two_tower.trainer.splits import split
 
+kind, file = sys.argv[1:]
+gradient.WHOLE = whole(kind)
 with gradient.joined() as processes:
-    for kind in KINDS:
-        gradient.WHOLE = whole(kind)
-        if processes.rank:
-            gradient.follow(processes)
-            continue
+    if processes.rank:
+        gradient.follow(processes)
+    else:
         data = make_data()
         part = Part(data, ~split(data, ratio=0.25, min_likes=5, seed=0), TrainOptions())
         towers = start(part)
         gradient.train(*towers, part.examples(), RECIPE[kind], processes=processes)
         named = {f"{at}.{k}": v for at, tower in enumerate(towers) for k, v in tower.state_dict().items()}
-        save_file(named, f"{sys.argv[1]}/{kind}")
-        if kind != KINDS[-1]:
-            processes.share(None)  # the end of this kind; that of the last comes with the end of the block
+        save_file(named, file)
 """
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that two processes trained, one file for each kind."""
-    directory = tmp_path_factory.mktemp("two")
-    (directory / "script.py").write_text(SCRIPT)
-    torchrun(directory / "script.py", directory)
-    return directory
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_does(
-    part: Part, two_processes: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
 
     monkeypatch.setattr(gradient, "WHOLE", whole(kind))
-    two = load_file(two_processes / kind)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun(tmp_path / "script.py", kind, tmp_path / "weights")
+    two = load_file(tmp_path / "weights")
     came, towers = start(part), start(part)
     gradient.train(*towers, part.examples(), RECIPE[kind])
     for at, (tower, before) in enumerate(zip(towers, came, strict=True)):
@@ -355,3 +338,59 @@ def test_two_processes_train_what_one_does(
             # Within a hundredth of the way that training went.
             way = (value - before.state_dict()[name]).abs().max().item()
             assert (two[f"{at}.{name}"] - value).abs().max().item() <= 0.01 * way + 1e-7, name
+
+
+LABELS = {
+    "likes": (LIKE,),
+    "likes and nopes": (LIKE, NOPE),
+    "nopes": (NOPE,),
+    "skips": (SKIP,),
+    "one of each": (0, 1, -1),
+}
+
+
+def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
+    """Everybody decides on everything, in turn by these labels; videos with two likes have an id of their own."""
+    user, item = (axis.ravel().astype(np.int32) for axis in np.indices((users, items)))
+    label = np.array([labels[(u + i) % len(labels)] for u, i in zip(user, item, strict=True)], dtype=np.int8)
+    likes = np.bincount(item[label == LIKE], minlength=items)
+    known = np.flatnonzero(likes >= 2)
+    data = make_data(users=0, items=items, groups=1)
+    schema = FeatureSchema(
+        data.schema.vocabularies | {"video": tuple(str(data.item_ids[at]) for at in known)}, data.schema.recency
+    )
+    ids = np.zeros((items, len(known)), dtype=np.float32)
+    ids[known, np.arange(len(known))] = 1
+    content = data.item_counts[:, : data.schema.segment("item", "id").offset]
+    return replace(
+        data,
+        user_ids=np.array([f"user-{n}" for n in range(users)], dtype=str),
+        user=user,
+        item=item,
+        label=label,
+        time=np.zeros(len(user)),
+        schema=schema,
+        item_counts=sparse.hstack([content, sparse.csr_matrix(ids)], format="csr", dtype=np.float32),
+    )
+
+
+@pytest.mark.sampled(6)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("labels", LABELS)
+def test_the_smallest_worlds_train_or_are_refused_before_the_work(
+    kind: str, labels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "WHOLE", 20_000 if kind == "whole" else 0)
+    loss = "bce" if kind == "bce" else "softmax"
+    for (users, items), seed in product([(0, 2), (1, 1), (1, 6), (2, 2), (3, 1), (6, 6)], (0, 1)):
+        data = smallest(users, items, LABELS[labels])
+        options = TrainOptions(epochs=1, loss=loss, seed=seed)
+        model = fit(data, options)
+        found = user_counts(data.schema, data.item_counts, data.matrix(LIKE), data.matrix(NOPE))
+        for vectors in (model.user_tower.embed(found), model.item_tower.embed(data.item_counts)):
+            assert np.isfinite(vectors).all(), (users, items, seed)
+        if not model.metrics:
+            told: list[str] = []
+            with pytest.raises(UserError, match="cannot be measured"):
+                fit(data, options, lambda what, share, told=told: told.append(what), to_register=True)
+            assert told == [], "it is said before the work"

@@ -160,7 +160,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("kind", CONSTRAINTS)
 def test_rows_that_a_table_refuses_are_reported_and_the_others_come_in(
@@ -284,6 +284,7 @@ KEYS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("table", "key"), KEYS)
 def test_without_a_unique_key_a_catalogue_comes_in_once_all_the_same(
     shop: Connection, write: Write, table: str, key: str
@@ -408,7 +409,7 @@ READ = (
 NEW = "user_id,product_url,label\nbob,u/1,1\ncem,u/1,0\nbob,u/2,1\n"
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("missing", [None, *READ])
 def test_users_that_are_created_are_such_as_the_sign_in_reads(
     shop: Connection, write: Write, missing: str | None
@@ -464,7 +465,7 @@ NOT_CREATED: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize("why", NOT_CREATED)
 def test_users_that_cannot_be_created_end_the_import_before_it_begins(

@@ -70,11 +70,12 @@ def test_products_become_videos(db: Connection, api: Api) -> None:
     assert rows(
         db,
         "select product_url, title, maker, label, series, source, price::text, duration_seconds, thumbnail_url,"
-        " (product_released_at at time zone 'UTC')::text from public.videos",
+        " image_urls, (product_released_at at time zone 'UTC')::text from public.videos",
     ) == [
         (
             "https://www.dmm.co.jp/digital/videoa/-/detail/=/cid=abc00001/", "題名 1", "Maker", "Label", "Series 1",
-            "fanza/videoa", "300", 7200, "https://pics.example/1pl.jpg", "2025-01-01 02:00:00",
+            "fanza/videoa", "300", 7200, "https://pics.example/1pl.jpg",
+            ["https://pics.example/1-1.jpg"], "2025-01-01 02:00:00",
         )
     ]  # fmt: skip
     assert rows(db, "select name from public.tags order by 1") == ["genre 1", "海"]
@@ -200,7 +201,7 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
 # ---------------------------------------------------------------------------------------------- what the API does wrong
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -228,6 +229,7 @@ def test_a_passing_fault_is_asked_again(db: Connection, api: Api, fault: Fault, 
     assert len(api.requests) == 6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", [status(500), half_json, last_page_again], ids=["500", "half", "same page"])
 def test_a_lasting_fault_ends_the_run_and_the_next_goes_on(db: Connection, api: Api, fault: Fault) -> None:
     api.products = [product(n) for n in range(45)]

@@ -92,7 +92,7 @@ def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
     assert together.sum() > 0.9 * len(keys)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("times", [False, True])
 def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
@@ -145,7 +145,7 @@ def test_regressions_on_everything_are_the_whole_regression(
     }
     whole = list(items.tables(likes, [3.0, 40.0], **how))
     monkeypatch.setattr(items, "EXACT", 0)
-    monkeypatch.setattr(items, "_largest", every)
+    monkeypatch.setattr(items, "largest", every)
     local = list(items.tables(likes, [3.0, 40.0], **how))
     for one, other in zip(whole, local, strict=True):
         assert isinstance(other, sparse.csr_matrix)
@@ -267,6 +267,80 @@ def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyP
     model = fit(make_data(users=200))
     assert model.hyperparameters["source"] == "items"
     assert model.metrics["two-tower"]["recall@20"] > 1.5 * model.metrics["popularity"]["recall@20"]
+
+
+@pytest.mark.parametrize("limit", ["REGRESSED", "PAIRS"])
+def test_larger_catalogues_train_by_counting_who_likes_both(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there are too many videos for regressions, or too many pairs of them."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("there is no room for a regression")
+
+    monkeypatch.setattr(items, "EXACT", 50)
+    monkeypatch.setattr(items, limit, 60)
+    monkeypatch.setattr(items, "_local", never)
+    monkeypatch.setattr("two_tower.trainer.stepwise.HISTORIES", 50)
+    model = fit(make_data(users=200))
+    assert model.hyperparameters["together"] == 1
+    assert "gradient" not in model.hyperparameters
+    assert model.metrics["two-tower"]["recall@20"] > 1.5 * model.metrics["popularity"]["recall@20"]
+    assert model.metrics["two-tower"]["ndcg@20"] > 0.95 * model.metrics["item-kNN"]["ndcg@20"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("most", [1, 3, 10, 40])
+def test_the_largest_of_each_row_are_those_that_sorting_finds(most: int, seed: int) -> None:
+    """Of equal ones the first, none below zero, whatever the order of columns."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-2, 4, (12, 30)).astype(np.float32) * (rng.random((12, 30)) < rng.random((12, 1)))
+    matrix = sparse.csr_matrix(values)
+    shuffled = sparse.csr_matrix((matrix.data.copy(), matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
+    for row in range(12):
+        within = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        order = rng.permutation(np.arange(within.start, within.stop))
+        shuffled.indices[within], shuffled.data[within] = matrix.indices[order], matrix.data[order]
+    shuffled.has_sorted_indices = False
+    found = items.largest(shuffled, most)
+    for row in range(12):
+        best = [at for at in np.argsort(-values[row], kind="stable")[:most] if values[row, at] > 0]
+        assert found[row].indices.tolist() == sorted(best)
+        assert found[row].data.tolist() == values[row, sorted(best)].tolist()
+
+
+@pytest.mark.parametrize("entries", [0, 150, 400, 10_000])
+def test_a_wide_table_keeps_fewer_of_each_row(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(8).random((70, 50)) < 0.3).astype(np.float32))
+    whole = items.together(likes)
+    monkeypatch.setattr(items, "ENTRIES", entries)
+    monkeypatch.setattr(items, "REGRESSORS", 5)
+    found = items.together(likes)
+    most = max(5, entries // 50)
+    assert np.diff(found.indptr).max() <= most
+    assert (found != items.largest(whole.copy(), most)).nnz == 0
+
+
+def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
+    likes = sparse.csr_matrix((np.random.default_rng(9).random((70, 40)) < 0.3).astype(np.float32))
+    table = items.together(likes)
+    factors = items.spectral(likes, 6)
+    whole = items.residual(table, factors, likes, 4)
+    for block in (1, 7, 40):
+        assert np.allclose(items.residual(table, factors, likes, 4, block=block).toarray(), whole.toarray(), atol=1e-5)
+
+
+def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a table has few entries of very many."""
+    rng = np.random.default_rng(10)
+    likes = sparse.csr_matrix((rng.random((70, 40)) < 0.3).astype(np.float32))
+    table = sparse.csr_matrix((rng.random((40, 40)) * (rng.random((40, 40)) < 0.2)).astype(np.float32))
+    table.setdiag(0)  # entries that are there, and say nothing
+    factors = items.spectral(likes, 6)
+    whole = items.residual(table, factors, likes, 4)
+    monkeypatch.setattr(items, "SPARSE", 0)
+    assert whole.nnz
+    for block in (1, 7, 40):
+        found = items.residual(table, factors, likes, 4, block=block)
+        assert np.allclose(found.toarray(), whole.toarray(), atol=1e-5)
 
 
 def test_what_is_exported_is_the_score_that_was_measured() -> None:

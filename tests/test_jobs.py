@@ -11,11 +11,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from conftest import Connect, Connection, locked, remove_server, server_directory
+from conftest import Connect, Connection, locked, new_cluster, remove_server
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry
 from two_tower.server.contract import READ
-from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import EPOCH, NOBODY, column, copy_rows, load, make_world, one, refresh, tiny_model
 
@@ -246,7 +245,7 @@ def test_i3_a_bulk_load_marks_each_user_once_and_all_are_refreshed(db: Connectio
 @pytest.fixture(scope="module")
 def cron() -> Iterator[Connection]:
     """The database of pg_cron in a cluster of this module's own, with the world and a model."""
-    server = Server(server_directory("two-tower-cron-"), durable=False)
+    server = new_cluster("two-tower-cron-")
     if "pg_cron" not in server.installation.extensions:
         pytest.fail("pg_cron is not installed")
     with locked("cron"):

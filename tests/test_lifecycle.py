@@ -20,12 +20,13 @@ from psycopg import errors
 from typer.testing import CliRunner
 
 import model_files as untyped_model_files
-from conftest import Connect, Connection, NewDatabase
+from conftest import Connect, Connection, NewDatabase, Prepared, WorldOf
 from two_tower.bench import lifecycle
 from two_tower.cli.main import app
 from two_tower.errors import GateFailed
 from two_tower.lifecycle import registry
 from world_fixtures import (
+    ENGINE,
     METRICS,
     TinyModel,
     column,
@@ -45,6 +46,13 @@ pytestmark = pytest.mark.world
 model_files: Any = untyped_model_files  # its functions name no types, since PL/Python's arguments have none
 WORLD = make_world()
 K = 10
+
+
+@pytest.fixture
+def dsn(database: NewDatabase, world_of: WorldOf, prepared: Prepared, request: pytest.FixtureRequest) -> str:
+    """The small world with an active model; where the test asks for :func:`staged`, with the next one staged."""
+    world = world_of(ENGINE, **request.node.get_closest_marker("world").kwargs)
+    return database(template=prepared(world, stage) if "staged" in request.fixturenames else world)
 
 
 @pytest.fixture
@@ -454,11 +462,14 @@ def test_force_overrules_the_gate_and_is_recorded(db: Connection, candidate: Tin
     assert events == [("candidate", False, None), ("staged", True, reason), ("active", True, reason)]
 
 
-@pytest.fixture
-def staged(db: Connection, candidate: TinyModel) -> Connection:
-    """``db`` with ``v2`` ready to be activated."""
-    register(db, candidate, "v2")
+def stage(db: Connection) -> None:
+    register(db, random_model(schema_of(db), seed=2), "v2")
     db.execute("call two_tower.backfill_model('v2')")
+
+
+@pytest.fixture
+def staged(db: Connection) -> Connection:
+    """``db`` with ``v2``, the candidate, ready to be activated."""
     return db
 
 
@@ -677,6 +688,7 @@ def one_weight_changed(graph: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -159,7 +159,7 @@ def assert_by_definition(db: Connection, users: list[UUID], version: str, *limit
 # ---------------------------------------------------------------------------------------------------- scores
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "shape",
     [{}, {"scale": 0.02}, {"scale": 5}, {"below": 0.5}, {"below": 1.0, "scale": 3}, {"each": 60}],
@@ -173,6 +173,7 @@ def test_lists_are_by_the_whole_score(shape: dict[str, Any], engine: str, db: Co
     assert_by_definition(db, USERS[:6], "v2", 1, 20, 100)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("neighbours", [None, "empty"])
 def test_without_neighbours_lists_are_those_of_the_towers(neighbours: str | None, db: Connection) -> None:
     videos = videos_of(db)
@@ -445,6 +446,7 @@ def changed(neighbours: sparse.csr_matrix, **arrays: np.ndarray) -> dict[str, np
     return sparse_part.to_tensors(neighbours) | {f"neighbours.{name}": value for name, value in arrays.items()}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", ["infinite", "not a number", "out of the vocabulary", "of another size", "half of it"]
 )
@@ -467,6 +469,7 @@ def test_neighbours_that_cannot_be_are_refused(fault: str, db: Connection) -> No
     assert one(db, "select count(*) from two_tower.model_versions where version = 'v2'") == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -488,6 +491,7 @@ def test_rows_that_cannot_be_are_refused(row: str, message: str, db: Connection)
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("statement", [
     "insert into two_tower.neighbour_lists values ('v2', gen_random_uuid(), '{}', '{}')",
     "update two_tower.neighbour_lists set weights = '{}', neighbour_ids = '{}' where model_version = 'v2'",

@@ -79,7 +79,7 @@ WRITERS = {
 """Everything that writes vectors within its caller's transaction."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
@@ -362,9 +362,10 @@ def test_row_4_sessions_that_replicate_are_logged(db: Connection) -> None:
             db.execute("set local session_replication_role = replica")
             db.execute(write.encode())
         refresh(db)
-        found = assert_fresh(db)
+        found = state(db)
         assert found != before, write
         before = found
+    assert_fresh(db)
 
 
 def stored(dsn: str, *options: str) -> tuple[int, dict[str, Any]]:
@@ -402,7 +403,7 @@ def test_row_4_what_no_trigger_saw_is_found_and_repaired(db: Connection) -> None
         assert sum(found.differing.values()) > 0, write
         assert verify.repair(db, found) > 0
         refresh(db)
-        assert_fresh(db)
+    assert_fresh(db)
 
 
 def test_row_4_what_no_trigger_saw_is_repaired_by_the_command(db: Connection, dsn: str) -> None:

@@ -76,6 +76,7 @@ def test_mail_says_what_happened_to_everybody(mail: MailServer) -> None:
     assert sum(line.startswith("rcpt TO") for line in mail.asked) == 2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("refuses", ["EHLO", "MAIL", "RCPT", "DATA"])
 def test_a_server_that_refuses_is_a_warning(mail: MailServer, refuses: str) -> None:
     mail.refuses = refuses
@@ -118,6 +119,7 @@ def test_what_is_wanted_and_cannot_be_is_said_before_the_work(monkeypatch: pytes
             channels(mail=[bad])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("verb", "said"),
     [

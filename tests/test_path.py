@@ -157,6 +157,7 @@ def test_a_browser_gives_a_hundred_users_of_the_demo_their_stored_vectors(
     assert np.abs(np.array(found) - np.stack(list(expected.values()))).max() <= 2e-3
 
 
+@pytest.mark.soak
 def test_the_same_seed_gives_the_same_model(ready: str) -> None:
     two_tower(ready, "train", "--version", "again")
     query = "select name, count(distinct sha256), count(*) from two_tower.model_files group by name"
@@ -186,6 +187,7 @@ def test_reviews_alone_train_a_model_though_reviewers_are_not_users(
     assert (status["video_vectors"], status["users_with_likes"]) == (VIDEOS, 0)
 
 
+@pytest.mark.soak
 def test_a_model_trained_on_shuffled_likes_does_not_pass(database: NewDatabase, world: World, tmp_path: Path) -> None:
     dsn = database()
     two_tower(dsn, "import", "catalog", world.catalog)

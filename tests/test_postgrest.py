@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ import pytest
 from conftest import in_database
 from documents import REPOSITORY
 from rest_api import PREFIX, serve, sign
+from tiers import some
 from two_tower.server.embedded import Server
 from world_fixtures import NOBODY, Client, make_world, one
 
@@ -163,6 +166,147 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
 
 def test_every_routine_of_the_api_was_called() -> None:
     assert {name for _, name, _ in CALLS} | WRITING == OWN | OPERATORS
+
+
+# -------------------------------------------------------------------------------------------- by supabase-js
+
+CALLER, SERVED = WORLD.users[8], WORLD.users[9]
+"""Who calls as a user, and on whose behalf the service does."""
+TOKENS = {"anon": VISITOR, "authenticated": sign(role="authenticated", sub=str(CALLER)), "service_role": SERVICE}
+VALUES: dict[str, Any] = {
+    "liked": [str(v) for v in WORLD.published[:3]],
+    "noped": [str(VIDEO)],
+    "p_user_id": str(CALLER),
+    "shown": [{"video_id": str(VIDEO), "list_id": str(NOBODY), "rank": 1, "reason": "taste"}],
+    "user_id": str(CALLER),
+    "video_id": str(VIDEO),
+    "video_ids": [str(v) for v in WORLD.published[:9]],
+}
+"""Argument without a default → what it is called with."""
+
+
+@dataclass(frozen=True)
+class Routine:
+    """An RPC as the catalogue has it."""
+
+    name: str
+    arguments: dict[str, str]
+    """Name → type."""
+    required: list[str]
+    roles: set[str]
+    """Who may execute it."""
+
+    def call(self, role: str) -> dict[str, Any]:
+        """The arguments of a plain call."""
+        given = {name: VALUES[name] for name in self.required}
+        return given | ({"p_user_id": str(SERVED)} if role == "service_role" and "p_user_id" in self.arguments else {})
+
+
+@pytest.fixture(scope="module")
+def routines(api: Api) -> list[Routine]:
+    """Every routine of ours in the schema that PostgREST shows."""
+    with psycopg.connect(api.dsn) as db:
+        rows = db.execute(
+            """select p.proname, a.names, a.types, p.pronargs - p.pronargdefaults, array(
+                select r.name from unnest(array['anon', 'authenticated', 'service_role']) as r (name)
+                where has_function_privilege(r.name, p.oid, 'execute')
+            )
+            from pg_proc p
+            cross join lateral (
+                select array_agg(p.proargnames[t.at] order by t.at) as names,
+                    array_agg(format_type(t.type, null) order by t.at) as types
+                from unnest(p.proargtypes::oid[]) with ordinality as t (type, at)
+            ) as a
+            where p.pronamespace = 'public'::regnamespace
+                and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+            order by p.proname"""
+        ).fetchall()
+    return [
+        Routine(name, dict(zip(names, types, strict=True)), names[:required], set(roles))
+        for name, names, types, required, roles in rows
+    ]
+
+
+def by_supabase_js(
+    api: Api, node_modules: Path, directory: Path, calls: list[tuple[str, str, dict[str, Any]]], at_once: int = 1
+) -> list[dict[str, Any]]:
+    """What each call is answered, ``at_once`` of them beside each other."""
+    url = str(api.http.base_url).rstrip("/").removesuffix(PREFIX)
+    job = directory / "job.json"
+    job.write_text(json.dumps({"url": url, "tokens": TOKENS, "calls": calls, "at_once": at_once}))
+    driver = Path(__file__).parent / "rpc_driver.mjs"
+    done = subprocess.run(
+        ["node", str(driver), str(job), str(node_modules)], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+def test_each_routine_as_each_role_by_supabase_js(
+    api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
+) -> None:
+    """Whoever may execute it gets what SQL answers, and whoever may not is told so. The catalogue lists them."""
+    assert {routine.name for routine in routines} == OWN | OPERATORS
+    # What writes comes first, so that the others are answered by the same rows as SQL is below.
+    writing = WRITING | {"embed_user", "set_choices", "update_user_features"}
+    routines = sorted(routines, key=lambda routine: routine.name not in writing)
+    calls = [(role, routine.name, routine.call(role)) for routine in routines for role in TOKENS]
+    allowed = [role in routine.roles for routine in routines for role in TOKENS]
+    answers = by_supabase_js(api, node_modules, tmp_path, calls)
+    with psycopg.connect(in_database(api.dsn, urlsplit(api.dsn).path[1:], "authenticator")) as connection:
+        client = Client(connection)
+        for (role, name, given), may, answer in zip(calls, allowed, answers, strict=True):
+            if not may:
+                assert (answer["code"], answer["status"]) == ("42501", 401 if role == "anon" else 403), (role, name)
+                continue
+            assert answer["code"] is None, (role, name, answer)
+            assert answer["status"] == 200
+            if name in writing:
+                continue
+            rows = client.rpc(role, CALLER if role == "authenticated" else None, name, **given)
+            assert answer["data"] in (rows, *rows), (role, name)
+
+
+HOSTILE: dict[str, list[Any]] = {
+    "integer": ["three", 2.5, -1, 0, 10**9, 10**12, True, [], {}, None],
+    "uuid": ["x", "", 7, [], str(NOBODY), "'); drop table videos; --", None],
+    "uuid[]": ["x", ["x"], [None], [[]], {}, 5, [str(NOBODY)] * 101, [str(NOBODY)] * 20_001, None],
+    "text[]": ["x", [None], [""], ["'); drop table videos; --"], [["a"], ["b", "c"]], ["\u0000"], ["x" * 100_000], {}],
+    "boolean": ["perhaps", 2, [], None],
+    "real": ["x", "NaN", "Infinity", "-Infinity", -1, 1e300, [], None],
+    "timestamp with time zone": ["soon", "infinity", "-infinity", "0001-01-01 BC", 0, None],
+    "interval": ["x", "-1 day", "100 years", "infinity", 7, None],
+    "jsonb": [None, {}, "x", 5, [None], [[]], [{}], [{"video_id": "x"}], [{"rank": 10**30}], [{}] * 201],
+}
+"""Type of an argument → what no client should send."""
+
+
+@pytest.mark.parametrize("part", some(range(4), 1))
+def test_a_hostile_argument_is_refused_in_words_or_answered(
+    part: int, api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
+) -> None:
+    """Every argument of every routine, as whoever may call it: an error is the client's, and nothing else happens."""
+    calls: list[tuple[str, str, dict[str, Any]]] = []
+    for routine in routines:
+        for role in sorted(routine.roles):
+            for at, (argument, kind) in enumerate(routine.arguments.items()):
+                values = HOSTILE[kind]
+                calls += [
+                    (role, routine.name, routine.call(role) | {argument: value})
+                    for number, value in enumerate(values)
+                    if (number + at + len(role)) % 4 == part
+                ]
+    kept = """select (select count(*) from videos), (select count(*) from auth.users),
+        (select count(*) from user_video_decisions where user_id <> all (%s))"""
+    with psycopg.connect(api.dsn) as db:
+        before = db.execute(kept, ([CALLER, SERVED],)).fetchone()
+    for call, answer in zip(calls, by_supabase_js(api, node_modules, tmp_path, calls, 4), strict=True):
+        code = answer["code"]
+        assert code is None or code[:2] == "22" or code in ("28000", "42501", "54000", "P0002"), (call, answer)
+        assert code is None or answer["message"], call
+    with psycopg.connect(api.dsn) as db:
+        assert db.execute(kept, ([CALLER, SERVED],)).fetchone() == before
 
 
 def test_what_only_reads_answers_get(api: Api) -> None:

@@ -14,8 +14,10 @@ import psycopg
 import pytest
 from pgvector import HalfVector, Vector
 
+from conftest import Connect, NewDatabase, Prepared
 from synthetic import make_data
 from test_features import assert_one_encoder
+from tiers import some
 from two_tower.features import LIKE, NOPE, SKIP, FeatureSchema, TrainingData, decision_weights, recency_places
 from two_tower.lifecycle import towers
 from two_tower.trainer import dataset
@@ -102,21 +104,37 @@ def clean_db(connect: Any) -> Connection:
     return connection
 
 
-@pytest.fixture(params=[0.5, 2.0])
-def db(clean_db: Connection, request: pytest.FixtureRequest) -> Connection:
-    """A version that weighs decisions, in a world of ties, odd times and none at all."""
-    load(clean_db, WORLD)
-    clean_db.execute("alter table user_video_decisions alter column created_at drop not null")
-    clean_db.execute("update user_video_decisions set created_at = date_trunc('month', created_at)")
+def prepare(db: Connection, exponent: float) -> None:
+    load(db, WORLD)
+    db.execute("alter table user_video_decisions alter column created_at drop not null")
+    db.execute("update user_video_decisions set created_at = date_trunc('month', created_at)")
     for time, user in zip(ODD_TIMES, WORLD.users[5:], strict=False):
-        clean_db.execute(
+        db.execute(
             """update user_video_decisions set created_at = %s
             where user_id = %s and hashtext(video_id::text) %% 3 = 0""",
             (time, user),
         )
-    clean_db.execute("update user_video_decisions set created_at = null where user_id = %s", (WORLD.users[20],))
-    tiny_model(clean_db, VERSION, recency=request.param)
-    return clean_db
+    db.execute("update user_video_decisions set created_at = null where user_id = %s", (WORLD.users[20],))
+    tiny_model(db, VERSION, recency=exponent)
+
+
+@pytest.fixture(params=some([0.5, 2.0], 1))
+def exponent(request: pytest.FixtureRequest) -> float:
+    return float(request.param)
+
+
+@pytest.fixture
+def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytest.FixtureRequest) -> str:
+    """A database without a world, but where the test asks for :func:`db`."""
+    if "exponent" in request.fixturenames:
+        return database(template=prepared(template, prepare, request.getfixturevalue("exponent")))
+    return database()
+
+
+@pytest.fixture
+def db(exponent: float, connect: Connect) -> Connection:
+    """A version that weighs decisions, in a world of ties, odd times and none at all."""
+    return connect()
 
 
 def vectors(db: Connection, query: LiteralString) -> dict[UUID, np.ndarray]:

@@ -10,9 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import Connection, remove_server, server_directory
+from conftest import Connection, new_cluster, remove_server
 from test_refresh import CHANGES, IDLE, assert_fresh, pending
-from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
 from world_fixtures import column, load, make_world, one, refresh, state, tiny_model
 
@@ -49,7 +48,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     """Theirs has the world and publishes it; ours has begun with empty tables and has copied it."""
-    servers = [Server(server_directory(f"two-tower-{name}-"), durable=False) for name in ("theirs", "ours")]
+    servers = [new_cluster(f"two-tower-{name}-") for name in ("theirs", "ours")]
     try:
         for server in servers:
             server.start()
@@ -98,7 +97,7 @@ def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None
 def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair, request: pytest.FixtureRequest) -> None:
     """Each from the world as it was; the apply worker fires rows' triggers, and a TRUNCATE's."""
     truncates = [change for change in APPLIED if "truncate" in CHANGES[change]]
-    changes = APPLIED if request.config.getoption("--soak") else [*APPLIED[::6], *truncates]
+    changes = APPLIED if request.config.getoption("--soak") else [*APPLIED[::20], *truncates]
     for change in changes:
         restore(pair)
         before = state(pair.ours)

@@ -169,21 +169,19 @@ RPCS: dict[str, str] = {
 }
 
 
-def answers_of_routines(db: Connection, client: Client) -> list[str]:
-    lines = []
-    for name, query in RPCS.items():
-        got = {asker: attempt(client, asker, query) for asker in ASKERS}
-        lines.append(line(f"public.{name}", got))
+def calls_of_routines(db: Connection) -> list[tuple[str, str, str]]:
+    """Signature, volatility and a call with nulls of each routine in schema two_tower."""
     routines = db.execute(
         # Of a strict function a constant null is the answer before anybody asks whether the caller may.
-        """select p.oid::regprocedure::text, p.prokind::text, coalesce(array_agg(
+        """select p.oid::regprocedure::text, p.provolatile::text, p.prokind::text, coalesce(array_agg(
                 format(case p.prokind when 'p' then 'null::%s' else '(select null::%s)' end, format_type(a.type, null))
             order by a.at) filter (where a.type is not null), '{}'), p.proretset, format('%I.%I', n.nspname, p.proname)
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
         left join lateral unnest(p.proargtypes::oid[]) with ordinality as a (type, at) on true
         where n.nspname = 'two_tower' group by p.oid, n.nspname order by p.oid::regprocedure::text collate "C" """
     ).fetchall()
-    for signature, kind, arguments, many, name in routines:
+    calls = []
+    for signature, volatility, kind, arguments, many, name in routines:
         inner = ", ".join(arguments)
         query = (
             f"call {name}({inner})"
@@ -192,6 +190,16 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
             if many
             else f"select {name}({inner})"
         )
+        calls.append((signature, volatility, query))
+    return calls
+
+
+def answers_of_routines(db: Connection, client: Client) -> list[str]:
+    lines = []
+    for name, query in RPCS.items():
+        got = {asker: attempt(client, asker, query) for asker in ASKERS}
+        lines.append(line(f"public.{name}", got))
+    for signature, _, query in calls_of_routines(db):
         got = {asker: attempt(client, asker, query) for asker in ("anon", "nobody", "me", "viewer")}
         lines.append(line(signature, got))
     return lines
@@ -230,6 +238,37 @@ def test_a_user_sees_the_own_rows_and_no_others(db: Connection, client: Client) 
         assert set(column(connection, "select user_id from two_tower.user_embeddings")) == {ME}
         decided = column(connection, "select video_id from public.user_video_decisions")
     assert set(decided) == WORLD.decided(ME)
+
+
+def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client) -> None:
+    """Each that a client may execute and that has an argument for a user, whatever else it is given."""
+    routines = db.execute(
+        """select p.oid::regprocedure::text, format('%I.%I(%s)', n.nspname, p.proname, string_agg(
+            case when p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$' then '$user'
+                else format('null::%s', format_type(a.type, null)) end,
+            ', ' order by a.at
+        ))
+        from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        cross join lateral unnest(p.proargtypes::oid[]) with ordinality as a (type, at)
+        where n.nspname in ('public', 'two_tower') and p.prokind = 'f'
+            and exists (
+                select from unnest(array['anon', 'authenticated']) as r (name)
+                where has_function_privilege(r.name, p.oid, 'execute')
+            )
+        group by p.oid, n.nspname
+        having bool_or(a.type = 'uuid'::regtype and p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$')"""
+    ).fetchall()
+    assert len(routines) > 5
+    for role, user in (("authenticated", ME), ("anon", None)):
+        for signature, call in routines:
+            query = "select * from " + call.replace("$user", f"'{OTHER}'::uuid")
+            try:
+                with client.as_(role, user) as connection:
+                    answer = connection.execute(query.encode()).fetchall()
+            except errors.InsufficientPrivilege:
+                continue
+            pytest.fail(f"{signature} answers {role}: {answer}")
 
 
 def test_another_users_token_gives_the_other_rows(client: Client) -> None:

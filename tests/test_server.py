@@ -83,7 +83,7 @@ def test_nobody_but_the_owner_has_temporary_objects(new_server: NewServer) -> No
 
 
 def test_down_stops_it_and_again_is_no_error(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     for said in ("stopped", "not running"):
         result = two_tower("down", cwd=server.directory)
@@ -116,7 +116,7 @@ def test_twenty_concurrent_starts_make_one_server(new_server: NewServer) -> None
 
 
 def test_it_starts_after_kill_9(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     pid = server._postmaster()
     assert pid is not None
@@ -128,7 +128,7 @@ def test_it_starts_after_kill_9(new_server: NewServer) -> None:
 
 @pytest.mark.soak
 def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     lines = (server.data / "postmaster.pid").read_text().splitlines()
     server.stop()
@@ -144,7 +144,7 @@ def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: N
 
 @pytest.mark.soak
 def test_a_damaged_pid_file(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     for content in ("", "\n", "not a pid\n", "99999999\n"):
         server.start()
         server.stop()
@@ -161,7 +161,7 @@ def test_an_interrupted_creation_starts_over(new_server: NewServer) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     server.stop()
     with (server.data / "postgresql.auto.conf").open("a") as conf:
@@ -197,7 +197,7 @@ def test_odd_names_of_directories(new_server: NewServer, name: str) -> None:
 
 
 def test_it_never_runs_as_root_and_only_its_user_reaches_the_socket(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     pid = server._postmaster()
     assert Path(f"/proc/{pid}").stat().st_uid != 0
@@ -215,7 +215,7 @@ def test_a_directory_that_the_servers_user_cannot_enter(new_server: NewServer) -
 
 
 def test_a_port_opens_tcp_with_a_password(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     port = 20000 + os.getpid() % 20000
     server.start(port)
     tcp = server.tcp_dsn
@@ -231,7 +231,7 @@ def test_a_port_opens_tcp_with_a_password(new_server: NewServer) -> None:
 
 @pytest.mark.soak
 def test_the_environment_of_the_caller_stays_out_of_the_server(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     assert two_tower("up", cwd=server.directory, AWS_SECRET_ACCESS_KEY="hush").returncode == 0
     environ = Path(f"/proc/{server._postmaster()}/environ").read_text()
     assert "hush" not in environ
@@ -239,7 +239,7 @@ def test_the_environment_of_the_caller_stays_out_of_the_server(new_server: NewSe
 
 
 def test_pg_cron_is_loaded_and_runs_jobs_over_the_socket_alone(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     with psycopg.connect(server.start(), autocommit=True) as connection:
         connection.execute("create extension pg_cron")
         shown = connection.execute(
@@ -277,7 +277,7 @@ def test_a_missing_extension_names_the_remedy(new_server: NewServer, monkeypatch
 
 @pytest.mark.soak
 def test_a_cluster_of_a_version_that_is_gone(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     server.stop()
     (server.data / "PG_VERSION").write_text("14\n")
@@ -300,7 +300,7 @@ def test_without_any_database_the_error_says_how_to_get_one(tmp_path: Path, monk
 def test_order_of_dsn_environment_dotenv_and_embedded_server(
     new_server: NewServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     monkeypatch.chdir(server.directory)
     assert resolve_dsn() == server.dsn
@@ -312,7 +312,7 @@ def test_order_of_dsn_environment_dotenv_and_embedded_server(
 
 
 def test_psql_takes_what_follows_the_dashes(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     result = two_tower("psql", "--", "-X", "-A", "-t", "-c", "select 6 * 7", cwd=server.directory)
     assert (result.returncode, result.stdout.strip()) == (0, "42"), result.stderr
@@ -464,7 +464,7 @@ def test_doctor_on_a_server_whose_python_lacks_onnxruntime(
     new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TWO_TOWER_SERVER_PACKAGES", str(tmp_path))
-    server = new_server()
+    server = new_server(with_cluster=True)
     with psycopg.connect(server.start(), autocommit=True) as connection:
         found = doctor.server_python(connection)
     assert not found.ok
@@ -491,7 +491,7 @@ def test_doctor_on_pg_cron_of_another_database(empty_dsn: str) -> None:
 
 @pytest.mark.soak
 def test_doctor_without_pg_cron(new_server: NewServer) -> None:
-    server = new_server()
+    server = new_server(with_cluster=True)
     server.start()
     server.stop()
     with (server.data / "postgresql.auto.conf").open("a") as conf:

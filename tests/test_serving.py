@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from conftest import Connect, Connection, NewDatabase, in_database, remove_server, server_directory
+from conftest import Connect, Connection, NewDatabase, copy_cluster, in_database, remove_server, server_directory
 from test_refresh import assert_fresh
 from two_tower.bench import serving
 from two_tower.lifecycle import recommend as recommend_file
@@ -374,7 +374,7 @@ def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, 
     return rows
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @by_index
 @pytest.mark.parametrize("decisions", [0, 1, 50, 5_000])
 @pytest.mark.parametrize("limit", [20, 200])
@@ -446,6 +446,7 @@ def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> 
     assert ids(rows) == list(expected)
 
 
+@pytest.mark.sampled
 @by_index
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.no_decisions])
@@ -755,8 +756,8 @@ def test_a_connection_remembers_nobody(client: Client) -> None:
 # -------------------------------------------------------------------------------------------- SQL users
 
 
+@pytest.mark.world(models=2)
 def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     db.execute("set enable_seqscan = off; set enable_sort = off")
     plan = "\n".join(
         column(
@@ -774,8 +775,8 @@ def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> N
     assert executed == [], plan
 
 
+@pytest.mark.world(models=2)
 def test_the_views_show_the_active_version_alone(db: Connection) -> None:
-    tiny_model(db, "v2", seed=2)
     assert one(db, "select count(*) from public.video_embeddings") == 300
     assert column(db, "select distinct model_version from public.user_embeddings") == ["v2"]
     types = db.execute("select * from public.user_embeddings limit 0").description
@@ -791,6 +792,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose Python finds neither numpy nor onnxruntime."""
     directory = server_directory("two-tower-poor-")
     (directory / "nothing").mkdir(mode=0o755)
+    copy_cluster(directory)
     before = os.environ.get("TWO_TOWER_SERVER_PACKAGES")
     os.environ["TWO_TOWER_SERVER_PACKAGES"] = str(directory / "nothing")
     server = Server(directory, durable=False)
@@ -824,6 +826,7 @@ def poor(
     with psycopg.connect(target, autocommit=True) as db, psycopg.connect(
         in_database(target, "world", "authenticator")
     ) as connection:  # fmt: skip
+        db.execute("analyze")
         yield db, Client(connection)
 
 
@@ -938,6 +941,7 @@ def explained(database: NewDatabase, world_of: Callable[[str], str]) -> Iterator
         yield db, Client(session)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
 def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, explained: tuple[Connection, Client]) -> None:
     db, client = explained

@@ -398,6 +398,7 @@ CANARIES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", CANARIES)
 def test_a_routine_that_can_be_led_astray_is_found(kind: str, hostile: str, cluster: Any) -> None:
     body, told = CANARIES[kind]

@@ -15,7 +15,7 @@ from psycopg import errors
 
 from conftest import Connect, Connection
 from test_serving import BECAUSE, COLUMNS, check, ids, without
-from world_fixtures import NOBODY, Client, column, make_world, one, rpc, tiny_model
+from world_fixtures import NOBODY, Client, column, make_world, one, rpc
 
 pytestmark = pytest.mark.world
 
@@ -172,8 +172,8 @@ def test_a_list_that_is_logged_twice_is_logged_once(db: Connection, client: Clie
     assert sorted(column(db, OF, ME)) == sorted(ids(rows))
 
 
+@pytest.mark.world(models=2)
 def test_only_live_versions_and_videos_that_exist_are_kept(db: Connection, client: Client) -> None:
-    tiny_model(db, "v2", seed=2)
     videos = [str(v) for v in WORLD.published[:6]]
     rows = [
         a_row(video_id=videos[0], model_version="v1"),  # stands by
@@ -202,6 +202,7 @@ BAD: list[Any] = [
 ]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("shown", BAD, ids=lambda shown: json.dumps(shown)[:60])
 def test_what_is_no_row_of_a_list_is_refused_whole(shown: Any, db: Connection, client: Client) -> None:
     with pytest.raises(errors.DataError):
@@ -396,6 +397,7 @@ def test_a_page_that_may_come_again_is_remembered_again(db: Connection, client: 
     assert ids(page(client, ME)) == second
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "value",
     [{"video_id": "x"}, {"rank": 1.5}, {"rank": 1e20}, {"propensity": "x"}, {"propensity": 1e300}, {"list_id": "1"}],

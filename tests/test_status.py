@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import errors, sql
 from typer.testing import CliRunner
 
-from conftest import Connect, Connection, Minute, NewDatabase, in_database, locked, remove_server, server_directory
+from conftest import Connect, Connection, Minute, NewDatabase, in_database, locked, new_cluster, remove_server
 from two_tower.cli.main import app
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
@@ -59,11 +59,16 @@ def broken(dsn: str, *words: str) -> list[str]:
 
 
 def mend(dsn: str) -> None:
-    """Runs every remedy as printed, in a shell."""
+    """Runs every remedy as printed: verbs in this process, one after another, and statements in a shell."""
     environment = os.environ | {"DATABASE_URL": dsn, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    for problem in status(dsn)[1]["problems"]:
-        done = subprocess.run(command(problem["remedy"]), shell=True, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{problem}: {done.stderr}"
+    for remedy in dict.fromkeys(problem["remedy"] for problem in status(dsn)[1]["problems"]):
+        if remedy.startswith("two-tower "):
+            for verb in remedy.split(" && "):
+                result = CliRunner().invoke(app, [*verb.split()[1:], "--dsn", dsn])
+                assert result.exit_code == 0, f"{verb}: {result.output}"
+            continue
+        done = subprocess.run(command(remedy), shell=True, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{remedy}: {done.stderr}"
 
 
 def like(db: Connection) -> None:
@@ -168,8 +173,8 @@ def test_a_refresh_that_fails_as_a_whole_is_a_failing_job(by: str, dsn: str, db:
     assert broken(dsn) == []
 
 
+@pytest.mark.world(models=2)
 def test_vectors_that_nobody_is_going_to_compute_are_missed(dsn: str, db: Connection) -> None:
-    tiny_model(db, "v2", seed=1)
     db.execute("delete from two_tower.user_embeddings where user_id = %s and model_version = 'v2'", (ME,))
     db.execute(
         "delete from two_tower.video_embeddings where video_id = %s and model_version = 'v1'", (WORLD.bare_video,)
@@ -212,8 +217,8 @@ def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.world(models=2)
 def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) -> None:
-    tiny_model(db, "v2", seed=1)
     assert status(dsn)[1]["mixed_versions"] == 0
     db.execute(
         """create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
@@ -263,7 +268,7 @@ def test_a_sample_tells_stored_vectors_that_the_model_does_not_give(dsn: str, db
 @pytest.fixture(scope="module")
 def cron_server() -> Iterator[Server]:
     """A cluster of this module's own, with the world and a model in the database of pg_cron."""
-    server = Server(server_directory("two-tower-status-"), durable=False)
+    server = new_cluster("two-tower-status-")
     with locked("cron"):
         server.start()
     migrate(server.dsn)
@@ -377,9 +382,9 @@ def test_the_service_sees_what_the_owner_sees(db: Connection, client: Client) ->
             assert column(connection, query) == column(db, query), view
 
 
+@pytest.mark.world(models=2)
 def test_a_login_for_monitoring_sees_what_the_owner_sees(dsn: str, db: Connection) -> None:
     name, role = dsn.split("?")[0].rpartition("/")[2], f"monitor_{os.getpid()}"
-    tiny_model(db, "v2", seed=1)
     poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     like(db)

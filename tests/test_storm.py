@@ -20,7 +20,7 @@ pytestmark = pytest.mark.world
 WORLD = make_world()
 CLIENTS = 8
 REFRESHERS = 2
-SECONDS = 4.0
+SECONDS = 2.0
 
 
 def test_i3_i4_a_storm_of_likes_beside_two_refreshers(db: Connection, connect: Connect) -> None:

@@ -122,7 +122,7 @@ def assert_none(found: Iterable[object]) -> None:
 # ------------------------------------------------------------------------------------------------ adoption
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @with_variants
 def test_adoption_changes_no_answer_and_the_way_back_leaves_the_same_database(
     supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str
@@ -223,6 +223,7 @@ def test_there_and_back_after_a_life_is_the_same_database(supabase: Supabase, ne
 # ------------------------------------------------------------------------------------------------ lints
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("application", [True, False], ids=["with the application", "without"])
 def test_we_cause_no_lint_but_those_that_the_documentation_names(new: Callable[..., str], application: bool) -> None:
     dsn = new(application=application)
@@ -259,6 +260,7 @@ def refusal(dsn: str, supabase: Supabase, login_dsn: str | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("variant", "named"),
     [
@@ -360,6 +362,7 @@ def client(served: str) -> Iterator[Client]:
         yield Client(connection)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_lists_show_a_client_exactly_what_the_policy_shows(served: str, client: Client, policy: str) -> None:
     with connect_as(served, DEVELOPER) as developer:

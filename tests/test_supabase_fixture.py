@@ -136,7 +136,7 @@ def before(dsn: str) -> supabase_answers.Answers:
     return supabase_answers.answers(dsn)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "harm",
     [
@@ -233,6 +233,7 @@ def test_every_lint_has_an_example() -> None:
     assert EXAMPLES.keys() == set(NAMES)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_lint_finds_what_it_is_about_and_nothing_of_it_before(db: Connection, name: str) -> None:
     change, named = EXAMPLES[name]
@@ -245,6 +246,7 @@ def test_a_lint_finds_what_it_is_about_and_nothing_of_it_before(db: Connection, 
     assert (name, named) in after
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "variant",
     [

@@ -166,6 +166,7 @@ def other_encoding(cluster: Server, request: pytest.FixtureRequest) -> Iterator[
         admin.execute(f"drop database {name} with (force)".encode())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("other_encoding", ["EUC_JP", "SQL_ASCII", "LATIN1"], indirect=True)
 def test_a_database_of_another_encoding_is_refused_by_name(
     other_encoding: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -284,6 +285,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     server.server_close()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_bucket_is_asked_again_and_not_before_it_wants_to_be(
     bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch, status: int

@@ -215,9 +215,9 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
 @pytest.mark.parametrize("spread", [0.0, 1e-4, 1e-2])
 def test_videos_that_are_almost_the_same_are_placed(spread: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    features = 1 + spread * torch.rand(3000, 3, generator=generator)
-    model = ContentModel(features, features, torch.full((3000,), 50.0), square_width=1.0)
-    outward, bias, left_out = model.solve(torch.rand(3000, 2, generator=generator), 0.1)
+    features = 1 + spread * torch.rand(1000, 3, generator=generator)
+    model = ContentModel(features, features, torch.full((1000,), 50.0), square_width=1.0)
+    outward, bias, left_out = model.solve(torch.rand(1000, 2, generator=generator), 0.1)
     assert all(bool(torch.isfinite(each).all()) for each in (outward, bias, left_out))
     assert float((left_out - 0.5).abs().max()) < 0.3
 

@@ -363,6 +363,7 @@ def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
     assert f"find={str(WORLD.many)[:13]}" in visitor.page.url
 
 
+@pytest.mark.soak
 def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     visitor.choose("Model B", "v2")
@@ -487,6 +488,7 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
 # ------------------------------------------------------------------------------------------------- what was shown
 
 
+@pytest.mark.soak
 def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db: Connection) -> None:
     running = "select count(*) from two_tower.experiments where stopped_at is null"
     (challenger,) = column(

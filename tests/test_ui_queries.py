@@ -634,7 +634,7 @@ def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Con
 
 
 def video(**given: Any) -> dict[str, Any]:
-    empty = {"thumbnail_url": None, "product_url": "https://videos.example/1", "maker": None}
+    empty = {"thumbnail_url": None, "image_urls": None, "product_url": "https://videos.example/1", "maker": None}
     return {"video_id": WORLD.videos[0], "title": "Title", "tags": [], "performers": [], **empty, **given}
 
 
@@ -650,10 +650,26 @@ def test_markup_in_a_title_a_tag_or_an_address_stays_text() -> None:
     "url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//x", "", "http://["]
 )
 def test_only_addresses_of_the_web_are_opened_or_loaded(url: str) -> None:
-    html = look.card(video(product_url=url, thumbnail_url=url), "", pictures=[url])
+    html = look.card(
+        video(product_url=url, thumbnail_url=url, image_urls=[url, url + "#"]), "", pictures=[url, url + "#"]
+    )
     assert pictures.loadable([url]) == set()
     assert "<a " not in html
     assert "<img" not in html
+
+
+@pytest.mark.parametrize("images", [None, [], {"a": 1}, [1, None, {}, ""], "https://i/1"])
+def test_images_that_are_no_list_of_addresses_are_none(images: Any) -> None:
+    assert "<img" not in look.card(video(image_urls=images), "", pictures=["https://i/1"])
+    assert look.pictures_of([video(image_urls=images)]) == set()
+
+
+def test_a_video_shows_its_images_each_once_and_a_few() -> None:
+    many = [f"https://i/{at}.jpg" for at in range(20)]
+    html = look.card(video(thumbnail_url=many[0], image_urls=[*many, many[1]]), "", pictures=many)
+    assert re.findall(r'src="([^"]+)"', html) == many[: 1 + look.IMAGES]
+    assert re.findall(r'src="([^"]+)"', look.card(video(image_urls=many[:2]), "", pictures=many)) == many[:2]
+    assert "<img" not in look.card(video(image_urls=many[:2]), "")
 
 
 def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:

@@ -216,6 +216,7 @@ def test_a_list_for_visitors_keeps_to_tags_and_leaves_out(name: str, arguments: 
     assert set(ids(visit(client, name, **arguments, limit=200, tag_ids=[str(tag)], exclude=out))) == tagged - set(out)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("name", "arguments"), LISTS)
 @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": 201}, {"limit": None}, {"tag_ids": [str(NOBODY)] * 101}])
 def test_a_list_for_visitors_has_bounds(

@@ -13,11 +13,15 @@ from pgvector import HalfVector, SparseVector
 
 import two_tower
 from conftest import Connection
-from two_tower.lifecycle import artifacts
+from two_tower.lifecycle import artifacts, experiments
 from world_fixtures import Client, load, make_world, one, tiny_model
 
 WORLD = make_world(n_users=120)
 MODULE = Path(two_tower.__file__).parent / "client" / "two-tower.js"
+
+
+def publish(db: Connection, version: str, directory: Path, *, current: bool) -> None:
+    artifacts.publish(db, version, f"file://{directory}", lambda what, share: None, activate=current)
 
 
 @pytest.fixture
@@ -30,13 +34,24 @@ def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Pat
         where user_id <> %s""",
         (WORLD.usual,),
     )
+    # And nearly all have a profile that says something, some of it in lists; two like nothing, and have that alone.
+    db.execute("alter table public.profiles add column age_band int, add column interests text[]")
+    db.execute(
+        """update public.profiles set age_band = abs(hashtext(user_id::text)) %% 4 * 10,
+            interests = (array['sea', 'a "b" {c}', '星'])[1 + abs(hashtext(user_id::text)) %% 2 : %s]""",
+        (3,),
+    )
+    db.execute("select two_tower.set_profile_inputs('{age_band,interests}')")
     tiny_model(db, recency=getattr(request, "param", 0.0))
-    artifacts.publish(db, "v1", f"file://{tmp_path}", lambda what, share: None)
+    publish(db, "v1", tmp_path, current=True)
     return tmp_path
 
 
-def in_node(modules: Path, directory: Path, users: list[Any], videos: list[Any]) -> dict[str, Any]:
-    job = {"module": str(MODULE), "users": users, "videos": videos}
+def in_node(
+    modules: Path, directory: Path, users: list[Any], videos: list[Any], version: str | None = None
+) -> dict[str, Any]:
+    """What a browser makes of the payloads; of users by the version that each names, or all by ``version``."""
+    job = {"module": str(MODULE), "users": users, "videos": videos, "version": version}
     (directory / "job.json").write_text(json.dumps(job))
     driver = Path(__file__).parent / "web_driver.mjs"
     done = subprocess.run(
@@ -58,7 +73,7 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
     assert len(expected) >= 100
     payloads = [client.rpc("authenticated", user, "get_user_embedding_features", user_id=user)[0] for user in expected]
     found = in_node(node_modules, model, payloads, [])
-    assert found["version"] == "v1"
+    assert set(found["versions"]) == {"v1"}
     worst = np.abs(np.array(found["users"]) - np.stack(list(expected.values()))).max()
     assert worst <= 2e-3
 
@@ -72,21 +87,39 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
         assert (np.array(row, dtype=np.float32) == encoded[user]).all()
 
 
+def assert_each_by_the_own_version(db: Connection, client: Client, directory: Path, node_modules: Path) -> None:
+    """While an experiment runs: users of both versions get what is stored of them in theirs, from no other model."""
+    rows = db.execute(
+        """select e.user_id::text, e.model_version, e.embedding::text from two_tower.user_embeddings e
+        where e.model_version = two_tower.served_version(e.user_id) order by e.user_id limit 20"""
+    ).fetchall()
+    assert {version for _, version, _ in rows} == {"v1", "v2"}
+    payloads = [client.rpc("authenticated", user, "get_user_embedding_features", user_id=user)[0] for user, *_ in rows]
+    found = in_node(node_modules, directory, payloads, [])
+    assert found["versions"] == [version for _, version, _ in rows]
+    expected = np.stack([HalfVector.from_text(text).to_numpy() for *_, text in rows])
+    assert np.abs(np.array(found["users"]) - expected).max() <= 2e-3
+    theirs = next(payload for payload in payloads if payload["model_version"] == "v1")
+    with pytest.raises(AssertionError, match="the payload is for model v1, and v2 is loaded"):
+        in_node(node_modules, directory, [theirs], [], version="v2")
+
+
+@pytest.mark.world(models=2)
+def test_i5_a_browser_goes_by_the_version_that_serves_its_user(
+    db: Connection, client: Client, tmp_path: Path, node_modules: Path
+) -> None:
+    experiments.start(db, "v2", "v1", 0.5, lambda what, share: None, publish=f"file://{tmp_path}")
+    assert_each_by_the_own_version(db, client, tmp_path, node_modules)
+
+
 @pytest.mark.soak
-def test_a_payload_of_another_exponent_is_refused_unless_plain_counts_will_do(
+def test_i5_also_where_one_of_both_weighs_decisions_by_recency(
     db: Connection, client: Client, model: Path, node_modules: Path
 ) -> None:
-    """The browser has the model without recency still, the database one with it."""
     tiny_model(db, "v2", recency=0.5)
-    (plain, weighed) = (
-        client.rpc("authenticated", user, "get_user_embedding_features", user_id=user)[0]
-        for user in (WORLD.usual, WORLD.many)
-    )
-    found = in_node(node_modules, model, [plain], [])
-    encoded = one(db, "select input::text from two_tower.encode_users(array[%s::uuid], 'v1')", WORLD.usual)
-    assert (np.array(found["inputs"][0]) == SparseVector.from_text(encoded).to_numpy()).all()
-    with pytest.raises(AssertionError, match="load the model anew"):
-        in_node(node_modules, model, [weighed], [])
+    publish(db, "v2", model, current=False)
+    db.execute("select two_tower.start_experiment('v2', 'v1', 0.5)")
+    assert_each_by_the_own_version(db, client, model, node_modules)
 
 
 @pytest.mark.soak

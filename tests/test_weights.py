@@ -17,6 +17,7 @@ from conftest import NewDatabase, Prepared
 from synthetic import make_data
 from test_features import assert_one_encoder
 from test_recency import assert_as_defined, assert_as_rebuilt, vectors
+from tiers import some
 from two_tower.data.imports import import_decisions
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP, decision_weights
@@ -113,7 +114,7 @@ def prepare(db: Connection, recency: float) -> None:
     tiny_model(db, recency=recency)
 
 
-@pytest.fixture(params=[0.0, 0.5])
+@pytest.fixture(params=some([0.5, 0.0], 1))
 def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytest.FixtureRequest) -> str:
     return database(template=prepared(template, prepare, request.param))
 

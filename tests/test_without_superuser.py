@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import Connection, in_database, remove_server, server_directory
+from conftest import Connection, in_database, new_cluster, remove_server
 from test_path import two_tower
 from two_tower.server import migrate
 from two_tower.server.embedded import Server
@@ -136,7 +136,7 @@ def test_the_way_back_leaves_nothing(hosted: str) -> None:
 @pytest.fixture(scope="module")
 def plain_server() -> Iterator[tuple[Server, str]]:
     """A server of its own, where nobody can give service_role bypassrls, and a role that migrates there."""
-    server = Server(server_directory("two-tower-server-"), durable=False)
+    server = new_cluster("two-tower-server-")
     try:
         server.start()
         with role_of(server) as role:

@@ -70,12 +70,17 @@ def test_texts_are_split_into_words_whatever_the_session_takes_strings_for(clean
         assert words(clean_db, None) == []
 
 
-def test_every_character_is_part_of_a_word_or_between_words(clean_db: Connection) -> None:
+def test_every_character_is_part_of_a_word_or_between_words(
+    clean_db: Connection, request: pytest.FixtureRequest
+) -> None:
+    """Of the first planes; without ``--soak`` all up to the currencies, those around odd spaces, and a fifteenth."""
     odd = column(
         clean_db,
         """select distinct n from generate_series(1, 200000) n
         cross join lateral two_tower.words_of('a ' || chr(n) || ' b ' || chr(n) || 'c') as w
-        where n not between 55296 and 57343 and (w ~ '[[:space:][:cntrl:]]' or w = '' or length(w) > 20)""",
+        where (n < 8400 or n between 12280 and 12300 or n between 65270 and 65540 or n %% %s = 0)
+            and n not between 55296 and 57343 and (w ~ '[[:space:][:cntrl:]]' or w = '' or length(w) > 20)""",
+        1 if request.config.getoption("--soak") else 15,
     )
     assert odd == []
 
@@ -99,6 +104,7 @@ def test_words_have_inputs_where_they_are_neither_rare_nor_common(clean_db: Conn
     ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 def test_a_new_title_moves_a_new_video_and_no_user(engine: str, clean_db: Connection) -> None:
     load(clean_db, WORLD)
@@ -196,6 +202,7 @@ def test_a_few_descriptions_are_no_further_from_the_rest_than_many() -> None:
     assert distances[0] == pytest.approx(distances[1], rel=0.3)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("vocabulary", WORDS.values())
 def test_words_alone_place_new_videos(vocabulary: str) -> None:
     data = told_by(make_data(items=150, new_items=24), vocabulary)

@@ -39,12 +39,13 @@ def recall_at_20(score: np.ndarray, known: np.ndarray, held: np.ndarray) -> floa
     return float((hits[asked] / held.sum(axis=1)[asked]).mean())
 
 
-def test_a_seed_makes_the_same_files_and_another_seed_others(world: World, tmp_path: Path) -> None:
-    again = generate(tmp_path / "again", USERS, VIDEOS, seed=3)
-    other = generate(tmp_path / "other", USERS, VIDEOS, seed=4)
+def test_a_seed_makes_the_same_files_and_another_seed_others(tmp_path: Path) -> None:
+    once, again, other = (
+        generate(tmp_path / name, 100, 100, seed=seed) for name, seed in (("once", 3), ("again", 3), ("other", 4))
+    )
     for name in ("catalog", "decisions", "heldout"):
-        assert getattr(again, name).read_bytes() == getattr(world, name).read_bytes()
-        assert getattr(other, name).read_bytes() != getattr(world, name).read_bytes()
+        assert getattr(again, name).read_bytes() == getattr(once, name).read_bytes()
+        assert getattr(other, name).read_bytes() != getattr(once, name).read_bytes()
 
 
 def test_catalogue_is_complete_and_long_tailed(world: World) -> None:

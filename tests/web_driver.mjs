@@ -1,4 +1,5 @@
-// node web_driver.mjs JOB NODE_MODULES: the vectors of the payloads in JOB/job.json, computed as a browser does, on standard output.
+// node web_driver.mjs JOB NODE_MODULES: the vectors of the payloads in JOB/job.json, computed as a browser does, on standard output. Users by
+// the version that each payload names, or all by job.version; videos by job.version, or the current one.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -10,24 +11,35 @@ const web = await import(pathToFileURL(job.module));
 
 ort.env.wasm.numThreads = 1;
 const getJson = async (url) => JSON.parse(await readFile(new URL(url), "utf8"));
-const model = await web.loadModel(pathToFileURL(join(directory, "current/manifest.json")).href, getJson);
+const once = new Map();
 
-async function embed(tower, rows) {
-  const session = await ort.InferenceSession.create(await readFile(new URL(`${model.base}/${tower}_tower.onnx`)));
-  const vectors = [];
-  for (const row of rows) {
-    const answer = await session.run({ [`${tower}_features`]: new ort.Tensor("float32", row, [1, row.length]) });
-    vectors.push(Array.from(answer[`${tower}_embedding`].data));
-  }
-  return vectors;
+function remembered(key, make) {
+  if (!once.has(key)) once.set(key, make());
+  return once.get(key);
 }
 
-const users = job.users.map((payload) => web.userFeatures(payload, model.schema, model.vocabularies));
-const videos = job.videos.map(([id, payload]) => web.itemFeatures(payload, model.schema, model.vocabularies, id));
-const result = {
-  version: model.version,
-  inputs: users.map((row) => Array.from(row)),
-  users: await embed("user", users),
-  videos: await embed("item", videos),
-};
+function modelOf(version) {
+  return remembered(version, () => web.loadModel(pathToFileURL(join(directory, version, "manifest.json")).href, getJson));
+}
+
+async function embed(model, tower, row) {
+  const session = await remembered(`${model.version} ${tower}`, async () =>
+    ort.InferenceSession.create(await readFile(new URL(`${model.base}/${tower}_tower.onnx`))),
+  );
+  const answer = await session.run({ [`${tower}_features`]: new ort.Tensor("float32", row, [1, row.length]) });
+  return Array.from(answer[`${tower}_embedding`].data);
+}
+
+const result = { versions: [], inputs: [], users: [], videos: [] };
+for (const payload of job.users) {
+  const model = await modelOf(job.version ?? payload.model_version);
+  const input = web.userFeatures(payload, model);
+  result.versions.push(model.version);
+  result.inputs.push(Array.from(input));
+  result.users.push(await embed(model, "user", input));
+}
+for (const [id, payload] of job.videos) {
+  const model = await modelOf(job.version ?? "current");
+  result.videos.push(await embed(model, "item", web.itemFeatures(payload, model, id)));
+}
 process.stdout.write(JSON.stringify(result));

@@ -64,6 +64,7 @@ OF_THE_APPLICATION = {
 SQLSTATES = {
     "22023": "An argument or setting has a value that it cannot have. The message says what is allowed.",
     "23505": "What is registered is there already, with other content.",
+    "25006": "The routine writes, and this server is a standby: call it on the primary.",
     "28000": "Nobody is signed in, or somebody else than is asked for.",
     "42501": "The role may not do this.",
     "54000": "More than a limit allows.",

@@ -39,7 +39,11 @@ WORDS = {"title_words": "title_word", "description_words": "description_word"}
 """Item segment -> vocabulary of words. They place a video, and no user is counted by them."""
 
 VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *WORDS.values(), "video")
-"""Vocabulary names, in segment order."""
+"""Vocabulary names, in segment order; those of :data:`PROFILE` come beside them."""
+
+PROFILE = "profile_"
+"""What begins the name of a vocabulary, and of the user segment after all others that reads it, of one column of the
+profiles: ``profile_age_band``. The owner says which columns, by ``two_tower.set_profile_inputs``."""
 
 LEAST_GIVEN, MOST_GIVEN = 0.01, 10.0
 """Bounds of what a decision says itself that it counts. SQL: ``two_tower.weight_of``, and the check of the table."""
@@ -111,12 +115,13 @@ class FeatureSchema:
     item: tuple[Segment, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        missing = set(VOCABULARIES) ^ set(self.vocabularies)
+        profile = sorted(name for name in self.vocabularies if name.startswith(PROFILE))
+        missing = {*VOCABULARIES, *profile} ^ set(self.vocabularies)
         if missing:
             raise ValueError(f"vocabularies must be exactly {VOCABULARIES}; check {sorted(missing)}")
         if not 0 <= self.recency <= MAX_RECENCY:
             raise ValueError(f"recency must be from 0 to {MAX_RECENCY:g}, and is {self.recency}")
-        object.__setattr__(self, "user", self._layout(USER_NUMERIC, USER_SEGMENTS))
+        object.__setattr__(self, "user", self._layout(USER_NUMERIC, USER_SEGMENTS | {n: n for n in profile}))
         object.__setattr__(self, "item", self._layout(ITEM_NUMERIC, ITEM_SEGMENTS))
 
     def _layout(self, numeric: tuple[str, ...], named: Mapping[str, str]) -> tuple[Segment, ...]:
@@ -135,6 +140,16 @@ class FeatureSchema:
     def item_dim(self) -> int:
         """Inputs of the item tower."""
         return self.item[-1].offset + self.item[-1].size
+
+    @property
+    def profile(self) -> tuple[Segment, ...]:
+        """Segments of the user tower that read profiles, the last ones."""
+        return self.user[1 + len(USER_SEGMENTS) :]
+
+    @property
+    def profile_inputs(self) -> slice:
+        """Columns of these segments in a raw user input."""
+        return slice(self.user[len(USER_SEGMENTS)].offset + self.user[len(USER_SEGMENTS)].size, self.user_dim)
 
     def segment(self, tower: str, name: str) -> Segment:
         """The segment called ``name`` of the ``user`` or ``item`` tower; KeyError if there is none."""
@@ -193,6 +208,9 @@ class TrainingData:
     """[n_items, item_dim] float32 raw item inputs, own id included"""
     weight: np.ndarray | None = None
     """[n] float32, what each says itself that it counts, from LEAST_GIVEN to MOST_GIVEN; None: 1"""
+    profile: sparse.csr_matrix | None = None
+    """[n_users, n] float32, 1 where a user's profile has a key: the columns :attr:`FeatureSchema.profile_inputs` as
+    profiles are now, since nothing says what they were; None where the schema reads none"""
 
     @property
     def n_users(self) -> int:
@@ -215,22 +233,34 @@ class TrainingData:
         return places
 
     def matrix(
-        self, label: int, rows: np.ndarray | None = None, recency: float = 0.0, *, given: bool = True
+        self,
+        label: int,
+        rows: np.ndarray | None = None,
+        recency: float = 0.0,
+        *,
+        given: bool = True,
+        places: np.ndarray | None = None,
     ) -> sparse.csr_matrix:
         """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
 
         That is :func:`decision_weights` among the user's likes and nopes of ``rows``; without ``given``, as if no
-        interaction said anything of its own, so 1 where ``recency`` is 0.
+        interaction said anything of its own, so 1 where ``recency`` is 0. ``places``: what :meth:`places` says of
+        ``rows``, if that is known.
         """
         from scipy import sparse
 
         keep = self.label == label
         if rows is not None:
             keep = keep & rows
-        places = self.places(rows)[keep] if recency else np.zeros(int(keep.sum()), dtype=np.int64)
-        weights = decision_weights(places, recency, self.weight[keep] if given and self.weight is not None else 1.0)
-        shape = (self.n_users, self.n_items)
-        return sparse.csr_matrix((weights, (self.user[keep], self.item[keep])), shape=shape)
+        shape, user, item = (self.n_users, self.n_items), self.user[keep], self.item[keep]
+        weights = np.ones(len(user), dtype=np.float32)
+        told = self.weight[keep] if given and self.weight is not None else None
+        if recency or told is not None:
+            if recency and places is None:
+                places = self.places(rows)
+            place = places[keep] if recency and places is not None else 0
+            weights *= decision_weights(place, recency, 1.0 if told is None else told)
+        return sparse.csr_matrix((weights, (user, item)), shape=shape)
 
 
 def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -244,8 +274,9 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return places
 
 
-def decision_weights(places: np.ndarray, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
-    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves.
+def decision_weights(places: np.ndarray | int, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
+    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves; either may
+    be one number for all.
 
     SQL: ``two_tower.decision_weight``.
     """
@@ -255,12 +286,17 @@ def decision_weights(places: np.ndarray, exponent: float, given: np.ndarray | fl
 
 
 def user_counts(
-    schema: FeatureSchema, item_counts: sparse.csr_matrix, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
+    schema: FeatureSchema,
+    item_counts: sparse.csr_matrix,
+    likes: sparse.csr_matrix,
+    nopes: sparse.csr_matrix,
+    profile: sparse.csr_matrix | None = None,
 ) -> sparse.csr_matrix:
     """Raw user inputs [m, user_dim] float32 from histories ``likes`` and ``nopes`` [m, n_items] of weights.
 
     Weights are those of :meth:`TrainingData.matrix` by the schema's recency. Linear in the histories:
-    ``user_counts(a) - user_counts(b) == user_counts(a - b)``.
+    ``user_counts(a) - user_counts(b) == user_counts(a - b)``. ``profile`` [m, n]: rows of
+    :attr:`TrainingData.profile`; None where nothing is known of these users.
     """
     from scipy import sparse
 
@@ -270,4 +306,8 @@ def user_counts(
     numeric = sparse.hstack([likes.sum(axis=1), nopes.sum(axis=1), likes @ price, likes @ priced])
     # The order of USER_SEGMENTS, ending in the video's own id.
     content = [likes @ item[name] for name in ITEM_SEGMENTS if name not in WORDS]
-    return sparse.hstack([numeric, *content, nopes @ item["id"]], format="csr", dtype=np.float32)
+    inputs = [numeric, *content, nopes @ item["id"]]
+    if schema.profile:
+        width = schema.user_dim - schema.profile_inputs.start
+        inputs.append(sparse.csr_matrix((likes.shape[0], width), dtype=np.float32) if profile is None else profile)
+    return sparse.hstack(inputs, format="csr", dtype=np.float32)

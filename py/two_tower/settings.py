@@ -9,11 +9,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """``DATABASE_URL``, and ``TWO_TOWER_*`` for the rest. Other variables in ``.env`` are other programs' business."""
+    """``DATABASE_URL``, ``TWO_TOWER_*`` and some others. What else is in ``.env`` is other programs' business."""
 
     model_config = SettingsConfigDict(env_prefix="TWO_TOWER_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    database_read_url: str | None = Field(default=None, validation_alias="DATABASE_READ_URL")
+    """A replica of ``DATABASE_URL``, which answers what only reads (:mod:`two_tower.server.reading`)."""
     pg_bindir: Path | None = None
     """Directory of ``postgres``, ``initdb`` and ``pg_config``, where the newest that is found is not the one wanted."""
     webhook: str | None = None
@@ -25,6 +27,9 @@ class Settings(BaseSettings):
     """The mail server, ``smtp://user:password@host:587`` or ``smtps://…``."""
     server_packages: Path | None = None
     """Directory that the embedded server's Python imports numpy and onnxruntime from, in place of its own."""
+    shards: SecretStr | None = None
+    """``NAME=URL`` of each of several servers that share a catalogue, with spaces or lines between them; the first
+    publishes it. A secret, since URLs may hold passwords."""
     ui_read_only: bool = False
     """Whether the page of ``two-tower ui`` leaves out everything that changes something."""
     pull_from: SecretStr | None = None

@@ -4,18 +4,14 @@
 -- application from changing its columns.
 do $accounts$
 declare
-    v_key text;
-    v_unique boolean;
+    v_key name := two_tower.account_key();
+    v_unique boolean := exists (
+        select from pg_catalog.pg_attribute a
+        join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indkey[0] = a.attnum
+        where a.attrelid = 'public.profiles'::regclass and a.attname = v_key
+            and i.indisunique and i.indisvalid and i.indpred is null and i.indnkeyatts = 1
+    );
 begin
-    -- Beside an id of type uuid, a user_id may be anything.
-    select a.attname, exists (
-        select from pg_catalog.pg_index i
-        where i.indrelid = a.attrelid and i.indisunique and i.indisvalid and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
-    ) into v_key, v_unique
-    from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
-    where a.attrelid = 'public.profiles'::regclass and not a.attisdropped and a.attname in ('user_id', 'id')
-        and 'uuid'::regtype in (t.oid, t.typbasetype)
-    order by a.attname desc limit 1;
     -- created_at may be absent, or of another type, now or later: as for triggers (sql/40_changes/log_user_changes.sql).
     execute format(
         'create or replace function two_tower.accounts() returns table (user_id uuid, created_at timestamptz) '

@@ -104,14 +104,22 @@ begin
             select jsonb_agg(jsonb_build_array(s.value -> 'name', coalesce(s.value -> 'vocabulary', 'null')) order by s.position)
             from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) with ordinality as s (value, position)
         ) is distinct from (
-            select '[["numeric", null]]' || jsonb_agg(jsonb_build_array(i.segment, i.kind) order by i.place)
-            from two_tower.input_segments() i
-            where i.tower = v_tower
-                -- A model from before there were words reads none.
-                and (i.segment not in ('title_words', 'description_words') or exists (
-                    select from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) as s (value)
-                    where s.value ->> 'name' = i.segment
-                ))
+            select '[["numeric", null]]' || jsonb_agg(jsonb_build_array(i.segment, i.kind) order by i.place, i.segment collate "C")
+            from (
+                select l.place, l.segment, l.kind
+                from two_tower.input_segments() l
+                where l.tower = v_tower
+                    -- A model from before there were words reads none.
+                    and (l.segment not in ('title_words', 'description_words') or exists (
+                        select from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) as s (value)
+                        where s.value ->> 'name' = l.segment
+                    ))
+                union all
+                -- Which columns of profiles a user tower reads, each version has its own: after all others, by name.
+                select 1000, s.value ->> 'name', s.value ->> 'name'
+                from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) as s (value)
+                where v_tower = 'user' and s.value ->> 'name' ~ '^profile_[a-z][a-z0-9_]{0,54}$'
+            ) as i
         ) or p_feature_schema #> array[v_tower, 'numeric'] is distinct from (
             select jsonb_agg(n.name order by n.place) from two_tower.input_numbers() n where n.tower = v_tower
         )

@@ -1,4 +1,4 @@
--- SECURITY DEFINER: which experiment runs is not the clients' to read, and of the registry they see the active version alone.
+-- SECURITY DEFINER: service_role asks, and which experiment runs is nobody's to read. Clients ask own_version() of themselves.
 -- STABLE and in plpgsql as active_version().
 create or replace function two_tower.served_version(p_user_id uuid) returns text
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp

@@ -22,7 +22,11 @@ begin
             and not exists (select from two_tower.video_embeddings e where e.model_version = v_active and e.video_id = v.video_id)
         );
     select count(*) into users
-    from two_tower.liking_users() as l (user_id)
+    from (
+        select u from two_tower.liking_users() as u
+        union all
+        select u from two_tower.users_by_profile(p_version, p_lacking => true) as u
+    ) as l (user_id)
     where not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = l.user_id)
         and not exists (select from two_tower.pending_users c where c.user_id in (l.user_id, c_everybody))
         and not (
@@ -33,4 +37,5 @@ begin
 end
 $func$;
 
-comment on function two_tower.gate_coverage(text) is 'How many videos, and users with a like, lack a vector of an attached version';
+comment on function two_tower.gate_coverage(text) is
+'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';

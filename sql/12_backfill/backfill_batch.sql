@@ -69,13 +69,20 @@ begin
         end if;
     elsif p_kind = 'user' then
         v_found := array(
-            select distinct d.user_id from public.user_video_decisions d
-            where (p_after is null or d.user_id > p_after) and two_tower.decision_label(d.decision_type) = 1
-                and exists (select from public.videos v where v.id = d.video_id)
-                and not exists (select from two_tower.user_choices c where c.user_id = d.user_id and not c.personalised)
-                and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = d.user_id)
-                and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = d.user_id)
-            order by d.user_id limit v_limit
+            (
+                select distinct d.user_id from public.user_video_decisions d
+                where (p_after is null or d.user_id > p_after) and two_tower.decision_label(d.decision_type) = 1
+                    and exists (select from public.videos v where v.id = d.video_id)
+                    and not exists (select from two_tower.user_choices c where c.user_id = d.user_id and not c.personalised)
+                    and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = d.user_id)
+                    and not exists (select from two_tower.change_failures c where c.kind = 'user' and c.id = d.user_id)
+                order by d.user_id limit v_limit
+            )
+            union
+            (
+                select u.id from two_tower.users_by_profile(p_version, p_after, v_limit, true) as u (id)
+            )
+            order by user_id limit v_limit
         );
         v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('user', v_found) end;
         if v_ids <> '{}' then

@@ -17,7 +17,9 @@ begin
     execute format(
         'select (select count(*) from two_tower.video_embeddings_%1$s) + (select count(*) from two_tower.user_embeddings_%1$s)', v_model.number
     ) into v_done;
-    select (select count(*) from public.videos) + (select count(*) from two_tower.liking_users()) into v_all;
+    select (select count(*) from public.videos) + (select count(*) from two_tower.liking_users())
+        + two_tower.count_by_profile(p_version)
+    into v_all;
     -- The last step, an index or a check, is still to come: not 1 before it is over.
     return least(round(v_done::numeric / greatest(v_all, 1), 3), 0.999);
 end

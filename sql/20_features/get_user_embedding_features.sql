@@ -12,4 +12,5 @@ end
 $func$;
 
 comment on function public.get_user_embedding_features(uuid) is
-'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
+'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as '
+'service_role';

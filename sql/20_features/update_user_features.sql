@@ -5,6 +5,7 @@ as $func$
 declare
     v_row two_tower.user_features;
 begin
+    perform two_tower.require_primary('update_user_features()');
     perform two_tower.require_self(p_user_id);
     if not exists (select from auth.users u where u.id = p_user_id) then
         raise exception 'there is no user %', p_user_id using errcode = 'P0002';

@@ -1,4 +1,4 @@
--- Everything is a sum over decisions, each times its weight; count_user_features() comes to the same for weights of 1, in the columns of
+-- Everything is a sum over decisions, each times its weight, but for what profiles have, which counts 1; count_user_features() comes to the same for weights of 1, in the columns of
 -- user_features. A skip counts nowhere. Prices are summed as single-precision values in double precision, in the order of the videos' ids.
 -- What a video carries is looked up once, however many users like it.
 create or replace function two_tower.user_inputs(p_user_ids uuid[], p_recency double precision)
@@ -45,6 +45,10 @@ as $func$
         ('like_count', t.like_count), ('nope_count', t.nope_count), ('price_sum', t.price_sum), ('priced_count', t.priced_count)
     ) as n (name, value)
     where n.value is not null
+    union all
+    select u.id, k.kind, k.key, 1
+    from (select distinct i.id from unnest(p_user_ids) as i (id)) as u
+    cross join lateral two_tower.profile_keys(u.id) as k
 $func$;
 
 comment on function two_tower.user_inputs(uuid[], double precision) is

@@ -1,3 +1,5 @@
+-- model_version is whose tower the payload is for: while an experiment runs, users have it from one of two.
+--
 -- Times are relative to the user's latest decision, never to the clock, so that a payload changes with its rows alone.
 -- extra_float_digits: as encode_users.
 --
@@ -14,7 +16,7 @@ as $func$
         select s.version, array_agg(s.user_id) as user_ids, two_tower.recency_of(s.version) as exponent from served s group by s.version
     ),
     asked as (
-        select s.user_id, r.exponent from served s join recency r on r.version is not distinct from s.version
+        select s.user_id, s.version, r.exponent from served s join recency r on r.version is not distinct from s.version
     ),
     personal as materialized (
         select distinct u.user_id from unnest(two_tower.personalised(p_user_ids)) as u (user_id)
@@ -53,6 +55,15 @@ as $func$
         join public.user_video_decisions d on d.user_id = a.user_id
         join public.videos v on v.id = d.video_id
     ),
+    profiles as (
+        select k.user_id, jsonb_object_agg(k.kind, k.keys) as keys
+        from (
+            select u.user_id, k.kind, jsonb_agg(k.key order by k.key collate "C") as keys
+            from personal u cross join lateral two_tower.profile_keys(u.user_id) as k
+            group by u.user_id, k.kind
+        ) as k
+        group by k.user_id
+    ),
     timed as (
         select d.user_id,
             count(*) filter (where liked and created_at > latest - interval '30 days') as like_count_30d,
@@ -65,6 +76,7 @@ as $func$
     )
     select a.user_id, jsonb_build_object(
         'schema_version', 2,
+        'model_version', a.version,
         'liked_tags', coalesce(c.liked_tags, '{}'),
         'liked_performers', coalesce(c.liked_performers, '{}'),
         'liked_makers', coalesce(c.liked_makers, '{}'),
@@ -89,13 +101,16 @@ as $func$
     || case when a.exponent > 0 then jsonb_build_object('recency', a.exponent) else '{}' end
     || case when g.given is not null then jsonb_build_object('weights', g.given) else '{}' end
     || case when a.exponent > 0 or g.given is not null then jsonb_build_object('weighted', coalesce(w.sums, '{}')) else '{}' end
+    || coalesce(f.keys, '{}')
     from asked a
     left join weighted w on w.user_id = a.user_id
     left join weights g on g.user_id = a.user_id
     left join two_tower.count_user_features(p_user_ids) c on c.user_id = a.user_id
     left join timed t on t.user_id = a.user_id
     left join two_tower.accounts() p on p.user_id = a.user_id
+    left join profiles f on f.user_id = a.user_id
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is
-'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
+'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, '
+'which it names';

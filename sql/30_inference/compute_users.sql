@@ -21,5 +21,5 @@ $func$;
 
 comment on function two_tower.compute_users(uuid[], text) is
 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of '
-'the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of '
-'given vectors';
+'the sums, null where they are none. No row for a user without likes, unless the version knows something of the profile, or who chose that '
+'no list be made of them, nor in a version of given vectors';

@@ -17,6 +17,8 @@ as $func$
                 from public.user_video_decisions d
                 where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) = 1
                     and exists (select from public.videos v where v.id = d.video_id)
+                union
+                select k.user_id from two_tower.profile_positions(p_user_ids, p_version) k
             ),
             p_version
         ) e

@@ -9,6 +9,7 @@ declare
     v_written int;
     v_version text;
 begin
+    perform two_tower.require_primary('embed_user()');
     if not exists (select from auth.users u where u.id = v_user_id) then
         raise exception 'there is no user %', v_user_id using errcode = 'P0002';
     end if;

@@ -1,5 +1,5 @@
 drop function if exists two_tower.sum_users(uuid[], text);
--- A user is the bias, plus what each decision adds, times its weight, scaled to length 1. Terms are added in the order of the videos' ids, so
+-- A user is the bias, plus what each decision adds, times its weight, plus what the profile adds where the version reads it, scaled to length 1. Terms are added in the order of the videos' ids, so
 -- that a refresh and a rebuild give the same bits; in a sub-select, where the index has them in this order, and not in the aggregate, which
 -- would sort them.
 --
@@ -28,6 +28,43 @@ begin
         from public.user_video_decisions d
         where d.user_id = any (p_user_ids) and two_tower.decision_label(d.decision_type) <> -1
     ) end;
+    if two_tower.reads_profiles(p_version) then
+        return query
+        with asked as materialized (
+            select a.* from two_tower.compute_tastes(v_asked, p_version) a
+        ),
+        histories as (
+            select u.id as user_id, bool_or(d.liked) as liked,
+                extensions.sum(two_tower.times(case when d.liked then t.liked else t.noped end, d.weight) order by d.video_id) as taste
+            from (select distinct i.id from unnest(p_user_ids) as i (id)) as u
+            cross join lateral two_tower.weighted_decisions(u.id, v_recency) d
+            cross join lateral (
+                select a.liked, a.noped from asked a where a.video_id = d.video_id
+                union all
+                select t.liked, t.noped from two_tower.video_tastes t
+                where t.model_version = p_version and t.video_id = d.video_id and v_kept and d.video_id <> all (v_asked)
+            ) as t
+            group by u.id
+        ),
+        profiles as (
+            -- An input whose row is zero has none.
+            select k.user_id, extensions.sum(w.weight order by k.place) as taste
+            from two_tower.profile_positions(p_user_ids, p_version) k
+            left join two_tower.model_weights w
+                on w.model_version = p_version and w.tower = 'user' and w.part = 'row' and w.position = k.place
+            group by k.user_id
+        )
+        select v.user_id, two_tower.user_vector(v.taste), extensions.vector_norm(v.taste)::real
+        from (
+            select coalesce(h.user_id, p.user_id) as user_id,
+                v_bias OPERATOR(extensions.+) coalesce(h.taste, v_bias OPERATOR(extensions.-) v_bias)
+                OPERATOR(extensions.+) coalesce(p.taste, v_bias OPERATOR(extensions.-) v_bias) as taste
+            from histories h full join profiles p on p.user_id = h.user_id
+            where h.liked or p.user_id is not null
+            offset 0
+        ) as v;
+        return;
+    end if;
     if v_asked = '{}' and v_recency > 0 then
         if cardinality(p_user_ids) > 10 then
             v_factors := array(
@@ -106,4 +143,4 @@ $func$;
 
 comment on function two_tower.sum_users(uuid[], text) is
 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is '
-'there as rows; no row for a user without likes';
+'there as rows; no row for a user without likes, unless the version knows something of the profile';

@@ -32,6 +32,21 @@ as $func$
     from (values ('user_video_decisions', 'user_id'), ('videos', 'id'), ('video_tags', 'video_id'), ('video_performers', 'video_id'))
         as k (relation, who)
     join pg_catalog.pg_class c on c.oid = to_regclass(format('public.%I', k.relation))
+    union all
+    -- Profiles, where towers may read them: seldom written, so one for each row that always fires.
+    select 'public.profiles'::regclass, k.name, 'A', format(k.definition, 'public.profiles'::regclass),
+        k.routine::regprocedure, null::name, null::name
+    from (values
+        (
+            'two_tower_row', 'after insert or update or delete on %s for each row execute function two_tower.log_profile()',
+            'two_tower.log_profile()'
+        ),
+        (
+            'two_tower_truncate', 'after truncate on %s for each statement execute function two_tower.log_truncated_decisions()',
+            'two_tower.log_truncated_decisions()'
+        )
+    ) as k (name, definition, routine)
+    where exists (select from two_tower.profile_inputs)
 $func$;
 
 comment on function two_tower.change_triggers() is

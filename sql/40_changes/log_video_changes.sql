@@ -30,11 +30,13 @@ create or replace function two_tower.log_updated_videos() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 begin
-    -- Only what the towers read, as they read it: a new thumbnail or publication date changes no vector.
-    insert into two_tower.video_changes (video_id)
-    select distinct d.id
+    -- Only what the towers read, as they read it: a new thumbnail or publication date changes no vector. Users are counted by what
+    -- two_tower.attributes_of() gives and by prices; the rest is the item tower's alone.
+    insert into two_tower.video_changes (video_id, reaches_users)
+    select d.id, bool_or(d.reaches_users)
     from (
-        select c.id
+        select c.id,
+            sum(sum(c.n)) over (partition by c.id, c.maker, c.label, c.series, c.source, c.price) <> 0 as reaches_users
         from (
             select 1 as n, c.*
             from (
@@ -69,7 +71,8 @@ begin
         where c.id is not null
         group by c.id, c.maker, c.label, c.series, c.source, c.title, c.description, c.price, c.duration, c.released_at, c.started_at
         having sum(c.n) <> 0
-    ) as d;
+    ) as d
+    group by d.id;
     return null;
 end
 $func$;
@@ -86,5 +89,6 @@ $func$;
 
 comment on function two_tower.log_inserted_videos() is 'Trigger: logs inserted videos';
 comment on function two_tower.log_deleted_videos() is 'Trigger: logs deleted videos';
-comment on function two_tower.log_updated_videos() is 'Trigger: logs videos of which an update changed an input';
+comment on function two_tower.log_updated_videos() is
+'Trigger: logs videos of which an update changed an input, and whether users are made of it';
 comment on function two_tower.log_truncated_videos() is 'Trigger: logs every video';

@@ -11,11 +11,12 @@ declare
     v_limit int := least(p_limit, two_tower.take_room(false));
     v_found uuid[];
     v_ids uuid[];
+    v_reaching uuid[];
     v_users int := 0;
     v_videos int := 0;
 begin
     perform two_tower.hold_versions('batch');
-    -- Videos first, since their likers follow from them: the first that are free, however many another transaction holds.
+    -- Videos first, since their likers follow from them where users are made of what changed: the first that are free, however many another transaction holds.
     v_ids := array(
         select f.video_id
         from (select distinct c.video_id from two_tower.video_changes c order by c.video_id) as f
@@ -23,7 +24,10 @@ begin
         limit v_limit
     );
     if v_ids <> '{}' then
-        delete from two_tower.video_changes c where c.video_id = any (v_ids);
+        with taken as (
+            delete from two_tower.video_changes c where c.video_id = any (v_ids) returning c.video_id, c.reaches_users
+        )
+        select array_agg(distinct t.video_id) filter (where t.reaches_users) into v_reaching from taken t;
         if c_somebody = any (v_ids) then
             insert into two_tower.video_changes (video_id)
             select v.id from public.videos v where v.id <> c_somebody
@@ -31,7 +35,7 @@ begin
         end if;
         insert into two_tower.user_changes (user_id)
         select distinct d.user_id from public.user_video_decisions d
-        where d.video_id = any (v_ids) and two_tower.decision_label(d.decision_type) <> -1;
+        where d.video_id = any (v_reaching) and two_tower.decision_label(d.decision_type) <> -1;
         result := two_tower.refresh_set('video', v_ids);
         v_videos := cardinality(v_ids);
     else
@@ -52,7 +56,8 @@ begin
                 insert into two_tower.user_changes (user_id)
                 select d.user_id from public.user_video_decisions d where d.user_id <> c_somebody
                 union select f.user_id from two_tower.user_features f where f.user_id <> c_somebody
-                union select e.user_id from two_tower.user_embeddings e where e.user_id <> c_somebody;
+                union select e.user_id from two_tower.user_embeddings e where e.user_id <> c_somebody
+                union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version) as u (id);
             end if;
             result := two_tower.refresh_set('user', v_ids);
             v_users := cardinality(v_ids);

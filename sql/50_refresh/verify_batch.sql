@@ -38,6 +38,10 @@ begin
                 select e.user_id from two_tower.user_embeddings e
                 where e.model_version = v.version and (p_after is null or e.user_id > p_after) order by e.user_id limit p_limit
             ) as e
+            union
+            select u.id
+            from unnest(v_versions) as v (version)
+            cross join lateral two_tower.users_by_profile(v.version, p_after, p_limit) as u (id)
             order by user_id limit p_limit
         );
     elsif v_ids is null then

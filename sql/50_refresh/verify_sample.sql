@@ -11,7 +11,11 @@ declare
 begin
     select b.* into v_users from two_tower.verify_batch('user', p_ids => array(
         select k.id
-        from (select l from two_tower.liking_users() as l union select f.user_id from two_tower.user_features f) as k (id)
+        from (
+            select l from two_tower.liking_users() as l
+            union select f.user_id from two_tower.user_features f
+            union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version) as u (id)
+        ) as k (id)
         order by random() limit p_count
     )) b;
     select b.* into v_videos from two_tower.verify_batch('video', p_ids => array(

@@ -3,35 +3,34 @@ create or replace function two_tower.update_popularity() returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- Half-lives beyond which a like counts as if it were no older: the rest of its weight must have a value in single precision.
-    c_most constant double precision := 120;
-    v_half_life double precision := two_tower.model_setting('popularity_half_life_days') * 86400;
     v_rows int;
 begin
     -- Two at once would lock the same rows in different orders.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.update_popularity', 0));
     perform two_tower.link_reviewers();
-    -- Ages are relative to the newest like, not to the clock: the same rows give the same order at any time. A like of the future is as
-    -- good as one of now, and nothing is relative to it. A review without a time counts in full.
-    with likes as materialized (
-        select t.user_id, t.video_id, t.created_at from two_tower.training_set() t where t.label = 1
+    -- What other shards counted is brought to the newest like of all, by the same half-life, and like theirs has a value in single precision.
+    with counted as materialized (
+        select o.* from two_tower.own_popularity() o
+        union all
+        select s.days, s.video_id, s.score, s.likers, s.as_of, s.counted_at from two_tower.shard_popularity s
+    ),
+    latest as (
+        select max(c.as_of) as at, two_tower.model_setting('popularity_half_life_days') * 86400 as half_life from counted c
     ),
     scored as (
-        select l.video_id,
-            sum(0.5 ^ coalesce(least(greatest(extract(epoch from n.at - l.created_at)::double precision / v_half_life, 0), c_most), 0)) as score,
-            count(distinct l.user_id)::int as likers
-        from likes l cross join (select coalesce(max(created_at) filter (where created_at <= now()), now()) as at from likes) as n
-        group by l.video_id
+        select c.video_id, sum(c.likers)::int as likers,
+            greatest(
+                sum(c.score * 0.5 ^ least(extract(epoch from l.at - c.as_of)::double precision / l.half_life, 120)), 0.5 ^ 120::double precision
+            ) as score
+        from counted c cross join latest l where c.days = 0 group by c.video_id
     ),
     gone as (
         delete from two_tower.video_popularity p where not exists (select from scored s where s.video_id = p.video_id)
     ),
-    -- Windows end now. A like of the future is in none: it would be in all of them until then.
+    -- What a shard counted longer ago than a window is long, lies before it.
     trends as materialized (
-        select d.days, l.video_id, count(distinct l.user_id)::int as likers
-        from (values (1), (7), (30)) as d (days)
-        join likes l on l.created_at > now() - d.days * interval '1 day' and l.created_at <= now()
-        group by d.days, l.video_id
+        select c.days, c.video_id, sum(c.likers)::int as likers
+        from counted c where c.days > 0 and c.counted_at > now() - c.days * interval '1 day' group by c.days, c.video_id
     ),
     trends_gone as (
         delete from two_tower.video_trends o
@@ -56,4 +55,4 @@ $func$;
 
 comment on function two_tower.update_popularity() is
 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many '
-'people videos were liked of late; rows of popularity changed';
+'people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';

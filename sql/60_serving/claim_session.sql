@@ -10,6 +10,7 @@ declare
     v_count int;
     v_nopes int;
 begin
+    perform two_tower.require_primary('claim_session()');
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;

@@ -58,8 +58,7 @@ begin
         exit when v_shown >= p_limit or v_asked >= v_most or coalesce(cardinality(v_ids), 0) < v_asked;
         v_asked := least(10 * v_asked, v_most);
     end loop;
-    -- Of what is in it, so that the same list has the same id, and a routine that gives it is STABLE.
-    v_list_id := two_tower.named_id('list', concat_ws(' ', coalesce((p_question).user_id, auth.uid()), v_version, v_ids));
+    v_list_id := two_tower.list_id(coalesce((p_question).user_id, auth.uid()), v_version, v_ids, (p_question).filter);
     return query
     select c.id,
         -- Without a vector a score is the inverse of a rank: of the rank here, as that among all would count what is hidden.

@@ -9,7 +9,9 @@ begin
     end if;
     select e.embedding, e.length into vector_of.embedding, vector_of.length
     from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = p_user_id;
-    if vector_of.embedding is null and exists (select from public.user_video_decisions d where d.user_id = p_user_id) then
+    if vector_of.embedding is null
+        and (exists (select from public.user_video_decisions d where d.user_id = p_user_id) or two_tower.reads_profiles(p_version))
+    then
         begin
             select e.embedding, e.length into vector_of.embedding, vector_of.length from two_tower.compute_users(array[p_user_id], p_version) e;
         exception

@@ -81,8 +81,10 @@ begin
         from unnest(v_promotions) as p
     ) as r
     cross join lateral two_tower.list_candidates(p_question, greatest(p_limit, least(c_most, ceil(p_limit * r.reach)))::int) c;
-    -- With what the viewer never wants to see, and may not.
-    v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
+    -- What list_candidates() has not chosen passes the same filter: with what the viewer never wants to see, and may not.
+    if v_share > 0 or exists (select from unnest(v_promotions) as p where p.kind = 'pin') then
+        v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
+    end if;
     -- A date would print as the session has it.
     v_seed := concat_ws(' ', v_user_id, (select max(e.drawn_on) - date '2000-01-01' from two_tower.exploration_pool e));
     return query

@@ -38,6 +38,10 @@ begin
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('vectors', v_rows);
     v_done := v_done || jsonb_build_object('features', two_tower.store_user_features(array[p_user_id]));
+    -- Of a profile that stays, what it says by itself.
+    perform two_tower.write_user_vectors(
+        array[p_user_id], array(select v.version from unnest(two_tower.live_versions()) as v (version) where two_tower.reads_profiles(v.version))
+    );
     foreach v_table in array array['user_change_log', 'user_changes'] loop
         execute format('delete from two_tower.%I c where c.user_id = $1', v_table) using p_user_id;
     end loop;

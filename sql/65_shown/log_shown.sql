@@ -19,6 +19,7 @@ declare
     v_bad record;
     v_kept int;
 begin
+    perform two_tower.require_primary('log_shown()');
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;

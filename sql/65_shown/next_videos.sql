@@ -23,6 +23,7 @@ as $func$
 declare
     v_question two_tower.list_question;
 begin
+    perform two_tower.require_primary('next_videos()');
     if auth.uid() is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;

@@ -12,6 +12,7 @@ declare
     v_name text;
     v_choices jsonb;
 begin
+    perform two_tower.require_primary('set_choices()');
     select n.name into v_name
     from (values
         ('makers', cardinality(never_makers)), ('tags', cardinality(never_tag_ids)), ('performers', cardinality(never_performer_ids))
@@ -39,7 +40,13 @@ begin
         never_makers = case when set_choices.never_makers is null then c.never_makers else excluded.never_makers end,
         never_tag_ids = case when set_choices.never_tag_ids is null then c.never_tag_ids else excluded.never_tag_ids end,
         never_performer_ids = case when set_choices.never_performer_ids is null then c.never_performer_ids else excluded.never_performer_ids end,
-        updated_at = now()
+        -- Who only asks changes nothing: lists from before a choice are told by it.
+        updated_at = case
+            when num_nonnulls(
+                set_choices.personalised, set_choices.trained_on, set_choices.never_makers, set_choices.never_tag_ids,
+                set_choices.never_performer_ids
+            ) > 0 then now() else c.updated_at
+        end
     returning to_jsonb(c) - 'user_id' - 'updated_at' into v_choices;
     return v_choices;
 end

@@ -1,14 +1,14 @@
 create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
 select e.user_id, e.embedding, e.model_version, e.updated_at
 from two_tower.user_embeddings e
-where e.model_version = (select two_tower.served_version(auth.uid()));
+where e.model_version = (select two_tower.own_version());
 
 comment on view two_tower.active_user_embeddings is 'User vectors of the version that serves the reader; a user sees the own one';
 
 create or replace view two_tower.active_video_embeddings with (security_invoker = true) as
 select e.video_id, e.embedding, e.model_version, e.updated_at, e.placed
 from two_tower.video_embeddings e
-where e.model_version = (select two_tower.served_version(auth.uid()));
+where e.model_version = (select two_tower.own_version());
 
 comment on view two_tower.active_video_embeddings is
 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';

@@ -32,7 +32,7 @@ served as (
     select
         count(*) filter (where v.kind = 'video') as videos,
         count(*) filter (where v.kind = 'user') as users,
-        count(*) filter (where v.model_version is distinct from (select two_tower.served_version(auth.uid()))) as mixed
+        count(*) filter (where v.model_version is distinct from (select two_tower.own_version())) as mixed
     from (
         select 'video' as kind, model_version from two_tower.active_video_embeddings
         union all

@@ -126,7 +126,13 @@ from (
 ) as s
 join pg_catalog.pg_database d on d.oid = s.subdbid and d.datname = current_database()
 join pg_catalog.pg_subscription_rel r on r.srsubid = s.oid
-where r.srrelid in (select t.relation from two_tower.change_triggers() t)
+where (
+    r.srrelid in (select t.relation from two_tower.change_triggers() t)
+    -- Models and promotions of a server that publishes them to shards.
+    or (select c.relnamespace from pg_catalog.pg_class c where c.oid = r.srrelid) = 'two_tower'::regnamespace
+)
+    -- A standby of a subscriber has its rows from there.
+    and not pg_is_in_recovery()
     and not (
         s.subenabled
         and exists (select from pg_catalog.pg_stat_subscription w where w.subid = s.oid and w.relid is null and w.pid is not null)

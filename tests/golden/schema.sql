@@ -113,7 +113,7 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower reads of a user, as JSON; for oneself, or for anyone as service_role';
+COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -203,6 +203,12 @@ CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS two_tower.us
 
 COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
 
+CREATE FUNCTION two_tower.account_key() RETURNS name
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.account_key() IS 'The column of public.profiles that says whose a profile is: user_id, or id';
+
 CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -231,6 +237,13 @@ CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know, who chose that no list be made of them, and what is there already';
+
+CREATE FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) IS 'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition of what is for whom';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -387,6 +400,12 @@ CREATE FUNCTION two_tower.compile_filters() RETURNS void
 
 COMMENT ON FUNCTION two_tower.compile_filters() IS 'Makes two_tower.passing_named() of what two_tower.named_filters has';
 
+CREATE FUNCTION two_tower.compile_profile_keys() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.compile_profile_keys() IS 'Makes two_tower.profile_keys() of what two_tower.profile_inputs has';
+
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -397,7 +416,7 @@ CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, or who chose that no list be made of them, nor in a version of given vectors';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, unless the version knows something of the profile, or who chose that no list be made of them, nor in a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
@@ -409,6 +428,12 @@ CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, 
     LANGUAGE sql STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
+
+CREATE FUNCTION two_tower.count_by_profile(p_version text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.count_by_profile(p_version text) IS 'How many users have no like, and have, or are to have, a vector of a version by their profile';
 
 CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -444,7 +469,7 @@ CREATE FUNCTION two_tower.cron_running() RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, or where that cannot be seen';
+COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, on a standby, or where that cannot be seen';
 
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -532,7 +557,7 @@ CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes';
+COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes, or a profile that the version reads';
 
 CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -619,7 +644,7 @@ CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT u
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like, lack a vector of an attached version';
+COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';
 
 CREATE FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -796,6 +821,11 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
 
+CREATE FUNCTION two_tower.keys_of(p_value jsonb) RETURNS TABLE(key text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.keys_of(p_value jsonb) IS 'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';
+
 CREATE FUNCTION two_tower.label_of_word(p_word text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
@@ -841,6 +871,18 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
     SET row_security TO 'on';
 
 COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+
+CREATE FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, of what is in it and of whether filters were asked for';
+
+CREATE FUNCTION two_tower.lists_by_chance(p_days integer) RETURNS TABLE(user_id uuid, list_id uuid, shown_at timestamp with time zone, left_out text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or chosen_since';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -890,6 +932,12 @@ CREATE FUNCTION two_tower.log_inserted_videos() RETURNS trigger
 
 COMMENT ON FUNCTION two_tower.log_inserted_videos() IS 'Trigger: logs inserted videos';
 
+CREATE FUNCTION two_tower.log_profile() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_profile() IS 'Trigger: logs the user of a profile that came, went or changed in what towers read';
+
 CREATE FUNCTION two_tower.log_row() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -924,7 +972,7 @@ CREATE FUNCTION two_tower.log_updated_videos() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input';
+COMMENT ON FUNCTION two_tower.log_updated_videos() IS 'Trigger: logs videos of which an update changed an input, and whether users are made of it';
 
 CREATE FUNCTION two_tower.log_verified(p_result jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -943,6 +991,12 @@ CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+
+CREATE FUNCTION two_tower.make_triggers() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.make_triggers() IS 'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
 
 CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -998,6 +1052,12 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
 
 COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
+CREATE FUNCTION two_tower.own_popularity() RETURNS TABLE(days integer, video_id uuid, score double precision, likers integer, as_of timestamp with time zone, counted_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_popularity() IS 'Likes per video of the users of this database, each halved per half-life of age relative to the newest (as_of), and by how many people: of all time (days 0), and within the last so many days, without a score';
+
 CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1011,6 +1071,12 @@ CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id 
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+
+CREATE FUNCTION two_tower.own_version() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.own_version() IS 'The model version that serves the caller; the active one where nobody is signed in';
 
 CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) RETURNS SETOF boolean
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1114,6 +1180,18 @@ CREATE FUNCTION two_tower.price_of_word(p_word text) RETURNS double precision
 
 COMMENT ON FUNCTION two_tower.price_of_word(p_word text) IS 'two_tower.price_of() of a number that is printed so; null for any other text';
 
+CREATE FUNCTION two_tower.profile_keys(p_user_id uuid) RETURNS TABLE(kind text, key text)
+    LANGUAGE sql STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION two_tower.profile_keys(p_user_id uuid) IS 'A row for each key that a user''s profile has in the columns that two_tower.set_profile_inputs() names, by kind: profile_ and the column';
+
+CREATE FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, place integer)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) IS 'The inputs of a version that the profiles of these users have, each of them 1; none for a version that reads no profiles';
+
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1164,6 +1242,12 @@ CREATE FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.rate_variance(p_users bigint, p_shown double precision, p_hits double precision, p_shown_squared double precision, p_hits_squared double precision, p_product double precision) IS 'Variance of the rate hits / shown of so many users, from sums over them: of shown, of hits, of the squares of both, and of their products; null for fewer than two';
+
+CREATE FUNCTION two_tower.reads_profiles(p_version text) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.reads_profiles(p_version text) IS 'Whether the user tower of a version reads profiles';
 
 CREATE PROCEDURE two_tower.rebuild()
     LANGUAGE plpgsql;
@@ -1277,6 +1361,12 @@ CREATE FUNCTION two_tower.require_page(p_limit integer, p_offset integer DEFAULT
 
 COMMENT ON FUNCTION two_tower.require_page(p_limit integer, p_offset integer, p_most integer) IS 'Raises 22023 for a limit or an offset out of bounds';
 
+CREATE FUNCTION two_tower.require_primary(p_routine text) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.require_primary(p_routine text) IS 'Raises 25006 on a standby, where the routine, which writes, cannot do its work';
+
 CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1373,6 +1463,12 @@ CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
 
 COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
 
+CREATE FUNCTION two_tower.set_profile_inputs(columns text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.set_profile_inputs(columns text[]) IS 'Says which columns of public.profiles user towers read, from the next training on; null or none for none. A column of an array, or of JSON with one, has several keys. For the owner alone. 22023 for what is no column';
+
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1419,7 +1515,7 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too';
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too; and, where one like is enough and no window is given, users of whom a version knows something by the profile';
 
 CREATE FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision DEFAULT 0.1, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1458,7 +1554,7 @@ CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS T
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes';
+COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes, unless the version knows something of the profile';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1579,7 +1675,7 @@ CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late; rows of popularity changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1592,12 +1688,18 @@ CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, which it names';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+
+CREATE FUNCTION two_tower.users_by_profile(p_version text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT NULL::integer, p_lacking boolean DEFAULT false) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.users_by_profile(p_version text, p_after uuid, p_limit integer, p_lacking boolean) IS 'Users without a like who are to have a vector of a version all the same, by the profile, after p_after in id order; with p_lacking those who have none yet, and are not set aside';
 
 CREATE FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -1635,6 +1737,12 @@ CREATE FUNCTION two_tower.video_vector(p_place extensions.vector) RETURNS extens
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION two_tower.video_vector(p_place extensions.vector) IS 'The vector of a video, of unit length, from its place';
+
+CREATE FUNCTION two_tower.was_filtered(p_list_id uuid) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1778,6 +1886,7 @@ CREATE TABLE public.videos (
     series text,
     source text,
     thumbnail_url text,
+    image_urls text[] DEFAULT '{}'::text[] NOT NULL,
     price numeric,
     duration_seconds integer,
     distribution_started_at timestamp with time zone,
@@ -1916,7 +2025,7 @@ PARTITION BY RANGE (shown_at);
 
 COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
 
-COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says';
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
 
 COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
 
@@ -1980,7 +2089,8 @@ COMMENT ON VIEW two_tower.pending_users IS 'Users who wait for a refresh, a row 
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
     id bigint NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL
+    logged_at timestamp with time zone DEFAULT now() NOT NULL,
+    reaches_users boolean DEFAULT true NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -2118,6 +2228,13 @@ CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
 COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
 
+CREATE TABLE two_tower.profile_inputs (
+    name text NOT NULL,
+    CONSTRAINT profile_inputs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,54}$'::text))
+);
+
+COMMENT ON TABLE two_tower.profile_inputs IS 'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
+
 CREATE TABLE two_tower.promotions (
     id bigint NOT NULL,
     kind text NOT NULL,
@@ -2129,16 +2246,16 @@ CREATE TABLE two_tower.promotions (
     starts_at timestamp with time zone DEFAULT now() NOT NULL,
     ends_at timestamp with time zone,
     note text,
+    CONSTRAINT promotions_boost_bury_or_pin CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_end_after_they_start CHECK ((ends_at > starts_at)),
-    CONSTRAINT promotions_kind_check CHECK ((kind = ANY (ARRAY['boost'::text, 'bury'::text, 'pin'::text]))),
     CONSTRAINT promotions_one_video_or_a_filter CHECK (((video_id IS NULL) <> (videos IS NULL))),
     CONSTRAINT promotions_pins_have_a_video_and_a_rank CHECK (
 CASE kind
     WHEN 'pin'::text THEN ((video_id IS NOT NULL) AND (rank IS NOT NULL))
     ELSE (rank IS NULL)
 END),
-    CONSTRAINT promotions_rank_check CHECK (((rank >= 1) AND (rank <= 200))),
-    CONSTRAINT promotions_strength_check CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
+    CONSTRAINT promotions_rank_from_1_to_200 CHECK (((rank >= 1) AND (rank <= 200))),
+    CONSTRAINT promotions_strength_above_1_up_to_10 CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
 );
 
 COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
@@ -2171,6 +2288,29 @@ CREATE TABLE two_tower.reviews (
 COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
 
 COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, where that is a user, whose deletion takes the review too';
+
+CREATE TABLE two_tower.shard_popularity (
+    shard text NOT NULL,
+    days integer NOT NULL,
+    video_id uuid NOT NULL,
+    score double precision NOT NULL,
+    likers integer NOT NULL,
+    as_of timestamp with time zone NOT NULL,
+    counted_at timestamp with time zone NOT NULL,
+    CONSTRAINT shard_popularity_days_check CHECK ((days = ANY (ARRAY[0, 1, 7, 30])))
+);
+
+COMMENT ON TABLE two_tower.shard_popularity IS 'What users of the other shards like, as two_tower.own_popularity() counted it there: two_tower.update_popularity() adds it';
+
+CREATE TABLE two_tower.shards (
+    name text NOT NULL,
+    model_version text,
+    asked_at timestamp with time zone
+);
+
+COMMENT ON TABLE two_tower.shards IS 'The shards that two-tower shards was told of, and which model version each served when it was asked last';
+
+COMMENT ON COLUMN two_tower.shards.asked_at IS 'Null where it never was';
 
 CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
@@ -2348,6 +2488,9 @@ ALTER TABLE ONLY two_tower.named_filters
 ALTER TABLE ONLY two_tower.neighbour_lists
     ADD CONSTRAINT neighbour_lists_pkey PRIMARY KEY (video_id, model_version);
 
+ALTER TABLE ONLY two_tower.profile_inputs
+    ADD CONSTRAINT profile_inputs_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY two_tower.promotions
     ADD CONSTRAINT promotions_pkey PRIMARY KEY (id);
 
@@ -2356,6 +2499,12 @@ ALTER TABLE ONLY two_tower.reviews
 
 ALTER TABLE ONLY two_tower.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_pkey PRIMARY KEY (shard, days, video_id);
+
+ALTER TABLE ONLY two_tower.shards
+    ADD CONSTRAINT shards_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY two_tower.user_changes
     ADD CONSTRAINT user_changes_pkey PRIMARY KEY (user_id, id);
@@ -2562,6 +2711,9 @@ ALTER TABLE ONLY two_tower.model_segments
 ALTER TABLE ONLY two_tower.reviews
     ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY two_tower.shard_popularity
+    ADD CONSTRAINT shard_popularity_shard_fkey FOREIGN KEY (shard) REFERENCES two_tower.shards(name) ON DELETE CASCADE;
+
 ALTER TABLE ONLY two_tower.user_choices
     ADD CONSTRAINT user_choices_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -2654,11 +2806,17 @@ ALTER TABLE two_tower.named_filters ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.neighbour_lists ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.profile_inputs ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.promotions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.reviews ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.settings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shard_popularity ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.shards ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY two_tower_active ON two_tower.model_versions FOR SELECT TO authenticated USING ((state = 'active'::text));
 
@@ -2685,6 +2843,8 @@ CREATE POLICY two_tower_viewer ON two_tower.model_events FOR SELECT TO two_tower
 CREATE POLICY two_tower_viewer ON two_tower.model_versions FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.neighbour_lists FOR SELECT TO two_tower_viewer USING (true);
+
+CREATE POLICY two_tower_viewer ON two_tower.profile_inputs FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.promotions FOR SELECT TO two_tower_viewer USING (true);
 

@@ -95,7 +95,7 @@ APPLICATIONS = {
 REFUSED = {"a deferrable key", "a partial key", "an unlogged table", "other ids"}
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_the_look_tells_the_truth_and_the_way_back_gives_back_all(
     application: str, template: str, empty_dsn: str, cluster: Server

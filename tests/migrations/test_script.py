@@ -98,7 +98,7 @@ def everything(cluster: Server, dsn: str) -> str:
     return "\n".join([catalogue_dump.schema(cluster.installation.bindir, dsn), granted, *(str(row) for row in rows)])
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("tables", [[], APPLICATION], ids=["empty", "an application"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_file_leaves_what_migrate_leaves(
@@ -196,12 +196,13 @@ UNFIT = {
 
 
 def test_an_unfit_database_is_refused_in_one_sentence(cluster: Server, empty: str) -> None:
+    text = script().encode()
     with psycopg.connect(empty) as db:
         for why, (statements, expected) in UNFIT.items():
             for statement in statements:
                 db.execute(statement.encode())
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=expected) as refused:
-                db.execute(script().encode())
+                db.execute(text)
             assert refused.value.diag.message_hint, why
             db.rollback()
             assert one(db, "select to_regclass('public.videos')") is None, why

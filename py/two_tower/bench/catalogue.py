@@ -1,7 +1,11 @@
 """``two-tower bench catalogue``: a large catalogue, every video of it with an input, through the life of a version.
 
 Beside each figure stands what the same takes in a catalogue of a thirtieth, with as few users. What costs what is
-there (registering, filling, activating) is a sum over it; what costs what has changed is not.
+there (registering, filling, activating) is a sum over it; what costs what has changed is not. Bytes of a row are those
+of its table or index, and so of any number of them (docs/scaling.md).
+
+The index is built once more with and without other workers, by itself in ``maintenance_work_mem`` that holds it and in
+a quarter of that: a graph that outgrows it goes on being built on pages.
 """
 
 from __future__ import annotations
@@ -33,6 +37,35 @@ CHANGED = 1_000
 """Users who like one more, whom a refresh finds."""
 SMALLER = 30
 """By how much the catalogue beside it is."""
+WORKERS = 2
+"""Beside the one that builds an index, where there are to be others."""
+IN_MEMORY = 2.5
+"""How much more than its pages the graph of an index takes in memory, at most."""
+_SIZES = """
+with videos as (
+    select pg_total_relation_size('two_tower.video_embeddings_1') as bytes,
+        pg_relation_size(%(index)s::regclass) as graph, (select count(*) from two_tower.video_embeddings_1) as rows
+)
+select s.name, s.bytes::float8 / s.rows
+from (
+    select 'video_vector' as name, v.bytes - v.graph as bytes, v.rows from videos v
+    union all
+    select 'video_index', v.graph, v.rows from videos v
+    union all
+    select 'video_taste', pg_total_relation_size('two_tower.video_tastes_1'), count(*) from two_tower.video_tastes_1
+    union all
+    select 'user_vector', pg_total_relation_size('two_tower.user_embeddings_1'), count(*)
+    from two_tower.user_embeddings_1
+    union all
+    select 'user_features', pg_total_relation_size('public.user_features'), count(*) from public.user_features
+    union all
+    select 'decision', pg_total_relation_size('public.user_video_decisions'), count(*)
+    from public.user_video_decisions
+) as s
+where s.rows > 0
+"""
+INDEX = "two_tower.video_embeddings_1_hnsw"
+"""Of the first version that a database has."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +87,11 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
     """Seconds and megabytes at ``scale``, beside a thirtieth of it."""
     baseline = _measure(server, scale.smaller(), lambda what, share: progress(what, share / 4))
     value = _measure(server, scale, lambda what, share: progress(what, 0.25 + 0.75 * share))
-    return [
-        Figure(name, value[name], baseline[name], value[name] / baseline[name], "MB" if name.endswith("_mb") else "s")
-        for name in value
-    ]
+    return [Figure(name, value[name], baseline[name], value[name] / baseline[name], _unit(name)) for name in value]
+
+
+def _unit(name: str) -> str:
+    return "MB" if name.endswith("_mb") else "bytes" if name.startswith("bytes_") else "s"
 
 
 def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, float]:
@@ -82,6 +116,10 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
             lambda: registry.activate(connection, VERSION, lambda what, share: None, force=True)
         )
         found["version_mb"] = _megabytes(connection) - size
+        connection.execute("vacuum (analyze)")
+        found |= bytes_per_row(connection)
+        progress("building the index again", 0.8)
+        found |= index_builds(connection)
         progress("refreshing", 0.9)
         _like_one_more(connection)
         found[f"refresh_{CHANGED}_users_s"] = seconds(lambda: connection.execute("call two_tower.refresh()"))
@@ -97,6 +135,31 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
             user = one(fresh, "select id from auth.users order by id limit 1")
             fresh.execute("select two_tower.sum_users(array[%s], %s)", (user, VERSION))
             found["backend_mb"] = private_megabytes(fresh) - before
+    return found
+
+
+def bytes_per_row(connection: Connection) -> dict[str, float]:
+    """``bytes_per_…`` → bytes on disk of a row of each kind, with what its table has beside rows."""
+    return {f"bytes_per_{name}": size for name, size in connection.execute(_SIZES, {"index": INDEX})}
+
+
+def index_builds(connection: Connection) -> dict[str, float]:
+    """``index_…_s`` → seconds, with the least ``maintenance_work_mem`` that holds the index and a quarter of that, by
+    one process and by :data:`WORKERS` more."""
+    definition = one(connection, "select pg_get_indexdef(%s::regclass)", (INDEX,))
+    pages = one(connection, "select pg_relation_size(%s::regclass)", (INDEX,))
+    holds = max(int(IN_MEMORY * pages / 1024), 4096)
+    found = {}
+    for label, kilobytes in (("held", holds), ("quarter", max(holds // 4, 1024))):
+        for workers in (0, WORKERS):
+            connection.execute(f"drop index {INDEX}".encode())
+            connection.execute(
+                f"""set maintenance_work_mem = '{kilobytes}kB'; set max_parallel_maintenance_workers = {workers};
+                set min_parallel_table_scan_size = 0""".encode()
+            )
+            name = f"index_{label}_s" if not workers else f"index_{label}_{workers}_workers_s"
+            found[name] = seconds(lambda: connection.execute(definition.encode()))
+    connection.execute("reset all")
     return found
 
 

@@ -26,6 +26,7 @@ app = typer.Typer(
     epilog=manual(
         "two-tower ab start monday friday",
         "two-tower ab start monday friday --share 0.5",
+        "two-tower ab start monday friday --publish s3://bucket/prefix",
         exits="0 started, 1 it failed, 2 wrong usage, 3 the challenger's gate said no",
     )
 )
@@ -38,6 +39,13 @@ def start(
     force: Annotated[
         bool, typer.Option("--force", help="Go ahead although the gate says no; that is recorded.")
     ] = False,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Upload both first, to file:///path or s3://bucket/prefix, for clients that compute vectors.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     dsn: Dsn = None,
     json: Json = False,
@@ -55,7 +63,15 @@ def start(
         raise typer.BadParameter(f"{share:g} is not between 0 and 1", param_hint="--share")
     with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
         started = experiments.start(
-            connection, control, challenger, share, progress, force=force, workers=workers, overrides=overrides
+            connection,
+            control,
+            challenger,
+            share,
+            progress,
+            force=force,
+            workers=workers,
+            overrides=overrides,
+            publish=publish,
         )
     if json:
         print_json(started)
@@ -78,11 +94,10 @@ def status(
     Intervals and p-values of the rates hold however often one looks, so an experiment
     may be stopped on the day on which they say enough.
     """
-    from two_tower.server.connection import connect
     from two_tower.server.experiments import render, report
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        found = report(connection, number)
+    found = reading(dsn, lambda connection: report(connection, number), say)
     if json:
         print_json(found)
     elif found is None:

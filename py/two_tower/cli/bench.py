@@ -149,6 +149,135 @@ def catalogue(
     show(figures, json, "catalogue")
 
 
+@app.command(
+    epilog=manual(
+        "two-tower bench load --quick",
+        "two-tower bench load --rates 50,200,800 --seconds 120 --clients 32",
+        "two-tower bench load --postgrest --mix list=90,like=10",
+    )
+)
+def load(
+    quick: Quick = False,
+    rates: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Requests a second, one after the other; by default 25,50,100,200,400."),
+    ] = None,
+    duration: Annotated[
+        int | None,
+        typer.Option("--seconds", min=1, show_default=False, help="At each rate; by default 60, quick 8."),
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option(min=1, show_default=False, help="Connections; by default 16, quick 8.")
+    ] = None,
+    mix: Annotated[
+        str, typer.Option(metavar="NAME=N,...", help="How often each request is made, relative to the others.")
+    ] = "list=70,like=25,embed=5",
+    postgrest: Annotated[
+        bool, typer.Option("--postgrest", help="Through a PostgREST, which must be in PATH, in place of pgbench.")
+    ] = False,
+    videos: Annotated[
+        int | None, typer.Option(min=400, show_default=False, help="Catalogue; by default 30000 videos, quick 3000.")
+    ] = None,
+    users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 20000, quick 2000.")] = None,
+    json: Json = False,
+) -> None:
+    """An application's lists, likes and embed_user at given rates, beside refreshes: how long they take, and what gives
+    way first.
+
+    Requests are due at random moments, and how long one takes counts from when it was due. `requests_per_s`, `p50_ms`
+    and `p99_ms` are of the highest rate that the database kept up with, beside the same without refreshes.
+    """
+    from dataclasses import replace
+
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.load import Scale, run
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(
+        scale,
+        rates=scale.rates if rates is None else _rates(rates),
+        seconds=duration or scale.seconds,
+        clients=clients or scale.clients,
+        mix=_mix(mix),
+        videos=videos or scale.videos,
+        users=users or scale.users,
+    )
+    with throwaway_server() as server, bar() as progress:
+        figures, said = run(server, scale, progress, through_postgrest=postgrest)
+    show(figures, json, "load")
+    for line in said:
+        say(line)
+
+
+@app.command(
+    epilog=manual(
+        "two-tower bench training --quick",
+        "two-tower bench training",
+        "two-tower bench training --users 100000 --videos 110000 --likes 4000000 --json",
+    )
+)
+def training(
+    quick: Quick = False,
+    users: Annotated[
+        int | None, typer.Option(min=100, show_default=False, help="By default 1000000, quick 5000.")
+    ] = None,
+    videos: Annotated[
+        int | None, typer.Option(min=100, show_default=False, help="Catalogue; by default 300000 videos, quick 3000.")
+    ] = None,
+    likes: Annotated[
+        int | None,
+        typer.Option(min=1_000, show_default=False, help="About so many; by default 40000000, quick 200000."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A training on an invented world: minutes, peak of memory, and quality beside item-kNN and popularity.
+
+    Minutes are of reading and training, without what measuring the references takes. The full size takes 30 GB of disk
+    in the temporary directory, and the better part of two hours.
+    """
+    from dataclasses import replace
+
+    from two_tower.bench.common import throwaway_server
+    from two_tower.bench.training import Scale, run
+
+    scale = Scale.quick() if quick else Scale()
+    scale = replace(scale, users=users or scale.users, videos=videos or scale.videos, likes=likes or scale.likes)
+    if scale.likes > scale.users * scale.videos // 20:
+        raise typer.BadParameter("--likes must be a twentieth of users times videos at most: they are distinct")
+    with throwaway_server() as server, bar() as progress:
+        figures, said = run(server, scale, progress)
+    show(figures, json, "training")
+    for line in said:
+        say(line)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    """Of ``--rates``, in order."""
+    try:
+        rates = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise typer.BadParameter("--rates takes numbers with commas between: 50,200") from None
+    if not 0 < rates[0] <= rates[-1] <= 1_000_000:
+        raise typer.BadParameter("--rates takes numbers above 0 and up to 1000000")
+    return tuple(rates)
+
+
+def _mix(text: str) -> dict[str, int]:
+    """Of ``--mix``: request -> weight."""
+    from two_tower.bench.load import REQUESTS
+
+    form = f"--mix takes {', '.join(REQUESTS)} with whole numbers: list=70,like=25"
+    found = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        if name not in REQUESTS or name in found or not weight.isdecimal() or len(weight) > 6:
+            raise typer.BadParameter(form)
+        found[name] = int(weight)
+    if not any(found.values()):
+        raise typer.BadParameter("--mix takes some number above 0")
+    return found
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
     """Figures as a table, or as the JSON that the contract has."""
     if json:

@@ -41,23 +41,28 @@ def dataset_export(
     json: Json = False,
 ) -> None:
     """Write interactions, split, and features of users and items, as Parquet, with summary.json."""
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.dataset_export import export
 
     options = DatasetOptions(mode=mode, min_stars=min_stars, max_negative_stars=max_negative_stars)
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
-        done = export(
-            connection,
-            directory,
-            options,
-            run=None if run_id == "auto" else run_id,
-            snapshot_inputs=snapshot_inputs,
-            neg_per_pos=neg_per_pos,
-            val_ratio=val_ratio,
-            min_likes=min_likes,
-            seed=seed,
-            progress=progress,
+    with bar() as progress:
+        done = reading(
+            dsn,
+            lambda connection: export(
+                connection,
+                directory,
+                options,
+                run=None if run_id == "auto" else run_id,
+                snapshot_inputs=snapshot_inputs,
+                neg_per_pos=neg_per_pos,
+                val_ratio=val_ratio,
+                min_likes=min_likes,
+                seed=seed,
+                progress=progress,
+            ),
+            say,
+            autocommit=True,
         )
     if json:
         print_json(done)

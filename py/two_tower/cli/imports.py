@@ -84,8 +84,8 @@ def catalog(
 ) -> None:
     """Insert and update videos.
 
-    Columns: product_url, title; if known tags, performers (lists separated by |),
-    maker, label, series, source, price, duration_seconds, released_at,
+    Columns: product_url, title; if known tags, performers, image_urls (lists separated
+    by |), maker, label, series, source, price, duration_seconds, released_at,
     thumbnail_url, description. A file is imported whole or not at all, unless --chunk is given;
     importing it again changes nothing. Videos that it does not name stay.
     """

@@ -23,6 +23,7 @@ from two_tower.cli import (
     replay,
     retrain,
     server,
+    shards,
     status,
     training,
     ui,
@@ -50,6 +51,7 @@ The path, in the order of a first day:
 On any later day: refresh, status, metrics, ui to look; retrain weekly; model rollback to go back at once.
 
 The database is --dsn, else DATABASE_URL (also from a file .env here), else the embedded server of this directory.
+DATABASE_READ_URL names a standby of DATABASE_URL, which then answers what only reads.
 Several environments: two-tower --env-file production.env VERB.
 Results go to standard output, progress and messages to standard error; --json makes a result data.
 
@@ -89,6 +91,7 @@ for family in (
     status,
     ui,
     verify,
+    shards,
     forget,
     user_data,
     demo,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -17,6 +17,9 @@ from two_tower.cli.options import (
 )
 from two_tower.metrics import HEADLINE, TITLES
 from two_tower.rows import one
+
+if TYPE_CHECKING:
+    import psycopg
 
 STATES = """
 States: candidate → staged (being backfilled) → active → standby → retired; rejected, where the gate said no.
@@ -41,10 +44,9 @@ Url = Annotated[str, typer.Argument(help="file:///path or s3://bucket/prefix, wi
 def list_(dsn: Dsn = None, json: Json = False) -> None:
     """List every version with its state, coverage, and metrics on held-out likes."""
     from two_tower.lifecycle.registry import versions
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        found = versions(connection)
+    found = reading(dsn, versions, say)
     if json:
         print_json(found)
         return
@@ -222,12 +224,14 @@ def export(
     version's own; what it does not know by id counts by its tags, performers, ….
     """
     from two_tower.lifecycle import artifacts
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        chosen = one(connection, "select two_tower.require_model(%s)", (version,))
+    def write(connection: psycopg.Connection[Any]) -> tuple[str, list[Path]]:
+        chosen = str(one(connection, "select two_tower.require_model(%s)", (version,)))
         connection.rollback()
-        written = artifacts.export(connection, chosen, directory, max_video_features, users=not without_users)
+        return chosen, artifacts.export(connection, chosen, directory, max_video_features, users=not without_users)
+
+    chosen, written = reading(dsn, write, say)
     size = (directory / "user_tower.onnx").stat().st_size
     if size > artifacts.MUCH_FOR_A_BROWSER:
         say(f"user_tower.onnx has {size / 1e6:.0f} MB; --max-video-features N writes a smaller one for browsers")
@@ -265,13 +269,17 @@ def publish(
     published never changes, and holds nothing of users unless that is asked for.
     """
     from two_tower.lifecycle import artifacts
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
+    def put(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         chosen = one(connection, "select two_tower.require_model(%s)", (version,))
-        result = artifacts.publish(
+        return artifacts.publish(
             connection, chosen, url, progress, users=with_users, runtime=wasm, activate=not skip_activate
         )
+
+    with bar() as progress:
+        result = reading(dsn, put, say, autocommit=True)
+    chosen = result["version"]
     if json:
         print_json(result)
     elif result["current"]:

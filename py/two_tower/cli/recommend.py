@@ -38,14 +38,19 @@ def recommend(
     import os
 
     from two_tower.lifecycle.recommend import write
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
     if everyone == bool(user):
         raise typer.BadParameter("say either --all or --user ID")
     if workers is None:
         workers = min(4, os.cpu_count() or 1)
-    with connect(dsn, autocommit=True) as connection, bar() as progress:
-        rows = write(connection, None if everyone else user, limit, output, progress, workers)
+    with bar() as progress:
+        rows = reading(
+            dsn,
+            lambda connection: write(connection, None if everyone else user, limit, output, progress, workers),
+            say,
+            autocommit=True,
+        )
     if json:
         print_json({"output": output, "rows": rows})
     else:

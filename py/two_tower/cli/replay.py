@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, Json, manual, out, print_json
+from two_tower.cli.console import Dsn, Json, manual, out, print_json, say
 
 app = typer.Typer()
 
@@ -31,14 +31,14 @@ def replay(
     """Judge a version by lists that users were shown, before anybody sees it.
 
     Lists with chance in them say how other videos would have been liked, too: those
-    logged with propensities below 1. Where there are none, nothing can be said.
+    logged with propensities below 1. Where there are none, nothing can be said. Lists of
+    which it is not known what they left out say nothing, and are counted.
     """
+    from two_tower.lifecycle.replay import left_out, verdict
     from two_tower.lifecycle.replay import replay as judge
-    from two_tower.lifecycle.replay import verdict
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        found = judge(connection, version, days)
+    found = reading(dsn, lambda connection: judge(connection, version, days), say)
     if json:
         print_json(found)
         return
@@ -46,6 +46,8 @@ def replay(
 
     shown = f"{found['lists']:,} lists of {found['users']:,} users in {days} days, of which {found['shown_rate']:.2%}"
     out.print(f"{shown} was liked", highlight=False)
+    if found["left_out"]:
+        out.print(f"left out: {left_out(found['left_out'])}", highlight=False)
     table = Table("version", "like rate", "95 %", "support", "effective answers", box=None, pad_edge=False)
     for row in ({**found}, *([found["incumbent"]] if found["incumbent"] else [])):
         table.add_row(row["version"], *_cells(row))

@@ -10,14 +10,18 @@ from __future__ import annotations
 import json as jsonlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from two_tower.cli.console import Dsn, Json, manual, out, print_json, say
 from two_tower.errors import UserError
 from two_tower.signals import until_signalled
+
+if TYPE_CHECKING:
+    from two_tower.server.status import Report
 
 app = typer.Typer()
 
@@ -61,14 +65,12 @@ def status(
     job that fails or that pg_cron does not run, users or videos set aside, vectors
     that are missing or mixed, a missing index or trigger, no active model.
     """
-    from two_tower.server.connection import connect
-    from two_tower.server.status import look, render
+    from two_tower.server.status import render
 
     if seconds is not None and not watch:
         raise typer.BadParameter("goes with --watch", param_hint="SECONDS")
     if not watch:
-        with connect(dsn) as connection:
-            report = look(connection, sample)
+        report = _look(dsn, sample)
         if json:
             print_json(report.as_json())
         else:
@@ -77,20 +79,28 @@ def status(
     raise typer.Exit(_watch(dsn, sample, json, seconds or 5.0))
 
 
+def _look(dsn: str | None, sample: int | None) -> Report:
+    from two_tower.server.connection import connect
+    from two_tower.server.reading import replica_says
+    from two_tower.server.status import look
+
+    with connect(dsn) as connection:
+        report = look(connection, sample)
+    return report if dsn else replace(report, replica=replica_says())
+
+
 def _watch(dsn: str | None, sample: int | None, json: bool, seconds: float) -> int:
     """Looks until interrupted; the exit code of the last look. A database that is gone may come back."""
     import psycopg
     from rich.text import Text
 
-    from two_tower.server.connection import connect
-    from two_tower.server.status import look, render
+    from two_tower.server.status import render
 
     healthy = False
     with until_signalled() as stop, _screen(json) as show:
         while not stop.is_set():
             try:
-                with connect(dsn) as connection:
-                    report = look(connection, sample)
+                report = _look(dsn, sample)
                 healthy = not report.problems
                 show(jsonlib.dumps(report.as_json(), default=str) if json else render(report))
             except (psycopg.OperationalError, UserError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,9 @@ from two_tower.cli.options import (
     gate_limits,
 )
 from two_tower.metrics import HEADLINE, TITLES
+
+if TYPE_CHECKING:
+    import psycopg
 
 app = typer.Typer()
 
@@ -108,7 +111,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="0; 10 with --loss or another option of gradients, or a catalogue beyond the closed form",
+            show_default="0; 10 with --loss or another option of gradients",
             help="Go on by gradients, at most so long, and keep the epoch that validation finds best, if any.",
         ),
     ] = None,
@@ -250,7 +253,7 @@ def train(
                 data = read(connection, options)
                 from two_tower.lifecycle.gate import judge
 
-                model = fit(data, chosen, progress, processes, told=told)
+                model = fit(data, chosen, progress, processes, told=told, to_register=True)
                 name = registry.register(connection, model, data, version)
                 reasons = judge(connection, name)
             done = f"{name} is registered; serve it with `two-tower model activate`"
@@ -301,10 +304,10 @@ def evaluate(
     from two_tower.errors import GateFailed, UserError
     from two_tower.lifecycle import gate
     from two_tower.lifecycle.registry import newest
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
     from two_tower.trainer.evaluate import behind
 
-    with connect(dsn, autocommit=True) as connection:
+    def measure(connection: psycopg.Connection[Any]) -> tuple[gate.Measured, list[str]]:
         found = gate.measure(connection, version or newest(connection), k or ())
         measured = found.metrics.get("two-tower", {})
         if lacking := [n for n in k or () if measured and f"recall@{n}" not in measured]:
@@ -312,7 +315,9 @@ def evaluate(
                 f"{found.version} was measured when it was trained, and not for lists of {lacking[0]}",
                 f"train with --k {lacking[0]}, or come back when {gate.FRESH_USERS} users have new likes",
             )
-        reasons = gate.judge(connection, found.version, found.numbers(), overrides)
+        return found, gate.judge(connection, found.version, found.numbers(), overrides)
+
+    found, reasons = reading(dsn, measure, say, autocommit=True)
     if json:
         print_json(asdict(found) | {"reasons": reasons})
     else:

@@ -62,6 +62,8 @@ def ui(
     if not installed():
         raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
     os.environ |= environment(resolve_dsn(dsn), read_only)
+    if dsn:
+        os.environ["DATABASE_READ_URL"] = dsn  # a replica of another database may be named there, or in a file .env
     say(f"http://{address}:{port}")
     sys.stdout.flush()
     program = command(port, address)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.cli.console import Dsn, manual, print_json, write_text
+from two_tower.cli.console import Dsn, manual, print_json, say, write_text
+
+if TYPE_CHECKING:
+    import psycopg
 
 app = typer.Typer()
 
@@ -37,10 +40,12 @@ def user_data(
     """
     from two_tower.ids import user_uuid
     from two_tower.rows import one
-    from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn) as connection:
-        data: dict[str, Any] = one(connection, "select public.export_user_data(%s)", (user_uuid(user),))
+    def read(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+        return dict(one(connection, "select public.export_user_data(%s)", (user_uuid(user),)))
+
+    data = reading(dsn, read, say)
     if output is None:
         print_json(data)
     else:

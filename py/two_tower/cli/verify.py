@@ -6,11 +6,14 @@ two-tower verify --repair && two-tower refresh
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+
+if TYPE_CHECKING:
+    from two_tower.lifecycle.verify import Verified
 
 app = typer.Typer()
 
@@ -48,13 +51,21 @@ def verify(
     """
     from two_tower.lifecycle import verify as verification
     from two_tower.server.connection import connect
+    from two_tower.server.reading import reading
 
-    with connect(dsn, autocommit=True, writes=repair or sample is None) as connection, bar() as progress:
-        found = verification.verify(connection, progress, sample)
-        marked = verification.repair(connection, found) if repair else 0
-        answer = {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}
-        if sample is None:
-            verification.log(connection, answer)
+    marked = 0
+    if sample is not None and not repair:
+        with bar() as progress:
+            found = reading(
+                dsn, lambda connection: verification.verify(connection, progress, sample), say, autocommit=True
+            )
+    else:
+        with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
+            found = verification.verify(connection, progress, sample)
+            marked = verification.repair(connection, found) if repair else 0
+            if sample is None:
+                verification.log(connection, _answer(found, marked))
+    answer = _answer(found, marked)
     if json:
         print_json(answer)
     else:
@@ -65,3 +76,7 @@ def verify(
         if repair and marked:
             say(f"{marked:,} users and videos are in the change log, for the next refresh")
     raise typer.Exit(1 if any(found.differing.values()) and not repair else 0)
+
+
+def _answer(found: Verified, marked: int) -> dict[str, Any]:
+    return {"users": found.users, "videos": found.videos, "differing": found.differing, "marked": marked}

@@ -120,7 +120,7 @@ def show(dsn: str, port: int) -> None:
         except OSError:
             free.bind((HOST, 0))
         port = free.getsockname()[1]
-    environment = os.environ | page.environment(dsn)
+    environment = os.environ | page.environment(dsn) | {"DATABASE_READ_URL": dsn}
     with subprocess.Popen(page.command(port, HOST), env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             _step("starting the page", lambda _: _wait(f"http://{HOST}:{port}/_stcore/health", process))
@@ -167,7 +167,7 @@ def _step(what: str, work: Callable[[Progress], T]) -> T:
 def _train(data: TrainingData, progress: Progress) -> TrainedModel:
     from two_tower.trainer.train import fit
 
-    return fit(data, None, progress)
+    return fit(data, None, progress, to_register=True)
 
 
 def _import(connection: Connection, work: Callable[..., imports.ImportSummary], path: Path, **options: Any) -> None:

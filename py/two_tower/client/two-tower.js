@@ -5,11 +5,15 @@
  *     import * as ort from "onnxruntime-web";
  *     import { loadModel, userFeatures } from "./two-tower.js";
  *
- *     const model = await loadModel("https://models.example/current/manifest.json");
+ *     const { data: payload } = await supabase.rpc("get_user_embedding_features", { user_id });
+ *     const model = await loadModel(`https://models.example/${payload.model_version}/manifest.json`);
  *     const session = await ort.InferenceSession.create(`${model.base}/user_tower.onnx`);
- *     const input = userFeatures(payload, model.schema, model.vocabularies);
+ *     const input = userFeatures(payload, model);
  *     const { user_embedding } = await session.run({ user_features: new ort.Tensor("float32", input, [1, input.length]) });
  *     // user_embedding.data: Float32Array(128) of length 1; its cosine with a video's vector is the score
+ *
+ * The payload names the version that serves the user, which during an experiment need not be the current one: load that version, and keep it
+ * for as long as payloads name it.
  *
  * No dependencies, no build step.
  */
@@ -42,37 +46,36 @@ async function fetchJson(url) {
  * One row of user_features for user_tower.onnx.
  *
  * @param {object} payload  of get_user_embedding_features
- * @param {object} schema  feature_schema.json
- * @param {Object<string, Object<string, number>>} vocabularies  by name, such as tag: the content of vocab_tag.json
- * @returns {Float32Array} of schema.user.dim numbers
+ * @param {{version: string, schema: object, vocabularies: Object<string, Object<string, number>>}} model  of loadModel
+ * @returns {Float32Array} of model.schema.user.dim numbers
+ * @throws {Error} where the payload is for another version than the model's: a vector of one says nothing beside videos of another
  */
-export function userFeatures(payload, schema, vocabularies) {
-  const recency = schema.user.recency ?? 0;
-  // Plain counts are what a model without recency reads, unless decisions have weights of their own.
-  const plain = recency === 0 && payload.weights === undefined;
-  if (!plain && (payload.recency ?? 0) !== recency) {
-    throw new Error(`the payload weighs decisions by ${payload.recency ?? 0}, the model by ${recency}: load the model anew`);
+export function userFeatures(payload, model) {
+  if (payload.model_version !== model.version) {
+    throw new Error(
+      `the payload is for model ${payload.model_version}, and ${model.version} is loaded: load ${payload.model_version}/manifest.json`,
+    );
   }
-  checkVersion(payload, schema);
-  return features(plain ? payload : payload.weighted, schema.user, vocabularies);
+  checkSchema(payload, model.schema);
+  // Without weights, a payload has plain counts alone.
+  return features(payload.weighted ?? payload, model.schema.user, model.vocabularies);
 }
 
 /**
  * One row of item_features for item_tower.onnx. A video outside the vocabulary is placed by its content.
  *
- * @param {object} payload  of get_item_embedding_features
- * @param {object} schema  feature_schema.json
- * @param {Object<string, Object<string, number>>} vocabularies  by name
+ * @param {object} payload  of get_item_embedding_features, which is the same for every model
+ * @param {{schema: object, vocabularies: Object<string, Object<string, number>>}} model  of loadModel
  * @param {string} [videoId]  the video's id, which the payload does not repeat
- * @returns {Float32Array} of schema.item.dim numbers
+ * @returns {Float32Array} of model.schema.item.dim numbers
  */
-export function itemFeatures(payload, schema, vocabularies, videoId) {
-  checkVersion(payload, schema);
-  return features({ ...payload, id: videoId }, schema.item, vocabularies);
+export function itemFeatures(payload, model, videoId) {
+  checkSchema(payload, model.schema);
+  return features({ ...payload, id: videoId }, model.schema.item, model.vocabularies);
 }
 
 /** What an older version of the schema has, a payload has, too. */
-function checkVersion(payload, schema) {
+function checkSchema(payload, schema) {
   if (!(payload.schema_version >= schema.schema_version)) {
     throw new Error(`the payload has schema version ${payload.schema_version}, the model ${schema.schema_version}`);
   }

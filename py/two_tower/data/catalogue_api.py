@@ -47,7 +47,7 @@ class Listing:
 
     id: str
     row: dict[str, Any]
-    """Columns of a catalogue, as ``import_catalog`` takes them; text, or lists of text for tags and performers."""
+    """Columns of a catalogue, as ``import_catalog`` takes them; text, or lists of it (tags, performers, images)."""
     known_as: tuple[str, ...] = ()
     """Other addresses, up to their first ``&``, under which the catalogue may have it already."""
 
@@ -314,7 +314,7 @@ class _Task:
         names = dict.fromkeys(name for item in page.listings for name in item.row)
         for name in names:
             values = [item.row.get(name) for item in page.listings]
-            kind = pl.List(pl.String) if name in ("tags", "performers") else pl.String
+            kind = pl.List(pl.String) if name in ("tags", "performers", "image_urls") else pl.String
             columns[name] = pl.Series(values, dtype=kind)
         done = import_catalog_rows(connection, f"{self.source.name} {self.section}", pl.DataFrame(columns), rejects)
         told.items += done.rows

@@ -123,6 +123,7 @@ class Dmm:
             "duration_seconds": duration(item.get("volume")),
             "released_at": released + _ZONE if released and " " in released else released,
             "thumbnail_url": picture(item),
+            "image_urls": samples(item),
         }
         known_as = tuple(text.split("&")[0] for text in (address, link) if text)
         if self.link_affiliate_id and link:
@@ -155,15 +156,22 @@ def duration(volume: Any) -> str | None:
 
 def picture(item: dict[str, Any]) -> str | None:
     """The package's picture, the largest there is; else the first sample image."""
-    package, samples = _mapping(item.get("imageURL")), _mapping(item.get("sampleImageURL"))
+    package = _mapping(item.get("imageURL"))
     for size in ("large", "list", "small"):
         if found := _text(package.get(size)):
             return found
+    return next(iter(samples(item)), None)
+
+
+def samples(item: dict[str, Any]) -> list[str]:
+    """Sample images, in the largest size that there is."""
+    sizes = _mapping(item.get("sampleImageURL"))
     for size in ("sample_l", "sample_s"):
-        images = _mapping(samples.get(size)).get("image")
-        if isinstance(images, list) and images and (found := _text(images[0])):
+        images = _mapping(sizes.get(size)).get("image")
+        found = [text for image in (images if isinstance(images, list) else [images]) if (text := _text(image))]
+        if found:
             return found
-    return None
+    return []
 
 
 def _mapping(value: Any) -> dict[str, Any]:

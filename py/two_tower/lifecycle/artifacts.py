@@ -149,7 +149,11 @@ def write_trained(
         found.append((f"vocab_{name}.json", _json({key: at for at, key in enumerate(keys)})))
     recency = model.schema.recency
     counts = user_counts(
-        model.schema, data.item_counts, data.matrix(LIKE, recency=recency), data.matrix(NOPE, recency=recency)
+        model.schema,
+        data.item_counts,
+        data.matrix(LIKE, recency=recency),
+        data.matrix(NOPE, recency=recency),
+        data.profile,
     )
     liking = np.bincount(data.user[data.label == LIKE], minlength=data.n_users) > 0
     users = _vectors(data.user_ids[liking], model.user_tower.embed(counts[liking]), "user_id")

@@ -26,11 +26,13 @@ def start(
     force: bool = False,
     workers: int = 1,
     overrides: dict[str, float] | None = None,
+    publish: str | None = None,
 ) -> dict[str, Any]:
     """Serve ``share`` of the users by ``challenger`` and the others by ``control``, which is the active version.
 
     What the challenger lacks is embedded first. Raises GateFailed where its gate says no; ``force`` overrules that, and
-    is recorded; ``overrides`` are settings of the gate for this once. ``connection`` is in autocommit mode.
+    is recorded; ``overrides`` are settings of the gate for this once. ``publish`` is where both are uploaded to first,
+    for clients that compute vectors of their own. ``connection`` is in autocommit mode.
     """
     connection.execute("select two_tower.require_no_experiment()")
     connection.execute("select two_tower.require_model(%s), two_tower.require_model(%s)", (control, challenger))
@@ -38,6 +40,11 @@ def start(
     registry.backfill(connection, challenger, progress, workers=workers, force=force, overrides=overrides)
     registry.refresh(connection, progress)
     measured = registry.replayed(connection, challenger, overrides)
+    if publish is not None:
+        from two_tower.lifecycle import artifacts
+
+        for version in (control, challenger):
+            artifacts.upload(connection, version, publish, progress)
     with registry.asking_the_gate():
         started: dict[str, Any] = one(
             connection,

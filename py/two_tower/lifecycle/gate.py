@@ -19,15 +19,15 @@ import psycopg
 import torch
 from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
-from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import LIKE, NOPE, SKIP, user_counts
+from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
 from two_tower.lifecycle.registry import plain
 from two_tower.lifecycle.towers import Towers, load
 from two_tower.rows import one
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.options import TrainOptions
 
 Connection = psycopg.Connection[Any]
 
@@ -134,7 +134,7 @@ def _since(
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         data = read(connection, DatasetOptions(), towers.schema)
-        item_counts = {name: read(connection, DatasetOptions(), t.schema).item_counts for name, t in beside.items()}
+        others_data = {name: read(connection, DatasetOptions(), t.schema) for name, t in beside.items()}
     after = data.time > moment
     relevant = data.matrix(LIKE, after)
     if int((np.diff(relevant.indptr) > 0).sum()) < FRESH_USERS:
@@ -142,21 +142,25 @@ def _since(
     likes, nopes, skips = (data.matrix(label, ~after, given=False) for label in (LIKE, NOPE, SKIP))
     seen = (likes + nopes + skips).tocsr()
 
-    def scorer(of: Towers, counts: sparse.csr_matrix) -> evaluate.Scorer:
-        liked, noped = (data.matrix(label, ~after, of.schema.recency) for label in (LIKE, NOPE))
-        given = user_counts(of.schema, counts, liked, noped)
+    asked, relevant = evaluate.asked(relevant, TrainOptions.measured_users)
+
+    def scorer(of: Towers, laid_out: TrainingData) -> evaluate.Scorer:
+        counts = laid_out.item_counts
+        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        liked, noped = (data.matrix(label, ~after, of.schema.recency)[asked] for label in (LIKE, NOPE))
+        profile = None if laid_out.profile is None else laid_out.profile[asked]
+        given = user_counts(of.schema, counts, liked, noped, profile)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
-        if of.neighbours is None:
-            return found
-        # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
-        ids = counts[:, of.schema.segment("item", "id").offset :]
-        return evaluate.with_neighbours(found, liked, (ids @ of.neighbours @ ids.T).tocsr(), of.user.length(given))
+        if of.neighbours is not None:
+            # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+            ids = counts[:, of.schema.segment("item", "id").offset :]
+            across = (ids @ of.neighbours @ ids.T).tocsr()
+            found = evaluate.with_neighbours(found, liked, across, of.user.length(given))
+        return lambda rows: found(np.searchsorted(asked, rows))
 
     references, _ = evaluate.references(likes)
-    own = evaluate.report(
-        {"two-tower": scorer(towers, data.item_counts)} | references, likes, seen, relevant, k=k, also=also
-    )
-    others = {name: scorer(t, item_counts[name]) for name, t in beside.items()}
+    own = evaluate.report({"two-tower": scorer(towers, data)} | references, likes, seen, relevant, k=k, also=also)
+    others = {name: scorer(t, others_data[name]) for name, t in beside.items()}
     return own, evaluate.report(others, likes, seen, relevant, k=k)
 
 

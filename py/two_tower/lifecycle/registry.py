@@ -97,18 +97,16 @@ def sizes(schema: FeatureSchema) -> dict[str, Any]:
 def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
     """Export ``model`` and register it as a candidate; its version.
 
-    Raises psycopg.Error where the database refuses it.
+    Raises psycopg.Error where the database refuses it, UserError where it was not measured.
     """
     from two_tower.trainer.export import export_towers
+    from two_tower.trainer.train import unmeasured
 
+    if not model.metrics:
+        raise unmeasured()
     version = version or new_version(connection)
     user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower, model.neighbours)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
-    if not model.metrics:
-        raise UserError(
-            "the model cannot be measured, because no likes were held out of its training",
-            "users with five likes or more take part in that; collect more likes first",
-        )
     incumbent = connection.execute("select two_tower.active_version()").fetchone()
     register_files(
         connection,

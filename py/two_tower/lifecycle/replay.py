@@ -10,12 +10,14 @@ its variance is that of a ratio over users, as in ``sql/66_experiments/rate_vari
 If everything that the version would show could have been shown, the weights of a list sum to its length on average.
 What is lacking to that, its ``support``, is what the log says nothing of.
 
-A user's history is what was decided before the list, so what followed it is not known to the version. Lists of which
-somebody asked for a filter are taken as those without: the log does not say.
+A user's history is what was decided before the list, so what followed it is not known to the version. What the user
+never wants to see, and what the owner's condition keeps from the user, the version would not show either. Lists of
+which such conditions are not known are left out, and counted (:data:`LEFT_OUT`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ from two_tower.features import decision_weights
 from two_tower.rows import column, one, row
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import psycopg
     from numpy.typing import NDArray
 
@@ -40,6 +44,14 @@ MOST_LISTS = 20_000
 
 LEAST_USERS = 30
 """With fewer, an estimate has no interval."""
+
+LEFT_OUT = {
+    "filtered": "asked for with filters, which the log does not have",
+    "opted_out": "of users who opted out of personalisation or training",
+    "chosen_since": "from before their users chose anew what never to see",
+    "before_a_like": "of users who had liked nothing by then",
+}
+"""Why lists with chance in them say nothing of a version."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,10 @@ class Log:
     videos: dict[Any, int] = field(default_factory=dict)
     decisions: dict[int, list[Decision]] = field(default_factory=dict)
     """By user, in the order of time."""
+    shown: dict[int, list[tuple[float, list[int]]]] = field(default_factory=dict)
+    """By user, all that was shown and when, also in lists that are left out."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """How many lists are not among ``lists``, by the names of :data:`LEFT_OUT`."""
     again_after: float = 0.0
     """Seconds within which a page of next_videos() does not repeat what was shown."""
 
@@ -76,6 +92,8 @@ class Sums:
     slots: Floats
     weights: Floats
     """Each weight above zero, whoever's."""
+    unranked: int
+    """Lists for which there was nothing to rank by."""
 
     @property
     def rate(self) -> float:
@@ -90,7 +108,8 @@ class Sums:
 def replay(connection: Connection, version: str, days: int = 30) -> dict[str, Any]:
     """What lists of the last ``days`` say of ``version``, and of the active version beside it.
 
-    ``lists`` and ``users`` that were replayed; ``shown_rate``, the like rate of what they held; for ``version`` and,
+    ``lists`` and ``users`` that were replayed; ``left_out``, how many lists were not, by :data:`LEFT_OUT`;
+    ``shown_rate``, the like rate of what the others held; for ``version`` and,
     if it is another, ``incumbent``: ``like_rate`` with ``low`` and ``high`` (95 %, one look), ``support`` and
     ``effective``, how many independent answers the weighted ones are worth; ``difference`` of both, with ``low`` and
     ``high``, in None where there is none.
@@ -100,15 +119,17 @@ def replay(connection: Connection, version: str, days: int = 30) -> dict[str, An
     require_replayable(connection, version)
     active = one(connection, "select two_tower.active_version()")
     log = read_log(connection, days)
-    own = estimate(log, Ranker.read(connection, version, log))
+    allowed = Allowed.read(connection, log)
+    own = estimate(log, Ranker.read(connection, version, log), allowed)
     compared = active not in (None, version) and _replayable(connection, active)
-    other = estimate(log, Ranker.read(connection, active, log)) if compared else None
+    other = estimate(log, Ranker.read(connection, active, log), allowed) if compared else None
     slots = sum(len(shown.videos) for shown in log.lists)
     return {
         "version": version,
         "days": days,
         "lists": len(log.lists),
         "users": len({shown.user for shown in log.lists}),
+        "left_out": log.left_out | ({"before_a_like": own.unranked} if own.unranked else {}),
         "shown_rate": sum(float(shown.liked.sum()) for shown in log.lists) / slots,
         **_figures(own),
         "incumbent": None if other is None else {"version": active, **_figures(other)},
@@ -161,31 +182,42 @@ _BIAS = "select weight::text from two_tower.model_weights where model_version = 
 def read_log(connection: Connection, days: int) -> Log:
     """Lists of which the propensities are known and some are below 1. Raises UserError where there are none."""
     log = Log(again_after=3600 * one(connection, "select two_tower.model_setting('shown_again_after_hours')"))
+    log.left_out = dict(
+        connection.execute(
+            """select l.left_out, count(*) from two_tower.lists_by_chance(%s) l
+            where l.left_out is not null group by 1 order by 1""",
+            (days,),
+        ).fetchall()
+    )
     rows = connection.execute(
-        """with shown as (
-            select i.user_id, i.list_id, i.shown_at, i.video_id, i.rank, i.propensity, i.reason,
+        """with lists as materialized (
+            select l.* from two_tower.lists_by_chance(%(days)s) l
+            where l.left_out is null order by l.shown_at desc limit %(most)s
+        ),
+        shown as (
+            select i.user_id, i.list_id, i.shown_at, i.video_id, i.rank, i.propensity,
                 lead(i.shown_at) over (partition by i.user_id, i.video_id order by i.shown_at) as next_at
             from two_tower.impressions i
-            where i.shown_at >= now() - %s * interval '1 day'
-                and not exists (
-                    select from two_tower.user_choices c
-                    where c.user_id = i.user_id and not (c.personalised and c.trained_on)
-                )
+            where i.shown_at >= now() - %(days)s * interval '1 day' and i.user_id in (select l.user_id from lists l)
         )
         select s.user_id, extract(epoch from s.shown_at)::float8, array_agg(s.video_id order by s.rank),
             array_agg(s.propensity::float8 order by s.rank),
             array_agg((d.at is not null and (s.next_at is null or d.at < s.next_at))::int order by s.rank)
-        from shown s
+        from lists l
+        join shown s on s.user_id = l.user_id and s.list_id = l.list_id and s.shown_at = l.shown_at
         left join lateral (
             select two_tower.time_of(o.created_at) as at from public.user_video_decisions o
             where o.user_id = s.user_id and o.video_id = s.video_id and two_tower.decision_label(o.decision_type) = 1
-        ) as d on d.at >= s.shown_at
+        ) as d on d.at >= s.shown_at and d.at <= now()  -- as shown_outcomes.sql has it
         group by s.user_id, s.list_id, s.shown_at
-        having count(*) = count(s.propensity) and min(s.propensity) < 1
-            and bool_and(s.reason not in ('similar', 'trending'))
-        order by s.shown_at desc limit %s""",
-        (days, MOST_LISTS),
+        order by s.shown_at desc""",
+        {"days": days, "most": MOST_LISTS},
     ).fetchall()
+    if not rows and log.left_out:
+        raise UserError(
+            f"of what was shown in the last {days} days by chance, nothing can be replayed: {left_out(log.left_out)}",
+            "let users see lists of exploration without filters for some days",
+        )
     if not rows:
         raise UserError(
             f"nothing that was shown in the last {days} days was drawn by chance, so the log does not say how anything "
@@ -196,6 +228,15 @@ def read_log(connection: Connection, days: int) -> Log:
         number = log.users.setdefault(user, len(log.users))
         ids = np.array([log.videos.setdefault(video, len(log.videos)) for video in videos])
         log.lists.append(Shown(number, at, ids, np.array(propensity), np.array(liked, float)))
+    for user, at, videos in connection.execute(
+        """select i.user_id, extract(epoch from i.shown_at)::float8, array_agg(i.video_id)
+        from two_tower.impressions i
+        where i.user_id = any (%s) and i.shown_at >= now() - %s * interval '1 day' - %s * interval '1 second'
+        group by i.user_id, i.shown_at""",
+        (list(log.users), days, log.again_after),
+    ):
+        numbers = [log.videos.setdefault(video, len(log.videos)) for video in videos]
+        log.shown.setdefault(log.users[user], []).append((at, numbers))
     for user, video, label, weight, at in connection.execute(
         """select d.user_id, d.video_id, g.label, g.weight,
             extract(epoch from coalesce(two_tower.time_of(d.created_at), '1970-01-01 00:00+00'))::float8
@@ -211,8 +252,62 @@ def read_log(connection: Connection, days: int) -> Log:
     return log
 
 
+def left_out(counts: Mapping[str, int]) -> str:
+    """What a replay left out and why, in words."""
+    return "; ".join(f"{count:,} {'list' if count == 1 else 'lists'} {LEFT_OUT[why]}" for why, count in counts.items())
+
+
 def _numbers(text: str) -> Floats:
     return np.array(text[1:-1].split(","), float)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Which videos lists may show to whom, as it is now."""
+
+    connection: Connection
+    log: Log
+    users: list[UUID]
+    conditions: bool
+    """Whether the owner has said what is for whom."""
+    choosy: set[UUID]
+    """Who has said what never to see."""
+    videos: list[UUID] = field(default_factory=list)
+    known: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, connection: Connection, log: Log) -> Allowed:
+        users = list(log.users)
+        said = "select exists (select from two_tower.catalogue_rule r where r.eligible_when is not null)"
+        choosy = column(
+            connection,
+            """select c.user_id from two_tower.user_choices c where c.user_id = any (%s)
+            and (c.never_makers <> '{}' or c.never_tag_ids <> '{}' or c.never_performer_ids <> '{}')""",
+            (users,),
+        )
+        return cls(connection, log, users, one(connection, said), set(choosy))
+
+    def first(self, user: int, videos: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """The first ``length`` of ``videos`` that ``user`` may be shown; both are numbers of the log."""
+        if not self.conditions and self.users[user] not in self.choosy:
+            return videos[:length]
+        found: list[int] = []
+        at, step = 0, 4 * length
+        while at < len(videos) and len(found) < length:
+            part = videos[at : at + step].tolist()
+            self._ask(user, [video for video in part if (user, video) not in self.known])
+            found += [video for video in part if self.known[user, video]]
+            at, step = at + step, 2 * step
+        return np.array(found[:length], np.int64)
+
+    def _ask(self, user: int, numbers: list[int]) -> None:
+        if len(self.videos) < len(self.log.videos):
+            self.videos[:] = self.log.videos
+        if numbers:
+            asked = [self.videos[number] for number in numbers]
+            query = "select two_tower.allowed_videos(%s, %s)"
+            allowed = set(one(self.connection, query, (self.users[user], asked)))
+            self.known.update({(user, n): video in allowed for n, video in zip(numbers, asked, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -266,8 +361,9 @@ class Ranker:
         (recency,) = row(connection, "select two_tower.recency_of(%s)", (version,))
         return cls(bias, place, listed, tastes, neighbours, float(recency))
 
-    def best(self, history: list[Decision], without: set[int], length: int) -> NDArray[np.int64] | None:
-        """What it lists first for somebody with this history; None for nobody's likes, of which it knows nothing."""
+    def ranked(self, history: list[Decision], without: set[int]) -> NDArray[np.int64] | None:
+        """All that it lists for somebody with this history, best first; None for nobody's likes, of which it knows
+        nothing."""
         made = [decision for decision in history if decision[2] in (0, 1)]
         if not any(label == 1 for _, _, label, _ in made):
             return None
@@ -291,17 +387,18 @@ class Ranker:
         free = self.listed.copy()
         free[[video for video in without if video < len(free)]] = False
         scores = np.where(free, scores, -np.inf)
-        length = min(length, int(free.sum()))
-        return np.argsort(-scores, kind="stable")[:length]
+        return np.argsort(-scores, kind="stable")[: int(free.sum())]
 
 
 # ------------------------------------------------------------------------------------------------ estimating
 
 
-def estimate(log: Log, ranker: Ranker) -> Sums:
-    """What the lists of ``log`` say of what ``ranker`` would have shown; before a first like, nothing."""
+def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
+    """What the lists of ``log`` say of what ``ranker`` would have shown of what is ``allowed``; before a first like,
+    nothing."""
     weight, hits, slots = (np.zeros(len(log.users)) for _ in range(3))
     weights: list[Floats] = []
+    unranked = 0
     by_user: dict[int, list[Shown]] = {}
     for shown in log.lists:
         by_user.setdefault(shown.user, []).append(shown)
@@ -310,25 +407,26 @@ def estimate(log: Log, ranker: Ranker) -> Sums:
         for shown in lists:
             history = [decision for decision in made if decision[0] < shown.at]
             lately = {
-                int(video)
-                for other in lists
-                if shown.at - log.again_after < other.at < shown.at
-                for video in other.videos
+                video
+                for at, videos in log.shown.get(user, [])
+                if shown.at - log.again_after < at < shown.at
+                for video in videos
             }
             # A list that repeats something of the last hours is not of next_videos(), and left nothing out for that.
             if lately & set(shown.videos.tolist()):
                 lately = set()
             without = lately | {video for _, video, _, _ in history}
-            best = ranker.best(history, without, len(shown.videos))
-            if best is None:
+            ranked = ranker.ranked(history, without)
+            if ranked is None:
+                unranked += 1
                 continue
-            both = np.isin(shown.videos, best)
+            both = np.isin(shown.videos, allowed.first(user, ranked, len(shown.videos)))
             counts = both / shown.propensity
             weight[user] += counts.sum()
             hits[user] += (counts * shown.liked).sum()
             slots[user] += len(shown.videos)
             weights.append(counts[both])
-    return Sums(weight, hits, slots, np.concatenate([np.zeros(0), *weights]))
+    return Sums(weight, hits, slots, np.concatenate([np.zeros(0), *weights]), unranked)
 
 
 def _spread(influence: Floats, users: int) -> float | None:

@@ -96,7 +96,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     from two_tower.trainer.train import fit
 
     data = read(connection, plan.dataset)
-    model = fit(data, plan.training, progress)
+    model = fit(data, plan.training, progress, to_register=True)
 
     run.step = "registering"
     run.version = version = registry.register(connection, model, data)
@@ -131,7 +131,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
         run.published = True
 
     run.step = "retiring"
-    for old in _surplus(connection, plan.keep):
+    for old in surplus(connection, plan.keep):
         try:
             connection.execute("select two_tower.retire_model(%s)", (old,))
             run.retired.append(old)
@@ -165,7 +165,8 @@ def _active(connection: Connection) -> str | None:
     return None if row[0] is None else str(row[0])
 
 
-def _surplus(connection: Connection, keep: int) -> list[str]:
+def surplus(connection: Connection, keep: int) -> list[str]:
+    """Versions that stand by beyond the newest ``keep``, newest first. Given vectors are their owner's to retire."""
     rows = connection.execute(
         """select version from two_tower.model_versions
         where state = 'standby' and user_engine <> 'given'

@@ -92,7 +92,9 @@ def _drawn(connection: psycopg.Connection[Any], kind: str, sample: int) -> list[
     """``sample`` ids, or all where there are fewer: of those who should be stored, and of those who are."""
     source = (
         """select liking_users as id from two_tower.liking_users()
-        union select user_id from two_tower.user_features"""
+        union select user_id from two_tower.user_features
+        union select u.id from unnest(two_tower.live_versions()) as v (version)
+            cross join lateral two_tower.users_by_profile(v.version) as u (id)"""
         if kind == "user"
         else "select id from public.videos"
     )

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     import psycopg
 
 
+class NoDatabase(UserError):  # noqa: N818 - nothing failed
+    """Nothing says which database is meant."""
+
+
 def resolve_dsn(dsn: str | None = None) -> str:
-    """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises UserError if there is none."""
+    """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises NoDatabase if there is none."""
     found = dsn or Settings().database_url
     if found:
         return found
     server = Server(Path.cwd())
     if not server.running:
-        raise UserError(
+        raise NoDatabase(
             f"no database: neither --dsn nor DATABASE_URL is given, and no embedded server runs in {Path.cwd()}",
             "start one with `two-tower up`",
         )

@@ -37,11 +37,13 @@ class Report:
     sizes: list[Row]
     sample: list[Row]
     problems: list[Row]
+    replica: str | None = None
+    """How the replica stands, where one is named. It is no promise: where it cannot answer, the primary does."""
 
     def as_json(self) -> dict[str, Any]:
         """One object: the columns of ``two_tower.status`` at the top, the rest by name."""
         rest = {name: getattr(self, name) for name in ("coverage", "jobs", "set_aside", "sizes", "sample", "problems")}
-        return {"healthy": not self.problems, **self.status, **rest}
+        return {"healthy": not self.problems, **self.status, **rest, "replica": self.replica}
 
 
 def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout_s: int = 0) -> Report:
@@ -96,6 +98,7 @@ def render(report: Report) -> RenderableType:
         ("throughput", "–" if rate is None else f"{rate:,.0f} vectors/s in the last refreshes"),
         ("mixed versions", f"{status['mixed_versions']:,}"),
         ("set aside", f"{status['failed_changes']:,}"),
+        *((("replica", report.replica),) if report.replica else ()),
     ):
         facts.add_row(name, value)
 

@@ -1,12 +1,13 @@
 """Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
 
 SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.video_attributes``);
-here keys become positions. Memory is that of the sparse result plus one table of the catalogue.
+here keys become positions. What users decided is mapped from files (:mod:`.columns`); memory is that of the catalogue.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -17,8 +18,18 @@ from psycopg import sql
 from scipy import sparse
 
 from two_tower.errors import UserError
-from two_tower.features import ITEM_NUMERIC, ITEM_SEGMENTS, LIKE, VOCABULARIES, WORDS, FeatureSchema, TrainingData
+from two_tower.features import (
+    ITEM_NUMERIC,
+    ITEM_SEGMENTS,
+    LIKE,
+    PROFILE,
+    VOCABULARIES,
+    WORDS,
+    FeatureSchema,
+    TrainingData,
+)
 from two_tower.limits import LONGEST_NAME
+from two_tower.trainer.columns import read_columns
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class DatasetOptions:
     min_video_likes: int = 2
     """What one user alone likes says nothing of who else would, and its weights would give that user's taste away."""
     max_category_features: int = 1_000
-    """Of makers, labels, series and sources, each."""
+    """Of makers, labels, series and sources, and of what profiles have in one column, each."""
     max_word_features: int = 2_000
     """Of titles and of descriptions, each."""
 
@@ -64,7 +75,7 @@ _ROW = np.dtype(
     [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
      ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
 )  # fmt: skip
-_HEADER = 19  # signature, flags, length of an extension
+_TYPES = {"user": np.int32, "item": np.int32, "label": np.int8, "time": np.float64, "weight": np.float32}
 
 _INTERACTIONS = """
 copy (
@@ -83,6 +94,8 @@ copy (
     order by 1, 4, 2
 ) to stdout (format binary)
 """
+
+_ITEM_IDS = "copy (select id from public.videos order by id) to stdout (format csv)"
 
 _USERS = "copy (select distinct user_id from {labelled} as l order by user_id) to stdout (format csv)"
 
@@ -144,6 +157,24 @@ copy (
 """
 
 
+# As profiles are now: nothing says what they were.
+_PROFILES = """
+copy (
+    with users as (
+        select user_id, (row_number() over (order by user_id) - 1)::int as position
+        from (select distinct user_id from {labelled} as l) as known
+    )
+    select u.position, k.kind, k.key
+    from users u cross join lateral two_tower.profile_keys(u.user_id) as k
+    order by 1, 2, 3
+) to stdout (format csv, header)
+"""
+
+FEWEST_USERS = 5
+"""Users who must share a key of their profiles, for it to have an input: what one alone has gives that user's taste
+away."""
+
+
 def read(
     connection: psycopg.Connection[Any], options: DatasetOptions | None = None, schema: FeatureSchema | None = None
 ) -> TrainingData:
@@ -153,31 +184,114 @@ def read(
 
     Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
     """
-    options, kinds = options or DatasetOptions(), list(WORDS.values())
-    stars = map(sql.Literal, (options.min_stars, options.max_negative_stars))
-    labelled = sql.SQL(MODES[options.mode]).format(*stars)
+    options = options or DatasetOptions()
+    labelled = _labelled(options)
     with connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
-        packed = _copy(connection, _INTERACTIONS, labelled=labelled)
-        users = _copy(connection, _USERS, labelled=labelled).decode().split()
-        items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
-        attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
-        if schema is None:
-            words = _copy(connection, _WORDS, kinds, FEWEST_VIDEOS, COMMON, labelled=labelled)
-        else:
-            known = [(kind, word) for kind in kinds for word in schema.vocabularies[kind]]
-            words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
-    attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
-    items = items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC)
-    rows = np.frombuffer(packed, _ROW, (len(packed) - _HEADER - 2) // _ROW.itemsize, _HEADER)
-    decided = Decided(
-        np.array(users, dtype=str),
-        rows["user"].astype(np.int32),
-        rows["item"].astype(np.int32),
-        rows["label"].astype(np.int8),
-        rows["time"].astype(np.float64),
-        rows["weight"].astype(np.float32),
+        connection.execute(_SNAPSHOT)
+        decided = _decided(connection, labelled)
+        items, attributes = _catalogue(connection, labelled, schema)
+        profiles = _profiles(connection, labelled)
+    _require_likes(decided, items, options)
+    return laid_out(decided, items, attributes, options, schema, profiles)
+
+
+def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
+    """What the users of one of several databases decided, in one snapshot."""
+    with connection.transaction():
+        connection.execute(_SNAPSHOT)
+        labelled = _labelled(options)
+        decided, profiles = _decided(connection, labelled), _profiles(connection, labelled)
+        return Part(decided, np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str), profiles)
+
+
+def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], options: DatasetOptions) -> TrainingData:
+    """The training set of all ``parts``, with the catalogue of ``connection``: what :func:`read` would make of one
+    database that had the users of all.
+
+    What was decided on videos that this catalogue has not, or no longer, is left out. Raises UserError as read().
+    """
+    liked: set[str] = set()
+    for part in parts:
+        liked.update(part.item_ids[np.unique(part.decided.item[part.decided.label == LIKE])].tolist())
+    labelled = sql.SQL("(select unnest({}::uuid[]) as video_id, {} as label)").format(
+        sql.Literal(sorted(liked)), sql.Literal(LIKE)
     )
+    with connection.transaction():
+        connection.execute(_SNAPSHOT)
+        items, attributes = _catalogue(connection, labelled, None)
+    decided = _joined(parts, items["video_id"].to_numpy().astype(str))
+    _require_likes(decided, items, options)
+    places = [np.searchsorted(decided.user_ids, part.decided.user_ids) for part in parts]
+    profiles = pl.concat(
+        part.profiles.with_columns(position=place[part.profiles["position"].to_numpy()])
+        for part, place in zip(parts, places, strict=True)
+    )
+    return laid_out(decided, items, attributes, options, profiles=profiles.unique())
+
+
+def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
+    """All parts as one, by the positions of ``item_ids``, which are in order.
+
+    A user who is being moved may be in two of them: of what is there twice, the later counts.
+    """
+    user_ids = np.unique(np.concatenate([part.decided.user_ids for part in parts]))
+    columns: list[list[np.ndarray]] = [[], [], [], [], []]
+    for part in parts:
+        users = np.searchsorted(user_ids, part.decided.user_ids).astype(np.int32)
+        places = np.searchsorted(item_ids, part.item_ids).astype(np.int32)
+        known = np.isin(part.item_ids, item_ids)[part.decided.item]
+        own = part.decided
+        for column, values in zip(
+            columns, (users[own.user], places[own.item], own.label, own.time, own.weight), strict=True
+        ):
+            column.append(values[known])
+    user, item, label, time, weight = (np.concatenate(column) for column in columns)
+    by_pair = np.lexsort((time, item, user))
+    pairs = np.stack([user[by_pair], item[by_pair]])
+    last = np.append((pairs[:, 1:] != pairs[:, :-1]).any(axis=0), True)[: len(by_pair)]
+    kept = by_pair[last]
+    order = kept[np.lexsort((item[kept], time[kept], user[kept]))]
+    return Decided(user_ids, user[order], item[order], label[order], time[order], weight[order])
+
+
+_SNAPSHOT = "set transaction isolation level repeatable read, read only"
+
+
+def _labelled(options: DatasetOptions) -> sql.Composed:
+    stars = map(sql.Literal, (options.min_stars, options.max_negative_stars))
+    return sql.SQL(MODES[options.mode]).format(*stars)
+
+
+def _decided(connection: psycopg.Connection[Any], labelled: sql.Composed) -> Decided:
+    columns = read_columns(connection, sql.SQL(_INTERACTIONS).format(labelled=labelled), _ROW, _TYPES)
+    users = _copy(connection, _USERS, labelled=labelled).decode().split()
+    return Decided(user_ids=np.array(users, dtype=str), **columns)
+
+
+def _profiles(connection: psycopg.Connection[Any], labelled: sql.Composed) -> pl.DataFrame:
+    """What profiles have, as :func:`laid_out` takes it."""
+    found = pl.read_csv(_copy(connection, _PROFILES, labelled=labelled), infer_schema=False)
+    return found.with_columns(pl.col("position").cast(pl.Int64))
+
+
+def _catalogue(
+    connection: psycopg.Connection[Any], labelled: sql.Composed, schema: FeatureSchema | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Items and attributes as :func:`laid_out` takes them; of words those that tell something of what is liked, or
+    those of ``schema``."""
+    kinds = list(WORDS.values())
+    items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
+    attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
+    if schema is None:
+        words = _copy(connection, _WORDS, kinds, FEWEST_VIDEOS, COMMON, labelled=labelled)
+    else:
+        known = [(kind, word) for kind in kinds for word in schema.vocabularies[kind]]
+        words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
+    attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
+    return items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC), attributes
+
+
+def _require_likes(decided: Decided, items: pl.DataFrame, options: DatasetOptions) -> None:
     if items.height == 0:
         raise UserError("there are no videos to recommend", "import a catalogue: two-tower import catalog FILE")
     if not (decided.label == LIKE).any():
@@ -186,7 +300,6 @@ def read(
             f"there are no likes{of} to learn from",
             "import some: two-tower import decisions FILE, or import reviews FILE",
         )
-    return laid_out(decided, items, attributes, options, schema)
 
 
 @dataclass(frozen=True)
@@ -201,16 +314,29 @@ class Decided:
     weight: np.ndarray
 
 
+@dataclass(frozen=True)
+class Part:
+    """What the users of one database decided, on which catalogue."""
+
+    decided: Decided
+    item_ids: np.ndarray
+    """[n_items] str, in order: the positions of ``decided.item``"""
+    profiles: pl.DataFrame
+    """``position`` of a user, ``kind``, ``key``, of what these users' profiles have"""
+
+
 def laid_out(
     decided: Decided,
     items: pl.DataFrame,
     attributes: pl.DataFrame,
     options: DatasetOptions,
     schema: FeatureSchema | None = None,
+    profiles: pl.DataFrame | None = None,
 ) -> TrainingData:
     """The training set of decisions on ``items`` (``video_id`` and :data:`ITEM_NUMERIC`, in the order of positions).
 
-    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry.
+    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry. ``profiles``: ``position`` of a user, ``kind``,
+    ``key`` of what the user's profile has.
     """
     likes = np.bincount(decided.item[decided.label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
@@ -220,6 +346,7 @@ def laid_out(
                 name: _vocabulary(entries[name], likes, options.limit(name), options.least_likes(name))
                 for name in VOCABULARIES
             }
+            | ({} if profiles is None else _profile_vocabularies(profiles, options))
         )
     return TrainingData(
         user_ids=decided.user_ids,
@@ -231,6 +358,7 @@ def laid_out(
         schema=schema,
         item_counts=_encode_items(items, entries, schema),
         weight=decided.weight,
+        profile=None if profiles is None else _encode_profiles(profiles, schema, len(decided.user_ids)),
     )
 
 
@@ -271,6 +399,38 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
         .sort(["likes", "key"], descending=[True, False])
     )
     return tuple(counted["key"] if limit is None else counted["key"].head(limit))
+
+
+def _profile_vocabularies(profiles: pl.DataFrame, options: DatasetOptions) -> dict[str, tuple[str, ...]]:
+    """Of each column that has any: the keys that most users share, ties by key; none of fewer than FEWEST_USERS."""
+    counted = (
+        profiles.filter(pl.col("kind").str.starts_with(PROFILE) & (pl.col("key").str.len_bytes() <= LONGEST_NAME))
+        .group_by("kind", "key")
+        .agg(pl.col("position").n_unique().alias("users"))
+        .filter(pl.col("users") >= FEWEST_USERS)
+        .sort(["kind", "users", "key"], descending=[False, True, False])
+    )
+    found = {}
+    for (kind,), keys in counted.group_by("kind", maintain_order=True):
+        limit = options.limit(str(kind))
+        found[str(kind)] = tuple(keys["key"] if limit is None else keys["key"].head(limit))
+    return found
+
+
+def _encode_profiles(profiles: pl.DataFrame, schema: FeatureSchema, n_users: int) -> sparse.csr_matrix | None:
+    if not schema.profile:
+        return None
+    start = schema.profile_inputs.start
+    inputs = [
+        (segment.name, key, segment.offset - start + at)
+        for segment in schema.profile
+        for at, key in enumerate(schema.vocabularies[segment.name])
+    ]
+    known = pl.DataFrame(inputs, schema={"kind": pl.String, "key": pl.String, "input": pl.Int64}, orient="row")
+    found = profiles.join(known, on=["kind", "key"]).unique(["position", "input"]).sort("position", "input")
+    ones = np.ones(found.height, dtype=np.float32)
+    places = (found["position"].to_numpy(), found["input"].to_numpy())
+    return sparse.csr_matrix((ones, places), shape=(n_users, schema.user_dim - start))
 
 
 def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:

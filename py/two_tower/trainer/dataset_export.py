@@ -46,7 +46,7 @@ copy (
         (select coalesce(json_agg(p.name order by u.at), '[]')
             from unnest(a.performers) with ordinality u (id, at) join public.performers p on p.id = u.id)
             as performer_names,
-        w.title_words, w.description_words
+        w.title_words, w.description_words, to_json(i.urls) as image_urls
     from two_tower.video_numbers(array(select id from public.videos)) c
     join public.videos v on v.id = c.video_id
     cross join lateral (
@@ -60,9 +60,17 @@ copy (
                 as description_words
         from two_tower.contents_of(v.id) c
     ) as w
+    -- An adopted table may have no list of images, or one of JSON.
+    cross join lateral (
+        select array(
+            select jsonb_array_elements_text(case when jsonb_typeof(o.urls) = 'array' then o.urls else '[]' end)
+        ) as urls
+        from (select null::text[] as image_urls) as absent
+        cross join lateral (select to_jsonb(image_urls) as urls from public.videos p where p.id = v.id) as o
+    ) as i
 ) to stdout (format csv, header)
 """
-_LISTS = ("tags", "tag_names", "performers", "performer_names", "title_words", "description_words")
+_LISTS = ("tags", "tag_names", "performers", "performer_names", "title_words", "description_words", "image_urls")
 _NUMBERS = {"price": pl.Float64, "duration_seconds": pl.Int32}
 _COUNTED = {
     "liked_tags": "tags",

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from two_tower.trainer.items import largest, without_diagonal
 from two_tower.trainer.linear import to_torch
 from two_tower.trainer.model import TINY
+from two_tower.trainer.splits import sample
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
@@ -36,6 +38,14 @@ ALS_LIMIT = 400_000
 
 BLOCK = 50_000
 """Pairs of a user and an item whose factors are held at once."""
+
+SCORES = 30_000_000
+"""Scores of users and items that are held at once."""
+
+MEASURED = 200_000_000
+"""Scores of users and items that are ranked to measure a recommender, where :data:`LEAST_USERS` have fewer."""
+
+LEAST_USERS = 2_000
 
 ENOUGH = 300
 """Users of one number of known likes from which on a difference is worth saying."""
@@ -80,8 +90,10 @@ def rank(
     """Rank the ``candidates`` (item positions; default all) less the ``seen`` for every user with a relevant one.
 
     ``relevant``, ``seen``: [n_users, n_items], non-zero where true. ``also``: lengths of lists to measure beside ``k``.
+    ``block``: users at once, at most.
     """
     n_items = relevant.shape[1]
+    block = max(1, min(block, SCORES // max(n_items, 1)))
     allowed = np.ones(n_items, dtype=bool)
     if candidates is not None:
         allowed[:] = False
@@ -102,7 +114,7 @@ def rank(
     shown = np.zeros(len(columns), dtype=bool)
     for start in range(0, len(users), block):
         rows = users[start : start + block]
-        scores = np.array(scorer(rows)[:, columns], dtype=np.float32)  # [b, c], a copy
+        scores = np.take(scorer(rows), columns, axis=1).astype(np.float32, copy=False)  # [b, c], a copy
         hidden = np.zeros(scores.shape, dtype=bool)
         if seen is not None:
             hidden = seen[rows][:, columns].toarray() != 0
@@ -124,6 +136,20 @@ def rank(
             parts["auc"].append(_auc(scores, wanted, hidden))
     values = {name: np.concatenate(v) if v else np.zeros(0) for name, v in parts.items()}
     return Ranking(users, values, float(shown.mean()) if len(columns) else float("nan"))
+
+
+def asked(relevant: sparse.csr_matrix, most: int, seed: int = 0) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Positions of at most ``most`` users, fewer where there are many items, and what is ``relevant`` for these alone.
+
+    ``relevant``: [n_users, n_items]; the answer has the same shape.
+    """
+    n_users, n_items = relevant.shape
+    users = np.flatnonzero(np.diff(relevant.indptr))
+    users = users[sample(len(users), min(most, max(LEAST_USERS, MEASURED // max(n_items, 1))), seed)]
+    chosen = sparse.diags(np.isin(np.arange(n_users), users).astype(np.float32))
+    found = (chosen @ relevant).tocsr()
+    found.eliminate_zeros()
+    return users, found
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
@@ -184,16 +210,12 @@ def by_chance(n_items: int, seed: int = 0) -> Scorer:
 def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100, block: int = 1024) -> Scorer:
     """Cosine of like columns, the ``neighbours`` nearest of each item, summed over the history."""
     norm = np.sqrt(np.asarray(likes.sum(axis=0)).ravel())
-    unit = (likes @ sparse.diags(1 / np.maximum(norm, 1))).tocsc().astype(np.float32)
-    columns = []
+    unit = (likes @ sparse.diags(1 / np.maximum(norm, 1))).tocsr().astype(np.float32)
+    across, nearest = unit.T.tocsr(), []
     for start in range(0, likes.shape[1], block):
-        similar = (unit[:, start : start + block].T @ unit).toarray()  # [block, n_items]
-        similar[np.arange(len(similar)), np.arange(start, start + len(similar))] = 0
-        kept = np.argpartition(-similar, min(neighbours, similar.shape[1] - 1), axis=1)[:, :neighbours]
-        values = np.take_along_axis(similar, kept, axis=1)
-        rows = np.repeat(np.arange(len(similar)), kept.shape[1])
-        columns.append(sparse.csr_matrix((values.ravel(), (rows, kept.ravel())), shape=similar.shape))
-    weights = sparse.vstack(columns).T.tocsr()  # [n_items, n_items]
+        similar = (across[start : start + block] @ unit).tocsr()  # [block, n_items]
+        nearest.append(largest(without_diagonal(similar, start), neighbours))
+    weights = sparse.vstack(nearest).T.tocsr()  # [n_items, n_items]
     return lambda rows: (likes[rows] @ weights).toarray()
 
 

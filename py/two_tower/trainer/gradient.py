@@ -40,6 +40,9 @@ from two_tower.trainer.model import INNER, ItemTower, UserTower
 WHOLE = 20_000
 """Items up to which the softmax is over the whole catalogue."""
 
+SCORES = 10_000_000
+"""Scores of what was held out that are looked at at once: there are half a dozen numbers for each."""
+
 TARGETS = 4
 """Most likes, and most nopes, that a user has in one sampled batch."""
 
@@ -95,6 +98,8 @@ class Examples:
     """[n_users, n_items] of weights, like the two below; disjoint"""
     nopes: sparse.csr_matrix
     skips: sparse.csr_matrix
+    profile: sparse.csr_matrix | None = None
+    """[n_users, n] as :attr:`~two_tower.features.TrainingData.profile`"""
     known: sparse.csr_matrix = field(init=False)
     met: np.ndarray = field(init=False)
     """[m] int: items that anybody knows"""
@@ -196,7 +201,7 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
     inputs = [_where(m, keep) for m, keep in zip((likes, nopes), kept, strict=True)]
     wanted, refused = (_where(m, ~keep) for m, keep in zip((likes, nopes), kept, strict=True))
     mine = np.arange(rank, len(rows), size)
-    counts = _counted(examples, recipe, inputs[0][mine], inputs[1][mine])
+    counts = _counted(examples, recipe, rows[mine], inputs[0][mine], inputs[1][mine])
     if recipe.loss == "bce":
         items, loss, share = _pairs(examples, recipe, examples.known[rows], wanted, refused, rng, rank, size)
     elif len(examples.met) <= WHOLE:
@@ -215,12 +220,17 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
     return Batch(counts, items, named, float(share), loss)
 
 
-def _counted(examples: Examples, recipe: Recipe, likes: sparse.csr_matrix, nopes: sparse.csr_matrix) -> Any:
-    """What the user tower reads of histories [b, n_items], as training has it: [b, user_dim] sparse."""
-    counts, schema = user_counts(examples.schema, examples.item_counts, likes, nopes), examples.schema
+def _counted(
+    examples: Examples, recipe: Recipe, users: np.ndarray, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
+) -> Any:
+    """What the user tower reads of ``users`` [b] by histories [b, n_items], as training has it: [b, user_dim]."""
+    schema = examples.schema
+    profile = None if examples.profile is None else examples.profile[users]
+    counts = user_counts(schema, examples.item_counts, likes, nopes, profile)
     if recipe.attributes:
         return _where(counts, (counts.indices == 0) | (counts.indices >= schema.user[0].size))
-    return _where(counts, counts.indices >= schema.segment("user", "liked_video_ids").offset)
+    videos = slice(schema.segment("user", "liked_video_ids").offset, schema.profile_inputs.start)
+    return _where(counts, (counts.indices >= videos.start) & (counts.indices < videos.stop))
 
 
 def _have_id(examples: Examples, items: np.ndarray) -> np.ndarray:
@@ -234,6 +244,11 @@ def _where(matrix: sparse.csr_matrix, keep: np.ndarray) -> sparse.csr_matrix:
     found.data = np.where(keep, found.data, 0).astype(np.float32)
     found.eliminate_zeros()
     return found
+
+
+def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Values [n] at ``rows`` and ``columns`` [n]; where n is 0, SciPy answers with a matrix."""
+    return np.asarray(matrix[rows, columns]).ravel() if len(rows) else np.empty(0, dtype=matrix.dtype)
 
 
 def _some(matrix: sparse.csr_matrix, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -266,7 +281,7 @@ def _sampled(
     expected[shared:] = 1.0
     items, column = np.unique(candidates, return_inverse=True)
     mine = np.flatnonzero(row % size == rank)
-    weights = np.asarray(wanted[row, target], dtype=np.float32).ravel()
+    weights = _at(wanted, row, target).astype(np.float32)
     known = examples.known[rows[rank::size]][:, items].toarray() > 0  # [b', u]
     known = known[row[mine] // size][:, column]  # [p', c]
     own = row[mine][:, None] == noping[None, :]  # [p', nopes]
@@ -300,7 +315,7 @@ def _pairs(
     noping, noped = refused.nonzero()
     drawing = np.repeat(liking, recipe.neg_per_pos)
     drawn = examples.met[rng.integers(0, len(examples.met), len(drawing))]
-    unknown = np.asarray(known[drawing, drawn]).ravel() == 0
+    unknown = _at(known, drawing, drawn) == 0
     row = np.concatenate([liking, noping, drawing[unknown]])
     weights = np.concatenate([wanted.data, refused.data, np.ones(int(unknown.sum()), dtype=np.float32)])
     items, column = np.unique(np.concatenate([liked, noped, drawn[unknown]]), return_inverse=True)
@@ -375,11 +390,13 @@ def held_out_loss(learner: Learner, held: HeldOut, block: int = 512) -> float:
     anybody knows, also where training samples it.
     """
     examples, recipe = learner.examples, learner.recipe
+    if recipe.loss != "bce":
+        block = max(1, min(block, SCORES // max(len(examples.met), 1)))
     total, weight = 0.0, 0
     for start in range(0, len(held.users), block):
         rows = held.users[start : start + block]
         likes, nopes = (m[start : start + block] for m in (held.likes, held.nopes))
-        counts = _counted(examples, recipe, examples.likes[rows], examples.nopes[rows])
+        counts = _counted(examples, recipe, rows, examples.likes[rows], examples.nopes[rows])
         known = examples.known[rows]
         if recipe.loss == "bce":
             rng = np.random.default_rng((recipe.seed, start))

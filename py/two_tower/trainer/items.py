@@ -6,7 +6,8 @@ solved whole. Above, every video has a regression of its own, on those most ofte
 2011, "SLIM: sparse linear methods for top-n recommender systems", ICDM, there with feature selection). With a ridge
 that outweighs everything, what is left is how often two videos are liked together, in powers of their likes (Fu
 et al. 2022, "Revisiting neighborhood-based link prediction for collaborative filtering", WWW): a table of
-:data:`CANDIDATES` numbers per video, which may be mixed with the regressions.
+:data:`CANDIDATES` numbers per video, which may be mixed with the regressions, and is all there is where these would
+not fit (:func:`regressable`).
 
 127 dimensions hold the coarse part of such a table. The largest entries that they leave, a few per video, go beside
 them as neighbours.
@@ -29,8 +30,17 @@ EXACT = 8_000
 LOCAL = 20_000
 """Videos up to which a search tries regressions of every one, which take half a millisecond each."""
 
+REGRESSED = 100_000
+"""Videos up to which there are regressions at all."""
+
+PAIRS = 400_000_000
+"""Pairs of videos that somebody likes both of, up to which there are: a number is held for each, for a moment two."""
+
 CANDIDATES = 1_000
 """Entries that a row of a larger table keeps, at most."""
+
+ENTRIES = 60_000_000
+"""Entries that all rows keep, unless that were fewer than :data:`REGRESSORS` each."""
 
 TOGETHER = {"user_power": 0.75, "item_power": 0.5}
 """Of the table without a ridge, and of the spectrum of a large catalogue."""
@@ -48,6 +58,9 @@ SCORES = 60_000_000
 """Scores that are factorised at once, unless those are of fewer than :data:`LEAST_ROWS` users."""
 
 LEAST_ROWS = 2_000
+
+SPARSE = 200
+"""Entries of a whole row for each that a table has, from which on products of factors are computed for those alone."""
 
 Table: TypeAlias = np.ndarray | sparse.csr_matrix
 """[n_videos, n_videos]: row = the liked video, column = the one whose score it adds to; the diagonal is zero."""
@@ -76,6 +89,18 @@ def tables(
         yield from (_rescaled(found, items) for found in _local(weighted, ridges, ahead))
     else:
         yield from (_rescaled(_exact(weighted, ridge, ahead), items) for ridge in ridges)
+
+
+def regressable(likes: sparse.csr_matrix, *, seed: int = 0) -> bool:
+    """Whether :func:`tables` of ``likes`` [n_users, n_videos] fit, by a sample of the videos where there are many."""
+    n_items = likes.shape[1]
+    if n_items <= EXACT:
+        return True
+    if n_items > REGRESSED:
+        return False
+    some = np.sort(np.random.default_rng(seed).permutation(n_items)[:500])
+    likes = likes.tocsr()
+    return (likes.T.tocsr()[some] @ likes).nnz / len(some) * n_items / 2 <= PAIRS
 
 
 def _ahead(weighted: sparse.csr_matrix, order: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -140,7 +165,7 @@ def _local(
         gram = (transposed[start : start + block] @ weighted).tocsr()
         halves.append(sparse.tril(gram, start, format="csr"))
         target = gram if before is None else (gram + before[start : start + block]).tocsr()
-        chosen.append(_largest(_without_diagonal(target, start), REGRESSORS))
+        chosen.append(largest(without_diagonal(target, start), REGRESSORS))
     half, targets = sparse.vstack(halves, format="csr"), sparse.vstack(chosen, format="csr")
     found = [np.zeros(targets.nnz, dtype=np.float32) for _ in ridges]
     threads = torch.get_num_threads()
@@ -174,27 +199,36 @@ def together(likes: sparse.csr_matrix, block: int = 1_000) -> sparse.csr_matrix:
     weighted, items = _weighted(likes, **TOGETHER)
     transposed, parts = weighted.T.tocsr(), []
     weighted = (weighted @ sparse.diags(items ** (COLUMNS - 1))).tocsr()
+    most = min(CANDIDATES, max(REGRESSORS, ENTRIES // max(len(items), 1)))
     for start in range(0, len(items), block):
         part = (transposed[start : start + block] @ weighted).tocsr()
-        parts.append(_largest(_without_diagonal(part, start), CANDIDATES))
+        parts.append(largest(without_diagonal(part, start), most))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
 
 
-def _without_diagonal(part: sparse.csr_matrix, start: int) -> sparse.csr_matrix:
+def without_diagonal(part: sparse.csr_matrix, start: int) -> sparse.csr_matrix:
     """Rows from ``start`` on of a square matrix, zero where a row is its column."""
     row = np.repeat(np.arange(start, start + part.shape[0]), np.diff(part.indptr))
     part.data[part.indices == row] = 0
     return part
 
 
-def _largest(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """The ``most`` largest entries of each row that are above zero, columns in order."""
+def largest(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+    """The ``most`` largest entries of each row that are above zero, columns in order; of equal ones the first."""
     matrix.sort_indices()
     length = np.diff(matrix.indptr)
+    least = np.zeros(matrix.shape[0], dtype=matrix.dtype)  # what is above it stays
+    for long in np.flatnonzero(length > most):
+        values = matrix.data[matrix.indptr[long] : matrix.indptr[long + 1]]
+        least[long] = max(np.partition(values, len(values) - most)[len(values) - most], 0)
     row = np.repeat(np.arange(matrix.shape[0]), length)
-    order = np.lexsort((-matrix.data, row))  # stable, so that of equal ones the first columns stay
-    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], length)
-    kept = np.sort(order[(place < most) & (matrix.data[order] > 0)])
+    bound = least[row]
+    kept = matrix.data > bound
+    # What equals the last that stays, as long as there is room.
+    room = most - np.bincount(row[kept], minlength=matrix.shape[0])
+    equal = np.flatnonzero((matrix.data == bound) & (bound > 0))
+    place = np.arange(len(equal)) - np.searchsorted(row[equal], row[equal])
+    kept[equal[place < room[row[equal]]]] = True
     start = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=matrix.shape[0]))])
     return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], start), shape=matrix.shape)
 
@@ -273,19 +307,25 @@ def residual(
     scale = float(held.square().sum()) / max(float((held * whole).sum()), 1e-12)
     if not 0 < scale < 1e6:
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
-    parts = []
+    parts, block = [], max(1, min(block, SCORES // n_items))
     for start in range(0, n_items, block):
         rows = table[start : start + block]
+        if not isinstance(rows, np.ndarray) and rows.nnz * SPARSE < rows.shape[0] * n_items:
+            row = np.repeat(np.arange(start, start + rows.shape[0]), np.diff(rows.indptr))
+            products = (factors.like[row] * factors.item[rows.indices]).sum(dim=1).numpy()
+            rest = np.where(rows.data == 0, 0, scale * rows.data - products).astype(np.float32)
+            parts.append(largest(sparse.csr_matrix((rest, rows.indices, rows.indptr), rows.shape), most))
+            continue
         part = torch.from_numpy(rows if isinstance(rows, np.ndarray) else rows.toarray())
-        # All products of a block take less than those of its entries one by one.
+        # All products of a block take less than those of its entries one by one, unless these are very few.
         left = torch.where(part == 0, 0, scale * part - factors.like[start : start + block] @ factors.item.T)
         best = torch.topk(left, min(most, n_items), dim=1)
         row = np.repeat(np.arange(len(left)), best.values.shape[1])
         kept = sparse.csr_matrix((best.values.numpy().ravel(), (row, best.indices.numpy().ravel())), left.shape)
-        parts.append(_largest(kept, most))
+        parts.append(largest(kept, most))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
 
 
 def strongest(neighbours: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     """The ``most`` largest neighbours per row."""
-    return _largest(neighbours.copy(), most)
+    return largest(neighbours.copy(), most)

@@ -122,20 +122,6 @@ def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, lengt
     return Factors(factors.like @ inverse, factors.nope @ inverse, item)
 
 
-def truncated(likes: sparse.csr_matrix, rank: int, *, user_power: float = 0.4, seed: int = 0) -> Factors:
-    """The best rank-``rank`` projection of the histories ``likes`` [n_users, n_items]: memory is that of the factors.
-
-    A start where the closed form does not fit. Source: Cremonesi, Koren, Turrin 2010, "Performance of recommender
-    algorithms on top-n recommendation tasks" (RecSys); rows weighted as in :class:`HistoryModel`.
-    """
-    like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)
-    weighted = sparse.diags((like_count**-user_power).astype(np.float32)) @ likes
-    forward, backward = to_torch(weighted), to_torch(weighted.T)
-    rank = min(rank, *likes.shape)
-    axes = low_rank_svd(lambda q: forward @ q, lambda q: backward @ q, likes.shape[1], rank, iterations=3, seed=seed)[2]
-    return Factors(axes, torch.zeros_like(axes), axes.clone())
-
-
 class HistoryModel:
     """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge and target."""
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from two_tower.features import TrainingData
 from two_tower.trainer.gradient import Recipe
-
-CLOSED_FORM = 100_000
-"""Videos with an input of their own up to which the closed form is solved: it holds several matrices of these x 1,024.
-Beyond, training starts from a truncated factorisation and goes on by gradients."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,7 @@ class TrainOptions:
     split: str = "user"
     """``user``: of each user's interactions, the latest; ``temporal``: everybody's from one point in time on."""
     epochs: int | None = None
-    """Of gradients after the closed form, at most; None takes none where the closed form reaches, else 10."""
+    """Of gradients after the closed form, at most; None takes none."""
     loss: str = "softmax"
     """Of the gradients: ``softmax`` or ``bce``."""
     neg_per_pos: int | None = None
@@ -65,20 +60,16 @@ class TrainOptions:
     search_hidden: int = 2048
     """Most of them while candidates are compared."""
 
-    def solvable(self, n_videos: int) -> bool:
-        """Whether the closed form reaches so many videos."""
-        return n_videos <= CLOSED_FORM
-
-    def recipe(self, data: TrainingData) -> Recipe | None:
+    def recipe(self) -> Recipe | None:
         """How to go on by gradients; None where the closed form is all."""
-        reached = self.solvable(len(data.schema.vocabularies["video"]))
-        epochs = (0 if reached else Recipe.epochs) if self.epochs is None else self.epochs
         given: dict[str, Any] = {
             name: value
             for name in ("neg_per_pos", "rate", "schedule", "batch", "patience")
             if (value := getattr(self, name)) is not None
         }
-        return Recipe(epochs, self.loss, attributes=self.user_attributes, seed=self.seed, **given) if epochs else None
+        if not self.epochs:
+            return None
+        return Recipe(self.epochs, self.loss, attributes=self.user_attributes, seed=self.seed, **given)
 
 
 @dataclass(frozen=True)
@@ -96,6 +87,9 @@ class Choice:
     """What a skipped and a noped video are worth as a target, beside 1 for a liked one: they were watched."""
     popular: float = 0.1
     """Of a mean user's taste, what is added to everyone's."""
+    profile: float = 1.0
+    """Of what those of the same profile like beyond the mean user, what is added, beside ``popular``: with 1, who has
+    no history has the mean taste of those of the same profile."""
     bandwidth: float = 0.5
     """Squared width of the content kernel, in variances of the content."""
     content_ridge: float = 0.1
@@ -121,7 +115,7 @@ class Choice:
     direction: float = 0.0
     """How much more a like says there of what was liked after it than of what was liked before."""
     together: float = 0.0
-    """Share that is not regression but counts who likes both (:func:`items.mixed`)."""
+    """Share that is not regression but counts who likes both (:func:`items.mixed`); with 1 there is no regression."""
     neighbours: int = 0
     """Videos to whose score a like adds beside what the towers say; 0 is none."""
     recency: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from scipy import sparse
 from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, WORDS, TrainingData, user_counts
 from two_tower.trainer import evaluate, items
 from two_tower.trainer.gradient import Examples
-from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch, truncated
+from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch
 from two_tower.trainer.model import INNER, ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
+from two_tower.trainer.splits import sample
 
 PARAMETERS = 12_000_000
 """Weights of the hidden layer of the item tower, at most."""
 
 NUMERIC_WEIGHT = 1.5
 """Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
+
+PROFILE_DOUBT = 30.0
+"""Users that the mean taste counts for, beside those who share a key of their profiles."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class Part:
         counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
         # A centre that another equals adds nothing but a singular matrix.
-        distinct = {row.tobytes(): at for at, row in reversed(list(enumerate(self.content.numpy())))}
+        rows = self.content.numpy()
+        distinct = {blake2b(rows[at], digest_size=16).digest(): at for at in reversed(range(len(rows)))}
         self.centres = sorted(distinct.values())[
             : min(options.search_hidden if search else options.hidden, PARAMETERS // width)
         ]
@@ -93,15 +99,13 @@ class Part:
         # Neighbours that were found last, with what they depend on and how many there may be.
         self._near: tuple[Factors, Any, int, sparse.csr_matrix] | None = None
         self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
+        self._places: np.ndarray | None = None  # of the rows, from the newest of each user's
 
     def factors(self, choice: Choice, most: int | None = None) -> Factors:
         """Factors over the known videos [n_videos, at most INNER], from at most ``most`` users."""
         n_users, n_videos = self.known[0].shape
         if len(self.taught) == 0:
             return Factors(*(torch.zeros(n_videos, 0) for _ in range(3)))
-        if not self.options.solvable(n_videos):
-            factors = truncated(self.known[0], INNER, user_power=choice.user_power, seed=self.options.seed)
-            return balance(factors, self.tastes(factors))
         if choice.source == "items":
             key = choice.table()
             if key not in self._solved:
@@ -133,7 +137,7 @@ class Part:
         return self._solved[solution]
 
     def _of_items(self, choice: Choice) -> Factors:
-        if self.known[0].shape[1] <= items.LOCAL:
+        if choice.together < 1 and self.known[0].shape[1] <= items.LOCAL:
             return items.factors(self.table(choice), self.known[0], INNER, seed=self.options.seed)
         return items.spectral(self.known[0], INNER, seed=self.options.seed)
 
@@ -141,11 +145,12 @@ class Part:
         """What a like of each known video says of every other."""
         if self._table is None or self._table[0] != choice.table():
             self._table = None  # its memory goes to the next
-            (found,) = self.regressed([choice])
-            if choice.together:
-                found = items.mixed(
-                    found, items.together(self.known[0]), choice.together, self.known[0], seed=self.options.seed
-                )
+            if choice.together == 1:
+                found: items.Table = items.together(self.known[0])
+            else:
+                (found,) = self.regressed([choice])
+                if choice.together:
+                    found = self.mixed(found, items.together(self.known[0]), choice.together)
             self.keep(choice, found)
         assert self._table is not None
         return self._table[1]
@@ -189,18 +194,15 @@ class Part:
     def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """[n_users, n_items] what likes and nopes weigh."""
         if self._weighted[0] != recency:
-            self._weighted = (
-                recency,
-                (
-                    self.data.matrix(LIKE, self.rows, recency),
-                    self.data.matrix(NOPE, self.rows, recency),
-                ),
-            )
+            if self._places is None:
+                self._places = self.data.places(self.rows).astype(np.int32)
+            likes, nopes = (self.data.matrix(label, self.rows, recency, places=self._places) for label in (LIKE, NOPE))
+            self._weighted = recency, (likes, nopes)
         return self._weighted[1]
 
     def examples(self) -> Examples:
         """What the gradients learn from."""
-        return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips)
+        return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips, self.data.profile)
 
     def content_says(self, factors: Factors) -> tuple[sparse.csr_matrix, torch.Tensor]:
         """What a liked video says of a user by its content alone: ``features @ weights``.
@@ -226,6 +228,23 @@ class Part:
         """[n_users, rank], before anything is added for popularity."""
         likes, nopes = (m @ self.ids for m in self.history(recency)) if recency else self.known[:2]
         return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
+
+    def profile_says(self, tastes: torch.Tensor) -> torch.Tensor:
+        """[n profile keys, rank]: what each key of a profile says of a taste, beside the mean of ``tastes`` [n_users].
+
+        A ridge regression, so that keys that go together share what they say.
+        """
+        assert self.data.profile is not None
+        known = np.flatnonzero(np.diff(self.likes.indptr))
+        profile = self.data.profile[known]
+        gram = torch.from_numpy((profile.T @ profile).toarray()).float()
+        gram.diagonal().add_(PROFILE_DOUBT)
+        return torch.linalg.solve(gram, to_torch(profile.T.tocsr()) @ (tastes[known] - tastes[known].mean(dim=0)))
+
+    def from_profiles(self, tastes: torch.Tensor, users: np.ndarray) -> torch.Tensor:
+        """[u, rank] what the profiles of ``users`` [u] say of their tastes, given everybody's [n_users, rank]."""
+        assert self.data.profile is not None
+        return to_torch(self.data.profile[users]) @ self.profile_says(tastes)
 
     def words(self, name: str) -> slice:
         """Columns of the content that are the words of this segment of items."""
@@ -297,7 +316,8 @@ class Part:
     ) -> evaluate.Scorer:
         """Whole scores of ``users`` [u], by this part's history alone, for all items."""
         likes, nopes = (m[users] for m in self.history(recency))
-        counts = user_counts(self.data.schema, self.item_counts, likes, nopes)
+        profile = None if self.data.profile is None else self.data.profile[users]
+        counts = user_counts(self.data.schema, self.item_counts, likes, nopes, profile)
         found = evaluate.by_vectors(user_tower.embed(counts), item_tower.embed(self.item_counts))
         if neighbours is None:
             return found
@@ -335,12 +355,9 @@ class Part:
         user_tower.weight[schema.segment("user", "liked_tags").offset : liked.start, :rank] = by_content[1:]
         user_tower.weight[liked, :rank] = factors.like - said
         user_tower.weight[schema.segment("user", "noped_video_ids").slice, :rank] = factors.nope
-        user_tower.bias[:rank] = choice.popular * self.tastes(factors, choice.recency).mean(dim=0)
+        tastes = self.tastes(factors, choice.recency)
+        user_tower.bias[:rank] = choice.popular * tastes.mean(dim=0)
+        if self.data.profile is not None and self.options.user_attributes:
+            says = choice.popular * choice.profile * self.profile_says(tastes)
+            user_tower.weight[schema.profile_inputs, :rank] = says
         return user_tower, item_tower
-
-
-def sample(n: int, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of ``range(n)``, in order."""
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

@@ -125,6 +125,8 @@ def _name(data: TrainingData, options: TrainOptions, recipe: Recipe | None) -> s
     digest = hashlib.sha256()
     for rows in (data.user, data.item, data.label, data.time, data.item_counts.indices, data.item_counts.data):
         digest.update(rows.tobytes())
+    if data.profile is not None:
+        digest.update(data.profile.indices.tobytes())
     kind = (options.split, options.val_ratio, options.min_likes, options.seed, options.k, options.use_price_feature)
     gradients = recipe and (recipe.epochs, recipe.loss, recipe.neg_per_pos)
     digest.update(repr((kind, gradients)).encode())

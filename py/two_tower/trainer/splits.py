@@ -1,4 +1,4 @@
-"""What is held out of the interactions, to choose hyperparameters and to measure."""
+"""What is held out of the interactions, to choose hyperparameters and to measure, and by whom that is done."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ def split_in_time(data: TrainingData, *, ratio: float) -> np.ndarray:
             "import decisions or reviews with created_at, or split by user: --split user",
         )
     return data.time >= max(times[min(int(np.ceil(len(times) * (1 - ratio))), len(times) - 1)], later[0])
+
+
+def sample(n: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``range(n)``, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

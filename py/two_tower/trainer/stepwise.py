@@ -19,10 +19,8 @@ from two_tower.trainer.gradient import Processes, Recipe
 from two_tower.trainer.linear import Factors, to_torch
 from two_tower.trainer.model import ItemTower, UserTower
 from two_tower.trainer.options import Choice, TrainOptions
-from two_tower.trainer.part import Part, Placement, sample
-
-MEASURED = 200_000_000
-"""Scores of users and items that are ranked to measure a recommender, where 2,000 users have fewer."""
+from two_tower.trainer.part import Part, Placement
+from two_tower.trainer.splits import sample
 
 HISTORIES = 15_000
 """Videos up to which factors may come from the spectrum of the histories."""
@@ -39,6 +37,9 @@ DIRECTION = (0.15, 0.3)
 
 TOGETHER = (0.3, 0.5, 0.7)
 """Shares of counting who likes both that are tried in a large catalogue."""
+
+PROFILE_WORTH = (1.0, 3.0, 10.0)
+"""What profiles may count beside what is popular."""
 
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Exponents of recency that are tried where times differ."""
@@ -100,12 +101,16 @@ class StepwiseSearch:
         item, video = self.part.ids.nonzero()
         features, weights = self.part.content_says(factors)
         said = to_torch(features) @ weights
+        by_profile = self.part.data.profile is not None and self.options.user_attributes
 
         def catalogue(choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
             places = choice.novelty * suggested
             places[item] = self.part.blend(placement, choice)[video]
             tastes = self.part.tastes(self.part.hinted(factors, said, choice), choice.recency)
-            return tastes[self.users] + choice.popular * tastes.mean(dim=0), places
+            usual = tastes.mean(dim=0)
+            if by_profile:
+                usual = usual + choice.profile * self.part.from_profiles(tastes, self.users)
+            return tastes[self.users] + choice.popular * usual, places
 
         found_by: dict[Choice, np.ndarray] = {}
         for name, values in (
@@ -113,6 +118,8 @@ class StepwiseSearch:
             ("hint", (0.0, 3.0, 30.0, 300.0)),
             ("prior", (0.1, 1.0, 10.0, 50.0)),
             ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
+            # Never less than 1: for whom there is nothing else, it is all there is, and these users all have a history.
+            *([("profile", PROFILE_WORTH)] if by_profile else []),
         ):
             if time.monotonic() < self.deadline:
                 changes: list[dict[str, Any]] = [{name: value} for value in values]
@@ -130,8 +137,6 @@ class StepwiseSearch:
     def _sources(self) -> list[tuple[Choice, Factors]]:
         """The best factors from the histories, where their spectrum says enough, and those from the items."""
         found, n_videos = [], self.part.known[0].shape[1]
-        if not self.options.solvable(n_videos):
-            return [(Choice(), self.part.factors(Choice()))]
         known = self.part.known[0].nnz >= EACH * n_videos or n_videos <= items.EXACT
         if known and n_videos <= HISTORIES:
             found.append(self._from_histories())
@@ -158,6 +163,8 @@ class StepwiseSearch:
     def _from_items(self) -> Choice:
         """The table that ranks best by itself."""
         n_videos = self.part.known[0].shape[1]
+        if not items.regressable(self.part.known[0], seed=self.options.seed):
+            return replace(Choice(source="items"), together=1.0)
         plans: list[tuple[float, float, tuple[float, ...]]]
         plans = [(0.4, 0.25, (50.0, 150.0, 500.0)), (0.4, 0.0, (50.0, 150.0, 500.0))]
         if n_videos > items.LOCAL:
@@ -200,7 +207,7 @@ class StepwiseSearch:
         for choice, factors in found:
             alone.append((self._known(choice, factors, None), choice, factors, None))
             (n_videos, rank) = factors.item.shape
-            if time.monotonic() > self.deadline or not (0 < rank < n_videos and self.options.solvable(n_videos)):
+            if time.monotonic() > self.deadline or not 0 < rank < n_videos:
                 continue
             near = self.part.neighbours(replace(choice, neighbours=NEIGHBOURS[-1]), factors)
             for most in NEIGHBOURS if near is not None else ():
@@ -280,19 +287,14 @@ class StepwiseSearch:
         self, user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None, recency: float
     ) -> dict[str, Any]:
         """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
-        n_users, n_items = self.seen.shape
         k, seed = self.options.k, self.options.seed
         # References know likes as they are defined: there, or not there.
         likes = self.part.likes.sign()
         references, left_out = evaluate.references(likes, seed)
-        whole = self.part.scorer(user_tower, item_tower, np.arange(n_users), neighbours, recency)
-        scorers = {"two-tower": whole} | references
-        asked = np.flatnonzero(np.diff(self.relevant.indptr))
-        most = min(self.options.measured_users, max(2_000, MEASURED // n_items))
-        asked = asked[sample(len(asked), most, seed)]
-        chosen = sparse.diags(np.isin(np.arange(n_users), asked).astype(np.float32))
-        relevant = (chosen @ self.relevant).tocsr()
-        relevant.eliminate_zeros()
+        asked, relevant = evaluate.asked(self.relevant, self.options.measured_users, seed)
+        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        whole = self.part.scorer(user_tower, item_tower, asked, neighbours, recency)
+        scorers = {"two-tower": lambda rows: whole(np.searchsorted(asked, rows))} | references
         report = evaluate.report(scorers, likes, self.seen, relevant, k=k, also=self.options.also, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 

@@ -4,8 +4,8 @@
    rest, choose from what the factors come, the ridge, the worth of skips and nopes, how many neighbours a video has,
    how much more newer decisions count, the weight of what is popular, and how content places an item that is new, each
    by how well the whole score ranks the held-out likes.
-2. Where asked to, or where the closed form does not reach, go on by gradients (:mod:`two_tower.trainer.gradient`) and
-   keep the epoch that ranks them best, which may be none.
+2. Where asked to, go on by gradients (:mod:`two_tower.trainer.gradient`) and keep the epoch that ranks them best, which
+   may be none.
 3. Measure the towers so chosen on what was held out, then fit again on everything.
 """
 
@@ -86,11 +86,13 @@ def fit(
     *,
     held: np.ndarray | None = None,
     told: gradient.Told = lambda epoch: None,
+    to_register: bool = False,
 ) -> TrainedModel:
     """Train on ``data``. The same data, options, machine and thread count give the same model, bit for bit.
 
     ``held`` [n] bool: what is held out, in place of what the options say. ``told`` hears of the epochs of gradients.
-    Raises UserError where ``data`` cannot be split in time and are to be. Of several ``processes``, rank 0 calls this.
+    Raises UserError where ``data`` cannot be split in time and are to be, and, ``to_register``, where nothing could be
+    measured: before the work, since no database takes such a model. Of several ``processes``, rank 0 calls this.
     """
     options = options or TrainOptions()
     processes = processes or Processes()
@@ -113,6 +115,8 @@ def fit(
             "nobody with a history before the point in time liked anything after it",
             "hold out more with --val-ratio, or split by user: --split user",
         )
+    if to_register and not measurable:
+        raise unmeasured()
     choice, recipe, metrics, history = Choice(), options.recipe(data), dict[str, Any](), list[dict[str, Any]]()
     best_epoch, searched, guess = recipe.epochs if recipe else 0, dict[str, Any](), None
     epochs: list[dict[str, Any]] = []
@@ -157,6 +161,14 @@ def fit(
     chosen["seconds"] = time.monotonic() - started
     schema = replace(data.schema, recency=choice.recency)
     return TrainedModel(user_tower, item_tower, schema, metrics, history, epochs, chosen, neighbours)
+
+
+def unmeasured() -> UserError:
+    """What is wrong with a model without metrics, and how to mend it."""
+    return UserError(
+        "the model cannot be measured: no like can be held out of a video that others like, too",
+        "it takes users with five likes or more who like some of the same; collect more likes first",
+    )
 
 
 def _held_out(data: TrainingData, held: np.ndarray, split: str) -> str:

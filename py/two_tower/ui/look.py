@@ -64,6 +64,8 @@ _CSS = """
 .tt-thumb img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; background: inherit; }
 /* Of pictures that do not load, and of those alone, this covers the browser's sign for that. */
 .tt-thumb img::after { content: ""; position: absolute; inset: 0; background: inherit; background-size: cover; }
+.tt-images { display: flex; gap: .22rem; margin-top: .25rem; }
+.tt-images img { width: 2.6rem; height: 1.5rem; border-radius: .2rem; object-fit: cover; }
 .tt-text { min-width: 0; flex: 1; }
 .tt-title { font-weight: 600; line-height: 1.25; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
     -webkit-box-orient: vertical; overflow-wrap: anywhere; unicode-bidi: plaintext; }
@@ -146,22 +148,26 @@ def percent(share: float | None, digits: int = 1) -> str:
 # ------------------------------------------------------------------------------------------------- cards of videos
 
 
+IMAGES = 5
+"""Pictures of a video, beside the first, that its card shows."""
+
+
 def card(
     video: dict[str, Any], note: str, rank: int | None = None, known: Iterable[str] = (), pictures: Collection[str] = ()
 ) -> str:
-    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` stand out. Its own picture is
-    over the poster where ``pictures`` (:func:`pictures_of`) have it."""
+    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` stand out. Its own pictures
+    are shown where ``pictures`` (:func:`pictures_of`) have them, the first over the poster."""
     title = video["title"] or "untitled"
-    link, picture = address(video["product_url"]), address(video["thumbnail_url"])
+    link = address(video["product_url"])
+    picture, *more = [url for url in _images(video) if url in pictures] or [None]
     shown = escape(title)
     if link:
         shown = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
     # A picture that does not load leaves the one behind it to be seen.
-    image = (
-        f'<img src="{escape(picture)}" alt="" loading="lazy" referrerpolicy="no-referrer">'
-        if picture and picture in pictures
-        else ""
-    )
+    image, *others = [
+        f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">' if url else ""
+        for url in (picture, *more[:IMAGES])
+    ]
     chips = "".join(
         f'<span class="tt-chip{" known" if tag in known else ""}">{escape(tag)}</span>' for tag in video["tags"]
     )
@@ -174,13 +180,21 @@ def card(
         f'<div class="tt-note">{note}</div>'
         + (f'<div class="tt-note tt-cast" title="{cast}">{cast}</div>' if cast else "")
         + (f'<div class="tt-chips">{chips}</div>' if chips else "")
+        + (f'<div class="tt-images">{"".join(others)}</div>' if others else "")
         + "</div></div>"
     )
 
 
+def _images(video: dict[str, Any]) -> list[str]:
+    """Addresses of its pictures, each once."""
+    given = video["image_urls"] if isinstance(video["image_urls"], list) else []
+    found = [url for each in (video["thumbnail_url"], *given) if isinstance(each, str) and (url := address(each))]
+    return list(dict.fromkeys(found))
+
+
 def pictures_of(videos: Iterable[dict[str, Any]]) -> set[str]:
     """Which of the pictures of these videos to ask the browser for."""
-    return loadable(video["thumbnail_url"] for video in videos)
+    return loadable(url for video in videos for url in _images(video)[: IMAGES + 1])
 
 
 def mark(text: str, kind: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import streamlit as st
 
 from two_tower.errors import UserError
 from two_tower.server.connection import resolve_dsn
+from two_tower.server.reading import reading
 from two_tower.settings import Settings
 from two_tower.ui import actions, look, queries
 
@@ -20,6 +22,9 @@ STATE = st.session_state
 LATELY, AGGREGATES = 10, 300
 """Seconds for which answers, and sums over everything, are remembered."""
 
+CATCH_UP_S = 1.0
+"""How long a question waits for the replica before the primary answers it."""
+
 
 @st.cache_resource(show_spinner=False)
 def dsn() -> str:
@@ -28,9 +33,14 @@ def dsn() -> str:
 
 
 def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
-    """The answer of a question, and the statements that it was asked by."""
-    with queries.viewer(dsn()) as connection, queries.written_down() as statements:
-        return getattr(queries, name)(connection, *arguments), statements
+    """The answer of a question, and the statements that it was asked by. From the replica, where there is one that has
+    what was committed by now, what this page wrote included."""
+
+    def answer(connection: queries.Connection) -> tuple[Any, list[str]]:
+        with queries.written_down() as statements:
+            return getattr(queries, name)(connection, *arguments), statements
+
+    return reading(None, answer, logging.getLogger(__name__).warning, opened=queries.viewer, patience=CATCH_UP_S)
 
 
 @st.cache_data(ttl=LATELY, show_spinner=False)
@@ -43,8 +53,14 @@ def _lately(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
     return _answer(name, arguments)
 
 
+def ask_anew(question: Callable[..., T], *arguments: Any) -> T:
+    """The answer of a function of :mod:`queries`, as it is now."""
+    answer: T = _answer(question.__name__, arguments)[0]
+    return answer
+
+
 def ask(question: Callable[..., T], *arguments: Any) -> T:
-    """The answer of a function of :mod:`queries`, at most ten seconds old."""
+    """The same, at most ten seconds old."""
     answer: T = _now(question.__name__, arguments)[0]
     return answer
 

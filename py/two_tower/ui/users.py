@@ -12,7 +12,7 @@ import streamlit as st
 
 from two_tower.ui import actions, look, queries
 from two_tower.ui.look import LIKES, NOPES, mark, number
-from two_tower.ui.session import ask, behind, dsn, forget, may, refusal
+from two_tower.ui.session import ask, ask_anew, behind, dsn, forget, may, refusal
 
 STATE = st.session_state
 NONE = "none"
@@ -104,8 +104,7 @@ def _nobody(wanted: str) -> None:
 
 
 def _by_chance() -> None:
-    with queries.viewer(dsn()) as connection:
-        somebody = queries.random_user(connection)
+    somebody = ask_anew(queries.random_user)
     if somebody:
         STATE.find = str(somebody)
 

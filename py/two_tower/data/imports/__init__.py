@@ -41,9 +41,10 @@ def import_catalog(
 ) -> ImportSummary:
     """Inserts and updates videos, their tags and their performers, by ``product_url``.
 
-    Columns: ``product_url``, ``title``, and any of ``tags``, ``performers`` (lists separated by ``|``), ``maker``,
-    ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``, ``thumbnail_url``. A column
-    that the file lacks leaves values alone; an empty cell empties them. A product whose affiliate link the catalogue
+    Columns: ``product_url``, ``title``, and any of ``tags``, ``performers``, ``image_urls`` (lists separated by
+    ``|``), ``maker``, ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``,
+    ``thumbnail_url``, ``description``. Images stay out where an adopted table has no column for them. A column that
+    the file lacks leaves values alone; an empty cell empties them. A product whose affiliate link the catalogue
     has may be named by the address that the link leads to. Raises UserError if the file cannot be imported,
     psycopg.Error if the database refuses; in both cases nothing has changed.
     """
@@ -87,8 +88,8 @@ def import_catalog_rows(
 ) -> ImportSummary:
     """Does with ``rows`` what ``import_catalog`` does with those of a file.
 
-    ``rows`` has ``line``, by which a rejected row is reported, and columns of a catalogue; ``tags`` and ``performers``
-    may be lists. May run inside a transaction of the caller's.
+    ``rows`` has ``line``, by which a rejected row is reported, and columns of a catalogue; ``tags``, ``performers``
+    and ``image_urls`` may be lists. May run inside a transaction of the caller's.
     """
     before = rejects.rows
     summary = Import(conn, table_of(name, rows), None, None, rejects).run(Catalog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 import polars as pl
@@ -16,6 +17,7 @@ from two_tower.data.imports.cells import (
     has_too_long,
     ids,
     listed,
+    listed_addresses,
     names,
     number_texts,
     numbers,
@@ -34,7 +36,7 @@ class Catalog(Kind):
     name = "catalog"
     analyze = "analyze public.videos, public.tags, public.video_tags, public.performers, public.video_performers"
     required = (("product_url",), ("title",))
-    lists: ClassVar = {
+    linked: ClassVar = {
         "tags": ("tags", "video_tags", "tag_id"),
         "performers": ("performers", "video_performers", "performer_id"),
     }
@@ -49,21 +51,28 @@ class Catalog(Kind):
         "duration_seconds": "duration_seconds",
         "released_at": "product_released_at",
         "thumbnail_url": "thumbnail_url",
+        "image_urls": "image_urls",
     }
     named: ClassVar = ("maker", "label", "series", "source")
     """Texts that inputs of the towers are made of."""
     read: ClassVar = ("price", "duration_seconds", "released_at")
     """Cells that are read for a value."""
-    optional = (*lists, *(name for name in values if name != "title"))
+    several = "image_urls"
+    """A list in a column of the videos themselves, which an adopted table may do without."""
+    lists: ClassVar = (*linked, several)
+    optional = (*linked, *(name for name in values if name != "title"))
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
-        self.texts = [name for name in self.values if name in columns]
-        self.present = [name for name in self.lists if name in columns]
+        self.columns_of_videos = self.types("public.videos")
+        cell = _cell_of_list(self.columns_of_videos.get(self.several, ""))
+        left_out = self.several if cell is None else None
+        self.texts = [name for name in self.values if name in columns and name != left_out]
+        self.list_cell = cell or ""
+        self.present = [name for name in self.linked if name in columns]
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
         # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
         # The address alone has the column's, less its checks: the table says which are the same, such as of a citext.
-        self.columns_of_videos = self.types("public.videos")
         (address,) = self.one(
             "with recursive kinds as ("
             " select a.atttypid as id from pg_catalog.pg_attribute a"
@@ -94,7 +103,8 @@ class Catalog(Kind):
     def stage(self, batch: pl.DataFrame) -> None:
         shown = texts(batch["product_url"])
         no_id = (ids(batch["product_url"]).is_null() & shown.is_not_null()).alias("product_url_is_no_id")
-        prose = [name for name in self.texts if name not in self.read]
+        several = [name for name in self.texts if name == self.several]
+        prose = [name for name in self.texts if name not in (*self.read, *several)]
         cells = [name for name in self.read if batch.schema.get(name) == pl.String]
         batch = batch.with_columns(
             shown,
@@ -102,6 +112,7 @@ class Catalog(Kind):
             *(names(batch[name]) for name in prose),
             *(texts(batch[name]) for name in cells),
             *(listed(batch[name]).alias(name) for name in self.present),
+            *(_as_json(listed_addresses(batch[name])).alias(name) for name in several),
         )
         if self.normalise:
             batch = batch.with_columns(self.normalise(batch["product_url"]))
@@ -178,11 +189,10 @@ class Catalog(Kind):
         """Statements that insert and update the videos themselves."""
         targets = [self.values[name] for name in self.texts]
         columns = sql.SQL(", ").join(map(sql.Identifier, targets))
-        # A title is never null; the other columns are what the file says.
+        # A title is never null, nor is a list; the other columns are what the file says.
+        written = {"title": "coalesce(s.title, '')", self.several: self.list_cell}
         cells = sql.SQL(", ").join(
-            sql.SQL("coalesce(s.title, '')" if name == "title" else f"s.{{}}::{self.columns_of_videos[target]}").format(
-                sql.Identifier(name)
-            )
+            sql.SQL(written.get(name) or f"s.{{}}::{self.columns_of_videos[target]}").format(sql.Identifier(name))
             for name, target in zip(self.texts, targets, strict=True)
         )
         return [
@@ -220,7 +230,7 @@ class Catalog(Kind):
         """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
         steps: list[sql.Composed] = []
         for kind in self.present:
-            names, links, link = self.lists[kind]
+            names, links, link = self.linked[kind]
             parts = {
                 "kind": sql.Literal(kind),
                 "names": sql.Identifier("public", names),
@@ -259,3 +269,18 @@ class Catalog(Kind):
                 )
             ]
         return steps
+
+
+def _as_json(lists: pl.Series) -> pl.Series:
+    """Lists of texts as JSON, which PostgreSQL reads whatever they hold."""
+    encoded = [None if each is None else json.dumps(each.to_list(), ensure_ascii=False) for each in lists]
+    return pl.Series(encoded, dtype=pl.String)
+
+
+def _cell_of_list(kind: str) -> str | None:
+    """SQL of a staged list for a column of type ``kind``, an array or jsonb; None where no list fits in."""
+    if kind == "jsonb":
+        return "coalesce(s.{}, '[]')::jsonb"
+    if kind.endswith("[]"):
+        return f"array(select jsonb_array_elements_text(s.{{}}::jsonb))::{kind}"
+    return None

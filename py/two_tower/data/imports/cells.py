@@ -62,11 +62,24 @@ NO_NAMES = ("(no genres listed)",)
 
 def listed(cells: pl.Series) -> pl.Series:
     """Lists of names, given as lists or as one text separated by ``|``; without empty ones, each once."""
-    split = cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
     one = pl.element().str.strip_chars().str.normalize("NFC")
-    return split.list.eval(one).list.eval(
-        pl.element().filter((pl.element() != "") & ~pl.element().is_in(NO_NAMES)).unique(maintain_order=True)
+    return (
+        _split(cells)
+        .list.eval(one)
+        .list.eval(
+            pl.element().filter((pl.element() != "") & ~pl.element().is_in(NO_NAMES)).unique(maintain_order=True)
+        )
     )
+
+
+def listed_addresses(cells: pl.Series) -> pl.Series:
+    """Lists of addresses, given as :func:`listed` has lists, letter by letter as they are."""
+    one = pl.element().str.strip_chars()
+    return _split(cells).list.eval(one).list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True))
+
+
+def _split(cells: pl.Series) -> pl.Series:
+    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
 
 
 def too_long(column: str, limit: int) -> pl.Expr:

@@ -27,7 +27,7 @@ ROWS_PER_BUCKET = 64
 
 _BLOCK = 256 << 10
 
-_FILL = {"text": "''", TIME: "timestamptz 'epoch'"}
+_FILL = {"text": "''", "text[]": "'{}'", TIME: "timestamptz 'epoch'"}
 """What stands for a null where there must be a value: by type, and always the same, or every pull would copy it."""
 
 
@@ -106,7 +106,14 @@ class Run:
             if lacks:
                 continue
             relation: sql.Composable = table.identifier
-            columns = {name: kind for name, kind in table.columns.items() if name in there and name in here}
+            columns = {
+                name: kind
+                for name, kind in table.columns.items()
+                if name in there
+                and name in here
+                # A list travels where both sides have an array of it.
+                and (not kind.endswith("[]") or {side[name]["type"][-2:] for side in (there, here)} == {"[]"})
+            }
             if table.name == USERS and "id" not in there:
                 relation = self.users_elsewhere(theirs)
                 columns = {"id": "uuid"}

@@ -67,8 +67,9 @@ TABLES = (
         ("id",),
         {
             "id": "uuid", "product_url": "text", "title": "text", "description": "text", "maker": "text",
-            "label": "text", "series": "text", "source": "text", "thumbnail_url": "text", "price": "numeric",
-            "duration_seconds": "int4", "distribution_started_at": TIME, "product_released_at": TIME,
+            "label": "text", "series": "text", "source": "text", "thumbnail_url": "text", "image_urls": "text[]",
+            "price": "numeric", "duration_seconds": "int4", "distribution_started_at": TIME,
+            "product_released_at": TIME,
             "published_at": TIME, "created_at": TIME,
         },
         required=("id", "product_url"),

@@ -103,7 +103,13 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
     )
 
 
+# An adopted table may have no list of images, or one of JSON: the row called absent has it then, as for decisions.
 _CARD: LiteralString = """v.title, v.thumbnail_url, v.product_url, v.maker,
+(
+    select i.urls
+    from (select null::text[] as image_urls) as absent
+    cross join lateral (select to_jsonb(image_urls) as urls from public.videos o where o.id = v.id) as i
+) as image_urls,
 array(
     select g.name from public.video_tags t join public.tags g on g.id = t.tag_id
     where t.video_id = v.id order by g.name limit 8

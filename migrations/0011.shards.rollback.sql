@@ -1,0 +1,3 @@
+drop table two_tower.shard_popularity;
+
+drop table two_tower.shards;

@@ -1,0 +1,88 @@
+"""How all shards are, side by side; :mod:`two_tower.server.status` says it of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+
+from two_tower.errors import UserError
+from two_tower.server import status
+from two_tower.shards import Connection, Shard, bytes_behind, connect, lacking, last_served, on_each, why
+
+Row = dict[str, Any]
+
+
+def look(shards: Sequence[Shard]) -> list[Row]:
+    """A row for each shard: what it serves, how fresh it is, how far behind the first, and its ``problems``.
+
+    Of one that is down, the others say which version it served when it was asked last.
+    """
+    names = [shard.name for shard in shards]
+    with ExitStack() as stack:
+
+        def open_one(_: str, shard: Shard) -> Connection | str:
+            try:
+                return stack.enter_context(connect(shard, autocommit=False))
+            except (UserError, psycopg.Error) as error:
+                return why(error)
+
+        opened = on_each({shard.name: shard for shard in shards}, open_one)
+        up = {name: found for name, found in opened.items() if not isinstance(found, str)}
+
+        def ask(name: str, connection: Connection) -> Row:
+            try:
+                return _row(name, connection, subscribes=name != names[0])
+            except psycopg.Error as error:
+                return _unknown(name, why(error), "start it")
+
+        rows = on_each(up, ask)
+        if names[0] in up:
+            for name in up.keys() - {names[0]}:
+                rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name])
+        for name, found in opened.items():
+            if isinstance(found, str):
+                known = last_served(next(iter(up.values())), name) if up else f"{name} is down"
+                rows[name] = _unknown(name, f"{known}: {found}", "start it; until then: --without " + name)
+    served = {row["serves"] for row in rows.values() if row["serves"] is not None}
+    if len(served) > 1:
+        first = rows[names[0]]
+        first["problems"].append(
+            {
+                "what": "versions",
+                "detail": "shards serve different versions: "
+                + ", ".join(f"{name} {rows[name]['serves'] or 'none'}" for name in names),
+                "remedy": f"two-tower shards activate {first['serves'] or sorted(served)[-1]}",
+            }
+        )
+    return [rows[name] for name in names]
+
+
+def _row(name: str, connection: Connection, *, subscribes: bool) -> Row:
+    report = status.look(connection)
+    problems = list(report.problems)
+    if subscribes and (missing := lacking(connection)):
+        problems.append(
+            {
+                "what": "subscription",
+                "detail": f"no subscription brings {', '.join(missing)}, or it has not copied them yet",
+                "remedy": "alter subscription … refresh publication, or create it as docs/scaling.md says",
+            }
+        )
+    found = report.status
+    return {
+        "shard": name,
+        "serves": found["active_version"],
+        "lag_seconds": found["lag_seconds"],
+        "pending": found["pending_user_changes"] + found["pending_video_changes"],
+        "users": found["users_with_likes"],
+        "bytes_behind": None,
+        "problems": problems,
+    }
+
+
+def _unknown(name: str, detail: str, remedy: str) -> Row:
+    row: Row = dict.fromkeys(("shard", "serves", "lag_seconds", "pending", "users", "bytes_behind"))
+    return row | {"shard": name, "problems": [{"what": "down", "detail": detail, "remedy": remedy}]}

@@ -1,0 +1,195 @@
+"""Several servers, each with its own users, and one catalogue that the first of them publishes to the others.
+
+Rows travel by PostgreSQL's logical replication, and each shard refreshes and serves by itself. What is here says which
+servers those are, and asks all of them; ``lifecycle/shards.py`` does what takes them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+
+from two_tower.database import open_connection, require_migrated, require_writable
+from two_tower.errors import GateFailed, UserError
+from two_tower.rows import column, one
+
+Connection = psycopg.Connection[Any]
+Connections = Mapping[str, Connection]
+Answer = TypeVar("Answer")
+Place = TypeVar("Place")
+
+CATALOGUE = (
+    "public.videos", "public.tags", "public.performers", "public.video_tags", "public.video_performers",
+    "two_tower.promotions",
+)  # fmt: skip
+MODELS = {
+    "two_tower.model_versions": "version",
+    "two_tower.model_files": "model_version",
+    "two_tower.model_documents": "model_version",
+    "two_tower.model_segments": "model_version",
+    "two_tower.model_inputs": "model_version",
+    "two_tower.model_weights": "model_version",
+    "two_tower.neighbour_lists": "model_version",
+    "two_tower.vocabularies": "model_version",
+}
+"""Tables of models → their column of the version. The first shard publishes these and :data:`CATALOGUE`, and the others
+subscribe, as docs/scaling.md sets it up."""
+
+LEAVE_OUT = "start it, or leave it out by name: --without NAME"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One server."""
+
+    name: str
+    dsn: str = field(repr=False)
+
+
+def parse(setting: str | None) -> list[Shard]:
+    """The shards that ``TWO_TOWER_SHARDS`` names: ``NAME=URL`` each, with spaces or lines between them.
+
+    Raises UserError where it names none, or one in a way that cannot be meant. No message has a URL, which may hold a
+    password.
+    """
+    hint = "TWO_TOWER_SHARDS='east=postgresql://… west=postgresql://…', the one that publishes the catalogue first"
+    found: list[Shard] = []
+    for number, word in enumerate((setting or "").split(), 1):
+        name, equals, dsn = word.partition("=")
+        if not (equals and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+            raise UserError(f"entry {number} of TWO_TOWER_SHARDS is not NAME=URL", hint)
+        if not dsn.startswith(("postgresql://", "postgres://")):
+            raise UserError(f"TWO_TOWER_SHARDS gives {name} no URL that begins with postgresql://", hint)
+        if name in {shard.name for shard in found}:
+            raise UserError(f"TWO_TOWER_SHARDS names {name} twice", hint)
+        found.append(Shard(name, dsn))
+    if not found:
+        raise UserError("TWO_TOWER_SHARDS names no server", hint)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ asking all of them
+
+
+def connect(shard: Shard, *, writes: bool = False, autocommit: bool = True) -> Connection:
+    """A connection to a shard. Raises UserError, or psycopg.Error, where it is down or not fit."""
+    connection = open_connection(shard.dsn, autocommit=autocommit)
+    try:
+        if writes:
+            require_writable(connection)
+        require_migrated(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def connected(shards: Sequence[Shard], *, writes: bool = False) -> Iterator[Connections]:
+    """A connection to each, in autocommit mode. Raises UserError, before anything is done, where one is down or not
+    fit."""
+    with ExitStack() as stack:
+        try:
+            opened = on_each(
+                {shard.name: shard for shard in shards},
+                lambda _, shard: stack.enter_context(connect(shard, writes=writes)),
+            )
+        except UserError as error:
+            raise UserError(f"nothing was done: {error.message}", error.hint or LEAVE_OUT) from error
+        places: dict[tuple[Any, ...], str] = {}
+        for name, connection in opened.items():
+            info = connection.info
+            other = places.setdefault((info.host, info.port, info.dbname), name)
+            if other != name:
+                raise UserError(f"{other} and {name} are the same database", "give each shard its own URL")
+        yield opened
+
+
+def on_each(places: Mapping[str, Place], work: Callable[[str, Place], Answer]) -> dict[str, Answer]:
+    """What ``work`` answers of each, side by side.
+
+    Raises one UserError that names each that failed: GateFailed where that is all that is wrong.
+    """
+    with ThreadPoolExecutor(max(len(places), 1)) as pool:
+        running = {name: pool.submit(work, name, place) for name, place in places.items()}
+    failures: dict[str, UserError | psycopg.Error] = {}
+    for name, run in running.items():
+        error = run.exception()
+        if isinstance(error, UserError | psycopg.Error):
+            failures[name] = error
+        elif error is not None:
+            raise error
+    if failures:
+        raise failed(failures)
+    return {name: run.result() for name, run in running.items()}
+
+
+def failed(failures: Mapping[str, UserError | psycopg.Error]) -> UserError:
+    """One error that names each shard that failed."""
+    said = "; ".join(f"{name}: {why(error)}" for name, error in failures.items())
+    hint = next((error.hint for error in failures.values() if isinstance(error, UserError) and error.hint), None)
+    refused = all(isinstance(error, GateFailed) for error in failures.values())
+    return (GateFailed if refused else UserError)(said, hint)
+
+
+def why(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    said = error.message if isinstance(error, UserError) else str(error)
+    return " ".join(said.split()) or type(error).__name__
+
+
+def serving(connection: Connection) -> str | None:
+    """The version that a shard serves."""
+    version = one(connection, "select two_tower.active_version()")
+    return None if version is None else str(version)
+
+
+def last_served(connection: Connection, name: str) -> str:
+    """What is known of a shard that is down: which version it served when it was asked last."""
+    row = connection.execute(
+        """select model_version, to_char(asked_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
+        from two_tower.shards where name = %s and asked_at is not null""",
+        (name,),
+    ).fetchone()
+    if row is None:
+        return f"{name} is down, and was never asked which version it serves"
+    return f"{name} is down; when it was asked last, at {row[1]}, it served {row[0] or 'no version'}"
+
+
+# ------------------------------------------------------------------------------------------------ replication
+
+
+def lacking(connection: Connection) -> list[str]:
+    """Tables of the first shard that no subscription brings to this one, or has not copied yet."""
+    return column(
+        connection,
+        """select p.name from unnest(%s::text[]) as p (name) where not exists (
+            select from pg_catalog.pg_subscription_rel r
+            join pg_catalog.pg_subscription s on s.oid = r.srsubid
+            join pg_catalog.pg_database d on d.oid = s.subdbid
+            where d.datname = current_database() and r.srrelid = to_regclass(p.name) and r.srsubstate in ('r', 's')
+        )""",
+        ([*CATALOGUE, *MODELS],),
+    )
+
+
+def bytes_behind(first: Connection, other: Connection) -> int | None:
+    """How much of the first shard's log the other has not confirmed; None where it has no slot there."""
+    slots = column(
+        other,
+        """select s.subslotname::text from pg_catalog.pg_subscription s
+        join pg_catalog.pg_database d on d.oid = s.subdbid where d.datname = current_database()""",
+    )
+    count = one(
+        first,
+        """select max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.confirmed_flush_lsn))::bigint
+        from pg_catalog.pg_replication_slots r where r.slot_name = any (%s) and r.database = current_database()""",
+        (slots,),
+    )
+    return None if count is None else int(count)

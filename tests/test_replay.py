@@ -1,0 +1,211 @@
+"""A replay judges a version by what it would show under the conditions of each list, and counts what it leaves out.
+
+That it orders versions as their users would, test_simulation.py shows.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from conftest import Connection
+from test_steering import setting
+from two_tower.cli.main import app
+from two_tower.errors import UserError
+from two_tower.features import DIM
+from two_tower.lifecycle import replay
+from world_fixtures import Client, column, make_world, one, rpc
+
+pytestmark = pytest.mark.world(models=2)
+
+WORLD = make_world()
+LIKING = [user for user in WORLD.users if WORLD.of(user, "like")]
+ME = WORLD.usual
+
+
+@pytest.fixture
+def exploring(db: Connection) -> Connection:
+    """A database whose lists have chance in them."""
+    setting(db, "exploration_share", 0.5)
+    db.execute("select two_tower.draw_exploration()")
+    return db
+
+
+def page(client: Client, user: UUID, **arguments: Any) -> None:
+    client.rpc("authenticated", user, "next_videos", limit=5, **arguments)
+
+
+def logged(client: Client, user: UUID, **arguments: Any) -> None:
+    """The other way: a list, which the client logs."""
+    with client.as_("authenticated", user) as connection:
+        rows = rpc(connection, "recommend_videos", limit=5, **arguments)
+        rpc(connection, "log_shown", shown=rows)
+
+
+# ------------------------------------------------------------------------------------------------ what is left out
+
+FILTERS: list[dict[str, Any]] = [
+    {"makers": ["maker a"]},
+    {"no_tag_ids": [str(WORLD.tags[0])]},
+    {"price_max": 30},
+    {"released_after": "2001-01-01"},
+    {"tag_ids": [str(tag) for tag in WORLD.tags[:9]]},
+]
+NO_FILTERS: list[dict[str, Any]] = [{}, {"makers": [], "tag_ids": None}, {"exclude": [str(WORLD.published[0])]}]
+
+
+def test_lists_of_which_the_conditions_are_not_known_are_counted_and_left_out(
+    exploring: Connection, client: Client, dsn: str
+) -> None:
+    db, users = exploring, iter(LIKING)
+    for show in (page, logged):
+        for given in FILTERS:
+            show(client, next(users), **given)
+        for given in NO_FILTERS:
+            show(client, next(users), **given)
+    assert one(db, "select count(distinct list_id) from two_tower.impressions") == 16
+    opted_out, silent, chose, asked = (next(users) for _ in range(4))
+    for user, choice in ((opted_out, "trained_on"), (silent, "personalised")):
+        page(client, user)
+        client.rpc("authenticated", user, "set_choices", **{choice: False})
+    choices: dict[str, Any]
+    for user, choices in ((chose, {"never_makers": ["maker a"]}), (asked, {})):
+        client.rpc("authenticated", user, "set_choices")
+        page(client, user)
+        client.rpc("authenticated", user, "set_choices", **choices)
+    page(client, WORLD.no_decisions)
+    found = replay.replay(db, "v1")
+    assert found["left_out"] == {"filtered": 10, "opted_out": 2, "chosen_since": 1, "before_a_like": 1}
+    assert found["lists"] == 6 + 1 + 1  # without filters, of who only asked, and of who has liked nothing
+    assert found["left_out"].keys() == replay.LEFT_OUT.keys()
+    said = " ".join(CliRunner().invoke(app, ["replay", "v1", "--dsn", dsn]).stdout.split())
+    assert (
+        "left out: 1 list from before their users chose anew what never to see; 10 lists asked for with filters" in said
+    )
+    assert "1 list of users who had liked nothing by then" in said
+    told = json.loads(CliRunner().invoke(app, ["replay", "v1", "--dsn", dsn, "--json"]).stdout)
+    assert told["left_out"] == found["left_out"]
+
+
+def test_pages_that_are_left_out_are_still_what_was_shown_lately(exploring: Connection, client: Client) -> None:
+    page(client, ME, makers=["maker a"])
+    page(client, ME)
+    log = replay.read_log(exploring, 30)
+    assert len(log.lists) == 1
+    numbers = {number: video for video, number in log.videos.items()}
+    shown = [{numbers[number] for number in videos} for _, videos in log.shown[log.users[ME]]]
+    query = "select array_agg(video_id) from two_tower.impressions where user_id = %s group by list_id"
+    assert sorted(map(sorted, shown)) == sorted(sorted(videos) for videos in column(exploring, query, ME))
+
+
+def test_where_all_is_left_out_it_is_said_why(exploring: Connection, client: Client) -> None:
+    page(client, ME, makers=["maker a"])
+    with pytest.raises(UserError, match="nothing can be replayed: 1 list asked for with filters"):
+        replay.replay(exploring, "v1")
+
+
+@pytest.mark.parametrize(("at", "liked"), [("now()", 1), ("now() + interval '1 day'", 0), ("'2999-01-01'", 0)])
+def test_a_like_counts_that_came_after_the_list_and_by_now(
+    at: str, liked: int, exploring: Connection, client: Client
+) -> None:
+    page(client, ME)
+    video = one(exploring, "select video_id from two_tower.impressions where user_id = %s and rank = 1", ME)
+    insert = (
+        f"insert into user_video_decisions (user_id, video_id, decision_type, created_at) values (%s, %s, 'like', {at})"
+    )
+    exploring.execute(insert.encode(), (ME, video))
+    (shown,) = replay.read_log(exploring, 30).lists
+    assert shown.liked.sum() == liked
+
+
+# ------------------------------------------------------------------------------------------------ the same conditions
+
+ELIGIBLE = [
+    None,
+    "v.maker is distinct from 'maker a' or viewer_id::text < '8'",
+    "v.price is null or v.price < 12",
+    "false",
+]
+
+
+def test_a_version_shows_nobody_what_it_may_not(exploring: Connection, client: Client) -> None:
+    """What a replay takes for a version's list, the version gives: under what the owner and the user have said."""
+    db, rng = exploring, random.Random(7)
+    users = LIKING[:8]
+    for user in users[::2]:
+        client.rpc(
+            "authenticated",
+            user,
+            "set_choices",
+            never_makers=rng.sample(["maker a", "maker b", "maker c"], 2),
+            never_tag_ids=[str(tag) for tag in rng.sample(WORLD.tags, 3)],
+            never_performer_ids=[str(who) for who in rng.sample(WORLD.performers, 2)],
+        )
+    for user in users:
+        page(client, user)
+    for condition in ELIGIBLE:
+        db.execute("select two_tower.set_eligible_when(%s)", [condition])
+        assert_lists_are_those_of_previews(db, users)
+    found = replay.replay(db, "v1")
+    assert (found["lists"], found["like_rate"]) == (len(users), None), "nothing may be shown to anybody"
+    assert found["incumbent"]["version"] == "v2"
+
+
+def assert_lists_are_those_of_previews(db: Connection, users: list[UUID]) -> None:
+    log = replay.read_log(db, 30)
+    assert len(log.lists) == len(users)
+    allowed = replay.Allowed.read(db, log)
+    ranker = replay.Ranker.read(db, "v1", log)
+    numbers = {number: str(video) for video, number in log.videos.items()}
+    for user in users:
+        number = log.users[user]
+        history = log.decisions[number]
+        ranked = ranker.ranked(history, {video for _, video, _, _ in history})
+        assert ranked is not None
+        listed = [numbers[int(video)] for video in allowed.first(number, ranked, 20)]
+        expected = column(
+            db,
+            """select video_id::text from two_tower.preview_recommendations(array[%s::uuid], 'v1')
+            where reason = 'taste'""",
+            user,
+        )
+        # Vectors are stored in half precision, which may swap neighbours in the order.
+        assert len(set(listed) & set(expected)) >= len(expected) - 1, user
+        every = [UUID(numbers[int(video)]) for video in ranked]
+        assert set(listed) <= {str(v) for v in one(db, "select two_tower.allowed_videos(%s, %s)", user, every)}
+
+
+# ------------------------------------------------------------------------------------------------ given vectors
+
+
+def test_beside_given_vectors_a_version_is_judged_alone(
+    exploring: Connection, client: Client, dsn: str, tmp_path: Path
+) -> None:
+    """They rank nothing for other histories than those of today: neither judged, nor compared with, nor asked for."""
+    for user in LIKING[:3]:
+        page(client, user)
+    path = tmp_path / "videos.parquet"
+    vectors = np.random.default_rng(0).standard_normal((len(WORLD.videos), DIM))
+    pl.DataFrame({"video_id": [str(v) for v in WORLD.videos], "embedding": vectors.tolist()}).write_parquet(path)
+    for words in (["upload-vectors", str(path), "--version", "theirs"], ["activate", "theirs"]):
+        done = CliRunner().invoke(app, ["model", *words, "--dsn", dsn])
+        assert done.exit_code == 0, done.output
+    found = replay.replay(exploring, "v1")
+    assert (found["incumbent"], found["difference"]) == (None, None)
+    assert replay.verdict(found) == "no other version is active to compare it with"
+    assert found["lists"] == 3
+    with pytest.raises(UserError, match=r"theirs (has no vectors to rank with|cannot be replayed)"):
+        replay.replay(exploring, "theirs")
+    setting(exploring, "gate_max_replay_drop", 0.05)
+    for version in ("v1", "theirs"):
+        assert replay.evidence(exploring, version) is None
+        report = one(exploring, "select two_tower.gate_model(%s, '{}')", version)
+        assert not [reason for reason in report["reasons"] if "replay" in reason]

@@ -1,0 +1,561 @@
+"""Three servers, each with a third of the users; the first publishes catalogue and models (docs/scaling.md).
+
+What all of them make together is what one server with all users makes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
+
+from conftest import borrowed, remove_server, server_directory
+from documents import REPOSITORY, blocks
+from test_crash import kill
+from test_refresh import assert_fresh
+from tiers import some
+from two_tower.cli.main import app
+from two_tower.errors import UserError
+from two_tower.lifecycle import registry, shards, verify
+from two_tower.lifecycle.shards import read_training_set
+from two_tower.server import status
+from two_tower.server.embedded import Server
+from two_tower.server.migrate import migrate
+from two_tower.shards import parse
+from two_tower.trainer import dataset
+from world_fixtures import column, copy_rows, ident, load, make_world, one, random_model, refresh, register, state
+
+Connection = psycopg.Connection[Any]
+
+WORLD = make_world(60, 45, seed=5)
+NAMES = ("east", "west", "north")
+FIRST = "v1"
+SETUP = [block.text for block in blocks(REPOSITORY / "docs" / "scaling.md") if block.language == "sql"]
+"""What the document has the operator run: on the first shard, and on each of the others."""
+PLACE = "host=east.internal dbname=app user=replicator"
+"""Where the first shard is, in the document."""
+
+
+@dataclass
+class Three:
+    """The shards, up unless a test has stopped one."""
+
+    servers: dict[str, Server]
+    urls: dict[str, str]
+    single: Connection
+    """One server with all users, and the same models."""
+    models: list[str] = field(default_factory=list)
+
+    @property
+    def setting(self) -> str:
+        return " ".join(f"{name}={url}" for name, url in self.urls.items())
+
+    @contextmanager
+    def opened(self, *names: str) -> Iterator[dict[str, Connection]]:
+        with ExitStack() as stack:
+            yield {
+                name: stack.enter_context(psycopg.connect(self.urls[name], autocommit=True)) for name in names or NAMES
+            }
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Output of ``two-tower shards``, both streams."""
+        done = CliRunner().invoke(app, ["shards", *arguments], env={"TWO_TOWER_SHARDS": self.setting})
+        assert done.exit_code == code, f"exit {done.exit_code}: {done.output}{done.exception!r}"
+        return " ".join(done.output.split())
+
+    def serve(self) -> dict[str, str]:
+        with self.opened() as each:
+            return {name: one(db, "select two_tower.active_version()") for name, db in each.items()}
+
+    def states(self, version: str) -> dict[str, str]:
+        with self.opened() as each:
+            query = "select state from two_tower.model_versions where version = %s"
+            return {name: one(db, query, version) for name, db in each.items()}
+
+    def replicate(self) -> None:
+        """Waits until the others have all that the first has committed."""
+        with self.opened() as each:
+            marker = f"marker {random.random()}"
+            each["east"].execute("insert into public.tags (name) values (%s)", (marker,))
+            for name in NAMES[1:]:
+                until(each[name], "select exists (select from public.tags where name = %s)", marker)
+
+    def register(self) -> str:
+        """Another version on the first shard; the first one on the single server, too."""
+        version = f"v{len(self.models) + 1}"
+        self.models.append(version)
+        model = random_model(dataset.read(self.single).schema, seed=len(self.models))
+        with self.opened("east") as each:
+            for db in (each["east"], self.single) if version == FIRST else (each["east"],):
+                register(db, model, version, engine="sql")
+        return version
+
+    def refresh(self) -> None:
+        with self.opened() as each:
+            for db in each.values():
+                refresh(db)
+
+
+def until(db: Connection, condition: str, *values: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not one(db, condition, *values):
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def three(cluster: Server, template: str) -> Iterator[Three]:
+    servers = {name: Server(server_directory(f"two-tower-{name}-"), durable=False) for name in NAMES}
+    try:
+        for name, server in servers.items():
+            server.start()
+            with psycopg.connect(server.dsn, autocommit=True) as db:
+                # What was answered has to survive a kill, and what is sent is what is flushed.
+                db.execute("alter system set synchronous_commit = on")
+                db.execute("alter system set wal_level = logical")
+                db.execute("select pg_reload_conf()")
+            if name == NAMES[0]:
+                server.stop()
+                server.start()
+            migrate(server.dsn)
+        with borrowed(cluster, template) as single:
+            made = Three(servers, {name: server.dsn for name, server in servers.items()}, single)
+            with made.opened() as each:
+                for db in (*each.values(), single):
+                    db.execute("select two_tower.unschedule_jobs()")
+                    db.execute("update two_tower.settings set value = 'false' where name = 'status_expects_jobs'")
+                set_up(each)
+            load(single, WORLD)
+            refresh(single)
+            made.register()
+            made.run("activate")
+            registry.activate(single, FIRST, lambda what, share: None)
+            yield made
+    finally:
+        for server in reversed(servers.values()):
+            remove_server(server)
+
+
+def set_up(each: dict[str, Connection]) -> None:
+    """As the document says, with the catalogue on the first and a third of the users on each."""
+    load(each["east"], WORLD)
+    each["east"].execute("delete from auth.users")
+    for statement in filter(str.strip, SETUP[0].split(";")):
+        each["east"].execute(statement.encode())
+    info = each["east"].info
+    place = f"host={info.host} port={info.port} dbname={info.dbname} user={info.user}"
+    for name in NAMES[1:]:
+        each[name].execute(SETUP[1].replace("two_tower_west", f"two_tower_{name}").replace(PLACE, place).encode())
+    for name, db in each.items():
+        until(db, "select coalesce(bool_and(srsubstate in ('r', 's')), true) from pg_subscription_rel")
+        users = WORLD.users[NAMES.index(name) :: 3]
+        copy_rows(db, "auth.users (id)", [(user,) for user in users])
+        load_decisions(db, [row for row in WORLD.decisions if row[0] in users])
+        refresh(db)
+
+
+def load_decisions(db: Connection, rows: list[Any]) -> None:
+    copy_rows(db, "public.user_video_decisions (user_id, video_id, decision_type, created_at)", rows)
+
+
+def in_all(three: Three) -> dict[str, Any]:
+    """What the shards have together; what two of them have of one video must be the same."""
+    found: dict[str, Any] = {}
+    with three.opened() as each:
+        for name, db in each.items():
+            for key, value in state(db).items():
+                assert found.setdefault(key, value) == value, f"{key} differs on {name}"
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the setting
+
+
+BROKEN = {
+    "": "names no server",
+    "  \n ": "names no server",
+    "postgresql://a@b/c": "entry 1 of TWO_TOWER_SHARDS is not NAME=URL",
+    "=postgresql://a@b/c": "entry 1 of TWO_TOWER_SHARDS is not NAME=URL",
+    "ea st=postgresql://a@b/c": "entry 1 of TWO_TOWER_SHARDS is not NAME=URL",
+    "east=postgresql://a@b/c west": "entry 2 of TWO_TOWER_SHARDS is not NAME=URL",
+    "east=host=b": "gives east no URL",
+    "east=mysql://secret@b/c": "gives east no URL",
+    "east=": "gives east no URL",
+    "east=postgresql://a@b/c\neast=postgresql://a@d/c": "names east twice",
+}
+
+
+@pytest.mark.parametrize("setting", BROKEN)
+def test_a_setting_that_names_no_shards_is_refused_and_shows_no_secret(setting: str) -> None:
+    with pytest.raises(UserError, match=BROKEN[setting]) as refused:
+        parse(setting)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\n  ", "\t", " \r\n"])
+def test_shards_are_named_in_order_whatever_stands_between_them(between: str) -> None:
+    urls = ["postgresql://a:p%20w=x@b/c?sslmode=require", "postgres://b", "postgresql:///d?host=/tmp"]
+    found = parse(between.join(f"{name}={url}" for name, url in zip(NAMES, urls, strict=True)))
+    assert [(shard.name, shard.dsn) for shard in found] == list(zip(NAMES, urls, strict=True))
+    assert "p%20w" not in repr(found)
+
+
+def test_shards_in_no_setting_and_names_of_none_are_wrong_usage() -> None:
+    two = {"TWO_TOWER_SHARDS": "east=postgresql://nowhere/a west=postgresql://nowhere/b"}
+    for arguments, env, code, said in (
+        (["status"], {"TWO_TOWER_SHARDS": ""}, 1, "TWO_TOWER_SHARDS names no server"),
+        (["activate", "--without", "south"], two, 2, "south is none of east, west"),
+        (["popularity", "--without", "east", "--without", "west"], two, 2, "leaves out every shard"),
+    ):
+        done = CliRunner().invoke(app, ["shards", *arguments], env=env)
+        assert done.exit_code == code, done.output
+        assert said in " ".join(done.output.replace("│", " ").split())
+
+
+# ------------------------------------------------------------------------------------------------ three as one
+
+
+def test_each_user_and_video_has_what_one_server_gives_them(three: Three) -> None:
+    assert set(three.serve().values()) == {FIRST}
+    three.refresh()
+    refresh(three.single)
+    assert in_all(three) == state(three.single)
+    said = three.run("status")
+    assert all(name in said for name in NAMES)
+    three.run("verify")
+
+
+def test_the_training_set_is_that_of_one_server(three: Three) -> None:
+    alone = dataset.read(three.single)
+    with three.opened() as each:
+        together = read_training_set(each, dataset.DatasetOptions())
+        # A user who is on two shards while being moved counts once, by the later of two decisions.
+        user = WORLD.usual
+        away = each[NAMES[(WORLD.users.index(user) + 1) % 3]]
+        copy_rows(away, "auth.users (id)", [(user,)])
+        load_decisions(away, [(u, v, "nope", at - timedelta(days=1)) for u, v, _, at in WORLD.decisions if u == user])
+        moving = read_training_set(each, dataset.DatasetOptions())
+        away.execute("delete from auth.users where id = %s", (user,))
+    for found in (together, moving):
+        for name in ("user_ids", "item_ids", "user", "item", "label", "time", "weight"):
+            assert np.array_equal(getattr(found, name), getattr(alone, name)), name
+        assert found.schema == alone.schema
+        assert (found.item_counts != alone.item_counts).nnz == 0
+
+
+def test_popularity_is_that_of_one_server(three: Three) -> None:
+    recent, at = WORLD.videos[7:10], datetime.now(UTC) - timedelta(hours=1)
+    with three.opened() as each:
+        for db in (*each.values(), three.single):
+            for user in column(db, "select id from auth.users"):
+                db.execute(
+                    """insert into public.user_video_decisions select %s, v, 'like', %s from unnest(%s::uuid[]) v
+                    on conflict (user_id, video_id) do update
+                    set decision_type = excluded.decision_type, created_at = excluded.created_at""",
+                    (user, at, recent[: 1 + user.int % 3]),
+                )
+        three.run("popularity")
+        three.single.execute("select two_tower.update_popularity()")
+        alone, trends = popularity(three.single)
+        for db in each.values():
+            assert_same_popularity(popularity(db), (alone, trends))
+            # The shard's own count adds what the others counted, and to that only its own likes.
+            db.execute("select two_tower.update_popularity()")
+            assert_same_popularity(popularity(db), (alone, trends))
+        # What a shard that is left out counted stays.
+        assert "west" in three.run("popularity", "--without", "north", "--json")
+        for name in NAMES[:2]:
+            assert_same_popularity(popularity(each[name]), (alone, trends))
+        # A day later what was counted of the last day is of another; popularity stays.
+        db = each["east"]
+        db.execute("update two_tower.shard_popularity set counted_at = counted_at - interval '25 hours'")
+        db.execute("select two_tower.update_popularity()")
+        now_alone, now_trends = popularity(db)
+        own = dict(db.execute("select video_id, likers from two_tower.own_popularity() where days = 1").fetchall())
+        assert {video: likers for (days, video), likers in now_trends.items() if days == 1} == own
+        assert now_alone.keys() == alone.keys()
+    three.run("popularity")
+
+
+def test_what_changes_in_the_catalogue_is_refreshed_on_each_shard(three: Three) -> None:
+    retagged, gone, new = WORLD.videos[11], WORLD.videos[12], ident("video", 777)
+    changes = [
+        "update public.videos set price = price + 3, maker = 'another' where product_url like '%1'",
+        f"delete from public.video_tags where video_id = '{retagged}'",
+        f"insert into public.video_tags select '{retagged}', id from public.tags where name = 'tag 3'",
+        f"insert into public.videos (id, product_url, title) values ('{new}', 'https://videos.example/new', '東京')",
+        f"delete from public.videos where id = '{gone}'",
+    ]
+    with three.opened() as each:
+        for change in changes:
+            for db in (each["east"], three.single):
+                db.execute(change.encode())
+        three.replicate()
+        for db in each.values():
+            refresh(db)
+            assert_fresh(db)
+            kept = "select exists (select from two_tower.video_embeddings where video_id = %s)"
+            assert (one(db, kept, new), one(db, kept, gone)) == (True, False)
+    refresh(three.single)
+    found, alone = in_all(three), state(three.single)
+    assert {key: value for key, value in found.items() if key.endswith(f" {FIRST}")} == {
+        key: value for key, value in alone.items() if key.endswith(f" {FIRST}")
+    }
+
+
+@pytest.mark.soak
+def test_a_model_is_trained_on_all_users_and_serves_them(three: Three) -> None:
+    three.run("train", "--version", "trained")
+    three.replicate()
+    three.run("activate", "trained", "--force")
+    assert set(three.serve().values()) == {"trained"}
+    with three.opened("east") as each:
+        meta = one(each["east"], "select meta from two_tower.models where version = 'trained'")
+        assert meta["training_data"]["users"] == dataset.read(three.single).n_users
+    three.run("activate", FIRST)
+
+
+@pytest.mark.soak
+def test_vectors_that_were_given_are_given_to_each_shard_and_activated_together(three: Three) -> None:
+    with three.opened() as each:
+        for db in each.values():
+            with db.transaction():
+                db.execute("select two_tower.stage_given('given', '{}')")
+                for kind in ("video", "user"):
+                    db.execute(
+                        f"""select two_tower.add_given('given', %s, array_agg({kind}_id), array_agg(embedding))
+                        from two_tower.{kind}_embeddings where model_version = %s""".encode(),
+                        (kind, FIRST),
+                    )
+                db.execute("select two_tower.close_given('given')")
+    three.replicate()
+    three.run("activate", "given")
+    assert set(three.serve().values()) == {"given"}
+    three.run("activate", FIRST)
+    retire(three, "given")
+    three.run("status")
+
+
+def popularity(db: Connection) -> tuple[dict[Any, Any], dict[Any, int]]:
+    scores = {v: (s, n) for v, s, n in db.execute("select video_id, score, likers from two_tower.video_popularity")}
+    trends = {(d, v): n for d, v, n in db.execute("select days, video_id, likers from two_tower.video_trends")}
+    return scores, trends
+
+
+def assert_same_popularity(found: Any, wanted: Any) -> None:
+    (scores, trends), (wanted_scores, wanted_trends) = found, wanted
+    assert trends == wanted_trends
+    assert {video: likers for video, (_, likers) in scores.items()} == {v: n for v, (_, n) in wanted_scores.items()}
+    for video, (score, _) in scores.items():
+        assert score == pytest.approx(wanted_scores[video][0], rel=1e-9), video
+
+
+# ------------------------------------------------------------------------------------------------ one version for all
+
+
+def test_a_shard_that_is_down_stops_it_before_the_first_flip_unless_left_out(three: Three) -> None:
+    before, version = three.serve()["north"], three.register()
+    three.replicate()
+    three.servers["north"].stop()
+    try:
+        said = three.run("activate", version, code=1)
+        assert "nothing was done: north:" in said
+        assert "--without NAME" in said
+        said = three.run("activate", version, "--without", "north")
+        assert "north is down; when it was asked last, at 2" in said
+        assert f"it served {before}" in said
+        assert f"east, west serve {version}" in said
+        said = three.run("status", code=1)
+        assert "north: down: north is down; when it was asked last" in said
+    finally:
+        three.servers["north"].start()
+    assert three.serve() == {"east": version, "west": version, "north": before}
+    said = three.run("status", code=1)
+    assert f"shards serve different versions: east {version}, west {version}, north {before}" in said
+    assert f"two-tower shards activate {version}" in said
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+    # Back, to a version that stands by.
+    three.run("activate", before)
+    assert set(three.serve().values()) == {before}
+
+
+@pytest.mark.parametrize("failing", some(("west", "east", "north"), 1))
+def test_where_a_flip_fails_all_serve_what_they_served(three: Three, failing: str) -> None:
+    before, version = three.serve(), three.register()
+    with three.opened(failing) as each, each[failing].transaction():
+        each[failing].execute("select pg_advisory_xact_lock(hashtextextended('two_tower.activate', 0))")
+        said = three.run("activate", version, code=1)
+    assert f"{failing}: another activation is under way" in said
+    for name in NAMES[: NAMES.index(failing) + 1]:
+        assert f"{name} serves {before[name]}" in said
+    assert three.serve() == before
+    assert set(three.states(version).values()) == {"staged"} | ({"standby"} if failing != "east" else set())
+    retire(three, version)
+
+
+@pytest.mark.parametrize("failing", some(("north", "east"), 1))
+def test_a_gate_that_says_no_on_one_shard_leaves_the_version_a_candidate_on_all(three: Three, failing: str) -> None:
+    before, version = three.serve(), three.register()
+    three.replicate()
+    change = "update two_tower.settings set value = %s where name = 'gate_min_recall_at_20'"
+    with three.opened(failing) as each:
+        each[failing].execute(change, ("0.9",))
+        try:
+            assert f"{failing}: model {version} does not pass its gate" in three.run("activate", version, code=3)
+        finally:
+            each[failing].execute(change, ("0",))
+    assert three.serve() == before
+    assert set(three.states(version).values()) == {"candidate"}
+
+
+@pytest.mark.soak
+def test_an_experiment_on_one_shard_stops_it_before_anything_is_staged(three: Three) -> None:
+    before, version = three.serve(), three.register()
+    three.replicate()
+    with three.opened("west") as each:
+        running = "insert into two_tower.experiments (control, challenger, share) values (%s, 'other', 0.5)"
+        each["west"].execute(running, (before["west"],))
+        said = three.run("activate", version, code=1)
+        each["west"].execute("delete from two_tower.experiments")
+    assert "west: an experiment compares" in said
+    assert set(three.states(version).values()) == {"candidate"}
+    assert three.serve() == before
+
+
+@pytest.mark.soak
+def test_a_version_that_does_not_arrive_is_named(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "ARRIVAL_SECONDS", 0.5)
+    with three.opened("west") as each:
+        each["west"].execute("alter subscription two_tower_west disable")
+        try:
+            version = three.register()
+            said = three.run("activate", version, code=1)
+            assert f"west: model {version} is not what it is on east: two_tower.model_versions" in said
+            assert "the subscription two_tower_west" in three.run("status", code=1)
+        finally:
+            each["west"].execute("alter subscription two_tower_west enable")
+    three.replicate()
+    assert set(three.states(version).values()) == {"candidate"}
+
+
+@pytest.mark.soak
+def test_what_a_shard_retires_or_deletes_no_other_loses(three: Three) -> None:
+    before, version = three.serve()["east"], three.register()
+    three.run("activate", version)
+    with three.opened() as each:
+        retire(three, before, "east")
+        three.replicate()
+        assert three.states(before) == {"east": "retired", "west": "standby", "north": "standby"}
+        for name in NAMES[1:]:
+            registry.roll_back(each[name], before)
+            assert_fresh(each[name])
+        said = three.run("activate", before, code=1)
+        assert f"east: model {before} is retired" in said
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+
+
+def retire(three: Three, version: str, *names: str) -> None:
+    with three.opened(*names) as each:
+        for db in each.values():
+            db.execute("select two_tower.retire_model(%s)", (version,))
+
+
+# ------------------------------------------------------------------------------------------------ a shard is killed
+
+
+STEPS: dict[str, tuple[str, Any, str]] = {
+    "activate, embedding": ("activate", registry, "backfill"),
+    "activate, flipping": ("activate", registry, "flip"),
+    "popularity": ("popularity", shards, "_own_popularity"),
+    "train": ("train", dataset, "read_part"),
+    "status": ("status", status, "look"),
+    "verify": ("verify", verify, "verify"),
+}
+"""Verb and step → the verb, and the function that does the step for one shard, whose connection is its first
+argument."""
+
+
+def killing(three: Three, name: str, moment: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """``work``, before or after which the shard that it works on is killed, if that is ``name``."""
+    place = conninfo_to_dict(three.urls[name])["host"]
+
+    def do(connection: Connection, *arguments: Any, **options: Any) -> Any:
+        here = connection.info.host == place
+        if here and moment == "before":
+            kill(three.servers[name])
+        done = work(connection, *arguments, **options)
+        if here and moment == "after":
+            kill(three.servers[name])
+        return done
+
+    return do
+
+
+def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str, moment: str) -> tuple[int, str]:
+    """Exit code and output of the verb in the middle of which a shard is killed, which is up again afterwards."""
+    verb, module, function = STEPS[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "RECOVERY_SECONDS", 0.5)
+        patch.setattr(module, function, killing(three, name, moment, getattr(module, function)))
+        try:
+            done = CliRunner().invoke(app, ["shards", verb], env={"TWO_TOWER_SHARDS": three.setting})
+        finally:
+            if not three.servers[name].running:
+                three.servers[name].start()
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_a_shard_is_killed_while_it_is_flipped(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, version = three.serve(), three.register()
+    three.replicate()
+    code, said = one_kill(three, monkeypatch, "activate, flipping", "west", "before")
+    assert code == 1
+    assert said.startswith("error: west:")
+    assert f"west served {before['west']}, and cannot be asked what it serves now" in said
+    assert f"east serves {before['east']}" in said
+    assert three.serve() == before
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("step", "name", "moment"), list(product(STEPS, NAMES, ("before", "after"))))
+def test_a_shard_is_killed_in_the_middle_of_any_verb(
+    three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str, moment: str
+) -> None:
+    before = three.serve()
+    version = three.register() if step.startswith("activate") else None
+    three.replicate()
+    code, said = one_kill(three, monkeypatch, step, name, moment)
+    if version and (step, moment) == ("activate, flipping", "after"):
+        assert (code, said.startswith(f"warning: {name}:")) == (0, True), said
+        assert three.serve() == dict.fromkeys(NAMES, version)
+    else:
+        if moment == "before" or version:
+            assert (code, name in said) == (1, True), said
+        assert three.serve() == before
+    if version:
+        three.run("activate", version)
+        assert set(three.serve().values()) == {version}
+        retire(three, before["east"])
+    three.run("popularity")
+    with three.opened() as each:
+        for db in each.values():
+            refresh(db)
+            assert_fresh(db)
+            assert column(db, "select what from two_tower.problems") == []
+    three.run("status")
