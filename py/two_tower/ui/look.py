@@ -159,15 +159,14 @@ def card(
     are shown where ``pictures`` (:func:`pictures_of`) have them, the first over the poster."""
     title = video["title"] or "untitled"
     link = address(video["product_url"])
-    picture, *more = [url for url in _images(video) if url in pictures] or [None]
     shown = escape(title)
     if link:
         shown = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
     # A picture that does not load leaves the one behind it to be seen.
     image, *others = [
-        f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">' if url else ""
-        for url in (picture, *more[:IMAGES])
-    ]
+        f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">'
+        for url in [url for url in _images(video) if url in pictures][: IMAGES + 1]
+    ] or [""]
     chips = "".join(
         f'<span class="tt-chip{" known" if tag in known else ""}">{escape(tag)}</span>' for tag in video["tags"]
     )
