@@ -4,6 +4,7 @@
 # make soak   every test, and every variant where `make test` runs a sample; takes hours
 # make docs-test   every command of the documents, as written; links and names in them; `make test` runs README.md alone
 # make site   the documents as a site, in build/site
+# make screenshots DSN=...   pictures of the page for the documents, of that database
 # make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
 # make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows
 # make setup  installs what is missing; the targets above do it first
@@ -18,7 +19,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: help setup demo check test soak docs-test site docker-test lint clean
+.PHONY: help setup demo check test soak docs-test site screenshots docker-test lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -46,6 +47,10 @@ docs-test:
 site: setup
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs/site . build/site
 	@echo build/site/docs/site/index.html
+
+screenshots:
+	@./setup.sh --test
+	@$(BIN)/python tests/screenshots.py --dsn '$(DSN)'
 
 docker-test:
 	@docker/test.sh

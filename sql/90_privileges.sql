@@ -246,6 +246,7 @@ grant select (model_version, video_id, embedding, updated_at, placed) on two_tow
 grant execute on function
 two_tower.active_version(), two_tower.own_version(), two_tower.backfilled_share(text), two_tower.require_page(int, int, int),
 two_tower.preview_recommendations(uuid[], text, int, boolean),
+two_tower.preview_contributions(uuid, uuid, text),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),

@@ -51,7 +51,8 @@ def parse(path: Path) -> tuple[Token, ...]:
 def documents() -> list[Path]:
     """README.md first, since it builds the system that the others speak of; then the rest, by name."""
     first = REPOSITORY / "README.md"
-    return [first, *sorted(p for p in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")) if p != first)]
+    others = (path for where in ("*.md", "docs/*.md", "docs/ja/*.md") for path in REPOSITORY.glob(where))
+    return [first, *sorted(path for path in others if path != first)]
 
 
 def blocks(path: Path) -> list[Block]:

@@ -37,13 +37,16 @@ from two_tower.settings import Settings
 
 DOCUMENTS = documents()
 ALL = {str(path.relative_to(REPOSITORY)): blocks(path) for path in DOCUMENTS}
-TRANSLATION = "README.ja.md"
+TRANSLATIONS = {"README.ja.md": "README.md"} | {
+    f"docs/ja/{path.name}": f"docs/{path.name}" for path in REPOSITORY.glob("docs/ja/*.md")
+}
+"""Translation → what it translates. Its blocks are those of that document, which is run."""
 RUN = [
     name
     for name, found in ALL.items()
-    if name != TRANSLATION and any(b.language in RUNNABLE and b.why_not is None for b in found)
+    if name not in TRANSLATIONS and any(b.language in RUNNABLE and b.why_not is None for b in found)
 ]
-NOT_RUN = [b for name, found in ALL.items() if name != TRANSLATION for b in found if b.why_not is not None]
+NOT_RUN = [b for name, found in ALL.items() if name not in TRANSLATIONS for b in found if b.why_not is not None]
 
 
 # ------------------------------------------------------------------------------------------------ running the blocks
@@ -138,13 +141,22 @@ def test_every_block_has_a_language_that_is_run_or_cannot_be(document: str) -> N
         assert block.language in RUNNABLE + NOT_RUNNABLE, f"{block}: {block.language!r}"
 
 
-def test_the_translation_has_the_same_blocks_figures_and_links() -> None:
-    def facts(name: str) -> tuple[list[tuple[str, str, bool]], list[str], set[str]]:
-        found = [(block.language, block.text, block.why_not is None) for block in ALL[name]]
-        text = (REPOSITORY / name).read_text(encoding="utf-8")
-        return found, re.findall(r"\d\.\d{3}", text), set(targets(REPOSITORY / name)) - {"README.md", TRANSLATION}
+@pytest.mark.parametrize("translation", TRANSLATIONS)
+def test_a_translation_has_the_same_blocks_figures_and_links(translation: str) -> None:
+    original = TRANSLATIONS[translation]
 
-    assert facts(TRANSLATION) == facts("README.md")
+    def place(document: Path, target: str) -> str:
+        file, _, anchor = target.partition("#")
+        there = str((document.parent / file).resolve().relative_to(REPOSITORY)) if file else ""
+        return f"{TRANSLATIONS.get(there, there)}#{anchor}"
+
+    def facts(name: str) -> tuple[list[tuple[str, str, bool]], list[str], set[str]]:
+        path = REPOSITORY / name
+        found = [(block.language, block.text, block.why_not is None) for block in ALL[name]]
+        links = {target if re.match("[a-z]+:", target) else place(path, target) for target in targets(path)}
+        return found, re.findall(r"\d\.\d{3}", path.read_text(encoding="utf-8")), links - {f"{original}#"}
+
+    assert facts(translation) == facts(original)
 
 
 # ------------------------------------------------------------------------------------------------ what they mention

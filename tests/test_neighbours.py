@@ -224,6 +224,18 @@ def test_every_list_is_by_the_whole_score(db: Connection, client: Client) -> Non
     assert [row["score"] for row in varied] == pytest.approx([scores[row["video_id"]] for row in varied], abs=3e-3)
 
 
+def test_what_decisions_add_to_a_score_is_the_whole_score(db: Connection) -> None:
+    register(db, invented(videos_of(db)), engine="sql")
+    activate(db)
+    added = "select coalesce(sum(value), 0) from two_tower.preview_contributions(%s, %s, 'v2')"
+    neighbours = set(column(db, "select neighbour_id::text from two_tower.video_neighbours"))
+    lists = {user: ranked(db, user, 20) for user in USERS[:6]}
+    assert neighbours & {video for found in lists.values() for video, _ in found}
+    for user, found in lists.items():
+        for video, score in found:
+            assert one(db, added, user, video) == pytest.approx(score, abs=3e-3), (user, video)
+
+
 def test_because_is_the_like_that_adds_most_to_the_whole_score(db: Connection, client: Client) -> None:
     neighbours = invented(videos_of(db), scale=1)
     register(db, neighbours, engine="sql")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
+import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from conftest import NewDatabase
+from conftest import NewDatabase, remove_server, server_directory
+from two_tower.server.embedded import Server
 
 pytestmark = pytest.mark.slow
 
@@ -20,15 +25,22 @@ TRAINER = ("onnx", "onnxruntime", "optuna", "scipy", "torch")
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, as an installation has it."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel."""
     made = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", str(ROOT)]
     subprocess.run(command, check=True, cwd=made)
-    (wheel,) = made.glob("*.whl")
+    (found,) = made.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of the wheel, as an installation has it."""
+    made = tmp_path_factory.mktemp("unpacked") / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(made / "site-packages")
-    return made / "site-packages"
+        archive.extractall(made)
+    return made
 
 
 def test_the_wheel_has_every_file_that_a_database_is_made_of(unpacked: Path) -> None:
@@ -37,6 +49,74 @@ def test_the_wheel_has_every_file_that_a_database_is_made_of(unpacked: Path) -> 
         return {str(path.relative_to(root)) for kind in kinds for path in root.glob(kind)}
 
     assert files(unpacked / "two_tower" / "_database") == files(ROOT)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
+    made = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(made)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    (found,) = made.glob("*.tar.gz")
+    return found
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("made_of", ["wheel", "source distribution"])
+def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
+    made_of: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """``two-tower up`` and ``migrate`` in a directory of one's own. The packages that it depends on are lent."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    # A path in such a file is looked in after the environment's own, and no such file there is read: not that of the
+    # checkout.
+    (site / "lent.pth").write_text(f"{Path(psycopg.__file__).parents[1]}\n")
+    released = request.getfixturevalue("wheel" if made_of == "wheel" else "source")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--no-build-isolation", str(released)], check=True, cwd=tmp_path)
+
+    home = server_directory("two-tower-bare-")
+    names = ("PYTHONPATH", "DATABASE_URL", "VIRTUAL_ENV")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    env["TWO_TOWER_SERVER_PACKAGES"] = str(Server(ROOT).provide_packages())
+
+    def two_tower(*arguments: str) -> str:
+        command = [str(python.parent / "two-tower"), *arguments]
+        done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    where = "import two_tower; print(two_tower.__file__)"
+    found = subprocess.run([str(python), "-c", where], cwd=home, env=env, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()).is_relative_to(site)
+    try:
+        dsn = two_tower("up").strip()
+        two_tower("migrate")
+        with psycopg.connect(dsn) as connection:
+            assert connection.execute("select two_tower.active_version()").fetchone() == (None,)
+        two_tower("model", "list")
+    finally:
+        two_tower("down")
+        remove_server(Server(home))
+
+
+def test_the_source_distribution_has_what_the_wheel_is_built_of(source: Path) -> None:
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "examples/evaluate.ipynb", "setup.sh"):
+        assert needed in names
+    for kind in ("migrations/*.sql", "sql/**/*.sql", "plpython/*.py", "py/two_tower/**/*.py"):
+        assert {str(path.relative_to(ROOT)) for path in ROOT.glob(kind)} <= names
+    assert not [name for name in names if name.startswith((".venv", ".two-tower", "build", "dist"))]
+
+
+def test_a_tag_is_the_version_that_is_released() -> None:
+    """What the release workflow asks of a tag, asked of the one that would be next."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def run(unpacked: Path, directory: Path, program: str, *arguments: str) -> None:

@@ -93,7 +93,9 @@ def refreshed(db: Connection) -> dict[str, int]:
     """Refreshes, and says what that did."""
     before = one(db, "select coalesce(max(id), 0) from two_tower.job_log")
     refresh(db)
-    row = db.execute("select result from two_tower.job_log where job = 'refresh' and id > %s", (before,)).fetchone()
+    row = db.execute(
+        "select result - 'lag_seconds' from two_tower.job_log where job = 'refresh' and id > %s", (before,)
+    ).fetchone()
     return row[0] if row else {"users": 0, "videos": 0, "vectors": 0, "failed": 0}
 
 

@@ -15,14 +15,16 @@ from playwright.sync_api import BrowserContext, expect
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+import screenshots
 from conftest import Connection, in_database
 from two_tower.server.embedded import Server
+from two_tower.ui.look import LOGO
 from ui_browser import Visitor, chromium, pictures, served
 from world_fixtures import column, load, make_world, one, random_model, register, schema_of, tiny_model
 
 WORLD = make_world()
 USER = WORLD.usual
-PAGES = ("Users", "Data", "Recommendations", "Models", "Freshness")
+PAGES = ("Users", "Data", "Recommendations", "Models", "Shown", "Freshness")
 EVIL = '<b id="evil">太字</b> "x" &amp; <img src=x onerror="document.title=1">'
 """A title in two scripts that looks like markup."""
 pytestmark = pytest.mark.xdist_group("ui")
@@ -37,14 +39,19 @@ def browser() -> Iterator[BrowserContext]:
 @pytest.fixture(scope="module")
 def shared(cluster: Server, world_template: str) -> Iterator[str]:
     """A database for all tests of this module: v1 serves, v2 stands by, v3 and one with bad metrics are candidates.
-    Every second video has a picture, which loads."""
+    Every second video has a picture, which loads; pictures of the others are on hosts that do not exist."""
     name = f"ui_{uuid4().hex[:12]}"
     clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(world_template))
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(clone)
     dsn = in_database(cluster.dsn, name)
     with pictures() as images, psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("update public.videos set thumbnail_url = null")
+        connection.execute(
+            """update public.videos set thumbnail_url = 'https://' || case
+                -- A name that long has no address, which is known without asking anybody.
+                when two_tower.in_share(id, 1, 0.5) then 'images.example' else repeat('x', 64) || '.net'
+            end || '/' || id || '.jpg'"""
+        )
         connection.cursor().executemany(
             "update public.videos set thumbnail_url = %s where id = %s",
             [(f"{images}/{at}.svg", video) for at, video in enumerate(WORLD.published[::2])],
@@ -140,8 +147,20 @@ def find(visitor: Visitor, user: UUID) -> None:
         ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
         ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
         ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
-        ("Shown", ["Experiment", "Impressions", "Liked, by version and reason"], 1, 1),
-        ("Freshness", ["Throughput", "Jobs", "Set aside"], 1, 2),
+        (
+            "Shown",
+            [
+                "Experiment",
+                "Promotions",
+                "Impressions",
+                "Like rate by day",
+                "Popularity bias by day",
+                "Liked, by version and reason",
+            ],
+            3,
+            1,
+        ),
+        ("Freshness", ["Throughput", "Jobs", "Set aside"], 2, 2),
     ],
 )
 def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int, visitor: Visitor) -> None:
@@ -150,6 +169,113 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
         expect(visitor.page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     expect(visitor.page.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(charts)
     expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
+    # Behind every figure is its SQL, to be copied.
+    behind = visitor.page.get_by_test_id("stPopover").get_by_role("button", name="SQL")
+    assert behind.count() >= max(2, charts)
+    behind.first.click()
+    expect(visitor.page.get_by_test_id("stCode").locator("code").last).to_contain_text("select")
+    visitor.page.keyboard.press("Escape")
+
+
+CONTRAST = """elements => elements.map(element => {
+    const parts = text => {
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true})
+        canvas.fillStyle = text
+        canvas.fillRect(0, 0, 1, 1)
+        return [...canvas.getImageData(0, 0, 1, 1).data]
+    }
+    const over = (top, below) => below.map((c, i) => top[i] * top[3] / 255 + c * (1 - top[3] / 255))
+    const luminance = rgb => rgb.map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0)
+    const grounds = []
+    for (let at = element; at; at = at.parentElement) grounds.unshift(parts(getComputedStyle(at).backgroundColor))
+    const ground = grounds.reduce((below, top) => over(top, below), [255, 255, 255])
+    const both = [ground, over(parts(getComputedStyle(element).color), ground)].map(luminance)
+    return (Math.max(...both) + .05) / (Math.min(...both) + .05)
+})"""
+"""How well the text of elements can be read: contrast, as WCAG 2 defines it, before what is dimmed by opacity."""
+
+
+def test_on_a_phone_in_the_dark_a_list_is_what_one_sees_first(browser: BrowserContext, url: str) -> None:
+    visitor = Visitor(browser, f"{url}/?find={USER}", phone=True, dark=True)
+    page = visitor.page
+    assert len(visitor.videos("list-A")) == 20
+    card = page.locator(".tt-card").first.bounding_box()
+    assert card is not None
+    assert card["y"] < 844
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.get_by_role("textbox", name="Find a user")
+    expect(box).not_to_be_in_viewport()
+    assert page.locator(".stApp").evaluate("it => getComputedStyle(it).backgroundColor") == "rgb(17, 22, 31)"
+    for text in ("h1", ".tt-title a", ".tt-chip", ".tt-chip.known", ".tt-mark"):
+        assert min(page.locator(text).evaluate_all(CONTRAST)) >= 4.5, text
+    page.get_by_test_id("stExpandSidebarButton").click()
+    expect(box).to_be_in_viewport()
+    assert_silent(visitor)
+    page.close()
+
+
+FOCUSED = """() => {
+    const it = document.activeElement, style = getComputedStyle(it)
+    const shown = it.tagName === 'INPUT' || style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
+    return [it.innerText || it.ariaLabel || it.name || '', it.tagName, shown]
+}"""
+"""What has the focus, and whether one sees that. Text boxes show it by the frame around them."""
+EDGES = """logo => {
+    const holder = document.createElement('div')
+    holder.innerHTML = logo
+    document.body.append(holder)
+    const svg = holder.firstChild, box = svg.querySelector('path').getBBox(), view = svg.viewBox.baseVal
+    holder.remove()
+    return [box.x, box.y, view.width - box.x - box.width, view.height - box.y - box.height]
+}"""
+"""How far the strokes of the word mark are from the edges of its picture."""
+
+
+def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor) -> None:
+    find(visitor, USER)
+    page = visitor.page
+    page.get_by_role("textbox", name="Find a user").focus()
+    seen: list[str] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, tag, shown = page.evaluate(FOCUSED)
+        assert shown, f"{tag} {name} has the focus, and nothing shows it"
+        seen.append(name.strip())
+    cards = [name for name in seen if name in ("Undo", "Like", "Nope", "Why") or name.startswith("Title")]
+    # The history's videos, each with its button.
+    assert cards[0].startswith("Title")
+    assert cards[1] == "Undo"
+    assert min(page.evaluate(EDGES, LOGO)) > 1.2
+
+
+def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connection) -> None:
+    find(visitor, USER)
+    first = visitor.videos("list-A")[0]
+    visitor.page.locator(f".st-key-card-A-{first}").get_by_role("button", name="Why").click()
+    dialog = visitor.page.get_by_role("dialog")
+    if one(db, "select user_engine = 'sql' from two_tower.model_versions where version = 'v1'"):
+        score = one(db, "select score from two_tower.preview_recommendations(array[%s]::uuid[], 'v1', 1)", USER)
+        expect(dialog.get_by_text(re.compile(rf"The score is {score:.2f}"))).to_be_visible()
+        expect(dialog.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(1)
+    else:
+        expect(dialog.get_by_text("is no sum over decisions")).to_be_visible()
+    visitor.page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
+@pytest.mark.soak
+def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: str, db: Connection) -> None:
+    decisions = "select count(*) from user_video_decisions where user_id = %s"
+    before = one(db, decisions, WORLD.many)
+    with visit(browser, f"{url}/?find={WORLD.many}&replay=true") as visitor:
+        dialog = visitor.page.get_by_role("dialog")
+        expect(dialog.get_by_text("Nothing known")).to_be_visible()
+        expect(dialog.locator(".tt-step")).to_have_count(5)
+        expect(dialog.locator(".tt-new").first).to_be_visible()
+        visitor.page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+    assert one(db, decisions, WORLD.many) == before
 
 
 @pytest.mark.soak
@@ -388,6 +514,38 @@ def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db:
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
+def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Connection) -> None:
+    going = "select count(*) from two_tower.promotions where (ends_at <= now()) is not true"
+    video = WORLD.videos[20]
+    visitor.go("Shown")
+    dialog = visitor.page.get_by_role("dialog")
+    visitor.press("Add …")
+    add = dialog.get_by_role("button", name="Add", exact=True)
+    expect(add).to_be_disabled()
+    name = dialog.get_by_role("textbox", name="Video")
+    name.fill("https://videos.example/nothing")
+    name.press("Enter")
+    expect(dialog.get_by_text("There is no video of that id or address.")).to_be_visible()
+    name.fill(str(video))
+    name.press("Enter")
+    expect(dialog.get_by_text(re.compile("^Title 20"))).to_be_visible()
+    expect(add).to_be_enabled()
+    assert one(db, going) == 0
+    add.click()
+    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ moves lists from now on\.$"))).to_be_visible()
+    assert one(db, going) == 1
+    assert one(db, "select video_id from two_tower.promotions where kind = 'boost' and strength = 2") == video
+
+    visitor.press("End …")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert one(db, going) == 1
+    visitor.press("End …")
+    dialog.get_by_role("button", name="End", exact=True).click()
+    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ has ended\.$"))).to_be_visible()
+    assert one(db, going) == 0
+
+
 # ------------------------------------------------------------------------------------------------- freshness
 
 
@@ -433,7 +591,8 @@ def looks_only(browser: BrowserContext, address: str, refused: str) -> None:
         expect(visitor.page.get_by_role("button", name=re.compile("Activate|Roll back"))).to_have_count(0)
         visitor.go("Shown")
         expect(visitor.page.get_by_text(f"{refused} start or stop an experiment")).to_be_visible()
-        expect(visitor.page.get_by_role("button", name=re.compile("^(Start|Stop) …"))).to_have_count(0)
+        expect(visitor.page.get_by_text(f"{refused} add or end a promotion")).to_be_visible()
+        expect(visitor.page.get_by_role("button", name=re.compile("^(Start|Stop|Add|End) …"))).to_have_count(0)
 
 
 # ------------------------------------------------------------------------------------------------- nothing there
@@ -499,3 +658,12 @@ def test_what_is_not_there_is_said_on_every_page(
                         expect(visitor.page.get_by_test_id("stException")).to_have_count(0)
         finally:
             admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+# ------------------------------------------------------------------------------------------------- pictures of it
+
+
+@pytest.mark.soak
+def test_screenshots_are_taken_of_every_page(shared: str, tmp_path: Path) -> None:
+    screenshots.take(shared, tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {*(title.lower() for title in PAGES), "dark", "phone"}

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import socket
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from conftest import Connect, Connection, NewDatabase
+from two_tower.cli.ui import THEME
 from two_tower.errors import GateFailed, UserError
 from two_tower.ids import user_uuid
 from two_tower.lifecycle import registry
 from two_tower.server.migrate import migrate
-from two_tower.ui import actions, look, queries
+from two_tower.ui import actions, look, pictures, queries
+from two_tower.ui.actions import Promotion
+from two_tower.ui.queries import sizes
 from world_fixtures import (
     NOBODY,
     Client,
@@ -147,6 +155,12 @@ def test_every_question_has_an_answer_where_there_is_nothing(database: NewDataba
             (queries.runs,),
             (queries.throughput, 24),
             (queries.failures,),
+            (queries.promotions,),
+            (queries.impressions_by_day, 30),
+            (queries.rates, 30),
+            (queries.rates_by_day, 30),
+            (queries.popular_by_day, 30),
+            (queries.contributions, USER, WORLD.videos[0], "none"),
         ]
         for question, *arguments in questions:
             assert question(connection, *arguments) == [], question
@@ -234,6 +248,23 @@ def test_taste_counts_the_tags_of_likes(db: Connection, viewer: queries.Connecti
     assert queries.taste(viewer, WORLD.many)["pending"]
 
 
+def test_what_decisions_add_to_a_score_adds_up_to_it(db: Connection, viewer: queries.Connection) -> None:
+    as_sums = one(db, "select user_engine = 'sql' from two_tower.model_versions where version = 'v1'")
+    for user in (USER, WORLD.many, WORLD.one_like):
+        for shown in queries.recommendations(viewer, user, "v1", 10, False):
+            found = queries.contributions(viewer, user, shown["video_id"], "v1", 5)
+            if not as_sums:
+                assert found == []
+                continue
+            assert sum(part["value"] for part in found) == pytest.approx(shown["score"], abs=3e-3)
+            decided = len(WORLD.of(user, "like") | WORLD.of(user, "nope"))
+            assert sum(part["number"] for part in found) == decided + 1
+            sizes_of = [abs(part["value"]) for part in found if part["kind"] != "others"]
+            assert sizes_of == sorted(sizes_of, reverse=True)
+            assert len(found) <= 6
+    assert queries.contributions(viewer, WORLD.no_decisions, WORLD.published[0], "v1") == []
+
+
 def test_a_random_user_is_anybody(viewer: queries.Connection) -> None:
     found = {queries.random_user(viewer) for _ in range(100)}
     assert found <= set(WORLD.users)
@@ -313,6 +344,71 @@ def test_months_have_the_decisions_made_in_them(viewer: queries.Connection) -> N
     assert {(row["month"].strftime("%Y-%m"), row["decision"]): row["number"] for row in found} == expected
     last = max(month for month, _ in expected)
     assert {row["month"].strftime("%Y-%m") for row in queries.decisions_by_month(viewer, 1)} == {last}
+
+
+QUESTIONS: list[tuple[Callable[..., Any], Any]] = [
+    (queries.totals, ()),
+    *((queries.attribute, (kind,)) for kind in queries.KINDS),
+    (queries.missing, ()),
+    (queries.lacking, ("price",)),
+    (queries.spread, ()),
+    (queries.decisions_by_month, ()),
+    (queries.find_users, ()),
+    (queries.find_users, ("a",)),
+    (queries.taste, (USER,)),
+    (queries.history, (USER, ("like",))),
+    (queries.recommendations, (USER, "v1", 20, False)),
+    (queries.contributions, (USER, WORLD.published[0], "v1")),
+    (queries.reach, ("v1",)),
+    (queries.sample, ("v1", 20, 10)),
+    (queries.against_data, ("tag", tuple(WORLD.published[:9]), tuple(range(9)))),
+    (queries.by_popularity, (tuple(WORLD.published[:9]), tuple(range(9)))),
+    (queries.reached, ("maker", tuple(WORLD.published[:9]), tuple(range(9)))),
+    (queries.models, ()),
+    (queries.events, ()),
+    (queries.thresholds, ()),
+    (queries.status, ()),
+    (queries.jobs, ()),
+    (queries.runs, ()),
+    (queries.failures, ()),
+    (queries.promotions, ()),
+    (queries.rates, (30,)),
+    (queries.impressions_by_day, (30,)),
+]
+"""What figures of the page ask for."""
+SAMPLED = (queries.totals, queries.missing, queries.spread, queries.decisions_by_month, queries.reach, queries.status)
+
+
+def test_the_sql_behind_a_figure_gives_what_the_figure_shows(viewer: queries.Connection) -> None:
+    for question, arguments in QUESTIONS:
+        with queries.written_down() as statements:
+            answer = question(viewer, *arguments)
+        (statement,) = statements
+        assert "%(" not in statement
+        found = viewer.execute(statement.encode()).fetchall()
+        assert found == (answer if isinstance(answer, list) else [answer]), statement
+
+
+def test_lists_of_many_ids_are_left_out_of_the_sql_behind_a_figure(viewer: queries.Connection) -> None:
+    with queries.written_down() as statements:
+        queries.by_popularity(viewer, tuple(WORLD.published), tuple(range(len(WORLD.published))))
+    assert statements[0].startswith("-- {...} stands for")
+    assert len(statements[0]) < 3000
+
+
+def test_of_many_rows_a_sample_is_counted(viewer: queries.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert queries.sampled(viewer) == 1
+    exact = {question: question(viewer, *arguments) for question, arguments in QUESTIONS if question in SAMPLED}
+    for at_most in (1, 50, 300):
+        monkeypatch.setattr(sizes, "AT_MOST", dict.fromkeys(sizes.AT_MOST, at_most))
+        assert 0 < queries.sampled(viewer) < 1
+        for question, arguments in QUESTIONS:
+            answer = question(viewer, *arguments)
+            if question in exact:
+                whole = exact[question]
+                columns = {*whole[0]} if isinstance(whole, list) else {*whole}
+                for row in answer if isinstance(answer, list) else [answer]:
+                    assert {*row} <= columns, question
 
 
 # ------------------------------------------------------------------------------------------------- recommendations
@@ -405,6 +501,18 @@ def test_events_tell_what_the_gate_found(db: Connection, viewer: queries.Connect
     assert newest["report"]["reasons"] == []
 
 
+def test_throughput_has_how_long_the_oldest_change_had_waited(db: Connection, viewer: queries.Connection) -> None:
+    for waited in (40, 7):
+        db.execute(
+            "insert into two_tower.user_changes (user_id, logged_at) values (%s, now() - %s * interval '1 second')",
+            (USER, waited),
+        )
+        refresh(db)
+    found = column(db, "select (result ->> 'lag_seconds')::float8 from two_tower.job_log order by id desc limit 2")
+    assert found == [pytest.approx(7, abs=3), pytest.approx(40, abs=3)]
+    assert max(row["lag"] for row in queries.throughput(viewer, 1) if row["lag"] is not None) >= 40
+
+
 def test_throughput_adds_up_what_refreshes_did(db: Connection, viewer: queries.Connection) -> None:
     before = sum(row["users"] for row in queries.throughput(viewer, 1))
     db.execute("insert into two_tower.user_changes (user_id) select unnest(%s::uuid[])", ([USER, WORLD.many],))
@@ -455,6 +563,30 @@ def test_a_like_takes_the_way_of_every_like_through_row_level_security(dsn: str,
         actions.decide(dsn, USER, next(v for v in WORLD.published if v not in WORLD.decided(USER)), "like")
 
 
+def test_a_replay_shows_the_list_like_by_like_and_changes_nothing(
+    dsn: str, db: Connection, viewer: queries.Connection, client: Client
+) -> None:
+    everything = """select md5(string_agg(t::text, '|' order by t::text)) from (
+        select d::text as t from user_video_decisions d union all select e::text from two_tower.user_embeddings e
+        union all select f::text from user_features f
+    ) as s"""
+    before = one(db, everything)
+    for user in (WORLD.many, WORLD.one_like, WORLD.only_nopes):
+        likes = sorted((at, v) for u, v, kind, at in WORLD.decisions if u == user and kind == "like")
+        steps = actions.replay(dsn, user, likes=3, limit=5)
+        assert len(steps) == 1 + min(3, len(likes))
+        titles = {row[0]: row[2] for row in WORLD.video_rows}
+        assert [step["liked"] for step in steps] == [None, *(titles[video] for _, video in likes[:3])]
+        assert {video["reason"] for video in steps[0]["videos"]} == {"popular"}
+        for step in steps[1:]:
+            assert len(step["videos"]) == 5
+            assert {video["reason"] for video in step["videos"]} == {"taste"}
+    assert one(db, everything) == before
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
+    whole = [row["title"] for row in client.rpc("authenticated", WORLD.one_like, "recommend_videos", limit=5)]
+    assert [video["title"] for video in actions.replay(dsn, WORLD.one_like, 3, 5)[-1]["videos"]] == whole
+
+
 def test_nobody_who_is_unknown_likes_anything(dsn: str) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         actions.decide(dsn, uuid4(), WORLD.published[0], "like")
@@ -486,15 +618,16 @@ def test_a_gate_that_refuses_is_heard(dsn: str, db: Connection) -> None:
 
 
 def test_abilities_are_those_of_the_login(dsn: str, login: str, db: Connection) -> None:
-    assert actions.abilities(dsn) == {"decide": True, "activate": True, "roll_back": True, "experiment": True}
-    assert actions.abilities(login) == {"decide": False, "activate": False, "roll_back": False, "experiment": False}
+    everything = ("decide", "activate", "roll_back", "experiment", "promote")
+    assert actions.abilities(dsn) == dict.fromkeys(everything, True)
+    assert actions.abilities(login) == dict.fromkeys(everything, False)
     with queries.viewer(login) as connection:
         assert queries.situation(connection)["active_version"] == "v1"
 
 
 def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Connect) -> None:
     found = actions.abilities(make_conninfo(dsn, user="authenticator"))
-    assert found == {"decide": True, "activate": False, "roll_back": False, "experiment": False}
+    assert {what for what, may in found.items() if may} == {"decide"}
 
 
 # ------------------------------------------------------------------------------------------------- looks
@@ -517,27 +650,94 @@ def test_markup_in_a_title_a_tag_or_an_address_stays_text() -> None:
     "url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//x", "", "http://["]
 )
 def test_only_addresses_of_the_web_are_opened_or_loaded(url: str) -> None:
-    html = look.card(video(product_url=url, thumbnail_url=url, image_urls=[url, url + "#"]), "")
+    html = look.card(
+        video(product_url=url, thumbnail_url=url, image_urls=[url, url + "#"]), "", pictures=[url, url + "#"]
+    )
+    assert pictures.loadable([url]) == set()
     assert "<a " not in html
     assert "<img" not in html
 
 
 @pytest.mark.parametrize("images", [None, [], {"a": 1}, [1, None, {}, ""], "https://i/1"])
 def test_images_that_are_no_list_of_addresses_are_none(images: Any) -> None:
-    assert "<img" not in look.card(video(image_urls=images), "")
+    assert "<img" not in look.card(video(image_urls=images), "", pictures=["https://i/1"])
+    assert look.pictures_of([video(image_urls=images)]) == set()
 
 
 def test_a_video_shows_its_images_each_once_and_a_few() -> None:
     many = [f"https://i/{at}.jpg" for at in range(20)]
-    html = look.card(video(thumbnail_url=many[0], image_urls=[*many, many[1]]), "")
+    html = look.card(video(thumbnail_url=many[0], image_urls=[*many, many[1]]), "", pictures=many)
     assert re.findall(r'src="([^"]+)"', html) == many[: 1 + look.IMAGES]
-    assert re.findall(r'src="([^"]+)"', look.card(video(image_urls=many[:2]), "")) == many[:2]
+    assert re.findall(r'src="([^"]+)"', look.card(video(image_urls=many[:2]), "", pictures=many)) == many[:2]
+    assert "<img" not in look.card(video(image_urls=many[:2]), "")
 
 
 def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:
     for title in ("Title", "星の船", "🎬", "<b>", ""):
         assert 'background-image:url(data:image/svg+xml;base64,' in look.card(video(title=title), "")  # fmt: skip
-    assert look.placeholder(WORLD.videos[0], "A b") != look.placeholder(WORLD.videos[1], "A b")
+    drawn = {pictures.poster(video, "A b") for video in WORLD.videos}
+    assert len(drawn) > 0.95 * len(WORLD.videos)
+    for poster in drawn:
+        ElementTree.fromstring(base64.b64decode(poster.partition(",")[2]))
+
+
+def test_only_pictures_of_hosts_that_exist_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: None) -> list[str]:
+        asked.append(host)
+        if host.startswith("gone"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if host.startswith("odd"):
+            raise UnicodeError("label too long")
+        if host.startswith("slow"):
+            time.sleep(1)
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(pictures, "PATIENCE", 0.3)
+    monkeypatch.setattr(pictures, "_asked", {})
+    hosts = [f"{kind}{n}.two-tower.net" for kind in ("there", "gone", "odd", "slow") for n in range(3)]
+    reserved = ["videos.example", "x.invalid", "test", "a.b.test"]
+    urls = {host: f"{scheme}://{host}/1.jpg" for host in hosts + reserved for scheme in ("http", "https")}
+    given = [*urls.values(), None, "", "javascript:alert(1)"]
+    there = {url for host, url in urls.items() if host.startswith("there")}
+    assert pictures.loadable(given) == there
+    assert pictures.loadable(given) == there
+    assert sorted(asked) == sorted(hosts)  # each once, and none that can have no address
+    time.sleep(1)
+    assert pictures.loadable(given) == there | {url for host, url in urls.items() if host.startswith("slow")}
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_from_a_light_page_and_from_a_dark_one() -> None:
+    grounds = {scheme: THEME[f"{scheme}.backgroundColor"] for scheme in ("light", "dark")}
+    for scheme, ground in grounds.items():
+        for colour in (*look.COLOURS, look.INK):
+            assert contrast(colour, str(ground)) >= 3, (colour, scheme)
+        assert contrast(str(THEME[f"{scheme}.textColor"]), str(ground)) >= 7
+    for rule in re.findall(r"\{[^}]*light-dark[^}]*\}", look._CSS):
+        said = dict(re.findall(r"(color|background): light-dark\(([^)]+)\)", rule))
+        if said.keys() == {"color", "background"}:
+            for text, ground in zip(*(said[name].split(", ") for name in ("color", "background")), strict=True):
+                assert contrast(text, ground) >= 4.5, rule
+
+
+def test_the_word_mark_needs_no_font() -> None:
+    assert {element.tag.partition("}")[2] for element in ElementTree.fromstring(look.LOGO).iter()} == {
+        "svg", "rect", "path"
+    }  # fmt: skip
 
 
 def test_text_in_markdown_stays_text() -> None:
@@ -569,3 +769,199 @@ def test_what_was_shown_and_an_experiment_are_read_as_the_viewer(
     assert sum(row["shown"] for row in queries.rates(viewer, 1)) == 60
     assert actions.stop_experiment(dsn, "v1")["model_version"] == "v1"
     assert queries.experiment(viewer)["winner"] == "v1"  # type: ignore[index]
+
+
+def test_what_was_shown_is_rated_by_day(db: Connection, viewer: queries.Connection, client: Client) -> None:
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+    days = [noon - timedelta(days=ago) for ago in (4, 2, 1)]
+    by_video = Counter(video for _, video in LIKES)
+    ranked = sorted(WORLD.published, key=lambda video: (-by_video[video], video))
+    popular = set(ranked[: -(-len(ranked) // 10)])
+    db.execute("select two_tower.update_popularity()")
+    shown: Counter[tuple[datetime, str]] = Counter()
+    liked: Counter[tuple[datetime, str]] = Counter()
+    top: Counter[tuple[datetime, str]] = Counter()
+    for at, day in enumerate(days):
+        db.execute("select two_tower.make_impression_day(%s)", (day.date(),))
+        for place, user in enumerate(WORLD.users[5:15]):
+            for rank, video in enumerate(WORLD.published[at * 40 + place : at * 40 + place + 12], 1):
+                version = ("v1", "v2")[place % 2]
+                db.execute(
+                    """insert into two_tower.impressions
+                    (user_id, list_id, video_id, rank, model_version, reason, shown_at)
+                    values (%s, gen_random_uuid(), %s, %s, %s, 'taste', %s)""",
+                    (user, video, rank, version, day),
+                )
+                shown[day, version] += 1
+                top[day, version] += video in popular
+                if rank % 3 == 0 or video in WORLD.decided(user):
+                    # Those decided on before were decided on before they were shown.
+                    continue
+                if rank % 3 == 1:
+                    db.execute(
+                        """insert into user_video_decisions (user_id, video_id, decision_type, created_at)
+                        values (%s, %s, 'like', %s)""",
+                        (user, video, day + timedelta(minutes=1)),
+                    )
+                    liked[day, version] += 1
+    found = {(row["day"], row["model_version"]): row for row in queries.rates_by_day(viewer, 30)}
+    assert found.keys() == {(day.date(), version) for day, version in shown}
+    for (day, version), number in shown.items():
+        row = found[day.date(), version]
+        assert row["shown"] == number
+        assert row["like_rate"] == pytest.approx(liked[day, version] / number)
+    for row in queries.popular_by_day(viewer, 30):
+        day = next(day for day in days if day.date() == row["day"])
+        number = shown[day, row["model_version"]]
+        assert row["share"] == pytest.approx(top[day, row["model_version"]] / number)
+        assert 0.1 < row["liked"] < 1
+    assert {(row["day"], row["model_version"]): row["shown"] for row in queries.impressions_by_day(viewer, 30)} == {
+        (day.date(), version): number for (day, version), number in shown.items()
+    }
+    assert queries.shown_days(viewer, 30) == 30
+
+
+def test_days_are_counted_as_far_as_there_are_few_enough_rows(
+    db: Connection, viewer: queries.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ago in range(-1, 6):
+        db.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date - %s)", (ago,))
+        db.execute(
+            """insert into two_tower.impressions (user_id, list_id, video_id, rank, reason, shown_at)
+            select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'taste',
+                date_trunc('day', now(), 'UTC') - %s * interval '1 day' + interval '1 second'
+            from generate_series(1, 100)""",
+            (ago,),
+        )
+    db.execute("analyze two_tower.impressions")
+    for at_most, days in ((99, 0), (100, 0), (250, 1), (350, 2), (599, 4), (600, 30)):
+        monkeypatch.setitem(sizes.AT_MOST, "impressions", at_most)
+        assert queries.shown_days(viewer, 30) == days, at_most
+    assert queries.shown_days(viewer, 3) == 3
+
+
+# ------------------------------------------------------------------------------------------------- promotions
+
+
+def test_promotions_are_added_told_and_ended(dsn: str, db: Connection) -> None:
+    def told(number: int) -> dict[str, Any]:
+        with queries.viewer(dsn) as viewer:
+            return next(row for row in queries.promotions(viewer) if row["id"] == number)
+
+    video, title = next((row[0], row[2]) for row in WORLD.video_rows if row[0] in WORLD.published and row[2])
+    for given in (
+        Promotion("boost", video=video, strength=3),
+        Promotion("bury", videos={"makers": ["maker a"]}, note="a campaign"),
+        Promotion("pin", video=video, rank=2, segment={"makers": ["maker b"]}),
+        Promotion("boost", video=video, ends_at=datetime(2999, 1, 1, tzinfo=UTC)),
+    ):
+        number = actions.add_promotion(dsn, given)["id"]
+        row = told(number)
+        assert row["state"] == "current"
+        for name, value in (
+            ("kind", given.kind), ("video_id", given.video), ("title", title if given.video else None),
+            ("videos", given.videos), ("segment", given.segment), ("strength", given.strength or 2),
+            ("rank", given.rank), ("ends_at", given.ends_at), ("note", given.note),
+        ):  # fmt: skip
+            assert row[name] == value, name
+        assert actions.end_promotion(dsn, number) == {"id": number}
+        assert told(number)["state"] == "ended"
+        with pytest.raises(UserError, match=f"promotion {number} has ended already"):
+            actions.end_promotion(dsn, number)
+    (planned,) = column(
+        db,
+        "insert into two_tower.promotions (kind, video_id, starts_at) values ('bury', %s, '2999-01-01') returning id",
+        video,
+    )
+    assert told(planned)["state"] == "planned"
+    actions.end_promotion(dsn, planned)
+    assert one(db, "select count(*) from two_tower.promotions where id = %s", planned) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Promotion("raise", video=WORLD.videos[3]),
+        Promotion("boost"),
+        Promotion("boost", video=WORLD.videos[3], videos={"makers": ["maker a"]}),
+        Promotion("boost", video=WORLD.videos[3], strength=1),
+        Promotion("bury", video=WORLD.videos[3], strength=11),
+        Promotion("pin", video=WORLD.videos[3]),
+        Promotion("pin", video=WORLD.videos[3], rank=201),
+        Promotion("boost", videos={"colour": "red"}),
+        Promotion("boost", video=WORLD.videos[3], segment={"tag_ids": ["no id"]}),
+        Promotion("boost", video=WORLD.videos[3], ends_at=datetime(2000, 1, 1, tzinfo=UTC)),
+    ],
+    ids=lambda given: f"{given.kind}-{given.strength}-{given.rank}",
+)
+def test_a_promotion_that_lists_could_not_follow_is_refused(wrong: Promotion, dsn: str, db: Connection) -> None:
+    with pytest.raises((psycopg.errors.DataError, psycopg.errors.IntegrityError)):
+        actions.add_promotion(dsn, wrong)
+    assert one(db, "select count(*) from two_tower.promotions") == 0
+
+
+def test_a_video_is_named_by_its_id_or_its_address(viewer: queries.Connection) -> None:
+    row = WORLD.video_rows[5]
+    for name in (str(row[0]), str(row[0]).upper(), f" {row[0]} ", row[1]):
+        assert queries.video_named(viewer, name) == {"id": row[0], "title": row[2]}, name
+    for name in ("", "nothing", str(NOBODY), row[1][:-1] + "x"):
+        assert queries.video_named(viewer, name) is None, name
+
+
+# ------------------------------------------------------------------------------------------------- at size
+
+
+@pytest.mark.soak
+def test_every_question_of_the_page_is_answered_within_two_seconds_at_size(
+    dsn: str, db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200,000 users with ten decisions each, and what they were shown."""
+    db.execute("set session_replication_role = replica")
+    db.execute(
+        """insert into public.user_video_decisions (user_id, video_id, decision_type, created_at)
+        select md5('u' || u)::uuid, v.id, case when (u + n) % 4 = 0 then 'nope' else 'like' end,
+            now() - ((u * 7919 + n) % 500) * interval '1 day'
+        from generate_series(1, 200000) u
+        cross join generate_series(0, 9) n
+        join (select id, row_number() over (order by id) - 1 as at from public.videos) v
+            on v.at = (u * 31 + n * 17) % 300
+        on conflict do nothing"""
+    )
+    db.execute(
+        """insert into two_tower.user_features (user_id, like_count, nope_count)
+        select user_id, count(*) filter (where decision_type = 'like'), count(*) filter (where decision_type = 'nope')
+        from public.user_video_decisions group by user_id on conflict do nothing"""
+    )
+    db.execute(
+        """insert into two_tower.user_embeddings (model_version, user_id, embedding, length)
+        select 'v1', f.user_id, e.embedding, 1 from two_tower.user_features f
+        cross join (select embedding from two_tower.user_embeddings limit 1) e on conflict do nothing"""
+    )
+    for ago in range(5):
+        db.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date - %s)", (ago,))
+    db.execute(
+        """insert into two_tower.impressions (user_id, list_id, video_id, rank, model_version, reason, shown_at)
+        select d.user_id, d.user_id, d.video_id, 1, 'v1', 'taste',
+            date_trunc('day', now(), 'UTC') - (row_number() over () % 5) * interval '1 day' + interval '1 second'
+        from public.user_video_decisions d limit 500000"""
+    )
+    db.execute("vacuum analyze public.user_video_decisions, public.user_features, two_tower.user_embeddings")
+    db.execute("analyze two_tower.impressions")
+    assert one(db, "select count(*) from public.user_features") > 200_000
+    with queries.viewer(dsn) as viewer:
+        assert queries.sampled(viewer) < 1
+        days = queries.shown_days(viewer, 30)
+        assert 0 < days < 5
+        by_day: list[tuple[Callable[..., Any], Any]] = [
+            (question, (days,)) for question in (queries.rates_by_day, queries.popular_by_day, queries.rates)
+        ]
+        for question, arguments in [*(q for q in QUESTIONS if q[1] != (30,)), (queries.versions, ()), *by_day]:
+            started = time.perf_counter()
+            question(viewer, *arguments)
+            assert time.perf_counter() - started < 2, question
+        found = queries.totals(viewer)
+        exact = one(db, "select count(*) from public.user_video_decisions where decision_type = 'like'")
+        assert found["likes"] == pytest.approx(exact, rel=0.05)
+        assert queries.status(viewer)["users_with_likes"] == pytest.approx(200_000, rel=0.05)
+        spread = [row for row in queries.spread(viewer) if row["who"] == "users"]
+        assert sum(row["number"] for row in spread) == pytest.approx(200_000, rel=0.05)

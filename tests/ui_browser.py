@@ -106,15 +106,19 @@ def chromium(height: int = 1000) -> Iterator[BrowserContext]:
 class Visitor:
     """One visit: a page, what its console complained of, and the hosts that it asked for something."""
 
-    def __init__(self, browser: BrowserContext, url: str) -> None:
+    def __init__(self, browser: BrowserContext, url: str, *, phone: bool = False, dark: bool = False) -> None:
         self.complaints: list[str] = []
         self.hosts: set[str | None] = set()
         self.page: Page = browser.new_page()
+        if phone:
+            self.page.set_viewport_size({"width": 390, "height": 844})
+        if dark:
+            self.page.emulate_media(color_scheme="dark")
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(url)
-        expect(self.page.get_by_role("link", name="Users", exact=True)).to_be_visible()
+        expect(self.page.get_by_role("heading", name="Users", exact=True, level=1)).to_be_visible()
         self.settle()
 
     def _heard(self, message: ConsoleMessage) -> None:

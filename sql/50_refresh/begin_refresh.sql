@@ -16,7 +16,11 @@ begin
         perform two_tower.requeue_failures();
         perform two_tower.collect_user_changes();
         if exists (select from two_tower.user_changes) or exists (select from two_tower.video_changes) then
-            insert into two_tower.job_runs (job) values ('refresh') returning id into v_run_id;
+            -- How long the oldest change has waited, which nothing can tell once it is refreshed.
+            insert into two_tower.job_runs (job, result)
+            select 'refresh', jsonb_build_object('lag_seconds', round(extract(epoch from clock_timestamp() - min(c.logged_at)), 1))
+            from (select u.logged_at from two_tower.user_changes u union all select v.logged_at from two_tower.video_changes v) as c
+            returning id into v_run_id;
         end if;
     exception when query_canceled or others then
         failure := sqlerrm;

@@ -57,7 +57,8 @@ begin
             return;
         end if;
         result := (select jsonb_object_agg(b.key, b.value::int + (result ->> b.key)::int) from jsonb_each_text(v_batch.result) b);
-        update two_tower.job_runs r set finished_at = clock_timestamp(), result = refresh_step.result
+        update two_tower.job_runs r
+        set finished_at = clock_timestamp(), result = coalesce(r.result, '{}') || refresh_step.result
         where r.id = (state ->> 'run_id')::bigint;
         state := state || jsonb_build_object('result', result, 'batches', (state ->> 'batches')::int + 1, 'tries', 0);
         if (v_batch.result ->> 'videos')::int = 0 then

@@ -1123,6 +1123,12 @@ CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_f
 
 COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those that the filter leaves out';
 
+CREATE FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) RETURNS TABLE(kind text, because_video_id uuid, value double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) IS 'What each like and nope of a user adds to the score of a video by a version, and what holds for everybody; together they are the score that preview_recommendations() gives. No row where the towers of the version are no sums';
+
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';

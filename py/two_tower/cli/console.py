@@ -116,8 +116,9 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def bar() -> Iterator[Progress]:
-    """A bar whose text and share the caller sets, on a terminal; silence in a pipe. It goes when the work ends."""
+def bar(what: str = "") -> Iterator[Progress]:
+    """A bar whose text and share the caller sets, on a terminal; silence in a pipe. It goes when the work ends. Until
+    a share is known, it moves to and fro beside ``what``."""
     from rich import progress
 
     columns = (
@@ -128,8 +129,8 @@ def bar() -> Iterator[Progress]:
         progress.TimeElapsedColumn(),
     )
     with progress.Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as shown:
-        task = shown.add_task("", total=1.0)
-        yield lambda what, share: shown.update(task, description=what, completed=share)
+        task = shown.add_task(what, total=None)
+        yield lambda what, share: shown.update(task, description=what, total=1.0, completed=share)
 
 
 @contextmanager

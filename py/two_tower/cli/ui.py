@@ -17,18 +17,23 @@ from two_tower.errors import UserError
 app = typer.Typer()
 APP = Path(__file__).parents[1] / "ui" / "app.py"
 THEME = {
-    "base": "light",
-    "primaryColor": "#2563eb",
-    "backgroundColor": "#ffffff",
-    "secondaryBackgroundColor": "#f5f6f8",
-    "textColor": "#1b2430",
-    "borderColor": "#e3e6ea",
     "baseRadius": "0.5rem",
     "baseFontSize": 15,
     "headingFontSizes": '["1.6rem", "1.2rem", "1.02rem", "1rem", "1rem", "1rem"]',
     "headingFontWeights": "[650, 600, 600, 600, 600, 600]",
     "metricValueFontSize": "1.6rem",
+    "light.primaryColor": "#2563eb",
+    "light.backgroundColor": "#ffffff",
+    "light.secondaryBackgroundColor": "#f5f6f8",
+    "light.textColor": "#1b2430",
+    "light.borderColor": "#e3e6ea",
+    "dark.primaryColor": "#3b82f6",
+    "dark.backgroundColor": "#11161f",
+    "dark.secondaryBackgroundColor": "#1a2130",
+    "dark.textColor": "#e6e9ef",
+    "dark.borderColor": "#2c3444",
 }
+"""Without a base, so that the page is light or dark as the browser asks."""
 
 
 @app.command(
@@ -44,23 +49,39 @@ def ui(
     ] = False,
     dsn: Dsn = None,
 ) -> None:
-    """Serve a page to look at users, data, recommendations, models and freshness.
+    """Serve a page to look at users, data, recommendations, models, what was shown and freshness.
 
     It reads as the role two_tower_viewer, which the login of the DSN must be
     allowed to take. Likes are written as the chosen user, models are activated as
     the login itself, where it may. Whoever reaches the page sees everybody's
     history: listen on another address only behind something that asks who they are.
+    Pictures are fetched by the browser, from hosts whose names have an address here.
     """
     from two_tower.server.connection import resolve_dsn
 
-    if find_spec("streamlit") is None:
+    if not installed():
         raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
-    # In the environment and not on the command line, which other users of the machine can read.
-    os.environ["DATABASE_URL"] = resolve_dsn(dsn)
+    os.environ |= environment(resolve_dsn(dsn), read_only)
     if dsn:
         os.environ["DATABASE_READ_URL"] = dsn  # a replica of another database may be named there, or in a file .env
-    if read_only:
-        os.environ["TWO_TOWER_UI_READ_ONLY"] = "true"
+    say(f"http://{address}:{port}")
+    sys.stdout.flush()
+    program = command(port, address)
+    os.execv(program[0], program)  # noqa: S606
+
+
+def installed() -> bool:
+    """Whether the page's package is there."""
+    return find_spec("streamlit") is not None
+
+
+def environment(dsn: str, read_only: bool = False) -> dict[str, str]:
+    """What tells the page its database, and not on the command line, which other users of the machine can read."""
+    return {"DATABASE_URL": dsn} | ({"TWO_TOWER_UI_READ_ONLY": "true"} if read_only else {})
+
+
+def command(port: int, address: str) -> list[str]:
+    """The program that serves the page, with its arguments."""
     options = {
         "server.address": address,
         "server.port": port,
@@ -76,9 +97,7 @@ def ui(
     if local(address):
         # A page of another site whose name is made to lead here must not talk to this one.
         arguments += [f"--server.allowedHosts={host}" for host in ("localhost", "127.0.0.1", "::1")]
-    say(f"http://{address}:{port}")
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *arguments])  # noqa: S606
+    return [sys.executable, "-m", "streamlit", "run", str(APP), *arguments]
 
 
 def local(address: str) -> bool:

@@ -8,11 +8,15 @@ It has a database of its own in the embedded server, made anew each time: nothin
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.request import urlopen
 from uuid import UUID
 
 import numpy as np
@@ -23,18 +27,25 @@ from psycopg.conninfo import make_conninfo
 from rich.table import Table
 from scipy import sparse
 
+from two_tower.cli import ui as page
 from two_tower.cli.console import bar, metrics_table, out, say
 from two_tower.data import imports
 from two_tower.database import open_connection
 from two_tower.errors import UserError
 from two_tower.features import LIKE, TrainingData
 from two_tower.lifecycle import registry
+from two_tower.progress import Progress
 from two_tower.server.connection import connect
 from two_tower.server.embedded import Server
 from two_tower.server.migrate import migrate
+from two_tower.signals import until_signalled
 from two_tower.trainer import evaluate
 from two_tower.trainer.dataset import read
 
+if TYPE_CHECKING:
+    from two_tower.trainer.train import TrainedModel
+
+HOST = "127.0.0.1"
 DATABASE = "two_tower_demo"
 NEWCOMER = UUID("00000000-0000-4000-8000-000000000001")
 K = 20
@@ -43,8 +54,9 @@ Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
 
-def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
-    """Everything above. Raises UserError where only one of the two files is given, or a file cannot be imported."""
+def run(catalog: Path | None = None, reviews: Path | None = None) -> str:
+    """All of it but the page; the DSN of its database. Raises UserError where only one of the two files is given, or a
+    file cannot be imported."""
     if (catalog is None) != (reviews is None):
         raise UserError(
             "a demo on your own files needs both of them", "make demo CATALOG=catalog.csv REVIEWS=reviews.csv"
@@ -62,22 +74,18 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
         else:
             from two_tower.world import generate
 
-            world = _step("generating a world", lambda: generate(Path(made)))
+            world = _step("generating a world", lambda _: generate(Path(made)))
             heldout = world.heldout
             _import(connection, imports.import_catalog, world.catalog)
             _import(connection, imports.import_decisions, world.decisions, create_users=True)
-        data = _step("reading the training set", lambda: read(connection))
-        with bar() as progress:
-            from two_tower.trainer.train import fit
-
-            model = _step("training both towers", lambda: fit(data, None, progress, to_register=True))
+        data = _step("reading the training set", lambda _: read(connection))
+        model = _step("training both towers", lambda progress: _train(data, progress))
         version = registry.register(connection, model, data)
-        with bar() as progress:
-            # On files of one's own a model may be worse than popularity. That is worth seeing, and is said.
-            activated = _step(
-                f"embedding {data.n_users:,} users and {data.n_items:,} videos inside PostgreSQL",
-                lambda: registry.activate(connection, version, progress, force=True),
-            )
+        # On files of one's own a model may be worse than popularity. That is worth seeing, and is said.
+        activated = _step(
+            f"embedding {data.n_users:,} users and {data.n_items:,} videos inside PostgreSQL",
+            lambda progress: registry.activate(connection, version, progress, force=True),
+        )
         if activated["forced"]:
             reasons = connection.execute(
                 """select string_agg(r, '; ')
@@ -87,7 +95,10 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
             ).fetchone()
             say(f"  outside a demo, the gate would refuse this model: {reasons and reasons[0]}")
         if heldout:
-            metrics = _step("recommending to everyone", lambda: _measure(connection, data, heldout))
+            metrics = _step(
+                "recommending to everyone, beside EASE^R and item-kNN",
+                lambda progress: _measure(connection, data, heldout, progress),
+            )
             out.print(
                 metrics_table(
                     metrics, f"On likes that the database never saw ({pl.read_csv(heldout).height:,} of them)"
@@ -96,34 +107,84 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> None:
         else:
             out.print(metrics_table(model.metrics, "On a fifth of the reviews, held out while these were measured"))
         _newcomer(connection)
-    say(f"Done in {time.perf_counter() - started:.0f} s. Look around: two-tower psql --dsn '{dsn}'")
+    say(f"Done in {time.perf_counter() - started:.0f} s.")
+    return dsn
+
+
+def show(dsn: str, port: int) -> None:
+    """Serve the page on this database until it is interrupted, and say where once it answers: the newcomer's, with the
+    likes replayed."""
+    with socket.socket() as free:
+        try:
+            free.bind((HOST, port))
+        except OSError:
+            free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    environment = os.environ | page.environment(dsn) | {"DATABASE_READ_URL": dsn}
+    with subprocess.Popen(page.command(port, HOST), env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            _step("starting the page", lambda _: _wait(f"http://{HOST}:{port}/_stcore/health", process))
+            say(f"http://{HOST}:{port}/?find={NEWCOMER}&replay=true\nIt is there until Ctrl-C.")
+            with until_signalled() as stop:
+                while process.poll() is None and not stop.wait(0.2):
+                    pass
+            say("stopped")
+        finally:
+            process.terminate()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            with urlopen(url, timeout=5):  # noqa: S310 - of this machine
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise UserError("the page does not answer", "two-tower ui says why")
 
 
 def _database() -> str:
     server = Server(Path.cwd())
-    admin = _step("starting PostgreSQL", lambda: server.start(None, lambda _: None))
+    admin = _step("starting PostgreSQL", lambda _: server.start(None, lambda _: None))
     with open_connection(admin, autocommit=True, as_owner=False) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE)))
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
     dsn = make_conninfo(admin, dbname=DATABASE)
-    _step("migrating", lambda: migrate(dsn))
+    _step("migrating", lambda _: migrate(dsn))
     return dsn
 
 
-def _step(what: str, work: Callable[[], T]) -> T:
+def _step(what: str, work: Callable[[Progress], T]) -> T:
+    """Work with a bar beside it, and how long it took."""
     started = time.perf_counter()
-    result = work()
+    with bar(what) as progress:
+        result = work(progress)
     say(f"{what} … {time.perf_counter() - started:.1f} s")
     return result
 
 
+def _train(data: TrainingData, progress: Progress) -> TrainedModel:
+    from two_tower.trainer.train import fit
+
+    return fit(data, None, progress, to_register=True)
+
+
 def _import(connection: Connection, work: Callable[..., imports.ImportSummary], path: Path, **options: Any) -> None:
-    summary = _step(f"importing {path.name}", lambda: work(connection, path, **options))
+    def imported(progress: Progress) -> imports.ImportSummary:
+        def advance(done: int, total: int | None, step: str) -> None:
+            progress(step, done / total if total else 0.0)
+
+        return work(connection, path, None, advance, **options)
+
+    summary = _step(f"importing {path.name}", imported)
     say(f"  {summary.rows:,} rows, {summary.inserted:,} inserted, {summary.rejected:,} rejected")
 
 
-def _measure(connection: Connection, data: TrainingData, heldout: Path) -> dict[str, dict[str, object]]:
-    """Recommendations as the database gives them, beside popularity and chance, on held-out likes."""
+def _measure(
+    connection: Connection, data: TrainingData, heldout: Path, progress: Progress
+) -> dict[str, dict[str, object]]:
+    """Recommendations as the database gives them, beside what others would, on held-out likes."""
     users = {str(u): at for at, u in enumerate(data.user_ids)}
     items = {str(v): at for at, v in enumerate(data.item_ids)}
     shape = (data.n_users, data.n_items)
@@ -144,13 +205,19 @@ def _measure(connection: Connection, data: TrainingData, heldout: Path) -> dict[
     )
     likes = data.matrix(LIKE, given=False)
     seen = sparse.csr_matrix((np.ones(len(data.user), dtype=np.float32), (data.user, data.item)), shape=shape)
-    scorers = {
-        "two-tower": lambda chosen: served[chosen].toarray(),
-        "popularity": evaluate.by_popularity(likes),
-        "random": evaluate.by_chance(data.n_items),
+    scorers: dict[str, Callable[[], evaluate.Scorer]] = {
+        "two-tower": lambda: lambda chosen: served[chosen].toarray(),
+        "EASE^R": lambda: evaluate.by_ease(likes),
+        "item-kNN": lambda: evaluate.by_item_knn(likes),
+        "popularity": lambda: evaluate.by_popularity(likes),
+        "random": lambda: evaluate.by_chance(data.n_items),
     }
-    # Beyond its 20 rows the database says nothing, so neither AUC nor coverage is of the same kind for all three.
-    return {name: {**evaluate.rank(scorer, relevant, seen, k=K, auc=False).mean()} for name, scorer in scorers.items()}
+    found: dict[str, dict[str, object]] = {}
+    for at, (name, made) in enumerate(scorers.items()):
+        progress(f"measuring {name}", at / len(scorers))
+        # Beyond its 20 rows the database says nothing, so neither AUC nor coverage is of the same kind for all.
+        found[name] = {**evaluate.rank(made(), relevant, seen, k=K, auc=False).mean()}
+    return found
 
 
 def _newcomer(connection: Connection) -> None:

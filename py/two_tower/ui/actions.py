@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
+from two_tower.errors import UserError
 from two_tower.lifecycle import experiments, registry
 from two_tower.progress import Progress
 from two_tower.rows import row
@@ -23,8 +27,23 @@ from two_tower.server.connection import connect
 DECISIONS = ("like", "nope", "skip")
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """A row of ``two_tower.promotions`` to be: of one ``video``, or of the ``videos`` that pass a filter."""
+
+    kind: str
+    video: UUID | None = None
+    videos: dict[str, Any] | None = None
+    segment: dict[str, Any] | None = None
+    strength: float | None = None
+    rank: int | None = None
+    ends_at: datetime | None = None
+    note: str | None = None
+
+
 def abilities(dsn: str) -> dict[str, bool]:
-    """Whether the login may ``decide`` on a user's behalf, ``activate`` a model, ``roll_back`` and ``experiment``."""
+    """Whether the login may ``decide`` on a user's behalf, ``activate`` a model, ``roll_back``, ``experiment`` and
+    ``promote``."""
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         # From PostgreSQL 16 on a role may be granted without the right to take it.
         option = "set" if connection.info.server_version >= 160000 else "member"
@@ -39,10 +58,14 @@ def abilities(dsn: str) -> dict[str, bool]:
                     and has_function_privilege(
                         'two_tower.start_experiment(text, text, double precision, boolean, jsonb, jsonb)', 'execute'
                     )
-                    and has_function_privilege('two_tower.stop_experiment(text)', 'execute')""",
+                    and has_function_privilege('two_tower.stop_experiment(text)', 'execute'),
+                has_schema_privilege('two_tower', 'usage')
+                    and has_table_privilege('two_tower.promotions', 'insert')
+                    and has_table_privilege('two_tower.promotions', 'update')
+                    and has_table_privilege('two_tower.promotions', 'delete')""",
             (option,),
         )
-    return dict(zip(("decide", "activate", "roll_back", "experiment"), found, strict=True))
+    return dict(zip(("decide", "activate", "roll_back", "experiment", "promote"), found, strict=True))
 
 
 @contextmanager
@@ -80,6 +103,37 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
     return "Saved, and the user is embedded anew."
 
 
+def replay(dsn: str, user: UUID, likes: int = 4, limit: int = 10) -> list[dict[str, Any]]:
+    """A user's first likes made once more, one after the other: the ``liked`` title (None before the first) and the
+    ``videos`` that were recommended then, each with its ``title`` and ``reason``. All of it is undone at the end.
+
+    Raises psycopg.Error where the database refuses, as without an active model.
+    """
+    with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
+        steps: list[dict[str, Any]] = []
+        with connection.transaction(force_rollback=True), _as_user(connection, user):
+            first = connection.execute(
+                """select d.video_id, v.title
+                from public.user_video_decisions d join public.videos v on v.id = d.video_id
+                where d.user_id = %s and d.decision_type::text = 'like' order by d.created_at, d.video_id limit %s""",
+                (user, likes),
+            ).fetchall()
+            connection.execute("delete from public.user_video_decisions where user_id = %s", (user,))
+            for video, title in [(None, None), *first]:
+                if video is not None:
+                    connection.execute(
+                        """insert into public.user_video_decisions (user_id, video_id, decision_type)
+                        values (%s, %s, 'like')""",
+                        (user, video),
+                    )
+                connection.execute("select public.embed_user()")
+                shown = connection.execute(
+                    'select title, reason from public.recommend_videos("limit" => %s) order by rank', (limit,)
+                ).fetchall()
+                steps.append({"liked": title, "videos": [{"title": name, "reason": reason} for name, reason in shown]})
+    return steps
+
+
 def activate(dsn: str, version: str, progress: Progress) -> dict[str, Any]:
     """Embed what ``version`` lacks, ask its gate and make it serve. Raises GateFailed with what the gate says."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
@@ -102,3 +156,43 @@ def stop_experiment(dsn: str, winner: str) -> dict[str, Any]:
     """End the experiment; ``winner`` serves everybody."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return experiments.stop(connection, winner)
+
+
+def add_promotion(dsn: str, promotion: Promotion) -> dict[str, Any]:
+    """Have lists follow it from now on; its ``id`` and ``kind``. Raises psycopg.Error with what is wrong with it."""
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
+        number, kind = row(
+            connection,
+            """insert into two_tower.promotions (kind, video_id, videos, segment, strength, rank, ends_at, note)
+            values (%s, %s, %s, %s, coalesce(%s, 2), %s, %s, %s) returning id, kind""",
+            (
+                promotion.kind,
+                promotion.video,
+                None if promotion.videos is None else Jsonb(promotion.videos),
+                None if promotion.segment is None else Jsonb(promotion.segment),
+                promotion.strength,
+                promotion.rank,
+                promotion.ends_at,
+                promotion.note,
+            ),
+        )
+    return {"id": number, "kind": kind}
+
+
+def end_promotion(dsn: str, number: int) -> dict[str, Any]:
+    """End it at once; one that has not begun is taken away. Raises UserError where none of this number goes on."""
+    with connect(dsn, autocommit=True, application_name="two-tower ui") as connection, connection.transaction():
+        gone = connection.execute(
+            "delete from two_tower.promotions where id = %s and starts_at >= now() returning id", (number,)
+        ).fetchone()
+        ended = (
+            gone
+            or connection.execute(
+                """update two_tower.promotions set ends_at = now()
+            where id = %s and starts_at < now() and (ends_at <= now()) is not true returning id""",
+                (number,),
+            ).fetchone()
+        )
+    if ended is None:
+        raise UserError(f"promotion {number} has ended already, or there is none", "look at the page again")
+    return {"id": number}

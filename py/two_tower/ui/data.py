@@ -8,11 +8,11 @@ import altair as alt
 import streamlit as st
 
 from two_tower.ui import look, queries
-from two_tower.ui.look import ITEMS, LIKES, number, percent
-from two_tower.ui.session import ask, ask_lately
+from two_tower.ui.look import ITEMS, LIKES, NOPES, number, percent
+from two_tower.ui.session import ask, ask_lately, behind
 
 WHO = {"users": LIKES, "videos": ITEMS}
-DECISIONS = {"like": LIKES, "nope": "#be123c", "skip": ITEMS}
+DECISIONS = {"like": LIKES, "nope": NOPES, "skip": ITEMS}
 
 
 def page() -> None:
@@ -27,6 +27,10 @@ def page() -> None:
     cells[1].metric("Users who decided", number(found["users"]))
     for cell, kind in zip(cells[2:], ("likes", "nopes", "skips"), strict=True):
         cell.metric(kind.capitalize(), number(found[kind]))
+    share = ask_lately(queries.sampled)
+    if share < 1:
+        st.caption(f"Decisions are counted on a sample of {percent(share)} of them, so their numbers are estimates.")
+    behind(queries.totals, lately=True)
     if not found["users"]:
         look.nothing(
             "Nobody has decided anything yet.",
@@ -62,6 +66,7 @@ def _attributes() -> None:
         look.shares(found, ("items", "likes"), "share that carries it"),
         f"Shares of items and of likes that carry each {kind}",
     )
+    behind(queries.attribute, kind, lately=True)
 
 
 def _spread() -> None:
@@ -98,6 +103,7 @@ def _spread() -> None:
     )
     look.legend(WHO)
     look.show(chart, "How many users and videos have how many likes")
+    behind(queries.spread, lately=True)
 
 
 def _band(least: int) -> str:
@@ -128,6 +134,7 @@ def _months() -> None:
     )
     look.legend(DECISIONS)
     look.show(chart, "Likes, nopes and skips by month")
+    behind(queries.decisions_by_month, lately=True)
 
 
 def _missing(totals: dict[str, Any]) -> None:
@@ -153,6 +160,7 @@ def _missing(totals: dict[str, Any]) -> None:
                 "of all likes": _bar("blue"),
             },
         )
+        behind(queries.missing, lately=True)
     with right:
         lacks = [row["what"] for row in found if row["items"]]
         if not lacks:
@@ -167,8 +175,9 @@ def _missing(totals: dict[str, Any]) -> None:
             ],
             f"Videos without {what}",
         )
+        behind(queries.lacking, what, 10, lately=True)
     without = totals["users"] - _users_with_likes()
-    if without:
+    if without > 0:
         share = percent(without / totals["users"])
         st.caption(f"{number(without)} users ({share}) have decided on something and liked nothing.")
 

@@ -10,11 +10,11 @@ import altair as alt
 import streamlit as st
 
 from two_tower.ui import look, queries
-from two_tower.ui.look import ITEMS, LIKES, number, percent
-from two_tower.ui.session import answered, ask
+from two_tower.ui.look import ITEMS, LIKES, NOPES, number, percent
+from two_tower.ui.session import affordable, answered, ask, ask_lately, behind
 
 WINDOWS = {"hour": 1, "day": 24, "week": 168, "month": 720}
-COLOURS = {"users": LIKES, "videos": ITEMS, "failed": "#be123c"}
+COLOURS = {"users": LIKES, "videos": ITEMS, "failed": NOPES}
 EVERY = 10
 """Seconds between two looks."""
 
@@ -57,6 +57,7 @@ def _show(window: str) -> None:
     last = found["last_refresh"]
     serving = f"{look.plain(found['active_version'])} serves." if found["active_version"] else "No model serves."
     st.caption(f"{serving} Last refresh: {f'{last:%Y-%m-%d %H:%M:%S}' if last else 'never'}.")
+    behind(queries.status)
     _throughput(window)
     _jobs()
     _runs()
@@ -86,7 +87,14 @@ def covered(vectors: int, wanted: int) -> str:
 
 
 def _problems() -> None:
-    for row in ask(queries.problems):
+    """What is broken. To look for it reads all decisions; where those are many, only when somebody asks."""
+    if ask_lately(queries.sampled) < 1:
+        if not affordable("problems", "What is broken is looked for in all decisions."):
+            return
+        found = ask_lately(queries.problems)
+    else:
+        found = ask(queries.problems)
+    for row in found:
         st.error(f"**{look.plain(row['detail'])}**")
         st.code(row["remedy"], language="bash" if row["remedy"].startswith("two-tower") else "sql")
 
@@ -105,16 +113,17 @@ def _throughput(window: str) -> None:
             values.append({**stretch, "series": series, "number": row[series], "from": top, "to": top + row[series]})
             top += row[series]
     span = [found[0][end].isoformat() for end in ("since", "now")]
+    axis = alt.X(
+        "at:T",
+        title=None,
+        scale=alt.Scale(domain=span),
+        axis=alt.Axis(format="%H:%M" if WINDOWS[window] <= 24 else "%d %b", tickCount=8),
+    )
     chart = (
         look.chart(values)
-        .mark_rect(stroke="white", strokeWidth=0.5)
+        .mark_rect()
         .encode(
-            x=alt.X(
-                "at:T",
-                title=None,
-                scale=alt.Scale(domain=span),
-                axis=alt.Axis(format="%H:%M" if WINDOWS[window] <= 24 else "%d %b", tickCount=8),
-            ),
+            x=axis,
             x2="until:T",
             y=alt.Y("from:Q", title="looked at", axis=alt.Axis(format="~s", tickCount=5)),
             y2="to:Q",
@@ -125,6 +134,7 @@ def _throughput(window: str) -> None:
     )
     look.legend(COLOURS)
     look.show(chart, "Users and videos refreshed over time")
+    _lag(found, axis)
     counts = {name: sum(row[name] for row in found) for name in ("users", "videos", "vectors", "seconds")}
     busy = counts["vectors"] > 100 and counts["seconds"] > 0
     rate = f", {number(counts['vectors'] / counts['seconds'])} a second while they ran" if busy else ""
@@ -132,6 +142,27 @@ def _throughput(window: str) -> None:
         f"Refreshes of the last {window} looked at {number(counts['users'])} users and {number(counts['videos'])} "
         f"videos. Vectors written: {number(counts['vectors'])}{rate}."
     )
+    behind(queries.throughput, WINDOWS[window])
+
+
+def _lag(found: list[dict[str, Any]], axis: alt.X) -> None:
+    """How long the oldest change had waited when a refresh began."""
+    values = [{"at": row["at"].isoformat(), "lag": row["lag"]} for row in found if row["lag"] is not None]
+    if not values:
+        return
+    drawn = (
+        look.chart(values)
+        .mark_line(point=True, color=LIKES)
+        .encode(
+            x=axis,
+            y=alt.Y("lag:Q", title="longest wait, s", axis=alt.Axis(format="~s", tickCount=4)),
+            tooltip=[
+                alt.Tooltip("at:T", format="%Y-%m-%d %H:%M"),
+                alt.Tooltip("lag:Q", title="seconds", format=",.1f"),
+            ],
+        )
+    )
+    look.show(drawn.properties(height=130), "Longest wait for a refresh over time")
 
 
 def _jobs() -> None:
@@ -153,6 +184,7 @@ def _jobs() -> None:
         last_failure=look.moment("last failure"),
         last_error=st.column_config.TextColumn("last error", width="large"),
     )
+    behind(queries.jobs)
 
 
 def _schedule(row: dict[str, Any]) -> str:

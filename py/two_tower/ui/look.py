@@ -5,28 +5,52 @@ Text from the database is escaped here, whatever language or markup it has.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
-from urllib.parse import quote, urlsplit
-from uuid import UUID
+from urllib.parse import quote
 
 import altair as alt
 import streamlit as st
 
+from two_tower.ui.pictures import address, loadable, poster
+
 NAME = "pg-two-tower"
+_BOWL = "a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0"
+_LETTERS = (
+    f"M32 13.3V28M32 17.9{_BOWL}"  # p
+    f"M45 17.9{_BOWL}M54.2 13.3V24.2a4.6 4.2 0 0 1-8.7 1.8"  # g
+    "M58.6 18h4.6"  # -
+    "M69.2 9.2v10.4a2.9 2.9 0 0 0 2.9 2.9h1M66.6 13.3h6.5"  # t
+    "M76 13.3l3.2 9.2l3.2-9.2l3.2 9.2l3.2-9.2"  # w
+    f"M92 17.9{_BOWL}"  # o
+    "M105 18h4.6"  # -
+    "M115.6 9.2v10.4a2.9 2.9 0 0 0 2.9 2.9h1M113 13.3h6.5"  # t
+    f"M122.6 17.9{_BOWL}"  # o
+    "M135.2 13.3l3.2 9.2l3.2-9.2l3.2 9.2l3.2-9.2"  # w
+    "M151.2 17.9h9.2a4.6 4.6 0 1 0-1.6 3.5"  # e
+    "M164.4 13.3v9.2M164.4 17.6a4.4 4.4 0 0 1 4.4-4.3"  # r
+)
+"""The name as strokes, which look alike whatever fonts there are."""
+INK = "#64748b"
+"""Of the name: to be read on a light page and on a dark one."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect x="5" y="9" width="9" height="19" rx="2.5" '
     'fill="#2563eb"/><rect x="18" y="4" width="9" height="24" rx="2.5" fill="#ea580c"/></svg>'
 )
 LOGO = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 178 32"><rect x="3" y="9" width="8" height="19" rx="2.2" '
-    'fill="#2563eb"/><rect x="14" y="4" width="8" height="24" rx="2.2" fill="#ea580c"/><text x="31" y="23" '
-    f'font-family="sans-serif" font-size="21" font-weight="650" fill="#1b2430">{NAME}</text></svg>'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 172 32"><rect x="3" y="9" width="8" height="19" rx="2.2" '
+    'fill="#2563eb"/><rect x="14" y="4" width="8" height="24" rx="2.2" fill="#ea580c"/>'
+    f'<path d="{_LETTERS}" fill="none" stroke="{INK}" stroke-width="2.3" stroke-linecap="round" '
+    'stroke-linejoin="round"/></svg>'
 )
-ITEMS, LIKES, RECOMMENDED = "#94a3b8", "#2563eb", "#ea580c"
-"""Colours of the catalogue, of likes and of recommendations, on every page."""
+ITEMS, LIKES, RECOMMENDED, NOPES = "#7c8aa0", "#2563eb", "#ea580c", "#e11d48"
+"""Colours of the catalogue, of likes, of recommendations and of nopes, on every page. Each can be told from a light
+page and from a dark one."""
+TEAL, VIOLET = "#0d9488", "#8b5cf6"
+"""Of what else is compared."""
+COLOURS = (RECOMMENDED, LIKES, ITEMS, TEAL, VIOLET, NOPES)
+"""Of versions side by side; of an experiment the control first, then its challenger."""
 SERIES = {"items": ITEMS, "likes": LIKES, "recommendations": RECOMMENDED}
 
 _CSS = """
@@ -54,18 +78,30 @@ _CSS = """
 .tt-chip { font-size: .72rem; line-height: 1.35; padding: 0 .42rem; border-radius: 1rem; max-width: 100%;
     overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
     background: color-mix(in srgb, currentColor 8%, transparent); }
-.tt-chip.known { background: color-mix(in srgb, #2563eb 16%, transparent); color: #1d4ed8;
+.tt-chip.known { background: color-mix(in srgb, #2563eb 16%, transparent); color: light-dark(#1d4ed8, #93c5fd);
     font-weight: 600; }
 .tt-mark { display: inline-block; font-size: .7rem; font-weight: 600; line-height: 1.4; padding: 0 .38rem;
     border-radius: .25rem; background: color-mix(in srgb, currentColor 10%, transparent); }
-.tt-mark.up { color: #15803d; background: #dcfce7; } .tt-mark.down { color: #b45309; background: #fef3c7; }
+.tt-mark.up { color: light-dark(#15803d, #86efac); background: light-dark(#dcfce7, #14532d); }
+.tt-mark.down { color: light-dark(#b45309, #fcd34d); background: light-dark(#fef3c7, #713f12); }
+.tt-step { font-size: .8rem; } .tt-step ol { padding-left: 1.2rem; } .tt-step li { margin: .25rem 0; }
+.tt-new { font-weight: 600; color: light-dark(#15803d, #86efac); }
 .tt-keys { display: flex; flex-wrap: wrap; gap: 1rem; font-size: .82rem; opacity: .85; }
 .tt-key i { display: inline-block; width: .62rem; height: .62rem; border-radius: 50%; margin-right: .35rem; }
-.tt-mark.like { color: #1d4ed8; background: #dbeafe; } .tt-mark.nope { color: #be123c; background: #ffe4e6; }
+.tt-mark.like { color: light-dark(#1d4ed8, #93c5fd); background: light-dark(#dbeafe, #1e3a8a); }
+.tt-mark.nope { color: light-dark(#be123c, #fda4af); background: light-dark(#ffe4e6, #881337); }
 div[class*="st-key-cards-"] [data-testid="stHorizontalBlock"], div[class*="st-key-card-"] {
     border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); padding-bottom: .45rem; }
 div[class*="st-key-card-"] button { min-height: 1.6rem; padding: 0 .45rem; }
 div[class*="st-key-card-"] button p { font-size: .8rem; }
+/* Whoever goes by the keyboard sees where. Text boxes and lists show it by their frame. */
+.stApp :is(a, button, summary, [role="radio"], [role="switch"], [role="slider"], [tabindex="0"]):focus-visible,
+[role="dialog"] :is(a, button, [role="radio"]):focus-visible {
+    outline: 2px solid light-dark(#2563eb, #93c5fd) !important; outline-offset: 2px; border-radius: .25rem; }
+@media (max-width: 640px) {
+    .stMainBlockContainer { padding: 3.6rem .9rem 2rem; }
+    .tt-thumb { width: 4.6rem; height: 2.59rem; }
+}
 [data-testid="stMetric"] { background: color-mix(in srgb, currentColor 3%, transparent); border-radius: .5rem;
     padding: .6rem .9rem; }
 </style>
@@ -112,50 +148,25 @@ def percent(share: float | None, digits: int = 1) -> str:
 # ------------------------------------------------------------------------------------------------- cards of videos
 
 
-def address(url: str | None) -> str | None:
-    """The address if it is one of the web, so that nothing else is opened or loaded."""
-    if not url:
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return url if parts.scheme in ("http", "https") and parts.netloc else None
-
-
-def placeholder(video: UUID, title: str) -> str:
-    """A data address of a quiet picture: the first letters of the title on a tint that is the video's own."""
-    hue = video.int % 360
-    letters = escape("".join(word[0] for word in title.split()[:2]) or "–")
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 90">'
-        f'<rect width="160" height="90" fill="hsl({hue} 22% 86%)"/>'
-        f'<path d="M0 90 L60 42 L92 66 L122 38 L160 72 V90 Z" fill="hsl({hue} 20% 79%)"/>'
-        f'<text x="80" y="45" dominant-baseline="central" text-anchor="middle" font-family="sans-serif" font-size="26" '
-        f'font-weight="600" fill="hsl({hue} 25% 42%)">{letters}</text></svg>'
-    )
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
 IMAGES = 5
 """Pictures of a video, beside the first, that its card shows."""
 
 
-def card(video: dict[str, Any], note: str, rank: int | None = None, known: Iterable[str] = ()) -> str:
-    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` stand out."""
+def card(
+    video: dict[str, Any], note: str, rank: int | None = None, known: Iterable[str] = (), pictures: Collection[str] = ()
+) -> str:
+    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` stand out. Its own pictures
+    are shown where ``pictures`` (:func:`pictures_of`) have them, the first over the poster."""
     title = video["title"] or "untitled"
     link = address(video["product_url"])
-    given = video["image_urls"] if isinstance(video["image_urls"], list) else []
-    images = [url for each in (video["thumbnail_url"], *given) if isinstance(each, str) and (url := address(each))]
-    picture, *more = dict.fromkeys(images) or [None]
     shown = escape(title)
     if link:
         shown = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
     # A picture that does not load leaves the one behind it to be seen.
     image, *others = [
-        f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">' if url else ""
-        for url in (picture, *more[:IMAGES])
-    ]
+        f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">'
+        for url in [url for url in _images(video) if url in pictures][: IMAGES + 1]
+    ] or [""]
     chips = "".join(
         f'<span class="tt-chip{" known" if tag in known else ""}">{escape(tag)}</span>' for tag in video["tags"]
     )
@@ -163,7 +174,7 @@ def card(video: dict[str, Any], note: str, rank: int | None = None, known: Itera
     place = "" if rank is None else f'<div class="tt-rank">{rank}</div>'
     return (
         f'<div class="tt-card" data-video="{video["video_id"]}">{place}'
-        f'<div class="tt-thumb" style="background-image:url({placeholder(video["video_id"], title)})">{image}</div>'
+        f'<div class="tt-thumb" style="background-image:url({poster(video["video_id"], title)})">{image}</div>'
         f'<div class="tt-text"><div class="tt-title" title="{escape(title)}">{shown}</div>'
         f'<div class="tt-note">{note}</div>'
         + (f'<div class="tt-note tt-cast" title="{cast}">{cast}</div>' if cast else "")
@@ -171,6 +182,18 @@ def card(video: dict[str, Any], note: str, rank: int | None = None, known: Itera
         + (f'<div class="tt-images">{"".join(others)}</div>' if others else "")
         + "</div></div>"
     )
+
+
+def _images(video: dict[str, Any]) -> list[str]:
+    """Addresses of its pictures, each once."""
+    given = video["image_urls"] if isinstance(video["image_urls"], list) else []
+    found = [url for each in (video["thumbnail_url"], *given) if isinstance(each, str) and (url := address(each))]
+    return list(dict.fromkeys(found))
+
+
+def pictures_of(videos: Iterable[dict[str, Any]]) -> set[str]:
+    """Which of the pictures of these videos to ask the browser for."""
+    return loadable(url for video in videos for url in _images(video)[: IMAGES + 1])
 
 
 def mark(text: str, kind: str = "") -> str:
@@ -235,7 +258,7 @@ def shares(found: Sequence[dict[str, Any]], names: Sequence[str], title: str) ->
         )
     )
     x = alt.X("share:Q", title=title, axis=alt.Axis(format="%", tickCount=6))
-    line = base.mark_rule(color="#d5d9df", strokeWidth=2).encode(
+    line = base.mark_rule(color=ITEMS, opacity=0.4, strokeWidth=2).encode(
         x=alt.X("min(share):Q", title=title), x2="max(share):Q"
     )
     dots = base.mark_circle(size=75, opacity=0.95).encode(

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import current_thread
 from typing import Any
 
 import altair as alt
-import psycopg
 import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
 
-from two_tower.errors import UserError
 from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
-from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, number, percent
-from two_tower.ui.session import ask, dsn, forget, may, refusal
+from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, TEAL, number, percent
+from two_tower.ui.session import ask, behind, do, dsn, may, refusal, tell
 
-REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": "#0f766e", "popularity": ITEMS}
+REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": TEAL, "popularity": ITEMS}
 """Recommenders that are drawn, and their colours."""
 FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in TITLES.values()}
-STATE = st.session_state
 
 
 def page() -> None:
     """Metrics by version, gate decisions, activation and rollback."""
     look.heading("Models", "How good each version was on likes held out of its training, and which one serves.")
-    # What came of the last action stays until the next one: a reconnecting browser asks for the page anew.
-    done, refused = STATE.get("done"), STATE.get("refused")
-    if done:
-        st.success(look.plain(done))
-    if refused:
-        st.error(look.plain(refused))
+    tell("models")
     found = ask(queries.models)
     if not found:
         look.nothing("There is no model yet.", "Train one on the decisions.", "two-tower train")
@@ -46,6 +37,7 @@ def page() -> None:
         activated=look.moment(),
         **FORMATS,
     )
+    behind(queries.models)
     _plots(found)
     _gates()
     _details(found)
@@ -112,7 +104,7 @@ def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Activate", type="primary", width="stretch", key="sure"):
-        _do(lambda: actions.activate(dsn(), version, progress_bar()))
+        do("models", lambda: actions.activate(dsn(), version, progress_bar()), _serves)
 
 
 @st.dialog("Roll back")
@@ -123,7 +115,7 @@ def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Roll back", type="primary", width="stretch", key="sure"):
-        _do(lambda: actions.roll_back(dsn(), version))
+        do("models", lambda: actions.roll_back(dsn(), version), _serves)
 
 
 def progress_bar() -> Progress:
@@ -138,20 +130,9 @@ def progress_bar() -> Progress:
     return advance
 
 
-def _do(action: Callable[[], dict[str, Any]]) -> None:
-    """Do it, and show the page anew with what came of it."""
-    STATE.done = STATE.refused = None
-    try:
-        found = action()
-    except UserError as error:
-        STATE.refused = error.message
-    except psycopg.Error as error:
-        STATE.refused = error.diag.message_primary or str(error)
-    else:
-        previous = f"; {found['previous']} stands by" if found["previous"] else ""
-        STATE.done = f"{found['model_version']} serves{previous}."
-    forget(everything=True)
-    st.rerun()
+def _serves(found: dict[str, Any]) -> str:
+    previous = f"; {found['previous']} stands by" if found["previous"] else ""
+    return f"{found['model_version']} serves{previous}."
 
 
 # ------------------------------------------------------------------------------------------------- what is known
@@ -210,8 +191,10 @@ def _gates() -> None:
         at=look.moment(),
         found=st.column_config.TextColumn(width="large"),
     )
+    behind(queries.events)
     with st.expander("What the gate asks for"):
         look.table([{**row, "value": str(row["value"])} for row in ask(queries.thresholds)], "Thresholds of the gate")
+        behind(queries.thresholds)
 
 
 def _verdict(row: dict[str, Any]) -> str:

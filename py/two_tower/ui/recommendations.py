@@ -7,7 +7,7 @@ import streamlit as st
 
 from two_tower.ui import look, queries
 from two_tower.ui.look import number, percent
-from two_tower.ui.session import ask, ask_lately
+from two_tower.ui.session import ask, ask_lately, behind
 
 SERIES = tuple(look.SERIES)
 COLOURS = {name: look.SERIES[name] for name in SERIES[1:]}
@@ -60,6 +60,7 @@ def page() -> None:
     top = sum(row["times"] for row in found[:10])
     cells[3].metric("Places of the top ten", percent(top / shown), help="Share of all places that ten videos take.")
     st.caption(f"Lists of {LENGTH} of {number(asked)} users, nothing they know on them.")
+    behind(queries.sample, version, users, LENGTH, lately=True)
     videos, times = tuple(row["video_id"] for row in found), tuple(row["times"] for row in found)
     _popularity(videos, times)
     places = [(row["video_id"], reader) for row in found for reader in row["readers"]]
@@ -92,6 +93,7 @@ def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
     )
     look.legend(COLOURS)
     look.show(bars, "Shares of likes and of recommendations by popularity of the video")
+    behind(queries.by_popularity, videos, times, lately=True)
 
 
 def _attributes(
@@ -115,6 +117,7 @@ def _attributes(
         look.shares(found, SERIES, "share that carries it"),
         f"Shares of items, likes and recommendations that carry each {kind}",
     )
+    behind(queries.against_data, kind, videos, times, lately=True)
     reached = [
         {
             "value": row["value"],
@@ -130,3 +133,4 @@ def _attributes(
         f"Users whose lists have each {kind}, with places and distinct videos",
         **{"of the users": st.column_config.NumberColumn(format="percent")},
     )
+    behind(queries.reached, kind, placed, readers, lately=True)

@@ -17,6 +17,7 @@ from two_tower.settings import Settings
 from two_tower.ui import actions, look, queries
 
 T = TypeVar("T")
+STATE = st.session_state
 
 LATELY, AGGREGATES = 10, 300
 """Seconds for which answers, and sums over everything, are remembered."""
@@ -31,43 +32,62 @@ def dsn() -> str:
     return resolve_dsn()
 
 
-def _answer(name: str, arguments: tuple[Any, ...]) -> Any:
-    """From the replica, where there is one that has what was committed by now, what this page wrote included."""
-    return reading(
-        None,
-        lambda connection: getattr(queries, name)(connection, *arguments),
-        logging.getLogger(__name__).warning,
-        opened=queries.viewer,
-        patience=CATCH_UP_S,
-    )
+def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
+    """The answer of a question, and the statements that it was asked by. From the replica, where there is one that has
+    what was committed by now, what this page wrote included."""
+
+    def answer(connection: queries.Connection) -> tuple[Any, list[str]]:
+        with queries.written_down() as statements:
+            return getattr(queries, name)(connection, *arguments), statements
+
+    return reading(None, answer, logging.getLogger(__name__).warning, opened=queries.viewer, patience=CATCH_UP_S)
 
 
 @st.cache_data(ttl=LATELY, show_spinner=False)
-def _now(name: str, arguments: tuple[Any, ...]) -> Any:
+def _now(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
     return _answer(name, arguments)
 
 
 @st.cache_data(ttl=AGGREGATES, show_spinner="Counting …")
-def _lately(name: str, arguments: tuple[Any, ...]) -> Any:
+def _lately(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
     return _answer(name, arguments)
 
 
 def ask_anew(question: Callable[..., T], *arguments: Any) -> T:
     """The answer of a function of :mod:`queries`, as it is now."""
-    answer: T = _answer(question.__name__, arguments)
+    answer: T = _answer(question.__name__, arguments)[0]
     return answer
 
 
 def ask(question: Callable[..., T], *arguments: Any) -> T:
     """The same, at most ten seconds old."""
-    answer: T = _now(question.__name__, arguments)
+    answer: T = _now(question.__name__, arguments)[0]
     return answer
 
 
 def ask_lately(question: Callable[..., T], *arguments: Any) -> T:
     """The same, at most five minutes old: for sums over all decisions."""
-    answer: T = _lately(question.__name__, arguments)
+    answer: T = _lately(question.__name__, arguments)[0]
     return answer
+
+
+def behind(question: Callable[..., Any], *arguments: Any, lately: bool = False) -> None:
+    """The SQL of a figure above, to be copied: what :func:`ask` asked for it, or where that is said, ask_lately()."""
+    statements = (_lately if lately else _now)(question.__name__, arguments)[1]
+    with st.popover("SQL", type="tertiary", help="The statement behind this figure"):
+        st.code("\n\n".join(statements), language="sql", wrap_lines=True)
+
+
+def affordable(what: str, cost: str) -> bool:
+    """Whether somebody asked for what takes long to count. Until then says what it costs, beside a button."""
+    key = f"afford-{what}"
+    if not STATE.get(key):
+        left, right = st.columns([4, 1], vertical_alignment="center")
+        left.caption(f"{cost} With so many rows that may take half a minute.")
+        if not right.button("Count …", key=f"count-{what}", width="stretch"):
+            return False
+        STATE[key] = True
+    return True
 
 
 @contextmanager
@@ -105,3 +125,26 @@ def refusal(what: str, role: str) -> str:
     if Settings().ui_read_only:
         return f"This page was started with --read-only, so it cannot {what}."
     return f"The login of this page may not {what}: that takes {role}."
+
+
+def do(page: str, action: Callable[[], dict[str, Any]], outcome: Callable[[dict[str, Any]], str]) -> None:
+    """Do it, and show the page of that name anew with what came of it."""
+    done = refused = None
+    try:
+        done = outcome(action())
+    except UserError as error:
+        refused = error.message
+    except psycopg.Error as error:
+        refused = error.diag.message_primary or str(error)
+    STATE[f"told-{page}"] = done, refused
+    forget(everything=True)
+    st.rerun()
+
+
+def tell(page: str) -> None:
+    """What came of the last action on this page. It stays until the next: a reconnecting browser asks for all anew."""
+    done, refused = STATE.get(f"told-{page}", (None, None))
+    if done:
+        st.success(look.plain(done))
+    if refused:
+        st.error(look.plain(refused))

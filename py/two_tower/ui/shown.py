@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import altair as alt
-import psycopg
 import streamlit as st
 
-from two_tower.errors import UserError
 from two_tower.server.experiments import verdicts
-from two_tower.ui import actions, look, queries
-from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, number, percent
+from two_tower.ui import actions, look, promotions, queries
+from two_tower.ui.look import COLOURS, ITEMS, number, percent
 from two_tower.ui.models import progress_bar
-from two_tower.ui.session import ask, ask_lately, dsn, forget, may, refusal
+from two_tower.ui.session import affordable, ask, ask_lately, behind, do, dsn, may, refusal, tell
 
 WINDOWS = {"week": 7, "month": 30, "all that is kept": 36_500}
-COLOURS = (RECOMMENDED, LIKES, ITEMS, "#0f766e", "#7c3aed", "#be123c")
-"""Of versions, the control of an experiment and its challenger first."""
-STATE = st.session_state
 
 
 def page() -> None:
-    """Impressions, like rates by version and reason, and the experiment."""
+    """The experiment, promotions, impressions, and like rates by version, day and reason."""
     look.heading("Shown", "What users were shown, how they liked it, and which of two versions they like more.")
-    done, refused = STATE.get("experiment-done"), STATE.get("experiment-refused")
-    if done:
-        st.success(look.plain(done))
-    if refused:
-        st.error(look.plain(refused))
-    _experiment(ask_lately(queries.experiment))
+    tell("shown")
+    began = ask(queries.started)["days"]
+    few = ask(queries.shown_days, began) >= began
+    if few or affordable("experiment", f"The experiment is counted over {number(began)} days of what was shown."):
+        _experiment(ask_lately(queries.experiment))
+    promotions.section()
     window = st.segmented_control("Window", list(WINDOWS), default="month", key="shown-window", required=True)
     _impressions(WINDOWS[window])
 
@@ -64,6 +58,7 @@ def _experiment(found: dict[str, Any] | None) -> None:
     look.table([_line(row) for row in found["versions"]], "What each version showed, and how it was liked")
     if len(found["days"]) > 0:
         _plot(found)
+    behind(queries.experiment, lately=True)
 
 
 def _controls(running: dict[str, Any] | None) -> None:
@@ -95,7 +90,8 @@ def _confirm_start(control: str, challenger: str, share: float) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Start", type="primary", width="stretch", key="sure-start"):
-        _do(
+        do(
+            "shown",
             lambda: actions.start_experiment(dsn(), control, challenger, share, progress_bar()),
             lambda done: f"{done['challenger']} serves {percent(done['share'], 0)} of the users.",
         )
@@ -111,23 +107,11 @@ def _confirm_stop(running: dict[str, Any]) -> None:
     if back.button("Cancel", width="stretch"):
         st.rerun()
     if sure.button("Stop", type="primary", width="stretch", key="sure-stop"):
-        _do(
+        do(
+            "shown",
             lambda: actions.stop_experiment(dsn(), winner),
             lambda done: f"The experiment is over; {done['model_version']} serves everybody.",
         )
-
-
-def _do(action: Callable[[], dict[str, Any]], told: Callable[[dict[str, Any]], str]) -> None:
-    """Do it, and show the page anew with what came of it."""
-    STATE["experiment-done"] = STATE["experiment-refused"] = None
-    try:
-        STATE["experiment-done"] = told(action())
-    except UserError as error:
-        STATE["experiment-refused"] = error.message
-    except psycopg.Error as error:
-        STATE["experiment-refused"] = error.diag.message_primary or str(error)
-    forget(everything=True)
-    st.rerun()
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
@@ -173,34 +157,39 @@ def _plot(found: dict[str, Any]) -> None:
 
 
 def _impressions(days: int) -> None:
-    found = ask_lately(queries.impressions_by_day, days)
+    counted = ask(queries.shown_days, days)
+    if counted == 0:
+        if not affordable("impressions", "What was shown is counted over the last day."):
+            return
+        counted = 1
+    if counted < days:
+        st.caption(f"Counted over the last {number(counted)} days: more was shown than a page can count as it opens.")
+    found = ask_lately(queries.impressions_by_day, counted)
     if not found:
         look.nothing(
             "Nothing that was shown is known.",
             "Lists count once the application asks for them by next_videos(), or tells log_shown() of them.",
         )
         return
-    st.subheader("Impressions", anchor=False)
     versions = sorted({row["model_version"] for row in found})
     colours = {version: COLOURS[at % len(COLOURS)] for at, version in enumerate(versions)}
-    chart = (
-        look.chart([{**row, "day": row["day"].isoformat()} for row in found])
+    st.subheader("Impressions", anchor=False)
+    look.legend(colours)
+    drawn = (
+        by_day(found, colours)
         .mark_bar()
         .encode(
-            x=alt.X("yearmonthdate(day):T", title=None, axis=alt.Axis(format="%d %b")),
             y=alt.Y("shown:Q", title="videos shown", axis=alt.Axis(format="~s", tickCount=5)),
-            color=look.coloured("model_version:N", colours),
-            tooltip=[
-                alt.Tooltip("day:T", format="%Y-%m-%d"),
-                alt.Tooltip("model_version:N", title="version"),
-                alt.Tooltip("shown:Q", format=","),
-                alt.Tooltip("users:Q", format=","),
-            ],
+            tooltip=[*ABOUT, alt.Tooltip("shown:Q", format=","), alt.Tooltip("users:Q", format=",")],
         )
-        .properties(height=200)
     )
-    look.legend(colours)
-    look.show(chart, "Videos shown by day and version")
+    look.show(drawn.properties(height=200), "Videos shown by day and version")
+    behind(queries.impressions_by_day, counted, lately=True)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _rates_by_day(counted, colours)
+    with right:
+        _popular_by_day(counted, colours)
     st.subheader("Liked, by version and reason", anchor=False)
     st.caption("Of the videos that a user was shown, each once: the share that the user liked or noped afterwards.")
     look.table(
@@ -213,7 +202,61 @@ def _impressions(days: int) -> None:
                 "like rate": _between(row["like_rate"], row["like_low"], row["like_high"]),
                 "nope rate": percent(row["nope_rate"]),
             }
-            for row in ask_lately(queries.rates, days)
+            for row in ask_lately(queries.rates, counted)
         ],
         "Like rates by version and reason",
     )
+    behind(queries.rates, counted, lately=True)
+
+
+ABOUT = [alt.Tooltip("day:T", format="%Y-%m-%d"), alt.Tooltip("model_version:N", title="version")]
+
+
+def by_day(found: list[dict[str, Any]], colours: dict[str, str]) -> alt.Chart:
+    """A chart of rows with ``day`` and ``model_version``, which its marks are yet to be said of."""
+    chart: alt.Chart = look.chart([{**row, "day": row["day"].isoformat()} for row in found]).encode(
+        x=alt.X("yearmonthdate(day):T", title=None, axis=alt.Axis(format="%d %b", labelOverlap=True)),
+        color=look.coloured("model_version:N", colours),
+    )
+    return chart
+
+
+def _rates_by_day(days: int, colours: dict[str, str]) -> None:
+    st.subheader("Like rate by day", anchor=False)
+    st.caption("By the day on which a video was first shown to a user. Those of the last days may still be liked.")
+    drawn = (
+        by_day(ask_lately(queries.rates_by_day, days), colours)
+        .mark_line(point=True)
+        .encode(
+            y=alt.Y("like_rate:Q", title="liked of what was shown", axis=alt.Axis(format="%", tickCount=5)),
+            tooltip=[
+                *ABOUT,
+                alt.Tooltip("shown:Q", format=","),
+                *(alt.Tooltip(f"{what}_rate:Q", title=f"{what} rate", format=".2%") for what in ("like", "nope")),
+            ],
+        )
+    )
+    look.show(drawn.properties(height=220), "Like rates by day and version")
+    behind(queries.rates_by_day, days, lately=True)
+
+
+def _popular_by_day(days: int, colours: dict[str, str]) -> None:
+    st.subheader("Popularity bias by day", anchor=False)
+    st.caption(
+        "The share of what was shown that is of the tenth of the catalogue that most people like. Dashed: the share of "
+        "all likes that this tenth has. Above it, lists favour what is popular more than people do."
+    )
+    found = ask_lately(queries.popular_by_day, days)
+    share = alt.Y("share:Q", title="of the most liked tenth", axis=alt.Axis(format="%", tickCount=5))
+    lines = (
+        by_day(found, colours)
+        .mark_line(point=True)
+        .encode(y=share, tooltip=[*ABOUT, alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("liked:Q", format=".1%")])
+    )
+    likes = (
+        by_day(found, colours)
+        .mark_line(strokeDash=[4, 4], color=ITEMS)
+        .encode(y=alt.Y("liked:Q", title="of the most liked tenth"), color=alt.value(ITEMS))
+    )
+    look.show(alt.layer(likes, lines).properties(height=220), "Share of popular videos among what was shown, by day")
+    behind(queries.popular_by_day, days, lately=True)

@@ -6,12 +6,13 @@ from html import escape
 from typing import Any
 from uuid import UUID
 
+import altair as alt
 import psycopg
 import streamlit as st
 
 from two_tower.ui import actions, look, queries
-from two_tower.ui.look import mark, number
-from two_tower.ui.session import ask, ask_anew, dsn, forget, may, refusal
+from two_tower.ui.look import LIKES, NOPES, mark, number
+from two_tower.ui.session import ask, ask_anew, behind, dsn, forget, may, refusal
 
 STATE = st.session_state
 NONE = "none"
@@ -20,16 +21,19 @@ SHOWN = {"Likes": ("like",), "Nopes": ("nope",), "Skips": ("skip",), "All": ("li
 
 def page() -> None:
     """Choose a user, compare lists, like as the user and see the lists change."""
-    look.heading("Users", "What somebody liked, beside what a model recommends for it. Compare two versions by eye.")
+    look.heading("Users", "What somebody liked, beside what a model recommends for it. Who and which, on the left.")
     found = ask(queries.situation)
     if not found["videos"]:
         look.nothing("There are no videos yet.", "Import a catalogue first.", "two-tower import catalog catalog.csv")
         return
-    user = _choose_user()
+    # In the sidebar, which is closed where there is little room, so that there, too, a list is what one sees first.
+    with st.sidebar:
+        user, wanted = _choose_user()
+        versions = ask(queries.versions)
+        limit, known, model_a, model_b = _choose_lists(versions)
     if user is None:
+        _nobody(wanted)
         return
-    versions = ask(queries.versions)
-    limit, known, model_a, model_b = _choose_lists(versions)
     if not versions:
         look.nothing(
             "No model has vectors yet, so everybody gets what is popular.",
@@ -43,47 +47,60 @@ def page() -> None:
     if not acting:
         st.caption(refusal("like on somebody's behalf", "a login that may take the role authenticated"))
     lists = {"A": model_a} | ({"B": model_b} if model_b else {})
-    answers = {at: ask(queries.recommendations, user, version, limit, known) for at, version in lists.items()}
+    asked = {at: (user, version, limit, known) for at, version in lists.items()}
+    answers = {at: ask(queries.recommendations, *arguments) for at, arguments in asked.items()}
     columns = st.columns(1 + len(lists), gap="medium")
     liked = {tag["name"] for tag in taste["tags"]}
     with columns[0]:
         _history(user, limit, acting, liked)
+        if acting and taste["likes"]:
+            # The address with which the demo ends asks for it, once.
+            told_to = st.query_params.get("replay") == "true" and not STATE.get("replayed")
+            if st.button("Replay the first likes", help="How the list grew with them. Nothing is changed.") or told_to:
+                STATE.replayed = True
+                _replay(user)
     for column, (at, version) in zip(columns[1:], lists.items(), strict=True):
         others = [other for name, other in answers.items() if name != at]
         with column:
             _list(at, version, user, answers[at], others[0] if others else None, acting, liked)
+            behind(queries.recommendations, *asked[at])
 
 
-def _choose_user() -> UUID | None:
-    left, right, by_chance = st.columns([2, 3, 1], vertical_alignment="bottom")
-    wanted = left.text_input(
+def _choose_user() -> tuple[UUID | None, str]:
+    """Who is looked at, and what was searched for."""
+    wanted = st.text_input(
         "Find a user",
-        placeholder="an id, its first characters, or an imported id",
+        placeholder="an id, its beginning, or an imported id",
         help="Without anything here: the users with the most likes.",
         key="find",
         bind="query-params",
     )
-    by_chance.button("Somebody else", on_click=_by_chance, width="stretch", help="A user by chance")
     found = ask(queries.find_users, wanted)
-    if not found:
-        if wanted:
-            st.info(f"There is no user {look.plain(wanted)}.")
-        else:
-            look.nothing(
-                "Nobody has decided anything yet.",
-                "Import decisions, or find a user of yours by id above.",
-                "two-tower import decisions decisions.csv --create-users",
-            )
-        return None
     counts = {row["user_id"]: row for row in found}
-    chosen: UUID | None = right.selectbox(
-        "User",
-        list(counts),
-        format_func=lambda id_: f"{id_} · {number(counts[id_]['likes'])} likes, {number(counts[id_]['nopes'])} nopes",
-        key="user",
-        persist_state="session",
-    )
-    return chosen
+    chosen: UUID | None = None
+    if found:
+        chosen = st.selectbox(
+            "User",
+            list(counts),
+            format_func=lambda id_: (
+                f"{id_} · {number(counts[id_]['likes'])} likes, {number(counts[id_]['nopes'])} nopes"
+            ),
+            key="user",
+            persist_state="session",
+        )
+    st.button("Somebody else", on_click=_by_chance, width="stretch", help="A user by chance")
+    return chosen, wanted
+
+
+def _nobody(wanted: str) -> None:
+    if wanted:
+        st.info(f"There is no user {look.plain(wanted)}.")
+    else:
+        look.nothing(
+            "Nobody has decided anything yet.",
+            "Import decisions, or find a user of yours by id on the left.",
+            "two-tower import decisions decisions.csv --create-users",
+        )
 
 
 def _by_chance() -> None:
@@ -93,9 +110,8 @@ def _by_chance() -> None:
 
 
 def _choose_lists(versions: list[dict[str, Any]]) -> tuple[int, bool, str | None, str | None]:
-    first, second, third, fourth = st.columns([3, 3, 1.5, 2.5], vertical_alignment="bottom")
     states = {row["version"]: row["state"] for row in versions}
-    a: str | None = first.selectbox(
+    a: str | None = st.selectbox(
         "Model A",
         list(states),
         format_func=lambda v: f"{v} ({states[v]})",
@@ -104,15 +120,15 @@ def _choose_lists(versions: list[dict[str, Any]]) -> tuple[int, bool, str | None
         persist_state="session",
     )
     others = [version for version in states if version != a]
-    b: str = second.selectbox(
+    b: str = st.selectbox(
         "Model B",
         [NONE, *others],
         format_func=lambda v: v if v == NONE else f"{v} ({states[v]})",
         key="model_b",
         persist_state="session",
     )
-    limit: int = third.selectbox("Length", [10, 20, 50], index=1, key="length", persist_state="session")
-    known = fourth.toggle(
+    limit: int = st.selectbox("Length", [10, 20, 50], index=1, key="length", persist_state="session")
+    known = st.toggle(
         "Show what the user knows",
         key="known",
         persist_state="session",
@@ -153,13 +169,15 @@ def _history(user: UUID, limit: int, acting: bool, liked: set[str]) -> None:
     found = ask(queries.history, user, SHOWN[shown or "All"], limit)
     if not found:
         st.caption("Nothing here.")
+    pictures = look.pictures_of(found)
     with st.container(key="history", gap="small"):
         for video in found:
             note = f"{mark(video['decision'], video['decision'])} {video['created_at']:%Y-%m-%d}"
             with _card_row(f"history-{video['video_id']}"):
-                st.html(look.card(video, note, known=liked))
+                st.html(look.card(video, note, known=liked, pictures=pictures))
                 if acting:
                     _button("Undo", user, video["video_id"], None, "history")
+    behind(queries.history, user, SHOWN[shown or "All"], limit)
 
 
 def _list(
@@ -180,14 +198,81 @@ def _list(
         both = sum(video["video_id"] in places for video in found)
         st.caption(f"{len(found)} videos, {both} of them in the other list")
     STATE.setdefault("ranks", {})[user, version] = {video["video_id"]: video["rank"] for video in found}
+    pictures = look.pictures_of(found)
     with st.container(key=f"list-{at}", gap="small"):
         for video in found:
             with _card_row(f"{at}-{video['video_id']}"):
-                st.html(look.card(video, _note(video, places, other is not None, before), video["rank"], liked))
-                if acting:
-                    with st.container(width="content", gap=None):
+                note = _note(video, places, other is not None, before)
+                st.html(look.card(video, note, video["rank"], liked, pictures))
+                with st.container(width="content", gap=None):
+                    if acting:
                         _button("Like", user, video["video_id"], "like", at)
                         _button("Nope", user, video["video_id"], "nope", at)
+                    if video["reason"] == "taste" and version is not None:
+                        key = f"why-{at}-{video['video_id']}"
+                        if st.button("Why", key=key, type="tertiary", help="What its score is made of"):
+                            _why(user, video, version)
+
+
+@st.dialog("Like by like", width="large")
+def _replay(user: UUID) -> None:
+    """The list of a user without a history, and after each of the first likes, with what is new marked."""
+    try:
+        with st.spinner("Replaying …"):
+            steps = actions.replay(dsn(), user)
+    except psycopg.Error as error:
+        st.error(look.plain(error.diag.message_primary or str(error)))
+        return
+    st.caption("Made once more as this user, by the version that serves, and undone.")
+    before: set[str] | None = None
+    for column, step in zip(st.columns(len(steps)), steps, strict=True):
+        titles = [video["title"] or "untitled" for video in step["videos"]]
+        new = [before is not None and title not in before for title in titles]
+        rows = "".join(
+            f'<li class="{"tt-new" if is_new else ""}">{escape(title)}</li>'
+            for title, is_new in zip(titles, new, strict=True)
+        )
+        liked = "Nothing known" if before is None else f"♥ {escape(step['liked'] or 'untitled')}"
+        column.html(f'<div class="tt-step"><b>{liked}</b><ol>{rows}</ol></div>')
+        before = set(titles)
+
+
+@st.dialog("Why this video", width="large")
+def _why(user: UUID, video: dict[str, Any], version: str) -> None:
+    """What each decision of the user adds to the score of a video, or takes from it."""
+    st.markdown(f"**{look.plain(video['title'] or 'untitled')}** for `{user}`, by {look.plain(version)}")
+    found = ask(queries.contributions, user, video["video_id"], version)
+    if not found:
+        st.caption("The score of this version is no sum over decisions, so it cannot be taken apart.")
+        return
+    values = [{**row, "what": _part(row), "effect": "adds" if row["value"] >= 0 else "takes away"} for row in found]
+    st.caption(f"The score is {sum(row['value'] for row in found):.3f}, the sum of these.")
+    colours = {"adds": LIKES, "takes away": NOPES}
+    bars = (
+        look.chart(values)
+        .mark_bar(cornerRadiusEnd=2)
+        .encode(
+            x=alt.X("value:Q", title="adds to the score", axis=alt.Axis(tickCount=6)),
+            y=alt.Y(
+                "what:N", sort=[row["what"] for row in values], title=None, axis=alt.Axis(labelLimit=320, ticks=False)
+            ),
+            color=look.coloured("effect:N", colours),
+            tooltip=[alt.Tooltip("what:N", title="what"), alt.Tooltip("value:Q", format="+.4f")],
+        )
+        .properties(height=50 + 24 * len(values))
+    )
+    look.legend(colours)
+    look.show(bars, "What each decision adds to the score")
+    behind(queries.contributions, user, video["video_id"], version)
+
+
+def _part(row: dict[str, Any]) -> str:
+    """What one part of a score comes from. Places tell apart two videos of one title."""
+    if row["kind"] == "everybody":
+        return "what holds for everybody"
+    if row["kind"] == "others":
+        return f"{number(row['number'])} other decisions"
+    return f"{row['place']}. {'liked' if row['kind'] == 'like' else 'noped'} {row['title'] or 'untitled'}"
 
 
 def _note(video: dict[str, Any], places: dict[UUID, int], compared: bool, before: dict[UUID, int] | None) -> str:

@@ -10,9 +10,20 @@ from two_tower.ui.queries.data import KINDS, LACKS, attribute, decisions_by_mont
 from two_tower.ui.queries.freshness import failures, jobs, problems, runs, status, throughput
 from two_tower.ui.queries.models import events, models, thresholds
 from two_tower.ui.queries.recommendations import BANDS, against_data, by_popularity, reach, reached, sample
-from two_tower.ui.queries.shown import comparable, experiment, impressions_by_day, rates
-from two_tower.ui.queries.users import find_users, history, random_user, recommendations, taste
-from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer
+from two_tower.ui.queries.shown import (
+    comparable,
+    experiment,
+    impressions_by_day,
+    popular_by_day,
+    promotions,
+    rates,
+    rates_by_day,
+    started,
+    video_named,
+)
+from two_tower.ui.queries.sizes import sampled, shown_days
+from two_tower.ui.queries.users import contributions, find_users, history, random_user, recommendations, taste
+from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer, written_down
 
 __all__ = [
     "BANDS",
@@ -25,6 +36,7 @@ __all__ = [
     "attribute",
     "by_popularity",
     "comparable",
+    "contributions",
     "decisions_by_month",
     "events",
     "experiment",
@@ -36,23 +48,31 @@ __all__ = [
     "lacking",
     "missing",
     "models",
+    "popular_by_day",
     "problems",
+    "promotions",
     "random_user",
     "rates",
+    "rates_by_day",
     "reach",
     "reached",
     "recommendations",
     "runs",
     "sample",
+    "sampled",
+    "shown_days",
     "situation",
     "spread",
+    "started",
     "status",
     "taste",
     "thresholds",
     "throughput",
     "totals",
     "versions",
+    "video_named",
     "viewer",
+    "written_down",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
+from two_tower.ui.queries.sizes import decisions, features
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 KINDS = ("tag", "performer", "maker", "label", "series", "source")
@@ -11,32 +12,37 @@ KINDS = ("tag", "performer", "maker", "label", "series", "source")
 
 
 def totals(connection: Connection) -> Row:
-    """How many ``videos``, ``published`` ones, ``users`` who decided, ``likes``, ``nopes`` and ``skips`` there are."""
+    """How many ``videos``, ``published`` ones, ``users`` who decided, ``likes``, ``nopes`` and ``skips`` there are. Of
+    many decisions, users are those who liked or noped something."""
+    source = decisions(connection)
+    users: LiteralString = f"(select count(*) from (select distinct user_id from {source.table}) as u)"
+    if source.factor > 1:
+        users = "(select count(*) from two_tower.user_features)"
     return row(
         connection,
-        """select v.videos, v.published, d.users, d.likes, d.nopes, d.skips
+        f"""select v.videos, v.published, {users} as users, d.likes, d.nopes, d.skips
         from (
             select count(*) as videos, count(*) filter (where published_at <= now()) as published from public.videos
         ) as v
         cross join (
-            select count(*) as users, coalesce(sum(likes), 0)::bigint as likes,
-                coalesce(sum(nopes), 0)::bigint as nopes, coalesce(sum(skips), 0)::bigint as skips
+            select coalesce(sum(number) filter (where kind = 'like'), 0)::bigint as likes,
+                coalesce(sum(number) filter (where kind = 'nope'), 0)::bigint as nopes,
+                coalesce(sum(number) filter (where kind = 'skip'), 0)::bigint as skips
             from (
-                select count(*) filter (where decision_type::text = 'like') as likes,
-                    count(*) filter (where decision_type::text = 'nope') as nopes,
-                    count(*) filter (where decision_type::text = 'skip') as skips
-                from public.user_video_decisions group by user_id
-            ) as u
+                select decision_type::text as kind, {source.counted} as number from {source.table} group by 1
+            ) as k
         ) as d""",
     )
 
 
-LIKED: LiteralString = """
-liked as (
-    select video_id, count(*) as likes from public.user_video_decisions
+def liked(connection: Connection) -> LiteralString:
+    """SQL of ``liked (video_id, likes)``, one of the tables of a ``with``."""
+    source = decisions(connection)
+    return f"""liked as (
+    select video_id, {source.counted} as likes from {source.table}
     where decision_type::text = 'like' group by video_id
-)
-"""
+)"""
+
 
 # (video_id, value) of each kind of attribute. A text that is empty is none.
 VALUES: dict[str, LiteralString] = {
@@ -55,7 +61,7 @@ def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
     shares of all items and of all likes that those are. ``values`` says how many values there are altogether."""
     return rows(
         connection,
-        f"""with {LIKED},
+        f"""with {liked(connection)},
         carried as (
             select c.value, count(*) as items, coalesce(sum(l.likes), 0)::bigint as likes
             from ({VALUES[kind]}) as c left join liked l on l.video_id = c.video_id
@@ -94,7 +100,7 @@ def missing(connection: Connection) -> list[Row]:
     names = ", ".join(f"({at}, '{what}', items_{at}, likes_{at})" for at, what in enumerate(LACKS))
     return rows(
         connection,
-        f"""with {LIKED}
+        f"""with {liked(connection)}
         select w.what, w.items, coalesce(w.likes, 0)::bigint as likes, w.items::float8 / s.videos as item_share,
             coalesce(w.likes / nullif(s.all_likes, 0), 0)::float8 as like_share
         from (
@@ -110,7 +116,7 @@ def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
     """Videos that lack it, those with the most likes first: ``title``, ``product_url``, ``likes``."""
     return rows(
         connection,
-        f"""with {LIKED}
+        f"""with {liked(connection)}
         select v.title, v.product_url, coalesce(l.likes, 0) as likes
         from public.videos v left join liked l on l.video_id = v.id
         where {LACKS[what]} order by l.likes desc nulls last, v.id limit %s""",
@@ -120,17 +126,25 @@ def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
 
 def spread(connection: Connection) -> list[Row]:
     """How likes are spread: of ``who`` (users, videos), how many have up to so many likes; bounds double."""
+    counts: LiteralString = f"""select count(*) filter (where decision_type::text = 'like') as likes, 1 as number
+            from {decisions(connection).table} group by user_id"""
+    if decisions(connection).factor > 1:
+        # A sample of decisions has a part of everybody's.
+        users = features(connection)
+        counts = f"select like_count as likes, {users.counted} as number from {users.table} group by like_count"
     return rows(
         connection,
-        f"""with {LIKED},
+        f"""with {liked(connection)},
+        of_users as (
+            {counts}
+        ),
         counted as (
-            select 'users' as who, count(*) filter (where decision_type::text = 'like') as likes
-            from public.user_video_decisions group by user_id
+            select 'users' as who, likes, number from of_users
             union all
-            select 'videos', coalesce(l.likes, 0) from public.videos v left join liked l on l.video_id = v.id
+            select 'videos', coalesce(l.likes, 0), 1 from public.videos v left join liked l on l.video_id = v.id
         )
         select c.who, b.least, sum(c.number)::bigint as number
-        from (select who, likes, count(*) as number from counted group by who, likes) as c
+        from (select who, likes, sum(number) as number from counted group by who, likes) as c
         cross join lateral (select case when c.likes = 0 then 0 else 2 ^ floor(log(2, c.likes)) end::int) as b (least)
         group by c.who, b.least order by c.who, b.least""",
     )
@@ -138,12 +152,13 @@ def spread(connection: Connection) -> list[Row]:
 
 def decisions_by_month(connection: Connection, months: int = 36) -> list[Row]:
     """``month``, ``decision``, ``number``, for the latest months with decisions."""
+    source = decisions(connection)
     return rows(
         connection,
-        """with daily as (
+        f"""with daily as (
             select date_bin('1 day', two_tower.time_of(created_at), timestamptz '2000-01-01 00:00Z') as day,
-                decision_type, count(*) as number
-            from public.user_video_decisions group by 1, 2
+                decision_type, {source.counted} as number
+            from {source.table} group by 1, 2
         ),
         monthly as (
             select date_trunc('month', day, 'UTC') as month, decision_type as decision, sum(number)::bigint as number

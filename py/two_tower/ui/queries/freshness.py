@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from two_tower.ui.queries.sizes import decisions, features
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 
 def status(connection: Connection) -> Row:
-    """The row of ``two_tower.status``."""
-    return row(connection, "select * from two_tower.status")
+    """The row of ``two_tower.status``. Where there are many decisions, those with likes are counted on a sample of the
+    features, and what else would read every row is left out."""
+    if decisions(connection).factor == 1:
+        return row(connection, "select * from two_tower.status")
+    users = features(connection)
+    return row(
+        connection,
+        f"""with pending as materialized (
+            select
+                (select count(*) from two_tower.pending_users) as users,
+                (select count(*) from two_tower.video_changes) as videos,
+                now() - least(
+                    (select min(logged_at) from two_tower.pending_users),
+                    (select min(logged_at) from two_tower.video_changes)
+                ) as lag
+        ),
+        serving as materialized (select two_tower.active_version() as version)
+        select s.version as active_version, p.users as pending_user_changes, p.videos as pending_video_changes, p.lag,
+            (select count(*) from two_tower.change_failures) as failed_changes,
+            (select count(*) from public.videos) as videos,
+            (select count(*) from two_tower.video_embeddings e where e.model_version = s.version) as video_vectors,
+            (select {users.counted} from {users.table} where like_count > 0) as users_with_likes,
+            (select count(*) from two_tower.user_embeddings e where e.model_version = s.version) as user_vectors,
+            (
+                select max(r.finished_at) from two_tower.job_runs r where r.job = 'refresh' and r.error is null
+            ) as last_refresh
+        from pending p cross join serving s""",
+    )
 
 
 def jobs(connection: Connection) -> list[Row]:
@@ -26,7 +53,8 @@ def runs(connection: Connection, limit: int = 50) -> list[Row]:
 
 def throughput(connection: Connection, hours: int) -> list[Row]:
     """Refreshes in 60 equal stretches of the last ``hours``: ``at``, ``until``, ``users`` and ``videos`` looked
-    at, ``vectors`` written, ``failed`` ones, ``seconds`` that refreshes took; ``since`` and ``now``, the ends of it."""
+    at, ``vectors`` written, ``failed`` ones, ``seconds`` that refreshes took, and the longest ``lag`` that one of them
+    found, in seconds; ``since`` and ``now``, the ends of it."""
     return rows(
         connection,
         """select b.at, b.at + make_interval(secs => %(hours)s * 60) as until,
@@ -35,6 +63,7 @@ def throughput(connection: Connection, hours: int) -> list[Row]:
             coalesce(sum((r.result ->> 'vectors')::bigint), 0)::bigint as vectors,
             coalesce(sum((r.result ->> 'failed')::bigint), 0)::bigint as failed,
             coalesce(sum(extract(epoch from r.finished_at - r.started_at)), 0)::float8 as seconds,
+            max((r.result ->> 'lag_seconds')::float8) as lag,
             now() - make_interval(hours => %(hours)s) as since, now() as now
         from two_tower.job_log r
         cross join lateral date_bin(

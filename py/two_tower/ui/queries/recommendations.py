@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from two_tower.ui.queries.data import LIKED, VALUES
+from two_tower.ui.queries.data import VALUES, liked
+from two_tower.ui.queries.sizes import features
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 BANDS = 10
@@ -14,10 +15,11 @@ BANDS = 10
 def reach(connection: Connection, version: str) -> Row:
     """Of a version: ``users`` with likes and those of them ``reached`` by a vector, ``published`` videos and those with
     a vector (``embedded``)."""
+    users = features(connection)
     return row(
         connection,
-        """select
-            (select count(*) from two_tower.user_features where like_count > 0) as users,
+        f"""select
+            (select {users.counted} from {users.table} where like_count > 0) as users,
             (select count(*) from two_tower.user_embeddings where model_version = %(version)s) as reached,
             (select count(*) from public.videos where published_at <= now()) as published,
             (
@@ -58,7 +60,7 @@ def against_data(
     carry it; those first whose share of recommendations or likes is largest."""
     return rows(
         connection,
-        f"""with {LIKED},
+        f"""with {liked(connection)},
         recommended as (select * from unnest(%(videos)s::uuid[], %(times)s::bigint[]) as r (video_id, times)),
         carried as (
             select c.value, count(*)::float8 / (select count(*) from public.videos) as items,
@@ -99,7 +101,7 @@ def by_popularity(connection: Connection, videos: tuple[UUID, ...], times: tuple
     recommendations that each has."""
     return rows(
         connection,
-        f"""with {LIKED},
+        f"""with {liked(connection)},
         recommended as (select * from unnest(%(videos)s::uuid[], %(times)s::bigint[]) as r (video_id, times)),
         banded as (
             select ntile({BANDS}) over (order by coalesce(l.likes, 0) desc, v.id) as band,

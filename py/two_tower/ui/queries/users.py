@@ -7,6 +7,7 @@ from typing import LiteralString
 from uuid import UUID
 
 from two_tower.ids import user_uuid
+from two_tower.ui.queries.sizes import features
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 _COUNTED: LiteralString = """
@@ -26,7 +27,7 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
     """``user_id``, ``likes``, ``nopes``, ``skips`` of users who fit, most likes first.
 
     ``text`` is an id, the beginning of one, or an id of the application's that an import made a UUID of. Without it,
-    those with the most likes. A whole id is found even where nothing is known of it.
+    those with the most likes; of many users, of a sample. A whole id is found even where nothing is known of it.
     """
     text = text.strip()
     digits = text.replace("-", "").lower()
@@ -34,7 +35,7 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
         return rows(
             connection,
             f"""with found as (
-                (select user_id from two_tower.user_features order by like_count desc, user_id limit %(limit)s)
+                (select user_id from {features(connection).table} order by like_count desc, user_id limit %(limit)s)
                 union all
                 -- Before the first refresh nobody has features.
                 (select distinct user_id from public.user_video_decisions
@@ -151,4 +152,29 @@ def recommendations(connection: Connection, user: UUID, version: str | None, lim
         version=version,
         limit=limit,
         known=known,
+    )
+
+
+def contributions(connection: Connection, user: UUID, video: UUID, version: str, limit: int = 12) -> list[Row]:
+    """What the score of a video for a user is made of, the largest part first: ``kind`` (like, nope, everybody,
+    others), the ``title`` of what was decided on, the ``value`` that it adds, the ``number`` of decisions, and its
+    ``place``. All beyond the first ``limit`` are one, others. Empty where the version's towers are no sums."""
+    return rows(
+        connection,
+        """with parts as (
+            select c.kind, c.because_video_id, c.value,
+                row_number() over (order by abs(c.value) desc, c.because_video_id) as place
+            from two_tower.preview_contributions(%(user)s, %(video)s, %(version)s) c
+        )
+        select p.kind, v.title, p.value, 1::bigint as number, p.place
+        from parts p left join public.videos v on v.id = p.because_video_id
+        where p.place <= %(limit)s
+        union all
+        select 'others', null, sum(p.value), count(*), min(p.place) from parts p where p.place > %(limit)s
+        having count(*) > 0
+        order by place""",
+        user=user,
+        video=video,
+        version=version,
+        limit=limit,
     )

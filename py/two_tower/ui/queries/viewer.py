@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from textwrap import dedent
 from typing import Any, LiteralString
 
 import psycopg
@@ -47,14 +50,51 @@ def viewer(dsn: str) -> Iterator[Connection]:
             yield connection
 
 
+_statements: ContextVar[list[str] | None] = ContextVar("statements", default=None)
+
+
+@contextmanager
+def written_down() -> Iterator[list[str]]:
+    """What :func:`rows`, :func:`row` and :func:`one` ask meanwhile, as statements with their values in them, to be
+    copied into psql."""
+    statements: list[str] = []
+    token = _statements.set(statements)
+    try:
+        yield statements
+    finally:
+        _statements.reset(token)
+
+
+def write_down(statement: str) -> None:
+    """Adds a statement to :func:`written_down` that is asked elsewhere."""
+    statements = _statements.get()
+    if statements is not None:
+        statements.append(statement)
+
+
+def _abridged(statement: str) -> str:
+    """Without lists of more than fifty ids, which an answer above gave."""
+    short, lists = re.subn(r"'\{[^']{2000,}\}'", "'{...}'", statement)
+    return f"-- {{...}} stands for what the statements above it on the page found.\n{short}" if lists else statement
+
+
+def _ask(connection: Connection, query: LiteralString, values: Any) -> psycopg.Cursor[DictRow]:
+    if _statements.get() is not None:
+        text = psycopg.ClientCursor(connection).mogrify(query, values)
+        # The first line begins where a Python string did, the others are indented with the code around them.
+        first, _, others = text.partition("\n")
+        write_down(_abridged(f"{first}\n{dedent(others)}".strip() + ";"))
+    return connection.execute(query, values)
+
+
 def rows(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> list[Row]:
     """Every row."""
-    return connection.execute(query, named or values or None).fetchall()
+    return _ask(connection, query, named or values or None).fetchall()
 
 
 def row(connection: Connection, query: LiteralString, *values: Any, **named: Any) -> Row:
     """The only row."""
-    found = connection.execute(query, named or values or None).fetchone()
+    found = _ask(connection, query, named or values or None).fetchone()
     assert found is not None
     return found
 

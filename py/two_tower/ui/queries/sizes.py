@@ -1,0 +1,110 @@
+"""How much of a large table is read: all of it, or a sample, so that a page is there within two seconds.
+
+A sample is of pages of the table (``tablesample system``), the same at every look until the table changes, and what is
+counted in it is multiplied by what it stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import LiteralString
+
+from two_tower.ui.queries.viewer import Connection
+
+AT_MOST = {"decisions": 1_000_000, "features": 100_000, "impressions": 300_000}
+"""Rows that one figure reads. Rows of features are wide."""
+_ESTIMATED: LiteralString = """case
+    when c.reltuples > 0 and c.relpages > 0
+        then c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::int)
+    else pg_relation_size(c.oid) / 100.0
+end"""
+"""Rows of a relation c: as densely as when it was analysed last, or else by what a row of ours takes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to read rows from: SQL of a table or of a sample of it, and how many rows each row read stands for."""
+
+    table: LiteralString
+    factor: float = 1.0
+    rows: float = 0.0
+    """As many rows as the table has, by the server's estimate."""
+
+    @property
+    def counted(self) -> LiteralString:
+        """SQL for how many rows of the table the rows read stand for."""
+        if self.factor == 1:
+            return "count(*)"
+        return f"round(count(*) * {self.factor!r}::numeric)::bigint"
+
+
+def _rows(connection: Connection, table: LiteralString) -> float:
+    """The server's estimate; from its size where it was never analysed; 0 where there is nothing to estimate."""
+    found = connection.execute(
+        """select coalesce(
+            sum("""
+        + _ESTIMATED
+        + """), 0
+        )::float8 as rows
+        from (
+            -- Of a table that is not partitioned there is no such tree.
+            select to_regclass(%(table)s) as relid
+            union
+            select t.relid from pg_partition_tree(to_regclass(%(table)s)) t
+        ) as t
+        join pg_class c on c.oid = t.relid and c.relkind in ('r', 'm')""",
+        {"table": table},
+    ).fetchone()
+    return float(found["rows"]) if found else 0.0
+
+
+def _source(connection: Connection, table: LiteralString, at_most: int) -> Source:
+    rows = _rows(connection, table)
+    if rows <= at_most:
+        return Source(table, rows=rows)
+    share = round(100 * at_most / rows, 6)
+    return Source(f"{table} tablesample system ({share!r}) repeatable (1)", 100 / share, rows)
+
+
+def decisions(connection: Connection) -> Source:
+    """Rows of ``public.user_video_decisions``."""
+    return _source(connection, "public.user_video_decisions", AT_MOST["decisions"])
+
+
+def features(connection: Connection) -> Source:
+    """Rows of ``two_tower.user_features``, which is a view where the table is in public."""
+    found = connection.execute(
+        "select relkind = 'v' as is_view from pg_class where oid = 'two_tower.user_features'::regclass"
+    ).fetchone()
+    is_view = bool(found and found["is_view"])
+    return _source(connection, "public.user_features" if is_view else "two_tower.user_features", AT_MOST["features"])
+
+
+def sampled(connection: Connection) -> float:
+    """The share of the decisions that figures are counted on, 1 where that is all."""
+    return 1 / decisions(connection).factor
+
+
+def shown_days(connection: Connection, days: int) -> int:
+    """The last days, at most so many, whose impressions are few enough to be counted as a page opens; 0 where those of
+    one day are too many."""
+    left = float(AT_MOST["impressions"])
+    found = connection.execute(
+        """select p.ago, p.rows
+        from (
+            select d.today - case when c.relname ~ '^impressions_[0-9]{8}$' then right(c.relname, 8)::date end as ago,
+                ("""
+        + _ESTIMATED
+        + """)::float8 as rows
+            from pg_partition_tree('two_tower.impressions') t
+            join pg_class c on c.oid = t.relid
+            cross join (select (now() at time zone 'UTC')::date as today) as d
+        ) as p
+        where p.ago between 0 and %s order by p.ago""",
+        (days,),
+    ).fetchall()
+    for day in found:
+        left -= day["rows"]
+        if left < 0:
+            return max(0, int(day["ago"]) - 1)
+    return days
