@@ -31,7 +31,8 @@ create table two_tower.profile_inputs (
     name text primary key check (name ~ '^[a-z][a-z0-9_]{0,54}$')
 );
 
-comment on table two_tower.profile_inputs is 'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
+comment on table two_tower.profile_inputs is
+'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
 
 alter table two_tower.profile_inputs enable row level security;
 revoke all on two_tower.profile_inputs from public, anon, authenticated, service_role;

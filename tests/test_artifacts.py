@@ -129,7 +129,7 @@ def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> N
     assert versions(other) == {"v1": "candidate"}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["current", "Current", "CURRENT"])
 def test_no_version_is_called_as_the_pointer_is(
     db: Connection, url: str, other: Connection, tmp_path: Path, name: str
@@ -529,7 +529,7 @@ def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
     assert run(other.info.dsn, "fetch", url)["version"] == "v2"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fails_at", ["item_tower.onnx", "vocab_tag.json", "manifest.json"])
 def test_a_copy_that_fails_leaves_the_current_version_whole(
     fails_at: str, db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -119,7 +119,7 @@ def test_the_way_back_takes_nothing_else_of_the_viewer(
     assert one(empty, "select has_database_privilege('two_tower_viewer', %s, 'connect')", name)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "change",
     [
@@ -250,7 +250,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_is_in_the_way_is_named_with_its_remedy(
@@ -321,7 +321,7 @@ def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty
     assert any("grant usage on schema auth" in note for note in migrate.check(empty_dsn).notes)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("application", [False, True])
 def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], application: bool, take_names: bool) -> None:
@@ -376,7 +376,7 @@ PROFILES = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("columns", PROFILES.values(), ids=PROFILES.keys())
 def test_profiles_of_any_kind_give_each_user_one_payload(empty: Connection, empty_dsn: str, columns: str) -> None:
     empty.execute("create domain public.ident as uuid")
@@ -450,7 +450,7 @@ def ours_of(db: Connection, whose: str) -> list[str]:
     )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("table", READ)
 def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table: str) -> None:
     """Whatever client, service, viewer or job calls whatever it may."""
@@ -625,7 +625,7 @@ def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Con
         empty.execute(f"reassign owned by {role} to postgres; drop owned by {role}; drop role {role}".encode())
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("lack", LACKING)
 def test_with_the_remedy_of_what_the_owner_lacked_the_migration_runs(
     template: str, empty: Connection, empty_dsn: str, lack: str
@@ -993,6 +993,7 @@ def test_the_viewer_reads_no_other_columns_of_the_application(new: Callable[...,
     assert "videos.description" not in read
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["tables", "functions"])
 def test_default_privileges_for_another_role_open_nothing_of_ours(empty: Connection, empty_dsn: str, what: str) -> None:
     with suppress(psycopg.errors.DuplicateObject):

@@ -21,7 +21,7 @@ from two_tower.bench.load import REQUESTS, WAITS, Load, Scale, figures, resource
 from two_tower.cli.main import app
 from two_tower.server.embedded import Server
 
-TOY = Scale(videos=400, users=30, clients=2, rates=(20,), seconds=2)
+TOY = Scale(videos=400, users=30, clients=2, rates=(20,), seconds=2, mix=dict.fromkeys(REQUESTS, 1))
 
 
 def found(

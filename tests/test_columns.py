@@ -25,7 +25,7 @@ TYPES = {"number": np.int32, "label": np.int8, "time": np.float64}
 def query(rows: int, column: str = "n / 8.0::double precision") -> sql.Composed:
     return sql.SQL(
         "copy (select n, (n % 3 - 1)::smallint, {} from generate_series(1, {}) n) to stdout (format binary)"
-    ).format(sql.SQL(column), sql.Literal(rows))  # type: ignore[arg-type]
+    ).format(sql.SQL(column), sql.Literal(rows))
 
 
 def test_columns_are_those_of_the_rows_wherever_the_stream_is_cut(

@@ -335,7 +335,7 @@ def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, 
     assert {version: assert_users(db, some, version) for version in versions} == found
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("case", "engine", "refreshes"),
     [(case, "sql", refreshes) for case in LATE if LATE[case] is not set_aside for refreshes in (True, False)]
@@ -432,7 +432,7 @@ def played(request: pytest.FixtureRequest, cluster: Server, world_of: WorldOf) -
         yield db
 
 
-@pytest.mark.sampled(22)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("change", CHANGES)
 def test_i3_a_refresh_equals_a_rebuild_under_every_engine(change: str, played: Connection) -> None:
     with played.transaction(force_rollback=True):

@@ -92,8 +92,8 @@ def encoded_videos(db: Connection, version: str) -> dict[str, np.ndarray]:
 
 def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None:
     # SQL adds weights up in double precision.
-    weights = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
-    expected = user_counts(data.schema, data.item_counts, *weights, data.profile).toarray()
+    liked, noped = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
+    expected = user_counts(data.schema, data.item_counts, liked, noped, data.profile).toarray()
     found = encoded_users(db, version)
     for user, row in zip(data.user_ids, expected, strict=True):
         np.testing.assert_array_equal(found.pop(user, np.zeros_like(row)), row, err_msg=f"user {user}")

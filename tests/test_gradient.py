@@ -356,9 +356,8 @@ def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
     likes = np.bincount(item[label == LIKE], minlength=items)
     known = np.flatnonzero(likes >= 2)
     data = make_data(users=0, items=items, groups=1)
-    schema = FeatureSchema(
-        data.schema.vocabularies | {"video": tuple(str(data.item_ids[at]) for at in known)}, data.schema.recency
-    )
+    keys = {**data.schema.vocabularies, "video": tuple(str(data.item_ids[at]) for at in known)}
+    schema = FeatureSchema(keys, data.schema.recency)
     ids = np.zeros((items, len(known)), dtype=np.float32)
     ids[known, np.arange(len(known))] = 1
     content = data.item_counts[:, : data.schema.segment("item", "id").offset]
@@ -391,6 +390,10 @@ def test_the_smallest_worlds_train_or_are_refused_before_the_work(
             assert np.isfinite(vectors).all(), (users, items, seed)
         if not model.metrics:
             told: list[str] = []
+
+            def tell(what: str, share: float, told: list[str] = told) -> None:
+                told.append(what)
+
             with pytest.raises(UserError, match="cannot be measured"):
-                fit(data, options, lambda what, share, told=told: told.append(what), to_register=True)
+                fit(data, options, tell, to_register=True)
             assert told == [], "it is said before the work"

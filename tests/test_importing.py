@@ -489,11 +489,11 @@ def test_a_video_has_several_images_whatever_file_and_column_they_are_in(
         assert import_catalog(shop, write("product_url,title\nu/1,One\n")).unchanged == 1
         assert import_catalog(shop, write(head + "u/1,One,\n")).updated == 1
         assert rows(shop, IMAGES)[0] == ("u/1", []), kind
-    for kind in ("text", None):  # no list fits in, or there is no column: the rest comes in
+    for other in ("text", None):  # no list fits in, or there is no column: the rest comes in
         shop.execute("alter table public.videos drop column image_urls")
-        if kind:
+        if other:
             shop.execute("alter table public.videos add column image_urls text default 'theirs'")
-        assert import_catalog(shop, write(head + f"u/1,Title in {kind},https://i/9\n")).updated == 1
+        assert import_catalog(shop, write(head + f"u/1,Title in {other},https://i/9\n")).updated == 1
     assert rows(shop, "select title from public.videos where product_url = 'u/1'") == ["Title in None"]
 
 

@@ -113,7 +113,7 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
     assert one(db, "select two_tower.activate_model('v2') ->> 'changed'") == "true"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.world(models=2)
@@ -192,7 +192,7 @@ HOLDS = {
 """What an application may do and then take its time."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("hold", HOLDS)
 def test_row_6_a_refresh_waits_for_no_row_of_the_application(
@@ -683,7 +683,7 @@ APPLICATION: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("what", APPLICATION)
 def test_row_9_an_import_beside_an_application_that_writes_the_same(

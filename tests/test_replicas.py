@@ -89,7 +89,7 @@ def standby_of(primary: Server) -> Server:
     os.chown(data, owner.st_uid, owner.st_gid)
     drop: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
     program = primary.installation.bindir / "pg_basebackup"
-    command = [program, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D", data, "-d", primary.dsn]
+    command: list[Any] = [program, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D", data, "-d", primary.dsn]
     who_runs = drop if os.geteuid() == 0 else {}
     done = subprocess.run(command, cwd="/", check=False, capture_output=True, text=True, **who_runs)
     assert done.returncode == 0, done.stderr

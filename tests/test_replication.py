@@ -15,7 +15,8 @@ from test_refresh import CHANGES, IDLE, assert_fresh, pending
 from two_tower.server.migrate import migrate
 from world_fixtures import column, load, make_world, one, refresh, state, tiny_model
 
-pytestmark = [pytest.mark.database, pytest.mark.xdist_group("replication")]
+# That a session which replicates is logged, tests/test_nothing_lost.py has in every run.
+pytestmark = [pytest.mark.database, pytest.mark.soak, pytest.mark.xdist_group("replication")]
 
 WORLD = make_world()
 TABLES = (
@@ -84,7 +85,6 @@ def pair() -> Iterator[Pair]:
             remove_server(server)
 
 
-@pytest.mark.soak
 def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None:
     assert pending(pair.ours) != (0, 0)
     refresh(pair.ours)
@@ -94,11 +94,9 @@ def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None
     assert [problem for (problem,) in pair.ours.execute("select what from two_tower.problems")] == []
 
 
-def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair, request: pytest.FixtureRequest) -> None:
+def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair) -> None:
     """Each from the world as it was; the apply worker fires rows' triggers, and a TRUNCATE's."""
-    truncates = [change for change in APPLIED if "truncate" in CHANGES[change]]
-    changes = APPLIED if request.config.getoption("--soak") else [*APPLIED[::20], *truncates]
-    for change in changes:
+    for change in APPLIED:
         restore(pair)
         before = state(pair.ours)
         pair.theirs.execute(CHANGES[change].encode())
@@ -129,7 +127,6 @@ def restore(pair: Pair) -> None:
         tiny_model(pair.ours)
 
 
-@pytest.mark.soak
 def test_a_subscription_that_brings_nothing_is_named(pair: Pair) -> None:
     restore(pair)
     problem = "select detail, remedy from two_tower.problems where what = 'subscription'"

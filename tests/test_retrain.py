@@ -122,7 +122,7 @@ def test_retrain_honours_the_allowed_drop_in_settings(db: Connection, dsn: str) 
     assert states(db) == {"v1": "standby", result["version"]: "active"}
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("flag", ["--over-popularity", "--max-drop"])
 def test_a_flag_of_retrain_overrides_its_own_limit_alone(flag: str, db: Connection, dsn: str, webhook: Webhook) -> None:
     value, other = {"--over-popularity": ("0", "of active v1"), "--max-drop": ("1", "times popularity's")}[flag]

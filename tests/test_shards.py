@@ -211,12 +211,15 @@ def test_shards_are_named_in_order_whatever_stands_between_them(between: str) ->
     assert "p%20w" not in repr(found)
 
 
-def test_shards_in_no_setting_and_names_of_none_are_wrong_usage() -> None:
-    two = {"TWO_TOWER_SHARDS": "east=postgresql://nowhere/a west=postgresql://nowhere/b"}
+def test_shards_in_no_setting_names_of_none_and_servers_that_are_down_are_named() -> None:
+    two = {"TWO_TOWER_SHARDS": "east=postgresql:///a?host=/nowhere west=postgresql:///b?host=/nowhere"}
     for arguments, env, code, said in (
         (["status"], {"TWO_TOWER_SHARDS": ""}, 1, "TWO_TOWER_SHARDS names no server"),
         (["activate", "--without", "south"], two, 2, "south is none of east, west"),
         (["popularity", "--without", "east", "--without", "west"], two, 2, "leaves out every shard"),
+        (["popularity"], two, 1, "nothing was done: east: "),
+        (["status"], two, 1, "east: down: east is down: "),
+        (["status"], two, 1, "west: down: west is down: "),
     ):
         done = CliRunner().invoke(app, ["shards", *arguments], env=env)
         assert done.exit_code == code, done.output

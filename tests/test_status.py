@@ -319,6 +319,7 @@ def test_a_job_of_another_scheduler_is_not_missed(cron: tuple[str, Connection]) 
     db.execute("update two_tower.settings set value = 'true' where name = 'status_expects_jobs'")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.xdist_group("cron")
 @pytest.mark.parametrize("change", ["active = false", "database = 'elsewhere'"])
 def test_a_job_that_is_paused_or_came_from_elsewhere_is_scheduled_anew(

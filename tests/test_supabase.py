@@ -180,6 +180,7 @@ def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[...
 # ------------------------------------------------------------------------------------------------ and back
 
 
+@pytest.mark.soak
 def test_there_and_back_without_an_application_is_the_same_database(
     supabase: Supabase, new: Callable[..., str]
 ) -> None:
@@ -288,6 +289,7 @@ def test_a_login_that_owns_nothing_is_refused_likewise(supabase: Supabase, new: 
     assert "migrate as postgres; or as a superuser run: grant postgres to supabase_auth_admin" in said
 
 
+@pytest.mark.soak
 def test_a_routine_with_our_signature_and_another_result_is_refused(
     supabase: Supabase, new: Callable[..., str]
 ) -> None:

@@ -178,7 +178,7 @@ def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, cl
     assert_fresh(db)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", TIMES)
 def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"created_at": kind})
@@ -192,7 +192,7 @@ def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection
     assert [v for v in order(db) if v not in touched] == [v for v in before if v not in touched]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", DECISIONS)
 def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"decision_type": kind}, WORDS)
@@ -317,7 +317,7 @@ DEFAULTS = (
 )
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize(
     "how",
@@ -387,7 +387,7 @@ WRITES = {
 }
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("how", ["rename", "drop"])
 @pytest.mark.parametrize(("table", "name"), [(t, n) for t, names in COLUMNS.items() for n in names])
 def test_an_application_that_takes_a_column_away_goes_on_writing(

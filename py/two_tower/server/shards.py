@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import psycopg
@@ -32,20 +32,23 @@ def look(shards: Sequence[Shard]) -> list[Row]:
         opened = on_each({shard.name: shard for shard in shards}, open_one)
         up = {name: found for name, found in opened.items() if not isinstance(found, str)}
 
-        def ask(name: str, connection: Connection) -> Row:
+        def ask(name: str, connection: Connection) -> Row | str:
             try:
                 return _row(name, connection, subscribes=name != names[0])
             except psycopg.Error as error:
-                return _unknown(name, why(error), "start it")
+                return why(error)
 
-        rows = on_each(up, ask)
-        if names[0] in up:
-            for name in up.keys() - {names[0]}:
-                rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name])
-        for name, found in opened.items():
-            if isinstance(found, str):
-                known = last_served(next(iter(up.values())), name) if up else f"{name} is down"
-                rows[name] = _unknown(name, f"{known}: {found}", "start it; until then: --without " + name)
+        answers: dict[str, Row | str] = {name: found for name, found in opened.items() if isinstance(found, str)}
+        answers |= on_each(up, ask)
+        rows = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+        for name in rows.keys() - {names[0]}:
+            with suppress(psycopg.Error):  # of one that went down since
+                rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name]) if names[0] in rows else None
+        answering = [up[name] for name in rows]
+        for name, answer in answers.items():
+            if isinstance(answer, str):
+                known = _last_served(answering, name)
+                rows[name] = _unknown(name, f"{known}: {answer}", f"start it; until then: --without {name}")
     served = {row["serves"] for row in rows.values() if row["serves"] is not None}
     if len(served) > 1:
         first = rows[names[0]]
@@ -58,6 +61,13 @@ def look(shards: Sequence[Shard]) -> list[Row]:
             }
         )
     return [rows[name] for name in names]
+
+
+def _last_served(known_by: Sequence[Connection], name: str) -> str:
+    for connection in known_by:
+        with suppress(psycopg.Error):
+            return last_served(connection, name)
+    return f"{name} is down"
 
 
 def _row(name: str, connection: Connection, *, subscribes: bool) -> Row:

@@ -23,7 +23,7 @@ CHUNK = 4 << 20
 
 
 def read_columns(
-    connection: psycopg.Connection[Any], query: sql.Composable, row: np.dtype[Any], types: Mapping[str, type]
+    connection: psycopg.Connection[Any], query: sql.Composed, row: np.dtype[Any], types: Mapping[str, type]
 ) -> dict[str, np.ndarray]:
     """What ``query``, a COPY to standard output in binary, answers; read only.
 

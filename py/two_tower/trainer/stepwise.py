@@ -294,7 +294,11 @@ class StepwiseSearch:
         asked, relevant = evaluate.asked(self.relevant, self.options.measured_users, seed)
         # What users are counted by is several times as large as what they decided, so it is of those who are asked.
         whole = self.part.scorer(user_tower, item_tower, asked, neighbours, recency)
-        scorers = {"two-tower": lambda rows: whole(np.searchsorted(asked, rows))} | references
+
+        def own(rows: np.ndarray) -> np.ndarray:
+            return whole(np.searchsorted(asked, rows))
+
+        scorers: dict[str, evaluate.Scorer] = {"two-tower": own} | references
         report = evaluate.report(scorers, likes, self.seen, relevant, k=k, also=self.options.also, seed=seed)
         return report | ({"left_out": left_out} if left_out else {})
 

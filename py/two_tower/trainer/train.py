@@ -117,7 +117,7 @@ def fit(
         )
     if to_register and not measurable:
         raise unmeasured()
-    choice, recipe, metrics, history = Choice(), options.recipe(data), dict[str, Any](), list[dict[str, Any]]()
+    choice, recipe, metrics, history = Choice(), options.recipe(), dict[str, Any](), list[dict[str, Any]]()
     best_epoch, searched, guess = recipe.epochs if recipe else 0, dict[str, Any](), None
     epochs: list[dict[str, Any]] = []
     if measurable:
