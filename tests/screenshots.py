@@ -28,13 +28,14 @@ def main() -> None:
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--user", default="", help="an id, or its beginning; by default the one with the most likes")
     given = parser.parse_args()
-    take(given.dsn, TARGET, given.user)
+    with chromium() as browser:
+        take(browser, given.dsn, TARGET, given.user)
 
 
-def take(dsn: str, target: Path, user: str = "") -> None:
+def take(browser: BrowserContext, dsn: str, target: Path, user: str = "") -> None:
     """Every page on a large screen, and the first of them in the dark and on a phone."""
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory, served(dsn, Path(directory)) as url, chromium() as browser:
+    with tempfile.TemporaryDirectory() as directory, served(dsn, Path(directory)) as url:
         visitor = Visitor(browser, f"{url}/?find={user}")
         for title in PAGES:
             visitor.go(title)

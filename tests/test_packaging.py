@@ -97,8 +97,8 @@ def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
         with psycopg.connect(dsn) as connection:
             assert connection.execute("select two_tower.active_version()").fetchone() == (None,)
         two_tower("model", "list")
-    finally:
         two_tower("down")
+    finally:
         remove_server(Server(home))
 
 

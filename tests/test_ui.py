@@ -664,6 +664,6 @@ def test_what_is_not_there_is_said_on_every_page(
 
 
 @pytest.mark.soak
-def test_screenshots_are_taken_of_every_page(shared: str, tmp_path: Path) -> None:
-    screenshots.take(shared, tmp_path)
+def test_screenshots_are_taken_of_every_page(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
+    screenshots.take(browser, shared, tmp_path)
     assert {path.stem for path in tmp_path.glob("*.png")} == {*(title.lower() for title in PAGES), "dark", "phone"}
