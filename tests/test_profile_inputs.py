@@ -295,6 +295,52 @@ def test_what_no_tower_reads_of_a_profile_is_not_logged(db: Connection) -> None:
         assert column(db, "select user_id from two_tower.pending_users") == [], change
 
 
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [("numeric", "1", "1.0"), ("jsonb", "[1]", "[1.0]"), ("jsonb", "1", "1.00"), ("text[]", "{a}", '{" a"}')],
+)
+def test_i3_what_prints_differently_is_a_change(kind: str, before: str, after: str, db: Connection) -> None:
+    db.execute(f"alter table public.profiles add column level {kind}".encode())
+    db.execute("select two_tower.set_profile_inputs('{interests,age_band,level}')")
+    db.execute("update public.profiles set level = %s", (before,))
+    refresh(db)
+    db.execute("update public.profiles set level = %s where user_id = %s", (after, COLD))
+    assert column(db, "select user_id from two_tower.user_change_log") == [COLD]
+
+
+def test_i4_without_its_key_a_profile_may_be_anybodys(db: Connection) -> None:
+    refresh(db)
+    db.execute("alter table public.profiles rename column user_id to whose")
+    db.execute("update public.profiles set age_band = 'other' where whose = %s", (COLD,))
+    assert column(db, "select user_id::text from two_tower.user_change_log") == ["00000000-0000-0000-0000-000000000000"]
+
+
+@pytest.mark.parametrize("value", [r'"\u0000"', '{"n": 1e1000000}'])
+def test_i4_a_column_that_nothing_reads_may_hold_what_it_likes(value: str, db: Connection) -> None:
+    db.execute("alter table public.profiles add column settings json")
+    db.execute("update public.profiles set settings = %s where user_id = %s", (value, COLD))
+    with pytest.raises(errors.InvalidParameterValue, match="of type json") as caught:
+        db.execute("select two_tower.set_profile_inputs('{settings}')")
+    assert "jsonb" in str(caught.value.diag.message_hint)
+
+
+def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
+    for user in (WORLD.usual, COLD):
+        for video, score in db.execute(
+            """select video_id, score from two_tower.preview_recommendations(array[%s::uuid], 'profiled')
+            where reason = 'taste' order by rank limit 5""",
+            (user,),
+        ).fetchall():
+            parts = dict(
+                db.execute(
+                    "select kind, sum(value) from two_tower.preview_contributions(%s, %s, 'profiled') group by kind",
+                    (user, video),
+                ).fetchall()
+            )
+            assert "profile" in parts
+            assert sum(parts.values()) == pytest.approx(score, abs=3e-3)
+
+
 def test_what_no_trigger_saw_is_named_found_and_repaired(db: Connection) -> None:
     db.execute("alter table public.profiles disable trigger two_tower_row")
     assert "profiles" in one(db, "select string_agg(detail, ' ') from two_tower.problems where what = 'triggers'")
@@ -374,6 +420,13 @@ def test_who_wants_nothing_personal_has_no_vector_by_the_profile(db: Connection,
         "newest",
     }
     assert assert_fresh(db)
+
+
+def test_who_wanted_nothing_personal_wants_none_when_forgotten(db: Connection, client: Client) -> None:
+    client.rpc("authenticated", COLD, "set_choices", personalised=False)
+    db.execute("select two_tower.forget_user(%s)", (COLD,))
+    assert_fresh(db)
+    assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", COLD) == 0
 
 
 def test_who_is_forgotten_is_what_the_profile_says_until_that_goes(db: Connection) -> None:

@@ -168,7 +168,7 @@ def assert_lists_are_those_of_previews(db: Connection, users: list[UUID]) -> Non
     for user in users:
         number = log.users[user]
         history = log.decisions[number]
-        ranked = ranker.ranked(history, {video for _, video, _, _ in history})
+        ranked = ranker.ranked(number, history, {video for _, video, _, _ in history})
         assert ranked is not None
         listed = [numbers[int(video)] for video in allowed.first(number, ranked, 20)]
         expected = column(

@@ -20,6 +20,13 @@ begin
                 where a.attrelid = 'public.profiles'::regclass and a.attnum > 0 and not a.attisdropped
             );
         end if;
+        if (
+            select a.atttypid = 'json'::regtype from pg_catalog.pg_attribute a
+            where a.attrelid = 'public.profiles'::regclass and a.attname = v_name
+        ) then
+            raise exception 'the column % is of type json, whose values need not be readable', v_name using errcode = '22023',
+                hint = format('alter table public.profiles alter %1$I type jsonb using %1$I::jsonb', v_name);
+        end if;
     end loop;
     if cardinality(columns) > 0 and v_kind not in ('r', 'p') then
         raise exception 'public.profiles is no table, and tells nobody of its changes' using errcode = '22023',

@@ -2,7 +2,7 @@ create or replace function two_tower.acting_user(p_user_id uuid) returns uuid
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    v_user_id uuid := auth.uid();
+    v_user_id uuid;
 begin
     if p_user_id is not null then
         if not two_tower.is_service() then
@@ -10,6 +10,8 @@ begin
         end if;
         return p_user_id;
     end if;
+    -- Not before: a service may have a name that is no id.
+    v_user_id := auth.uid();
     if v_user_id is null then
         raise exception 'not signed in' using errcode = '28000';
     end if;

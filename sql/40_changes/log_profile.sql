@@ -6,23 +6,39 @@ create or replace function two_tower.log_profile() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    c_key constant text := two_tower.account_key();
-    v_old jsonb;
-    v_new jsonb;
+    c_key constant name := two_tower.account_key();
+    v_name name;
+    v_value text;
+    v_user_ids uuid[] := '{}';
+    v_old text[] := '{}';
+    v_new text[] := '{}';
 begin
-    if tg_op <> 'INSERT' then
-        v_old := to_jsonb(old);
-    end if;
-    if tg_op <> 'DELETE' then
-        v_new := to_jsonb(new);
-    end if;
-    if tg_op = 'UPDATE' and v_old -> c_key is not distinct from v_new -> c_key
-        and not exists (select from two_tower.profile_inputs i where v_old -> i.name is distinct from v_new -> i.name)
-    then
+    -- As they print, which is what keys are made of: as jsonb, 1 would be 1.0.
+    for v_name in
+        select a.attname from pg_catalog.pg_attribute a
+        where a.attrelid = 'public.profiles'::regclass and not a.attisdropped
+            and (a.attname = c_key or exists (select from two_tower.profile_inputs i where i.name = a.attname))
+    loop
+        if tg_op <> 'INSERT' then
+            execute format('select ($1).%I::text', v_name) into v_value using old;
+            v_old := array_append(v_old, v_value);
+            if v_name = c_key then
+                v_user_ids := v_user_ids || two_tower.id_of_word(v_value);
+            end if;
+        end if;
+        if tg_op <> 'DELETE' then
+            execute format('select ($1).%I::text', v_name) into v_value using new;
+            v_new := array_append(v_new, v_value);
+            if v_name = c_key then
+                v_user_ids := v_user_ids || two_tower.id_of_word(v_value);
+            end if;
+        end if;
+    end loop;
+    if tg_op = 'UPDATE' and v_old is not distinct from v_new then
         return null;
     end if;
     insert into two_tower.user_change_log (user_id)
-    select distinct two_tower.id_of_word(r.profile ->> c_key) from unnest(array[v_old, v_new]) as r (profile) where r.profile is not null;
+    select distinct u.id from unnest(case when c_key is null then array[two_tower.id_of_word(null)] else v_user_ids end) as u (id);
     return null;
 end
 $func$;

@@ -26,7 +26,7 @@ begin
                 select d.user_id from public.user_video_decisions d
                 union select f.user_id from two_tower.user_features f
                 union select e.user_id from two_tower.user_embeddings e
-                union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version) as u (id)
+                union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version, p_after, v_limit) as u (id)
             ) as k (id)
             where p_after is null or k.id > p_after order by k.id limit v_limit
         );

@@ -7,9 +7,14 @@ begin
         select from pg_catalog.pg_index i
         join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
         where i.indrelid = 'public.videos'::regclass and a.attname = p_column and i.indisvalid and i.indpred is null
-            and a.atttypid = coalesce(to_regtype(p_type), a.atttypid)
+            and (
+                p_type is null or a.atttypid = to_regtype(p_type) and exists (
+                    select from pg_catalog.pg_class c join pg_catalog.pg_am m on m.oid = c.relam where c.oid = i.indexrelid and m.amname = 'btree'
+                )
+            )
     );
 end
 $func$;
 
-comment on function two_tower.is_indexed(text, text) is 'Whether an index of public.videos begins with this column, which is of this type';
+comment on function two_tower.is_indexed(text, text) is
+'Whether an index of public.videos begins with this column; with a type, whether one finds ranges of the column, which is of this type';

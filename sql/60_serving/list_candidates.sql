@@ -11,7 +11,7 @@ as $func$
 declare
     v_user_id uuid := case (p_question).kind when 'own' then two_tower.acting_user((p_question).user_id) else auth.uid() end;
     v_version text := two_tower.served_version(v_user_id);
-    v_excluded uuid[] := coalesce(array_remove((p_question).excluded, null), '{}');
+    v_excluded uuid[] := array(select e.id from unnest((p_question).excluded) as e (id) where e.id is not null);
     v_filter two_tower.video_filter := two_tower.compile_filter((p_question).filter, v_user_id);
     v_liked uuid[];
     v_noped uuid[];

@@ -30,9 +30,20 @@ begin
     bias as materialized (
         select r.weight as term from two_tower.model_rows(p_version, 'user', 'bias') r
     ),
+    profile as materialized (
+        select extensions.sum(w.weight) as term
+        from two_tower.profile_positions(array[p_user_id], p_version) k
+        join two_tower.model_rows(p_version, 'user', 'row') w on w.at = k.place
+    ),
     whole as materialized (
-        select extensions.vector_norm(b.term OPERATOR(extensions.+) s.term) as length
-        from bias b cross join (select extensions.sum(t.term) as term from terms t having bool_or(t.liked)) as s
+        select extensions.vector_norm(
+            b.term OPERATOR(extensions.+) coalesce(s.term, b.term OPERATOR(extensions.-) b.term)
+            OPERATOR(extensions.+) coalesce(f.term, b.term OPERATOR(extensions.-) b.term)
+        ) as length
+        from bias b
+        cross join profile f
+        cross join (select extensions.sum(t.term) as term, bool_or(t.liked) as liked from terms t) as s
+        where s.liked or f.term is not null
     )
     select case when t.liked then 'like' else 'nope' end, t.video_id,
         (
@@ -48,6 +59,12 @@ begin
     join whole w on w.length > 1e-12
     left join two_tower.neighbour_lists n on n.model_version = p_version and n.video_id = t.video_id
     union all
+    select 'profile', null, -(f.term OPERATOR(extensions.<#>) p.place) / w.length
+    from profile f
+    cross join place p
+    join whole w on w.length > 1e-12
+    where f.term is not null
+    union all
     select 'everybody', null, -(b.term OPERATOR(extensions.<#>) p.place) / w.length
     from bias b
     cross join place p
@@ -56,5 +73,5 @@ end
 $func$;
 
 comment on function two_tower.preview_contributions(uuid, uuid, text) is
-'What each like and nope of a user adds to the score of a video by a version, and what holds for everybody; together they are the score '
-'that preview_recommendations() gives. No row where the towers of the version are no sums';
+'What each like and nope of a user and the profile add to the score of a video by a version, and what holds for everybody; together they '
+'are the score that preview_recommendations() gives. No row where the towers of the version are no sums';

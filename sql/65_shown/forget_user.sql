@@ -31,7 +31,9 @@ begin
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('impressions', v_rows);
     delete from two_tower.impression_users u where u.user_id = p_user_id;
-    delete from two_tower.user_choices c where c.user_id = p_user_id;
+    -- Who chose no personal lists gets none by a profile that stays.
+    delete from two_tower.user_choices c
+    where c.user_id = p_user_id and (c.personalised or not exists (select from two_tower.profile_keys(p_user_id)));
     get diagnostics v_rows = row_count;
     v_done := v_done || jsonb_build_object('choices', v_rows);
     delete from two_tower.user_embeddings e where e.user_id = p_user_id;

@@ -612,7 +612,8 @@ COMMENT ON FUNCTION two_tower.experiment_tests(p_experiment integer) IS 'By how 
 CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan';
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'on';
 
 COMMENT ON FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) IS 'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';
 
@@ -801,7 +802,7 @@ CREATE FUNCTION two_tower.is_indexed(p_column text, p_type text DEFAULT NULL::te
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.is_indexed(p_column text, p_type text) IS 'Whether an index of public.videos begins with this column, which is of this type';
+COMMENT ON FUNCTION two_tower.is_indexed(p_column text, p_type text) IS 'Whether an index of public.videos begins with this column; with a type, whether one finds ranges of the column, which is of this type';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1127,7 +1128,7 @@ CREATE FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid,
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) IS 'What each like and nope of a user adds to the score of a video by a version, and what holds for everybody; together they are the score that preview_recommendations() gives. No row where the towers of the version are no sums';
+COMMENT ON FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) IS 'What each like and nope of a user and the profile add to the score of a video by a version, and what holds for everybody; together they are the score that preview_recommendations() gives. No row where the towers of the version are no sums';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER

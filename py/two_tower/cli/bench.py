@@ -181,11 +181,11 @@ def load(
     users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 20000, quick 2000.")] = None,
     json: Json = False,
 ) -> None:
-    """An application's lists, likes and embed_user at given rates, beside refreshes: how long they take, and what gives
-    way first.
+    """How long an application's lists, likes and embed_user take at given rates, and what gives way first.
 
-    Requests are due at random moments, and how long one takes counts from when it was due. `requests_per_s`, `p50_ms`
-    and `p99_ms` are of the highest rate that the database kept up with, beside the same without refreshes.
+    Refreshes run beside them. Requests are due at random moments, and how long one takes counts from when it was due.
+    `requests_per_s`, `p50_ms` and `p99_ms` are of the highest rate that the database kept up with, beside the same
+    without refreshes.
     """
     from dataclasses import replace
 

@@ -118,7 +118,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="0; 10 for a catalogue beyond the closed form",
+            show_default="0",
             help="Go on by gradients, at most so long, and keep the epoch that validation finds best, if any.",
         ),
     ] = None,
@@ -155,7 +155,7 @@ def train(
             progress("reading", 0.0)
             with connected(taking_part, writes=True) as connections:
                 data = read_training_set(connections, options)
-            model = fit(data, chosen, progress, processes)
+            model = fit(data, chosen, progress, processes, to_register=True)
             # Hours later: connections that were idle so long may be gone.
             with connected(taking_part[:1], writes=True) as connections:
                 first = connections[taking_part[0].name]

@@ -178,6 +178,14 @@ def evidence(connection: Connection, version: str, overrides: dict[str, float] |
 
 _BIAS = "select weight::text from two_tower.model_weights where model_version = %s and tower = 'user' and part = 'bias'"
 
+_PROFILES = """
+select k.user_id, extensions.sum(w.weight)::text
+from two_tower.profile_positions(%(users)s, %(version)s) k
+join two_tower.model_weights w
+    on w.model_version = %(version)s and w.tower = 'user' and w.part = 'row' and w.position = k.place
+group by k.user_id
+"""
+
 
 def read_log(connection: Connection, days: int) -> Log:
     """Lists of which the propensities are known and some are below 1. Raises UserError where there are none."""
@@ -319,6 +327,8 @@ class Ranker:
     listed: NDArray[np.bool_]
     tastes: dict[int, tuple[Floats | None, Floats | None]]
     neighbours: dict[int, tuple[NDArray[np.int64], Floats]]
+    profiles: dict[int, Floats]
+    """By user, what the profile adds, as it is now."""
     recency: float
 
     @classmethod
@@ -352,6 +362,10 @@ class Ranker:
                 (version, ids),
             )
         }
+        profiles = {
+            log.users[user]: _numbers(text)
+            for user, text in connection.execute(_PROFILES, {"version": version, "users": list(log.users)})
+        }
         bias = _numbers(one(connection, _BIAS, (version,)))
         place = np.zeros((len(log.videos), len(bias)))
         listed = np.zeros(len(log.videos), bool)
@@ -359,18 +373,18 @@ class Ranker:
             place[numbers] = np.stack([_numbers(text)[: len(bias)] for _, text in placed])
             listed[numbers] = True
         (recency,) = row(connection, "select two_tower.recency_of(%s)", (version,))
-        return cls(bias, place, listed, tastes, neighbours, float(recency))
+        return cls(bias, place, listed, tastes, neighbours, profiles, float(recency))
 
-    def ranked(self, history: list[Decision], without: set[int]) -> NDArray[np.int64] | None:
-        """All that it lists for somebody with this history, best first; None for nobody's likes, of which it knows
-        nothing."""
+    def ranked(self, user: int, history: list[Decision], without: set[int]) -> NDArray[np.int64] | None:
+        """All that it lists for a user with this history, best first; None without a like or a profile, of whom it
+        knows nothing."""
         made = [decision for decision in history if decision[2] in (0, 1)]
-        if not any(label == 1 for _, _, label, _ in made):
+        if user not in self.profiles and not any(label == 1 for _, _, label, _ in made):
             return None
         times = np.array([at for at, *_ in made])
         given = np.array([weight for *_, weight in made])
         weights = decision_weights(len(times) - np.searchsorted(times, times, side="right"), self.recency, given)
-        total = self.bias.copy()
+        total = self.bias + self.profiles.get(user, 0.0)
         extra = np.zeros(len(self.place))
         for (_, video, label, _), weight in zip(made, weights, strict=True):
             taste = self.tastes.get(video, (None, None))[0 if label == 1 else 1]
@@ -416,7 +430,7 @@ def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
             if lately & set(shown.videos.tolist()):
                 lately = set()
             without = lately | {video for _, video, _, _ in history}
-            ranked = ranker.ranked(history, without)
+            ranked = ranker.ranked(user, history, without)
             if ranked is None:
                 unranked += 1
                 continue

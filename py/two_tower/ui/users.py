@@ -270,6 +270,8 @@ def _part(row: dict[str, Any]) -> str:
     """What one part of a score comes from. Places tell apart two videos of one title."""
     if row["kind"] == "everybody":
         return "what holds for everybody"
+    if row["kind"] == "profile":
+        return "the profile"
     if row["kind"] == "others":
         return f"{number(row['number'])} other decisions"
     return f"{row['place']}. {'liked' if row['kind'] == 'like' else 'noped'} {row['title'] or 'untitled'}"
