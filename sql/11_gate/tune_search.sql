@@ -45,10 +45,10 @@ begin
             end loop;
             v_timed := true;
         end loop;
-        -- The least that finds enough, even if another sample missed a standard error more.
+        -- The least that finds enough, even if other users missed three standard errors more: misses come several to a user.
         select m.margin, m.elapsed into v_margin, v_elapsed
         from unnest(c_margins, v_hits, v_times) as m (margin, hits, elapsed)
-        where m.margin > 0 and v_wanted - m.hits + sqrt(v_wanted - m.hits) <= (1 - v_least) * v_wanted
+        where m.margin > 0 and v_wanted - m.hits + 3 * sqrt(v_wanted - m.hits) <= (1 - v_least) * v_wanted
         order by m.margin limit 1;
         if v_margin is null or v_times[1] < v_elapsed then
             v_margin := 0;

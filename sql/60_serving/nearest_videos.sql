@@ -65,6 +65,8 @@ begin
                 select s.id, s.part from sums s where s.part + v_last >= (select l.score from least_near l) offset 0
             ) as c
             where c.id not in (select unnest(p_excluded || v_near))
+                -- Where those that pass are known, no other is looked up.
+                and (among is null or c.id in (select unnest(among)))
         ),
         first as materialized (
             select o.id, o.part from others o order by o.part desc limit c_wanted
