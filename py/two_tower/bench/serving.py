@@ -145,7 +145,7 @@ def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress
                 if label != name:
                     _write_neighbours(connection, database.clusters)
                 connection.execute("select two_tower.tune_search(%s)", (VERSION,))
-                figures += [_recall(connection, users[:60], label), *_latency(connection, users, bare, label)]
+                figures += [_recall(connection, users[:300], label), *_latency(connection, users, bare, label)]
                 figures += [
                     _throughput(server, connection, users, clients, seconds, bare, label) for clients in (2, 16)
                 ]
