@@ -6,7 +6,15 @@ project = "pg-two-tower"
 release = metadata.version(project)
 extensions = ["myst_parser", "sphinx_copybutton"]
 root_doc = "docs/site/index"
-include_patterns = ["*.md", "docs/*.md", "docs/ja/*.md", "docs/reference/*.md", "docs/site/index.md", "sql/README.md"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "docs/ja/*.md",
+    "docs/reference/*.md",
+    "docs/site/index.md",
+    "examples/*/README.md",
+    "sql/README.md",
+]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"pg-two-tower {release}"
