@@ -28,8 +28,9 @@ from pydantic import AliasChoices
 
 from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
-from rest_api import serve, sign
+from rest_api import serve
 from tiers import some
+from two_tower.bench.rest import sign
 from two_tower.cli.main import app
 from two_tower.server.contract import NEWEST, OLDEST
 from two_tower.server.embedded import Server
