@@ -165,7 +165,6 @@ revoke all on two_tower.reviews, two_tower.content_vectors, two_tower.video_popu
 
 -- What the payload of a video has, which is read as the caller.
 create policy two_tower_payload on two_tower.content_vectors for select to authenticated using (true);
-create policy two_tower_viewer on two_tower.content_vectors for select to two_tower_viewer using (true);
 
 -- Who looks at the page, or at the status, sees every row.
 create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);

@@ -106,9 +106,9 @@ def test_a_payload_has_the_vectors_of_a_video(clean_db: Connection) -> None:
 
 CHANGES: dict[str, str] = {
     "another": "update two_tower.content_vectors set vector = array_prepend(0.9::real, vector[2:]) where video_id = %s",
-    "another encoder": "update two_tower.content_vectors set encoder = 'unheard of' where video_id = %s",
     "none": "delete from two_tower.content_vectors where video_id = %s",
     "a new one": "insert into two_tower.content_vectors values (%s, 'clip', array_fill(1::real, array[12]))",
+    "another encoder": "update two_tower.content_vectors set encoder = 'unheard-of' where video_id = %s",
 }
 
 

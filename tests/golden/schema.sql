@@ -2875,8 +2875,6 @@ CREATE POLICY two_tower_payload ON two_tower.content_vectors FOR SELECT TO authe
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
-CREATE POLICY two_tower_viewer ON two_tower.content_vectors FOR SELECT TO two_tower_viewer USING (true);
-
 CREATE POLICY two_tower_viewer ON two_tower.experiments FOR SELECT TO two_tower_viewer USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.exploration_pool FOR SELECT TO two_tower_viewer USING (true);
