@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,8 +247,8 @@ def test_an_import_brings_vectors_in_whatever_holds_them(clean_db: Connection, t
     load(clean_db, WORLD)
     dsn, vectors = clean_db.info.dsn, made(WORLD.videos)
     urls = dict(clean_db.execute("select id, product_url from public.videos").fetchall())
-    give(clean_db, {video: np.float32(vector).tolist() for video, vector in vectors.items()}, "direct")
-    texts = {
+    give(clean_db, {video: np.array(vector, np.float32).tolist() for video, vector in vectors.items()}, "direct")
+    texts: dict[str, Callable[[list[float]], str]] = {
         "json": json.dumps,
         "postgres": lambda v: "{" + ",".join(map(str, v)) + "}",
         "numpy": lambda v: "[" + "  ".join(map(str, v)) + "]",
