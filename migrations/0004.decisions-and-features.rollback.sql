@@ -4,6 +4,8 @@ drop table two_tower.video_popularity;
 
 drop type two_tower.user_counts;
 
+drop table two_tower.content_vectors;
+
 drop table two_tower.reviews;
 
 do $tables$

@@ -97,6 +97,22 @@ create index reviews_user_id_idx on two_tower.reviews (user_id);
 
 alter table two_tower.reviews enable row level security;
 
+-- What encoders of images or texts make of videos, given by imports or by the application. A refresh takes away what is of no video any more; no
+-- key to the videos, as for reviews.
+create table two_tower.content_vectors (
+    video_id uuid not null,
+    encoder text not null check (encoder ~ '^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$'),
+    vector real[] not null,
+    primary key (video_id, encoder)
+);
+
+comment on table two_tower.content_vectors is
+'What encoders of images or texts make of videos, of length 1: inputs that place a video, from the next training on';
+comment on column two_tower.content_vectors.encoder is
+'Names what its vectors can be compared with; a version reads those of the encoders that it was trained on';
+
+alter table two_tower.content_vectors enable row level security;
+
 -- One user's counts, as they pass between routines.
 create type two_tower.user_counts as (
     user_id uuid,
@@ -145,7 +161,10 @@ alter table two_tower.video_popularity enable row level security;
 alter table two_tower.video_trends enable row level security;
 
 revoke all on all tables in schema two_tower from public, anon;
-revoke all on two_tower.reviews, two_tower.video_popularity, two_tower.video_trends from authenticated, service_role;
+revoke all on two_tower.reviews, two_tower.content_vectors, two_tower.video_popularity, two_tower.video_trends from authenticated, service_role;
+
+-- What the payload of a video has, which is read as the caller.
+create policy two_tower_payload on two_tower.content_vectors for select to authenticated using (true);
 
 -- Who looks at the page, or at the status, sees every row.
 create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);

@@ -48,7 +48,7 @@ USER_KEYS = {
 }  # fmt: skip
 ITEM_KEYS = {
     "schema_version", "tags", "performers", "source", "maker", "label", "series", "price", "duration_seconds",
-    "released_days", "title_words", "description_words",
+    "released_days", "title_words", "description_words", "content_vectors",
 }  # fmt: skip
 
 
@@ -317,6 +317,7 @@ def test_an_items_payload_is_what_the_rows_say(db: Connection, client: Client) -
             "series": series or None,
             "title_words": words[0],
             "description_words": words[1],
+            "content_vectors": {},
             "price": None if price is None else pytest.approx(price),
             "duration_seconds": duration,
             "released_days": None if released is None else (released - datetime(1900, 1, 1, tzinfo=UTC)).days,
@@ -326,7 +327,9 @@ def test_an_items_payload_is_what_the_rows_say(db: Connection, client: Client) -
 def test_a_video_without_anything_has_a_payload_of_nothing(client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_item_embedding_features", video_id=WORLD.bare_video)
     lists = ("tags", "performers", "title_words", "description_words")
-    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2} | {name: [] for name in lists}
+    assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2, "content_vectors": {}} | {
+        name: [] for name in lists
+    }
 
 
 def test_times_are_relative_to_the_latest_decision_and_never_to_the_clock(db: Connection, client: Client) -> None:

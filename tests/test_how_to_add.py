@@ -18,13 +18,14 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     ],
     "py/two_tower/server/contract.py": [('"maker": TEXT,', '"maker": TEXT, "director": TEXT,')],
     "py/two_tower/features.py": [
-        ('"source", *WORDS', '"source", "director", *WORDS'),
+        ('"source", *PLACING', '"source", "director", *PLACING'),
         ('"liked_sources": "source",', '"liked_sources": "source", "liked_directors": "director",'),
         ('    "source": "source",', '    "source": "source", "director": "director",'),
     ],
     "sql/20_features/input_segments.sql": [
         ("('user', 8, 'noped", "('user', 9, 'noped"),
         ("('user', 7,", "('user', 7, 'liked_directors', 'director', true), ('user', 8,"),
+        ("('item', 10,", "('item', 11,"),
         ("('item', 9,", "('item', 10,"),
         ("('item', 8,", "('item', 9,"),
         ("('item', 7,", "('item', 7, 'director', 'director', false), ('item', 8,"),

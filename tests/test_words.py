@@ -196,7 +196,9 @@ def test_a_few_descriptions_are_no_further_from_the_rest_than_many() -> None:
             replace(data, schema=FeatureSchema(keys), item_counts=counts), np.ones(len(data.user), bool), TrainOptions()
         )
         scale, square_width = part.scale(Choice())
-        square = (part.content[:, part.words("description_words")] * scale[part.words("description_words")]).square()
+        square = (
+            part.content[:, part.placing("description_words")] * scale[part.placing("description_words")]
+        ).square()
         lengths = square.sum(dim=1)
         distances.append(float(lengths[lengths > 0].mean()) / square_width)
     assert distances[0] == pytest.approx(distances[1], rel=0.3)

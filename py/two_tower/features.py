@@ -36,9 +36,16 @@ EPOCH = "1900-01-01"
 """``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""
 
 WORDS = {"title_words": "title_word", "description_words": "description_word"}
-"""Item segment -> vocabulary of words. They place a video, and no user is counted by them."""
+"""Item segment -> vocabulary of words."""
 
-VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *WORDS.values(), "video")
+VECTORS, VECTOR = "content_vectors", "content_vector"
+"""Item segment of what encoders of images or texts make of a video, and its vocabulary: a key for each number of the
+vector of an encoder, from 1: ``clip:1``, ``clip:2``. They place a video like words, by their values."""
+
+PLACING = WORDS | {VECTORS: VECTOR}
+"""Item segment -> vocabulary of all that places a video, and by which no user is counted."""
+
+VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *PLACING.values(), "video")
 """Vocabulary names, in segment order; those of :data:`PROFILE` come beside them."""
 
 PROFILE = "profile_"
@@ -82,7 +89,7 @@ ITEM_SEGMENTS = {
     "label": "label",
     "series": "series",
     "source": "source",
-    **WORDS,
+    **PLACING,
     "id": "video",
 }
 """Item segment -> vocabulary, in order; names are those of the payload of ``get_item_embedding_features``."""
@@ -305,7 +312,7 @@ def user_counts(
     priced = (price > 0).astype(np.float64)
     numeric = sparse.hstack([likes.sum(axis=1), nopes.sum(axis=1), likes @ price, likes @ priced])
     # The order of USER_SEGMENTS, ending in the video's own id.
-    content = [likes @ item[name] for name in ITEM_SEGMENTS if name not in WORDS]
+    content = [likes @ item[name] for name in ITEM_SEGMENTS if name not in PLACING]
     inputs = [numeric, *content, nopes @ item["id"]]
     if schema.profile:
         width = schema.user_dim - schema.profile_inputs.start

@@ -26,7 +26,7 @@ Place = TypeVar("Place")
 
 CATALOGUE = (
     "public.videos", "public.tags", "public.performers", "public.video_tags", "public.video_performers",
-    "two_tower.promotions",
+    "two_tower.content_vectors", "two_tower.promotions",
 )  # fmt: skip
 MODELS = {
     "two_tower.model_versions": "version",

@@ -109,8 +109,8 @@ begin
                 select l.place, l.segment, l.kind
                 from two_tower.input_segments() l
                 where l.tower = v_tower
-                    -- A model from before there were words reads none.
-                    and (l.segment not in ('title_words', 'description_words') or exists (
+                    -- A model from before there were words, or vectors of contents, reads none.
+                    and (l.segment not in ('title_words', 'description_words', 'content_vectors') or exists (
                         select from jsonb_array_elements(p_feature_schema #> array[v_tower, 'segments']) as s (value)
                         where s.value ->> 'name' = l.segment
                     ))

@@ -27,6 +27,18 @@ as $func$
         ) as n (name, value)
         join two_tower.input_numbers() i on i.tower = 'item' and i.name = n.name
         where n.value <> 0
+        union all
+        select c.video_id, i.position, n.value
+        from videos v
+        join two_tower.content_vectors c on c.video_id = v.video_id
+        cross join lateral unnest(c.vector) with ordinality as n (value, at)
+        join two_tower.model_inputs i on i.model_version = p_version and i.tower = 'item' and i.segment = 'content_vectors'
+            and i.key = c.encoder || ':' || n.at
+        -- Most versions read none, and need not look for each.
+        where exists (
+            select from two_tower.model_segments s
+            where s.model_version = p_version and s.tower = 'item' and s.segment = 'content_vectors' and s.size > 0
+        )
     )
     -- A video that carries nothing known still has an input, of zeros.
     select v.video_id, ('{' || coalesce(string_agg(e.position || ':' || e.value, ','), '') || '}/' || m.item_dim)::extensions.sparsevec

@@ -24,3 +24,17 @@ begin
     perform two_tower.make_triggers();
 end
 $triggers$;
+
+-- Of a table of ours. Always, so that a subscription's rows are seen, too.
+create or replace trigger two_tower_scale before insert or update on two_tower.content_vectors
+for each row execute function two_tower.scale_content_vector();
+
+create or replace trigger two_tower_row after insert or update or delete on two_tower.content_vectors
+for each row execute function two_tower.log_content_vector();
+
+alter table two_tower.content_vectors enable always trigger two_tower_row;
+
+create or replace trigger two_tower_truncate after truncate on two_tower.content_vectors
+for each statement execute function two_tower.log_truncated_videos();
+
+alter table two_tower.content_vectors enable always trigger two_tower_truncate;

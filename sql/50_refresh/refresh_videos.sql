@@ -48,6 +48,8 @@ begin
         where e.model_version = any (v_given) and e.video_id = any (p_video_ids)
             and not exists (select from public.videos v where v.id = e.video_id);
     end if;
+    delete from two_tower.content_vectors c
+    where c.video_id = any (p_video_ids) and not exists (select from public.videos v where v.id = c.video_id);
     return v_total;
 end
 $func$;

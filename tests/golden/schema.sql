@@ -874,7 +874,7 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
 COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, of what is in it and of whether filters were asked for';
@@ -896,6 +896,12 @@ CREATE FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) IS 'Waits until no other transaction refreshes any of these';
+
+CREATE FUNCTION two_tower.log_content_vector() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.log_content_vector() IS 'Trigger: logs the video of a vector that came, went or changed';
 
 CREATE FUNCTION two_tower.log_deleted_attributes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1416,6 +1422,12 @@ CREATE FUNCTION two_tower.sample_models(p_sample integer DEFAULT 10) RETURNS TAB
 
 COMMENT ON FUNCTION two_tower.sample_models(p_sample integer) IS 'What a sample of users and videos says of each live version: recall of its lists against exact search, and how far stored vectors are from computed ones; each beside its limit, with the remedy where it is not kept';
 
+CREATE FUNCTION two_tower.scale_content_vector() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.scale_content_vector() IS 'Trigger: scales a vector to length 1';
+
 CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text, command text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
@@ -1659,6 +1671,12 @@ CREATE FUNCTION two_tower.tune_search(p_version text) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the narrowest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos that nothing need be measured. P0002: no such version';
+
+CREATE FUNCTION two_tower.unit_vector(p_vector real[]) RETURNS real[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.unit_vector(p_vector real[]) IS 'The same direction, of length 1; 22023 where there is none';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1920,6 +1938,17 @@ CREATE TABLE two_tower.change_failures (
 );
 
 COMMENT ON TABLE two_tower.change_failures IS 'Users and videos set aside because refreshing them failed';
+
+CREATE TABLE two_tower.content_vectors (
+    video_id uuid NOT NULL,
+    encoder text NOT NULL,
+    vector real[] NOT NULL,
+    CONSTRAINT content_vectors_encoder_check CHECK ((encoder ~ '^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$'::text))
+);
+
+COMMENT ON TABLE two_tower.content_vectors IS 'What encoders of images or texts make of videos, of length 1: inputs that place a video, from the next training on';
+
+COMMENT ON COLUMN two_tower.content_vectors.encoder IS 'Names what its vectors can be compared with; a version reads those of the encoders that it was trained on';
 
 CREATE TABLE two_tower.model_versions (
     version text NOT NULL,
@@ -2438,6 +2467,9 @@ ALTER TABLE ONLY two_tower.catalogue_rule
 ALTER TABLE ONLY two_tower.change_failures
     ADD CONSTRAINT change_failures_pkey PRIMARY KEY (kind, id);
 
+ALTER TABLE ONLY two_tower.content_vectors
+    ADD CONSTRAINT content_vectors_pkey PRIMARY KEY (video_id, encoder);
+
 ALTER TABLE ONLY two_tower.created_objects
     ADD CONSTRAINT created_objects_pkey PRIMARY KEY (kind, name);
 
@@ -2644,9 +2676,15 @@ CREATE TRIGGER two_tower_frozen BEFORE DELETE OR UPDATE ON two_tower.vocabularie
 
 CREATE TRIGGER two_tower_no_truncate BEFORE TRUNCATE ON two_tower.model_versions FOR EACH STATEMENT EXECUTE FUNCTION two_tower.model_transition();
 
+CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON two_tower.content_vectors FOR EACH ROW EXECUTE FUNCTION two_tower.log_content_vector();
+
+ALTER TABLE two_tower.content_vectors ENABLE ALWAYS TRIGGER two_tower_row;
+
 CREATE TRIGGER two_tower_row AFTER INSERT OR DELETE OR UPDATE ON two_tower.user_choices FOR EACH ROW EXECUTE FUNCTION two_tower.log_row('user_id');
 
 ALTER TABLE two_tower.user_choices ENABLE ALWAYS TRIGGER two_tower_row;
+
+CREATE TRIGGER two_tower_scale BEFORE INSERT OR UPDATE ON two_tower.content_vectors FOR EACH ROW EXECUTE FUNCTION two_tower.scale_content_vector();
 
 CREATE TRIGGER two_tower_sealed_delete AFTER DELETE ON two_tower.model_weights REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
@@ -2669,6 +2707,10 @@ CREATE TRIGGER two_tower_sealed_update_to AFTER UPDATE ON two_tower.model_weight
 CREATE TRIGGER two_tower_sealed_update_to AFTER UPDATE ON two_tower.neighbour_lists REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION two_tower.guard_weights();
 
 CREATE TRIGGER two_tower_transition BEFORE INSERT OR DELETE OR UPDATE ON two_tower.model_versions FOR EACH ROW EXECUTE FUNCTION two_tower.model_transition();
+
+CREATE TRIGGER two_tower_truncate AFTER TRUNCATE ON two_tower.content_vectors FOR EACH STATEMENT EXECUTE FUNCTION two_tower.log_truncated_videos();
+
+ALTER TABLE two_tower.content_vectors ENABLE ALWAYS TRIGGER two_tower_truncate;
 
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
@@ -2775,6 +2817,8 @@ ALTER TABLE two_tower.catalogue_rule ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.change_failures ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE two_tower.content_vectors ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE two_tower.created_objects ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.experiments ENABLE ROW LEVEL SECURITY;
@@ -2826,6 +2870,8 @@ CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO au
   WHERE (v.id = video_embeddings.video_id)));
 
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+CREATE POLICY two_tower_payload ON two_tower.content_vectors FOR SELECT TO authenticated USING (true);
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 

@@ -1,7 +1,8 @@
-"""``two-tower import catalog | reviews | decisions``."""
+"""``two-tower import catalog | reviews | decisions | vectors``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from two_tower.data.imports import ImportOptions, ImportSummary
 
 app: typer.Typer = typer.Typer(
-    name="import", no_args_is_help=True, help="Read a catalogue, reviews or decisions from CSV or Parquet."
+    name="import", no_args_is_help=True, help="Read a catalogue, reviews, decisions or vectors from CSV or Parquet."
 )
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="CSV, gzip of CSV, or Parquet; - is standard input.")]
@@ -182,6 +183,48 @@ def decisions(
     _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 
 
+@app.command(
+    epilog=manual(
+        "two-tower import vectors clip.parquet --encoder clip-vit-b32",
+        "two-tower import vectors titles.csv --encoder e5-small --map url=product_url --dry-run",
+        exits="0 imported (rejected rows are in the report), 1 it failed; nothing came in, 2 wrong usage",
+    )
+)
+def vectors(
+    file: Source,
+    encoder: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="What made the vectors; those of two encoders are never compared."),
+    ],
+    dsn: Dsn = None,
+    json: Json = False,
+    rejects: RejectsOption = None,
+    columns: MapOption = None,
+    delimiter: DelimiterOption = None,
+    header: HeaderOption = None,
+    encoding: EncodingOption = None,
+    dry_run: DryRunOption = False,
+    most_rejected: MostRejectedOption = 0.5,
+    summary: SummaryOption = None,
+) -> None:
+    """Insert and update what an encoder of images or texts makes of videos.
+
+    Columns: video_id or product_url; vector or embedding, a list of numbers, as many in each
+    row and 2,000 at most. A video with several rows, such as one for each image, has the mean
+    direction. The next training learns from them, and new videos are placed by them.
+    """
+    from two_tower.data.imports import import_vectors
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", encoder):
+        raise typer.BadParameter(
+            f"{encoder!r} is no name: letters, digits, dots, hyphens, slashes and underscores, 63 at most",
+            param_hint="--encoder",
+        )
+    options = _options(rejects, columns, delimiter, header, encoding, "reject", dry_run, None, most_rejected)
+    repeated = "more of a video that has one, and taken together with it"
+    _run(import_vectors, file, dsn, json, options, summary, repeated, encoder=encoder)
+
+
 def _options(
     rejects: Path | None,
     columns: list[str] | None,
@@ -226,6 +269,7 @@ def _run(
     json: bool,
     options: ImportOptions,
     summary_file: Path | None,
+    repeated: str = "replaced by a later row of the file",
     **arguments: Any,
 ) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -249,11 +293,11 @@ def _run(
     if json:
         echo_json(summary.to_json())
         return
-    typer.echo(describe(summary))
+    typer.echo(describe(summary, repeated))
 
 
-def describe(summary: ImportSummary) -> str:
-    """The summary in words."""
+def describe(summary: ImportSummary, repeated: str = "replaced by a later row of the file") -> str:
+    """The summary in words; ``repeated``: what became of rows with the same key as another."""
     verb = "would be" if summary.dry_run else "were"
     lines = [
         f"{summary.source}: {summary.rows:,} rows in {summary.seconds:.1f} s",
@@ -267,7 +311,7 @@ def describe(summary: ImportSummary) -> str:
         counts = ", ".join(f"{name}: {count:,}" for name, count in summary.distribution.items())
         lines.append(f"  {counts}")
     if summary.duplicates:
-        lines.append(f"  {summary.duplicates:,} replaced by a later row of the file")
+        lines.append(f"  {summary.duplicates:,} {repeated}")
     if summary.users_created or (summary.items_created and summary.items_created != summary.inserted):
         lines.append(f"  {summary.users_created:,} users and {summary.items_created:,} videos {verb} created")
     if summary.rejected:

@@ -68,6 +68,15 @@ Mail = Annotated[
     ),
 ]
 UsePriceFeature = Annotated[bool, typer.Option(help="Let prices take part.")]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, show_default=False, help="Compare N users and N videos, drawn anew each time, and not all."
+    ),
+]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
 EmbeddingWorkers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
 

@@ -22,6 +22,8 @@ from two_tower.cli.options import (
     MinStars,
     Mode,
     Overrides,
+    Repair,
+    Sample,
     Seed,
     UsePriceFeature,
     gate_limits,
@@ -204,18 +206,8 @@ def popularity(without: Without = None, json: Json = False) -> None:
     )
 )
 def verify(
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Compare N users and N videos of each, drawn anew, and not all.",
-        ),
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
-    ] = False,
+    sample: Sample = None,
+    repair: Repair = False,
     without: Without = None,
     json: Json = False,
 ) -> None:

@@ -6,11 +6,12 @@ two-tower verify --repair && two-tower refresh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from two_tower.cli.console import Dsn, Json, bar, manual, print_json, say
+from two_tower.cli.options import Repair, Sample
 
 if TYPE_CHECKING:
     from two_tower.lifecycle.verify import Verified
@@ -27,18 +28,8 @@ app = typer.Typer()
     )
 )
 def verify(
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Compare N users and N videos, drawn anew each time, and not all.",
-        ),
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
-    ] = False,
+    sample: Sample = None,
+    repair: Repair = False,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:

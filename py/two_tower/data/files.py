@@ -162,6 +162,8 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
                 if "name" in fields or len(fields) == 1:
                     chosen = "name" if "name" in fields else fields[0]
                     return cells.list.eval(pl.element().struct.field(chosen))
+            elif inner.is_float():
+                return cells  # a vector, which as text would take ten times the memory
             elif not isinstance(inner, pl.List | pl.Array):
                 return cells.cast(pl.List(pl.String))
     except pl.exceptions.PolarsError as error:

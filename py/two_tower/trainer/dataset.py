@@ -7,9 +7,9 @@ here keys become positions. What users decided is mapped from files (:mod:`.colu
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,7 @@ from two_tower.features import (
     ITEM_SEGMENTS,
     LIKE,
     PROFILE,
+    VECTOR,
     VOCABULARIES,
     WORDS,
     FeatureSchema,
@@ -52,7 +53,7 @@ class DatasetOptions:
     max_category_features: int = 1_000
     """Of makers, labels, series and sources, and of what profiles have in one column, each."""
     max_word_features: int = 2_000
-    """Of titles and of descriptions, each."""
+    """Of titles and of descriptions, each. Of vectors of encoders there is always all."""
 
     def limit(self, vocabulary: str) -> int | None:
         """The most entries that a vocabulary may have; None where there may be any number."""
@@ -61,7 +62,7 @@ class DatasetOptions:
             "performer": self.max_performer_features,
             "video": self.max_video_features,
         }
-        named |= dict.fromkeys(WORDS.values(), self.max_word_features)
+        named |= dict.fromkeys(WORDS.values(), self.max_word_features) | {VECTOR: None}
         limit = named.get(vocabulary, self.max_category_features)
         return limit if limit is not None and limit > 0 else None
 
@@ -170,6 +171,17 @@ copy (
 ) to stdout (format csv, header)
 """
 
+_VECTORS = """
+copy (
+    select i.position, c.encoder, array_send(c.vector)
+    from (select id, (row_number() over (order by id) - 1)::int as position from public.videos) as i
+    join two_tower.content_vectors c on c.video_id = i.id
+) to stdout (format binary)
+"""
+
+Vectors: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Encoder → positions [m] of items in order, and their vectors [m, numbers] float32, of length 1."""
+
 FEWEST_USERS = 5
 """Users who must share a key of their profiles, for it to have an input: what one alone has gives that user's taste
 away."""
@@ -190,9 +202,9 @@ def read(
         connection.execute(_SNAPSHOT)
         decided = _decided(connection, labelled)
         items, attributes = _catalogue(connection, labelled, schema)
-        profiles = _profiles(connection, labelled)
+        profiles, vectors = _profiles(connection, labelled), _vectors(connection)
     _require_likes(decided, items, options)
-    return laid_out(decided, items, attributes, options, schema, profiles)
+    return laid_out(decided, items, attributes, options, schema, profiles, vectors)
 
 
 def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
@@ -219,6 +231,7 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
     with connection.transaction():
         connection.execute(_SNAPSHOT)
         items, attributes = _catalogue(connection, labelled, None)
+        vectors = _vectors(connection)
     decided = _joined(parts, items["video_id"].to_numpy().astype(str))
     _require_likes(decided, items, options)
     places = [np.searchsorted(decided.user_ids, part.decided.user_ids) for part in parts]
@@ -226,7 +239,7 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
         part.profiles.with_columns(position=place[part.profiles["position"].to_numpy()])
         for part, place in zip(parts, places, strict=True)
     )
-    return laid_out(decided, items, attributes, options, profiles=profiles.unique())
+    return laid_out(decided, items, attributes, options, profiles=profiles.unique(), vectors=vectors)
 
 
 def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
@@ -272,6 +285,27 @@ def _profiles(connection: psycopg.Connection[Any], labelled: sql.Composed) -> pl
     """What profiles have, as :func:`laid_out` takes it."""
     found = pl.read_csv(_copy(connection, _PROFILES, labelled=labelled), infer_schema=False)
     return found.with_columns(pl.col("position").cast(pl.Int64))
+
+
+def _vectors(connection: psycopg.Connection[Any]) -> Vectors:
+    """What encoders make of the videos, as :func:`laid_out` takes it."""
+    found: dict[str, list[tuple[int, np.ndarray]]] = {}
+    with connection.cursor().copy(_VECTORS) as copy:
+        copy.set_types(["int4", "text", "bytea"])
+        for position, encoder, sent in copy.rows():
+            # A header of five numbers, then length and value of each.
+            numbers = np.frombuffer(sent, ">f4", offset=20)[1::2]
+            found.setdefault(encoder, []).append((position, numbers.astype(np.float32)))
+    return {encoder: stacked(rows) for encoder, rows in found.items()}
+
+
+def stacked(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and their vectors as :data:`Vectors` has them; what is shorter than others ends in zeros."""
+    rows = sorted(rows, key=lambda row: row[0])
+    matrix = np.zeros((len(rows), max(len(vector) for _, vector in rows)), dtype=np.float32)
+    for line, (_, vector) in zip(matrix, rows, strict=True):
+        line[: len(vector)] = vector
+    return np.array([position for position, _ in rows], dtype=np.int32), matrix
 
 
 def _catalogue(
@@ -332,11 +366,12 @@ def laid_out(
     options: DatasetOptions,
     schema: FeatureSchema | None = None,
     profiles: pl.DataFrame | None = None,
+    vectors: Vectors | None = None,
 ) -> TrainingData:
     """The training set of decisions on ``items`` (``video_id`` and :data:`ITEM_NUMERIC`, in the order of positions).
 
     ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry. ``profiles``: ``position`` of a user, ``kind``,
-    ``key`` of what the user's profile has.
+    ``key`` of what the user's profile has. ``vectors``: what encoders make of the items.
     """
     likes = np.bincount(decided.item[decided.label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
@@ -346,6 +381,7 @@ def laid_out(
                 name: _vocabulary(entries[name], likes, options.limit(name), options.least_likes(name))
                 for name in VOCABULARIES
             }
+            | {VECTOR: _numbers_of(vectors or {}, likes)}
             | ({} if profiles is None else _profile_vocabularies(profiles, options))
         )
     return TrainingData(
@@ -356,7 +392,7 @@ def laid_out(
         label=decided.label,
         time=decided.time,
         schema=schema,
-        item_counts=_encode_items(items, entries, schema),
+        item_counts=_encode_items(items, entries, schema, vectors or {}),
         weight=decided.weight,
         profile=None if profiles is None else _encode_profiles(profiles, schema, len(decided.user_ids)),
     )
@@ -433,10 +469,38 @@ def _encode_profiles(profiles: pl.DataFrame, schema: FeatureSchema, n_users: int
     return sparse.csr_matrix((ones, places), shape=(n_users, schema.user_dim - start))
 
 
-def _encode_items(items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema) -> sparse.csr_matrix:
+def _numbers_of(vectors: Vectors, likes: np.ndarray) -> tuple[str, ...]:
+    """The numbers of each encoder of which FEWEST_VIDEOS that somebody likes have a vector."""
+    telling = {encoder: matrix for encoder, (at, matrix) in vectors.items() if (likes[at] > 0).sum() >= FEWEST_VIDEOS}
+    return tuple(f"{encoder}:{n + 1}" for encoder in sorted(telling) for n in range(telling[encoder].shape[1]))
+
+
+def _encode_vectors(vectors: Vectors, schema: FeatureSchema, n_items: int) -> sparse.csr_matrix:
+    keys = schema.vocabularies[VECTOR]
+    shape = (n_items, len(keys))
+    places: dict[str, list[tuple[int, int]]] = {}
+    for index, key in enumerate(keys):
+        encoder, _, number = key.rpartition(":")
+        places.setdefault(encoder, []).append((int(number) - 1, index))
+    found = sparse.csr_matrix(shape, dtype=np.float32)
+    for encoder, listed in places.items():
+        at, matrix = vectors.get(encoder, (np.zeros(0, dtype=np.int32), np.zeros((0, 0), dtype=np.float32)))
+        numbers, columns = np.array([p for p in listed if p[0] < matrix.shape[1]], dtype=np.int64).reshape(-1, 2).T
+        values = matrix[:, numbers].ravel()
+        found = found + sparse.csr_matrix((values, (np.repeat(at, len(columns)), np.tile(columns, len(at)))), shape)
+    found.eliminate_zeros()
+    return found
+
+
+def _encode_items(
+    items: pl.DataFrame, entries: dict[str, pl.DataFrame], schema: FeatureSchema, vectors: Vectors
+) -> sparse.csr_matrix:
     numeric = items.select(pl.col(name).fill_null(0) for name in ITEM_NUMERIC).to_numpy()
     blocks = [sparse.csr_matrix(numeric.astype(np.float32))]
     for vocabulary in ITEM_SEGMENTS.values():
+        if vocabulary == VECTOR:
+            blocks.append(_encode_vectors(vectors, schema, items.height))
+            continue
         keys = pl.DataFrame({"key": schema.vocabularies[vocabulary]}, schema={"key": pl.String}).with_row_index("index")
         known = entries[vocabulary].join(keys, on="key")
         ones = np.ones(known.height, dtype=np.float32)

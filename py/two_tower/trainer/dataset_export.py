@@ -20,9 +20,10 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.features import LIKE, NOPE, SKIP, TrainingData
+from two_tower.features import LIKE, NOPE, SKIP, VECTOR, VECTORS, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
+from two_tower.trainer.dataset_files import OF_ENCODER
 from two_tower.trainer.runs import name_by_time, run_directory
 from two_tower.writing import writing
 
@@ -108,7 +109,7 @@ def export(
     progress("reading", 0.0)
     data = read(connection, options)
     held = split(data, ratio=val_ratio, min_likes=min_likes, seed=seed)
-    items = _items(connection, data.item_ids)
+    items = _items(connection, data.item_ids).with_columns(_vectors(data))
     known_times = np.where(data.time > 0, data.time, np.nan)
     labels = pl.Series(data.label)
     interactions = pl.DataFrame(
@@ -228,6 +229,18 @@ def _items(connection: psycopg.Connection[Any], item_ids: np.ndarray) -> pl.Data
     )
     # Of a video that came or went since the interactions were read, there is the id alone, or nothing.
     return pl.DataFrame({"video_id": item_ids}).join(typed, on="video_id", how="left", maintain_order="left")
+
+
+def _vectors(data: TrainingData) -> list[pl.Series]:
+    """A column for each encoder, lists of numbers; null where it says nothing of a video."""
+    counts = data.item_counts[:, data.schema.segment("item", VECTORS).slice].tocsc()
+    of = np.array([key.rpartition(":")[0] for key in data.schema.vocabularies[VECTOR]], dtype=str)
+    found = []
+    for encoder in np.unique(of):
+        matrix = counts[:, np.flatnonzero(of == encoder)].toarray()
+        column = pl.Series(f"{OF_ENCODER}{encoder}", matrix).cast(pl.List(pl.Float32))
+        found.append(column.set(pl.Series(~matrix.any(axis=1)), None))
+    return found
 
 
 def _negatives(data: TrainingData, train: np.ndarray, each: int, seed: int) -> pl.DataFrame:

@@ -18,15 +18,28 @@ import numpy as np
 import polars as pl
 
 from two_tower.errors import UserError
-from two_tower.features import EPOCH, ITEM_SEGMENTS, LEAST_GIVEN, LIKE, MOST_GIVEN, NOPE, SKIP, WORDS, TrainingData
-from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, laid_out
+from two_tower.features import (
+    EPOCH,
+    ITEM_SEGMENTS,
+    LEAST_GIVEN,
+    LIKE,
+    MOST_GIVEN,
+    NOPE,
+    SKIP,
+    VECTORS,
+    WORDS,
+    TrainingData,
+)
+from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
 DECISIONS = {"like": LIKE, "nope": NOPE, "dislike": NOPE, "skip": SKIP}
 USERS = ("user_id", "reviewer_id")
 TIMES = ("created_at", "timestamp")
 FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 """Of times as text, with a blank between date and time; UTC where they do not say another zone."""
-CONTENT = tuple(name for name in ITEM_SEGMENTS if name != "id")
+CONTENT = tuple(name for name in ITEM_SEGMENTS if name not in ("id", VECTORS))
+OF_ENCODER = "vector_"
+"""What begins the name of a column of vectors of one encoder: ``vector_clip``."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,9 @@ def load(
         rows["weight"].to_numpy(),
     )
     liked = rows.filter(pl.col("label") == LIKE)["item"].unique()
-    data = laid_out(decided, _numbers(catalogue), _attributes(catalogue, liked), options)
+    data = laid_out(
+        decided, _numbers(catalogue), _attributes(catalogue, liked), options, vectors=_vectors(catalogue, items)
+    )
     addresses = {}
     if "product_url" in catalogue.columns:
         addresses = dict(catalogue.select("item", "product_url").drop_nulls().iter_rows())
@@ -173,6 +188,30 @@ def _numbers(catalogue: pl.DataFrame) -> pl.DataFrame:
     return catalogue.select(
         pl.col("item").alias("video_id"), number("price"), number("duration_seconds"), days.alias("released_days")
     )
+
+
+def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
+    """What encoders make of the items, of the columns of lists of numbers that are called so."""
+    found: Vectors = {}
+    for name in catalogue.columns:
+        if not name.startswith(OF_ENCODER):
+            continue
+        kind = catalogue.schema[name]
+        if not isinstance(kind, pl.List | pl.Array) or not kind.inner.is_numeric():
+            raise UserError(f"{path}: {name} is {kind}, and must be lists of numbers", "write Parquet, or leave it out")
+        known = catalogue.select(
+            pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(name).cast(pl.List(pl.Float32))
+        ).drop_nulls()
+        rows = [(int(position), np.asarray(vector, dtype=np.float32)) for position, vector in known.iter_rows()]
+        for position, vector in rows:
+            size = float(np.linalg.norm(vector.astype(np.float64)))
+            if not np.isfinite(size) or size == 0:
+                raise UserError(f"{path}: {name} of {catalogue[position, 'item']} is a vector without a direction")
+            if abs(size - 1) >= 1e-6:
+                vector /= size
+        if rows:
+            found[name.removeprefix(OF_ENCODER)] = stacked(rows)
+    return found
 
 
 def _attributes(catalogue: pl.DataFrame, liked: pl.Series) -> pl.DataFrame:

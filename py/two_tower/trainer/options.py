@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from two_tower.features import PLACING
 from two_tower.trainer.gradient import Recipe
 
 
@@ -98,6 +99,8 @@ class Choice:
     """What words of titles vary in the distances of the kernel, beside the rest of the content; 0 leaves them out."""
     description_words: float = 0.15
     """The same of the words of descriptions."""
+    content_vectors: float = 0.15
+    """The same of the vectors of encoders."""
     novelty: float = 0.7
     """Length of a place that only content suggests, beside that of the regression."""
     prior: float = 1.0
@@ -123,7 +126,7 @@ class Choice:
 
     def kernel(self) -> tuple[float, ...]:
         """What the kernel between contents depends on."""
-        return self.bandwidth, self.title_words, self.description_words
+        return self.bandwidth, *(getattr(self, name) for name in PLACING)
 
     def table(self) -> tuple[tuple[str, float], ...]:
         """What the table between videos depends on: names and values here."""

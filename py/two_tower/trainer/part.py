@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, SKIP, WORDS, TrainingData, user_counts
+from two_tower.features import ITEM_NUMERIC, LIKE, NOPE, PLACING, SKIP, VECTORS, TrainingData, user_counts
 from two_tower.trainer import evaluate, items
 from two_tower.trainer.gradient import Examples
 from two_tower.trainer.linear import ContentModel, Factors, HistoryModel, balance, column_sums, to_torch
@@ -60,7 +60,7 @@ class Part:
         self.data, self.options, self.rows = data, options, rows
         self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
         # A key that nobody liked in these rows was not in the vocabulary when they were all that was known.
-        liked = column_sums(sparse.diags(column_sums(self.likes)) @ data.item_counts) > 0
+        liked = column_sums(sparse.diags(column_sums(self.likes)) @ abs(data.item_counts)) > 0
         liked[: len(ITEM_NUMERIC)] = True
         self.item_counts = (data.item_counts @ sparse.diags(liked.astype(np.float32))).tocsr()  # [n_items, item_dim]
         self.item_counts.eliminate_zeros()
@@ -210,8 +210,8 @@ class Part:
         The features of the known videos [n_videos, 1 + named counts], the first of them 1, and weights of each
         [1 + named counts, rank], regressed on what these videos say themselves.
         """
-        words = self.data.schema.segment("item", next(iter(WORDS)))
-        counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : words.offset]
+        placing = self.data.schema.segment("item", next(iter(PLACING)))
+        counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : placing.offset]
         ones = sparse.csr_matrix(np.ones((counts.shape[0], 1)))
         features = sparse.hstack([ones, counts], format="csr", dtype=np.float32)
         weight = sparse.diags((self.like_count / (self.like_count + 30)).numpy())
@@ -246,30 +246,38 @@ class Part:
         assert self.data.profile is not None
         return to_torch(self.data.profile[users]) @ self.profile_says(tastes)
 
-    def words(self, name: str) -> slice:
-        """Columns of the content that are the words of this segment of items."""
+    def placing(self, name: str) -> slice:
+        """Columns of the content that are this segment of items."""
         segment, numbers = self.data.schema.segment("item", name), len(ITEM_NUMERIC)
         return slice(segment.offset + numbers, segment.offset + segment.size + numbers)
 
-    def _mean_square(self, columns: slice) -> float:
-        """Of the rows of the content that have any of these columns, the mean squared length there."""
-        square = self.content[:, columns].square().sum(dim=1)
+    def _spread(self, name: str) -> float:
+        """Of the rows of the content that have any of this segment, the mean squared length there.
+
+        Vectors of an encoder lie around a direction that all share, which says nothing: theirs is from the mean.
+        """
+        rows = self.content[:, self.placing(name)]
+        if name == VECTORS:
+            given = rows.any(dim=1, keepdim=True)
+            rows = (rows - rows.sum(dim=0) / given.sum().clamp(min=1)) * given
+        square = rows.square().sum(dim=1)
         return float(square[square > 0].mean()) if bool((square > 0).any()) else 0.0
 
     def scale(self, choice: Choice) -> tuple[torch.Tensor, float]:
         """What each feature of the content [width] counts, and the squared width of the kernel.
 
-        Without words, features count 1, and the squared width is ``bandwidth`` times their variance, summed.
+        Without words and vectors, features count 1, and the squared width is ``bandwidth`` times their variance,
+        summed.
         """
         variance = self.content.var(dim=0, unbiased=False)
-        words = {name: self.words(name) for name in WORDS}
-        rest = variance.sum().item() - sum(variance[columns].sum().item() for columns in words.values())
-        # Of the videos that have words, so that few of them are no further from the others than many would be.
-        spread = {name: self._mean_square(columns) for name, columns in words.items()}
-        # Where there is nothing but words, they are the content.
+        placing = {name: self.placing(name) for name in PLACING}
+        rest = variance.sum().item() - sum(variance[columns].sum().item() for columns in placing.values())
+        # Of the videos that have any, so that few of them are no further from the others than many would be.
+        spread = {name: self._spread(name) for name in placing}
+        # Where there is nothing else, they are the content.
         rest = rest if rest > 1e-6 else max(sum(spread.values()), 1e-6)
         scale = torch.ones(self.content.shape[1])
-        for name, columns in words.items():
+        for name, columns in placing.items():
             scale[columns] = (getattr(choice, name) * rest / max(spread[name], 1e-6)) ** 0.5
         return scale, choice.bandwidth * rest
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.features import LIKE, NOPE, WORDS, TrainingData
+from two_tower.features import LIKE, NOPE, PLACING, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer import evaluate, gradient, items, search
 from two_tower.trainer.gradient import Processes, Recipe
@@ -325,8 +325,8 @@ class StepwiseSearch:
         """How content places an item, judged by leaving each item out: as if each in turn were new."""
         top, placement, chosen = -1.0, None, best
         changes: list[dict[str, Any]] = [{}, {"bandwidth": 1.0}]
-        for name in WORDS:
-            if self.part.content[:, self.part.words(name)].any():
+        for name in PLACING:
+            if self.part.content[:, self.part.placing(name)].any():
                 changes += [{name: 0.5}, {name: 0.0}]
         for change in (*changes, {"content_ridge": 0.4}):
             if placement is not None and (time.monotonic() > self.deadline or not self.part.content.any()):

@@ -20,6 +20,7 @@ from two_tower.data.imports.catalog import Catalog
 from two_tower.data.imports.decisions import Decisions
 from two_tower.data.imports.reviews import Reviews
 from two_tower.data.imports.task import Import, ImportOptions, ImportSummary, ReadProgress
+from two_tower.data.imports.vectors import Vectors
 from two_tower.data.table import Rejects, table_of
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "import_catalog_rows",
     "import_decisions",
     "import_reviews",
+    "import_vectors",
 ]
 
 
@@ -81,6 +83,21 @@ def import_decisions(
     ``import_catalog``.
     """
     return Import(conn, source, options, progress).run(Decisions, create_users=create_users, weight=weight)
+
+
+def import_vectors(
+    conn: psycopg.Connection[Any],
+    source: Path | str,
+    options: ImportOptions | None = None,
+    progress: ReadProgress | None = None,
+    *,
+    encoder: str,
+) -> ImportSummary:
+    """Inserts and updates what ``encoder`` makes of videos: ``video_id`` or ``product_url``; ``vector`` or
+    ``embedding``, a list of up to 2,000 numbers, as many in each row. Of several rows of a video the mean direction
+    counts; rows beyond the first are among the summary's ``duplicates``. Raises as ``import_catalog``.
+    """
+    return Import(conn, source, options, progress).run(Vectors, encoder=encoder)
 
 
 def import_catalog_rows(

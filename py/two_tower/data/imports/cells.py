@@ -78,6 +78,20 @@ def listed_addresses(cells: pl.Series) -> pl.Series:
     return _split(cells).list.eval(one).list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True))
 
 
+def lists_of_numbers(cells: pl.Series) -> pl.Series:
+    """Lists of numbers in single precision, given as lists or as one text in any of the brackets that programs write,
+    with commas, semicolons, bars or spaces between them; null where something else is among them."""
+    if isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_numeric():
+        read = cells.cast(pl.List(pl.Float32))
+    elif isinstance(cells.dtype, pl.List):
+        read = cells.cast(pl.List(pl.Float32), strict=False)
+    else:
+        inside = texts(cells).str.strip_chars("[](){} \n\t").str.replace_all(r"\s*[,;|]\s*|\s+", " ")
+        read = inside.str.split(" ").cast(pl.List(pl.Float32), strict=False)
+    whole = read.list.eval(pl.element().is_not_null() & pl.element().is_finite()).list.all().fill_null(value=False)
+    return read.set(~whole, None)
+
+
 def _split(cells: pl.Series) -> pl.Series:
     return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
 

@@ -12,12 +12,12 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.addresses import by_normal
 from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, ids, outside, texts, timestamps, too_long
 from two_tower.data.imports.hashes import hash_uuids
-from two_tower.data.imports.kind import LINK, Kind, leads_to, new_id
+from two_tower.data.imports.kind import new_id
+from two_tower.data.imports.products import OfProducts
 from two_tower.data.imports.task import Import
-from two_tower.ids import UUID_BYTES, UUID_PATTERN, user_uuids, uuid_bytes
+from two_tower.ids import UUID_BYTES, user_uuids
 from two_tower.limits import LONGEST_ADDRESS
 
 _SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "weight": 4, "created": 8}
@@ -45,7 +45,7 @@ def binary_rows(columns: Mapping[str, Any]) -> bytes:
     return rows.tobytes()
 
 
-class Feedback(Kind):
+class Feedback(OfProducts):
     """What somebody thinks of a video, as a number."""
 
     refers_to_products = True
@@ -59,38 +59,14 @@ class Feedback(Kind):
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
-        self.item, self.user, self.label = self.order(columns)
+        _, self.user, self.label = self.order(columns)
         (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
         """Clocks differ, by time zones that a file does not name too."""
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
         # Videos that this transaction makes, each for rows that are not in yet.
         cursor.execute("create temp table created (id uuid) on commit drop")
         cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
-        self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
-        self.video_ids = np.empty(0, UUID_BYTES)
-        self.seen = np.empty(0, bool)
-        """Of ``video_ids``, those that a row is about."""
         self.sending: Future[None] | None = None
-        query = sql.SQL(
-            "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
-            " to stdout (format csv)"
-        ).format(key=sql.Identifier("id" if self.item == "video_id" else "product_url"))
-        with cursor.copy(query) as copy:
-            data = b"".join(copy)
-        if data:
-            known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
-            if self.normalise and self.item == "product_url":
-                stored = by_normal(known["item"], self.normalise)
-                joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
-                known = joined.select(pl.col("normal").alias("item"), "id")
-            self.know(known["item"], known["id"])
-            links = known.filter(pl.col("item").str.contains(LINK))
-            led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
-            if self.normalise and self.item == "product_url":
-                led = led.with_columns(self.normalise(led["item"]))
-            led = led.unique("item", keep="first", maintain_order=True)
-            led = led.join(known, on="item", how="anti", maintain_order="left")
-            self.know(led["item"], led["id"])
 
     @staticmethod
     @abstractmethod
@@ -114,38 +90,22 @@ class Feedback(Kind):
         """Columns that are staged between the value and the time."""
         return {}
 
-    def know(self, items: pl.Series, ids: pl.Series) -> None:
-        """Adds videos to those that can be referred to."""
-        start = len(self.videos)
-        at = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True)
-        self.videos = pl.concat([self.videos, pl.DataFrame({"item": items, "video": at})])
-        self.video_ids = np.concatenate([self.video_ids, uuid_bytes(ids)])
-        self.seen = np.concatenate([self.seen, np.zeros(len(ids), bool)])
-
     def stage(self, batch: pl.DataFrame) -> None:
-        for column in (self.item, self.user):
-            shown = texts(batch[column])
-            no_id = (ids(batch[column]).is_null() & shown.is_not_null()).alias(f"{column}_is_no_id")
-            batch = batch.with_columns(shown, no_id)
-        if self.item == "video_id":
-            batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
-        elif self.normalise:
-            batch = batch.with_columns(self.normalise(batch[self.item]))
+        shown = texts(batch[self.user])
+        no_id = (ids(batch[self.user]).is_null() & shown.is_not_null()).alias("user_is_no_id")
+        batch = self.read_items(batch.with_columns(shown, no_id))
         values, reason = self.values(batch[self.label])
-        batch = self.with_videos(batch.with_columns(values.alias("value")))
+        batch = batch.with_columns(values.alias("value"))
         self.task.joined += len(batch) - batch["video"].null_count()
-        item, user = pl.col(self.item), pl.col(self.user)
+        user = pl.col(self.user)
         batch, more = self.weigh(batch)
         faults = [
-            (self.item, item.is_null(), "empty"),
+            *self.faults_of_items(),
             (self.user, user.is_null(), "empty"),
-            (self.item, pl.col(f"{self.item}_is_no_id"), NO_ID),
-            (self.user, pl.col(f"{self.user}_is_no_id"), NO_ID),
+            (self.user, pl.col("user_is_no_id"), NO_ID),
             (self.label, pl.col("value").is_null(), reason),
         ]
         creating = self.task.options.unknown == "create" and self.item == "product_url"
-        if self.item == "video_id":
-            faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
         if creating:
             faults.append((self.item, too_long(self.item, LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"))
         else:
@@ -158,10 +118,6 @@ class Feedback(Kind):
             faults.append(("created_at", outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
         batch = self.known_users(self.task.reject(batch, faults))
         self.pack(self.create_videos(batch) if creating else batch)
-
-    def with_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows with ``video``, where a product is known."""
-        return batch.join(self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left")
 
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows whose user may have them."""

@@ -89,7 +89,8 @@ class ImportSummary:
     unchanged: int = 0
     rejected: int = 0
     duplicates: int = 0
-    """Rows that a later row of the file (of the chunk), with the same key, replaced."""
+    """Rows that a later row of the file (of the chunk), with the same key, replaced; of vectors, that were taken
+    together with another of the same video."""
     resumed: int = 0
     """Rows that an earlier run, broken off, had brought in, and that this one passed over."""
     users: int = 0

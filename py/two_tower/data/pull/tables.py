@@ -89,6 +89,13 @@ TABLES = (
         parents=_VIDEO | {"performer_id": ("public.performers", "id")},
     ),
     PulledTable(
+        "two_tower.content_vectors",
+        ("video_id", "encoder"),
+        {"video_id": "uuid", "encoder": "text", "vector": "real[]"},
+        parents=_VIDEO,
+        needed=("vector",),
+    ),
+    PulledTable(
         "public.profiles",
         ("user_id",),
         {"user_id": "uuid", "created_at": TIME},

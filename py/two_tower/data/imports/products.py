@@ -1,0 +1,82 @@
+"""Files whose rows are about products of the catalogue, by address or by id."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.data.addresses import by_normal
+from two_tower.data.imports.cells import NO_ID, ids, texts
+from two_tower.data.imports.kind import LINK, Kind, leads_to
+from two_tower.data.imports.task import Import
+from two_tower.ids import UUID_BYTES, UUID_PATTERN, uuid_bytes
+
+
+class OfProducts(Kind):
+    """Rows about products of the catalogue."""
+
+    items: ClassVar = ("product_url", "video_id")
+    """The columns that may name a product."""
+
+    def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
+        super().__init__(task, cursor, columns)
+        self.item = next(name for name in columns if name in self.items)
+        self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
+        self.video_ids = np.empty(0, UUID_BYTES)
+        self.seen = np.empty(0, bool)
+        """Of ``video_ids``, those that a row is about."""
+        query = sql.SQL(
+            "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
+            " to stdout (format csv)"
+        ).format(key=sql.Identifier("id" if self.item == "video_id" else "product_url"))
+        with cursor.copy(query) as copy:
+            data = b"".join(copy)
+        if data:
+            known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
+            if self.normalise and self.item == "product_url":
+                stored = by_normal(known["item"], self.normalise)
+                joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
+                known = joined.select(pl.col("normal").alias("item"), "id")
+            self.know(known["item"], known["id"])
+            links = known.filter(pl.col("item").str.contains(LINK))
+            led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
+            if self.normalise and self.item == "product_url":
+                led = led.with_columns(self.normalise(led["item"]))
+            led = led.unique("item", keep="first", maintain_order=True)
+            led = led.join(known, on="item", how="anti", maintain_order="left")
+            self.know(led["item"], led["id"])
+
+    def know(self, items: pl.Series, ids: pl.Series) -> None:
+        """Adds videos to those that can be referred to."""
+        start = len(self.videos)
+        at = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True)
+        self.videos = pl.concat([self.videos, pl.DataFrame({"item": items, "video": at})])
+        self.video_ids = np.concatenate([self.video_ids, uuid_bytes(ids)])
+        self.seen = np.concatenate([self.seen, np.zeros(len(ids), bool)])
+
+    def read_items(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows with their product as the catalogue would write it, and with ``video``, where it is known."""
+        shown = texts(batch[self.item])
+        no_id = (ids(batch[self.item]).is_null() & shown.is_not_null()).alias("item_is_no_id")
+        batch = batch.with_columns(shown, no_id)
+        if self.item == "video_id":
+            batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        elif self.normalise:
+            batch = batch.with_columns(self.normalise(batch[self.item]))
+        return self.with_videos(batch)
+
+    def faults_of_items(self) -> list[tuple[str, pl.Expr, str]]:
+        """What may be wrong with the product of a row, apart from its being unknown."""
+        item = pl.col(self.item)
+        faults = [(self.item, item.is_null(), "empty"), (self.item, pl.col("item_is_no_id"), NO_ID)]
+        if self.item == "video_id":
+            faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
+        return faults
+
+    def with_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows with ``video``, where a product is known."""
+        return batch.join(self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left")

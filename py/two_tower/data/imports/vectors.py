@@ -1,0 +1,115 @@
+"""What an encoder of images or texts makes of videos: inputs that place a video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from two_tower.data.imports.cells import lists_of_numbers
+from two_tower.data.imports.products import OfProducts
+from two_tower.data.imports.task import Import
+
+MOST_NUMBERS = 2_000
+"""Of a vector. SQL: ``two_tower.unit_vector``."""
+
+BLOCK = 2_000
+"""Vectors that are written as text at once."""
+
+
+class Vectors(OfProducts):
+    name = "vectors"
+    analyze = "analyze two_tower.content_vectors"
+    required = (("video_id", "product_url"), ("vector", "embedding"))
+    lists = ("vector", "embedding")
+
+    def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str], *, encoder: str) -> None:
+        super().__init__(task, cursor, columns)
+        self.encoder = encoder
+        self.vector = columns[1]
+        self.numbers: int | None = None
+        """How many each vector has: as many as those of the encoder that are there, else as the first."""
+        found = cursor.execute(
+            "select cardinality(vector) from two_tower.content_vectors where encoder = %s limit 1", [encoder]
+        ).fetchone()
+        if found:
+            (self.numbers,) = found
+        cursor.execute("drop table if exists pg_temp.staged, pg_temp.changes")
+        cursor.execute("create temp table staged (line bigint, video_id uuid, vector real[]) on commit drop")
+
+    def stage(self, batch: pl.DataFrame) -> None:
+        for part in batch.iter_slices(BLOCK):
+            self.stage_block(part)
+
+    def stage_block(self, batch: pl.DataFrame) -> None:
+        read = lists_of_numbers(batch[self.vector])
+        batch = self.read_items(batch.with_columns(read.alias("read")))
+        known = batch["read"].list.len().drop_nulls()
+        if self.numbers is None and len(known):
+            self.numbers = int(known[0])
+        size = pl.col("read").list.eval(pl.element().cast(pl.Float64).pow(2)).list.sum()
+        given, numbers = pl.col(self.vector).is_not_null(), pl.col("read").list.len()
+        batch = self.task.reject(
+            batch,
+            [
+                *self.faults_of_items(),
+                (self.item, pl.col("video").is_null(), "unknown product"),
+                (self.vector, ~given, "empty"),
+                (self.vector, pl.col("read").is_null(), "not a list of numbers, such as [0.25, -1, 0.5]"),
+                (self.vector, ~numbers.is_between(1, MOST_NUMBERS), f"not from 1 to {MOST_NUMBERS:,} numbers"),
+                (
+                    self.vector,
+                    numbers != (self.numbers or 0),
+                    f"vectors of {self.encoder} have {self.numbers} numbers: another encoder takes another --encoder",
+                ),
+                (self.vector, ~size.is_finite() | (size == 0), "a vector without a direction"),
+            ],
+        )
+        if len(batch) == 0:
+            return
+        videos = batch["video"].to_numpy()
+        self.seen[videos] = True
+        listed = pl.concat_str(pl.lit("{"), pl.col("read").cast(pl.List(pl.String)).list.join(","), pl.lit("}")).alias(
+            "vector"
+        )
+        ids = pl.Series("video_id", [bytes(video).hex() for video in self.video_ids[videos].tolist()], pl.String)
+        self.copy("pg_temp.staged", batch.select("line", ids, listed))
+
+    def merge(self) -> None:
+        self.take_turns("content_vectors")
+        # Several images of one video are one vector, whose direction is between theirs.
+        self.cursor.execute(
+            "create temp table changes on commit drop as"
+            " with means as ("
+            " select min(line) as line, video_id, count(*) as rows, case when count(*) = 1 then min(vector)"
+            " else extensions.avg(two_tower.unit_vector(vector)::extensions.vector order by line)::real[] end as vector"
+            " from pg_temp.staged group by video_id"
+            ") select m.line, m.video_id, m.rows, m.vector from means m"
+        )
+        (merged,) = self.one("select coalesce(sum(rows - 1), 0)::bigint from pg_temp.changes")
+        self.summary.duplicates += merged
+        name = sql.Literal(self.encoder)
+        written = self.write_rows(
+            "pg_temp.changes",
+            [
+                sql.SQL(
+                    "update two_tower.content_vectors c set vector = n.vector from pg_temp.changes n"
+                    " where n.line between v_from and v_to and c.video_id = n.video_id and c.encoder = {}"
+                    " and c.vector is distinct from two_tower.unit_vector(n.vector)"
+                ).format(name),
+                sql.SQL(
+                    "insert into two_tower.content_vectors (video_id, encoder, vector)"
+                    " select n.video_id, {0}, n.vector from pg_temp.changes n"
+                    " where n.line between v_from and v_to and not exists (select from two_tower.content_vectors c"
+                    " where c.video_id = n.video_id and c.encoder = {0}) order by n.video_id"
+                ).format(name),
+            ],
+        )
+        updated, inserted = written.counts
+        self.summary.updated += updated
+        self.summary.inserted += inserted
+        self.summary.items += int(np.count_nonzero(self.seen))
+        self.reject_refused(written, "pg_temp.changes", {})
