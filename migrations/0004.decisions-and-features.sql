@@ -161,10 +161,12 @@ alter table two_tower.video_popularity enable row level security;
 alter table two_tower.video_trends enable row level security;
 
 revoke all on all tables in schema two_tower from public, anon;
-revoke all on two_tower.reviews, two_tower.content_vectors, two_tower.video_popularity, two_tower.video_trends from authenticated, service_role;
+revoke all on two_tower.reviews, two_tower.content_vectors, two_tower.video_popularity, two_tower.video_trends
+from authenticated, service_role;
 
--- What the payload of a video has, which is read as the caller.
-create policy two_tower_payload on two_tower.content_vectors for select to authenticated using (true);
+-- What the payload of a video has, which is read as the caller: of the videos that the caller may read.
+create policy two_tower_payload on two_tower.content_vectors for select to authenticated
+using (exists (select from public.videos v where v.id = content_vectors.video_id));
 
 -- Who looks at the page, or at the status, sees every row.
 create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);

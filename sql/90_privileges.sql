@@ -147,15 +147,16 @@ begin
     end loop;
 end
 $service$;
-grant insert, update, delete on two_tower.reviews, two_tower.content_vectors, two_tower.settings, two_tower.promotions, two_tower.user_choices,
-two_tower.shards, two_tower.shard_popularity to service_role;
+grant insert, update, delete on two_tower.reviews, two_tower.content_vectors, two_tower.settings, two_tower.promotions,
+two_tower.user_choices, two_tower.shards, two_tower.shard_popularity to service_role;
 -- Before the version is registered; a trigger refuses it afterwards.
 grant insert, delete on two_tower.model_weights, two_tower.neighbour_lists to service_role;
 grant execute on function public.get_user_embedding_feature_batch(int, int, uuid) to service_role;
 grant execute on function public.get_item_embedding_feature_batch(int, int, uuid) to service_role;
 grant insert (job, result, finished_at), update (result, finished_at, error) on two_tower.job_runs to service_role;
 grant execute on routine
-two_tower.unit_vector(real[]), two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(), two_tower.user_payloads(uuid[]),
+two_tower.unit_vector(real[]), two_tower.require_model(text), two_tower.require_no_experiment(text), two_tower.live_versions(),
+two_tower.user_payloads(uuid[]),
 two_tower.recency_of(text), two_tower.user_inputs(uuid[], double precision), two_tower.weighted_decisions(uuid, double precision),
 two_tower.given_decisions(uuid), two_tower.count_user_features(uuid[]), two_tower.count_decisions(uuid[]),
 two_tower.personalised(uuid[]), two_tower.accounts(),

@@ -2,8 +2,8 @@
 -- it, so what the two say differently registers nowhere.
 --
 -- kind is what contents_of() calls such a key, or video for the video's own id, and names the vocabulary. many: a payload has a list of
--- such keys. Keys of content_vector are the numbers of content_vectors, each with the name of its encoder: clip:1, clip:2, … The segment numeric comes first and is left out: input_numbers() has it. Both are bodies that the planner puts in place of
--- the call.
+-- such keys. Keys of content_vector are the numbers of content_vectors, each with the name of its encoder: clip:1, clip:2, … The segment
+-- numeric comes first and is left out: input_numbers() has it. Both are bodies that the planner puts in place of the call.
 create or replace function two_tower.input_segments() returns table (tower text, place int, segment text, kind text, many boolean)
 language sql immutable parallel safe security invoker
 as $func$

@@ -2871,7 +2871,9 @@ CREATE POLICY two_tower_catalogue ON two_tower.video_embeddings FOR SELECT TO au
 
 CREATE POLICY two_tower_own ON two_tower.user_embeddings FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 
-CREATE POLICY two_tower_payload ON two_tower.content_vectors FOR SELECT TO authenticated USING (true);
+CREATE POLICY two_tower_payload ON two_tower.content_vectors FOR SELECT TO authenticated USING ((EXISTS ( SELECT
+   FROM public.videos v
+  WHERE (v.id = content_vectors.video_id))));
 
 CREATE POLICY two_tower_viewer ON two_tower.change_failures FOR SELECT TO two_tower_viewer USING (true);
 
