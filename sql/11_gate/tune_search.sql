@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- Every width is tried for every query, after one for which nothing is timed: it plans the statements.
+-- Each user asks by wider and wider searches until one misses nothing, as no wider one would; a width that has missed too much is not tried again.
 create or replace function two_tower.tune_search(p_version text) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -8,49 +8,65 @@ declare
     c_k constant int := 20;
     -- Computing all distances of so few takes no longer than any index.
     c_few constant int := 5000;
-    -- 0 computes all of them.
-    c_margins constant int[] := '{0, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
-    v_least double precision := two_tower.model_setting('search_min_recall');
+    -- With half as many, a search has to be a third wider before it surely suffices.
+    c_users constant int := 400;
+    c_margins constant int[] := '{10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
+    c_none constant double precision[] := array_fill(0::double precision, array[cardinality(c_margins)]);
+    v_allowed double precision := 1 - two_tower.model_setting('search_min_recall');
     v_query record;
     v_exact real[];
     v_scores real[];
     v_started timestamptz;
-    v_timed boolean := false;
     v_wanted bigint := 0;
-    v_hits bigint[] := array_fill(0, array[cardinality(c_margins)]);
-    v_times interval[] := array_fill(interval '0', array[cardinality(c_margins)]);
+    v_missed int;
+    -- For each margin: places missed, the sum of their squares by user, milliseconds, and searches.
+    v_misses double precision[] := c_none;
+    v_squares double precision[] := c_none;
+    v_times double precision[] := c_none;
+    v_runs double precision[] := c_none;
+    v_exact_time double precision := 0;
     v_margin int;
-    v_elapsed interval;
+    v_time double precision;
 begin
     perform two_tower.require_model(p_version);
     if (select count(*) > c_few from (select from two_tower.video_embeddings e where e.model_version = p_version limit c_few + 1) as e) then
         for v_query in
-            select q.* from two_tower.search_queries(p_version, two_tower.model_setting('gate_sample')::int) q
+            select q.*, count(*) over () as users, row_number() over () as number
+            from two_tower.search_queries(p_version, c_users) q
         loop
-            v_exact := two_tower.exact_scores(
-                p_version, v_query.vector, c_k, v_query.decided, v_query.liked, v_query.weights, v_query.length
-            );
+            v_started := clock_timestamp();
+            -- A margin of 0 computes every distance.
+            select n.scores into v_exact
+            from two_tower.nearest_videos(
+                p_version, v_query.vector, c_k, v_query.decided, null, 0, v_query.liked, v_query.weights, v_query.length, 0
+            ) n;
+            v_exact_time := v_exact_time + extract(epoch from clock_timestamp() - v_started);
             v_wanted := v_wanted + cardinality(v_exact);
             for v_at in 1 .. cardinality(c_margins) loop
+                continue when v_misses[v_at] > v_allowed * c_k * v_query.users;
                 v_started := clock_timestamp();
                 select n.scores into v_scores
                 from two_tower.nearest_videos(
                     p_version, v_query.vector, c_k, v_query.decided, null, 0, v_query.liked, v_query.weights, v_query.length,
                     c_margins[v_at]
                 ) n;
-                if v_timed then
-                    v_times[v_at] := v_times[v_at] + (clock_timestamp() - v_started);
+                -- The first search of a session plans the statements.
+                if v_query.number > 1 then
+                    v_times[v_at] := v_times[v_at] + extract(epoch from clock_timestamp() - v_started);
+                    v_runs[v_at] := v_runs[v_at] + 1;
                 end if;
-                v_hits[v_at] := v_hits[v_at] + two_tower.count_hits(v_exact, v_scores);
+                v_missed := cardinality(v_exact) - two_tower.count_hits(v_exact, v_scores);
+                exit when v_missed = 0;
+                v_misses[v_at] := v_misses[v_at] + v_missed;
+                v_squares[v_at] := v_squares[v_at] + v_missed ^ 2;
             end loop;
-            v_timed := true;
         end loop;
-        -- The least that finds enough, even if other users missed three standard errors more: misses come several to a user.
-        select m.margin, m.elapsed into v_margin, v_elapsed
-        from unnest(c_margins, v_hits, v_times) as m (margin, hits, elapsed)
-        where m.margin > 0 and v_wanted - m.hits + 3 * sqrt(v_wanted - m.hits) <= (1 - v_least) * v_wanted
+        -- Misses come several to a user, so users are what is counted: two standard errors of their sum, which are at most the root of its squares.
+        select m.margin, m.elapsed / nullif(m.runs, 0) into v_margin, v_time
+        from unnest(c_margins, v_misses, v_squares, v_times, v_runs) as m (margin, missed, squared, elapsed, runs)
+        where m.missed + 2 * sqrt(m.squared) <= v_allowed * v_wanted
         order by m.margin limit 1;
-        if v_margin is null or v_times[1] < v_elapsed then
+        if v_margin is null or v_exact_time / v_query.users < v_time then
             v_margin := 0;
         end if;
     end if;

@@ -98,16 +98,21 @@ begin
     -- finds a little more than price_of() and time_of() have in the range; away from its ends, a price is in it without asking.
     if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.price_min, v_filter.price_max) is not null
         and two_tower.is_indexed('price', 'numeric') then
+        -- The bounds are computed here: in the statement they would be for every row. Most ranges are met by many, which the index alone says.
         execute 'select array(
             select v.id from public.videos v
-            where v.price between (coalesce(($1).price_min, 0) * 0.999999)::numeric and (coalesce(($1).price_max, 1e12) * 1.000001)::numeric
+            where v.price between $3 and $4
                 and (
-                    v.price between (greatest(($1).price_min, 1e-30) * 1.000001)::numeric and (least(($1).price_max, 9e11) * 0.999999)::numeric
+                    v.price between $5 and $6
                     or two_tower.price_of(v.price) >= coalesce(($1).price_min, 0) and two_tower.price_of(v.price) <= coalesce(($1).price_max, 1e12)
                 )
             limit $2
-        )'
-        into v_ids using v_filter, v_few + 1;
+        )
+        where not exists (select from public.videos v where v.price between $5 and $6 offset $2 - 1)'
+        into v_ids
+        using v_filter, v_few + 1,
+            (coalesce(v_filter.price_min, 0) * 0.999999)::numeric, (coalesce(v_filter.price_max, 1e12) * 1.000001)::numeric,
+            (greatest(v_filter.price_min, 1e-30) * 1.000001)::numeric, (least(v_filter.price_max, 9e11) * 0.999999)::numeric;
         v_met := '{price_min,price_max}';
     end if;
     if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.duration_min, v_filter.duration_max) is not null
@@ -120,7 +125,7 @@ begin
         into v_ids using v_filter, v_few + 1;
         v_met := '{duration_min,duration_max}';
     end if;
-    if (cardinality(v_ids) <= v_few) is not true and v_filter.released_after >= timestamptz '1900-01-01 00:00+00'
+    if (cardinality(v_ids) <= v_few) is not true and (v_filter.released_after >= timestamptz '1900-01-01 00:00+00') is true
         and two_tower.is_indexed('product_released_at', 'timestamp with time zone')
         and two_tower.is_indexed('distribution_started_at', 'timestamp with time zone') then
         execute 'select array(

@@ -48,7 +48,6 @@ begin
         when v_exact then array['enough', 'all']
         when not (p_filter is null) then array['glance']
         -- A scan that may go on remembers what it leaves, and takes a fifth longer for it.
-        when p_near < cardinality(p_excluded) then array['index', 'all']
         else array['once', 'index', 'all']
     end;
     loop
@@ -126,10 +125,11 @@ begin
             from (
                 select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
                 from two_tower.video_embeddings e
+                -- Joined, it costs a fraction of a sub-select, whose every condition is begun anew for each row.
+                cross join lateral two_tower.passing(p_filter, e.video_id) as p (passes)
                 where e.model_version = p_version and e.placed
                     and e.video_id not in (select unnest(p_excluded))
                     and (select true from two_tower.visible_videos v where v.id = e.video_id)
-                    and (select p.passes from two_tower.passing(p_filter, e.video_id) as p (passes))
                 order by e.embedding OPERATOR(extensions.<=>) p_vector limit p_wanted
             ) as n;
         end if;
