@@ -286,6 +286,8 @@ for argument; do
   esac
 done
 if ((SYSTEM)); then
+  # Run as root for somebody else, whose next run writes the log too.
+  touch "$LOG" && if ((EUID == 0)); then chown --reference=. "$LOG"; fi
   setup_system
   exit
 fi
