@@ -3,7 +3,7 @@
 #
 #   ./setup.sh            system packages, then .venv and the server's Python packages
 #   ./setup.sh --test     the same, and what the tests look through: Node.js with npm, Chromium, and PgBouncer
-#   ./setup.sh --system   the system packages alone, those of the tests included; the only part that needs root
+#   ./setup.sh --system   the system packages alone, with --test those of the tests too; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
 # configuration: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and the rest choose where packages, torch included, come from.
@@ -157,11 +157,15 @@ build_pgvector() {
 
 # Exits unless this user may install; $1 says what is missing.
 require_root() {
+  local command="$PWD/setup.sh --system"
   can_be_root && return
+  ((TESTS)) && command+=" --test"
+  # A minimal Debian has no sudo.
+  if command -v sudo >/dev/null; then command="sudo $command"; else command="su -c '$command'"; fi
   say "missing: $1"
-  say "installing it takes root, and this user is not root and has no sudo without a password. Run once:"
+  say "Installing it takes root, which this user is not. Run once:"
   say ""
-  say "    sudo $PWD/setup.sh --system"
+  say "    $command"
   say ""
   say "then the same command as before."
   exit 1
@@ -273,19 +277,23 @@ ready() {
   [[ -e .two-tower/site-packages-$(server_python "$config")/.complete ]]
 }
 
-case ${1:-} in
-  --system)
-    TESTS=1
-    setup_system
-    ;;
-  '' | --test)
-    [[ ${1:-} != --test ]] || TESTS=1
-    ready && exit
-    exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
-    ready && exit
-    setup_system
-    setup_python
-    say "done; .venv/bin/two-tower is ready"
-    ;;
-  *) say "usage: ./setup.sh [--test | --system]"; exit 2 ;;
-esac
+SYSTEM=0
+for argument; do
+  case $argument in
+    --test) TESTS=1 ;;
+    --system) SYSTEM=1 ;;
+    *) say "usage: ./setup.sh [--test] [--system]"; exit 2 ;;
+  esac
+done
+if ((SYSTEM)); then
+  # Run as root for somebody else, whose next run writes the log too.
+  touch "$LOG" && if ((EUID == 0)); then chown --reference=. "$LOG"; fi
+  setup_system
+  exit
+fi
+ready && exit
+exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
+ready && exit
+setup_system
+setup_python
+say "done; .venv/bin/two-tower is ready"

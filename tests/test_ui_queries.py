@@ -266,9 +266,11 @@ def test_what_decisions_add_to_a_score_adds_up_to_it(db: Connection, viewer: que
 
 
 def test_a_random_user_is_anybody(viewer: queries.Connection) -> None:
-    found = {queries.random_user(viewer) for _ in range(100)}
-    assert found <= set(WORLD.users)
+    found = Counter(queries.random_user(viewer) for _ in range(200))
+    assert found.keys() <= set(WORLD.users)
     assert len(found) > 5
+    middle = sorted(WORLD.users)[len(WORLD.users) // 2]
+    assert 50 < sum(times for user, times in found.items() if user and user >= middle) < 150
 
 
 # ------------------------------------------------------------------------------------------------- data

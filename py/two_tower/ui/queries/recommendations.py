@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from two_tower.ui.queries.data import VALUES, liked
-from two_tower.ui.queries.sizes import features
+from two_tower.ui.queries.sizes import features, vectors
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 BANDS = 10
@@ -35,9 +35,9 @@ def sample(connection: Connection, version: str, users: int, limit: int) -> list
     whose lists (``readers``, numbers from 1), and how many ``users`` were asked."""
     return rows(
         connection,
-        """with asked as (
+        f"""with asked as (
             select array(
-                select user_id from two_tower.user_embeddings where model_version = %(version)s
+                select user_id from {vectors(connection).table} where model_version = %(version)s
                 order by uuid_hash_extended(user_id, 0) limit %(users)s
             ) as users
         )

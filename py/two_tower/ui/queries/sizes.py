@@ -11,7 +11,7 @@ from typing import LiteralString
 
 from two_tower.ui.queries.viewer import Connection
 
-AT_MOST = {"decisions": 1_000_000, "features": 100_000, "impressions": 300_000}
+AT_MOST = {"decisions": 1_000_000, "features": 100_000, "impressions": 300_000, "vectors": 100_000}
 """Rows that one figure reads. Rows of features are wide."""
 _ESTIMATED: LiteralString = """case
     when c.reltuples > 0 and c.relpages > 0
@@ -78,6 +78,11 @@ def features(connection: Connection) -> Source:
     ).fetchone()
     is_view = bool(found and found["is_view"])
     return _source(connection, "public.user_features" if is_view else "two_tower.user_features", AT_MOST["features"])
+
+
+def vectors(connection: Connection) -> Source:
+    """Rows of ``two_tower.user_embeddings``, of every version."""
+    return _source(connection, "two_tower.user_embeddings", AT_MOST["vectors"])
 
 
 def sampled(connection: Connection) -> float:

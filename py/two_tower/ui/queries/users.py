@@ -67,8 +67,12 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
 
 def random_user(connection: Connection) -> UUID | None:
     """Somebody with features, where there is anybody."""
+    # Drawn once, in a subquery: drawn for each row, it would read the index from its beginning, and stop near there.
     found = connection.execute(
-        """(select user_id from two_tower.user_features where user_id >= gen_random_uuid() order by user_id limit 1)
+        """(
+            select user_id from two_tower.user_features where user_id >= (select gen_random_uuid())
+            order by user_id limit 1
+        )
         union all (select user_id from two_tower.user_features order by user_id limit 1) limit 1"""
     ).fetchone()
     return found["user_id"] if found else None

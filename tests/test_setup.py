@@ -1,0 +1,51 @@
+"""``setup.sh`` where it may not install what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).parents[1] / "setup.sh"
+NOBODY = 65534
+
+
+@pytest.mark.parametrize("options", [[], ["--test"], ["--system"], ["--test", "--system"]], ids=" ".join)
+@pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
+def test_who_may_not_install_is_told_a_command_that_exists(
+    tmp_path_factory: pytest.TempPathFactory, options: list[str], sudo: bool
+) -> None:
+    programs = tmp_path_factory.mktemp("programs")
+    checkout = tmp_path_factory.mktemp("checkout")
+    for program in ("bash", "dirname", "sed", "cat", "ldd", "flock", "id"):
+        (programs / program).symlink_to(str(shutil.which(program)))
+    for program in ("apt-get", "sudo") if sudo else ("apt-get",):
+        (programs / program).write_text("#!/bin/sh\nexit 1\n")
+        (programs / program).chmod(0o755)
+    shutil.copy(SETUP, checkout)
+    for directory in (programs, *checkout.parents[:2]):
+        directory.chmod(0o755)  # pytest's directories are closed to other users
+    checkout.chmod(0o777)
+    # No interpreter of that name: python3-venv is missing.
+    done = subprocess.run(
+        [checkout / "setup.sh", *options],
+        env={"PATH": str(programs), "PYTHON": "no-such-python"},
+        capture_output=True,
+        text=True,
+        check=False,
+        user=NOBODY if os.geteuid() == 0 else None,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "python3-venv" in done.stderr
+    command = f"{checkout}/setup.sh --system" + (" --test" if "--test" in options else "")
+    expected = f"sudo {command}" if sudo else f"su -c '{command}'"
+    assert f"setup:     {expected}\n" in done.stderr
+
+
+def test_an_option_that_setup_does_not_have_is_refused() -> None:
+    done = subprocess.run([SETUP, "--tests"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage: ./setup.sh [--test] [--system]" in done.stderr
