@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +15,28 @@ SETUP = Path(__file__).parents[1] / "setup.sh"
 NOBODY = 65534
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can enter, as none below pytest's can."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
 @pytest.mark.parametrize("options", [[], ["--test"], ["--system"], ["--test", "--system"]], ids=" ".join)
 @pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
 def test_who_may_not_install_is_told_a_command_that_exists(
-    tmp_path_factory: pytest.TempPathFactory, options: list[str], sudo: bool
+    open_directory: Path, options: list[str], sudo: bool
 ) -> None:
-    programs = tmp_path_factory.mktemp("programs")
-    checkout = tmp_path_factory.mktemp("checkout")
+    programs, checkout = open_directory / "programs", open_directory / "checkout"
+    programs.mkdir()
+    checkout.mkdir()
     for program in ("bash", "dirname", "sed", "cat", "ldd", "flock", "id"):
         (programs / program).symlink_to(str(shutil.which(program)))
     for program in ("apt-get", "sudo") if sudo else ("apt-get",):
         (programs / program).write_text("#!/bin/sh\nexit 1\n")
         (programs / program).chmod(0o755)
     shutil.copy(SETUP, checkout)
-    for directory in (programs, *checkout.parents[:2]):
-        directory.chmod(0o755)  # pytest's directories are closed to other users
     checkout.chmod(0o777)
     # No interpreter of that name: python3-venv is missing.
     done = subprocess.run(
