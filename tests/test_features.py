@@ -122,7 +122,7 @@ def test_i2_keys_beyond_a_small_vocabulary_are_left_out_by_both(db: Connection) 
         max_word_features=2,
     )
     data = dataset.read(db, options)
-    assert [len(data.schema.vocabularies[name]) for name in VOCABULARIES] == [4, 3, 1, 1, 1, 1, 2, 2, 25]
+    assert [len(data.schema.vocabularies[name]) for name in VOCABULARIES] == [4, 3, 1, 1, 1, 1, 2, 2, 0, 25]
     register(db, random_model(data.schema), "small")
     assert_one_encoder(db, data, "small")
 
@@ -182,7 +182,7 @@ def test_a_catalogue_without_performers_labels_and_series(clean_db: Connection) 
     )
     model = tiny_model(clean_db)
     empty = [name for name in VOCABULARIES if not model.schema.vocabularies[name]]
-    assert empty == ["performer", "maker", "label", "series", "source"]
+    assert empty == ["performer", "maker", "label", "series", "source", "content_vector"]
     assert_one_encoder(clean_db, dataset.read(clean_db), "v1")
     assert one(clean_db, "select count(*) from public.video_embeddings") == len(WORLD.videos)
     assert one(clean_db, "select count(*) from two_tower.recommend_batch(array[%s]::uuid[], 20)", WORLD.usual) == 20

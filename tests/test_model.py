@@ -13,7 +13,7 @@ from two_tower.trainer.export import export_towers, item_graph, parity, user_gra
 from two_tower.trainer.model import ItemTower, UserTower
 
 FULL = {"tag": 20, "performer": 30, "maker": 5, "label": 3, "series": 4, "source": 2}
-FULL |= {"title_word": 25, "description_word": 15, "video": 70}
+FULL |= {"title_word": 25, "description_word": 15, "content_vector": 10, "video": 70}
 SIZES = {
     "full": FULL,
     "no performers": FULL | {"performer": 0, "source": 0},
