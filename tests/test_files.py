@@ -166,6 +166,43 @@ def test_a_line_for_excel_and_two_colons(here: Path) -> None:
     assert read(text_file("ｐｒｏｄｕｃｔ＿ｕｒｌ，ＴＩＴＬＥ\nu/1,One\n"))[0] == [("u/1", "One")]
 
 
+@pytest.mark.parametrize("quoted", [False, True], ids=["plain", "with quotes"])
+def test_a_cell_in_which_exporters_say_that_nothing_is_there_is_empty(here: Path, quoted: bool) -> None:
+    """Also where the block is read by the csv module, for a quote in it."""
+    words = ["", *csv_file.NOTHING]
+    lines = [f"u/{n},{word}\n" for n, word in enumerate(words)] + ['u/a,"A ""title"""\n' if quoted else "u/a,A\n"]
+    others = ["nana", "Nil", "\\Next", "NULL and void", "-"]
+    found, _ = read(text_file("product_url,title\n" + "".join(lines) + "".join(f"u/o,{word}\n" for word in others)))
+    assert [title for _, title in found[: len(words)]] == [None] * len(words)
+    assert [title for _, title in found[len(words) + 1 :]] == others
+
+
+def test_a_missing_user_is_nobody_and_a_missing_price_is_none(shop: Connection) -> None:
+    """R's NA, MySQL's \\N: nobody is called so, and no row is lost for a price that is not known."""
+    for n, word in enumerate(csv_file.NOTHING):
+        catalog = f"product_url,title,tags,maker,price,released_at\nu/{n},T" + f",{word}" * 4 + "\n"
+        assert import_catalog(shop, text_file(catalog)).rejected == 0, word
+        reviews = f"product_url,reviewer_id,stars,created_at\nu/1,somebody {n},5,{word}\nu/1,{word},5,\n"
+        found = rejects(import_reviews(shop, text_file(reviews), ImportOptions(most_rejected=1)))
+        assert found == [(3, "reviewer_id", "", "empty")], word
+    assert rows(shop, "select count(*) from public.tags") == [0]
+    assert rows(shop, "select distinct maker from public.videos") == [None]
+
+
+def test_marks_of_byte_order_are_no_part_of_any_cell(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files that were joined, and of cells that were pasted."""
+    mark = "\ufeff"
+    for block in (1 << 22, 16):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        for quote in ("", '"'):
+            data = (
+                f"{mark}product_url,title\nu/1,{quote}One{quote}\n{mark}u/2,T{mark}wo\nu/3,{mark}{quote}Three{quote}\n"
+            )
+            for encoding in ("utf-8", "utf-16"):
+                found = read(text_file(data.encode(encoding)))[0]
+                assert found == [("u/1", "One"), ("u/2", "Two"), ("u/3", "Three")], (block, quote, encoding)
+
+
 def test_tags_are_the_same_in_every_normal_form_and_none_is_none(shop: Connection) -> None:
     import_catalog(shop, text_file("product_url,title,tags,maker\nu/1,T,が|é,ガ\nu/2,T,か\u3099|e\u0301|が,カ\u3099\n"
                                    "u/3,T,(no genres listed),\n"))  # fmt: skip

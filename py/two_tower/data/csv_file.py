@@ -28,6 +28,9 @@ LONGEST_CELL = 1 << 20
 SAMPLE = 1 << 18
 """Bytes from which an encoding is told."""
 
+NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaN", "nan", "NaT", "None")
+"""What databases, R, Python and spreadsheets write for a cell in which nothing is. pandas reads them so, too."""
+
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
 _UNIT = "\x1f"
 """ASCII's separator, which stands for a delimiter of several characters."""
@@ -83,6 +86,8 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
                     block = _decoded(name, line, decoder, block, encoding)
                     tail = _decoded(name, line, decoder, tail, encoding)
             _check_utf8(name, block, line)
+            if codecs.BOM_UTF8 in block:  # of a file that was joined to another, or of a cell that was pasted
+                block = block.replace(codecs.BOM_UTF8, b"")
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n")
             yield block, line
@@ -282,6 +287,7 @@ class _CsvReader:
                 schema={str(i): pl.String for i in range(width)},
                 columns=[i for i, _ in wanted],
                 infer_schema=False,
+                null_values=list(NOTHING),
             )
         except pl.exceptions.PolarsError:
             return None
@@ -321,7 +327,7 @@ class _CsvReader:
         cells = zip(*records, strict=True) if records else ([] for _ in names)
         data = {name: pl.Series(column, dtype=pl.String) for name, column in zip(names, cells, strict=True)}
         frame = pl.DataFrame({"line": pl.Series(lines, dtype=pl.Int64), **data})
-        return frame.with_columns(pl.when(pl.col(names) != "").then(pl.col(names)))
+        return frame.with_columns(pl.when(~pl.col(names).is_in(["", *NOTHING])).then(pl.col(names)))
 
     def _reject_broken(self, start: int, problem: str) -> None:
         end = self.feed.line - 1
