@@ -19,6 +19,9 @@ from conftest import Connection
 from synthetic import make_data
 from test_features import assert_one_encoder
 from test_path import two_tower
+from two_tower.data.imports.task import Import
+from two_tower.data.imports.vectors import Vectors
+from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, VECTOR, VECTORS, FeatureSchema, TrainingData, user_counts
 from two_tower.lifecycle import registry, towers
 from two_tower.trainer import dataset, dataset_export, dataset_files
@@ -312,3 +315,43 @@ def test_rows_that_are_no_vectors_are_reported_and_the_others_come_in(
     for line, reason in enumerate([*bad.values(), "not a UUID"], start=2 + len(good)):
         (row,) = report.filter(pl.col("line") == str(line)).to_dicts()
         assert reason in row["reason"], row
+
+
+def test_imports_of_one_encoder_at_once_agree_on_how_many_numbers_a_vector_has(
+    clean_db: Connection, tmp_path: Path
+) -> None:
+    load(clean_db, WORLD)
+    first, second = made(WORLD.videos[:3]), {video: [1.0, 2.0] for video in WORLD.videos[3:6]}
+    file = parquet(second, tmp_path / "second.parquet")
+    with psycopg.connect(clean_db.info.dsn) as other:
+
+        class Late(Vectors):
+            def merge(self) -> None:
+                give(clean_db, first)
+                super().merge()
+
+        with pytest.raises(UserError, match="have 12 numbers, and those of the file 2"):
+            Import(other, file, None, None).run(Late, encoder="clip")
+    assert one(clean_db, "select count(*) from two_tower.content_vectors") == 3
+
+
+def test_a_vector_of_another_length_is_read_by_no_version_that_knows_the_first(clean_db: Connection) -> None:
+    """Neither half of it by SQL, nor of a trainer that reads the rows by the schema of a version."""
+    schema = world(clean_db)
+    video, other = WORLD.videos[5], WORLD.videos[6]
+    for numbers in (NUMBERS - 1, NUMBERS + 1, 2):
+        clean_db.execute("delete from two_tower.content_vectors where video_id = any (%s)", ([video, other],))
+        without = clean_db.execute(PLACES, ("v1",)).fetchall()
+        give(clean_db, {video: [1.0] * numbers, other: [2.0] * numbers})
+        assert clean_db.execute(PLACES, ("v1",)).fetchall() == without, numbers
+        data = dataset.read(clean_db, schema=schema)
+        assert_one_encoder(clean_db, data, "v1")
+        # What is trained next reads what most have.
+        assert dataset.read(clean_db).schema.vocabularies[VECTOR] == schema.vocabularies[VECTOR]
+    clean_db.execute("delete from two_tower.content_vectors where encoder = 'clip'")
+    without = clean_db.execute(PLACES, ("v1",)).fetchall()
+    give(clean_db, {each: vector[:7] for each, vector in made(WORLD.videos).items()})
+    assert clean_db.execute(PLACES, ("v1",)).fetchall() == without
+    assert_one_encoder(clean_db, dataset.read(clean_db, schema=schema), "v1")
+    keys = dataset.read(clean_db).schema.vocabularies[VECTOR]
+    assert [key for key in keys if key.startswith("clip:")] == [f"clip:{n + 1}" for n in range(7)]

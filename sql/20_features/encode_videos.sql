@@ -39,6 +39,17 @@ as $func$
             select from two_tower.model_segments s
             where s.model_version = p_version and s.tower = 'item' and s.segment = 'content_vectors' and s.size > 0
         )
+        -- A vector of another length is another encoder's, whatever it is called.
+        and exists (
+            select from two_tower.model_inputs l
+            where l.model_version = p_version and l.tower = 'item' and l.segment = 'content_vectors'
+                and l.key = c.encoder || ':' || cardinality(c.vector)
+        )
+        and not exists (
+            select from two_tower.model_inputs l
+            where l.model_version = p_version and l.tower = 'item' and l.segment = 'content_vectors'
+                and l.key = c.encoder || ':' || cardinality(c.vector) + 1
+        )
     )
     -- A video that carries nothing known still has an input, of zeros.
     select v.video_id, ('{' || coalesce(string_agg(e.position || ':' || e.value, ','), '') || '}/' || m.item_dim)::extensions.sparsevec

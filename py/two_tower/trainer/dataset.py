@@ -179,8 +179,9 @@ copy (
 ) to stdout (format binary)
 """
 
-Vectors: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Encoder → positions [m] of items in order, and their vectors [m, numbers] float32, of length 1."""
+Vectors: TypeAlias = dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
+"""Encoder and how many numbers → positions [m] of items in order, and their vectors [m, numbers] float32, of length 1.
+What has more numbers or fewer is another encoder's, whatever it is called."""
 
 FEWEST_USERS = 5
 """Users who must share a key of their profiles, for it to have an input: what one alone has gives that user's taste
@@ -289,23 +290,27 @@ def _profiles(connection: psycopg.Connection[Any], labelled: sql.Composed) -> pl
 
 def _vectors(connection: psycopg.Connection[Any]) -> Vectors:
     """What encoders make of the videos, as :func:`laid_out` takes it."""
-    found: dict[str, list[tuple[int, np.ndarray]]] = {}
+    rows: list[tuple[str, int, np.ndarray]] = []
     with connection.cursor().copy(_VECTORS) as copy:
         copy.set_types(["int4", "text", "bytea"])
         for position, encoder, sent in copy.rows():
             # A header of five numbers, then length and value of each.
             numbers = np.frombuffer(sent, ">f4", offset=20)[1::2]
-            found.setdefault(encoder, []).append((position, numbers.astype(np.float32)))
-    return {encoder: stacked(rows) for encoder, rows in found.items()}
+            rows.append((encoder, position, numbers.astype(np.float32)))
+    return stacked(rows)
 
 
-def stacked(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and their vectors as :data:`Vectors` has them; what is shorter than others ends in zeros."""
-    rows = sorted(rows, key=lambda row: row[0])
-    matrix = np.zeros((len(rows), max(len(vector) for _, vector in rows)), dtype=np.float32)
-    for line, (_, vector) in zip(matrix, rows, strict=True):
-        line[: len(vector)] = vector
-    return np.array([position for position, _ in rows], dtype=np.int32), matrix
+def stacked(rows: Iterable[tuple[str, int, np.ndarray]]) -> Vectors:
+    """Encoders, positions of items and their vectors as :data:`Vectors` has them."""
+    alike: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}
+    for encoder, position, vector in rows:
+        alike.setdefault((encoder, len(vector)), []).append((position, vector))
+    found = {}
+    for key, listed in alike.items():
+        listed.sort(key=lambda row: row[0])
+        positions = np.array([position for position, _ in listed], dtype=np.int32)
+        found[key] = (positions, np.stack([vector for _, vector in listed]))
+    return found
 
 
 def _catalogue(
@@ -470,9 +475,14 @@ def _encode_profiles(profiles: pl.DataFrame, schema: FeatureSchema, n_users: int
 
 
 def _numbers_of(vectors: Vectors, likes: np.ndarray) -> tuple[str, ...]:
-    """The numbers of each encoder of which FEWEST_VIDEOS that somebody likes have a vector."""
-    telling = {encoder: matrix for encoder, (at, matrix) in vectors.items() if (likes[at] > 0).sum() >= FEWEST_VIDEOS}
-    return tuple(f"{encoder}:{n + 1}" for encoder in sorted(telling) for n in range(telling[encoder].shape[1]))
+    """The numbers of each encoder of which FEWEST_VIDEOS that somebody likes have a vector; where its vectors differ in
+    how many they have, so many as most of those."""
+    telling: dict[str, tuple[int, int]] = {}
+    for (encoder, numbers), (at, _) in vectors.items():
+        liked = int((likes[at] > 0).sum())
+        if liked >= FEWEST_VIDEOS:
+            telling[encoder] = max(telling.get(encoder, (0, 0)), (liked, numbers))
+    return tuple(f"{encoder}:{n + 1}" for encoder, (_, numbers) in sorted(telling.items()) for n in range(numbers))
 
 
 def _encode_vectors(vectors: Vectors, schema: FeatureSchema, n_items: int) -> sparse.csr_matrix:
@@ -484,8 +494,10 @@ def _encode_vectors(vectors: Vectors, schema: FeatureSchema, n_items: int) -> sp
         places.setdefault(encoder, []).append((int(number) - 1, index))
     found = sparse.csr_matrix(shape, dtype=np.float32)
     for encoder, listed in places.items():
-        at, matrix = vectors.get(encoder, (np.zeros(0, dtype=np.int32), np.zeros((0, 0), dtype=np.float32)))
-        numbers, columns = np.array([p for p in listed if p[0] < matrix.shape[1]], dtype=np.int64).reshape(-1, 2).T
+        if (encoder, len(listed)) not in vectors:
+            continue
+        at, matrix = vectors[encoder, len(listed)]
+        numbers, columns = np.array(listed, dtype=np.int64).T
         values = matrix[:, numbers].ravel()
         found = found + sparse.csr_matrix((values, (np.repeat(at, len(columns)), np.tile(columns, len(at)))), shape)
     found.eliminate_zeros()

@@ -192,7 +192,7 @@ def _numbers(catalogue: pl.DataFrame) -> pl.DataFrame:
 
 def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
     """What encoders make of the items, of the columns of lists of numbers that are called so."""
-    found: Vectors = {}
+    rows: list[tuple[str, int, np.ndarray]] = []
     for name in catalogue.columns:
         if not name.startswith(OF_ENCODER):
             continue
@@ -202,16 +202,15 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
         known = catalogue.select(
             pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(name).cast(pl.List(pl.Float32))
         ).drop_nulls()
-        rows = [(int(position), np.asarray(vector, dtype=np.float32)) for position, vector in known.iter_rows()]
-        for position, vector in rows:
+        for position, given in known.iter_rows():
+            vector = np.asarray(given, dtype=np.float32)
             size = float(np.linalg.norm(vector.astype(np.float64)))
             if not np.isfinite(size) or size == 0:
                 raise UserError(f"{path}: {name} of {catalogue[position, 'item']} is a vector without a direction")
             if abs(size - 1) >= 1e-6:
                 vector /= size
-        if rows:
-            found[name.removeprefix(OF_ENCODER)] = stacked(rows)
-    return found
+            rows.append((name.removeprefix(OF_ENCODER), int(position), vector))
+    return stacked(rows)
 
 
 def _attributes(catalogue: pl.DataFrame, liked: pl.Series) -> pl.DataFrame:

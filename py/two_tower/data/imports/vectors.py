@@ -12,6 +12,7 @@ from psycopg import sql
 from two_tower.data.imports.cells import lists_of_numbers
 from two_tower.data.imports.products import OfProducts
 from two_tower.data.imports.task import Import
+from two_tower.errors import UserError
 
 MOST_NUMBERS = 2_000
 """Of a vector. SQL: ``two_tower.unit_vector``."""
@@ -30,15 +31,18 @@ class Vectors(OfProducts):
         super().__init__(task, cursor, columns)
         self.encoder = encoder
         self.vector = columns[1]
-        self.numbers: int | None = None
+        self.numbers = self.numbers_there()
         """How many each vector has: as many as those of the encoder that are there, else as the first."""
-        found = cursor.execute(
-            "select cardinality(vector) from two_tower.content_vectors where encoder = %s limit 1", [encoder]
-        ).fetchone()
-        if found:
-            (self.numbers,) = found
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.changes")
         cursor.execute("create temp table staged (line bigint, video_id uuid, vector real[]) on commit drop")
+
+    def numbers_there(self) -> int | None:
+        (numbers,) = self.one(
+            sql.SQL(
+                "select (select cardinality(c.vector) from two_tower.content_vectors c where c.encoder = {} limit 1)"
+            ).format(sql.Literal(self.encoder))
+        )
+        return None if numbers is None else int(numbers)
 
     def stage(self, batch: pl.DataFrame) -> None:
         for part in batch.iter_slices(BLOCK):
@@ -80,6 +84,12 @@ class Vectors(OfProducts):
 
     def merge(self) -> None:
         self.take_turns("content_vectors")
+        # Another import may have been the first meanwhile.
+        if self.numbers and (there := self.numbers_there()) not in (None, self.numbers):
+            raise UserError(
+                f"vectors of {self.encoder} have {there} numbers, and those of the file {self.numbers}",
+                "another encoder takes another --encoder",
+            )
         # Several images of one video are one vector, whose direction is between theirs.
         self.cursor.execute(
             "create temp table changes on commit drop as"
