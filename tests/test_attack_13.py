@@ -699,11 +699,9 @@ def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str
         assert one(connection, "select current_user") == "service_role"
     with connect(login(served, DEVELOPER)) as connection:
         assert one(connection, "select session_user") == DEVELOPER
-    with connect(served, as_owner=False) as connection:
+    with connect(served, as_owner=False, autocommit=True) as connection:
         assert one(connection, "select current_user") == SUPERUSER
-        connection.rollback()
-        with connection.transaction():
-            database.settle_transaction(connection)
+        with database.settled_transaction(connection):
             assert one(connection, "select current_user") == DEVELOPER
         assert one(connection, "select current_user") == SUPERUSER
 
@@ -717,8 +715,7 @@ def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
         connect(served)
     assert caught.value.hint == "connect as postgres, or to the server itself"
     connect(login(served, DEVELOPER)).close()
-    with psycopg.connect(served) as connection:
-        database.settle_transaction(connection)
+    with psycopg.connect(served, autocommit=True) as connection, database.settled_transaction(connection):
         assert one(connection, "select current_user") == DEVELOPER
 
 

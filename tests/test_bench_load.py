@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from conftest import in_database
 from two_tower.bench import load, rest
 from two_tower.bench.common import new_database
 from two_tower.bench.load import REQUESTS, WAITS, Load, Scale, figures, resource, said, scarce
@@ -155,7 +156,7 @@ def test_without_postgrest_that_is_said(cluster: Server, monkeypatch: pytest.Mon
     from two_tower.errors import UserError
 
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="no PostgREST in PATH"), rest.postgrest(cluster, "postgres"):
+    with pytest.raises(UserError, match="no PostgREST in PATH"), rest.postgrest(cluster.dsn):
         pass
 
 
@@ -174,7 +175,7 @@ def test_a_small_load_goes_through_postgrest(
         assert by_name["errors"].value == 0, words
         assert by_name["requests_per_s"].value > 2
         assert {f"{request}_p99_ms_20" for request in REQUESTS} <= set(by_name)
-        with rest.postgrest(cluster, load.DATABASE) as socket:
+        with rest.postgrest(in_database(cluster.dsn, load.DATABASE)) as socket:
             monkeypatch.setattr(rest, "SECRET", "another secret, of 32 bytes or more than that")
             took, errors, messages = rest.requests(
                 socket, {"list": 1}, users=30, videos=400, clients=2, rate=20, seconds=1

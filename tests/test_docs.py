@@ -28,8 +28,10 @@ from pydantic import AliasChoices
 
 from conftest import Connection, remove_server, server_directory
 from documents import NOT_RUNNABLE, REPOSITORY, RUNNABLE, Block, Shell, blocks, documents, parse, prose
-from rest_api import serve, sign
+from rest_api import serve
+from test_demo import own_files
 from tiers import some
+from two_tower.bench.rest import sign
 from two_tower.cli.main import app
 from two_tower.server.contract import NEWEST, OLDEST
 from two_tower.server.embedded import Server
@@ -73,8 +75,9 @@ class System:
 
 
 @pytest.fixture(scope="module")
-def fresh(node_modules: Path) -> Iterator[System]:
-    """A set-up checkout without a database."""
+def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System]:
+    """A set-up checkout without a database. ``make test`` gives the demo small files, by the variables of its make;
+    ``make soak`` has it make a world of its own."""
     root = server_directory("two-tower-docs-")
     checkout = root / "pg-two-tower"
     omitted = shutil.ignore_patterns(".git", ".venv", ".two-tower", ".*_cache", ".hypothesis", "__pycache__", "build")
@@ -95,7 +98,10 @@ def fresh(node_modules: Path) -> Iterator[System]:
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_", "MAKE", "MFLAGS", "ARGS"))
     }
-    yield System(checkout, server, environment | {"PIP_NO_INDEX": "1"})  # nothing here needs a network
+    environment["PIP_NO_INDEX"] = "1"  # nothing here needs a network
+    if not request.config.getoption("--soak"):
+        environment |= {name.upper(): str(path) for name, path in own_files(root / "files").items()}
+    yield System(checkout, server, environment)
     for home in (*checkout.glob("*/.two-tower"), checkout / ".two-tower"):
         remove_server(Server(home.parent))
     shutil.rmtree(root, ignore_errors=True)

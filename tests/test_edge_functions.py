@@ -18,7 +18,8 @@ import pytest
 
 from conftest import in_database
 from documents import REPOSITORY
-from rest_api import serve, sign
+from rest_api import serve
+from two_tower.bench.rest import sign
 from two_tower.server.embedded import Server
 from world_fixtures import NOBODY, Client, make_world
 

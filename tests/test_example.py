@@ -14,7 +14,8 @@ from playwright.sync_api import Page, expect
 
 from conftest import Connection
 from documents import REPOSITORY
-from rest_api import serve, sign
+from rest_api import serve
+from two_tower.bench.rest import sign
 from ui_browser import chromium
 from world_fixtures import column, make_world, one
 

@@ -20,8 +20,9 @@ import pytest
 
 from conftest import in_database
 from documents import REPOSITORY
-from rest_api import PREFIX, serve, sign
+from rest_api import PREFIX, serve
 from tiers import some
+from two_tower.bench.rest import sign
 from two_tower.server.embedded import Server
 from world_fixtures import NOBODY, Client, make_world, one
 

@@ -26,10 +26,11 @@ from typer.testing import CliRunner
 
 import two_tower.server.reading as reading_module
 from conftest import Connection, in_database, remove_server, server_directory
-from rest_api import PREFIX, serve, sign
+from rest_api import PREFIX, serve
 from test_refresh import assert_fresh
 from test_security import ASKERS, ME, RPCS, WORLD, attempt, calls_of_routines, relations
 from two_tower import rows
+from two_tower.bench.rest import sign
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.server.connection import connect

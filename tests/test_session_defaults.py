@@ -7,6 +7,7 @@ have it, and what is stored then is compared with what the same flow stores unde
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,28 @@ def test_behind_a_pooler_nothing_is_set(setting: str, refused: bool, dsn: str, m
         return
     with open_connection(dsn) as connection:
         assert one(connection, "select source from pg_settings where lower(name) = %s", name) == "database"
+
+
+def test_no_limit_on_idle_transactions_ends_one_before_it_is_set_aside(
+    database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for us for longer than the limit before each of the first messages."""
+    ours, theirs = (prepared(database(), ["idle_in_transaction_session_timeout = '1ms'"]) for _ in range(2))
+    wait = psycopg.Connection.wait
+    pauses: Iterator[float] = iter(())
+
+    def waited(self: psycopg.Connection[Any], *arguments: Any, **options: Any) -> Any:
+        time.sleep(next(pauses, 0))
+        return wait(self, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "wait", waited)
+    # As behind a pooler, where limits can be set aside for a transaction alone.
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
+    for verb in (["migrate"], ["migrate", "--check"], ["pull", "--from", theirs]):
+        pauses = iter([0.05] * 20)
+        result = CliRunner().invoke(app, [*verb, "--dsn", ours])
+        assert result.exit_code == 0, (verb, result.stderr, result.exception)
+        assert next(pauses, None) is None, verb
 
 
 @pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.world
 
 WORLD = make_world()
 ME, LIKED = WORLD.one_like, min(WORLD.of(WORLD.one_like, "like"))
-OTHERS = [user for user in WORLD.users if user != ME]
 
 MOMENTS = ("infinity", "-infinity", "4713-01-01 BC", "0001-01-01", "1899-12-31", "2300-01-01", "20000-01-01", None)
 NAMES = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
@@ -150,19 +152,33 @@ def _become_owner(connection: psycopg.Connection[Any]) -> None:
     connection.execute(sql.SQL("set role {}").format(sql.Identifier(owner)))
 
 
-def settle_transaction(connection: psycopg.Connection[Any], *, as_owner: bool = True) -> None:
-    """What :func:`open_connection` does to a session, for the transaction at hand alone; so it may be behind any
-    pooler."""
-    if as_owner:
-        connection.execute(f"select pg_catalog.set_config('role', o.rolname, true) from ({_OWNER}) as o")  # noqa: S608
-    connection.execute(
-        "select pg_catalog.set_config(s.name, w.setting, true)"
-        " from pg_catalog.pg_settings s"
-        " join rows from (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
-        " as w (name, setting) on w.name operator(pg_catalog.=) pg_catalog.lower(s.name)"
-        " where s.name operator(pg_catalog.!~) '^default_transaction'",
-        (list(SESSION), list(SESSION.values())),
-    )
+@contextmanager
+def settled_transaction(
+    connection: psycopg.Connection[Any], *, as_owner: bool = True, force_rollback: bool = False
+) -> Iterator[None]:
+    """A transaction, and for it alone what :func:`open_connection` does to a session; so it may be behind any pooler.
+
+    BEGIN and the settings go to the server as one message. Between two of them the transaction would be idle, and a
+    limit of the role or the database on idle transactions could end it before it is set aside. ``connection`` is in
+    autocommit mode.
+    """
+    import psycopg
+
+    with ExitStack() as transaction:
+        with connection.pipeline():
+            # connection.transaction() would keep the pipeline until its end.
+            transaction.enter_context(psycopg.Transaction(connection, force_rollback=force_rollback))
+            if as_owner:
+                connection.execute(f"select pg_catalog.set_config('role', o.rolname, true) from ({_OWNER}) as o")  # noqa: S608
+            connection.execute(
+                "select pg_catalog.set_config(s.name, w.setting, true)"
+                " from pg_catalog.pg_settings s"
+                " join rows from (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
+                " as w (name, setting) on w.name operator(pg_catalog.=) pg_catalog.lower(s.name)"
+                " where s.name operator(pg_catalog.!~) '^default_transaction'",
+                (list(SESSION), list(SESSION.values())),
+            )
+        yield
 
 
 def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:

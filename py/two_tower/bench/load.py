@@ -321,7 +321,7 @@ def _beside(server: Server, *works: Callable[[Connection], float]) -> Iterator[N
 
 @contextmanager
 def _postgrest(server: Server) -> Iterator[Send]:
-    with rest.postgrest(server, DATABASE) as socket:
+    with rest.postgrest(make_conninfo(server.dsn, dbname=DATABASE)) as socket:
 
         def send(scale: Scale, rate: float) -> Answered:
             return rest.requests(

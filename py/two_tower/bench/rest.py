@@ -25,7 +25,6 @@ import numpy as np
 from psycopg.conninfo import make_conninfo
 
 from two_tower.errors import UserError
-from two_tower.server.embedded import Server
 
 SECRET = "of a server that is thrown away, 32 bytes or more"  # noqa: S105 - it is
 POOL = 10
@@ -37,16 +36,19 @@ Send = Callable[[httpx2.Client, np.random.Generator, int, int], httpx2.Response]
 """Makes a request as one of ``users``, about one of ``videos``."""
 
 
-def token(user: int) -> dict[str, str]:
-    """Headers of the user of this number, as the catalogue's make them: HS256."""
+def sign(*, secret: str | None = None, **claims: object) -> str:
+    """A JWT (HS256) with these claims, which :func:`postgrest` takes unless another ``secret`` is given."""
 
     def encoded(raw: bytes) -> str:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
-    claims = {"role": "authenticated", "sub": ident("user", user)}
     signed = ".".join(encoded(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims))
-    signature = encoded(hmac.digest(SECRET.encode(), signed.encode(), hashlib.sha256))
-    return {"Authorization": f"Bearer {signed}.{signature}"}
+    return f"{signed}.{encoded(hmac.digest((secret or SECRET).encode(), signed.encode(), hashlib.sha256))}"
+
+
+def token(user: int) -> dict[str, str]:
+    """Headers of the user of this number, as the catalogue's make them."""
+    return {"Authorization": f"Bearer {sign(role='authenticated', sub=ident('user', user))}"}
 
 
 def ident(kind: str, number: int) -> str:
@@ -76,9 +78,13 @@ REQUESTS: dict[str, Send] = {"list": _list, "like": _like, "embed": _embed}
 
 
 @contextmanager
-def postgrest(server: Server, database: str) -> Iterator[Path]:
-    """The socket of one that is ready."""
-    program = shutil.which("postgrest")
+def postgrest(dsn: str, program: str | None = None, settings: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The socket of one that is ready, connects by ``dsn`` as ``authenticator``, and takes what :func:`sign` signs.
+
+    ``program`` is where it is, by default in PATH; ``settings`` come before those here. Raises UserError where there is
+    none, or it does not get ready.
+    """
+    program = program or shutil.which("postgrest")
     if program is None:
         raise UserError(
             "there is no PostgREST in PATH",
@@ -86,18 +92,19 @@ def postgrest(server: Server, database: str) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix="two-tower-rest-", dir="/tmp") as made:  # the path of a socket is short
         socket, log = Path(made) / "socket", Path(made) / "log"
-        settings = {
-            "PGRST_DB_URI": make_conninfo(server.dsn, dbname=database, user="authenticator"),
+        environment = {
             "PGRST_DB_SCHEMAS": "public",
             "PGRST_DB_EXTRA_SEARCH_PATH": "public, extensions",
             "PGRST_DB_ANON_ROLE": "anon",
             "PGRST_DB_POOL": str(POOL),
+            **(settings or {}),
+            "PGRST_DB_URI": make_conninfo(dsn, user="authenticator"),
             "PGRST_JWT_SECRET": SECRET,
             "PGRST_SERVER_UNIX_SOCKET": str(socket),
             "LANG": "C.UTF-8",
         }
         with log.open("wb") as output:
-            process = subprocess.Popen([program], env=os.environ | settings, stdout=output, stderr=output)
+            process = subprocess.Popen([program], env=os.environ | environment, stdout=output, stderr=output)
             try:
                 _wait_until_ready(socket, process, log)
                 yield socket
@@ -108,7 +115,7 @@ def postgrest(server: Server, database: str) -> Iterator[Path]:
 
 def _wait_until_ready(socket: Path, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
-    with _client(socket) as client:
+    with client_of(socket) as client:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 if client.get("/").is_success:
@@ -119,7 +126,8 @@ def _wait_until_ready(socket: Path, process: subprocess.Popen[bytes], log: Path)
     raise UserError(f"PostgREST did not get ready: {log.read_text()[-600:]}")
 
 
-def _client(socket: Path) -> httpx2.Client:
+def client_of(socket: Path) -> httpx2.Client:
+    """A client of the one that listens there."""
     return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), base_url="http://postgrest", timeout=PATIENCE)
 
 
@@ -143,7 +151,7 @@ def requests(
     started = time.monotonic()
 
     def work() -> None:
-        with _client(socket) as client:
+        with client_of(socket) as client:
             while True:
                 with lock:
                     at, (moment, kind) = next(plan, (-1, (0.0, 0)))

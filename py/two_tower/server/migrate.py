@@ -27,7 +27,7 @@ from yoyo.backends.base import SavepointTransactionManager
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.migrations import default_migration_table
 
-from two_tower.database import open_connection, settle_transaction
+from two_tower.database import open_connection, settled_transaction
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
 from two_tower.progress import Say
@@ -124,7 +124,7 @@ def migrate(
     application holds a lock for too long. Twenty at once are fine: they take turns by an advisory lock, and the later
     ones find nothing to do. Raises UserError, with everything that is in the way, before anything is written.
     """
-    with open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate") as connection:
+    with _connection(dsn, "two-tower migrate") as connection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _transaction(connection, take_names):
@@ -169,10 +169,7 @@ def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.E
 
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
     """What would keep ``migrate`` from beginning, and what it would change. Changes nothing."""
-    with (
-        open_connection(resolve_dsn(dsn), settle=False, application_name="two-tower migrate --check") as connection,
-        _transaction(connection, take_names),
-    ):
+    with _connection(dsn, "two-tower migrate --check") as connection, _transaction(connection, take_names):
         connection.execute("set transaction read only")
         report = preflight.look(connection)
         if not preflight.reaches(connection):
@@ -361,13 +358,18 @@ def closed(table: str) -> list[str]:
     ]
 
 
+def _connection(dsn: str | None, application_name: str) -> psycopg.Connection[Any]:
+    """One whose transactions are what ours have to be, whatever the default."""
+    connection = open_connection(resolve_dsn(dsn), autocommit=True, settle=False, application_name=application_name)
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    # A standby refuses the mode; the look says that it is one.
+    connection.read_only = None if connection.info.parameter_status("in_hot_standby") == "on" else False
+    return connection
+
+
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
-    with connection.transaction():
-        # A standby refuses the mode; the look says that it is one.
-        mode = "" if connection.info.parameter_status("in_hot_standby") == "on" else ", read write"
-        connection.execute(f"set transaction isolation level read committed{mode}".encode())
-        settle_transaction(connection, as_owner=False)
+    with settled_transaction(connection, as_owner=False):
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")

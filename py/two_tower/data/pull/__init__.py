@@ -20,7 +20,7 @@ import psycopg
 from two_tower.data.pull.run import Connection, Run
 from two_tower.data.pull.summary import PullSummary, TableSummary
 from two_tower.data.pull.tables import TABLES
-from two_tower.database import open_connection
+from two_tower.database import open_connection, settled_transaction
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
 
@@ -50,7 +50,8 @@ def pull(
             f"{info.user}@{info.host}:{info.port}/{info.dbname}", anonymised=key is not None, dry_run=dry_run
         )
         try:
-            with source.transaction(), target.transaction(force_rollback=dry_run):
+            # A row's text must be the same on both sides; and no limit of the role may end a long copy.
+            with settled_transaction(source), settled_transaction(target, force_rollback=dry_run):
                 Run(source, target, key, summary, say, progress).run(replace)
         except psycopg.errors.InsufficientPrivilege as error:
             raise UserError(

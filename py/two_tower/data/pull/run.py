@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from two_tower.data.pull.pseudonyms import Pseudonyms
 from two_tower.data.pull.summary import PullSummary, TableSummary
 from two_tower.data.pull.tables import TABLES, TIME, USERS, WEIGHT, PulledTable
-from two_tower.database import settle_transaction
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
 from two_tower.rows import one
@@ -67,10 +66,6 @@ class Run:
         self.progress = progress
 
     def run(self, replace: bool) -> None:
-        for connection in (self.source, self.target):
-            # A row's text must be the same on both sides; and no limit of the role may end a long copy. For the
-            # transaction alone, since either side may be behind a pooler.
-            settle_transaction(connection)
         self.source.execute("set local row_security = off")  # an error instead of some of the rows
         self.target.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
         pairs = self.pairs()
