@@ -129,7 +129,8 @@ def test_a_training_that_fails_says_why(code: str, message: str, monkeypatch: py
 @pytest.mark.soak
 @pytest.mark.database
 def test_the_verb_trains_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Scale, "quick", lambda: TOY)
+    # A like for each twentieth pair of a user and a video is the most that the verb makes.
+    monkeypatch.setattr(Scale, "quick", lambda: Scale(users=300, videos=400, likes=6_000))
     result = CliRunner().invoke(app, ["bench", "training", "--quick", "--json"])
     assert result.exit_code == 0, result.output
     found = {row["figure"]: row for row in json.loads(result.stdout)}

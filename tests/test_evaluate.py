@@ -8,7 +8,7 @@ from scipy import sparse
 
 from synthetic import make_data
 from two_tower.features import LIKE
-from two_tower.trainer import evaluate
+from two_tower.trainer import evaluate, items
 from two_tower.trainer.splits import split
 
 
@@ -99,15 +99,16 @@ def test_memory_bounds_the_block_and_changes_nothing(monkeypatch: pytest.MonkeyP
         assert found.coverage == whole.coverage
 
 
-def test_item_knn_is_what_every_cosine_says() -> None:
+def test_item_knn_is_what_every_cosine_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks of one or of all; of the columns of likes, the nearest of each, itself apart."""
     rng = np.random.default_rng(4)
     likes = sparse.csr_matrix((rng.random((60, 25)) < 0.3).astype(np.float32))
     dense = likes.toarray()
     cosine = dense.T @ dense / np.maximum(np.outer(*[np.linalg.norm(dense, axis=0)] * 2), 1)
     np.fill_diagonal(cosine, 0)
-    for block in (1, 7, 1024):
-        assert np.allclose(evaluate.by_item_knn(likes, 25, block)(np.arange(60)), dense @ cosine, atol=1e-5)
+    for products in (1, 200, 1024):
+        monkeypatch.setattr(items, "PRODUCTS", products)
+        assert np.allclose(evaluate.by_item_knn(likes, 25)(np.arange(60)), dense @ cosine, atol=1e-5)
     few = np.where(np.argsort(np.argsort(-cosine, axis=1, kind="stable"), axis=1) < 4, cosine, 0)
     assert np.allclose(evaluate.by_item_knn(likes, 4)(np.arange(60)), dense @ few.T, atol=1e-5)
 

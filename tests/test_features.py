@@ -219,6 +219,14 @@ def test_an_empty_database_answers_everything(clean_db: Connection) -> None:
     assert one(clean_db, "select users_with_likes from two_tower.status") == 0
 
 
+def test_what_is_learnt_from_is_read_once(db: Connection) -> None:
+    """Of tens of millions of decisions each further reading takes as long as the first."""
+    db.execute("set track_functions = 'all'")
+    dataset.read(db)
+    db.execute("select pg_stat_force_next_flush()")
+    assert one(db, "select calls from pg_stat_user_functions where funcname = 'training_set'") == 1
+
+
 def test_videos_without_likes_are_no_training_set(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     clean_db.execute("delete from public.user_video_decisions where decision_type = 'like'")

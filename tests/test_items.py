@@ -211,6 +211,22 @@ def test_the_spectrum_is_that_of_who_likes_both() -> None:
     assert np.allclose(product, dense(items.together(likes)), rtol=1e-3, atol=1e-3)
 
 
+def test_products_of_histories_are_taken_in_blocks_of_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However unequal: every fifth video here is liked along with all, the others with few."""
+    rng = np.random.default_rng(3)
+    share = np.where(np.arange(60) % 5 == 0, 0.8, 0.02)
+    likes = sparse.csr_matrix((rng.random((200, 60)) < share).astype(np.float32))
+    whole = items.together(likes)
+    for most in (1, 100, 400, 10_000):
+        monkeypatch.setattr(items, "PRODUCTS", most)
+        found = list(items.blocks(likes))
+        assert [row for rows in found for row in range(rows.start, rows.stop)] == list(range(60))
+        for rows in found:
+            assert rows.stop - rows.start == 1 or (likes.T.tocsr()[rows] @ likes).nnz <= most
+        assert (items.together(likes) != whole).nnz == 0
+        assert len(found) < 60 or most < 60
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(7).random((70, 40)) < 0.3).astype(np.float32))

@@ -150,7 +150,7 @@ def figures(found: Trained, likes: int) -> list[Figure]:
 
 
 LIKE_BYTES = 21
-"""Of a like in the files that a training maps: user, video, label, time and weight."""
+"""Of a like as a training holds it: video, label, time and weight in files that it maps, the user in memory."""
 
 
 # ------------------------------------------------------------------------------------------------ the world

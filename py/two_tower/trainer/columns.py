@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 from psycopg import sql
 
@@ -23,7 +24,7 @@ CHUNK = 4 << 20
 
 
 def read_columns(
-    connection: psycopg.Connection[Any], query: sql.Composed, row: np.dtype[Any], types: Mapping[str, type]
+    connection: psycopg.Connection[Any], query: sql.Composed, row: np.dtype[Any], types: Mapping[str, npt.DTypeLike]
 ) -> dict[str, np.ndarray]:
     """What ``query``, a COPY to standard output in binary, answers; read only.
 
@@ -55,7 +56,9 @@ def read_columns(
             file.close()  # the map stays, and with it the room on the disk
 
 
-def _append(files: Mapping[str, BinaryIO], types: Mapping[str, type], packed: bytearray, row: np.dtype[Any]) -> int:
+def _append(
+    files: Mapping[str, BinaryIO], types: Mapping[str, npt.DTypeLike], packed: bytearray, row: np.dtype[Any]
+) -> int:
     """How many whole rows there were, which are in the files now."""
     rows = np.frombuffer(packed, row, len(packed) // row.itemsize)
     for name, file in files.items():

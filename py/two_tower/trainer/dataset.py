@@ -10,8 +10,10 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
+from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import psycopg
 from psycopg import sql
@@ -73,32 +75,27 @@ class DatasetOptions:
 
 # Rows of fixed width: a field count, then length and value of each field.
 _ROW = np.dtype(
-    [("fields", ">i2"), ("l1", ">i4"), ("user", ">i4"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"), ("label", ">i2"),
-     ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
+    [("fields", ">i2"), ("l1", ">i4"), ("user_id", "V16"), ("l2", ">i4"), ("item", ">i4"), ("l3", ">i4"),
+     ("label", ">i2"), ("l4", ">i4"), ("time", ">f8"), ("l5", ">i4"), ("weight", ">f4")]
 )  # fmt: skip
-_TYPES = {"user": np.int32, "item": np.int32, "label": np.int8, "time": np.float64, "weight": np.float32}
+_TYPES: dict[str, npt.DTypeLike] = {
+    "user_id": "V16", "item": np.int32, "label": np.int8, "time": np.float64, "weight": np.float32,
+}  # fmt: skip
 
+# The one statement that evaluates what is learnt from, which takes as long each time.
 _INTERACTIONS = """
 copy (
-    with labelled as materialized (
-        select * from {labelled} as l
-    ),
-    users as (
-        select user_id, (row_number() over (order by user_id) - 1)::int as position
-        from (select distinct user_id from labelled) as known
-    ),
-    items as (
+    with items as (
         select id, (row_number() over (order by id) - 1)::int as position from public.videos
     )
-    select u.position, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0), l.weight
-    from labelled l join users u on u.user_id = l.user_id join items i on i.id = l.video_id
+    select l.user_id, i.position, l.label, coalesce(extract(epoch from l.created_at)::double precision, 0), l.weight
+    from {labelled} as l join items i on i.id = l.video_id
+    where l.user_id is not null
     order by 1, 4, 2
 ) to stdout (format binary)
 """
 
 _ITEM_IDS = "copy (select id from public.videos order by id) to stdout (format csv)"
-
-_USERS = "copy (select distinct user_id from {labelled} as l order by user_id) to stdout (format csv)"
 
 MODES: dict[str, LiteralString] = {
     "all": "two_tower.training_set({}, {})",
@@ -134,7 +131,7 @@ FEWEST_VIDEOS, COMMON = 2, 0.1
 _WORDS = """
 copy (
     with liked as (
-        select distinct s.video_id from {labelled} as s where s.label = 1
+        select unnest({}::uuid[]) as video_id
     ),
     words as materialized (
         select video_id, kind, key from two_tower.video_attributes where kind = any ({})
@@ -161,15 +158,14 @@ copy (
 # As profiles are now: nothing says what they were.
 _PROFILES = """
 copy (
-    with users as (
-        select user_id, (row_number() over (order by user_id) - 1)::int as position
-        from (select distinct user_id from {labelled} as l) as known
-    )
-    select u.position, k.kind, k.key
-    from users u cross join lateral two_tower.profile_keys(u.user_id) as k
+    select {} + u.place - 1 as position, k.kind, k.key
+    from unnest({}::uuid[]) with ordinality as u (user_id, place)
+    cross join lateral two_tower.profile_keys(u.user_id) as k
     order by 1, 2, 3
 ) to stdout (format csv, header)
 """
+ASKED = 100_000
+"""Users whose profiles are asked for at once."""
 
 _VECTORS = """
 copy (
@@ -198,12 +194,12 @@ def read(
     Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
     """
     options = options or DatasetOptions()
-    labelled = _labelled(options)
     with connection.transaction():
         connection.execute(_SNAPSHOT)
-        decided = _decided(connection, labelled)
-        items, attributes = _catalogue(connection, labelled, schema)
-        profiles, vectors = _profiles(connection, labelled), _vectors(connection)
+        decided, items = _decided(connection, options), _items(connection)
+        item_ids = items["video_id"].to_numpy().astype(str)
+        attributes = _attributes(connection, decided.liked(item_ids), schema)
+        profiles, vectors = _profiles(connection, decided.user_ids), _vectors(connection)
     _require_likes(decided, items, options)
     return laid_out(decided, items, attributes, options, schema, profiles, vectors)
 
@@ -212,9 +208,9 @@ def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> P
     """What the users of one of several databases decided, in one snapshot."""
     with connection.transaction():
         connection.execute(_SNAPSHOT)
-        labelled = _labelled(options)
-        decided, profiles = _decided(connection, labelled), _profiles(connection, labelled)
-        return Part(decided, np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str), profiles)
+        decided = _decided(connection, options)
+        item_ids = np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str)
+        return Part(decided, item_ids, _profiles(connection, decided.user_ids))
 
 
 def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], options: DatasetOptions) -> TrainingData:
@@ -223,15 +219,10 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
 
     What was decided on videos that this catalogue has not, or no longer, is left out. Raises UserError as read().
     """
-    liked: set[str] = set()
-    for part in parts:
-        liked.update(part.item_ids[np.unique(part.decided.item[part.decided.label == LIKE])].tolist())
-    labelled = sql.SQL("(select unnest({}::uuid[]) as video_id, {} as label)").format(
-        sql.Literal(sorted(liked)), sql.Literal(LIKE)
-    )
+    liked = {video for part in parts for video in part.decided.liked(part.item_ids)}
     with connection.transaction():
         connection.execute(_SNAPSHOT)
-        items, attributes = _catalogue(connection, labelled, None)
+        items, attributes = _items(connection), _attributes(connection, sorted(liked), None)
         vectors = _vectors(connection)
     decided = _joined(parts, items["video_id"].to_numpy().astype(str))
     _require_likes(decided, items, options)
@@ -271,21 +262,23 @@ def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
 _SNAPSHOT = "set transaction isolation level repeatable read, read only"
 
 
-def _labelled(options: DatasetOptions) -> sql.Composed:
+def _decided(connection: psycopg.Connection[Any], options: DatasetOptions) -> Decided:
     stars = map(sql.Literal, (options.min_stars, options.max_negative_stars))
-    return sql.SQL(MODES[options.mode]).format(*stars)
-
-
-def _decided(connection: psycopg.Connection[Any], labelled: sql.Composed) -> Decided:
+    labelled = sql.SQL(MODES[options.mode]).format(*stars)
     columns = read_columns(connection, sql.SQL(_INTERACTIONS).format(labelled=labelled), _ROW, _TYPES)
-    users = _copy(connection, _USERS, labelled=labelled).decode().split()
-    return Decided(user_ids=np.array(users, dtype=str), **columns)
+    halves = columns.pop("user_id").view(np.uint64).reshape(-1, 2)  # rows of one user follow each other
+    first = np.append(True, (halves[1:] != halves[:-1]).any(axis=1))[: len(halves)]
+    user_ids = [str(UUID(bytes=each.tobytes())) for each in halves[first]]
+    return Decided(np.array(user_ids, dtype=str), np.cumsum(first, dtype=np.int32) - 1, **columns)
 
 
-def _profiles(connection: psycopg.Connection[Any], labelled: sql.Composed) -> pl.DataFrame:
-    """What profiles have, as :func:`laid_out` takes it."""
-    found = pl.read_csv(_copy(connection, _PROFILES, labelled=labelled), infer_schema=False)
-    return found.with_columns(pl.col("position").cast(pl.Int64))
+def _profiles(connection: psycopg.Connection[Any], user_ids: np.ndarray) -> pl.DataFrame:
+    """What the profiles of these users [n_users] have, as :func:`laid_out` takes it."""
+    found = [
+        pl.read_csv(_copy(connection, _PROFILES, start, user_ids[start : start + ASKED].tolist()), infer_schema=False)
+        for start in range(0, max(len(user_ids), 1), ASKED)
+    ]
+    return pl.concat(found).with_columns(pl.col("position").cast(pl.Int64))
 
 
 def _vectors(connection: psycopg.Connection[Any]) -> Vectors:
@@ -313,21 +306,25 @@ def stacked(rows: Iterable[tuple[str, int, np.ndarray]]) -> Vectors:
     return found
 
 
-def _catalogue(
-    connection: psycopg.Connection[Any], labelled: sql.Composed, schema: FeatureSchema | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Items and attributes as :func:`laid_out` takes them; of words those that tell something of what is liked, or
-    those of ``schema``."""
-    kinds = list(WORDS.values())
+def _items(connection: psycopg.Connection[Any]) -> pl.DataFrame:
+    """Items as :func:`laid_out` takes them."""
     items = pl.read_csv(_copy(connection, _ITEMS), infer_schema=False)
+    return items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC)
+
+
+def _attributes(
+    connection: psycopg.Connection[Any], liked: Sequence[str], schema: FeatureSchema | None
+) -> pl.DataFrame:
+    """Attributes as :func:`laid_out` takes them; of words those that tell something of the videos that are ``liked``,
+    or those of ``schema``."""
+    kinds = list(WORDS.values())
     attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
     if schema is None:
-        words = _copy(connection, _WORDS, kinds, FEWEST_VIDEOS, COMMON, labelled=labelled)
+        words = _copy(connection, _WORDS, list(liked), kinds, FEWEST_VIDEOS, COMMON)
     else:
         known = [(kind, word) for kind in kinds for word in schema.vocabularies[kind]]
         words = _copy(connection, _KNOWN_WORDS, [kind for kind, _ in known], [word for _, word in known], kinds)
-    attributes = attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
-    return items.with_columns(pl.col(name).cast(pl.Float64) for name in ITEM_NUMERIC), attributes
+    return attributes.vstack(pl.read_csv(words, infer_schema=False, schema=attributes.schema))
 
 
 def _require_likes(decided: Decided, items: pl.DataFrame, options: DatasetOptions) -> None:
@@ -351,6 +348,10 @@ class Decided:
     label: np.ndarray
     time: np.ndarray
     weight: np.ndarray
+
+    def liked(self, item_ids: np.ndarray) -> list[str]:
+        """Those of ``item_ids`` [n_items] that somebody likes."""
+        return list(item_ids[np.unique(self.item[self.label == LIKE])].tolist())
 
 
 @dataclass(frozen=True)
@@ -403,11 +404,9 @@ def laid_out(
     )
 
 
-def _copy(
-    connection: psycopg.Connection[Any], statement: LiteralString, *values: Any, **parts: sql.Composable
-) -> bytes:
+def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values: Any) -> bytes:
     # COPY takes no parameters.
-    query = sql.SQL(statement).format(*map(sql.Literal, values), **parts)
+    query = sql.SQL(statement).format(*map(sql.Literal, values))
     buffer = io.BytesIO()
     with connection.cursor().copy(query) as copy:
         for block in copy:

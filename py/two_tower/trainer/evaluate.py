@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from two_tower.trainer.items import largest, without_diagonal
+from two_tower.trainer.items import blocks, largest, without_diagonal
 from two_tower.trainer.linear import to_torch
 from two_tower.trainer.model import TINY
 from two_tower.trainer.splits import sample
@@ -207,14 +207,14 @@ def by_chance(n_items: int, seed: int = 0) -> Scorer:
     )
 
 
-def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100, block: int = 1024) -> Scorer:
+def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100) -> Scorer:
     """Cosine of like columns, the ``neighbours`` nearest of each item, summed over the history."""
     norm = np.sqrt(np.asarray(likes.sum(axis=0)).ravel())
     unit = (likes @ sparse.diags(1 / np.maximum(norm, 1))).tocsr().astype(np.float32)
     across, nearest = unit.T.tocsr(), []
-    for start in range(0, likes.shape[1], block):
-        similar = (across[start : start + block] @ unit).tocsr()  # [block, n_items]
-        nearest.append(largest(without_diagonal(similar, start), neighbours))
+    for rows in blocks(unit):
+        similar = (across[rows] @ unit).tocsr()  # [block, n_items]
+        nearest.append(largest(without_diagonal(similar, rows.start), neighbours))
     weights = sparse.vstack(nearest).T.tocsr()  # [n_items, n_items]
     return lambda rows: (likes[rows] @ weights).toarray()
 

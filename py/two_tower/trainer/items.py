@@ -62,6 +62,9 @@ LEAST_ROWS = 2_000
 SPARSE = 200
 """Entries of a whole row for each that a table has, from which on products of factors are computed for those alone."""
 
+PRODUCTS = 30_000_000
+"""Entries of a product of histories that are held at once, unless one row has more."""
+
 Table: TypeAlias = np.ndarray | sparse.csr_matrix
 """[n_videos, n_videos]: row = the liked video, column = the one whose score it adds to; the diagonal is zero."""
 
@@ -152,7 +155,7 @@ def _exact(weighted: sparse.csr_matrix, ridge: float, ahead: sparse.csr_matrix |
 
 
 def _local(
-    weighted: sparse.csr_matrix, ridges: Sequence[float], ahead: sparse.csr_matrix | None, block: int = 1_000
+    weighted: sparse.csr_matrix, ridges: Sequence[float], ahead: sparse.csr_matrix | None
 ) -> list[sparse.csr_matrix]:
     """Every column by ridge on the :data:`REGRESSORS` whose columns have the largest products with it."""
     n_items = weighted.shape[1]
@@ -161,11 +164,11 @@ def _local(
     weighted = weighted[:, order].tocsr()
     transposed, before = weighted.T.tocsr(), None if ahead is None else ahead.T.tocsr()[order][:, order]
     halves, chosen = [], []
-    for start in range(0, n_items, block):
-        gram = (transposed[start : start + block] @ weighted).tocsr()
-        halves.append(sparse.tril(gram, start, format="csr"))
-        target = gram if before is None else (gram + before[start : start + block]).tocsr()
-        chosen.append(largest(without_diagonal(target, start), REGRESSORS))
+    for rows in blocks(weighted):
+        gram = (transposed[rows] @ weighted).tocsr()
+        halves.append(sparse.tril(gram, rows.start, format="csr"))
+        target = gram if before is None else (gram + before[rows]).tocsr()
+        chosen.append(largest(without_diagonal(target, rows.start), REGRESSORS))
     half, targets = sparse.vstack(halves, format="csr"), sparse.vstack(chosen, format="csr")
     found = [np.zeros(targets.nnz, dtype=np.float32) for _ in ridges]
     threads = torch.get_num_threads()
@@ -190,7 +193,7 @@ def _local(
     ]
 
 
-def together(likes: sparse.csr_matrix, block: int = 1_000) -> sparse.csr_matrix:
+def together(likes: sparse.csr_matrix) -> sparse.csr_matrix:
     """Who likes both, of weights ``likes`` [n_users, n_videos] of histories: the :data:`CANDIDATES` largest per row.
 
     A user counts for ``like_count ** -user_power`` of :data:`TOGETHER`; a row is divided by ``like_count **
@@ -200,10 +203,27 @@ def together(likes: sparse.csr_matrix, block: int = 1_000) -> sparse.csr_matrix:
     transposed, parts = weighted.T.tocsr(), []
     weighted = (weighted @ sparse.diags(items ** (COLUMNS - 1))).tocsr()
     most = min(CANDIDATES, max(REGRESSORS, ENTRIES // max(len(items), 1)))
-    for start in range(0, len(items), block):
-        part = (transposed[start : start + block] @ weighted).tocsr()
-        parts.append(largest(without_diagonal(part, start), most))
+    for rows in blocks(weighted):
+        part = (transposed[rows] @ weighted).tocsr()
+        parts.append(largest(without_diagonal(part, rows.start), most))
     return sparse.vstack(parts, format="csr", dtype=np.float32)
+
+
+def blocks(histories: sparse.csr_matrix) -> Iterator[slice]:
+    """Rows of ``histories.T @ histories`` [n_videos, n_videos] to compute at once: of at most :data:`PRODUCTS` entries.
+
+    What everybody likes is liked along with everything: a thousand such rows are as large as a hundred thousand others.
+    """
+    length = np.diff(histories.indptr)
+    reach = np.repeat(length, length).astype(np.float32)
+    along = column_sums(sparse.csr_matrix((reach, histories.indices, histories.indptr), histories.shape))
+    until = np.cumsum(np.minimum(along, histories.shape[1]))
+    start = 0
+    while start < len(until):
+        before = until[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(until, before + PRODUCTS, side="right")))
+        yield slice(start, stop)
+        start = stop
 
 
 def without_diagonal(part: sparse.csr_matrix, start: int) -> sparse.csr_matrix:
