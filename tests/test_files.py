@@ -583,3 +583,18 @@ def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
     assert rows(shop, "select product_url from public.videos where product_url like 'http%'") == [
         "http://Shop.example/item/1/?utm_source=x"
     ]
+
+
+def test_numbers_of_decimal_type_are_ids_as_others_are(here: Path) -> None:
+    numbers = pl.Series([Decimal("7.0"), Decimal("10.0"), Decimal("8.5"), None], dtype=pl.Decimal(20, 1))
+    assert ids(numbers).to_list() == ["7", "10", None, None]
+
+
+def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here: Path) -> None:
+    frame = pl.DataFrame({"product_url": ["u/1"], "title": [dt.timedelta(seconds=62)]})
+    frame.write_parquet("spans.parquet")
+    with pytest.raises(UserError, match="the column title is of type Duration"):
+        read(Path("spans.parquet"))
+    frame.write_ipc("file.arrow")
+    with pytest.raises(UserError, match="an Arrow"):
+        read(Path("file.arrow"))

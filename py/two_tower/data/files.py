@@ -31,6 +31,7 @@ PARQUET_ROWS = 100_000
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"ARROW1": "an Arrow (Feather) file",
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
 }
@@ -168,7 +169,7 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
                 return cells.cast(pl.List(pl.String))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{name}, column {cells.name}: {str(error).splitlines()[0]}", "write it as text") from error
-    if kind.is_nested() or kind == pl.Object:
+    if kind.is_nested() or isinstance(kind, pl.Object | pl.Duration):
         raise UserError(
             f"{name}: the column {cells.name} is of type {kind}, of which it cannot be told what is meant",
             "write it as text, as a list of texts, or as a list of structs with a field name",

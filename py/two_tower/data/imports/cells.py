@@ -40,11 +40,16 @@ def texts(cells: pl.Series) -> pl.Series:
         whole = cells.is_finite() & (cells == cells.floor()) & (cells.abs() < EXACT)
         as_numbers = cells.set(~whole.fill_null(value=False), None).cast(pl.Int64).cast(pl.String)
         cells = as_numbers.zip_with(as_numbers.is_not_null(), cells.fill_nan(None).cast(pl.String))
+    if cells.dtype.is_decimal():
+        return cells.cast(pl.String).str.replace(r"\.0+$", "")
     return cells.cast(pl.String).str.strip_chars().replace("", None)
 
 
 def ids(cells: pl.Series) -> pl.Series:
     """Cells as ids: as :func:`texts`, null where a number has a fraction, or is too large to tell from the next."""
+    if cells.dtype.is_decimal():
+        whole = texts(cells)
+        return whole.set(whole.str.contains(".", literal=True), None)
     if not cells.dtype.is_float():
         return texts(cells)
     exact = (cells == cells.floor()) & (cells.abs() < EXACT)
