@@ -28,8 +28,8 @@ LONGEST_CELL = 1 << 20
 SAMPLE = 1 << 18
 """Bytes from which an encoding is told."""
 
-NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaN", "nan", "NaT", "None")
-"""What databases, R, Python and spreadsheets write for a cell in which nothing is. pandas reads them so, too."""
+NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaN", "nan", "NaT")
+"""What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
 _UNIT = "\x1f"
