@@ -28,7 +28,7 @@ LONGEST_CELL = 1 << 20
 SAMPLE = 1 << 18
 """Bytes from which an encoding is told."""
 
-NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaN", "nan", "NaT")
+NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
