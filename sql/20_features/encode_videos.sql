@@ -29,27 +29,18 @@ as $func$
         where n.value <> 0
         union all
         select c.video_id, i.position, n.value
-        from videos v
-        join two_tower.content_vectors c on c.video_id = v.video_id
+        from (
+            -- A vector of another length is another encoder's, whatever it is called. A name has no colon.
+            select split_part(i.key, ':', 1) as encoder, count(*) as numbers
+            from two_tower.model_inputs i
+            where i.model_version = p_version and i.tower = 'item' and i.segment = 'content_vectors'
+            group by 1
+        ) as r
+        cross join videos v
+        join two_tower.content_vectors c on c.video_id = v.video_id and c.encoder = r.encoder and cardinality(c.vector) = r.numbers
         cross join lateral unnest(c.vector) with ordinality as n (value, at)
         join two_tower.model_inputs i on i.model_version = p_version and i.tower = 'item' and i.segment = 'content_vectors'
             and i.key = c.encoder || ':' || n.at
-        -- Most versions read none, and need not look for each.
-        where exists (
-            select from two_tower.model_segments s
-            where s.model_version = p_version and s.tower = 'item' and s.segment = 'content_vectors' and s.size > 0
-        )
-        -- A vector of another length is another encoder's, whatever it is called.
-        and exists (
-            select from two_tower.model_inputs l
-            where l.model_version = p_version and l.tower = 'item' and l.segment = 'content_vectors'
-                and l.key = c.encoder || ':' || cardinality(c.vector)
-        )
-        and not exists (
-            select from two_tower.model_inputs l
-            where l.model_version = p_version and l.tower = 'item' and l.segment = 'content_vectors'
-                and l.key = c.encoder || ':' || cardinality(c.vector) + 1
-        )
     )
     -- A video that carries nothing known still has an input, of zeros.
     select v.video_id, ('{' || coalesce(string_agg(e.position || ':' || e.value, ','), '') || '}/' || m.item_dim)::extensions.sparsevec
