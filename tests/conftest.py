@@ -86,7 +86,7 @@ def remember_statements() -> None:
 
 def remember_verbs() -> None:
     """Typer's runner makes all commands anew for each that it runs, which takes a tenth of a second."""
-    typer.testing._get_command = cache(typer.main.get_command)
+    vars(typer.testing)["_get_command"] = cache(typer.main.get_command)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -99,14 +99,15 @@ class Scale:
         return cls(sizes=(10_000, 50_000), users=5_000, rounds=5, likes=200, seconds=1.0)
 
 
-def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
-    """All figures. ``server`` is a throwaway one."""
+def run(server: Server, scale: Scale, progress: Progress) -> Iterator[Figure]:
+    """Each figure when it is there. ``server`` is a throwaway one."""
     progress("making a catalogue and a model", 0.0)
     _catalogue(server, scale)
     progress("likes with and without triggers", 0.05)
-    figures = [*like_rates(server, scale), like_latency(server, scale)]
+    yield from like_rates(server, scale)
+    yield like_latency(server, scale)
     progress("refreshing 1,000 of few and of many users", 0.15)
-    figures = [*refreshes_by_size(server, scale, progress), *figures]
+    yield from refreshes_by_size(server, scale, progress)
     progress(f"making {scale.users:,} users", 0.55)
     with _world(server, scale, "bench_users", scale.users, scale.history) as connection:
         connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
@@ -118,9 +119,8 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
         for at, engine in enumerate(ENGINES):
             _use(connection, engine)
             progress(f"refreshing against a client's pipeline, {engine}", 0.65 + 0.15 * at)
-            figures += of_engine(engine, refresh_against_client(connection, scale, client, at))
-            figures += of_engine(engine, cold_and_warm(server, connection, scale, at))
-    return figures
+            yield from of_engine(engine, refresh_against_client(connection, scale, client, at))
+            yield from of_engine(engine, cold_and_warm(server, connection, scale, at))
 
 
 ENGINES = ("onnxruntime", "sql")

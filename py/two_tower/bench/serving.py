@@ -22,7 +22,7 @@ import hashlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -131,9 +131,9 @@ order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec limit
 """
 
 
-def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> list[Figure]:
-    """All figures, at each number of videos in ``sizes``; ``seconds`` is how long throughput is measured."""
-    figures: list[Figure] = []
+def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> Iterator[Figure]:
+    """Each figure when it is there, at each number of videos in ``sizes``; ``seconds`` is how long throughput is
+    measured."""
     for at, size in enumerate(sizes):
         progress(f"building {size:,} videos and their index", at / len(sizes))
         with _Database(server, size) as database:
@@ -145,13 +145,12 @@ def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress
                 if label != name:
                     _write_neighbours(connection, database.clusters)
                 connection.execute("select two_tower.tune_search(%s)", (VERSION,))
-                figures += [_recall(connection, users[:300], label), *_latency(connection, users, bare, label)]
-                figures += [
-                    _throughput(server, connection, users, clients, seconds, bare, label) for clients in (2, 16)
-                ]
-                figures.append(_batch(connection, users, label))
-                figures += _lists(connection, users[:250], label)
-    return figures
+                yield _recall(connection, users[:300], label)
+                yield from _latency(connection, users, bare, label)
+                for clients in (2, 16):
+                    yield _throughput(server, connection, users, clients, seconds, bare, label)
+                yield _batch(connection, users, label)
+                yield from _lists(connection, users[:250], label)
 
 
 class _Database:
@@ -312,7 +311,7 @@ def _latency(connection: Connection, users: list[str], bare: Bare, name: str) ->
     return figures
 
 
-def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
+def _lists(connection: Connection, users: list[str], name: str) -> Iterator[Figure]:
     """The other lists, signed in as the user, against the plain one, one by one and taking turns at going first."""
     connection.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date)")
     connection.execute("delete from two_tower.impressions where list_id is not null")
@@ -320,7 +319,6 @@ def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
     connection.execute("analyze two_tower.impressions")
     # As text, so that what the client takes to write a thousand ids is not measured.
     shown = _array(UUID(bytes=each) for each in _ids("video", 1000))
-    figures = []
     for label, query in _LISTS.items():
         asked: list[float] = []
         plain: list[float] = []
@@ -334,8 +332,7 @@ def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
                     (asked if other else plain).append(1000 * elapsed)
         for quantile, share in (("p50", 0.5), ("p99", 0.99)):
             value, baseline = float(np.quantile(asked, share)), float(np.quantile(plain, share))
-            figures.append(Figure(f"{label}_{quantile}_{name}", value, baseline, value / baseline, "ms"))
-    return figures
+            yield Figure(f"{label}_{quantile}_{name}", value, baseline, value / baseline, "ms")
 
 
 def _throughput(

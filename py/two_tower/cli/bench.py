@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +50,7 @@ def freshness(
     if quick:
         say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
     with throwaway_server() as server, bar() as progress:
-        figures = run(server, scale, progress)
+        figures = told(run(server, scale, progress))
     show(figures, json, "freshness")
 
 
@@ -77,7 +77,7 @@ def serving(
     if quick:
         say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
     with throwaway_server() as server, bar() as progress:
-        figures = run(server, numbers, 2 if quick else 10, progress)
+        figures = told(run(server, numbers, 2 if quick else 10, progress))
     show(figures, json, "serving")
 
 
@@ -278,6 +278,16 @@ def _mix(text: str) -> dict[str, int]:
     return found
 
 
+def told(figures: Iterable[Figure]) -> list[Figure]:
+    """All of them, each told when it is there, so that a run that is cut short has said something."""
+    found = []
+    for figure in figures:
+        value, baseline, ratio = _numbers(figure)
+        say(f"{figure.figure}: {value} {figure.unit}, baseline {baseline}, ratio {ratio}")
+        found.append(figure)
+    return found
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
     """Figures as a table, or as the JSON that the contract has."""
     if json:
@@ -288,9 +298,13 @@ def show(figures: Sequence[Figure], json: bool, title: str) -> None:
         table.add_column(name, justify="right")
     table.add_column("unit")
     for figure in figures:
-        numbers = (figure.value, figure.baseline, figure.ratio)
-        table.add_row(figure.figure, *("–" if n is None else _number(n) for n in numbers), figure.unit)
+        table.add_row(figure.figure, *_numbers(figure), figure.unit)
     out.print(table)
+
+
+def _numbers(figure: Figure) -> list[str]:
+    """Value, baseline and ratio."""
+    return ["–" if n is None else _number(n) for n in (figure.value, figure.baseline, figure.ratio)]
 
 
 def _number(value: float) -> str:
