@@ -71,8 +71,8 @@ class Catalog(Kind):
         self.list_cell = cell or ""
         self.present = [name for name in self.linked if name in columns]
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
-        # As text, since a column of an adopted table may have any type; checked before, cast in the merge. Only the address
-        # has the column's type, without checks, so that the table's type decides which are equal, such as citext.
+        # As text, since a column of an adopted table may have any type; checked before, cast in the merge. Only the
+        # address has the column's type, without checks, so that the type decides which are equal, such as citext.
         (address,) = self.one(
             "with recursive kinds as ("
             " select a.atttypid as id from pg_catalog.pg_attribute a"

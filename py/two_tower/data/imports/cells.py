@@ -194,7 +194,7 @@ def stars(cells: pl.Series, scale: float) -> pl.Series:
 
 
 def seems_ten_point(cells: pl.Series) -> bool:
-    """Whether stars go up to 10: at least three distinct values above 5, in at least one row of twenty, none above 10."""
+    """Whether stars go up to 10: three or more distinct values above 5, in at least 5 % of rows, none above 10."""
     found = numbers(cells, partial(read_stars, scale=10.0)).drop_nulls()
     above = found.filter(found > 5)
     return above.n_unique() >= 3 and len(above) * 20 >= len(found) and float(above.max()) <= 10  # type: ignore[arg-type]
