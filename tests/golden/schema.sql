@@ -88,7 +88,7 @@ CREATE FUNCTION public.export_user_data(p_user_id uuid DEFAULT NULL::uuid) RETUR
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All that is kept of the caller, or of the user or reviewer on whose behalf service_role asks, as JSON: choices, decisions, reviews, what was shown, features and vectors';
+COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All data about the caller, or about the user or reviewer on whose behalf service_role calls, as JSON: choices, decisions, reviews, what was shown, features and vectors';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -119,7 +119,7 @@ CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
+COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Records what the caller was shown: rows as a list returned them. How many were kept: not those of deleted videos, of versions that are no longer live, or logged within the last day; 22023 for an invalid row, 54000 for more than the setting shown_per_day';
 
 CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql
@@ -161,7 +161,7 @@ CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, t
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
+COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'Sets choices of the caller, or of the user on whose behalf service_role calls: whether lists use the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array removes it. Returns all choices';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
@@ -379,7 +379,7 @@ CREATE FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a 
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for fewer than 50 users on either side, or fewer than 10 hits';
+COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value, valid for repeated looks; these are null for fewer than 50 users on either side, or fewer than 10 hits';
 
 CREATE FUNCTION two_tower.compile_eligible(p_condition text) RETURNS void
     LANGUAGE plpgsql
@@ -503,7 +503,7 @@ CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:0
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the days of two_tower.impressions that are older than the setting impressions_kept_days, without holding up anybody; how many';
+COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the partitions of two_tower.impressions that are older than the setting impressions_kept_days, without blocking anybody; how many';
 
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -633,13 +633,13 @@ CREATE FUNCTION two_tower.forget_impressions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: what was shown to a user goes with the user';
+COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: deletes a user''s impressions with the user';
 
 CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what the user chose, changes that wait; how many of each. The account stays, which is the application''s to delete';
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes all data about a user, with or without an account: decisions, reviews, features, vectors, what was shown, choices, pending changes; how many of each. The account stays; deleting it is the application''s task';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -730,7 +730,7 @@ CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; 28000 for nobody, P0002 where there is no such user';
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -755,7 +755,7 @@ COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of w
 CREATE FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in a share of the users that an experiment draws; null for nobody';
+COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in the share of an experiment, which is drawn by hash; null for null';
 
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -883,7 +883,7 @@ CREATE FUNCTION two_tower.lists_by_chance(p_days integer) RETURNS TABLE(user_id 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or chosen_since';
+COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with propensities below 1, and why a list cannot be used for a replay: filtered, opted_out or chosen_since';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -997,7 +997,7 @@ CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Creates the partition of two_tower.impressions for a day (UTC), unless it exists';
 
 CREATE FUNCTION two_tower.make_triggers() RETURNS void
     LANGUAGE plpgsql
@@ -1504,7 +1504,7 @@ CREATE FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_unt
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown within two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to those whom they serve';
+COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown between two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to the users whom they serve';
 
 CREATE FUNCTION two_tower.shown_rates(p_days integer DEFAULT 30) RETURNS TABLE(model_version text, reason text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, nope_rate double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1761,7 +1761,7 @@ CREATE FUNCTION two_tower.was_filtered(p_list_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
+COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was requested with filters, from its id by two_tower.list_id()';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1850,11 +1850,11 @@ COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per m
 
 CREATE VIEW two_tower.active_user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
+COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; users see only their own';
 
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
+COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; users see only their own';
 
 CREATE TABLE public.user_video_decisions (
     user_id uuid DEFAULT auth.uid() NOT NULL,
@@ -1879,11 +1879,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false if nothing is known about a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false if nothing is known about a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -2252,11 +2252,11 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest waiting change; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false if the vectors of the active version were uploaded (two-tower model upload-vectors), so likes do not change them';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
+COMMENT ON VIEW two_tower.problems IS 'Every present problem, with its remedy; no rows if all is well';
 
 CREATE TABLE two_tower.profile_inputs (
     name text NOT NULL,

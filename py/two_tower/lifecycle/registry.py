@@ -135,8 +135,8 @@ def register_files(
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
     Weights of :mod:`two_tower.model` are also stored as rows; then a file larger than the setting model_max_bytes is
-    not stored beside them. Neighbours are always stored as rows. Does nothing if that version is registered with the same
-    content. Raises psycopg.Error if the database refuses it.
+    not stored beside them. Neighbours are always stored as rows. Does nothing if that version is registered with the
+    same content. Raises psycopg.Error if the database refuses it.
     """
     with connection.transaction():
         known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
