@@ -1,8 +1,8 @@
 """Inference inside the server. Pure functions of their arguments: ``plpy`` and the dictionary ``SD`` are passed in.
 
-``SD`` and not ``GD``: what a release keeps in a backend goes when another release replaces the routine.
+It uses ``SD``, not ``GD``, so that a backend's cache is discarded when another release replaces the routine.
 
-Runs in PL/Python of the server's own Python, so it needs nothing but numpy and onnxruntime. Strings stay on one line,
+This runs in PL/Python with the server's own Python, so it needs only numpy and onnxruntime. Strings stay on one line,
 because PL/Python indents a body.
 """
 
@@ -28,7 +28,7 @@ def load_libraries(plpy):
 
 
 def open_session(onnxruntime, content):
-    """A session of one thread without arena or spinning: a backend is one process among many."""
+    """A session with one thread, without arena or spinning, since a backend is one process among many."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -40,9 +40,9 @@ def open_session(onnxruntime, content):
 
 
 def same_in_any_batch(numpy, session):
-    """Whether a row's vector has the same bits alone and among others, tried on rows of few counts.
+    """Whether a row's vector has the same bits alone as among others, tested with rows of few counts.
 
-    Matrix kernels may add in another order for another number of rows. A refresh must equal a rebuild bit for bit.
+    Matrix kernels may add in another order for another number of rows, but a refresh must equal a rebuild bit for bit.
     """
     feed = session.get_inputs()[0]
     random = numpy.random.RandomState(0)
@@ -55,7 +55,7 @@ def same_in_any_batch(numpy, session):
 
 
 def session_for(plpy, SD, numpy, onnxruntime, version, tower):
-    """The session of a version's tower, and whether it needs full batches. Kept in this backend by its checksum."""
+    """The session of a version's tower, and whether it needs full batches. Cached in this backend by checksum."""
     if "two_tower_find" not in SD:
         for name, column in (("two_tower_find", "sha256"), ("two_tower_read", "content")):
             query = f"select {column} from two_tower.model_files where model_version = $1 and name = $2"  # noqa: S608
@@ -69,7 +69,7 @@ def session_for(plpy, SD, numpy, onnxruntime, version, tower):
     entry = sessions.pop(checksum, None)
     if entry is None:
         content = plpy.execute(SD["two_tower_read"], key)[0]["content"]
-        # Whoever owns the table may write it without register_model(), and need not be a superuser.
+        # The owner of the table may write it without register_model(), and need not be a superuser.
         check_tower_file(plpy, tower, content)  # noqa: F821 - of model_files.py, which is included beside this
         session = open_session(onnxruntime, content)
         entry = (session, not same_in_any_batch(numpy, session))
@@ -80,9 +80,9 @@ def session_for(plpy, SD, numpy, onnxruntime, version, tower):
 
 
 def unpack(numpy, packed):
-    """(row, position, value) of every entry in a concatenation of what sparsevec_send makes, and the number of rows.
+    """(row, position, value) of every entry in concatenated outputs of sparsevec_send, and the number of rows.
 
-    All of it is four-byte words: dimensions, entries, zero, then the positions, then the values of one row, and so on.
+    The data are four-byte words. Each row has its dimensions, its number of entries, zero, the positions, the values.
     """
     words = numpy.frombuffer(packed, ">u4").astype(numpy.uint32)
     starts, counts, at = [], [], 0
@@ -106,8 +106,8 @@ def unpack(numpy, packed):
 def run(numpy, session, full_batches, pieces):
     """Vectors [n, 128] float32 of sparse rows.
 
-    ``pieces`` yields up to ROWS_PER_RUN rows at a time: how many, then the cells of the dense matrix [rows, width] that
-    are not zero, and their values.
+    ``pieces`` yields up to ROWS_PER_RUN rows at a time: their number, then the non-zero cells of the dense matrix
+    [rows, width], and their values.
     """
     feed = session.get_inputs()[0]
     size = ROWS_PER_RUN * feed.shape[1]
@@ -122,7 +122,7 @@ def run(numpy, session, full_batches, pieces):
 
 
 def sparse_pieces(numpy, width, entries):
-    """Pieces as :func:`run` takes them of sparse rows, given as (row, column, value, number of rows) in row order."""
+    """Pieces for :func:`run` from sparse rows, given as (row, column, value, number of rows) in row order."""
     rows, columns, values, total = entries
     cells = rows * width + columns
     bounds = numpy.searchsorted(rows, numpy.arange(0, total + ROWS_PER_RUN, ROWS_PER_RUN)).tolist()
@@ -131,7 +131,7 @@ def sparse_pieces(numpy, width, entries):
 
 
 def infer(plpy, SD, version, tower, packed):
-    """Vectors, as text, for sparse inputs as sparsevec_send makes them, one after the other; in their order."""
+    """Vectors, as text, for concatenated sparse inputs as sparsevec_send makes them, in the same order."""
     numpy, onnxruntime = load_libraries(plpy)
     if not packed:
         return []

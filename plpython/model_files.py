@@ -1,12 +1,12 @@
-"""What is inside the files of a model, read without libraries of their formats. Pure functions; ``plpy`` is passed in.
+"""Inspects the files of a model without libraries for their formats. Pure functions; ``plpy`` is passed in.
 
-An ONNX file is a protocol buffer. Only the fields that decide whether the file is safe to open are looked at: where its
+An ONNX file is a protocol buffer. Only the fields that decide whether the file is safe to open are read: where its
 weights are, and which operators it uses. Strings stay on one line, because PL/Python indents a body.
 """
 
-# What the layers of a tower take, of the default domain of ONNX. Not here, and so refused: control flow, which need not
-# end and which a backend cannot be called back from; what makes large tensors of a few numbers (Expand, Tile,
-# ConstantOfShape, Range, Resize, OneHot, Einsum); random numbers; operators on text, sequences and images.
+# The operators that a tower's layers need, of the default domain of ONNX. Refused because they are not listed: control
+# flow, which may not end and cannot be interrupted in a backend; operators that make large tensors from a few numbers
+# (Expand, Tile, ConstantOfShape, Range, Resize, OneHot, Einsum); random numbers; operators on text, sequences, images.
 ONNX_OPERATORS = frozenset(
     [
         # arithmetic, element by element
@@ -40,7 +40,7 @@ ONNX_MESSAGES = {
     "Attribute": {5: "Tensor", 6: "Subgraph", 10: "Tensor", 11: "Subgraph", 22: "SparseTensor", 23: "SparseTensor"},
     "Tensor": {},
 }
-# What a tower has no use for. A sparse tensor of a few bytes is a dense one of any size once it is read.
+# Parts that a tower does not need. A sparse tensor of a few bytes becomes a dense one of any size once it is read.
 ONNX_REFUSED = {
     "Function": "a function of its own",
     "Subgraph": "a graph inside an operator",
@@ -94,17 +94,17 @@ def fields(data):
             value, at = data[at : at + size], at + size
         else:
             raise ValueError(f"byte {at} is not the start of a field")
-        # Parsers keep 32 bits of a key: a longer one would be another field to them than it is here.
+        # Parsers keep 32 bits of a key, so they would read a longer key as another field than this code does.
         if number == 0 or key >= 1 << 32 or at > len(data):
             raise ValueError(f"a field is cut off at byte {min(at, len(data))}")
         yield number, value
 
 
 def inspect_onnx(data):
-    """What is in an ONNX file. Raises ValueError where ``data`` is not a whole protocol buffer.
+    """What is in an ONNX file. Raises ValueError if ``data`` is not a complete protocol buffer.
 
     ``domains`` and ``operators`` in use; ``external``: tensors kept in other files; ``parts``: values of ONNX_REFUSED;
-    ``nodes``: how many; ``padded``: per Pad, how many entries it adds, None where the file does not say.
+    ``nodes``: how many; ``padded``: for each Pad, how many entries it adds, None if the file does not say.
     """
     found = {"domains": set(), "operators": set(), "external": set(), "parts": set(), "nodes": 0, "padded": []}
     integers, pads = {}, []
@@ -116,9 +116,9 @@ def inspect_onnx(data):
 
 
 def inspect_message(data, message, found, integers, pads):
-    """Adds to ``found`` what is in a message and below, to ``integers`` tensors by name, and to ``pads`` what Pads add.
+    """Adds the contents of a message to ``found``, its tensors by name to ``integers``, and Pad sizes to ``pads``.
 
-    Returns what the message above it asks for: the name of an attribute and its integers.
+    Returns what the enclosing message needs: the name of an attribute and its integers.
     """
     operators, inputs, outputs, attributes = [], [], [], {}
     name, numbers, is_external = "", [], False
@@ -215,22 +215,22 @@ def what_is_wrong_with_safetensors(data):
 
 
 def check_tower_file(plpy, tower, content):
-    """Errors with 22023 where a tower must not even be opened."""
+    """Raises 22023 if a tower must not even be opened."""
     wrong = what_is_wrong_with_onnx(content)
     if wrong:
         plpy.error(f"the {tower} tower {wrong}", sqlstate="22023")
 
 
 def check_files(plpy, tower, content, weights):
-    """Errors with 22023 where a tower or the weights must not even be opened."""
+    """Raises 22023 if a tower or the weights must not even be opened."""
     check_tower_file(plpy, tower, content)
-    wrong = weights is not None and what_is_wrong_with_safetensors(weights)  # one that is too large is not kept
+    wrong = weights is not None and what_is_wrong_with_safetensors(weights)  # a file that is too large is not stored
     if wrong:
         plpy.error(f"the file of weights {wrong}", sqlstate="22023")
 
 
 def check_sample(plpy, numpy, session, tower, content, sample, max_distance):
-    """Errors with 22023 unless the tower answers the sample of its metrics as torch did.
+    """Raises 22023 unless the tower reproduces PyTorch's outputs for the sample in its metrics.
 
     ``sample``: the sha256 of the tower it was taken from, ``inputs`` (rows of [position, count] pairs, positions from
     0) and ``outputs`` (their vectors).

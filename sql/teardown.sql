@@ -1,5 +1,5 @@
--- Drops the logic and leaves the state, so that yoyo can roll the state back and an older checkout can apply its own logic. Nothing here
--- cascades: what the application has built on ours is an error that names it.
+-- Drops the logic and keeps the state, so that yoyo can roll the state back and an older checkout can apply its own logic. Nothing here
+-- cascades: an object of the application that depends on ours causes an error that names it.
 do $teardown$
 declare
     v_object record;

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import sqlparse
+import typer.main
+import typer.testing
 from psycopg import sql
 
 import supabase_fixture
@@ -64,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     remember_statements()
+    remember_verbs()
     for name in OF_DATABASES:
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
@@ -79,6 +82,16 @@ def remember_statements() -> None:
         return list(known(sql, encoding, strip_semicolon))
 
     sqlparse.split = split
+
+
+def remember_verbs() -> None:
+    """Typer's runner makes all commands anew for each that it runs, which takes a tenth of a second."""
+    vars(typer.testing)["_get_command"] = cache(typer.main.get_command)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors, since tests wait for servers, too."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)

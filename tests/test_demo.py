@@ -41,7 +41,7 @@ def own_files(directory: Path) -> dict[str, Path]:
     return {"catalog": world.catalog, "reviews": directory / "reviews.csv"}
 
 
-def test_a_demo_measures_what_it_recommends_on_likes_that_the_database_never_saw(
+def test_the_demo_measures_its_lists_on_likes_that_the_database_never_saw(
     new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(new_server(with_cluster=True).directory)

@@ -59,7 +59,7 @@ def stored(db: Connection, version: str) -> dict[str, str]:
     )
 
 
-def test_given_vectors_serve_as_they_are_and_nothing_but_a_deletion_changes_them(
+def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
     db: Connection, dsn: str, files: tuple[Path, Path]
 ) -> None:
     videos, users = files

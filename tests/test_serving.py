@@ -514,7 +514,7 @@ order by v.embedding operator(extensions.<=>) (
 @pytest.mark.soak
 def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "USERS", 100)
-    figures = serving.run(cluster, [1_000], 0.2, lambda what, share: None)
+    figures = list(serving.run(cluster, [1_000], 0.2, lambda what, share: None))
     assert [figure.figure for figure in figures] == [
         f"{figure}_{label}"
         for label in ("1k", "neighbours_1k")

@@ -211,7 +211,7 @@ def test_shards_are_named_in_order_whatever_stands_between_them(between: str) ->
     assert "p%20w" not in repr(found)
 
 
-def test_shards_in_no_setting_names_of_none_and_servers_that_are_down_are_named() -> None:
+def test_missing_settings_unknown_names_and_servers_that_are_down_are_named() -> None:
     two = {"TWO_TOWER_SHARDS": "east=postgresql:///a?host=/nowhere west=postgresql:///b?host=/nowhere"}
     for arguments, env, code, said in (
         (["status"], {"TWO_TOWER_SHARDS": ""}, 1, "TWO_TOWER_SHARDS names no server"),

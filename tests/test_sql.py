@@ -217,7 +217,7 @@ def test_every_routine_has_a_file_of_its_name() -> None:
     assert stray == []
 
 
-def test_the_readme_of_the_logic_names_its_folders_and_files_and_is_none_of_them() -> None:
+def test_sql_readme_names_its_folders_and_files_and_is_not_applied() -> None:
     readme = migrate.LOGIC / "README.md"
     assert readme not in migrate.logic_files()
     text = readme.read_text()

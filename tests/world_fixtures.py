@@ -87,7 +87,7 @@ WORDS = (
 
 
 @cache
-def make_world(n_videos: int = 300, n_users: int = 50, seed: int = 0) -> World:
+def make_world(n_videos: int = 150, n_users: int = 50, seed: int = 0) -> World:
     """The same world for the same arguments."""
     rng, words = random.Random(seed), random.Random(seed + 1)
     videos = [ident("video", n) for n in range(n_videos)]

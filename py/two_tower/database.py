@@ -1,4 +1,4 @@
-"""Connections to a given database, their sessions settled. ``server/connection.py`` says which database is meant."""
+"""Connections to a given database, with session settings. ``server/connection.py`` chooses the database."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ SESSION = {
     "transaction_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""What the program relies on, as ``pg_settings`` shows it, whatever was set on the database or on the role.
+"""Session settings that the program relies on, as ``pg_settings`` shows them, whatever is set on database or role.
 
-Not the search path: triggers of the application, which an import fires, may need theirs, so our statements qualify
-their names instead.
+The search path is not among them: triggers of the application, which an import fires, may need theirs, so our
+statements qualify their names instead.
 """
 HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in SESSION if n.endswith("_timeout")}
-"""Those of :data:`SESSION` whose other values change no result: how times are shown, and what ends with an error."""
+"""Those of :data:`SESSION` whose other values change no result: display of times, and limits that raise an error."""
 
 
 def open_connection(
     dsn: str, *, autocommit: bool = False, settle: bool = True, as_owner: bool = True, **options: Any
 ) -> psycopg.Connection[Any]:
-    """A psycopg connection to ``dsn``, its session settled by :func:`settle_session` unless not wanted, and a superuser
-    become the owner of schema ``two_tower`` unless ``as_owner`` is false.
+    """A psycopg connection to ``dsn``. Its session is set by :func:`settle_session` unless disabled, and a superuser
+    switches to the owner of schema ``two_tower`` unless ``as_owner`` is false.
 
-    Every connection of the program is made here. ``options`` are parameters of the connection. Raises psycopg.Error
-    where there is none, UserError as settle_session.
+    Every connection of the program is opened here. ``options`` are connection parameters. Raises psycopg.Error
+    if it cannot connect, UserError as settle_session.
     """
     import psycopg
 
-    # The encoding as a parameter of the connection, which poolers know and which comes before all defaults.
+    # The encoding is a connection parameter, which poolers know and which takes precedence over all defaults.
     options = {"connect_timeout": 15, "application_name": "two-tower", "client_encoding": "UTF8", **options}
     try:
-        # A transaction pooler gives every transaction another session: nothing may be prepared in one.
+        # A transaction pooler may give each transaction another session, so nothing may be prepared.
         connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
         _explain_refusal(dsn, error)
@@ -73,11 +73,11 @@ def open_connection(
 
 
 def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
-    """Raises UserError where the login may not connect to the database; libpq keeps no SQLSTATE of that."""
+    """Raises UserError if the login may not connect to the database; libpq has no SQLSTATE for that."""
     from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
-    if "CONNECT" not in str(error):  # it says the privilege in every language
+    if "CONNECT" not in str(error):  # the message contains the privilege's name in every language
         return
     known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
     known |= {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
@@ -90,11 +90,11 @@ def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
 
 
 def settle_session(connection: psycopg.Connection[Any]) -> None:
-    """Make the session what :data:`SESSION` says, but for what the connection string itself sets (``options=-c …``).
+    """Apply :data:`SESSION`, except for what the connection string itself sets (``options=-c …``).
 
-    By SET and not in the connection string, since poolers refuse options. Behind a transaction pooler (PgBouncer,
-    Supavisor) a SET would reach whoever gets the server next, so there nothing is set: a UserError says what the
-    database would have to set, if anything. ``connection`` is in autocommit mode.
+    It uses SET and not the connection string, since poolers refuse options. Behind a transaction pooler (PgBouncer,
+    Supavisor) a SET would affect the next client of the server connection, so nothing is set; a UserError names
+    defaults of the database that would change results. ``connection`` is in autocommit mode.
     """
     from psycopg.rows import tuple_row
 
@@ -108,7 +108,7 @@ def settle_session(connection: psycopg.Connection[Any]) -> None:
         (list(SESSION), list(SESSION.values())),
     )
     other = [row for row in cursor.fetchall() if not (row[0] == "DateStyle" and row[1].startswith("ISO"))]
-    # A pooler makes up a process of its own for its clients.
+    # A pooler reports a made-up process id to its clients.
     if any(pid != connection.info.backend_pid for *_, pid in other):
         if unfit := [(name, value) for name, value, _ in other if name.lower() not in HARMLESS]:
             said = ", ".join(f"{name} = {value}" for name, value in unfit)
@@ -131,10 +131,10 @@ where n.nspname operator(pg_catalog.=) 'two_tower' and r.rolsuper and not o.rols
 
 
 def _become_owner(connection: psycopg.Connection[Any]) -> None:
-    """Take the role of the owner of schema ``two_tower``, where the session is a superuser's and the owner is none.
+    """Switch to the owner of schema ``two_tower``, if the session is a superuser's and the owner is not one.
 
-    What the application's relations call then runs as the owner of those relations (``preflight.owner``). A function
-    that says ``reset role`` is a superuser again: to keep such a one out, the login itself must be the owner.
+    Functions called by the application's relations then run as the owner of those relations (``preflight.owner``). A
+    function that runs ``reset role`` is a superuser again; to prevent that, log in as the owner itself.
     """
     from psycopg import sql
     from psycopg.rows import tuple_row
@@ -156,10 +156,10 @@ def _become_owner(connection: psycopg.Connection[Any]) -> None:
 def settled_transaction(
     connection: psycopg.Connection[Any], *, as_owner: bool = True, force_rollback: bool = False
 ) -> Iterator[None]:
-    """A transaction, and for it alone what :func:`open_connection` does to a session; so it may be behind any pooler.
+    """A transaction with the settings of :func:`open_connection` for itself alone, so that it works behind any pooler.
 
-    BEGIN and the settings go to the server as one message. Between two of them the transaction would be idle, and a
-    limit of the role or the database on idle transactions could end it before it is set aside. ``connection`` is in
+    BEGIN and the settings go to the server as one message. Between two messages the transaction would be idle, and an
+    idle-transaction limit of the role or the database could end it before the setting is changed. ``connection`` is in
     autocommit mode.
     """
     import psycopg
@@ -192,7 +192,7 @@ def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 
 
 def require_writable(connection: psycopg.Connection[Any]) -> None:
-    """Raises UserError where the session cannot write: on a standby, or where its transactions are read-only."""
+    """Raises UserError if the session cannot write: on a standby, or if its transactions are read-only."""
     from two_tower.rows import row
 
     standby, read_only = row(
@@ -231,10 +231,10 @@ from pg_catalog.pg_namespace n where n.nspname = 'two_tower'
 
 
 def require_migrated(connection: psycopg.Connection[Any], role: str | None = None) -> None:
-    """Raises UserError unless the database is where this program's migrations lead and ``role`` may use it.
+    """Raises UserError unless the database has exactly this program's migrations and ``role`` may use it.
 
-    The role is the login where none is named.
-    A role that may not read which migrations were applied is taken at the word of the objects that are there.
+    By default the role is the login. For a role that may not read which migrations were applied, the existence of
+    objects is checked instead.
     """
     from psycopg import sql
     from psycopg.rows import tuple_row
@@ -255,7 +255,7 @@ def require_migrated(connection: psycopg.Connection[Any], role: str | None = Non
     applied = known
     if history:
         query = sql.SQL("select migration_id from {}").format(sql.SQL(history))
-        # A member of service_role or two_tower_viewer, which policies bind, sees none of them.
+        # A member of service_role or two_tower_viewer does not bypass policies, and sees no rows.
         applied = {migration for (migration,) in cursor.execute(query)} or known
         if history.startswith("public."):
             applied &= known  # the others are an application's own

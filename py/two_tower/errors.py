@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend. The command line prints the message and the hint, and no traceback."""
+    """An error that the user can fix. The command line prints the message and the hint, and no traceback."""
 
     exit_code = 1
 

@@ -2,7 +2,7 @@
 
 SQL turns rows into counts for serving (``sql/20_features``); the trainer sums the same per-item counts over histories,
 so that a part of a history can be left out by subtraction. Both follow one :class:`FeatureSchema`, and a test compares
-them for every user. Nothing here is non-linear: log1p, z-scores and norms live inside the exported towers.
+them for every user. Nothing here is non-linear: log1p, z-scores and norms are inside the exported towers.
 
 A raw input is a concatenation of segments. ``numeric`` comes first; every other segment holds one count per entry of a
 vocabulary. A vocabulary belongs to a feature (``tag``, ``performer``, ...), and the two towers share it.
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # scipy comes with the trainer; what merely activates a model, or shows it, does without
+if TYPE_CHECKING:  # scipy comes with the trainer; activating or showing a model must work without it
     from scipy import sparse
 
 SCHEMA_VERSION = 2
 """Version of the layout below. It changes whenever the meaning or the order of an input changes.
 
-Version 2 weighs decisions by ``recency``; one of version 1 has none, and is the same otherwise.
+Version 2 weighs decisions by ``recency``; version 1 does not, and is the same otherwise.
 """
 
 DIM = 128
 """Length of an embedding."""
 
 NORM_DIMENSION = DIM
-"""Where an item vector spends what its length leaves to 1, counted from 1. A user vector has zero there, so that cosine
-ranks like the inner product; how similar two items are is asked without it."""
+"""The dimension, counted from 1, that extends an item vector to length 1. A user vector has zero there, so that cosine
+ranks like the inner product. Similarity of two items ignores it."""
 
 EPOCH = "1900-01-01"
 """``released_days`` counts from here, so that every plausible date is positive and zero can mean "unknown"."""
@@ -39,30 +39,30 @@ WORDS = {"title_words": "title_word", "description_words": "description_word"}
 """Item segment -> vocabulary of words."""
 
 VECTORS, VECTOR = "content_vectors", "content_vector"
-"""Item segment of what encoders of images or texts make of a video, and its vocabulary: a key for each number of the
-vector of an encoder, from 1: ``clip:1``, ``clip:2``. They place a video like words, by their values."""
+"""Item segment for vectors of images or texts, and its vocabulary: a key for each number of an encoder's vector,
+from 1: ``clip:1``, ``clip:2``. They place a video as words do, by their values."""
 
 PLACING = WORDS | {VECTORS: VECTOR}
-"""Item segment -> vocabulary of all that places a video, and by which no user is counted."""
+"""Item segment -> vocabulary of inputs that place a video, but are not counted for users."""
 
 VOCABULARIES = ("tag", "performer", "maker", "label", "series", "source", *PLACING.values(), "video")
-"""Vocabulary names, in segment order; those of :data:`PROFILE` come beside them."""
+"""Vocabulary names, in segment order, without those of :data:`PROFILE`."""
 
 PROFILE = "profile_"
-"""What begins the name of a vocabulary, and of the user segment after all others that reads it, of one column of the
-profiles: ``profile_age_band``. The owner says which columns, by ``two_tower.set_profile_inputs``."""
+"""Prefix of the vocabulary of a profile column, and of its user segment, which comes after all others:
+``profile_age_band``. The owner chooses the columns by ``two_tower.set_profile_inputs``."""
 
 LEAST_GIVEN, MOST_GIVEN = 0.01, 10.0
-"""Bounds of what a decision says itself that it counts. SQL: ``two_tower.weight_of``, and the check of the table."""
+"""Bounds of a decision's own weight. SQL: ``two_tower.weight_of``, and the check of the table."""
 
 WEIGHT_UNIT = 2.0**-24
-"""Weights are multiples of this, so that sums of them are exact, in whatever order."""
+"""Weights are multiples of this, so that their sums are exact in any order."""
 
 LEAST_WEIGHT = 2.0**-20
-"""What the oldest decision of the longest history counts at least: products of smaller numbers have no value."""
+"""The smallest weight, of the oldest decision in the longest history, so that products do not underflow."""
 
 MAX_RECENCY = 10.0
-"""The largest ``recency``: by then nothing but the newest decision counts."""
+"""The largest ``recency``, at which only the newest decision counts."""
 
 USER_NUMERIC = ("like_count", "nope_count", "price_sum", "priced_count")
 """All additive over the history, so that leaving an item out is exact; ratios and means are formed inside the tower."""
@@ -214,7 +214,7 @@ class TrainingData:
     item_counts: sparse.csr_matrix
     """[n_items, item_dim] float32 raw item inputs, own id included"""
     weight: np.ndarray | None = None
-    """[n] float32, what each says itself that it counts, from LEAST_GIVEN to MOST_GIVEN; None: 1"""
+    """[n] float32, each decision's own weight, from LEAST_GIVEN to MOST_GIVEN; None: 1"""
     profile: sparse.csr_matrix | None = None
     """[n_users, n] float32, 1 where a user's profile has a key: the columns :attr:`FeatureSchema.profile_inputs` as
     profiles are now, since nothing says what they were; None where the schema reads none"""
@@ -248,11 +248,10 @@ class TrainingData:
         given: bool = True,
         places: np.ndarray | None = None,
     ) -> sparse.csr_matrix:
-        """[n_users, n_items] float32: what interactions (of ``rows``, a mask, if given) with ``label`` weigh.
+        """[n_users, n_items] float32: weights of interactions (of ``rows``, a mask, if given) with ``label``.
 
-        That is :func:`decision_weights` among the user's likes and nopes of ``rows``; without ``given``, as if no
-        interaction said anything of its own, so 1 where ``recency`` is 0. ``places``: what :meth:`places` says of
-        ``rows``, if that is known.
+        These are :func:`decision_weights` among the user's likes and nopes of ``rows``. Without ``given``, own weights
+        are ignored, so all are 1 if ``recency`` is 0. ``places``: the result of :meth:`places` for ``rows``, if known.
         """
         from scipy import sparse
 
@@ -282,8 +281,8 @@ def recency_places(user: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def decision_weights(places: np.ndarray | int, exponent: float, given: np.ndarray | float = 1.0) -> np.ndarray:
-    """[n] float32: what decisions at these places from the newest count that say ``given`` [n] themselves; either may
-    be one number for all.
+    """[n] float32: weights of decisions at these places from the newest, with own weights ``given`` [n]; either may be
+    one number for all.
 
     SQL: ``two_tower.decision_weight``.
     """

@@ -1,4 +1,4 @@
-"""Ids of users: the application's UUIDs as they are, any other id as a UUID of its own."""
+"""Ids of users: UUIDs as they are, any other id mapped to a UUID."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 NAMESPACE = UUID("435f4783-935e-41f2-9795-93e447e07668")
-"""Namespace of the UUIDv5 that stands for an id which is not a UUID. Changing it changes who everybody is."""
+"""Namespace of the UUIDv5 for an id that is not a UUID. Changing it would change everybody's id."""
 
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 

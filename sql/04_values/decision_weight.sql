@@ -1,9 +1,9 @@
 drop function if exists two_tower.decision_weight(bigint, double precision);
--- What a decision counts in everything that a version reads of a user: what it says itself, times what its place makes of it.
+-- The weight of a decision in everything that a version reads of a user: its own weight, times that of its recency.
 -- features.decision_weights() is the same for the trainer.
 --
--- A multiple of 2^-24, so that sums of weights are exact, and in no order; at least 2^-20, so that its product with a vector has a value.
--- Exponents are at most 10 (register_model()), so that the power has one. As decision_label() otherwise.
+-- A multiple of 2^-24, so that sums of weights are exact in any order; at least 2^-20, so that its product with a vector does not underflow.
+-- Exponents are at most 10 (register_model()), so that the power does not either. Otherwise as decision_label().
 create or replace function two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) returns real
 language sql immutable parallel safe security invoker
 return case
@@ -12,4 +12,4 @@ return case
 end;
 
 comment on function two_tower.decision_weight(bigint, double precision, real) is
-'What a decision counts, by its place among those of its user (how many are strictly newer) and by what it says itself';
+'The weight of a decision, by its place among its user''s decisions (how many are strictly newer) and its own weight';

@@ -46,4 +46,4 @@ comment on function two_tower.duration_of(money, double precision) is 'two_tower
 comment on function two_tower.duration_of_word(text) is 'two_tower.duration_of() of a number that is printed so; null for any other text';
 comment on function two_tower.duration_of(anyelement, int) is 'two_tower.duration_of() of anything else';
 comment on function two_tower.duration_of(anyelement) is
-'The duration in whole seconds that a value of any type says; null where it is no number, negative, or no int';
+'The duration in whole seconds from a value of any type; null if it is not a number, negative, or too large for an int';

@@ -1,5 +1,5 @@
--- An id of the application, which triggers log. Where it is none, since the application has changed the column's type, it is the one that stands
--- for anybody: the write goes on, and the refresh finds out. As text_of() otherwise.
+-- An id of the application, which triggers log. If it is not a uuid, since the application has changed the column's type, the result is the id
+-- that stands for anybody: the write succeeds, and the refresh finds out who it was. Otherwise as text_of().
 create or replace function two_tower.id_of(p_value uuid, p_own double precision) returns uuid
 language sql immutable parallel safe security invoker
 return p_value;
@@ -26,4 +26,4 @@ comment on function two_tower.id_of(uuid, double precision) is 'two_tower.id_of(
 comment on function two_tower.id_of_word(text) is 'two_tower.id_of() of what is printed so';
 comment on function two_tower.id_of(anyelement, int) is 'two_tower.id_of() of anything else';
 comment on function two_tower.id_of(anyelement) is
-'The id that a value of any type says; 00000000-0000-0000-0000-000000000000 where it says none';
+'The id from a value of any type; 00000000-0000-0000-0000-000000000000 if it has none';

@@ -1,5 +1,5 @@
--- What a value says as keys: an array each of its elements, a text, number or truth value itself. Whoever writes a profile writes his own, and
--- may write anything: so no more than a hundred, the first by their bytes.
+-- The keys of a value: each element of an array; a text, number or boolean itself. Users write their own profiles, and
+-- may write anything, so there are at most a hundred keys, the first by their bytes.
 -- A body of text without a set clause, as attributes_of().
 create or replace function two_tower.keys_of(p_value jsonb) returns table (key text)
 language sql immutable parallel safe security invoker
@@ -18,4 +18,4 @@ as $func$
 $func$;
 
 comment on function two_tower.keys_of(jsonb) is
-'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';
+'The keys of a value: the elements of an array, or the value itself; none for an object or null';

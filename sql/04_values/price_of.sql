@@ -54,4 +54,4 @@ comment on function two_tower.price_of(money, double precision) is 'two_tower.pr
 comment on function two_tower.price_of_word(text) is 'two_tower.price_of() of a number that is printed so; null for any other text';
 comment on function two_tower.price_of(anyelement, int) is 'two_tower.price_of() of anything else';
 comment on function two_tower.price_of(anyelement) is
-'The price in single precision that a value of any type says; null where it is no number, negative, not below 1e12, or too small';
+'The price in single precision from a value of any type; null if it is not a number, negative, not below 1e12, or too small';

@@ -78,4 +78,4 @@ comment on function two_tower.time_of_word(text) is
 'two_tower.time_of() of a date or time written as in ISO 8601, in UTC without a zone; null for any other text';
 comment on function two_tower.time_of(anyelement, int) is 'two_tower.time_of() of anything else';
 comment on function two_tower.time_of(anyelement) is
-'The moment that a value of any type says, or the nearer of 1900-01-01 and 2100-01-01 UTC; null where it says none';
+'The time from a value of any type, or the nearer of 1900-01-01 and 2100-01-01 UTC; null if it has none';

@@ -1,4 +1,4 @@
--- What a decision says itself that it counts: from 0.01 to 10, which the check of a table of ours allows, and 1 where it says nothing. An
+-- A decision's own weight: from 0.01 to 10, which the check of a table of ours allows, and 1 if it has none. An
 -- application's column may hold anything, and what lies outside is taken for the nearer end. As text_of() otherwise; types that print as the
 -- session has it have a function each.
 create or replace function two_tower.weight_of(p_value real, p_own double precision) returns real
@@ -35,4 +35,4 @@ comment on function two_tower.weight_of(numeric, double precision) is 'two_tower
 comment on function two_tower.weight_of_word(text) is 'two_tower.weight_of() of a number that is printed so; 1 for any other text';
 comment on function two_tower.weight_of(anyelement, int) is 'two_tower.weight_of() of anything else';
 comment on function two_tower.weight_of(anyelement) is
-'What a decision counts by what a value of any type says, from 0.01 to 10; 1 where it says no number';
+'A decision''s own weight from a value of any type, from 0.01 to 10; 1 if it is not a number';

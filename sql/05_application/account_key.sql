@@ -9,4 +9,4 @@ as $func$
     order by a.attname desc limit 1
 $func$;
 
-comment on function two_tower.account_key() is 'The column of public.profiles that says whose a profile is: user_id, or id';
+comment on function two_tower.account_key() is 'The column of public.profiles with the user''s id: user_id, or id';

@@ -25,4 +25,4 @@ begin
 end
 $accounts$;
 
-comment on function two_tower.accounts() is 'Whose profiles there are, and since when where the table says so';
+comment on function two_tower.accounts() is 'The users with a profile, and since when, if the table says so';

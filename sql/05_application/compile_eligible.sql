@@ -14,4 +14,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.compile_eligible(text) is 'Makes two_tower.eligible() of a condition; null for none';
+comment on function two_tower.compile_eligible(text) is 'Creates two_tower.eligible() from a condition; null for none';

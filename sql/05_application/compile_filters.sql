@@ -17,4 +17,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.compile_filters() is 'Makes two_tower.passing_named() of what two_tower.named_filters has';
+comment on function two_tower.compile_filters() is 'Creates two_tower.passing_named() from two_tower.named_filters';

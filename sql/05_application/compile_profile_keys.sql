@@ -26,4 +26,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.compile_profile_keys() is 'Makes two_tower.profile_keys() of what two_tower.profile_inputs has';
+comment on function two_tower.compile_profile_keys() is 'Creates two_tower.profile_keys() from two_tower.profile_inputs';

@@ -1,4 +1,4 @@
--- One that is there stays: what the owner wrote is not run by whoever migrates.
+-- An existing function stays: the role that migrates does not run the owner's condition.
 do $eligible$
 begin
     if to_regprocedure('two_tower.eligible(uuid, uuid)') is null then
@@ -8,5 +8,5 @@ end
 $eligible$;
 
 comment on function two_tower.eligible(uuid, uuid) is
-'A row where a video may be shown to this user, or to a visitor where null, else none; two_tower.set_eligible_when() says which. '
-'To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and say it again';
+'A row if a video may be shown to this user (null: a visitor), else none; two_tower.set_eligible_when() sets the condition. '
+'To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and set it again';

@@ -5,4 +5,4 @@ end
 $keys$;
 
 comment on function two_tower.profile_keys(uuid) is
-'A row for each key that a user''s profile has in the columns that two_tower.set_profile_inputs() names, by kind: profile_ and the column';
+'A row for each key of a user''s profile in the columns named by two_tower.set_profile_inputs(), by kind: profile_ and the column';

@@ -1,4 +1,4 @@
--- Granted to nobody: only the owner may say what runs as the owner.
+-- Granted to nobody: only the owner may set what runs as the owner.
 create or replace function two_tower.set_eligible_when(condition text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -25,5 +25,5 @@ end
 $func$;
 
 comment on function two_tower.set_eligible_when(text) is
-'Says which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null takes it '
-'back. For the owner alone. 22023 where it does not compile';
+'Sets which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null removes '
+'it. Only for the owner. 22023 if it does not compile';

@@ -1,4 +1,4 @@
--- Granted to nobody: only the owner may say what runs as the owner.
+-- Granted to nobody: only the owner may set what runs as the owner.
 create or replace function two_tower.set_filter(name text, condition text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -27,5 +27,5 @@ end
 $func$;
 
 comment on function two_tower.set_filter(text, text) is
-'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the '
-'owner alone. 22023 where it does not compile';
+'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null removes it. Only '
+'for the owner. 22023 if it does not compile';

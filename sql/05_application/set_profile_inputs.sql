@@ -44,6 +44,6 @@ end
 $func$;
 
 comment on function two_tower.set_profile_inputs(text[]) is
-'Says which columns of public.profiles user towers read, from the next training on; null or none for none. A column of an array, '
+'Sets which columns of public.profiles user towers read, from the next training on; null or empty for none. A column of an array, '
 'or of JSON with '
-'one, has several keys. For the owner alone. 22023 for what is no column';
+'one, has several keys. Only for the owner. 22023 for a name that is not a column';

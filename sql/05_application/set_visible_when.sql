@@ -1,4 +1,4 @@
--- Granted to nobody: only the owner may say what runs as the owner.
+-- Granted to nobody: only the owner may set what runs as the owner.
 create or replace function two_tower.set_visible_when(condition text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -20,4 +20,4 @@ end
 $func$;
 
 comment on function two_tower.set_visible_when(text) is
-'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
+'Sets which videos may be shown in any list, as a condition on public.videos; only for the owner. 22023 if it does not compile';

@@ -15,5 +15,5 @@ end
 $visible$;
 
 comment on view two_tower.visible_videos is
-'The videos that may be shown; two_tower.set_visible_when() says which those are. To drop or retype a column that the condition names: '
-'select two_tower.set_visible_when(''true''), change the column, and say the condition again. Do not drop this view';
+'The videos that may be shown; two_tower.set_visible_when() sets the condition. To drop or retype a column that the condition names: '
+'select two_tower.set_visible_when(''true''), change the column, and set the condition again. Do not drop this view';

@@ -20,4 +20,4 @@ end
 $func$;
 
 comment on function two_tower.acting_user(uuid) is
-'Who asks: the caller, or the user on whose behalf service_role asks; 42501 where somebody else does, 28000 where nobody is signed in';
+'The acting user: the caller, or the user on whose behalf service_role calls; 42501 for any other caller, 28000 if nobody is signed in';

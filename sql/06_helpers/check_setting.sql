@@ -1,4 +1,4 @@
--- A setting that is wrong is refused where it is set, and not days later by whatever reads it.
+-- An invalid setting is refused when it is set, not days later when it is read.
 create or replace function two_tower.check_setting() returns trigger
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$

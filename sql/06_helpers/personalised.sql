@@ -15,4 +15,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.personalised(uuid[]) is 'Those of these users who have not chosen that nothing be made of what they decide';
+comment on function two_tower.personalised(uuid[]) is 'Those of these users who have not opted out of personal lists';

@@ -9,4 +9,4 @@ end
 $func$;
 
 comment on function two_tower.require_primary(text) is
-'Raises 25006 on a standby, where the routine, which writes, cannot do its work';
+'Raises 25006 on a standby, where a routine that writes cannot work';

@@ -15,4 +15,4 @@ end
 $func$;
 
 comment on function two_tower.require_visible_when() is
-'Raises 55000 where the application''s policies hide videos and no condition says which may be shown';
+'Raises 55000 if the application''s policies hide videos and no condition says which may be shown';

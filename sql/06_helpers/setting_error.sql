@@ -1,4 +1,4 @@
--- What each setting may be, once: whoever sets one is told, and whoever reads one finds no other value.
+-- The one place that defines valid settings: invalid values are refused when set, so readers need not check.
 create or replace function two_tower.setting_error(p_name text, p_value jsonb, p_what text default 'setting ') returns text
 language plpgsql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -51,4 +51,4 @@ end
 $func$;
 
 comment on function two_tower.setting_error(text, jsonb, text) is
-'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
+'What is wrong with a value of a setting, in a sentence that says what is allowed; null if nothing is, or there is no such setting';

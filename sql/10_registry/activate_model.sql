@@ -31,12 +31,12 @@ begin
         raise exception 'model % is not backfilled', p_version
             using errcode = '55000', hint = format('Run: call two_tower.backfill_model(%L)', p_version);
     end if;
-    -- A version that stands by has passed, and every refresh has written it since: going back must not wait for anything.
+    -- A standby version has passed its gate, and every refresh has written it since; a rollback must not wait for anything.
     if v_state = 'staged' then
         v_report := two_tower.ask_gate(p_version, p_force, p_measured, p_overrides);
     end if;
-    -- Seen by readers as soon as the transaction ends, however long a busy disk lets commits wait. Any later commit that does wait
-    -- makes it durable; a crash before that takes back all of it.
+    -- Readers see it as soon as the transaction ends, however long a busy disk delays commits. Any later commit that does wait
+    -- makes it durable; a crash before that undoes all of it.
     perform set_config('synchronous_commit', 'off', true);
     -- The flip: two rows, which nobody else locks.
     update two_tower.model_versions set state = 'standby' where state = 'active';
@@ -49,6 +49,6 @@ end
 $func$;
 
 comment on function two_tower.activate_model(text, boolean, jsonb, jsonb) is
-'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is '
+'Activates a backfilled version, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is '
 'recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. '
-'p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+'p_measured, p_overrides: as for two_tower.gate_metrics()';

@@ -1,5 +1,5 @@
--- Not SECURITY DEFINER: a client reads of the registry what row level security shows, which is the active version. STABLE, so that a
--- query on embeddings leaves all partitions but one aside before it begins. In plpgsql, which plans once in a connection and not for every call.
+-- Not SECURITY DEFINER: row level security shows clients only the active version. STABLE, so that a
+-- query on embeddings prunes all partitions but one before it begins. In plpgsql, which plans once per connection and not per call.
 create or replace function two_tower.active_version() returns text
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -9,4 +9,4 @@ end
 $func$;
 
 comment on function two_tower.active_version() is
-'The model version that serves whoever is in no experiment''s share, or null before the first activation';
+'The model version that serves everybody outside an experiment''s share, or null before the first activation';

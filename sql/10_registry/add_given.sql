@@ -34,5 +34,5 @@ end
 $func$;
 
 comment on function two_tower.add_given(text, text, uuid[], extensions.halfvec[]) is
-'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database '
-'does not know, who chose that no list be made of them, and what is there already';
+'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many. Skips unknown ids, '
+'users who opted out of personal lists, and vectors that are already there';

@@ -1,4 +1,4 @@
--- What fails in the gate itself is a reason to refuse, and can be overruled as any other.
+-- An error in the gate itself is a reason to refuse, and can be overruled like any other.
 create or replace function two_tower.ask_gate(
     p_version text, p_force boolean, p_measured jsonb default null, p_overrides jsonb default null
 ) returns jsonb
@@ -26,5 +26,5 @@ end
 $func$;
 
 comment on function two_tower.ask_gate(text, boolean, jsonb, jsonb) is
-'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not '
-'overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+'Measures how wide the index of a backfilled version must be searched, and runs its gate; TT003 if that refuses and p_force does not '
+'overrule it, which is "forced" in the answer. p_measured, p_overrides: as for two_tower.gate_metrics()';

@@ -7,7 +7,7 @@ begin
         raise exception 'model % is no version of given vectors', quote_nullable(p_version) using errcode = '55000';
     end if;
     perform two_tower.attach_partitions(p_version);
-    -- From here on refreshes take away what is deleted; what went before that is taken here.
+    -- From here on refreshes remove vectors of deleted users and videos; those deleted before are removed here.
     delete from two_tower.video_embeddings e
     where e.model_version = p_version and not exists (select from public.videos v where v.id = e.video_id);
     delete from two_tower.user_embeddings e

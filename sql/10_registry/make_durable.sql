@@ -11,5 +11,5 @@ end
 $func$;
 
 comment on function two_tower.make_durable() is
-'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), '
-'whose own commits do not wait';
+'Once its transaction has committed, no crash can undo earlier commits. Call it after activate_model() or rollback_model(), '
+'whose own commits do not wait for the disk';

@@ -49,7 +49,7 @@ end
 $func$;
 
 comment on function two_tower.model_transition() is
-'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
+'Trigger: refuses transitions that the lifecycle does not have, and records the others in two_tower.model_events';
 
 create or replace trigger two_tower_transition before insert or update or delete on two_tower.model_versions
 for each row execute function two_tower.model_transition();

@@ -9,4 +9,4 @@ end
 $func$;
 
 comment on function two_tower.own_version() is
-'The model version that serves the caller; the active one where nobody is signed in';
+'The model version that serves the caller; the active one if nobody is signed in';

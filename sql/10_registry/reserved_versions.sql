@@ -1,4 +1,4 @@
--- The same list as RESERVED_VERSIONS in py/two_tower/registry.py, which refuses them before it trains or uploads anything.
+-- The same list as RESERVED_VERSIONS in py/two_tower/lifecycle/registry.py, which refuses them before it trains or uploads anything.
 create or replace function two_tower.reserved_versions() returns text[]
 language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$

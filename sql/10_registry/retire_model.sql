@@ -1,9 +1,9 @@
 drop function if exists two_tower.retire_model(text);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- Detaching a partition takes an exclusive lock on its parent, for a moment. Whoever waits for it makes all readers behind it wait
--- too; so it is asked for 15 ms at a time, until there is a moment without readers. Before it, whoever writes vectors has to end: a vector
--- would find no partition.
+-- Detaching a partition takes an exclusive lock on its parent, for a moment. A waiting request blocks all readers behind it,
+-- so it waits only 15 ms at a time, until there is a moment without readers. Before that, all writers of vectors have to end, since a
+-- vector would find no partition.
 create or replace function two_tower.retire_model(p_version text, p_patience interval default '60 seconds') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -50,5 +50,5 @@ end
 $func$;
 
 comment on function two_tower.retire_model(text, interval) is
-'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where '
-'no moment came for it';
+'Drops the vectors, weights and neighbours of a staged or standby version without blocking readers, and keeps its record; 55P03 if '
+'it could not get its lock';

@@ -15,5 +15,5 @@ end
 $func$;
 
 comment on function two_tower.served_version(uuid) is
-'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; '
-'the active one for nobody';
+'The model version that serves a user: during an experiment that of the user''s share, otherwise the active one; '
+'for null the active one';

@@ -1,5 +1,5 @@
--- A version without towers: vectors that were computed elsewhere, of videos and users. Nothing computes them anew, so refreshes, verify
--- and coverage leave it alone; what a deletion takes from other versions, it takes from this one (refresh_videos.sql, write_user_vectors.sql).
+-- A version without towers: vectors of videos and users that were computed elsewhere. Nothing can recompute them, so refreshes, verify
+-- and coverage skip it; deletions apply to it as to other versions (refresh_videos.sql, write_user_vectors.sql).
 --
 -- stage_given(), add_given() for each batch, close_given(): in one transaction, which leaves nothing where it fails.
 --
@@ -25,5 +25,5 @@ end
 $func$;
 
 comment on function two_tower.stage_given(text, jsonb) is
-'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be '
+'Begins a version of vectors that were computed elsewhere; add_given() adds to it, and close_given() makes it ready to be '
 'activated';

@@ -2,7 +2,7 @@ drop function if exists two_tower.stage_model(text);
 drop function if exists two_tower.stage_model(text, boolean);
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- The verdict is an answer and not an exception: an exception would undo the rejection that it reports.
+-- The verdict is returned and not raised: an exception would undo the rejection that it reports.
 create or replace function two_tower.stage_model(
     p_version text, p_force boolean default false, p_measured jsonb default null, p_overrides jsonb default null
 ) returns jsonb

@@ -1,4 +1,4 @@
--- By score and not by id: of equal ones any will do. A millionth is what sums in another order may differ by.
+-- By score and not by id, since any of equal videos counts. Sums in another order may differ by a millionth.
 create or replace function two_tower.count_hits(p_exact real[], p_scores real[]) returns bigint
 language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$

@@ -1,4 +1,4 @@
--- No index has what it is ordered by, so every video is looked at.
+-- No index matches its order, so every video is read.
 create or replace function two_tower.exact_scores(
     p_version text, p_vector extensions.halfvec, p_limit int, p_excluded uuid[], p_liked uuid[], p_weights real[], p_length real
 ) returns real[]

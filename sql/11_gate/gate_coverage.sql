@@ -1,5 +1,5 @@
--- What is in the change log is not missing: the next refresh writes it, for every version. Nor is what is set aside as failed
--- for the active version too.
+-- Pending changes are not missing, since the next refresh writes them for every version. Nor are changes set aside that the active
+-- version lacks too.
 --
 -- SECURITY DEFINER: the page's role asks, and reads the decisions only through this count.
 create or replace function two_tower.gate_coverage(p_version text, out videos bigint, out users bigint)

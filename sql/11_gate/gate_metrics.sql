@@ -1,12 +1,12 @@
 drop function if exists two_tower.gate_metrics(text);
--- Full ranking of held-out likes, K = 20. What was measured on the same likes is compared, or what each training recorded of its own, and
--- never one with the other: on newer, or fewer, likes the same towers have other figures.
+-- Full ranking of held-out likes, K = 20. Either both are measured on the same likes, or both use the record of their own training,
+-- never a mixture: the same towers have other figures on newer, or fewer, likes.
 create or replace function two_tower.gate_metrics(p_version text, p_measured jsonb default null, p_overrides jsonb default null)
 returns text[]
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- Vectors that were given were not measured: whoever replaces them is held to what is popular.
+    -- Given vectors were not measured: a version that replaces them is compared with popularity.
     v_active text := (
         select m.version from two_tower.model_versions m where m.version = two_tower.active_version() and m.user_engine <> 'given'
     );
@@ -52,7 +52,7 @@ begin
         end if;
         if v_active is null and v_popular is null then
             v_reasons := v_reasons || format('%s of popularity, which the first model is compared with, was not measured', v_name);
-        -- An incumbent that was forced without metrics is no bar to one that has them.
+        -- An incumbent that was forced without metrics does not block a version that has them.
         elsif not v_own >= v_other * (1 - v_drop) then
             v_reasons := v_reasons || format(
                 '%s is %s, more than %s %% below the %s of %s', v_name, round(v_own::numeric, 4), round((100 * v_drop)::numeric, 1),
@@ -77,6 +77,6 @@ end
 $func$;
 
 comment on function two_tower.gate_metrics(text, jsonb, jsonb) is
-'Reasons why a version''s metrics do not let it replace the active one or, as the first, beat popularity; none if they do. '
-'p_measured: metrics by version, its own and the active one''s, where they were measured anew on the same likes (else the recorded ones '
-'count), and distances by what was compared. p_overrides: settings of the gate for this call';
+'Reasons why a version''s metrics are too bad to replace the active one or, as the first, to beat popularity; none if they suffice. '
+'p_measured: metrics by version, its own and the active one''s, if they were measured again on the same likes (else the recorded ones '
+'count), and distances by what was compared. p_overrides: gate settings for this call';

@@ -49,4 +49,4 @@ $func$;
 
 comment on function two_tower.gate_model(text, jsonb, jsonb) is
 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no. '
-'p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+'p_measured, p_overrides: as for two_tower.gate_metrics()';

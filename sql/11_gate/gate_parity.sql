@@ -1,6 +1,6 @@
 drop function if exists two_tower.gate_parity(text);
--- A sample by hash of the id: the same at every call, and not the first users in some order. Whatever waits in the change log
--- may differ, and is left out.
+-- A sample by hash of the id: the same at every call, and not the first users in some order. Users and videos with pending changes
+-- may differ, and are left out.
 create or replace function two_tower.gate_parity(p_version text, p_sample int default null) returns double precision
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$

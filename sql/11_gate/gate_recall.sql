@@ -1,5 +1,5 @@
 drop function if exists two_tower.gate_recall(text);
--- As recommendations are served, by nearest_videos(): by the whole score, and without what the user has decided on.
+-- As recommendations are served, by nearest_videos(): with the whole score, and without the user's decided videos.
 create or replace function two_tower.gate_recall(p_version text, p_sample int default null) returns double precision
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
 as $func$

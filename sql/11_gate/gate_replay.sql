@@ -1,4 +1,4 @@
--- Refused is what is surely worse, by the whole interval; where nothing can be said, too, since the operator asked for a replay.
+-- Refuses a version that is surely worse, by the whole interval; also if nothing can be said, since the operator requires a replay.
 create or replace function two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) returns text
 language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -18,4 +18,4 @@ as $func$
 $func$;
 
 comment on function two_tower.gate_replay(jsonb, double precision) is
-'Why a replay, as two-tower replay measures it, does not let a version serve; null where it does';
+'Why a replay, as two-tower replay measures it, does not let a version serve; null if it does';

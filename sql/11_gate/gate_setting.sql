@@ -1,5 +1,5 @@
--- The settings named gate_… are the limits. What a caller hands over holds for one call, and is checked as a whole at each, so that a name
--- that is misspelt never goes unnoticed.
+-- The settings named gate_… are the limits. A caller's overrides hold for one call, and are all checked at each, so that a misspelt
+-- name never goes unnoticed.
 create or replace function two_tower.gate_setting(p_name text, p_overrides jsonb default null) returns double precision
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -26,4 +26,4 @@ end
 $func$;
 
 comment on function two_tower.gate_setting(text, jsonb) is
-'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
+'A limit of the gate: the override of this call, else that of two_tower.settings; 22023 names an unknown override';

@@ -36,5 +36,5 @@ end
 $func$;
 
 comment on function two_tower.sample_models(int) is
-'What a sample of users and videos says of each live version: recall of its lists against exact search, and how far stored vectors '
-'are from computed ones; each beside its limit, with the remedy where it is not kept';
+'Measures each live version on a sample of users and videos: recall of its lists against exact search, and how far stored vectors '
+'are from computed ones; each with its limit, and with the remedy if it is exceeded';

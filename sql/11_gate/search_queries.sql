@@ -19,4 +19,4 @@ as $func$
 $func$;
 
 comment on function two_tower.search_queries(text, int) is
-'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
+'Index queries of a sample of users; before anybody has liked anything, of a sample of videos';

@@ -1,6 +1,6 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- Each user asks by wider and wider searches until one misses nothing, as no wider one would; a width that has missed too much is not tried again.
+-- Each user's search is widened until it misses nothing, as no wider one would; a width that has missed too much is not tried again.
 create or replace function two_tower.tune_search(p_version text) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -76,6 +76,7 @@ end
 $func$;
 
 comment on function two_tower.tune_search(text) is
-'Finds, by the lists of a sample of users, the narrowest search that holds the share search_min_recall of the exact best videos, and keeps '
-'with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos '
-'that nothing need be measured. P0002: no such version';
+'Finds, with the lists of a sample of users, the narrowest search that contains the share search_min_recall of the exact best videos. '
+'Stores with the version how many candidates it needs beyond those requested or excluded; 0: every distance is computed; '
+'null: too few videos '
+'to need measuring. P0002: no such version';

@@ -1,9 +1,9 @@
 drop function if exists two_tower.attach_partitions(text);
 -- SECURITY DEFINER: building an index and attaching take the owner of the tables.
 --
--- Attaching takes a lock on the parents that readers and writers do not feel (SHARE UPDATE EXCLUSIVE). From then on refreshes
--- write the version; what changed while its videos were being embedded is made good by two_tower.backfill_batch(…, 'change').
--- Whoever writes vectors without knowing of the version has to end first, or would lose what is taken out of the log for it.
+-- Attaching takes a lock on the parents that does not block readers and writers (SHARE UPDATE EXCLUSIVE). From then on refreshes
+-- write the version; two_tower.backfill_batch(…, 'change') processes what changed while its videos were being computed.
+-- Transactions that write vectors without knowing of the version have to end first, or it would miss the changes that they take from the log.
 create or replace function two_tower.attach_partitions(p_version text, p_patience interval default '60 seconds') returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -29,7 +29,7 @@ begin
                     hint = 'Nothing was changed; try again when it has ended. In pg_stat_activity it is the oldest xact_start.';
             end if;
         end;
-        -- Batches that were kept out meanwhile go first.
+        -- Batches that were blocked meanwhile go first.
         perform pg_sleep(0.02 + random() * 0.1);
     end loop;
     update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;
@@ -38,5 +38,5 @@ end
 $func$;
 
 comment on function two_tower.attach_partitions(text, interval) is
-'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already, '
-'55P03 where somebody has been writing vectors for longer than p_patience';
+'Indexes the video vectors of a staged version and lets refreshes write it; false if that is already done, '
+'55P03 if somebody has been writing vectors for longer than p_patience';

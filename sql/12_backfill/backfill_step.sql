@@ -1,6 +1,6 @@
 drop function if exists two_tower.backfill_step(text, text, uuid, boolean, int);
--- What two_tower.backfill_model() and the command line do between two commits; whoever calls it hands the state on as it is. Only what is
--- missing, so that a second call resumes a broken one. Videos first: users are compared with them.
+-- What two_tower.backfill_model() and the command line do between two commits; callers pass the state on unchanged. It computes only what is
+-- missing, so that a second call resumes an interrupted one. Videos come first, since users are compared with them.
 create or replace function two_tower.backfill_step(
     inout state jsonb, out finished boolean, out phase text, out done bigint
 )

@@ -18,12 +18,12 @@ begin
         );
         failure_code := 'TT003';
     end if;
-    -- Of given vectors there are no more to compute.
+    -- Given vectors cannot be computed.
     finished := finished or (select m.user_engine from two_tower.model_versions m where m.version = p_version) = 'given';
     total := (select count(*) from public.videos) + (select count(*) from two_tower.liking_users())
         + two_tower.count_by_profile(p_version);
     done := two_tower.backfilled_share(p_version) * total;
-    -- A start of its own for each worker spreads several over the rows; then round and round, until a whole lap finds nothing.
+    -- Each worker starts at another row, and goes round until a whole lap finds nothing.
     state := jsonb_build_object('version', p_version, 'phase', phase, 'after', gen_random_uuid(), 'whole', false, 'seen', 0);
 end
 $func$;

@@ -17,4 +17,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.close_partition(text) is 'Takes a new table of schema two_tower away from everybody but its owner';
+comment on function two_tower.close_partition(text) is 'Revokes all access to a new table of schema two_tower from everybody but its owner';

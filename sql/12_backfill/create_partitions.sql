@@ -19,4 +19,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.create_partitions(text) is 'Makes the empty tables of a version''s vectors and tastes, unless they exist';
+comment on function two_tower.create_partitions(text) is 'Creates the empty tables of a version''s vectors and tastes, unless they exist';

@@ -5,22 +5,22 @@ create or replace function two_tower.index_partitions(p_version text) returns bo
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- So many at one place do no harm. While no more are there, every query by vector has the index, whether it names placed or not.
+    -- This many at one place do no harm. Up to this number, every query by vector can use the index, with or without placed.
     c_unplaced constant int := 100;
     v_unplaced int;
     v_number int;
     v_filled text;
     v_unordered text;
 begin
-    -- Of several workers one builds, the others wait for it.
+    -- One of several workers builds it, the others wait.
     perform pg_advisory_xact_lock(hashtextextended('two_tower.attach ' || p_version, 0));
     select number into v_number from two_tower.model_versions where version = p_version and state = 'staged' and attached_at is null;
     v_filled := format('video_embeddings_%s', v_number);
     if v_number is null or to_regclass('two_tower.' || v_filled || '_hnsw') is not null then
         return false;
     end if;
-    -- The graph is built in the order of the table. Users' vectors have nothing in the last entry, where unpopular videos have most
-    -- of their length: those go in last, or searches lose their way among them (docs/experiments.md has the figures).
+    -- The graph is built in the order of the table. Users' vectors are zero in the last entry, where unpopular videos have most
+    -- of their length; those go in last, or searches get lost among them (docs/experiments.md has the figures).
     v_unordered := v_filled || '_unordered';
     execute format('alter table two_tower.%I rename constraint %I to %I', v_filled, v_filled || '_pkey', v_unordered || '_pkey');
     execute format('alter table two_tower.%I rename to %I', v_filled, v_unordered);
@@ -42,4 +42,4 @@ end
 $func$;
 
 comment on function two_tower.index_partitions(text) is
-'Orders and indexes the video vectors of a staged version, before it is attached; false where that is done already';
+'Orders and indexes the video vectors of a staged version, before it is attached; false if that is already done';

@@ -1,5 +1,5 @@
--- What a video carries, by kind: the one list from which users are counted and of which the towers have inputs. Names are compared byte
--- by byte, whatever their columns' types and collations hold for equal.
+-- A video's attributes, by kind: the one list from which users are counted and the towers get inputs. Names are compared byte
+-- by byte, whatever their columns' types and collations treat as equal.
 -- A body of text without a set clause, which the planner puts in place of the call; qualified throughout. A view of the columns themselves
 -- would keep the application from changing them.
 create or replace function two_tower.attributes_of(p_video_id uuid) returns table (kind text, key text)
@@ -18,4 +18,4 @@ as $func$
     where v.id operator(pg_catalog.=) p_video_id and k.key operator(pg_catalog.<>) ''
 $func$;
 
-comment on function two_tower.attributes_of(uuid) is 'A row for each key that a video carries, by kind';
+comment on function two_tower.attributes_of(uuid) is 'A row for each attribute key of a video, by kind';

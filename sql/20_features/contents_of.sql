@@ -14,4 +14,4 @@ as $func$
     where v.id operator(pg_catalog.=) p_video_id
 $func$;
 
-comment on function two_tower.contents_of(uuid) is 'A row for each key that a video carries, and for each word that describes it, by kind';
+comment on function two_tower.contents_of(uuid) is 'A row for each attribute key of a video, and for each word that describes it, by kind';

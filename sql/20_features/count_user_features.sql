@@ -110,7 +110,7 @@ begin
 end
 $func$;
 
-comment on function two_tower.count_decisions(uuid[]) is 'count_user_features() of whoever may be counted';
+comment on function two_tower.count_decisions(uuid[]) is 'count_user_features() of those users who may be counted';
 comment on function two_tower.count_user_features(uuid[]) is
-'Counts the likes and nopes of users by what the videos carry; no row for a user without either, or who chose '
-'that no list be made of them';
+'Counts the likes and nopes of users by the videos'' attributes; no row for a user without either, or who opted '
+'out of personal lists';

@@ -13,4 +13,4 @@ begin
 end
 $func$;
 
-comment on function public.get_item_embedding_features(uuid) is 'What the item tower reads of a video, as JSON';
+comment on function public.get_item_embedding_features(uuid) is 'The inputs of the item tower for a video, as JSON';

@@ -12,5 +12,5 @@ end
 $func$;
 
 comment on function public.get_user_embedding_features(uuid) is
-'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as '
+'The inputs of the user tower of the version that serves a user, as JSON, and which version that is; for oneself, or for anyone as '
 'service_role';

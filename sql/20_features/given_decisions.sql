@@ -14,4 +14,4 @@ as $func$
 $func$;
 
 comment on function two_tower.given_decisions(uuid) is
-'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
+'All decisions of a user, with the label of each (null for an unknown word) and its own weight';

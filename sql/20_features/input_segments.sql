@@ -42,6 +42,6 @@ as $func$
 $func$;
 
 comment on function two_tower.input_segments() is
-'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
+'The segments of each tower''s input after the numbers, in order, with the kind of their keys';
 comment on function two_tower.input_numbers() is
 'The numbers that come first in the input of each tower; place is the position, from 1';

@@ -1,7 +1,7 @@
--- Who is to have a vector, from the application's rows and from nothing that a refresh wrote. Columns that may be absent, or of another type:
+-- Users who should have a vector, from the application's rows and never from the output of a refresh. Columns may be absent, or of another type:
 -- as for triggers (sql/40_changes/log_user_changes.sql).
 --
--- SECURITY DEFINER: whoever asks how complete the vectors are need not see who likes what.
+-- SECURITY DEFINER: a role that checks how complete the vectors are need not see who likes what.
 create or replace function two_tower.liking_users() returns setof uuid
 language sql stable parallel safe security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -16,4 +16,4 @@ as $func$
 $func$;
 
 comment on function two_tower.liking_users() is 
-'Everybody with a like of a video that exists, but who chose otherwise: who is to have a vector';
+'Users who should have a vector: those with a like of an existing video who have not opted out';

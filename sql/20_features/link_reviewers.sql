@@ -23,4 +23,4 @@ end
 $func$;
 
 comment on function two_tower.link_reviewers() is
-'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
+'Links reviewers to users, so that a deleted user''s reviews are deleted too; how many reviews were linked';

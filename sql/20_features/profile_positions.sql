@@ -14,4 +14,4 @@ end
 $func$;
 
 comment on function two_tower.profile_positions(uuid[], text) is
-'The inputs of a version that the profiles of these users have, each of them 1; none for a version that reads no profiles';
+'The inputs of a version from the profiles of these users, each of them 1; none for a version that reads no profiles';

@@ -1,11 +1,11 @@
 -- A table of columns cannot become one of others in place.
 drop function if exists two_tower.training_set(real, real);
 -- Explicit feedback only: a like is 1, a nope 0, a skip -1 (known, but no label). A decision overrides a review of the same
--- pair, since it is the later and the plainer word. A decision in any other word is known, and no label either. A review counts 1, however
--- many stars; what a decision counts, it says itself.
+-- pair, since it is newer and clearer. A decision in any other word is known, but no label either. A review weighs 1, however
+-- many stars it has; a decision has its own weight.
 --
--- Without those who chose not to be trained on. Of an account with more rows than the setting most_decisions its latest count, so that no
--- account weighs more than that, whatever it is that decides a hundred thousand times. Few have so many: the others are not sorted for it.
+-- Users who opted out of training are left out. Of an account with more rows than the setting most_decisions only the latest count, so that no
+-- account weighs more, in case a program decides a hundred thousand times. Few accounts have that many; the others are not sorted for it.
 create or replace function two_tower.training_set(p_min_stars real default 4, p_max_negative_stars real default 2)
 returns table (user_id uuid, video_id uuid, label smallint, created_at timestamptz, weight real)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -54,5 +54,5 @@ as $func$
 $func$;
 
 comment on function two_tower.training_set(real, real) is
-'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; and what each counts; without '
-'those who chose not to be trained on, and of each account no more than the setting most_decisions';
+'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; with their weights; without '
+'users who opted out of training, and of each account no more than the setting most_decisions';

@@ -22,4 +22,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.unit_vector(real[]) is 'The same direction, of length 1; 22023 where there is none';
+comment on function two_tower.unit_vector(real[]) is 'The same direction, of length 1; 22023 if there is none';

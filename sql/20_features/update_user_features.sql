@@ -39,4 +39,4 @@ end
 $func$;
 
 comment on function public.update_user_features(uuid) is
-'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
+'Recounts a user''s features, stores and returns them; for oneself, or for anyone as service_role';

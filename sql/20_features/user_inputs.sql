@@ -52,4 +52,4 @@ as $func$
 $func$;
 
 comment on function two_tower.user_inputs(uuid[], double precision) is
-'What the user tower reads of users: a row for each input that is not zero, decisions weighed by a version''s exponent';
+'The user tower''s inputs: a row for each input that is not zero, with decisions weighted by a version''s exponent';

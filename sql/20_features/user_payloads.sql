@@ -112,5 +112,5 @@ as $func$
 $func$;
 
 comment on function two_tower.user_payloads(uuid[]) is
-'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, '
-'which it names';
+'The payload of get_user_embedding_features, for many users at once, weighted by each decision''s own weight and the version that serves '
+'the user, which it names';

@@ -56,8 +56,8 @@ end
 $func$;
 
 comment on function two_tower.users_by_profile(text, uuid, int, boolean) is
-'Users without a like who are to have a vector of a version all the same, by the profile, after p_after in id order; with '
+'Users without a like who should have a vector of a version because of their profile, after p_after in id order; with '
 'p_lacking those who '
 'have none yet, and are not set aside';
 comment on function two_tower.count_by_profile(text) is
-'How many users have no like, and have, or are to have, a vector of a version by their profile';
+'How many users have no like, and have, or should have, a vector of a version because of their profile';

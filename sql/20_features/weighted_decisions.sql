@@ -26,5 +26,4 @@ as $func$
 $func$;
 
 comment on function two_tower.weighted_decisions(uuid, double precision) is
-'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a '
-'version''s exponent';
+'The likes and nopes of a user, with the place of each from the newest, its own weight, and its weight with a version''s exponent';

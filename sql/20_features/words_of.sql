@@ -33,4 +33,4 @@ as $func$
 $func$;
 
 comment on function two_tower.words_of(text) is
-'The words of a text, each once, in lower case; pairs of characters where a script puts no spaces between words';
+'The words of a text, each once, in lower case; pairs of characters in scripts without spaces between words';

@@ -58,4 +58,4 @@ end
 $func$;
 
 comment on function two_tower.check_rows(text, text, int, jsonb, double precision) is
-'Raises 22023 unless the rows of a tower answer the sample recorded with it';
+'Raises 22023 unless the rows of a tower reproduce the sample recorded with it';

@@ -43,5 +43,5 @@ as $func$
 $func$;
 
 comment on function two_tower.compute_tastes(uuid[], text, boolean) is
-'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a '
-'video that does not exist. With p_by_content as if no video had been met before';
+'What a like and a nope of each of these videos add to a user, from the present rows; null if that is nothing, and no row for a '
+'video that does not exist. With p_by_content as if no video had been in the vocabulary';

@@ -20,6 +20,7 @@ end
 $func$;
 
 comment on function two_tower.compute_users(uuid[], text) is
-'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of '
-'the sums, null where they are none. No row for a user without likes, unless the version knows something of the profile, or who chose that '
-'no list be made of them, nor in a version of given vectors';
+'Vectors of these users from the present rows: as sums if the weights of the version are rows, otherwise by definition. Also the lengths '
+'of the sums, null if there are none. No row for users without likes, unless the version knows a key of the profile, for '
+'users who opted out '
+'of personal lists, or for a version of given vectors';

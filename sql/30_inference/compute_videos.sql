@@ -12,4 +12,4 @@ as $func$
 $func$;
 
 comment on function two_tower.compute_videos(uuid[], text, text) is
-'Vectors of these videos as the rows are now, by the engine of the version or the one named; no row for a video that does not exist';
+'Vectors of these videos from the present rows, by the engine of the version or the one named; no row for a video that does not exist';

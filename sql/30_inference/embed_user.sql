@@ -48,5 +48,5 @@ end
 $func$;
 
 comment on function public.embed_user(boolean, uuid) is
-'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is '
-'computed from the rows whatever force says';
+'Updates the features and embedding of the caller, or of the user on whose behalf service_role calls, before it returns. The vector is '
+'computed from the rows with and without force';

@@ -23,4 +23,4 @@ end
 $func$;
 
 comment on function two_tower.embed_users(uuid[], text) is
-'Vectors computed from the rows as they are, without storing them; no row for a user without likes, or a profile that the version reads';
+'Vectors computed from the present rows, without storing them; no row for a user without likes, or a profile that the version reads';

@@ -14,4 +14,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.embed_videos(uuid[], text) is 'Vectors computed from the rows as they are, without storing them';
+comment on function two_tower.embed_videos(uuid[], text) is 'Vectors computed from the present rows, without storing them';

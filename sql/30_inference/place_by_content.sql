@@ -52,4 +52,4 @@ end
 $func$;
 
 comment on function two_tower.place_by_content(text, int[], real[]) is
-'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
+'The place of a video by its content, without the bias, from the positions and values of its raw input; null if the tower has no layer';

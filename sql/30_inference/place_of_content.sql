@@ -1,4 +1,4 @@
--- Without its library the engine cannot answer, nor can anybody where a column is gone: lists are popular then, and two-tower doctor, or
+-- If the engine's library or a column is missing, there is no answer: lists are popular then, and two-tower doctor, or
 -- two_tower.problems, says why.
 create or replace function two_tower.place_of_content(p_video_ids uuid[], p_version text)
 returns table (video_id uuid, embedding extensions.halfvec)
@@ -21,4 +21,4 @@ end
 $func$;
 
 comment on function two_tower.place_of_content(uuid[], text) is
-'Where a version puts these videos by what they carry alone, as if it had never met them; no row where that says nothing';
+'The places of these videos by their content alone, as if the version did not know them; no row if the content says nothing';

@@ -12,4 +12,4 @@ as $func$
 $func$;
 
 comment on function two_tower.sum_input(text, extensions.sparsevec) is
-'What the user tower makes of a raw input before it is scaled to length 1; null where the tower is not there as rows';
+'The user tower''s output for a raw input before it is scaled to length 1; null if the tower is not stored as rows';

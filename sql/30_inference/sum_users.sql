@@ -3,8 +3,8 @@ drop function if exists two_tower.sum_users(uuid[], text);
 -- that a refresh and a rebuild give the same bits; in a sub-select, where the index has them in this order, and not in the aggregate, which
 -- would sort them.
 --
--- A taste says what the rows said when its video was refreshed last. Where a change of the video is in the log, the rows are asked; of a
--- version that refreshes have not caught up with, always. So what is computed here is what the rows say, at any time.
+-- A stored taste is from the last refresh of its video. If a change of the video is pending, the taste is computed from the rows; for a
+-- version that refreshes have not caught up with, always. So the result always agrees with the rows.
 create or replace function two_tower.sum_users(p_user_ids uuid[], p_version text)
 returns table (user_id uuid, embedding extensions.halfvec, length real)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -142,5 +142,5 @@ end
 $func$;
 
 comment on function two_tower.sum_users(uuid[], text) is
-'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is '
-'there as rows; no row for a user without likes, unless the version knows something of the profile';
+'Vectors of these users from the present rows, and the lengths of their sums before they are scaled to 1, for a version whose user tower '
+'is stored as rows; no row for a user without likes, unless the version knows a key of the profile';

@@ -28,6 +28,6 @@ return case
 end;
 
 comment on function two_tower.user_vector(extensions.vector) is
-'The vector of a user, of unit length, from the sum of what the history adds';
+'The vector of a user, of unit length, from the sum over the history';
 comment on function two_tower.video_vector(extensions.vector) is 'The vector of a video, of unit length, from its place';
 comment on function two_tower.times(extensions.vector, real) is 'A vector, each entry of it multiplied by a number';

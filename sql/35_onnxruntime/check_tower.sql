@@ -1,5 +1,5 @@
 drop function if exists two_tower.check_tower(text, bytea, int);
--- What the files hold is looked at first, so that onnxruntime never sees one that reaches beyond itself.
+-- The files are inspected first, so that onnxruntime never opens one that refers to anything outside itself.
 create or replace function two_tower.check_tower(
     p_tower text, p_content bytea, p_input_dim int, p_weights bytea, p_sample jsonb, p_max_distance double precision
 ) returns void
@@ -17,4 +17,4 @@ check_sample(plpy, numpy, session, p_tower, p_content, sample, p_max_distance)
 $plpython$;
 
 comment on function two_tower.check_tower(text, bytea, int, bytea, jsonb, double precision) is
-'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+'Raises 22023 with the reason unless the file is a tower that fulfils the contract and reproduces its parity sample';

@@ -50,7 +50,7 @@ as $func$
 $func$;
 
 comment on function two_tower.change_triggers() is
-'The triggers that the application''s tables have to have, and when each fires, as pg_trigger.tgenabled says it';
+'The triggers that the application''s tables must have, and when each fires, as in pg_trigger.tgenabled';
 
 create or replace function two_tower.lacking_triggers() returns table (relation regclass, name text, enabled text, definition text)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
--- Between this and a writer there is no lock. Rows that another transaction takes are that one's: it puts them into user_changes, or
--- is rolled back and leaves them here. A user who is in user_changes already gets another row there: the one that is there may be
--- about to be deleted by a batch that read the decisions before this change.
+-- This takes no lock that a writer needs. Rows that another transaction has taken are left to it: it puts them into user_changes, or
+-- rolls back and leaves them here. A user who is already in user_changes gets another row there, since a batch that read the decisions before
+-- this change may be about to delete the existing one.
 --
 -- SECURITY DEFINER: service_role refreshes, and nobody but the owner may write the log.
 create or replace function two_tower.collect_user_changes() returns int
@@ -20,4 +20,4 @@ as $func$
 $func$;
 
 comment on function two_tower.collect_user_changes() is
-'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
+'Moves what triggers logged into user_changes, from which refresh_batch() takes users, a row for each user; how many';

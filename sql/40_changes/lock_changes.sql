@@ -23,5 +23,5 @@ as $func$
 $func$;
 
 comment on function two_tower.change_key(text, uuid) is 'The advisory lock of one user or video';
-comment on function two_tower.lock_changes(text, uuid[]) is 'Waits until no other transaction refreshes any of these';
+comment on function two_tower.lock_changes(text, uuid[]) is 'Waits until no other transaction refreshes any of these, and locks them';
 comment on function two_tower.try_lock_changes(text, uuid[]) is 'Those of these that no other transaction refreshes, now locked';

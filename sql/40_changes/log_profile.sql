@@ -1,4 +1,4 @@
--- A profile is more than what towers read of it: a row that says the same in those columns is not logged. Where the table has no such key
+-- Towers read only some columns of a profile: a change that leaves those alone is not logged. If the table has no such key
 -- any more, it may be anybody.
 --
 -- SECURITY DEFINER: whoever may write a profile may not write the log.

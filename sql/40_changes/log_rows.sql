@@ -1,6 +1,6 @@
--- Row by row, for what statements' triggers do not see: rows that logical replication applies, sessions with session_replication_role =
--- replica, and writes into a partition. Which column of the row says who, is said where the trigger is made; where the table has it no
--- longer, or of another type, it may be anybody. More is logged than changes a vector; the refresh finds that there is nothing to write.
+-- Row by row, for changes that statement triggers do not see: rows that logical replication applies, sessions with session_replication_role =
+-- replica, and writes into a partition. The trigger's argument names the column with the id; if the table no longer has it, or it has another
+-- type, it may be anybody. Not every logged change affects a vector; the refresh then finds nothing to write.
 --
 -- SECURITY DEFINER: whoever may write the table may not write the log.
 create or replace function two_tower.log_row() returns trigger

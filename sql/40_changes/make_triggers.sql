@@ -40,4 +40,4 @@ end
 $func$;
 
 comment on function two_tower.make_triggers() is
-'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
+'Creates the triggers of two_tower.lacking_triggers(), and drops triggers of ours that are no longer needed';

@@ -3,4 +3,4 @@ select l.user_id, l.logged_at from two_tower.user_change_log l
 union all
 select c.user_id, c.logged_at from two_tower.user_changes c;
 
-comment on view two_tower.pending_users is 'Users who wait for a refresh, a row for each change, and since when';
+comment on view two_tower.pending_users is 'Users waiting for a refresh, a row for each change, and since when';

@@ -1,9 +1,9 @@
--- Each user or video of a batch is an advisory lock until its transaction ends, in a table that all sessions share; where it is full, whoever
--- needs a lock next gets 53200, a like too. So half of that table is for batches, in rooms, and a batch takes one before anything else.
+-- Each user or video of a batch is an advisory lock until its transaction ends, in a table that all sessions share. If it is full, the next
+-- lock fails with 53200, even that of a like. So batches share half of that table, in rooms, and a batch takes one before anything else.
 -- The rooms that a transaction has are in two_tower.rooms, since a session may take the same lock twice.
 create or replace function two_tower.take_room(p_wait boolean) returns int
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
--- Those who wait here wait for a batch, whatever the database has for a default.
+-- Waits here are for a batch, and the database's default lock_timeout must not end them.
 set lock_timeout = 0
 as $func$
 declare
@@ -33,4 +33,4 @@ end
 $func$;
 
 comment on function two_tower.take_room(boolean) is
-'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
+'How many users or videos this transaction may lock now; 0 if others have locked as many as allowed, unless it waits for one of them';

@@ -11,4 +11,4 @@ as $func$
 $func$;
 
 comment on function two_tower.unknown_decisions() is
-'Common values of decision_type, as of the last analyze, that are none of like, nope and skip and so count as nothing; null for none';
+'Common values of decision_type, as of the last analyze, other than like, nope and skip, which count as nothing; null for none';

@@ -31,7 +31,7 @@ begin
     state := jsonb_build_object(
         'phase', case when v_run_id is null then 'jobs' else 'drain' end, 'run_id', v_run_id, 'result', result, 'ran', jobs,
         'failure', failure, 'failure_code', failure_code,
-        -- A start of its own for each worker spreads several over the log; the second lap takes what lies before the start.
+        -- Each worker starts at another place of the log; a second lap takes what comes before that place.
         'after', gen_random_uuid(), 'laps', 0, 'batches', 0, 'tries', 0,
         'max_batches', p_max_batches, 'until', clock_timestamp() + p_max_duration, 'max_changes', p_max_changes,
         'jobs', (
@@ -43,6 +43,6 @@ end
 $func$;
 
 comment on function two_tower.begin_refresh(int, interval, int, boolean) is
-'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from this state '
-'until it is finished, within the given limits of batches, time, and users and videos looked at. '
-'Popularity and purge follow where they are due; with p_all_jobs all other jobs, too';
+'Begins a refresh: collects changes and, if there are any, opens a run in the job log. refresh_step() continues from this state '
+'until it is finished, within the given limits of batches, time, and users and videos. '
+'Popularity and purge follow if they are due; with p_all_jobs all other jobs, too';

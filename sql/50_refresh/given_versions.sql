@@ -13,4 +13,4 @@ end
 $func$;
 
 comment on function two_tower.given_versions() is
-'The versions whose vectors were computed elsewhere: refreshes write nothing to them, and take from them what is deleted';
+'The versions whose vectors were computed elsewhere: refreshes write nothing to them, but remove deleted users and videos';

@@ -1,13 +1,13 @@
--- No vector is missed in a version that comes, or written to one that goes. Whoever writes vectors holds the set of live versions before
--- reading it, and until the end of the transaction; whoever changes the set has it alone for an instant, which is the last one of the
+-- So that no vector is missed in a new version, or written to a retired one. A transaction that writes vectors takes a shared lock before it
+-- reads the set of live versions, and keeps it until its end. One that changes the set takes it exclusively for the last instant of its
 -- transaction (attach_partitions(), retire_model()).
 --
--- There are two locks, since a waiting request makes those behind it wait. Batches of refreshes, backfills and rebuilds hold one of them:
--- they are short, and may wait a little, so a change of the set asks for it first and keeps new batches out meanwhile. Clients who
--- embed themselves hold the other, which is asked for 15 ms at a time.
+-- There are two locks, since a waiting request blocks those behind it. Batches of refreshes, backfills and rebuilds take one of them:
+-- they are short, and may wait a little, so a change of the set requests it first and keeps new batches out meanwhile. Clients that
+-- call embed_user() take the other, for which a change of the set waits 15 ms at a time.
 create or replace function two_tower.hold_versions(p_who text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
--- Those who wait here wait a moment, whatever the database has for a default.
+-- Waits here are short, and the database's default lock_timeout must not end them.
 set lock_timeout = 0
 as $func$
 begin
@@ -43,4 +43,4 @@ $func$;
 comment on function two_tower.hold_versions(text) is
 'Until the transaction ends, the set of live versions stays as it is read from now on; p_who: batch, or client for one user''s own call';
 comment on function two_tower.close_versions() is
-'Until the transaction ends, nobody writes vectors. 55P03 where somebody has been at it for two seconds';
+'Until the transaction ends, nobody else writes vectors. 55P03 if somebody has been writing for two seconds';

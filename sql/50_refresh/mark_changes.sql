@@ -15,4 +15,4 @@ end
 $func$;
 
 comment on function two_tower.mark_changes(text, uuid[]) is
-'Puts these users or videos, and with videos their likers, into the change log for the next refresh; how many';
+'Puts these users, or these videos and their likers, into the change log for the next refresh; how many';

@@ -1,6 +1,6 @@
--- A procedure without a SET clause, since it commits after every batch; hence the qualified names, and hence no operator: what there is to
--- decide is decided in functions. Each transaction is READ COMMITTED and may write, whatever the database has for a default: a batch must see
--- what was committed while it waited. That is said before anything else, as even a condition takes a snapshot, and handed on by the chain.
+-- A procedure without a SET clause, since it commits after every batch; so it qualifies all names, uses no operators, and leaves
+-- decisions to functions. Each transaction is READ COMMITTED and may write, whatever the database has for a default: a batch must see
+-- what was committed while it waited. This is set before anything else, as even a condition takes a snapshot, and passed on by the chain.
 -- The first commit refuses to be called inside a transaction block.
 create or replace procedure two_tower.refresh(max_batches int default null, max_duration interval default '50 seconds')
 language plpgsql security invoker

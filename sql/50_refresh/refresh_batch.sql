@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: a procedure that commits cannot be one, so two_tower.refresh() leaves the work to this.
 --
--- Locks first, then deletes the log rows, then reads: every statement here sees at least what the ones before it saw (READ
--- COMMITTED), so whatever a deleted row stood for is in what is read, and what came later has a row of its own.
+-- It locks first, then deletes the log rows, then reads: every statement here sees at least what the ones before it saw (READ
+-- COMMITTED), so it reads every change whose log row it deleted, and a later change has a log row of its own.
 create or replace function two_tower.refresh_batch(p_after uuid default null, p_limit int default 1000, out result jsonb, out last_id uuid)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$

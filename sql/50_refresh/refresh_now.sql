@@ -2,8 +2,8 @@ create or replace function two_tower.refresh_now() returns jsonb
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
-    -- Half of what two_tower.take_room() has, since the caller's transaction may stay open. What is more stays in the log, where the next
-    -- refresh() finds it.
+    -- Half of what two_tower.take_room() allows, since the caller's transaction may stay open. The rest stays in the log for the next
+    -- refresh().
     c_most constant int := current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int / 4;
     v_done jsonb := '{"users": 0, "videos": 0, "vectors": 0, "failed": 0}';
     v_after uuid;

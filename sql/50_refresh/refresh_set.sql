@@ -1,6 +1,6 @@
--- One failing row must not hold up the others: a batch that fails is done again one by one, and what fails alone is set aside. Nor must a
--- row that somebody has locked: the first features of a user refer to the row in auth.users, which may be about to be deleted. Whoever is
--- busy for longer than a moment goes back into the log.
+-- One failing row must not block the others: a failed batch is repeated one by one, and rows that fail alone are set aside. Nor must a
+-- locked row: the first features of a user refer to the row in auth.users, which may be about to be deleted. A user whose row stays locked
+-- goes back into the log.
 create or replace function two_tower.refresh_set(p_kind text, p_ids uuid[]) returns jsonb
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$

@@ -1,6 +1,6 @@
 drop function if exists two_tower.refresh_step(bigint, timestamptz, uuid, int, int, int, int);
--- What the procedure two_tower.refresh() and the command line do between two commits; whoever calls it hands the state on as it is. An error is
--- an answer and not raised: it would undo what the job log is to keep.
+-- What the procedure two_tower.refresh() and the command line do between two commits; callers pass the state on unchanged. An error is
+-- returned and not raised, since raising it would undo the entry in the job log.
 --
 -- SECURITY DEFINER: service_role refreshes without being able to write the log, the job log or the vectors.
 create or replace function two_tower.refresh_step(
@@ -29,7 +29,7 @@ begin
         end if;
     end if;
     if state ->> 'phase' = 'drain' then
-        -- A commit that a crash takes back leaves its changes in the log, so it need not wait for the disk, nor a like behind it.
+        -- A crash that undoes a commit leaves its changes in the log, so it need not wait for the disk, nor make likes wait behind it.
         perform set_config('synchronous_commit', 'off', true);
         -- What it works on is locked against others meanwhile, so it does not wait long for whoever alters a table.
         if current_setting('lock_timeout')::interval not between interval '1 millisecond' and c_patience::interval then
@@ -42,7 +42,7 @@ begin
             failure_code := sqlstate;
         end;
         if failure_code ^@ '40' and (state ->> 'tries')::int < c_tries then
-            -- Two transactions were in each other's way: done again, as if it had not been tried.
+            -- A conflict between two transactions: the step is repeated.
             state := state || jsonb_build_object('tries', (state ->> 'tries')::int + 1);
             failure := null;
             failure_code := null;

@@ -9,5 +9,5 @@ end
 $func$;
 
 comment on function two_tower.refresh_users(uuid[], text[]) is
-'Makes features and vectors of these users what their rows say; the number of vectors written. '
+'Recomputes features and vectors of these users from their rows; the number of vectors written. '
 'The caller holds their locks, and the versions';

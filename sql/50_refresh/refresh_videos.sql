@@ -55,5 +55,5 @@ end
 $func$;
 
 comment on function two_tower.refresh_videos(uuid[], text[]) is
-'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. '
+'Recomputes the vectors and tastes of these videos from their rows; the number of vectors written. '
 'The caller holds their locks, and the versions';

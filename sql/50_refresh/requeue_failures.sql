@@ -27,4 +27,4 @@ as $func$
 $func$;
 
 comment on function two_tower.requeue_failures() is
-'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
+'Puts changes that were set aside back into the log when their retry is due; those of deleted users and videos at once';

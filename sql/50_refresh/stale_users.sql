@@ -39,7 +39,6 @@ $func$;
 
 comment on function two_tower.stale_users(interval, int, boolean, int) is
 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live '
-'version, but for those who chose to have none; '
-'with p_include_existing those who have all, too; and, where one like is enough and no window is given, users of whom a version '
-'knows something '
-'by the profile';
+'version and have not opted out; '
+'with p_include_existing also those who have all; and, if one like is enough and no window is given, users with a '
+'profile key that a version knows';

@@ -132,5 +132,5 @@ end
 $func$;
 
 comment on function two_tower.verify_batch(text, uuid, int, uuid[]) is
-'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in '
-'the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
+'Compares stored values of the next users or videos after p_after, or of p_ids, with those computed from their rows now: who differs in '
+'features, in the vector of a version, in tastes; the last one compared (null at the end), and how many were compared';

@@ -32,4 +32,4 @@ end
 $func$;
 
 comment on function two_tower.verify_sample(int) is
-'Compares p_count users and p_count videos, drawn anew, with what their rows say; counts, also in the job log';
+'Compares stored values of a random sample of p_count users and p_count videos with their rows; counts, also in the job log';

@@ -38,4 +38,4 @@ end
 $func$;
 
 comment on function two_tower.write_user_vectors(uuid[], text[]) is
-'Makes the vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+'Recomputes the vectors of these users from their rows; the number of vectors written. The caller holds their locks';

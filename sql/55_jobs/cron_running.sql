@@ -12,5 +12,5 @@ end
 $func$;
 
 comment on function two_tower.cron_running() is
-'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; '
-'null where there is none, on a standby, or where that cannot be seen';
+'Whether pg_cron''s launcher runs: terminating all sessions of a database ends it too, and it does not restart by itself; '
+'null if there is none, on a standby, or if the caller cannot see it';

@@ -10,4 +10,4 @@ as $func$
         ('purge_logs', 'two_tower_purge', '57 3 * * *', 'select two_tower.purge_logs()')
 $func$;
 
-comment on function two_tower.job_definitions() is 'The jobs: their name in the job log, in pg_cron, when they run, and what';
+comment on function two_tower.job_definitions() is 'The jobs: their names in the job log and in pg_cron, their schedules and commands';

@@ -18,5 +18,5 @@ end
 $func$;
 
 comment on function two_tower.job_due(text) is
-'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. '
-'What pg_cron has scheduled is left to it for twice as long';
+'Whether a daily or hourly job has not succeeded for its period, nor failed in the last hour. '
+'A job that pg_cron has scheduled is left to pg_cron for twice as long';

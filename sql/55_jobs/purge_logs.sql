@@ -35,5 +35,5 @@ end
 $func$;
 
 comment on function two_tower.purge_logs(interval) is
-'Deletes job log entries older than p_keep, those of pg_cron too; makes days for impressions, and drops those that the setting '
-'impressions_kept_days no longer keeps; counts';
+'Deletes job log entries older than p_keep, also those of pg_cron; creates the next daily partitions of impressions, and drops those '
+'that are older than the setting impressions_kept_days; counts';

@@ -27,4 +27,5 @@ end
 $func$;
 
 comment on function two_tower.schedule_jobs() is
-'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. Again: no change';
+'Schedules the jobs in pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. A second call '
+'changes nothing';

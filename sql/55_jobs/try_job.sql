@@ -34,5 +34,5 @@ end
 $func$;
 
 comment on function two_tower.try_job(text, boolean) is
-'Runs a job for those who have done more important things and must not fail for it: its result, or the error, which the job log keeps. '
-'With p_if_due only where it is due and nobody else is at it';
+'Runs a job for a caller that must not fail because of it: returns its result, or the error, which the job log keeps. '
+'With p_if_due only if it is due and nobody else runs it';

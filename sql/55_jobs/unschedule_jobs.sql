@@ -14,4 +14,4 @@ begin
 end
 $func$;
 
-comment on function two_tower.unschedule_jobs() is 'Takes the jobs out of pg_cron; how many there were';
+comment on function two_tower.unschedule_jobs() is 'Removes the jobs from pg_cron; how many there were';

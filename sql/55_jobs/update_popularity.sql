@@ -54,5 +54,5 @@ end
 $func$;
 
 comment on function two_tower.update_popularity() is
-'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many '
-'people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';
+'Counts likes per video, also those of reviews, each halved per half-life of age relative to the newest, and how many people liked '
+'each video lately; adds the last counts of other shards (two_tower.shard_popularity); rows of popularity changed';

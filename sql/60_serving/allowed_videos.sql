@@ -17,5 +17,5 @@ end
 $func$;
 
 comment on function two_tower.allowed_videos(uuid, uuid[]) is
-'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition of what is for '
-'whom';
+'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition on who may '
+'see what';

@@ -33,4 +33,4 @@ end
 $func$;
 
 comment on function public.claim_session(uuid[], uuid[]) is
-'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
+'Turns a visitor''s likes and nopes into decisions of the caller, except on videos already decided on; how many. At most 500 in both';

@@ -148,7 +148,7 @@ end
 $func$;
 
 comment on function two_tower.compile_filter(two_tower.video_filter, uuid) is
-'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the '
-'owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for '
+'A filter prepared for lists of a viewer (null: a visitor): without empty arrays, with what the viewer chose never to see, with the '
+'owner''s condition, and with all videos that pass it (among) if its tags, performers, makers or series are rare; null for '
 'none. '
-'22023 where it is too large';
+'22023 if it is too large';

@@ -35,4 +35,4 @@ end
 $func$;
 
 comment on function two_tower.diversify(text, uuid[], real[], int, real) is
-'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
+'Selects p_limit of scored videos, trading score for difference from those selected before; diversity 0 keeps the order';

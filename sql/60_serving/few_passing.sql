@@ -20,4 +20,4 @@ end
 $func$;
 
 comment on function two_tower.few_passing(two_tower.video_filter) is
-'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';
+'All videos that pass a filter, if they are so few that comparing each is cheapest; otherwise null';

@@ -1,4 +1,4 @@
--- Where n of N videos pass a filter, the index looks at about 20 N / n to find a page, each of which takes five times as long as to compare one
+-- If n of N videos pass a filter, the index reads about 20 N / n to find a page, and each takes five times as long as comparing a video
 -- that is known to pass. The two take the same time at the root of 100 N.
 create or replace function two_tower.few_videos() returns int
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -12,5 +12,6 @@ end
 $func$;
 
 comment on function two_tower.few_videos() is
-'So many videos are compared one by one sooner than the index finds the best of them among the others; by the size of the catalogue at the '
+'Up to how many videos comparing them one by one is faster than finding the best of them by the index; from the size of the '
+'catalogue at the '
 'last analyze';

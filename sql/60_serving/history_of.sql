@@ -21,5 +21,5 @@ end
 $func$;
 
 comment on function two_tower.history_of(uuid, text) is
-'What a list by a version needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum '
+'A user''s decisions as a list by a version needs them: all the videos, the liked ones, and the weight of each of these in the user''s sum '
 '(null: 1)';

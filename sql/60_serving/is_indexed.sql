@@ -17,4 +17,4 @@ end
 $func$;
 
 comment on function two_tower.is_indexed(text, text) is
-'Whether an index of public.videos begins with this column; with a type, whether one finds ranges of the column, which is of this type';
+'Whether an index of public.videos begins with this column; with a type, whether the column has this type and an index that finds ranges';

@@ -36,7 +36,7 @@ begin
             select l.weight
                 * (coalesce(l.weights[array_position(l.neighbour_ids, p.video_id)], 0) - (l.liked OPERATOR(extensions.<#>) p.place)) as value
         ) as a
-        -- One that takes away is no reason.
+        -- A like that lowers the score is not a reason.
         where a.value > 0
         order by a.value desc, l.video_id limit 1
     ) as b;
@@ -44,5 +44,5 @@ end
 $func$;
 
 comment on function two_tower.like_reasons(text, uuid[], uuid[], real[], uuid[]) is
-'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the '
-'content counts; no row where none adds, or where the towers are no sums';
+'For each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the '
+'content counts; no row if none adds, or if the towers are not sums';

@@ -52,5 +52,6 @@ end
 $func$;
 
 comment on function two_tower.list_candidates(two_tower.list_question, int) is
-'The best videos for what a list is asked for, before the caller''s own view of them; 22023 for an argument out of bounds, 28000 for a '
-'list of one''s own where nobody is signed in';
+'The best videos for a list, before they are restricted to those that the caller may read; 22023 for an argument out of '
+'bounds, 28000 for a '
+'personal list if nobody is signed in';

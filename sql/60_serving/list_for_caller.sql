@@ -1,7 +1,7 @@
 drop function if exists two_tower.list_for_caller(text, uuid, int, uuid[], real);
 -- A list as the caller may see it. Candidates come from routines that run as the owner; videos are read as the caller, so that the
--- application's policies and grants on them hold, whatever they are. Where these hide some of the candidates, more are asked for: a
--- list is short only where little is left to be shown.
+-- application's policies and grants apply, whatever they are. If these hide some of the candidates, more are fetched: a
+-- list is short only if few videos are left to show.
 create or replace function two_tower.list_for_caller(p_question two_tower.list_question, p_limit int) returns table (
     video_id uuid, score real, rank int, title text, thumbnail_url text, product_url text, reason text, model_version text,
     list_id uuid, propensity real
@@ -76,5 +76,5 @@ end
 $func$;
 
 comment on function two_tower.list_for_caller(two_tower.list_question, int) is
-'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. '
+'The result of steer_list(), restricted to videos that the caller may read, with the id of the list and the propensity of each. '
 '22023 for an argument out of bounds, P0002 for a video that the caller cannot see';

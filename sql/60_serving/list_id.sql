@@ -14,4 +14,4 @@ end
 $func$;
 
 comment on function two_tower.list_id(uuid, text, uuid[], two_tower.video_filter) is
-'The id of a list, of what is in it and of whether filters were asked for';
+'The id of a list, derived from its content and from whether filters were used';

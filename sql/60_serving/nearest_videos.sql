@@ -124,7 +124,7 @@ $func$;
 comment on function two_tower.nearest_videos(
     text, extensions.halfvec, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int
 ) is
-'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the '
+'The visible videos that score best for a vector, without the excluded and those that do not pass the filter, best first. A score is the '
 'cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; '
-'p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the '
+'p_weights: the weight of each like, 1 if null. p_margin: another width of the search than that of the '
 'version. among: as search_videos()';

@@ -28,5 +28,5 @@ end
 $func$;
 
 comment on function two_tower.own_reasons(uuid[], uuid) is
-'Of each of these videos, the video the caller or user likes that adds most to its score; '
-'no row where none adds, or where the towers are no sums';
+'For each of these videos, the video liked by the caller or user that adds most to its score; '
+'no row if none adds, or if the towers are not sums';

@@ -51,5 +51,5 @@ end
 $func$;
 
 comment on function two_tower.own_scores(uuid[]) is
-'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. '
-'28000 where nobody is signed in, 22023 for too many';
+'Scores of these videos for the caller, as in recommend_videos(), and their order; null if nothing is known. '
+'28000 if nobody is signed in, 22023 for too many';

@@ -1,4 +1,4 @@
--- Whether a video passes a filter: a row, or none. The one place that says what a filter means.
+-- Whether a video passes a filter: a row, or none. The one place that defines what a filter means.
 --
 -- A body of text without a set clause, which the planner puts in place of the call; qualified throughout. Columns that the application may
 -- drop are named without their table: as for triggers (sql/40_changes/log_user_changes.sql), one that is absent is found beside it. Sub-selects

@@ -60,7 +60,7 @@ begin
     if v_found >= p_limit then
         return;
     end if;
-    -- What nobody has liked yet, or too few, the newest first.
+    -- Videos that nobody has liked yet, or too few, the newest first.
     return query
     select v.id, 0::real, 'newest'
     from public.videos v
@@ -73,5 +73,5 @@ end
 $func$;
 
 comment on function two_tower.popular_videos(int, uuid[], two_tower.video_filter, int) is
-'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those '
-'that the filter leaves out';
+'Visible videos by popularity, if at least so many people like them, then by date of publication, without the excluded and those '
+'that do not pass the filter';

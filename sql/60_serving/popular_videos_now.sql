@@ -37,5 +37,5 @@ comment on function public.popular_videos_now(
     int, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
     real, real, int, int, timestamptz, text[]
 ) is
-'The most popular videos of those that the caller may see, then the newest. What fewer people like than the '
-'setting least_likers is not popular';
+'The most popular videos of those that the caller may see, then the newest. Videos that fewer people like than the '
+'setting least_likers do not count as popular';

@@ -1,15 +1,15 @@
 -- SECURITY DEFINER: the page's role asks, which may read neither tastes nor places; it sees what anybody decided all the same.
 --
 -- A score is the cosine of a user's sum with a place, whose last entry meets a zero, plus what neighbours add: each a sum over decisions,
--- divided by the length of the user's sum. So every decision has its share, and what is left is the bias. From the decisions and tastes as
--- they are now, like sum_users().
+-- divided by the length of the user's sum. So every decision has its share, and the rest is the bias. From the present decisions and
+-- tastes, like sum_users().
 create or replace function two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text)
 returns table (kind text, because_video_id uuid, value double precision)
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp
 as $func$
 #variable_conflict use_column
 begin
-    -- Where the towers are no sums, there is nothing to take apart; nor of somebody who chose not to be known.
+    -- If the towers are not sums, there is nothing to split up; nor for a user who opted out of personal lists.
     if two_tower.personalised(array[p_user_id]) = '{}' or not exists (
         select from two_tower.model_versions m
         where m.version = p_version and m.user_engine = 'sql' and m.checked_at is not null and m.attached_at is not null
@@ -73,5 +73,5 @@ end
 $func$;
 
 comment on function two_tower.preview_contributions(uuid, uuid, text) is
-'What each like and nope of a user and the profile add to the score of a video by a version, and what holds for everybody; together they '
-'are the score that preview_recommendations() gives. No row where the towers of the version are no sums';
+'What each like and nope of a user and the profile add to the score of a video by a version, and what is the same for everybody; their sum '
+'is the score of preview_recommendations(). No row if the towers of the version are not sums';

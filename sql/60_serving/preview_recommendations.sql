@@ -36,4 +36,4 @@ end
 $func$;
 
 comment on function two_tower.preview_recommendations(uuid[], text, int, boolean) is
-'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
+'What any version that has vectors would recommend to users, from stored vectors; with p_include_known also videos they decided on';

@@ -3,8 +3,8 @@ drop function if exists two_tower.rank_by_vector(text, extensions.halfvec, text,
 drop function if exists two_tower.rank_by_vector(
     text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real
 );
--- The ladder that every list comes down: best for a vector, where there is one; then popular; then newest. Each rung fills what the
--- ones above left open.
+-- The stages of every list: best for a vector, if there is one; then popular; then newest. Each stage fills the places that the
+-- ones before left open.
 create or replace function two_tower.rank_by_vector(
     p_version text, p_vector extensions.halfvec, p_reason text, p_limit int, p_excluded uuid[], p_filter two_tower.video_filter,
     p_diversity real, p_liked uuid[] default '{}', p_weights real[] default null, p_length real default null,
@@ -24,7 +24,7 @@ begin
     end if;
     if cardinality(v_ids) < p_limit then
         return query
-        -- Not the popularity itself: of a video that one person has liked, it says when.
+        -- Not the popularity itself: for a video that one person has liked, it would tell when.
         select p.video_id, (1.0 / (cardinality(v_ids) + p.position))::real, cardinality(v_ids) + p.position::int,
             -- Before any model is active, all that is known is popularity.
             case when p_version is null then 'popular' else p.reason end
@@ -37,5 +37,5 @@ $func$;
 comment on function two_tower.rank_by_vector(
     text, extensions.halfvec, text, int, uuid[], two_tower.video_filter, real, uuid[], real[], real, int
 ) is
-'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, '
-'are lacking, popular ones, which so many people like, and newest ones, whose score is the inverse of their rank';
+'The visible videos that score best for a vector and likes, by nearest_videos(), with p_reason; if there are too few, or no vector, '
+'popular ones, which at least so many people like, and newest ones, whose score is the inverse of their rank';

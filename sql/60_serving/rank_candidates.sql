@@ -25,5 +25,6 @@ $func$;
 
 comment on function public.rank_candidates(uuid[], boolean) is
 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of '
-'recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. because adds the '
+'recommend_videos(); null for a video or a caller of whom nothing is known: these come last, by popularity, then as given. '
+'because adds the '
 'liked video that adds most to each score. At most 2000';

@@ -32,5 +32,5 @@ end
 $func$;
 
 comment on function two_tower.rank_popular(int, int, two_tower.video_filter, uuid[]) is
-'Visible videos that most people liked within so many days, then by popularity, then the newest; none stands before another for the likes '
-'of fewer people than the setting least_likers';
+'Visible videos that most people liked within so many days, then by popularity, then the newest; likes of fewer people than the setting '
+'least_likers do not change the order';

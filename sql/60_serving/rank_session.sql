@@ -1,7 +1,6 @@
--- A list for likes that are nobody's: what they would add to a user is summed as sum_users() has it, each counting one, since arrays do not say
--- when. Where the towers are no sums, the mean of the places stands in.
---
--- Of a video with fewer likers than the setting least_likers, only its content counts: what it was learnt from is somebody's taste.
+-- A list for likes without a user: what they would add is summed as in sum_users(), each with weight 1, since arrays have no
+-- times. If the towers are not sums, the mean of the places is used instead.
+-- Of a video with fewer likers than the setting least_likers, only its content counts, since everything else was learnt from those people.
 create or replace function two_tower.rank_session(
     p_liked uuid[], p_noped uuid[], p_limit int, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]
 ) returns table (video_id uuid, score real, rank int, reason text)
@@ -67,5 +66,5 @@ end
 $func$;
 
 comment on function two_tower.rank_session(uuid[], uuid[], int, two_tower.video_filter, real, uuid[]) is
-'The best visible videos for somebody of whom nothing is known but these likes and nopes, less these and the excluded, with the reason of '
+'The best visible videos for somebody known only by these likes and nopes, without these and the excluded, with the reason of '
 'each: taste, popular or newest';

@@ -14,7 +14,7 @@ begin
     if not exists (select from two_tower.visible_videos v where v.id = p_video_id) then
         raise exception 'there is no video %', p_video_id using errcode = 'P0002';
     end if;
-    -- What few people like is placed by its content: what else was learnt of it is their taste.
+    -- A video that few people like is placed by its content, since everything else was learnt from them.
     if v_version is not null then
         if two_tower.with_few_likers(array[p_video_id]) <> '{}' then
             select c.embedding into v_vector from two_tower.place_of_content(array[p_video_id], v_version) c;
@@ -25,7 +25,7 @@ begin
     end if;
     if v_vector is not null then
         -- Unpopular videos are short, and have most of their unit length in the norm dimension, where users have zero. Without it
-        -- the question is what somebody likes who likes this.
+        -- the query asks what people like who like this video.
         select case when v_norm = 128 then extensions.subvector(v_vector, 1, 127) OPERATOR(extensions.||) '[0]' else v_vector end
         into v_vector
         from (
@@ -49,5 +49,6 @@ end
 $func$;
 
 comment on function two_tower.rank_similar(uuid, int, two_tower.video_filter, real, uuid[]) is
-'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular '
+'The visible videos nearest to a video, without the excluded and those that do not pass the filter, with the reason of each: '
+'similar, popular '
 'or newest';

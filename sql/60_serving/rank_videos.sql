@@ -29,5 +29,5 @@ end
 $func$;
 
 comment on function two_tower.rank_videos(uuid, int, two_tower.video_filter, real, uuid[], text) is
-'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or '
-'newest; by the version that serves the user, where none is given';
+'The best visible videos for a user that the user has not decided on, without the excluded, with the reason of each: taste, popular or '
+'newest; by the version that serves the user, unless another is given';

@@ -46,7 +46,7 @@ begin
     left join two_tower.session_reasons(
         array(select t.video_id from list t where t.reason in ('taste', 'boosted', 'buried', 'fresh')), array(select v.id from public.videos v where v.id = any (liked))
     ) r on r.video_id = l.video_id
-    -- As the caller: what hides a video hides that it is the reason.
+    -- As the caller: a video that is hidden is not named as a reason either.
     left join public.videos b on b.id = r.because_video_id
     order by l.rank;
 end
@@ -56,5 +56,5 @@ comment on function public.recommend_from(
     uuid[], uuid[], int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
     real, real, int, int, timestamptz, text[]
 ) is
-'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because '
+'What to show next to a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because '
 'adds the one of these likes that adds most to each score. At most 500 in both';

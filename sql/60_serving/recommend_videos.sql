@@ -57,6 +57,7 @@ comment on function public.recommend_videos(
     int, uuid[], real, uuid[], boolean, uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
     real, real, int, int, timestamptz, text[], uuid
 ) is
-'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided '
-'on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds '
+'What to show next to the caller, or to the user on whose behalf service_role calls: videos that the caller may see and the user has not '
+'decided on, without the excluded, that pass the filters. diversity above 0 trades score for variety; because adds the liked '
+'video that adds '
 'most to each score';

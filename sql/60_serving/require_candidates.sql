@@ -9,4 +9,4 @@ end
 $func$;
 
 comment on function two_tower.require_candidates(int, real) is
-'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() asks for';
+'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() requests';

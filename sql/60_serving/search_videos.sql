@@ -1,10 +1,9 @@
 drop function if exists two_tower.search_videos(text, extensions.halfvec, int, uuid[], uuid[], int);
 drop function if exists two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int);
--- Exact where that is cheap: among the few that pass a filter, and in a catalogue where two_tower.tune_search() found that to be as fast as
--- the index. By the index otherwise, which goes on until enough rows pass the filter. Where so few pass that this would take long, those that
--- pass are looked for, and compared exactly if they are few; at last all are.
---
--- Videos of which nothing is known are in no list by vector: they all have the same.
+-- Exact if that is cheap: among the few that pass a filter, and in a catalogue for which two_tower.tune_search() found it as fast as
+-- the index. Otherwise by the index, which continues until enough rows pass the filter. If so few pass that this would take long, those that
+-- pass are collected, and compared exactly if they are few; in the end all are compared.
+-- Videos of which nothing is known are in no list by vector, since all have the same vector.
 --
 -- The excluded are a sub-select, which is hashed once: "<> all (array)" is planned and compared element by element.
 create or replace function two_tower.search_videos(
@@ -145,6 +144,7 @@ end
 $func$;
 
 comment on function two_tower.search_videos(text, extensions.halfvec, int, uuid[], two_tower.video_filter, int, int) is
-'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: '
-'how many more the index holds in sight than are wanted or near; 0 to compute every distance, null where that was not measured. p_near: '
-'how many of the excluded are likely to be near, all where null. among: all that pass the filter, where they are few and were looked for';
+'The visible videos nearest to a vector, without the excluded and those that do not pass the filter, best first, and their '
+'cosines. p_margin: '
+'how many candidates the index search keeps beyond those wanted or near; 0 to compute every distance, null if it was not measured. p_near: '
+'how many of the excluded are likely to be near, all if null. among: all that pass the filter, if they are few and were collected';

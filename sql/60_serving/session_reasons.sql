@@ -29,5 +29,5 @@ end
 $func$;
 
 comment on function two_tower.session_reasons(uuid[], uuid[]) is
-'Of each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row where none adds, or '
-'where the towers are no sums. At most 200 videos';
+'For each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row if none adds, or '
+'if the towers are not sums. At most 200 videos';

@@ -34,5 +34,5 @@ comment on function public.similar_videos(
     uuid, int, real, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
     real, real, int, int, timestamptz, text[]
 ) is
-'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. '
+'Videos nearest to a video, of those that the caller may see, rank 1 first, without the excluded, that pass the filters. '
 'diversity above 0 trades score for variety';

@@ -41,5 +41,5 @@ comment on function public.trending_videos(
     int, interval, uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[],
     real, real, int, int, timestamptz, text[]
 ) is
-'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is '
-'popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
+'Videos that most people have liked in the last day, 7 or 30 days, as counted with popularity, of those that the caller may see; then '
+'popular ones, then the newest. Likes of fewer people than the setting least_likers do not count';

@@ -12,5 +12,5 @@ end
 $func$;
 
 comment on function two_tower.with_few_likers(uuid[]) is
-'Those of these videos that fewer people like than the setting least_likers, as popularity was counted last: nothing that was learnt from '
-'their likers is shown';
+'Those of these videos that fewer people like than the setting least_likers, by the last count of popularity: lists for visitors reveal '
+'nothing learnt from their likers';

@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: whoever writes promotions need not be able to call what compiles filters.
 --
--- What is wrong with a promotion is said where it is written: one that made lists fail would make them fail for everybody. Filters are kept
--- without what asks for nothing, so that whoever reads them need not look.
+-- An invalid promotion is refused when it is written, since it would make lists fail for everybody. Filters are stored
+-- without empty conditions, so that readers need not check for them.
 create or replace function two_tower.check_promotion() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
@@ -45,7 +45,7 @@ end
 $func$;
 
 comment on function two_tower.check_promotion() is
-'Trigger: refuses filters that a list would refuse (22023), and leaves out of them what asks for nothing';
+'Trigger: refuses filters that a list would refuse (22023), and removes empty conditions from them';
 
 create or replace trigger two_tower_check before insert or update on two_tower.promotions
 for each row execute function two_tower.check_promotion();

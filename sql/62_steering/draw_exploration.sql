@@ -32,5 +32,5 @@ end
 $func$;
 
 comment on function two_tower.draw_exploration() is
-'Draws the videos of the day that exploration shows: the 500 that fewest have been shown, as impressions say; how many were drawn. Nothing '
-'where the setting exploration_share is 0, or where they were drawn today';
+'Draws the videos that exploration shows today: the 500 with the fewest impressions; how many were drawn. Nothing '
+'if the setting exploration_share is 0, or if they were already drawn today';

@@ -1,5 +1,5 @@
--- What an operator has said of lists, applied to one: promotions move videos, freshness moves new ones, pins take a place, and exploration gives
--- some of the other places to videos that few have been shown. Without any of it, the list is list_candidates().
+-- Applies an operator's steering to a list: promotions move videos, freshness moves new ones, pins take a place, and exploration gives
+-- some of the other places to videos with few impressions. Without any of it, the list is that of list_candidates().
 --
 -- What moves a video is a factor on its rank, so that it is the same in a list by taste as in one by popularity: at rank 30, one that is boosted
 -- by 3 stands where the tenth stood. So a longer list is asked for, as long as the factors can reach.
@@ -174,5 +174,5 @@ end
 $func$;
 
 comment on function two_tower.steer_list(two_tower.list_question, int) is
-'What list_candidates() finds, moved by promotions, freshness and exploration, with what moved each video as its reason, no score where it '
-'is not there for one, and how likely it was to stand there';
+'The result of list_candidates(), moved by promotions, freshness and exploration. The reason is what moved a video, the score is null if '
+'the video is not there for its score, and the propensity is the probability of its place';

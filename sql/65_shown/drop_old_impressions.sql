@@ -36,4 +36,4 @@ end
 $func$;
 
 comment on function two_tower.drop_old_impressions(interval) is
-'Drops the days of two_tower.impressions that are older than the setting impressions_kept_days, without holding up anybody; how many';
+'Drops the partitions of two_tower.impressions that are older than the setting impressions_kept_days, without blocking anybody; how many';

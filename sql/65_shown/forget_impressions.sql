@@ -8,7 +8,7 @@ begin
 end
 $func$;
 
-comment on function two_tower.forget_impressions() is 'Trigger: what was shown to a user goes with the user';
+comment on function two_tower.forget_impressions() is 'Trigger: deletes a user''s impressions with the user';
 
 create or replace trigger two_tower_forget after delete on two_tower.impression_users
 referencing old table as old_rows for each statement execute function two_tower.forget_impressions();

@@ -53,6 +53,6 @@ end
 $func$;
 
 comment on function two_tower.forget_user(uuid) is
-'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what '
-'the user chose, changes that wait; '
-'how many of each. The account stays, which is the application''s to delete';
+'Removes all data about a user, with or without an account: decisions, reviews, features, vectors, what was shown, '
+'choices, pending changes; '
+'how many of each. The account stays; deleting it is the application''s task';

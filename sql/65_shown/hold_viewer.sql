@@ -1,4 +1,4 @@
--- Who deletes the user waits for this, or this for the deletion: so no impression is written that the deletion does not find.
+-- A deletion of the user waits for this, or this for the deletion, so no impression is written that the deletion does not find.
 create or replace function two_tower.hold_viewer(p_user_id uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -21,5 +21,5 @@ end
 $func$;
 
 comment on function two_tower.hold_viewer(uuid) is
-'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; '
-'28000 for nobody, P0002 where there is no such user';
+'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; '
+'28000 for null, P0002 if there is no such user';

@@ -80,5 +80,5 @@ end
 $func$;
 
 comment on function public.log_shown(jsonb) is
-'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that '
-'are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
+'Records what the caller was shown: rows as a list returned them. How many were kept: not those of deleted videos, of versions that '
+'are no longer live, or logged within the last day; 22023 for an invalid row, 54000 for more than the setting shown_per_day';

@@ -1,5 +1,5 @@
--- The job makes days ahead. A day that it has not made, its first writer makes: attaching a partition takes a lock that only another such
--- waits for, not readers and not writers.
+-- The job creates partitions in advance. If one is missing, its first writer creates it: attaching a partition takes a lock for which only
+-- another attachment waits, not readers or writers.
 create or replace function two_tower.make_impression_day(p_day date) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
@@ -25,4 +25,4 @@ end
 $func$;
 
 comment on function two_tower.make_impression_day(date) is
-'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+'Creates the partition of two_tower.impressions for a day (UTC), unless it exists';

@@ -5,4 +5,4 @@ as $func$
 $func$;
 
 comment on function two_tower.was_filtered(uuid) is
-'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
+'Whether a list was requested with filters, from its id by two_tower.list_id()';

@@ -32,5 +32,5 @@ $func$;
 comment on function two_tower.compare_rates(
     double precision, double precision, bigint, bigint, double precision, double precision, bigint, bigint
 ) is
-'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for '
+'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value, valid for repeated looks; these are null for '
 'fewer than 50 users on either side, or fewer than 10 hits';

@@ -1,5 +1,5 @@
--- By a hash, so that nothing is written down of any user, and a user stays where he is. The experiment's number is in it: who was in the
--- share of one experiment is in that of the next as likely as anybody. MD5, since it is the same in every release and on every machine.
+-- By a hash, so that nothing is stored about any user, and a user stays in the same share. It includes the experiment's number, so that the
+-- shares of two experiments are independent. MD5, since it is the same in every release and on every machine.
 -- Not a string, so that it is expanded where it is called.
 create or replace function two_tower.in_share(p_user_id uuid, p_experiment int, p_share double precision) returns boolean
 language sql immutable parallel safe security invoker
@@ -9,4 +9,4 @@ return (
 ) < p_share;
 
 comment on function two_tower.in_share(uuid, int, double precision) is
-'Whether a user is in a share of the users that an experiment draws; null for nobody';
+'Whether a user is in the share of an experiment, which is drawn by hash; null for null';

@@ -1,5 +1,5 @@
--- What a replay can go by: every row has a propensity, and some were drawn. Left out is what was made under conditions that nobody knows any
--- longer, and what its user does not want to be counted in.
+-- Lists that a replay can use: every row has a propensity, and some are below 1. Lists with unknown conditions, and those of
+-- users who opted out, get a reason to be left out.
 create or replace function two_tower.lists_by_chance(p_days int)
 returns table (user_id uuid, list_id uuid, shown_at timestamptz, left_out text)
 language sql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -18,5 +18,5 @@ as $func$
 $func$;
 
 comment on function two_tower.lists_by_chance(int) is
-'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or '
+'Lists of the last days with propensities below 1, and why a list cannot be used for a replay: filtered, opted_out or '
 'chosen_since';

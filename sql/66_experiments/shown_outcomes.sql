@@ -1,5 +1,5 @@
--- Of the same video shown again, the first time counts. A decision that is changed counts as it is now, and from when the application says
--- that it was made.
+-- If a video was shown repeatedly, the first time counts. A changed decision counts as it is now, with the time that the application
+-- gives it.
 create or replace function two_tower.shown_outcomes(
     p_since timestamptz, p_until timestamptz default 'infinity', p_experiment int default null
 ) returns table (
@@ -30,5 +30,5 @@ as $func$
 $func$;
 
 comment on function two_tower.shown_outcomes(timestamptz, timestamptz, int) is
-'Each video that a user was shown within two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. '
-'With the number of an experiment, what its two versions showed to those whom they serve';
+'Each video that a user was shown between two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. '
+'With the number of an experiment, what its two versions showed to the users whom they serve';

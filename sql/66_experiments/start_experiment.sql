@@ -1,7 +1,7 @@
 -- SECURITY DEFINER: service_role operates the models without owning the tables.
 --
--- A staged challenger is asked by its gate, as an activation would, and stands by from then on: to make it the one that serves, no gate is
--- asked again. SQLSTATEs: P0002 no such version, 22023 no such share, 55000 a version is in no state for it, 55006 another experiment or an
+-- A staged challenger has to pass its gate, as for an activation, and is on standby from then on: activating it needs no gate
+-- again. SQLSTATEs: P0002 no such version, 22023 no such share, 55000 a version is in no state for it, 55006 another experiment or an
 -- activation is under way, TT003 the gate said no.
 create or replace function two_tower.start_experiment(
     p_control text, p_challenger text, p_share double precision default 0.1, p_force boolean default false, p_measured jsonb default null,

@@ -47,5 +47,5 @@ end
 $func$;
 
 comment on function public.export_user_data(uuid) is
-'All that is kept of the caller, or of the user or reviewer on whose behalf service_role asks, as JSON: choices, decisions, '
+'All data about the caller, or about the user or reviewer on whose behalf service_role calls, as JSON: choices, decisions, '
 'reviews, what was shown, features and vectors';

@@ -53,6 +53,6 @@ end
 $func$;
 
 comment on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid) is
-'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions '
+'Sets choices of the caller, or of the user on whose behalf service_role calls: whether lists use the own decisions '
 '(personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. '
-'Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
+'Null leaves a choice as it is, an empty array removes it. Returns all choices';

@@ -3,7 +3,7 @@ select e.user_id, e.embedding, e.model_version, e.updated_at
 from two_tower.user_embeddings e
 where e.model_version = (select two_tower.own_version());
 
-comment on view two_tower.active_user_embeddings is 'User vectors of the version that serves the reader; a user sees the own one';
+comment on view two_tower.active_user_embeddings is 'User vectors of the version that serves the reader; users see only their own';
 
 create or replace view two_tower.active_video_embeddings with (security_invoker = true) as
 select e.video_id, e.embedding, e.model_version, e.updated_at, e.placed
@@ -11,7 +11,7 @@ from two_tower.video_embeddings e
 where e.model_version = (select two_tower.own_version());
 
 comment on view two_tower.active_video_embeddings is
-'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
+'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false if nothing is known about a video';
 
 -- The names that clients know, unless they are the application's.
 do $names$

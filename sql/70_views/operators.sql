@@ -67,6 +67,6 @@ select
 from pending p cross join served s;
 
 comment on view two_tower.status is
-'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes '
+'How fresh and how complete the vectors are. lag: age of the oldest waiting change; vectors_per_second: over the last 20 refreshes '
 'that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; '
-'follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
+'follows_likes: false if the vectors of the active version were uploaded (two-tower model upload-vectors), so likes do not change them';

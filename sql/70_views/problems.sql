@@ -1,4 +1,4 @@
--- Each branch is one promise; a remedy is a statement, or a command line that begins with two-tower or systemctl.
+-- Each branch is one kind of problem; a remedy is a statement, or a command line that begins with two-tower or systemctl.
 create or replace view two_tower.problems with (security_invoker = true) as
 with status as materialized (
     -- These columns alone: some of the others read every row of features.
@@ -173,7 +173,7 @@ join pg_catalog.pg_attribute a on a.attrelid = to_regclass(c.relation) and a.att
 join pg_catalog.pg_type t on t.oid = a.atttypid
 where 'uuid'::regtype not in (t.oid, t.typbasetype)
 union all
--- The remedy changes no vector: it says in a known word what these count as now. Where they are meant as likes or nopes, another word does.
+-- The remedy changes no vector: it writes a known word for what these count as now. If they are meant as likes or nopes, use that word instead.
 select 'unknown_decisions',
     format(
         'decisions are called %s, and count as nothing until they are called like, nope or skip', array_to_string(array(
@@ -187,4 +187,4 @@ select 'unknown_decisions',
     )
 from two_tower.unknown_decisions() as u (words) where u.words is not null;
 
-comment on view two_tower.problems is 'Every promise that is broken now, with what mends it; no rows where all is well';
+comment on view two_tower.problems is 'Every present problem, with its remedy; no rows if all is well';

@@ -76,19 +76,19 @@ CREATE FUNCTION auth.uid() RETURNS uuid
 CREATE FUNCTION public.claim_session(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[]) RETURNS integer
     LANGUAGE plpgsql;
 
-COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Makes a visitor''s likes and nopes the caller''s decisions, where the caller has not decided yet; how many were made. At most 500 in both';
+COMMENT ON FUNCTION public.claim_session(liked uuid[], noped uuid[]) IS 'Turns a visitor''s likes and nopes into decisions of the caller, except on videos already decided on; how many. At most 500 in both';
 
 CREATE FUNCTION public.embed_user(force boolean DEFAULT false, p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Makes the features and embedding of the caller, or of the user on whose behalf service_role asks, fresh before it returns. The vector is computed from the rows whatever force says';
+COMMENT ON FUNCTION public.embed_user(force boolean, p_user_id uuid) IS 'Updates the features and embedding of the caller, or of the user on whose behalf service_role calls, before it returns. The vector is computed from the rows with and without force';
 
 CREATE FUNCTION public.export_user_data(p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All that is kept of the caller, or of the user or reviewer on whose behalf service_role asks, as JSON: choices, decisions, reviews, what was shown, features and vectors';
+COMMENT ON FUNCTION public.export_user_data(p_user_id uuid) IS 'All data about the caller, or about the user or reviewer on whose behalf service_role calls, as JSON: choices, decisions, reviews, what was shown, features and vectors';
 
 CREATE FUNCTION public.get_item_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -101,7 +101,7 @@ CREATE FUNCTION public.get_item_embedding_features(video_id uuid) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION public.get_item_embedding_features(video_id uuid) IS 'What the item tower reads of a video, as JSON';
+COMMENT ON FUNCTION public.get_item_embedding_features(video_id uuid) IS 'The inputs of the item tower for a video, as JSON';
 
 CREATE FUNCTION public.get_user_embedding_feature_batch("limit" integer DEFAULT 1000, "offset" integer DEFAULT 0, after uuid DEFAULT NULL::uuid) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE plpgsql STABLE
@@ -113,13 +113,13 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'What the user tower of the version that serves a user reads, as JSON, and which version that is; for oneself, or for anyone as service_role';
+COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'The inputs of the user tower of the version that serves a user, as JSON, and which version that is; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Remembers what the caller was shown: rows as a list gave them. How many were kept: not those of videos that are gone, of versions that are no longer live, or logged within the last day; 22023 for what is no such row, 54000 for more than the setting shown_per_day';
+COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Records what the caller was shown: rows as a list returned them. How many were kept: not those of deleted videos, of versions that are no longer live, or logged within the last day; 22023 for an invalid row, 54000 for more than the setting shown_per_day';
 
 CREATE FUNCTION public.next_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql
@@ -133,7 +133,7 @@ CREATE FUNCTION public.popular_videos_now("limit" integer DEFAULT 20, tag_ids uu
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The most popular videos of those that the caller may see, then the newest. What fewer people like than the setting least_likers is not popular';
+COMMENT ON FUNCTION public.popular_videos_now("limit" integer, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'The most popular videos of those that the caller may see, then the newest. Videos that fewer people like than the setting least_likers do not count as popular';
 
 CREATE FUNCTION public.rank_candidates(video_ids uuid[], because boolean DEFAULT false) RETURNS TABLE(video_id uuid, score real, rank integer, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
@@ -141,40 +141,40 @@ CREATE FUNCTION public.rank_candidates(video_ids uuid[], because boolean DEFAULT
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[], because boolean) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: such come last, by popularity, then as given. because adds the liked video that adds most to each score. At most 2000';
+COMMENT ON FUNCTION public.rank_candidates(video_ids uuid[], because boolean) IS 'The given videos, of those that the caller may see, in the order of the caller''s taste, rank 1 first. score is that of recommend_videos(); null for a video or a caller of whom nothing is known: these come last, by popularity, then as given. because adds the liked video that adds most to each score. At most 2000';
 
 CREATE FUNCTION public.recommend_from(liked uuid[], noped uuid[] DEFAULT '{}'::uuid[], "limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What next for a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because adds the one of these likes that adds most to each score. At most 500 in both';
+COMMENT ON FUNCTION public.recommend_from(liked uuid[], noped uuid[], "limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What to show next to a visitor who liked and noped these videos, of those that the caller may see; nothing is stored. because adds the one of these likes that adds most to each score. At most 500 in both';
 
 CREATE FUNCTION public.recommend_videos("limit" integer DEFAULT 20, tag_ids uuid[] DEFAULT NULL::uuid[], diversity real DEFAULT 0, exclude uuid[] DEFAULT NULL::uuid[], because boolean DEFAULT false, all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[], p_user_id uuid DEFAULT NULL::uuid) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real, because_video_id uuid, because_title text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[], p_user_id uuid) IS 'What next for the caller, or for the user on whose behalf service_role asks: videos that the caller may see and the user has not decided on, less the excluded and what the filters leave out. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
+COMMENT ON FUNCTION public.recommend_videos("limit" integer, tag_ids uuid[], diversity real, exclude uuid[], because boolean, all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[], p_user_id uuid) IS 'What to show next to the caller, or to the user on whose behalf service_role calls: videos that the caller may see and the user has not decided on, without the excluded, that pass the filters. diversity above 0 trades score for variety; because adds the liked video that adds most to each score';
 
 CREATE FUNCTION public.set_choices(personalised boolean DEFAULT NULL::boolean, trained_on boolean DEFAULT NULL::boolean, never_makers text[] DEFAULT NULL::text[], never_tag_ids uuid[] DEFAULT NULL::uuid[], never_performer_ids uuid[] DEFAULT NULL::uuid[], p_user_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'What the caller, or the user on whose behalf service_role asks, chooses about itself: whether lists are made of the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array takes it back. All choices as they are then';
+COMMENT ON FUNCTION public.set_choices(personalised boolean, trained_on boolean, never_makers text[], never_tag_ids uuid[], never_performer_ids uuid[], p_user_id uuid) IS 'Sets choices of the caller, or of the user on whose behalf service_role calls: whether lists use the own decisions (personalised), whether these count in training and popularity (trained_on), and the makers, tags and performers that no list may show. Null leaves a choice as it is, an empty array removes it. Returns all choices';
 
 CREATE FUNCTION public.similar_videos(video_id uuid, "limit" integer DEFAULT 20, diversity real DEFAULT 0, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, less the excluded and what the filters leave out. diversity above 0 trades score for variety';
+COMMENT ON FUNCTION public.similar_videos(video_id uuid, "limit" integer, diversity real, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'Videos nearest to a video, of those that the caller may see, rank 1 first, without the excluded, that pass the filters. diversity above 0 trades score for variety';
 
 CREATE FUNCTION public.trending_videos("limit" integer DEFAULT 20, "window" interval DEFAULT '7 days'::interval, tag_ids uuid[] DEFAULT NULL::uuid[], exclude uuid[] DEFAULT NULL::uuid[], all_tag_ids uuid[] DEFAULT NULL::uuid[], no_tag_ids uuid[] DEFAULT NULL::uuid[], performer_ids uuid[] DEFAULT NULL::uuid[], all_performer_ids uuid[] DEFAULT NULL::uuid[], no_performer_ids uuid[] DEFAULT NULL::uuid[], makers text[] DEFAULT NULL::text[], no_makers text[] DEFAULT NULL::text[], series text[] DEFAULT NULL::text[], no_series text[] DEFAULT NULL::text[], price_min real DEFAULT NULL::real, price_max real DEFAULT NULL::real, duration_min integer DEFAULT NULL::integer, duration_max integer DEFAULT NULL::integer, released_after timestamp with time zone DEFAULT NULL::timestamp with time zone, filters text[] DEFAULT NULL::text[]) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'What most people have liked in the last day, 7 or 30 days, as counted with popularity, of what the caller may see; then what is popular, then the newest. No entry is there for the likes of fewer people than the setting least_likers';
+COMMENT ON FUNCTION public.trending_videos("limit" integer, "window" interval, tag_ids uuid[], exclude uuid[], all_tag_ids uuid[], no_tag_ids uuid[], performer_ids uuid[], all_performer_ids uuid[], no_performer_ids uuid[], makers text[], no_makers text[], series text[], no_series text[], price_min real, price_max real, duration_min integer, duration_max integer, released_after timestamp with time zone, filters text[]) IS 'Videos that most people have liked in the last day, 7 or 30 days, as counted with popularity, of those that the caller may see; then popular ones, then the newest. Likes of fewer people than the setting least_likers do not count';
 
 CREATE TABLE public.user_features (
     user_id uuid NOT NULL,
@@ -201,49 +201,49 @@ CREATE FUNCTION public.update_user_features(p_user_id uuid) RETURNS two_tower.us
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Counts a user''s features anew, stores and returns them; for oneself, or for anyone as service_role';
+COMMENT ON FUNCTION public.update_user_features(p_user_id uuid) IS 'Recounts a user''s features, stores and returns them; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION two_tower.account_key() RETURNS name
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.account_key() IS 'The column of public.profiles that says whose a profile is: user_id, or id';
+COMMENT ON FUNCTION two_tower.account_key() IS 'The column of public.profiles with the user''s id: user_id, or id';
 
 CREATE FUNCTION two_tower.accounts() RETURNS TABLE(user_id uuid, created_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.accounts() IS 'Whose profiles there are, and since when where the table says so';
+COMMENT ON FUNCTION two_tower.accounts() IS 'The users with a profile, and since when, if the table says so';
 
 CREATE FUNCTION two_tower.acting_user(p_user_id uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.acting_user(p_user_id uuid) IS 'Who asks: the caller, or the user on whose behalf service_role asks; 42501 where somebody else does, 28000 where nobody is signed in';
+COMMENT ON FUNCTION two_tower.acting_user(p_user_id uuid) IS 'The acting user: the caller, or the user on whose behalf service_role calls; 42501 for any other caller, 28000 if nobody is signed in';
 
 CREATE FUNCTION two_tower.activate_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Makes a backfilled version serve, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+COMMENT ON FUNCTION two_tower.activate_model(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Activates a backfilled version, in one transaction. TT003 says why its gate refuses; p_force overrules that, and is recorded. Readers see it at once; durable with the next commit that waits for the disk, or three times wal_writer_delay later. p_measured, p_overrides: as for two_tower.gate_metrics()';
 
 CREATE FUNCTION two_tower.active_version() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves whoever is in no experiment''s share, or null before the first activation';
+COMMENT ON FUNCTION two_tower.active_version() IS 'The model version that serves everybody outside an experiment''s share, or null before the first activation';
 
 CREATE FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many, which leaves out whom the database does not know, who chose that no list be made of them, and what is there already';
+COMMENT ON FUNCTION two_tower.add_given(p_version text, p_kind text, p_ids uuid[], p_embeddings extensions.halfvec[]) IS 'Adds vectors of videos or users, scaled to length 1, to a version that stage_given() began; how many. Skips unknown ids, users who opted out of personal lists, and vectors that are already there';
 
 CREATE FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) IS 'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition of what is for whom';
+COMMENT ON FUNCTION two_tower.allowed_videos(p_user_id uuid, p_video_ids uuid[]) IS 'Those of the videos that a list may show to the user, by what the user chose never to see and by the owner''s condition on who may see what';
 
 CREATE FUNCTION two_tower.application_path() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -255,18 +255,18 @@ CREATE FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured j
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version is searched, and what its gate finds; TT003 where that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+COMMENT ON FUNCTION two_tower.ask_gate(p_version text, p_force boolean, p_measured jsonb, p_overrides jsonb) IS 'Measures how wide the index of a backfilled version must be searched, and runs its gate; TT003 if that refuses and p_force does not overrule it, which is "forced" in the answer. p_measured, p_overrides: as for two_tower.gate_metrics()';
 
 CREATE FUNCTION two_tower.attach_partitions(p_version text, p_patience interval DEFAULT '00:01:00'::interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.attach_partitions(p_version text, p_patience interval) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false where that is done already, 55P03 where somebody has been writing vectors for longer than p_patience';
+COMMENT ON FUNCTION two_tower.attach_partitions(p_version text, p_patience interval) IS 'Indexes the video vectors of a staged version and lets refreshes write it; false if that is already done, 55P03 if somebody has been writing vectors for longer than p_patience';
 
 CREATE FUNCTION two_tower.attributes_of(p_video_id uuid) RETURNS TABLE(kind text, key text)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.attributes_of(p_video_id uuid) IS 'A row for each key that a video carries, by kind';
+COMMENT ON FUNCTION two_tower.attributes_of(p_video_id uuid) IS 'A row for each attribute key of a video, by kind';
 
 CREATE FUNCTION two_tower.backfill_batch(p_version text, p_kind text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 500, OUT last_id uuid, OUT seen integer, OUT done integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -301,7 +301,7 @@ CREATE FUNCTION two_tower.begin_refresh(p_max_batches integer DEFAULT NULL::inte
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.begin_refresh(p_max_batches integer, p_max_duration interval, p_max_changes integer, p_all_jobs boolean, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'What a refresh begins with: collects changes and, where there are any, opens a run in the job log. refresh_step() goes on from this state until it is finished, within the given limits of batches, time, and users and videos looked at. Popularity and purge follow where they are due; with p_all_jobs all other jobs, too';
+COMMENT ON FUNCTION two_tower.begin_refresh(p_max_batches integer, p_max_duration interval, p_max_changes integer, p_all_jobs boolean, OUT state jsonb, OUT finished boolean, OUT result jsonb, OUT jobs jsonb, OUT failure text, OUT failure_code text) IS 'Begins a refresh: collects changes and, if there are any, opens a run in the job log. refresh_step() continues from this state until it is finished, within the given limits of batches, time, and users and videos. Popularity and purge follow if they are due; with p_all_jobs all other jobs, too';
 
 CREATE FUNCTION two_tower.change_key(p_kind text, p_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -312,7 +312,7 @@ CREATE FUNCTION two_tower.change_triggers() RETURNS TABLE(relation regclass, nam
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.change_triggers() IS 'The triggers that the application''s tables have to have, and when each fires, as pg_trigger.tgenabled says it';
+COMMENT ON FUNCTION two_tower.change_triggers() IS 'The triggers that the application''s tables must have, and when each fires, as in pg_trigger.tgenabled';
 
 CREATE FUNCTION two_tower.changed_videos_of(p_user_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -331,13 +331,13 @@ CREATE FUNCTION two_tower.check_promotion() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_promotion() IS 'Trigger: refuses filters that a list would refuse (22023), and leaves out of them what asks for nothing';
+COMMENT ON FUNCTION two_tower.check_promotion() IS 'Trigger: refuses filters that a list would refuse (22023), and removes empty conditions from them';
 
 CREATE FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 unless the rows of a tower answer the sample recorded with it';
+COMMENT ON FUNCTION two_tower.check_rows(p_version text, p_tower text, p_input_dim integer, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 unless the rows of a tower reproduce the sample recorded with it';
 
 CREATE FUNCTION two_tower.check_setting() RETURNS trigger
     LANGUAGE plpgsql
@@ -349,7 +349,7 @@ CREATE FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim
     LANGUAGE plpython3u STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower as the contract has it and answers its parity sample';
+COMMENT ON FUNCTION two_tower.check_tower(p_tower text, p_content bytea, p_input_dim integer, p_weights bytea, p_sample jsonb, p_max_distance double precision) IS 'Raises 22023 with the reason unless the file is a tower that fulfils the contract and reproduces its parity sample';
 
 CREATE FUNCTION two_tower.close_given(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -361,84 +361,84 @@ CREATE FUNCTION two_tower.close_partition(p_name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.close_partition(p_name text) IS 'Takes a new table of schema two_tower away from everybody but its owner';
+COMMENT ON FUNCTION two_tower.close_partition(p_name text) IS 'Revokes all access to a new table of schema two_tower from everybody but its owner';
 
 CREATE FUNCTION two_tower.close_versions() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.close_versions() IS 'Until the transaction ends, nobody writes vectors. 55P03 where somebody has been at it for two seconds';
+COMMENT ON FUNCTION two_tower.close_versions() IS 'Until the transaction ends, nobody else writes vectors. 55P03 if somebody has been writing for two seconds';
 
 CREATE FUNCTION two_tower.collect_user_changes() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged to where refresh_batch() takes users from, a row for each user; how many';
+COMMENT ON FUNCTION two_tower.collect_user_changes() IS 'Moves what triggers logged into user_changes, from which refresh_batch() takes users, a row for each user; how many';
 
 CREATE FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value that may be looked at daily; these are null for fewer than 50 users on either side, or fewer than 10 hits';
+COMMENT ON FUNCTION two_tower.compare_rates(p_rate_a double precision, p_variance_a double precision, p_users_a bigint, p_hits_a bigint, p_rate_b double precision, p_variance_b double precision, p_users_b bigint, p_hits_b bigint, OUT difference double precision, OUT low double precision, OUT high double precision, OUT p_value double precision) IS 'By how much rate b is above rate a, with a confidence sequence of 95 % and a p-value, valid for repeated looks; these are null for fewer than 50 users on either side, or fewer than 10 hits';
 
 CREATE FUNCTION two_tower.compile_eligible(p_condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compile_eligible(p_condition text) IS 'Makes two_tower.eligible() of a condition; null for none';
+COMMENT ON FUNCTION two_tower.compile_eligible(p_condition text) IS 'Creates two_tower.eligible() from a condition; null for none';
 
 CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) RETURNS two_tower.video_filter
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter as lists for a viewer (null: a visitor) search by it: without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all that pass it (among) where the tags, performers, makers or series that it asks for are rare; null for none. 22023 where it is too large';
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter prepared for lists of a viewer (null: a visitor): without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all videos that pass it (among) if its tags, performers, makers or series are rare; null for none. 22023 if it is too large';
 
 CREATE FUNCTION two_tower.compile_filters() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compile_filters() IS 'Makes two_tower.passing_named() of what two_tower.named_filters has';
+COMMENT ON FUNCTION two_tower.compile_filters() IS 'Creates two_tower.passing_named() from two_tower.named_filters';
 
 CREATE FUNCTION two_tower.compile_profile_keys() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compile_profile_keys() IS 'Makes two_tower.profile_keys() of what two_tower.profile_inputs has';
+COMMENT ON FUNCTION two_tower.compile_profile_keys() IS 'Creates two_tower.profile_keys() from two_tower.profile_inputs';
 
 CREATE FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean DEFAULT false) RETURNS TABLE(video_id uuid, liked extensions.vector, noped extensions.vector)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'What a like and a nope of each of these videos adds to a user, from the rows as they are; null where that is nothing, and no row for a video that does not exist. With p_by_content as if no video had been met before';
+COMMENT ON FUNCTION two_tower.compute_tastes(p_video_ids uuid[], p_version text, p_by_content boolean) IS 'What a like and a nope of each of these videos add to a user, from the present rows; null if that is nothing, and no row for a video that does not exist. With p_by_content as if no video had been in the vocabulary';
 
 CREATE FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now: as sums where the weights of the version are rows, else by definition. And the lengths of the sums, null where they are none. No row for a user without likes, unless the version knows something of the profile, or who chose that no list be made of them, nor in a version of given vectors';
+COMMENT ON FUNCTION two_tower.compute_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users from the present rows: as sums if the weights of the version are rows, otherwise by definition. Also the lengths of the sums, null if there are none. No row for users without likes, unless the version knows a key of the profile, for users who opted out of personal lists, or for a version of given vectors';
 
 CREATE FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text) IS 'Vectors of these videos as the rows are now, by the engine of the version or the one named; no row for a video that does not exist';
+COMMENT ON FUNCTION two_tower.compute_videos(p_video_ids uuid[], p_version text, p_engine text) IS 'Vectors of these videos from the present rows, by the engine of the version or the one named; no row for a video that does not exist';
 
 CREATE FUNCTION two_tower.contents_of(p_video_id uuid) RETURNS TABLE(kind text, key text)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each key that a video carries, and for each word that describes it, by kind';
+COMMENT ON FUNCTION two_tower.contents_of(p_video_id uuid) IS 'A row for each attribute key of a video, and for each word that describes it, by kind';
 
 CREATE FUNCTION two_tower.count_by_profile(p_version text) RETURNS bigint
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.count_by_profile(p_version text) IS 'How many users have no like, and have, or are to have, a vector of a version by their profile';
+COMMENT ON FUNCTION two_tower.count_by_profile(p_version text) IS 'How many users have no like, and have, or should have, a vector of a version because of their profile';
 
 CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.count_decisions(p_user_ids uuid[]) IS 'count_user_features() of whoever may be counted';
+COMMENT ON FUNCTION two_tower.count_decisions(p_user_ids uuid[]) IS 'count_user_features() of those users who may be counted';
 
 CREATE FUNCTION two_tower.count_hits(p_exact real[], p_scores real[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -451,13 +451,13 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by what the videos carry; no row for a user without either, or who chose that no list be made of them';
+COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by the videos'' attributes; no row for a user without either, or who opted out of personal lists';
 
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Makes the empty tables of a version''s vectors and tastes, unless they exist';
+COMMENT ON FUNCTION two_tower.create_partitions(p_version text) IS 'Creates the empty tables of a version''s vectors and tastes, unless they exist';
 
 CREATE FUNCTION two_tower.cron_jobs() RETURNS TABLE(job text, jobid bigint, scheduled boolean, last_success timestamp with time zone, last_failure timestamp with time zone, last_error text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -469,7 +469,7 @@ CREATE FUNCTION two_tower.cron_running() RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: whoever ends all sessions of a database ends it too, and it does not come back by itself; null where there is none, on a standby, or where that cannot be seen';
+COMMENT ON FUNCTION two_tower.cron_running() IS 'Whether pg_cron''s launcher runs: terminating all sessions of a database ends it too, and it does not restart by itself; null if there is none, on a standby, or if the caller cannot see it';
 
 CREATE FUNCTION two_tower.decision_label(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -479,7 +479,7 @@ COMMENT ON FUNCTION two_tower.decision_label(p_value anyelement) IS 'two_tower.l
 CREATE FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) IS 'What a decision counts, by its place among those of its user (how many are strictly newer) and by what it says itself';
+COMMENT ON FUNCTION two_tower.decision_weight(p_place bigint, p_recency double precision, p_given real) IS 'The weight of a decision, by its place among its user''s decisions (how many are strictly newer) and its own weight';
 
 CREATE FUNCTION two_tower.define_users(p_user_ids uuid[], p_version text, p_engine text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE sql STABLE
@@ -491,24 +491,24 @@ CREATE FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Chooses p_limit of scored videos, trading score for difference from those chosen before; diversity 0 keeps the order';
+COMMENT ON FUNCTION two_tower.diversify(p_version text, p_ids uuid[], p_scores real[], p_limit integer, p_diversity real) IS 'Selects p_limit of scored videos, trading score for difference from those selected before; diversity 0 keeps the order';
 
 CREATE FUNCTION two_tower.draw_exploration() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.draw_exploration() IS 'Draws the videos of the day that exploration shows: the 500 that fewest have been shown, as impressions say; how many were drawn. Nothing where the setting exploration_share is 0, or where they were drawn today';
+COMMENT ON FUNCTION two_tower.draw_exploration() IS 'Draws the videos that exploration shows today: the 500 with the fewest impressions; how many were drawn. Nothing if the setting exploration_share is 0, or if they were already drawn today';
 
 CREATE FUNCTION two_tower.drop_old_impressions(p_patience interval DEFAULT '00:00:02'::interval) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the days of two_tower.impressions that are older than the setting impressions_kept_days, without holding up anybody; how many';
+COMMENT ON FUNCTION two_tower.drop_old_impressions(p_patience interval) IS 'Drops the partitions of two_tower.impressions that are older than the setting impressions_kept_days, without blocking anybody; how many';
 
 CREATE FUNCTION two_tower.duration_of(p_value anyelement) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The duration in whole seconds that a value of any type says; null where it is no number, negative, or no int';
+COMMENT ON FUNCTION two_tower.duration_of(p_value anyelement) IS 'The duration in whole seconds from a value of any type; null if it is not a number, negative, or too large for an int';
 
 CREATE FUNCTION two_tower.duration_of(p_value anyelement, p_any integer) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -551,19 +551,19 @@ CREATE FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) RETURNS SE
  SELECT true;
 END;
 
-COMMENT ON FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) IS 'A row where a video may be shown to this user, or to a visitor where null, else none; two_tower.set_eligible_when() says which. To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and say it again';
+COMMENT ON FUNCTION two_tower.eligible(p_viewer_id uuid, p_video_id uuid) IS 'A row if a video may be shown to this user (null: a visitor), else none; two_tower.set_eligible_when() sets the condition. To drop or retype a column that the condition names: select two_tower.set_eligible_when(null), change the column, and set it again';
 
 CREATE FUNCTION two_tower.embed_users(user_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them; no row for a user without likes, or a profile that the version reads';
+COMMENT ON FUNCTION two_tower.embed_users(user_ids uuid[], version text) IS 'Vectors computed from the present rows, without storing them; no row for a user without likes, or a profile that the version reads';
 
 CREATE FUNCTION two_tower.embed_videos(video_ids uuid[], version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the rows as they are, without storing them';
+COMMENT ON FUNCTION two_tower.embed_videos(video_ids uuid[], version text) IS 'Vectors computed from the present rows, without storing them';
 
 CREATE FUNCTION two_tower.encode_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, input extensions.sparsevec)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -615,13 +615,13 @@ CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS u
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'on';
 
-COMMENT ON FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) IS 'All videos that pass a filter, where these are so few that looking at each is cheapest; else null';
+COMMENT ON FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) IS 'All videos that pass a filter, if they are so few that comparing each is cheapest; otherwise null';
 
 CREATE FUNCTION two_tower.few_videos() RETURNS integer
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.few_videos() IS 'So many videos are compared one by one sooner than the index finds the best of them among the others; by the size of the catalogue at the last analyze';
+COMMENT ON FUNCTION two_tower.few_videos() IS 'Up to how many videos comparing them one by one is faster than finding the best of them by the index; from the size of the catalogue at the last analyze';
 
 CREATE FUNCTION two_tower.finish_backfill(p_version text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -633,13 +633,13 @@ CREATE FUNCTION two_tower.forget_impressions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: what was shown to a user goes with the user';
+COMMENT ON FUNCTION two_tower.forget_impressions() IS 'Trigger: deletes a user''s impressions with the user';
 
 CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes what is known of a user, with or without an account: decisions, reviews, features, vectors, what was shown, what the user chose, changes that wait; how many of each. The account stays, which is the application''s to delete';
+COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes all data about a user, with or without an account: decisions, reviews, features, vectors, what was shown, choices, pending changes; how many of each. The account stays; deleting it is the application''s task';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -651,13 +651,13 @@ CREATE FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb DEFAULT 
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb, p_overrides jsonb) IS 'Reasons why a version''s metrics do not let it replace the active one or, as the first, beat popularity; none if they do. p_measured: metrics by version, its own and the active one''s, where they were measured anew on the same likes (else the recorded ones count), and distances by what was compared. p_overrides: settings of the gate for this call';
+COMMENT ON FUNCTION two_tower.gate_metrics(p_version text, p_measured jsonb, p_overrides jsonb) IS 'Reasons why a version''s metrics are too bad to replace the active one or, as the first, to beat popularity; none if they suffice. p_measured: metrics by version, its own and the active one''s, if they were measured again on the same likes (else the recorded ones count), and distances by what was compared. p_overrides: gate settings for this call';
 
 CREATE FUNCTION two_tower.gate_model(p_version text, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_model(p_version text, p_measured jsonb, p_overrides jsonb) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no. p_measured, p_overrides: as two_tower.gate_metrics() takes them';
+COMMENT ON FUNCTION two_tower.gate_model(p_version text, p_measured jsonb, p_overrides jsonb) IS 'What the gate of two_tower.activate_model() finds: coverage, parity, recall of the index, metrics, and every reason to say no. p_measured, p_overrides: as for two_tower.gate_metrics()';
 
 CREATE FUNCTION two_tower.gate_parity(p_version text, p_sample integer DEFAULT NULL::integer) RETURNS double precision
     LANGUAGE plpgsql STABLE
@@ -675,24 +675,24 @@ CREATE FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precisio
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) IS 'Why a replay, as two-tower replay measures it, does not let a version serve; null where it does';
+COMMENT ON FUNCTION two_tower.gate_replay(p_replay jsonb, p_max_drop double precision) IS 'Why a replay, as two-tower replay measures it, does not let a version serve; null if it does';
 
 CREATE FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS double precision
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else as two_tower.settings has it; 22023 names an override that is none';
+COMMENT ON FUNCTION two_tower.gate_setting(p_name text, p_overrides jsonb) IS 'A limit of the gate: the override of this call, else that of two_tower.settings; 22023 names an unknown override';
 
 CREATE FUNCTION two_tower.given_decisions(p_user_id uuid) RETURNS TABLE(video_id uuid, label integer, weight real)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for a word that is none) and what it counts by itself';
+COMMENT ON FUNCTION two_tower.given_decisions(p_user_id uuid) IS 'All decisions of a user, with the label of each (null for an unknown word) and its own weight';
 
 CREATE FUNCTION two_tower.given_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.given_versions() IS 'The versions whose vectors were computed elsewhere: refreshes write nothing to them, and take from them what is deleted';
+COMMENT ON FUNCTION two_tower.given_versions() IS 'The versions whose vectors were computed elsewhere: refreshes write nothing to them, but remove deleted users and videos';
 
 CREATE FUNCTION two_tower.guard_all_weights() RETURNS trigger
     LANGUAGE plpgsql
@@ -717,7 +717,7 @@ CREATE FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'What a list by a version needs of a user''s decisions: all the videos, the liked ones, and what each of these counts in the user''s sum (null: 1)';
+COMMENT ON FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) IS 'A user''s decisions as a list by a version needs them: all the videos, the liked ones, and the weight of each of these in the user''s sum (null: 1)';
 
 CREATE FUNCTION two_tower.hold_versions(p_who text) RETURNS void
     LANGUAGE plpgsql
@@ -730,12 +730,12 @@ CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Holds a user, until the transaction ends, against whoever else writes what this user was shown, and against being deleted; 28000 for nobody, P0002 where there is no such user';
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.id_of(p_value anyelement) IS 'The id that a value of any type says; 00000000-0000-0000-0000-000000000000 where it says none';
+COMMENT ON FUNCTION two_tower.id_of(p_value anyelement) IS 'The id from a value of any type; 00000000-0000-0000-0000-000000000000 if it has none';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement, p_any integer) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -755,13 +755,13 @@ COMMENT ON FUNCTION two_tower.id_of_word(p_word text) IS 'two_tower.id_of() of w
 CREATE FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in a share of the users that an experiment draws; null for nobody';
+COMMENT ON FUNCTION two_tower.in_share(p_user_id uuid, p_experiment integer, p_share double precision) IS 'Whether a user is in the share of an experiment, which is drawn by hash; null for null';
 
 CREATE FUNCTION two_tower.index_partitions(p_version text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.index_partitions(p_version text) IS 'Orders and indexes the video vectors of a staged version, before it is attached; false where that is done already';
+COMMENT ON FUNCTION two_tower.index_partitions(p_version text) IS 'Orders and indexes the video vectors of a staged version, before it is attached; false if that is already done';
 
 CREATE FUNCTION two_tower.infer(p_version text, p_tower text, p_inputs extensions.sparsevec[], p_engine text DEFAULT NULL::text) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql STABLE
@@ -790,7 +790,7 @@ COMMENT ON FUNCTION two_tower.input_numbers() IS 'The numbers that come first in
 CREATE FUNCTION two_tower.input_segments() RETURNS TABLE(tower text, place integer, segment text, kind text, many boolean)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.input_segments() IS 'The runs of inputs of each tower after the numbers, in order, and the kind of the keys of each';
+COMMENT ON FUNCTION two_tower.input_segments() IS 'The segments of each tower''s input after the numbers, in order, with the kind of their keys';
 
 CREATE FUNCTION two_tower.interval_radius(p_variance double precision, p_deviation double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -802,7 +802,7 @@ CREATE FUNCTION two_tower.is_indexed(p_column text, p_type text DEFAULT NULL::te
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.is_indexed(p_column text, p_type text) IS 'Whether an index of public.videos begins with this column; with a type, whether one finds ranges of the column, which is of this type';
+COMMENT ON FUNCTION two_tower.is_indexed(p_column text, p_type text) IS 'Whether an index of public.videos begins with this column; with a type, whether the column has this type and an index that finds ranges';
 
 CREATE FUNCTION two_tower.is_service() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -814,18 +814,18 @@ CREATE FUNCTION two_tower.job_definitions() RETURNS TABLE(job text, cron_name te
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their name in the job log, in pg_cron, when they run, and what';
+COMMENT ON FUNCTION two_tower.job_definitions() IS 'The jobs: their names in the job log and in pg_cron, their schedules and commands';
 
 CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not been done for its period, nor failed in the last hour. What pg_cron has scheduled is left to it for twice as long';
+COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not succeeded for its period, nor failed in the last hour. A job that pg_cron has scheduled is left to pg_cron for twice as long';
 
 CREATE FUNCTION two_tower.keys_of(p_value jsonb) RETURNS TABLE(key text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.keys_of(p_value jsonb) IS 'The keys that a value says: the elements of an array, or the value itself; none for an object or nothing';
+COMMENT ON FUNCTION two_tower.keys_of(p_value jsonb) IS 'The keys of a value: the elements of an array, or the value itself; none for an object or null';
 
 CREATE FUNCTION two_tower.label_of_word(p_word text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -843,27 +843,27 @@ CREATE FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_lik
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'Of each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row where none adds, or where the towers are no sums';
+COMMENT ON FUNCTION two_tower.like_reasons(p_version text, p_video_ids uuid[], p_liked uuid[], p_weights real[], p_few uuid[]) IS 'For each of these videos, the like that adds most to its score, of p_liked with their weights (null: 1) and of p_few, of which only the content counts; no row if none adds, or if the towers are not sums';
 
 CREATE FUNCTION two_tower.liking_users() RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.liking_users() IS 'Everybody with a like of a video that exists, but who chose otherwise: who is to have a vector';
+COMMENT ON FUNCTION two_tower.liking_users() IS 'Users who should have a vector: those with a like of an existing video who have not opted out';
 
 CREATE FUNCTION two_tower.link_reviewers() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s';
 
-COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Notes which reviewers are users, so that a deleted user''s reviews go too; how many reviews were of a user not noted yet';
+COMMENT ON FUNCTION two_tower.link_reviewers() IS 'Links reviewers to users, so that a deleted user''s reviews are deleted too; how many reviews were linked';
 
 CREATE FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, reason text, model_version text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) IS 'The best videos for what a list is asked for, before the caller''s own view of them; 22023 for an argument out of bounds, 28000 for a list of one''s own where nobody is signed in';
+COMMENT ON FUNCTION two_tower.list_candidates(p_question two_tower.list_question, p_limit integer) IS 'The best videos for a list, before they are restricted to those that the caller may read; 22023 for an argument out of bounds, 28000 for a personal list if nobody is signed in';
 
 CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) RETURNS TABLE(video_id uuid, score real, rank integer, title text, thumbnail_url text, product_url text, reason text, model_version text, list_id uuid, propensity real)
     LANGUAGE plpgsql STABLE
@@ -871,19 +871,19 @@ CREATE FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_
     SET plan_cache_mode TO 'force_generic_plan'
     SET row_security TO 'on';
 
-COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'What steer_list() finds, of the videos that the caller may read, with the id of the list and how likely each was to stand there. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
+COMMENT ON FUNCTION two_tower.list_for_caller(p_question two_tower.list_question, p_limit integer) IS 'The result of steer_list(), restricted to videos that the caller may read, with the id of the list and the propensity of each. 22023 for an argument out of bounds, P0002 for a video that the caller cannot see';
 
 CREATE FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) RETURNS uuid
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, of what is in it and of whether filters were asked for';
+COMMENT ON FUNCTION two_tower.list_id(p_whose uuid, p_version text, p_video_ids uuid[], p_filter two_tower.video_filter) IS 'The id of a list, derived from its content and from whether filters were used';
 
 CREATE FUNCTION two_tower.lists_by_chance(p_days integer) RETURNS TABLE(user_id uuid, list_id uuid, shown_at timestamp with time zone, left_out text)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with chance in them, and why one says nothing of what another version would show: filtered, opted_out or chosen_since';
+COMMENT ON FUNCTION two_tower.lists_by_chance(p_days integer) IS 'Lists of the last days with propensities below 1, and why a list cannot be used for a replay: filtered, opted_out or chosen_since';
 
 CREATE FUNCTION two_tower.live_versions() RETURNS text[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -895,7 +895,7 @@ CREATE FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) IS 'Waits until no other transaction refreshes any of these';
+COMMENT ON FUNCTION two_tower.lock_changes(p_kind text, p_ids uuid[]) IS 'Waits until no other transaction refreshes any of these, and locks them';
 
 CREATE FUNCTION two_tower.log_content_vector() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -991,25 +991,25 @@ CREATE FUNCTION two_tower.make_durable() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.make_durable() IS 'When its transaction has committed, no crash takes back what anybody committed before: for after activate_model() or rollback_model(), whose own commits do not wait';
+COMMENT ON FUNCTION two_tower.make_durable() IS 'Once its transaction has committed, no crash can undo earlier commits. Call it after activate_model() or rollback_model(), whose own commits do not wait for the disk';
 
 CREATE FUNCTION two_tower.make_impression_day(p_day date) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Makes the partition of two_tower.impressions for a day (UTC), unless there is one';
+COMMENT ON FUNCTION two_tower.make_impression_day(p_day date) IS 'Creates the partition of two_tower.impressions for a day (UTC), unless it exists';
 
 CREATE FUNCTION two_tower.make_triggers() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.make_triggers() IS 'Makes what two_tower.lacking_triggers() has, and drops triggers of ours that are not wanted any more';
+COMMENT ON FUNCTION two_tower.make_triggers() IS 'Creates the triggers of two_tower.lacking_triggers(), and drops triggers of ours that are no longer needed';
 
 CREATE FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) IS 'Puts these users or videos, and with videos their likers, into the change log for the next refresh; how many';
+COMMENT ON FUNCTION two_tower.mark_changes(p_kind text, p_ids uuid[]) IS 'Puts these users, or these videos and their likers, into the change log for the next refresh; how many';
 
 CREATE FUNCTION two_tower.mark_users(p_recent interval DEFAULT NULL::interval, p_min_likes integer DEFAULT 1, p_include_existing boolean DEFAULT false, p_limit integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1044,7 +1044,7 @@ CREATE FUNCTION two_tower.model_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses what the lifecycle does not have, and writes the rest into two_tower.model_events';
+COMMENT ON FUNCTION two_tower.model_transition() IS 'Trigger: refuses transitions that the lifecycle does not have, and records the others in two_tower.model_events';
 
 CREATE FUNCTION two_tower.named_id(p_kind text, p_name text) RETURNS uuid
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1057,7 +1057,7 @@ CREATE FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.hal
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, less the excluded and those that the filter leaves out, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: what each like counts, 1 where null. p_margin: another width of the search than that of the version. among: as search_videos()';
+COMMENT ON FUNCTION two_tower.nearest_videos(p_version text, p_vector extensions.halfvec, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_margin integer, OUT ids uuid[], OUT scores real[], OUT among uuid[]) IS 'The visible videos that score best for a vector, without the excluded and those that do not pass the filter, best first. A score is the cosine and, with p_length, the length of the sum that the vector was before it was scaled to 1, what neighbours of p_liked add; p_weights: the weight of each like, 1 if null. p_margin: another width of the search than that of the version. among: as search_videos()';
 
 CREATE FUNCTION two_tower.own_popularity() RETURNS TABLE(days integer, video_id uuid, score double precision, likers integer, as_of timestamp with time zone, counted_at timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1070,20 +1070,20 @@ CREATE FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid DEFAULT
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid) IS 'Of each of these videos, the video the caller or user likes that adds most to its score; no row where none adds, or where the towers are no sums';
+COMMENT ON FUNCTION two_tower.own_reasons(p_video_ids uuid[], p_user_id uuid) IS 'For each of these videos, the video liked by the caller or user that adds most to its score; no row if none adds, or if the towers are not sums';
 
 CREATE FUNCTION two_tower.own_scores(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, score real, place integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as recommend_videos() has them, and the order; null where nothing is known. 28000 where nobody is signed in, 22023 for too many';
+COMMENT ON FUNCTION two_tower.own_scores(p_video_ids uuid[]) IS 'Scores of these videos for the caller, as in recommend_videos(), and their order; null if nothing is known. 28000 if nobody is signed in, 22023 for too many';
 
 CREATE FUNCTION two_tower.own_version() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.own_version() IS 'The model version that serves the caller; the active one where nobody is signed in';
+COMMENT ON FUNCTION two_tower.own_version() IS 'The model version that serves the caller; the active one if nobody is signed in';
 
 CREATE FUNCTION two_tower.passing(p_filter two_tower.video_filter, p_video_id uuid) RETURNS SETOF boolean
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1097,55 +1097,55 @@ CREATE FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) RETURNS SE
    WHERE false;
 END;
 
-COMMENT ON FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) IS 'A row where a video passes the filter of this name, else none; two_tower.set_filter() says what it is. To drop or retype a column that a filter names: select two_tower.set_filter(name, null), change the column, and say it again';
+COMMENT ON FUNCTION two_tower.passing_named(p_name text, p_video_id uuid) IS 'A row if a video passes the filter of this name, else none; two_tower.set_filter() defines it. To drop or retype a column that a filter names: select two_tower.set_filter(name, null), change the column, and define it again';
 
 CREATE FUNCTION two_tower.personalised(p_user_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.personalised(p_user_ids uuid[]) IS 'Those of these users who have not chosen that nothing be made of what they decide';
+COMMENT ON FUNCTION two_tower.personalised(p_user_ids uuid[]) IS 'Those of these users who have not opted out of personal lists';
 
 CREATE FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) RETURNS extensions.vector
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'Where the content of a video puts it, less the bias, given the positions and values of its raw input; null where the tower has no layer';
+COMMENT ON FUNCTION two_tower.place_by_content(p_version text, p_positions integer[], p_values real[]) IS 'The place of a video by its content, without the bias, from the positions and values of its raw input; null if the tower has no layer';
 
 CREATE FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) RETURNS TABLE(video_id uuid, embedding extensions.halfvec)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) IS 'Where a version puts these videos by what they carry alone, as if it had never met them; no row where that says nothing';
+COMMENT ON FUNCTION two_tower.place_of_content(p_video_ids uuid[], p_version text) IS 'The places of these videos by their content alone, as if the version did not know them; no row if the content says nothing';
 
 CREATE FUNCTION two_tower.place_of_the_unknown(p_version text) RETURNS extensions.halfvec
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.place_of_the_unknown(p_version text) IS 'The vector that a version gives to a video of which it knows nothing';
+COMMENT ON FUNCTION two_tower.place_of_the_unknown(p_version text) IS 'The vector of a version for a video of which it knows nothing';
 
 CREATE FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_least_likers integer DEFAULT 1) RETURNS TABLE(video_id uuid, score real, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, where at least so many people like them, then by date of publication, less the excluded and those that the filter leaves out';
+COMMENT ON FUNCTION two_tower.popular_videos(p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_least_likers integer) IS 'Visible videos by popularity, if at least so many people like them, then by date of publication, without the excluded and those that do not pass the filter';
 
 CREATE FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) RETURNS TABLE(kind text, because_video_id uuid, value double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) IS 'What each like and nope of a user and the profile add to the score of a video by a version, and what holds for everybody; together they are the score that preview_recommendations() gives. No row where the towers of the version are no sums';
+COMMENT ON FUNCTION two_tower.preview_contributions(p_user_id uuid, p_video_id uuid, p_version text) IS 'What each like and nope of a user and the profile add to the score of a video by a version, and what is the same for everybody; their sum is the score of preview_recommendations(). No row if the towers of the version are not sums';
 
 CREATE FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text DEFAULT NULL::text, p_limit integer DEFAULT 20, p_include_known boolean DEFAULT false) RETURNS TABLE(user_id uuid, rank integer, video_id uuid, score real, reason text, decision text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What users would be recommended by any version that has vectors, from what is stored; with p_include_known also what they decided on';
+COMMENT ON FUNCTION two_tower.preview_recommendations(p_user_ids uuid[], p_version text, p_limit integer, p_include_known boolean) IS 'What any version that has vectors would recommend to users, from stored vectors; with p_include_known also videos they decided on';
 
 CREATE FUNCTION two_tower.price_of(p_value anyelement) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The price in single precision that a value of any type says; null where it is no number, negative, not below 1e12, or too small';
+COMMENT ON FUNCTION two_tower.price_of(p_value anyelement) IS 'The price in single precision from a value of any type; null if it is not a number, negative, not below 1e12, or too small';
 
 CREATE FUNCTION two_tower.price_of(p_value anyelement, p_any integer) RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1190,53 +1190,53 @@ COMMENT ON FUNCTION two_tower.price_of_word(p_word text) IS 'two_tower.price_of(
 CREATE FUNCTION two_tower.profile_keys(p_user_id uuid) RETURNS TABLE(kind text, key text)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.profile_keys(p_user_id uuid) IS 'A row for each key that a user''s profile has in the columns that two_tower.set_profile_inputs() names, by kind: profile_ and the column';
+COMMENT ON FUNCTION two_tower.profile_keys(p_user_id uuid) IS 'A row for each key of a user''s profile in the columns named by two_tower.set_profile_inputs(), by kind: profile_ and the column';
 
 CREATE FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, place integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) IS 'The inputs of a version that the profiles of these users have, each of them 1; none for a version that reads no profiles';
+COMMENT ON FUNCTION two_tower.profile_positions(p_user_ids uuid[], p_version text) IS 'The inputs of a version from the profiles of these users, each of them 1; none for a version that reads no profiles';
 
 CREATE FUNCTION two_tower.purge_logs(p_keep interval DEFAULT '7 days'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, those of pg_cron too; makes days for impressions, and drops those that the setting impressions_kept_days no longer keeps; counts';
+COMMENT ON FUNCTION two_tower.purge_logs(p_keep interval) IS 'Deletes job log entries older than p_keep, also those of pg_cron; creates the next daily partitions of impressions, and drops those that are older than the setting impressions_kept_days; counts';
 
 CREATE FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[] DEFAULT '{}'::uuid[], p_weights real[] DEFAULT NULL::real[], p_length real DEFAULT NULL::real, p_least_likers integer DEFAULT 1) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_least_likers integer) IS 'The visible videos that score best for a vector and likes, as nearest_videos() has it, with p_reason; where they, or the vector, are lacking, popular ones, which so many people like, and newest ones, whose score is the inverse of their rank';
+COMMENT ON FUNCTION two_tower.rank_by_vector(p_version text, p_vector extensions.halfvec, p_reason text, p_limit integer, p_excluded uuid[], p_filter two_tower.video_filter, p_diversity real, p_liked uuid[], p_weights real[], p_length real, p_least_likers integer) IS 'The visible videos that score best for a vector and likes, by nearest_videos(), with p_reason; if there are too few, or no vector, popular ones, which at least so many people like, and newest ones, whose score is the inverse of their rank';
 
 CREATE FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) IS 'Visible videos that most people liked within so many days, then by popularity, then the newest; none stands before another for the likes of fewer people than the setting least_likers';
+COMMENT ON FUNCTION two_tower.rank_popular(p_limit integer, p_days integer, p_filter two_tower.video_filter, p_excluded uuid[]) IS 'Visible videos that most people liked within so many days, then by popularity, then the newest; likes of fewer people than the setting least_likers do not change the order';
 
 CREATE FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for somebody of whom nothing is known but these likes and nopes, less these and the excluded, with the reason of each: taste, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_session(p_liked uuid[], p_noped uuid[], p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The best visible videos for somebody known only by these likes and nopes, without these and the excluded, with the reason of each: taste, popular or newest';
 
 CREATE FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The visible videos nearest to a video, less the excluded and those that the filter leaves out, with the reason of each: similar, popular or newest';
+COMMENT ON FUNCTION two_tower.rank_similar(p_video_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[]) IS 'The visible videos nearest to a video, without the excluded and those that do not pass the filter, with the reason of each: similar, popular or newest';
 
 CREATE FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter DEFAULT NULL::two_tower.video_filter, p_diversity real DEFAULT 0, p_excluded uuid[] DEFAULT '{}'::uuid[], p_version text DEFAULT NULL::text) RETURNS TABLE(video_id uuid, score real, rank integer, reason text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[], p_version text) IS 'The best visible videos for a user that the user has not decided on, less the excluded, with the reason of each: taste, popular or newest; by the version that serves the user, where none is given';
+COMMENT ON FUNCTION two_tower.rank_videos(p_user_id uuid, p_limit integer, p_filter two_tower.video_filter, p_diversity real, p_excluded uuid[], p_version text) IS 'The best visible videos for a user that the user has not decided on, without the excluded, with the reason of each: taste, popular or newest; by the version that serves the user, unless another is given';
 
 CREATE FUNCTION two_tower.rate_interval(p_rate double precision, p_variance double precision, OUT low double precision, OUT high double precision) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1312,13 +1312,13 @@ CREATE FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[] DEF
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[]) IS 'Makes features and vectors of these users what their rows say; the number of vectors written. The caller holds their locks, and the versions';
+COMMENT ON FUNCTION two_tower.refresh_users(p_user_ids uuid[], p_versions text[]) IS 'Recomputes features and vectors of these users from their rows; the number of vectors written. The caller holds their locks, and the versions';
 
 CREATE FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[]) IS 'Makes the vectors and tastes of these videos what their rows say; the number of vectors written. The caller holds their locks, and the versions';
+COMMENT ON FUNCTION two_tower.refresh_videos(p_video_ids uuid[], p_versions text[]) IS 'Recomputes the vectors and tastes of these videos from their rows; the number of vectors written. The caller holds their locks, and the versions';
 
 CREATE FUNCTION two_tower.register_model(p_version text, p_user_tower bytea, p_item_tower bytea, p_feature_schema jsonb, p_normalizer jsonb, p_vocabularies jsonb, p_metrics jsonb, p_meta jsonb, p_weights bytea) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1336,13 +1336,13 @@ CREATE FUNCTION two_tower.requeue_failures() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts set-aside changes whose time has come back into the log, and at once those of users and videos that are gone';
+COMMENT ON FUNCTION two_tower.requeue_failures() IS 'Puts changes that were set aside back into the log when their retry is due; those of deleted users and videos at once';
 
 CREATE FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) IS 'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() asks for';
+COMMENT ON FUNCTION two_tower.require_candidates(p_limit integer, p_diversity real) IS 'Raises 22023 for a diversity out of bounds, or for more candidates than list_for_caller() requests';
 
 CREATE FUNCTION two_tower.require_diversity(p_diversity real) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1372,7 +1372,7 @@ CREATE FUNCTION two_tower.require_primary(p_routine text) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.require_primary(p_routine text) IS 'Raises 25006 on a standby, where the routine, which writes, cannot do its work';
+COMMENT ON FUNCTION two_tower.require_primary(p_routine text) IS 'Raises 25006 on a standby, where a routine that writes cannot work';
 
 CREATE FUNCTION two_tower.require_self(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1390,7 +1390,7 @@ CREATE FUNCTION two_tower.require_visible_when() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.require_visible_when() IS 'Raises 55000 where the application''s policies hide videos and no condition says which may be shown';
+COMMENT ON FUNCTION two_tower.require_visible_when() IS 'Raises 55000 if the application''s policies hide videos and no condition says which may be shown';
 
 CREATE FUNCTION two_tower.reserved_versions() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1402,7 +1402,7 @@ CREATE FUNCTION two_tower.retire_model(p_version text, p_patience interval DEFAU
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors, weights and neighbours of a staged or standby version without holding up readers, and keeps its record; 55P03 where no moment came for it';
+COMMENT ON FUNCTION two_tower.retire_model(p_version text, p_patience interval) IS 'Drops the vectors, weights and neighbours of a staged or standby version without blocking readers, and keeps its record; 55P03 if it could not get its lock';
 
 CREATE FUNCTION two_tower.retry_failures() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1414,13 +1414,13 @@ CREATE FUNCTION two_tower.rollback_model(p_version text DEFAULT NULL::text) RETU
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or of those that stand by the one that served last, at once: its vectors are as fresh as the active one''s';
+COMMENT ON FUNCTION two_tower.rollback_model(p_version text) IS 'Activates the given version, or the standby version that served last, at once: its vectors are as fresh as the active one''s';
 
 CREATE FUNCTION two_tower.sample_models(p_sample integer DEFAULT 10) RETURNS TABLE(model_version text, what text, value double precision, "limit" double precision, kept boolean, detail text, remedy text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.sample_models(p_sample integer) IS 'What a sample of users and videos says of each live version: recall of its lists against exact search, and how far stored vectors are from computed ones; each beside its limit, with the remedy where it is not kept';
+COMMENT ON FUNCTION two_tower.sample_models(p_sample integer) IS 'Measures each live version on a sample of users and videos: recall of its lists against exact search, and how far stored vectors are from computed ones; each with its limit, and with the remedy if it is exceeded';
 
 CREATE FUNCTION two_tower.scale_content_vector() RETURNS trigger
     LANGUAGE plpgsql
@@ -1432,13 +1432,13 @@ CREATE FUNCTION two_tower.schedule_jobs() RETURNS TABLE(job text, schedule text,
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Puts the jobs into pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. Again: no change';
+COMMENT ON FUNCTION two_tower.schedule_jobs() IS 'Schedules the jobs in pg_cron: refresh every minute, users hourly, videos, popularity, verify and purge daily. A second call changes nothing';
 
 CREATE FUNCTION two_tower.search_queries(p_version text, p_size integer) RETURNS TABLE(vector extensions.halfvec, length real, decided uuid[], liked uuid[], weights real[])
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'What a sample of users asks the index for; before anybody has liked anything, what is near to a sample of videos';
+COMMENT ON FUNCTION two_tower.search_queries(p_version text, p_size integer) IS 'Index queries of a sample of users; before anybody has liked anything, of a sample of videos';
 
 CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, p_near integer DEFAULT NULL::integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -1450,49 +1450,49 @@ CREATE FUNCTION two_tower.search_videos(p_version text, p_vector extensions.half
     SET "hnsw.max_scan_tuples" TO '50000'
     SET "hnsw.iterative_scan" TO 'off';
 
-COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, p_near integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, less the excluded and those that the filter leaves out, best first, and their cosines. p_margin: how many more the index holds in sight than are wanted or near; 0 to compute every distance, null where that was not measured. p_near: how many of the excluded are likely to be near, all where null. among: all that pass the filter, where they are few and were looked for';
+COMMENT ON FUNCTION two_tower.search_videos(p_version text, p_vector extensions.halfvec, p_wanted integer, p_excluded uuid[], p_filter two_tower.video_filter, p_margin integer, p_near integer, OUT ids uuid[], OUT cosines real[], OUT among uuid[]) IS 'The visible videos nearest to a vector, without the excluded and those that do not pass the filter, best first, and their cosines. p_margin: how many candidates the index search keeps beyond those wanted or near; 0 to compute every distance, null if it was not measured. p_near: how many of the excluded are likely to be near, all if null. among: all that pass the filter, if they are few and were collected';
 
 CREATE FUNCTION two_tower.served_version(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: while an experiment runs the one of the user''s share, else the active one; the active one for nobody';
+COMMENT ON FUNCTION two_tower.served_version(p_user_id uuid) IS 'The model version that serves a user: during an experiment that of the user''s share, otherwise the active one; for null the active one';
 
 CREATE FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) RETURNS TABLE(video_id uuid, because_video_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) IS 'Of each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row where none adds, or where the towers are no sums. At most 200 videos';
+COMMENT ON FUNCTION two_tower.session_reasons(p_video_ids uuid[], p_liked uuid[]) IS 'For each of these videos, the one of these likes that adds most to its score in a list of recommend_from(); no row if none adds, or if the towers are not sums. At most 200 videos';
 
 CREATE FUNCTION two_tower.set_eligible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.set_eligible_when(condition text) IS 'Says which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null takes it back. For the owner alone. 22023 where it does not compile';
+COMMENT ON FUNCTION two_tower.set_eligible_when(condition text) IS 'Sets which videos may be shown to whom, in any list, as a condition on public.videos v and viewer_id (null for a visitor); null removes it. Only for the owner. 22023 if it does not compile';
 
 CREATE FUNCTION two_tower.set_filter(name text, condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null takes it away. For the owner alone. 22023 where it does not compile';
+COMMENT ON FUNCTION two_tower.set_filter(name text, condition text) IS 'Defines a filter that clients name in the argument filters of every list, as a condition on public.videos v; null removes it. Only for the owner. 22023 if it does not compile';
 
 CREATE FUNCTION two_tower.set_profile_inputs(columns text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.set_profile_inputs(columns text[]) IS 'Says which columns of public.profiles user towers read, from the next training on; null or none for none. A column of an array, or of JSON with one, has several keys. For the owner alone. 22023 for what is no column';
+COMMENT ON FUNCTION two_tower.set_profile_inputs(columns text[]) IS 'Sets which columns of public.profiles user towers read, from the next training on; null or empty for none. A column of an array, or of JSON with one, has several keys. Only for the owner. 22023 for a name that is not a column';
 
 CREATE FUNCTION two_tower.set_visible_when(condition text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Says what a video must be to be shown in any list, as a condition on public.videos; for the owner alone. 22023 where it does not compile';
+COMMENT ON FUNCTION two_tower.set_visible_when(condition text) IS 'Sets which videos may be shown in any list, as a condition on public.videos; only for the owner. 22023 if it does not compile';
 
 CREATE FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text DEFAULT 'setting '::text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null where nothing is, or there is no such setting';
+COMMENT ON FUNCTION two_tower.setting_error(p_name text, p_value jsonb, p_what text) IS 'What is wrong with a value of a setting, in a sentence that says what is allowed; null if nothing is, or there is no such setting';
 
 CREATE FUNCTION two_tower.shown_lately() RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1504,7 +1504,7 @@ CREATE FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_unt
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown within two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to those whom they serve';
+COMMENT ON FUNCTION two_tower.shown_outcomes(p_since timestamp with time zone, p_until timestamp with time zone, p_experiment integer) IS 'Each video that a user was shown between two times, when first, and what the user then decided: 1 like, 0 nope, -1 skip, null nothing. With the number of an experiment, what its two versions showed to the users whom they serve';
 
 CREATE FUNCTION two_tower.shown_rates(p_days integer DEFAULT 30) RETURNS TABLE(model_version text, reason text, users bigint, shown bigint, likes bigint, nopes bigint, like_rate double precision, like_low double precision, like_high double precision, nope_rate double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1516,7 +1516,7 @@ CREATE FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) IS 'Begins a version of vectors that are given and not computed, to which add_given() adds, until close_given() makes it ready to be activated';
+COMMENT ON FUNCTION two_tower.stage_given(p_version text, p_meta jsonb) IS 'Begins a version of vectors that were computed elsewhere; add_given() adds to it, and close_given() makes it ready to be activated';
 
 CREATE FUNCTION two_tower.stage_model(p_version text, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1528,7 +1528,7 @@ CREATE FUNCTION two_tower.stale_users(p_recent interval DEFAULT NULL::interval, 
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version, but for those who chose to have none; with p_include_existing those who have all, too; and, where one like is enough and no window is given, users of whom a version knows something by the profile';
+COMMENT ON FUNCTION two_tower.stale_users(p_recent interval, p_min_likes integer, p_include_existing boolean, p_limit integer) IS 'Users with at least p_min_likes likes, and a decision in the window if one is given, who lack a vector of a live version and have not opted out; with p_include_existing also those who have all; and, if one like is enough and no window is given, users with a profile key that a version knows';
 
 CREATE FUNCTION two_tower.start_experiment(p_control text, p_challenger text, p_share double precision DEFAULT 0.1, p_force boolean DEFAULT false, p_measured jsonb DEFAULT NULL::jsonb, p_overrides jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1541,7 +1541,7 @@ CREATE FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) IS 'What list_candidates() finds, moved by promotions, freshness and exploration, with what moved each video as its reason, no score where it is not there for one, and how likely it was to stand there';
+COMMENT ON FUNCTION two_tower.steer_list(p_question two_tower.list_question, p_limit integer) IS 'The result of list_candidates(), moved by promotions, freshness and exploration. The reason is what moved a video, the score is null if the video is not there for its score, and the propensity is the probability of its place';
 
 CREATE FUNCTION two_tower.stop_experiment(p_winner text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1560,14 +1560,14 @@ CREATE FUNCTION two_tower.sum_input(p_version text, p_input extensions.sparsevec
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.sum_input(p_version text, p_input extensions.sparsevec) IS 'What the user tower makes of a raw input before it is scaled to length 1; null where the tower is not there as rows';
+COMMENT ON FUNCTION two_tower.sum_input(p_version text, p_input extensions.sparsevec) IS 'The user tower''s output for a raw input before it is scaled to length 1; null if the tower is not stored as rows';
 
 CREATE FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) RETURNS TABLE(user_id uuid, embedding extensions.halfvec, length real)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users as the rows are now, and the lengths of their sums before they are scaled to 1, for a version whose user tower is there as rows; no row for a user without likes, unless the version knows something of the profile';
+COMMENT ON FUNCTION two_tower.sum_users(p_user_ids uuid[], p_version text) IS 'Vectors of these users from the present rows, and the lengths of their sums before they are scaled to 1, for a version whose user tower is stored as rows; no row for a user without likes, unless the version knows a key of the profile';
 
 CREATE FUNCTION two_tower.sync_user_embeddings(recent interval DEFAULT '01:00:00'::interval, min_likes integer DEFAULT 1) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1586,7 +1586,7 @@ CREATE FUNCTION two_tower.take_room(p_wait boolean) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '0';
 
-COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 where others have locked as many as may be, unless it waits for one of them';
+COMMENT ON FUNCTION two_tower.take_room(p_wait boolean) IS 'How many users or videos this transaction may lock now; 0 if others have locked as many as allowed, unless it waits for one of them';
 
 CREATE FUNCTION two_tower.text_of(p_value anyelement) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1616,7 +1616,7 @@ COMMENT ON FUNCTION two_tower.text_of(p_value character varying, p_own double pr
 CREATE FUNCTION two_tower.time_of(p_value anyelement) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The moment that a value of any type says, or the nearer of 1900-01-01 and 2100-01-01 UTC; null where it says none';
+COMMENT ON FUNCTION two_tower.time_of(p_value anyelement) IS 'The time from a value of any type, or the nearer of 1900-01-01 and 2100-01-01 UTC; null if it has none';
 
 CREATE FUNCTION two_tower.time_of(p_value anyelement, p_any integer) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1652,13 +1652,13 @@ CREATE FUNCTION two_tower.training_set(p_min_stars real DEFAULT 4, p_max_negativ
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; and what each counts; without those who chose not to be trained on, and of each account no more than the setting most_decisions';
+COMMENT ON FUNCTION two_tower.training_set(p_min_stars real, p_max_negative_stars real) IS 'Labelled pairs to train on, from decisions and star reviews: 1 liked, 0 disliked, -1 known and neither; with their weights; without users who opted out of training, and of each account no more than the setting most_decisions';
 
 CREATE FUNCTION two_tower.try_job(p_job text, p_if_due boolean DEFAULT false, OUT ran boolean, OUT result jsonb, OUT error text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.try_job(p_job text, p_if_due boolean, OUT ran boolean, OUT result jsonb, OUT error text) IS 'Runs a job for those who have done more important things and must not fail for it: its result, or the error, which the job log keeps. With p_if_due only where it is due and nobody else is at it';
+COMMENT ON FUNCTION two_tower.try_job(p_job text, p_if_due boolean, OUT ran boolean, OUT result jsonb, OUT error text) IS 'Runs a job for a caller that must not fail because of it: returns its result, or the error, which the job log keeps. With p_if_due only if it is due and nobody else runs it';
 
 CREATE FUNCTION two_tower.try_lock_changes(p_kind text, p_ids uuid[]) RETURNS uuid[]
     LANGUAGE sql
@@ -1670,55 +1670,55 @@ CREATE FUNCTION two_tower.tune_search(p_version text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, by the lists of a sample of users, the narrowest search that holds the share search_min_recall of the exact best videos, and keeps with the version how many more candidates than are wanted or excluded that takes; 0: every distance is computed; null: of so few videos that nothing need be measured. P0002: no such version';
+COMMENT ON FUNCTION two_tower.tune_search(p_version text) IS 'Finds, with the lists of a sample of users, the narrowest search that contains the share search_min_recall of the exact best videos. Stores with the version how many candidates it needs beyond those requested or excluded; 0: every distance is computed; null: too few videos to need measuring. P0002: no such version';
 
 CREATE FUNCTION two_tower.unit_vector(p_vector real[]) RETURNS real[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.unit_vector(p_vector real[]) IS 'The same direction, of length 1; 22023 where there is none';
+COMMENT ON FUNCTION two_tower.unit_vector(p_vector real[]) IS 'The same direction, of length 1; 22023 if there is none';
 
 CREATE FUNCTION two_tower.unknown_decisions() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.unknown_decisions() IS 'Common values of decision_type, as of the last analyze, that are none of like, nope and skip and so count as nothing; null for none';
+COMMENT ON FUNCTION two_tower.unknown_decisions() IS 'Common values of decision_type, as of the last analyze, other than like, nope and skip, which count as nothing; null for none';
 
 CREATE FUNCTION two_tower.unschedule_jobs() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.unschedule_jobs() IS 'Takes the jobs out of pg_cron; how many there were';
+COMMENT ON FUNCTION two_tower.unschedule_jobs() IS 'Removes the jobs from pg_cron; how many there were';
 
 CREATE FUNCTION two_tower.update_popularity() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, those of reviews too, each halved per half-life of age relative to the newest, and by how many people videos were liked of late, and adds what other shards counted last (two_tower.shard_popularity); rows of popularity changed';
+COMMENT ON FUNCTION two_tower.update_popularity() IS 'Counts likes per video, also those of reviews, each halved per half-life of age relative to the newest, and how many people liked each video lately; adds the last counts of other shards (two_tower.shard_popularity); rows of popularity changed';
 
 CREATE FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) RETURNS TABLE(user_id uuid, segment text, key text, value double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) IS 'What the user tower reads of users: a row for each input that is not zero, decisions weighed by a version''s exponent';
+COMMENT ON FUNCTION two_tower.user_inputs(p_user_ids uuid[], p_recency double precision) IS 'The user tower''s inputs: a row for each input that is not zero, with decisions weighted by a version''s exponent';
 
 CREATE FUNCTION two_tower.user_payloads(p_user_ids uuid[]) RETURNS TABLE(user_id uuid, features jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET extra_float_digits TO '1';
 
-COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted as the decisions and the version that serves each weigh, which it names';
+COMMENT ON FUNCTION two_tower.user_payloads(p_user_ids uuid[]) IS 'The payload of get_user_embedding_features, for many users at once, weighted by each decision''s own weight and the version that serves the user, which it names';
 
 CREATE FUNCTION two_tower.user_vector(p_taste extensions.vector) RETURNS extensions.halfvec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum of what the history adds';
+COMMENT ON FUNCTION two_tower.user_vector(p_taste extensions.vector) IS 'The vector of a user, of unit length, from the sum over the history';
 
 CREATE FUNCTION two_tower.users_by_profile(p_version text, p_after uuid DEFAULT NULL::uuid, p_limit integer DEFAULT NULL::integer, p_lacking boolean DEFAULT false) RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.users_by_profile(p_version text, p_after uuid, p_limit integer, p_lacking boolean) IS 'Users without a like who are to have a vector of a version all the same, by the profile, after p_after in id order; with p_lacking those who have none yet, and are not set aside';
+COMMENT ON FUNCTION two_tower.users_by_profile(p_version text, p_after uuid, p_limit integer, p_lacking boolean) IS 'Users without a like who should have a vector of a version because of their profile, after p_after in id order; with p_lacking those who have none yet, and are not set aside';
 
 CREATE FUNCTION two_tower.vector_of(p_user_id uuid, p_version text, OUT embedding extensions.halfvec, OUT length real) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -1731,13 +1731,13 @@ CREATE FUNCTION two_tower.verify_batch(p_kind text, p_after uuid DEFAULT NULL::u
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares what is stored of the next users or videos after p_after, or of p_ids, with what their rows say now: who differs in features, in the vector of a version, in tastes; the last one looked at (null at the end), and how many were compared';
+COMMENT ON FUNCTION two_tower.verify_batch(p_kind text, p_after uuid, p_limit integer, p_ids uuid[], OUT last_id uuid, OUT seen integer, OUT features uuid[], OUT vectors uuid[], OUT tastes uuid[]) IS 'Compares stored values of the next users or videos after p_after, or of p_ids, with those computed from their rows now: who differs in features, in the vector of a version, in tastes; the last one compared (null at the end), and how many were compared';
 
 CREATE FUNCTION two_tower.verify_sample(p_count integer DEFAULT 300) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.verify_sample(p_count integer) IS 'Compares p_count users and p_count videos, drawn anew, with what their rows say; counts, also in the job log';
+COMMENT ON FUNCTION two_tower.verify_sample(p_count integer) IS 'Compares stored values of a random sample of p_count users and p_count videos with their rows; counts, also in the job log';
 
 CREATE FUNCTION two_tower.video_numbers(p_video_ids uuid[]) RETURNS TABLE(video_id uuid, price double precision, duration_seconds integer, released_days integer)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1761,12 +1761,12 @@ CREATE FUNCTION two_tower.was_filtered(p_list_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was asked for with filters, as its id from two_tower.list_id() says';
+COMMENT ON FUNCTION two_tower.was_filtered(p_list_id uuid) IS 'Whether a list was requested with filters, from its id by two_tower.list_id()';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement) IS 'What a decision counts by what a value of any type says, from 0.01 to 10; 1 where it says no number';
+COMMENT ON FUNCTION two_tower.weight_of(p_value anyelement) IS 'A decision''s own weight from a value of any type, from 0.01 to 10; 1 if it is not a number';
 
 CREATE FUNCTION two_tower.weight_of(p_value anyelement, p_any integer) RETURNS real
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1796,26 +1796,26 @@ COMMENT ON FUNCTION two_tower.weight_of_word(p_word text) IS 'two_tower.weight_o
 CREATE FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) RETURNS TABLE(video_id uuid, liked boolean, place integer, given real, weight real)
     LANGUAGE sql STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, what it says itself that it counts, and what it counts by a version''s exponent';
+COMMENT ON FUNCTION two_tower.weighted_decisions(p_user_id uuid, p_recency double precision) IS 'The likes and nopes of a user, with the place of each from the newest, its own weight, and its weight with a version''s exponent';
 
 CREATE FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) IS 'Those of these videos that fewer people like than the setting least_likers, as popularity was counted last: nothing that was learnt from their likers is shown';
+COMMENT ON FUNCTION two_tower.with_few_likers(p_video_ids uuid[]) IS 'Those of these videos that fewer people like than the setting least_likers, by the last count of popularity: lists for visitors reveal nothing learnt from their likers';
 
 CREATE FUNCTION two_tower.words_of(p_text text) RETURNS SETOF text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET standard_conforming_strings TO 'on';
 
-COMMENT ON FUNCTION two_tower.words_of(p_text text) IS 'The words of a text, each once, in lower case; pairs of characters where a script puts no spaces between words';
+COMMENT ON FUNCTION two_tower.words_of(p_text text) IS 'The words of a text, each once, in lower case; pairs of characters in scripts without spaces between words';
 
 CREATE FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) IS 'Makes the vectors of these users what their rows say; the number of vectors written. The caller holds their locks';
+COMMENT ON FUNCTION two_tower.write_user_vectors(p_user_ids uuid[], p_versions text[]) IS 'Recomputes the vectors of these users from their rows; the number of vectors written. The caller holds their locks';
 
 CREATE TABLE auth.users (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -1850,11 +1850,11 @@ COMMENT ON TABLE two_tower.user_embeddings IS 'User vectors, one partition per m
 
 CREATE VIEW two_tower.active_user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
+COMMENT ON VIEW two_tower.active_user_embeddings IS 'User vectors of the version that serves the reader; users see only their own';
 
 CREATE VIEW public.user_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; a user sees the own one';
+COMMENT ON VIEW public.user_embeddings IS 'User vectors of the version that serves the reader; users see only their own';
 
 CREATE TABLE public.user_video_decisions (
     user_id uuid DEFAULT auth.uid() NOT NULL,
@@ -1879,11 +1879,11 @@ COMMENT ON TABLE two_tower.video_embeddings IS 'Video vectors, one partition per
 
 CREATE VIEW two_tower.active_video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW two_tower.active_video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false if nothing is known about a video';
 
 CREATE VIEW public.video_embeddings WITH (security_invoker='true');
 
-COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false where nothing is known of a video';
+COMMENT ON VIEW public.video_embeddings IS 'Video vectors of the version that serves the reader, of videos that the reader may see; placed is false if nothing is known about a video';
 
 CREATE TABLE public.video_performers (
     video_id uuid NOT NULL,
@@ -2114,7 +2114,7 @@ COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: out of user_change
 
 CREATE VIEW two_tower.pending_users WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.pending_users IS 'Users who wait for a refresh, a row for each change, and since when';
+COMMENT ON VIEW two_tower.pending_users IS 'Users waiting for a refresh, a row for each change, and since when';
 
 CREATE TABLE two_tower.video_changes (
     video_id uuid NOT NULL,
@@ -2252,11 +2252,11 @@ COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest change that waits; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false where the vectors of the active version were given (two-tower model upload-vectors), so that no like changes them';
+COMMENT ON VIEW two_tower.status IS 'How fresh and how complete the vectors are. lag: age of the oldest waiting change; vectors_per_second: over the last 20 refreshes that wrote any; mixed_versions: vectors that the reader sees and that are not of the version that serves it, always 0; follows_likes: false if the vectors of the active version were uploaded (two-tower model upload-vectors), so likes do not change them';
 
 CREATE VIEW two_tower.problems WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.problems IS 'Every promise that is broken now, with what mends it; no rows where all is well';
+COMMENT ON VIEW two_tower.problems IS 'Every present problem, with its remedy; no rows if all is well';
 
 CREATE TABLE two_tower.profile_inputs (
     name text NOT NULL,
@@ -2369,7 +2369,7 @@ COMMENT ON TABLE two_tower.user_choices IS 'What users have chosen about themsel
 
 CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.video_attributes IS 'A row for each key that a video carries, by kind: tag, performer, maker, label, series, source, title_word, description_word';
+COMMENT ON VIEW two_tower.video_attributes IS 'A row for each attribute key of a video, by kind: tag, performer, maker, label, series, source, title_word, description_word';
 
 ALTER TABLE two_tower.video_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.video_changes_id_seq
@@ -2413,7 +2413,7 @@ COMMENT ON TABLE two_tower.video_trends IS 'By how many people each video was li
 
 CREATE VIEW two_tower.visible_videos;
 
-COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() says which those are. To drop or retype a column that the condition names: select two_tower.set_visible_when(''true''), change the column, and say the condition again. Do not drop this view';
+COMMENT ON VIEW two_tower.visible_videos IS 'The videos that may be shown; two_tower.set_visible_when() sets the condition. To drop or retype a column that the condition names: select two_tower.set_visible_when(''true''), change the column, and set the condition again. Do not drop this view';
 
 CREATE TABLE two_tower.vocabularies (
     model_version text NOT NULL,

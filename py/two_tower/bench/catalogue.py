@@ -1,11 +1,11 @@
-"""``two-tower bench catalogue``: a large catalogue, every video of it with an input, through the life of a version.
+"""``two-tower bench catalogue``: a large catalogue, in which every video has an input, through the life of a version.
 
-Beside each figure stands what the same takes in a catalogue of a thirtieth, with as few users. What costs what is
-there (registering, filling, activating) is a sum over it; what costs what has changed is not. Bytes of a row are those
-of its table or index, and so of any number of them (docs/scaling.md).
+Each figure has as its baseline the same work in a catalogue of a thirtieth, with a thirtieth of the users. Registering,
+filling and activating cost in proportion to the catalogue; a refresh costs in proportion to what changed. Bytes per row
+are those of the whole table or index divided by its rows (docs/scaling.md).
 
-The index is built once more with and without other workers, by itself in ``maintenance_work_mem`` that holds it and in
-a quarter of that: a graph that outgrows it goes on being built on pages.
+The index is also built alone, with and without parallel workers, once with ``maintenance_work_mem`` that holds it and
+once with a quarter of that: a graph that does not fit is completed on disk pages.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DECISIONS = 30
 CHANGED = 1_000
 """Users who like one more, whom a refresh finds."""
 SMALLER = 30
-"""By how much the catalogue beside it is."""
+"""By how much the baseline's catalogue is smaller."""
 WORKERS = 2
-"""Beside the one that builds an index, where there are to be others."""
+"""Parallel workers beside the process that builds an index, if there are any."""
 IN_MEMORY = 2.5
-"""How much more than its pages the graph of an index takes in memory, at most."""
+"""The most memory that an index's graph takes, relative to its pages."""
 _SIZES = """
 with videos as (
     select pg_total_relation_size('two_tower.video_embeddings_1') as bytes,
@@ -84,7 +84,7 @@ class Scale:
 
 
 def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
-    """Seconds and megabytes at ``scale``, beside a thirtieth of it."""
+    """Seconds and megabytes at ``scale``, with a thirtieth of it as the baseline."""
     baseline = _measure(server, scale.smaller(), lambda what, share: progress(what, share / 4))
     value = _measure(server, scale, lambda what, share: progress(what, 0.25 + 0.75 * share))
     return [Figure(name, value[name], baseline[name], value[name] / baseline[name], _unit(name)) for name in value]
@@ -111,7 +111,7 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
         found["first_refresh_s"] = seconds(lambda: connection.execute("call two_tower.refresh(null, '1 day')"))
         progress("filling and activating", 0.6)
         found["backfill_s"] = seconds(lambda: registry.backfill(connection, VERSION, lambda what, share: None))
-        # Random weights pass no gate of quality.
+        # Random weights would not pass the quality gate.
         found["activate_s"] = seconds(
             lambda: registry.activate(connection, VERSION, lambda what, share: None, force=True)
         )
@@ -139,7 +139,7 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
 
 
 def bytes_per_row(connection: Connection) -> dict[str, float]:
-    """``bytes_per_…`` → bytes on disk of a row of each kind, with what its table has beside rows."""
+    """``bytes_per_…`` → bytes on disk per row of each kind, including the table's overhead."""
     return {f"bytes_per_{name}": size for name, size in connection.execute(_SIZES, {"index": INDEX})}
 
 

@@ -1,4 +1,4 @@
-"""User embeddings computed outside the database, page by page, as scripts do it: the baseline of a refresh."""
+"""User embeddings computed outside the database, page by page, as scripts do it: the baseline for a refresh."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ClientPipeline:
         self.session = runtime_session(connection)
 
     def run(self, size: int, pages: Sequence[tuple[int, UUID | None]]) -> float:
-        """Fetch, encode, infer, store pages of ``size`` users, each (offset, last id before); the seconds it took."""
+        """Fetches, encodes, infers and stores pages of ``size`` users, each (offset, last id before); seconds taken."""
         started = time.perf_counter()
         for offset, after in pages:
             rows = self.connection.execute(self.FETCH, (size, offset, after)).fetchall()

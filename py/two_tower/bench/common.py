@@ -1,7 +1,7 @@
-"""What every benchmark shares: a throwaway server, a synthetic world, a random model, figures with baselines.
+"""What every benchmark shares: a throwaway server, a synthetic data set, a random model, figures with baselines.
 
-A figure is a ratio of two things measured side by side in the same run, in rounds that alternate: a busy machine slows
-both. Its ratio is the median of the rounds' ratios. Nothing here trains, and nothing is left behind.
+A figure compares two things measured in alternating rounds of the same run, so that a busy machine slows both. Its
+ratio is the median of the rounds' ratios. Nothing here trains, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CATALOGUE = 10_000
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a benchmark's result. ``ratio`` is None where there is nothing to compare with."""
+    """One line of a benchmark's result. ``ratio`` is None if there is no baseline."""
 
     figure: str
     value: float
@@ -44,7 +44,7 @@ class Figure:
     unit: str
 
     def as_dict(self) -> dict[str, Any]:
-        """With four significant digits, which is more than any of it deserves."""
+        """With four significant digits, which is more than the precision of any figure."""
         return {k: v if not isinstance(v, float) else float(f"{v:.4g}") for k, v in asdict(self).items()}
 
 
@@ -62,7 +62,7 @@ def compared(figure: str, rounds: Sequence[tuple[float, float]], unit: str) -> F
 def throwaway_server(*, durable: bool = True) -> Iterator[Server]:
     """A server of the benchmark's own, in a temporary directory, gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="two-tower-bench-"))
-    directory.chmod(0o755)  # the server's user must get in; root's own temporary directories are closed to it
+    directory.chmod(0o755)  # the server's user must have access, which root's own temporary directories do not give
     server = Server(directory, durable=durable)
     try:
         server.start()
@@ -81,7 +81,7 @@ def connect(server: Server, database: str) -> Connection:
 
 
 def new_database(server: Server, name: str, template: str | None = None) -> None:
-    """A copy of ``template``, or of one that is migrated when it is first asked for."""
+    """A copy of ``template``, or of a migrated database that is created on first use."""
     create = sql.SQL("create database {} template {}")
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         if template is None:
@@ -124,8 +124,8 @@ set session_replication_role = origin;
 analyze public.tags, public.performers, public.videos, public.video_tags, public.video_performers;
 """
 
-# Decision k of a user lies in the k-th stretch of the catalogue; stretches grow, so that the first ones are popular.
-# All users' first decisions come first, then all second ones: a user's rows lie far apart, as they do in life.
+# Decision k of a user is about a video in the k-th stretch of the catalogue; stretches grow, so the first are popular.
+# All users' first decisions come first, then all second ones, so a user's rows are scattered, as in a real table.
 _PEOPLE = """
 set session_replication_role = replica;
 select setseed(0.25);
@@ -152,12 +152,12 @@ analyze auth.users, public.profiles, public.user_video_decisions;
 
 
 def make_catalogue(connection: Connection, videos: int = CATALOGUE) -> None:
-    """``videos`` videos with tags, performers and the rest, written past the triggers."""
+    """Creates ``videos`` videos with tags, performers and the rest, without firing triggers."""
     connection.execute(_CATALOGUE.format(videos=videos).encode())
 
 
 def make_people(connection: Connection, users: int, decisions: int, videos: int = CATALOGUE) -> None:
-    """``users`` users with ``decisions`` decisions each, seven in ten of them likes, written past the triggers."""
+    """Creates ``users`` users with ``decisions`` decisions each, seven in ten likes, without firing triggers."""
     unit = videos // decisions**2
     if not unit:
         raise ValueError(f"{videos} videos are too few for {decisions} decisions each")
@@ -173,7 +173,7 @@ def make_model(connection: Connection, known_videos: int = 1_800) -> FeatureSche
 
     schema = schema_of(connection, known_videos)
     register_random(connection, VERSION, schema)
-    # Random weights pass no gate of quality.
+    # Random weights would not pass the quality gate.
     registry.activate(connection, VERSION, lambda what, share: None, force=True)
     return schema
 
@@ -197,7 +197,7 @@ def schema_of(connection: Connection, known_videos: int) -> FeatureSchema:
 
 
 def register_random(connection: Connection, version: str, schema: FeatureSchema, seed: int = 0) -> None:
-    """Registers a model of weights drawn from ``seed``, whose metrics nobody measured."""
+    """Registers a model of weights drawn from ``seed``, with made-up metrics."""
     from two_tower.lifecycle import registry
 
     files, sample = random_towers(schema, seed)
@@ -239,7 +239,7 @@ def random_towers(schema: FeatureSchema, seed: int = 0) -> tuple[tuple[bytes, by
 
 
 def private_megabytes(connection: Connection) -> float:
-    """Memory that a backend on this machine shares with nobody."""
+    """Private memory of a backend on this machine, in MB."""
     backend = one(connection, "select pg_backend_pid()")
     lines = (Path("/proc") / str(backend) / "smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))) / 1024

@@ -1,6 +1,6 @@
-"""``two-tower bench freshness``: how soon, and at what price, a like is in the vectors.
+"""``two-tower bench freshness``: how soon, and at what cost, a like is in the vectors.
 
-The server is durable, as one in use is. Rounds alternate between the two sides of a comparison.
+The server is durable, as in production. Rounds alternate between the two sides of a comparison.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Scale:
     short_history: int = 10
     """Decisions of each of these users."""
     users: int = 50_000
-    """Users who are refreshed and embedded against the client's pipeline and the bare runtime."""
+    """Users refreshed and embedded in the comparison with the client's pipeline."""
     history: int = 40
     """Decisions of each of these."""
     rounds: int = 10
@@ -99,14 +99,15 @@ class Scale:
         return cls(sizes=(10_000, 50_000), users=5_000, rounds=5, likes=200, seconds=1.0)
 
 
-def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
-    """All figures. ``server`` is a throwaway one."""
+def run(server: Server, scale: Scale, progress: Progress) -> Iterator[Figure]:
+    """Each figure when it is there. ``server`` is a throwaway one."""
     progress("making a catalogue and a model", 0.0)
     _catalogue(server, scale)
     progress("likes with and without triggers", 0.05)
-    figures = [*like_rates(server, scale), like_latency(server, scale)]
+    yield from like_rates(server, scale)
+    yield like_latency(server, scale)
     progress("refreshing 1,000 of few and of many users", 0.15)
-    figures = [*refreshes_by_size(server, scale, progress), *figures]
+    yield from refreshes_by_size(server, scale, progress)
     progress(f"making {scale.users:,} users", 0.55)
     with _world(server, scale, "bench_users", scale.users, scale.history) as connection:
         connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
@@ -118,17 +119,16 @@ def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
         for at, engine in enumerate(ENGINES):
             _use(connection, engine)
             progress(f"refreshing against a client's pipeline, {engine}", 0.65 + 0.15 * at)
-            figures += of_engine(engine, refresh_against_client(connection, scale, client, at))
-            figures += of_engine(engine, cold_and_warm(server, connection, scale, at))
-    return figures
+            yield from of_engine(engine, refresh_against_client(connection, scale, client, at))
+            yield from of_engine(engine, cold_and_warm(server, connection, scale, at))
 
 
 ENGINES = ("onnxruntime", "sql")
-"""Each is measured; the last one is what a model with rows takes by itself."""
+"""Each is measured; the last one is the default for a model with weights as rows."""
 
 
 def _use(connection: Connection, engine: str) -> None:
-    """Has the model's users computed by ``engine``, whatever it was registered with, and lets nothing be stale."""
+    """Switches the model's users to ``engine``, whatever it was registered with, and recomputes what is stale."""
     connection.execute("update two_tower.model_versions set user_engine = %s where version = %s", (engine, VERSION))
     connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     connection.execute(REFRESH)
@@ -136,7 +136,7 @@ def _use(connection: Connection, engine: str) -> None:
 
 
 def of_engine(engine: str, figures: list[Figure]) -> list[Figure]:
-    """The figures under names that end in the engine's; and under their own, where it is the default."""
+    """The figures with the engine's name as a suffix; also without it if the engine is the default."""
     named = [replace(figure, figure=f"{figure.figure}_{engine}") for figure in figures]
     return [*named, *(figures if engine == ENGINES[-1] else [])]
 
@@ -163,7 +163,7 @@ def refreshes_by_size(server: Server, scale: Scale, progress: Progress) -> list[
             for size, _, connection in databases:
                 _like_one_more(connection, scale.changed, turn)
                 took = _execute(connection, REFRESH)
-                if turn:  # the first round of each only warms it up
+                if turn:  # the first round of each is a warm-up
                     timings[size].append(took * 1000)
     finally:
         for _, world, _ in databases:
@@ -183,9 +183,9 @@ def refresh_against_client(
 
     The client fetches feature JSON by ``get_user_embedding_feature_batch(limit, offset)`` in pages of 1,000, places
     counts by dictionaries of the vocabularies, runs onnxruntime with one thread on 256 rows at a time, and upserts with
-    executemany. A second figure has it page by key rather than by offset. The refresh also stores the features, which
-    the client leaves alone; a third figure has it leave them alone, too. All on one connection, one after the other on
-    the same users.
+    executemany. In a second figure it pages by key rather than by offset. The refresh also stores features, which
+    the client does not; in a third figure the refresh does not either. All run on one connection, one after the
+    other, on the same users.
     """
     users = [user for (user,) in connection.execute("select id from auth.users order by id")]
     share = max(scale.users // scale.rounds, 1)
@@ -226,8 +226,8 @@ def refresh_against_client(
 
 
 def cold_and_warm(server: Server, connection: Connection, scale: Scale, engine: int = 0) -> list[Figure]:
-    """Milliseconds of ``embed_user()`` after a like: the first of a connection, against its later ones, and those
-    against the like itself; and private megabytes of its backend, against a backend that has not embedded."""
+    """Milliseconds of ``embed_user()`` after a like: the first call of a connection against its later ones, and those
+    against the like itself; also private megabytes of its backend, against a backend that has not embedded."""
     database = connection.info.dbname
     users = [user for (user,) in connection.execute("select id from auth.users order by id desc limit 200")]
     waits, warm, memory = [], [], []
@@ -248,7 +248,7 @@ def cold_and_warm(server: Server, connection: Connection, scale: Scale, engine: 
 
 
 def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, float]:
-    """Seconds of one's own ``embed_user()``, called as PostgREST calls it, after one more like; and of that like."""
+    """Seconds of a user's ``embed_user()``, called as PostgREST calls it, after one more like; and of that like."""
     like = seconds(lambda: _like_one_more(connection, 1, 50 + turn, [user]))
     with connection.transaction():
         connection.execute("set local role authenticated")
@@ -264,9 +264,9 @@ def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, fl
 def like_rates(server: Server, scale: Scale) -> list[Figure]:
     """Likes per second of one client that commits each, with the triggers, against a table like it that has none.
 
-    Durable, without waiting for the disk, and durable on a disk that takes a millisecond longer, which the server's
-    ``commit_delay`` stands in for. What of the difference no trigger can avoid, a second figure has: another table's
-    only trigger is as privileged, gets the rows in the same way, and does nothing.
+    Measured durably, without waiting for the disk, and durably on a disk that takes a millisecond longer, which the
+    server's ``commit_delay`` simulates. A second figure shows the unavoidable cost of any trigger: another table has
+    one that has the same privileges, gets the rows in the same way, and does nothing.
     """
     tables = ("user_video_decisions", "bench_empty", "bench_plain")
     modes: dict[str, LiteralString] = {
@@ -287,7 +287,7 @@ def like_rates(server: Server, scale: Scale) -> list[Figure]:
             rounds = []
             for turn in range(scale.rounds + 1):
                 took = dict.fromkeys(tables, 0.0)
-                # In short slices, so that what else the machine does meets all alike.
+                # In short slices, so that other load on the machine affects all alike.
                 for _ in range(max(scale.likes // SLICE, 1)):
                     batch = [next(pairs) for _ in range(SLICE)]
                     for table in tables:
@@ -308,8 +308,8 @@ def like_rates(server: Server, scale: Scale) -> list[Figure]:
 def like_latency(server: Server, scale: Scale) -> Figure:
     """The 99th percentile of a like's milliseconds while a refresh runs all the time, against none running.
 
-    One client that commits each like durably, and one refresher. A like is timed in the server, to the end of its
-    commit: a client beside it would wait for a processor, where there are two, and not for the refresh.
+    One client commits each like durably, beside one refresher. A like is timed in the server, to the end of its
+    commit: on two processors, a client's timing would include waiting for a processor.
     """
     with (
         _world(server, scale, "bench_likes", scale.sizes[0], scale.short_history) as connection,
@@ -355,7 +355,7 @@ def _slowest(connection: Connection, pairs: Iterator[tuple[UUID, UUID]], limit: 
 
 
 def _pairs(connection: Connection) -> Iterator[tuple[UUID, UUID]]:
-    """Users and videos that nobody has paired yet: the videos lie behind all that :func:`make_people` hands out."""
+    """Pairs of users and videos without a decision: the videos come after all that :func:`make_people` uses."""
     with connection.transaction():
         connection.execute("set local session_replication_role = replica")
         connection.execute(
@@ -406,13 +406,13 @@ def _world(server: Server, scale: Scale, name: str, users: int, decisions: int) 
     try:
         with connect(server, name) as connection:
             make_people(connection, users, decisions, scale.videos)
-            # Else the first refresh of the day would do these jobs, too.
+            # Otherwise the first refresh of the day would run these jobs, too.
             connection.execute(
                 """insert into two_tower.job_runs (job, finished_at)
                 values ('update_popularity', now()), ('purge_logs', now())"""
             )
             connection.execute("vacuum (analyze) public.user_video_decisions, auth.users")
-            connection.execute("checkpoint")  # what the making wrote is not to be written while something is measured
+            connection.execute("checkpoint")  # so that pages written so far are not flushed during a measurement
             yield connection
     finally:
         with psycopg.connect(server.dsn, autocommit=True) as connection:

@@ -1,7 +1,7 @@
 """``two-tower bench import``: a reviews CSV into an empty database, and again, beside a bare COPY of the same file.
 
-The bare COPY sends the file as it is into a table without keys, indexes or checks: nothing that takes the same rows
-through the same protocol can be faster. Every measurement is a process of its own, whose peak of memory is its own.
+The bare COPY sends the file as it is into a table without keys, indexes or checks: nothing that sends the same rows
+through the same protocol can be faster. Each measurement runs in a separate process, to measure its peak memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROWS_PER_REVIEWER = 50
 _PART = 1_000_000
 DATABASE = "bench_import"
 
-# The kernel's own account of a child's peak begins with what its parent had when it was forked.
+# The kernel's peak for a child starts at its parent's memory at the time of the fork.
 _PEAK = """
 import atexit, pathlib, sys
 def say_peak():
@@ -111,7 +111,7 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> None:
 
 
 def _measured(command: list[str], directory: str) -> _Run:
-    """What a process says it took, and its peak of memory."""
+    """The time that a process reports, and its peak memory."""
     process = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     if process.returncode:
         raise UserError(f"a measured process failed: {process.stderr.strip()[-600:]}")

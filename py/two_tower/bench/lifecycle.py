@@ -1,9 +1,9 @@
 """``two-tower bench lifecycle``: eight readers at full speed through activations and rollbacks.
 
-Beside each flip, in the same load, stands the cheapest write there is: an update of one row. Both are timed in the
-server, from the start of the statement to the end of its commit; that of the update waits for the disk, that of a flip
-does not. A read counts for what it overlapped, a flip or such a write, so that a busy machine slows both alike. An
-answer is mixed when it is not, row by row and score by score, what the version that it names answers when nothing else
+The baseline of each flip, under the same load, is the cheapest possible write: an update of one row. Both are timed in
+the server, from the start of the statement to the end of its commit; the update's commit waits for the disk, a flip's
+does not. A read is attributed to the flip or write that it overlaps, so that a busy machine slows both alike. An
+answer is mixed if it differs, in any row or score, from what the version that it names answers when nothing else
 happens.
 """
 
@@ -39,7 +39,7 @@ from two_tower.server.embedded import Server
 OTHER = f"{VERSION}-2"
 K = 20
 SAMPLE = 50
-"""Users whose recommendations are asked for."""
+"""Users whose recommendations are read."""
 _TIMED = """
 create table public.bench_row as select 0 as n;
 create procedure public.timed(what text, inout seconds double precision default null) language plpgsql as $proc$
@@ -61,12 +61,12 @@ _ANSWER = "select video_id::text, score, model_version from public.recommend_vid
 
 Answer = tuple[tuple[str, float], ...]
 Span = tuple[float, float]
-"""Start and end by the clock that all processes share."""
+"""Start and end by a clock that all processes share."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """One transaction: how long it took in the server, and its span as its client saw it."""
+    """One transaction: its duration in the server, and its span as the client saw it."""
 
     seconds: float
     span: Span
@@ -89,7 +89,7 @@ class Scale:
 
 
 def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
-    """Flips, the slowest read beside them, and ``mixed_answers`` with the number of answers as its baseline."""
+    """Flips, the slowest read during them, and ``mixed_answers`` with the number of answers as its baseline."""
     progress("building a world and two models", 0.0)
     new_database(server, "bench_lifecycle")
     with connect(server, "bench_lifecycle") as connection:
@@ -187,7 +187,7 @@ def _timed(connection: Connection, statement: str) -> Written:
 def _read(
     dsn: str, expected: dict[tuple[str, str], Answer], seed: int, ready: Any, stop: Event, results: Queue[Any]
 ) -> None:
-    """One reader, a process of its own: asks until told to stop."""
+    """One reader, in a process of its own: it reads until told to stop."""
     chance = np.random.default_rng(seed)
     users = sorted({user for user, _ in expected})
     spans, mixed = [], 0
@@ -203,6 +203,6 @@ def _read(
 
 
 def _slowest(reads: list[Span], beside: list[Span]) -> float:
-    """Seconds of the slowest read that overlapped any of the spans; the slowest of all where none did."""
+    """Seconds of the slowest read that overlapped any of the spans; if none did, of the slowest of all."""
     took = [end - start for start, end in reads if any(start < b and a < end for a, b in beside)]
     return max(took or [end - start for start, end in reads])

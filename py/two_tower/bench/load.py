@@ -1,12 +1,12 @@
 """``two-tower bench load``: an application's requests at given rates, beside refreshes, and what gives way first.
 
-pgbench sends what PostgREST would: a transaction per request, as the user who is signed in; or a PostgREST does, asked
-by threads of this process (:mod:`.rest`). Requests are due at random
-moments, on average so many a second whatever the database does, and how long one took counts from when it was due. So
-a database that falls behind shows it. Meanwhile a refresh follows a second after the last, and ``pg_stat_activity`` is
-looked at ten times a second: a backend that works and waits for nothing has a processor or wants one.
+pgbench sends what PostgREST would: a transaction per request, as the signed-in user. Or threads of this process send
+requests to a PostgREST (:mod:`.rest`). Requests are due at random times at a given average rate, whatever the database
+does, and latency counts from the due time, so that it shows when the database falls behind. Meanwhile a refresh starts
+a second after the previous one, and ``pg_stat_activity`` is read ten times a second: a backend that is active and not
+waiting has a processor or needs one.
 
-The model is of random weights, so lists find nothing good, and cost about what others do: for these, see
+The model has random weights, so its lists are useless, but cost about the same as others; for those see
 ``two-tower bench serving``.
 """
 
@@ -48,15 +48,15 @@ DATABASE = "bench_load"
 DECISIONS = 20
 """Of each user, before anything is measured."""
 LOOK = 0.1
-"""Seconds between two looks at what backends wait for."""
+"""Seconds between two samples of what backends wait for."""
 PAUSE = 1.0
 """Seconds between two refreshes."""
 KEPT_UP = 0.95
-"""Share of the requests that are due which are answered by a database that keeps up."""
+"""Share of the due requests that a database must answer to count as keeping up."""
 BUSY = 0.8
-"""Backends that want a processor, per processor, from which on there are too few of them."""
+"""Backends that need a processor, per processor, above which there are too few processors."""
 CHANCE = 4
-"""Standard deviations that arrivals at random may be fewer than expected."""
+"""How many standard deviations random arrivals may stay below the expected number."""
 
 _SIGN_IN = """begin;
 select set_config('role', 'authenticated', true),
@@ -65,7 +65,7 @@ select set_config('role', 'authenticated', true),
 
 
 def _as_somebody(statement: str, more: str = "") -> str:
-    """A script of pgbench: one of the users, signed in for a transaction of this statement; ``more`` is drawn, too."""
+    """A pgbench script: signs in as one of the users for a transaction with this statement; ``more`` is also drawn."""
     return f"\\set u random(0, :users - 1)\n{more}{_SIGN_IN}{statement};\nend;\n"
 
 
@@ -80,7 +80,7 @@ on conflict (user_id, video_id) do update set decision_type = excluded.decision_
     ),
     "embed": _as_somebody("select public.embed_user()"),
 }
-"""What an application asks, by name: pgbench's scripts."""
+"""An application's requests, by name: pgbench scripts."""
 
 _ACTIVE = """
 select wait_event_type, wait_event, count(*) from pg_stat_activity
@@ -88,7 +88,7 @@ where datname = current_database() and state = 'active' and pid <> pg_backend_pi
 """
 
 WAITS = ("processors", "wal", "disk", "locks", "else")
-"""What a backend that works may be waiting for, see :func:`resource`."""
+"""What an active backend may be waiting for, see :func:`resource`."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,19 @@ class Scale:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of one rate."""
+    """The results at one rate."""
 
     rate: float
     seconds: int
     took: Mapping[str, np.ndarray]
-    """Request -> seconds that each one took, from when it was due."""
+    """Request -> seconds that each took, from when it was due."""
     errors: int
     messages: tuple[str, ...]
-    """What the errors say, each once."""
+    """The distinct error messages."""
     waits: Mapping[str, float]
-    """Of :data:`WAITS`, how many backends did it, on average."""
+    """For each of :data:`WAITS`, the average number of backends."""
     events: Mapping[str, float]
-    """The same by PostgreSQL's names of what is waited for."""
+    """The same by PostgreSQL's names of wait events."""
     refreshes: tuple[float, ...]
     """Seconds that each took."""
 
@@ -139,18 +139,18 @@ class Load:
 
     @property
     def kept_up(self) -> bool:
-        """Whether as many were answered as were due, but for chance."""
+        """Whether as many were answered as were due, within random variation."""
         due = self.rate * self.seconds
         return len(self.all) >= KEPT_UP * due - CHANCE * math.sqrt(due) and not self.errors
 
     def quantile(self, share: float, request: str | None = None) -> float:
-        """Milliseconds; NaN where there was no such request."""
+        """Milliseconds; NaN if there was no such request."""
         values = self.all if request is None else self.took[request]
         return 1000 * float(np.quantile(values, share)) if len(values) else math.nan
 
 
 def resource(kind: str | None, event: str | None) -> str:
-    """Which of :data:`WAITS` a backend waits for that PostgreSQL says waits for this."""
+    """The one of :data:`WAITS` to which PostgreSQL's wait event belongs."""
     if kind is None:
         return "processors"
     if (event or "").startswith("WAL") or event == "SyncRep":
@@ -159,7 +159,7 @@ def resource(kind: str | None, event: str | None) -> str:
 
 
 def scarce(waits: Mapping[str, float], processors: int) -> str | None:
-    """Of what there is too little: one of :data:`WAITS`, or None where backends hardly wait for anything."""
+    """The scarce resource: one of :data:`WAITS`, or None if backends hardly wait for anything."""
     if waits["processors"] >= BUSY * processors:
         return "processors"
     most = max(WAITS[1:], key=lambda name: waits[name])
@@ -170,13 +170,13 @@ Answered = tuple[dict[str, np.ndarray], int, tuple[str, ...]]
 """Request -> seconds that each took from when it was due, errors, and what they say."""
 
 Send = Callable[[Scale, float], Answered]
-"""Makes an application's requests, so many a second."""
+"""Sends an application's requests at a given rate."""
 
 
 def run(
     server: Server, scale: Scale, progress: Progress, *, through_postgrest: bool = False
 ) -> tuple[list[Figure], list[str]]:
-    """All figures, and what they come to in words."""
+    """All figures, and a summary in words."""
     progress(f"making {scale.videos:,} videos, {scale.users:,} users and a model", 0.0)
     _world(server, scale)
     with _postgrest(server) if through_postgrest else nullcontext(partial(_pgbench, server)) as send:
@@ -197,7 +197,7 @@ def _measured(server: Server, scale: Scale, send: Send, progress: Progress) -> t
 
 
 def figures(loads: list[Load], best: Load, alone: Load) -> list[Figure]:
-    """The contract's: at the highest rate that the database kept up with, beside the same without refreshes."""
+    """The contract's figures: at the highest rate sustained, with the same rate without refreshes as baseline."""
     asked, errors = sum(len(load.all) + load.errors for load in loads), sum(load.errors for load in loads)
     rows = [Figure("requests_per_s", best.per_second, best.rate, best.per_second / best.rate, "1/s")]
     for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
@@ -207,7 +207,7 @@ def figures(loads: list[Load], best: Load, alone: Load) -> list[Figure]:
 
 
 def by_rate(loads: list[Load]) -> Iterator[Figure]:
-    """Each rate beside the first, which is a light one; backends beside processors."""
+    """Each rate compared with the first, which is a light load; backends compared with processors."""
     first, processors = loads[0], float(_processors())
     for load in loads:
         label = f"{load.rate:g}"
@@ -265,7 +265,7 @@ def _world(server: Server, scale: Scale) -> None:
 
 
 def measure(server: Server, scale: Scale, rate: float, send: Send, *, refreshing: bool = True) -> Load:
-    """Requests at this rate, beside refreshes if there are to be any."""
+    """Requests at this rate, with or without refreshes."""
     waits: Counter[tuple[str | None, str | None]] = Counter()
     looks: list[None] = []
     refreshes: list[float] = []
@@ -292,9 +292,9 @@ def measure(server: Server, scale: Scale, rate: float, send: Send, *, refreshing
 
 @contextmanager
 def _beside(server: Server, *works: Callable[[Connection], float]) -> Iterator[None]:
-    """Each of ``works`` on a connection and a thread of its own, again after the pause that it answers.
+    """Runs each of ``works`` repeatedly on its own connection and thread, after the pause that it returns.
 
-    Raises what one of them raised when the block is done.
+    When the block ends, raises what any of them raised.
     """
     stop, failed = threading.Event(), []
 
@@ -303,7 +303,7 @@ def _beside(server: Server, *works: Callable[[Connection], float]) -> Iterator[N
             with connect(server, DATABASE) as connection:
                 while not stop.is_set():
                     stop.wait(work(connection))
-        except BaseException as error:  # else the block would be measured without it, and nobody told
+        except BaseException as error:  # otherwise the block would silently be measured without it
             failed.append(error)
 
     threads = [threading.Thread(target=again, args=(work,)) for work in works]
@@ -357,7 +357,7 @@ def _pgbench(server: Server, scale: Scale, rate: float) -> Answered:
             make_conninfo(server.dsn, dbname=DATABASE),
         ]  # fmt: skip
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 2):  # 2: a client ended by an error, which is counted
+        if done.returncode not in (0, 2):  # 2: an error ended a client, which is counted
             raise UserError(f"pgbench failed: {done.stderr.strip()[-600:]}")
         took: dict[str, list[float]] = {name: [] for name in names}
         failed = 0

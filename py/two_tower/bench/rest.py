@@ -1,7 +1,7 @@
 """A PostgREST in front of a benchmark's database, and an application's requests to it at a given rate.
 
-pgbench does not speak HTTP. So there is a thread for each client, and one plan of when requests are due, from which
-whoever is free takes the next: a request waits for a client as it would wait in an application's queue.
+pgbench does not speak HTTP, so there is a thread for each client, and one schedule of due times from which a free
+client takes the next. A request waits for a client as it would wait in an application's queue.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SECRET = "of a server that is thrown away, 32 bytes or more"  # noqa: S105 - it 
 POOL = 10
 """Connections to the database: PostgREST's default."""
 PATIENCE = 30.0
-"""Seconds until a client gives up an answer."""
+"""Seconds until a client gives up waiting for an answer."""
 
 Send = Callable[[httpx2.Client, np.random.Generator, int, int], httpx2.Response]
 """Makes a request as one of ``users``, about one of ``videos``."""
 
 
 def sign(*, secret: str | None = None, **claims: object) -> str:
-    """A JWT (HS256) with these claims, which :func:`postgrest` takes unless another ``secret`` is given."""
+    """A JWT (HS256) with these claims, which :func:`postgrest` accepts unless another ``secret`` is given."""
 
     def encoded(raw: bytes) -> str:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
@@ -47,12 +47,12 @@ def sign(*, secret: str | None = None, **claims: object) -> str:
 
 
 def token(user: int) -> dict[str, str]:
-    """Headers of the user of this number, as the catalogue's make them."""
+    """Request headers of the benchmark user with this number."""
     return {"Authorization": f"Bearer {sign(role='authenticated', sub=ident('user', user))}"}
 
 
 def ident(kind: str, number: int) -> str:
-    """``md5(kind || number)``, which SQL takes for a uuid."""
+    """``md5(kind || number)``, which SQL casts to a uuid."""
     return hashlib.md5(f"{kind}{number}".encode(), usedforsecurity=False).hexdigest()
 
 
@@ -79,10 +79,10 @@ REQUESTS: dict[str, Send] = {"list": _list, "like": _like, "embed": _embed}
 
 @contextmanager
 def postgrest(dsn: str, program: str | None = None, settings: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """The socket of one that is ready, connects by ``dsn`` as ``authenticator``, and takes what :func:`sign` signs.
+    """Starts a PostgREST that connects by ``dsn`` as ``authenticator`` and accepts tokens of :func:`sign`; its socket.
 
-    ``program`` is where it is, by default in PATH; ``settings`` come before those here. Raises UserError where there is
-    none, or it does not get ready.
+    ``program`` is its path, by default from PATH; ``settings`` override those here. Raises UserError if there is
+    none, or it does not become ready.
     """
     program = program or shutil.which("postgrest")
     if program is None:
@@ -127,16 +127,16 @@ def _wait_until_ready(socket: Path, process: subprocess.Popen[bytes], log: Path)
 
 
 def client_of(socket: Path) -> httpx2.Client:
-    """A client of the one that listens there."""
+    """An HTTP client for the server on this socket."""
     return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket)), base_url="http://postgrest", timeout=PATIENCE)
 
 
 def requests(
     socket: Path, mix: Mapping[str, int], *, users: int, videos: int, clients: int, rate: float, seconds: int
 ) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
-    """Request -> seconds that each took from when it was due, errors, and what they say.
+    """Request -> seconds that each took from when it was due, the number of errors, and their messages.
 
-    What is due and not begun when the time is over is left out, as pgbench leaves it out.
+    Requests that are due but not begun when the time is over are left out, as by pgbench.
     """
     chance = np.random.default_rng(0)
     due = np.cumsum(chance.exponential(1 / rate, int(rate * seconds * 2) + 100))

@@ -1,19 +1,20 @@
 """``two-tower bench serving``: recommendations against the fastest bare query, in one run, at growing catalogues.
 
-That query goes by the same index, has the same exclusions and no neighbours, and is the fastest of a sweep of
-``ef_search``, with and without iterative scans, that finds 0.99 of the nearest twenty. Recommendations are measured by
-the towers alone and with neighbours, against exact search by the score that they serve.
+That query uses the same index, has the same exclusions and no neighbours, and is the fastest of a sweep of
+``ef_search``, with and without iterative scans, that finds 0.99 of the nearest twenty. Recommendations are measured
+with the towers alone and with neighbours; recall is against exact search by the same score.
 
-Vectors are as models of this repository make them, and are written past the model, since serving reads nothing but
-stored vectors. Their directions are clustered: a thousand centres of unequal size, noise around them, users near a few
-of them, and spread over the dimensions as learned ones are. Popular videos are long, the others have most of their
-length in the last dimension, where users have none, and the index is built longest first. Everybody has decided on
-popular videos, so that exclusions take from the top. Neighbours are as many as the defaults chose of 40,981 places with
-27 likes each (docs/experiments.md), weigh what they weigh there, and are of a video's own cluster.
+Vectors resemble those of this repository's models. They are written directly, without a model, since serving reads only
+stored vectors. Their directions are clustered: there are a thousand centres of unequal size with noise around them,
+users are near a few of them, and the spread over dimensions is that of learned vectors. Popular videos are long; the
+others have most of their length in the last dimension, where users have none. The index is built longest first.
+Everybody has decided on popular videos, so that exclusions remove top results. The number and weights of neighbours
+are those that the defaults chose for 40,981 places with 27 likes each (docs/experiments.md); a video's neighbours are
+of its own cluster.
 
-Other lists are measured beside the plain one, taking turns with it: under filters that a tenth and a thousandth of the
-videos pass, whatever they are about; without a thousand videos, popular ones; ``next_videos`` of users who were shown a
-thousand; and ``recommend_from`` a session of twenty likes.
+Other lists are measured in alternation with the plain one: with filters that a tenth and a thousandth of the
+videos pass; with a thousand popular videos excluded; ``next_videos`` of users who were shown a
+thousand; and ``recommend_from`` with a session of twenty likes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import hashlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,7 +44,7 @@ USERS = 1_000
 DECISIONS = 100
 """Of each user, all of them excluded from the answer."""
 NEIGHBOURS = 50
-"""Of each video, where there are any: what the defaults chose of the places."""
+"""Of each video, if there are any: the number that the defaults chose for the places."""
 LEAST_RECALL = 0.99
 SWEEP = (20, 40, 80, 120, 160, 200, 280, 400, 560, 800, 1000)
 """Values of hnsw.ef_search that the bare query is tried with."""
@@ -57,16 +58,16 @@ _ROW = np.dtype(
         *(("l2", ">i4"), ("dim", ">i2"), ("none", ">i2"), ("v", ">f2", DIM)),
     ]
 )
-# Vectors as the trainer's defaults make them of the data set of docs/experiments.md. First, share of the videos that
-# are longer, and length without the last dimension; then, how much of the spread of directions the first axes hold.
+# Vectors as the trainer's defaults learn them on the data set of docs/experiments.md. First, share of the videos that
+# are longer, and length without the last dimension; then, how much of the directions' variance the first axes hold.
 _SHARES = (0, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1)
 _LENGTHS = (0.999, 0.883, 0.830, 0.719, 0.572, 0.477, 0.338, 0.230, 0.128, 0.081, 0.044, 0.031, 0.022, 0.010)
 _AXES = (0, 1, 2, 4, 8, 16, 32, 64, 96, DIM - 1)
 _VIDEO_SPREAD = (0, 0.091, 0.153, 0.227, 0.333, 0.464, 0.624, 0.819, 0.934, 1)
 _USER_SPREAD = (0, 0.033, 0.060, 0.109, 0.186, 0.299, 0.467, 0.713, 0.891, 1)
-# What the defaults made of the places of docs/experiments.md: weights of a video's neighbours by their rank, and the
-# length of the sum of a user with DECISIONS likes. Neighbours are drawn from the video's cluster by the power that has
-# a user's 5,000 fall on about 2,500 videos, and the best of these gain a quarter of a cosine, as there.
+# From the defaults on the places of docs/experiments.md: weights of a video's neighbours by their rank, and the
+# length of the sum of a user with DECISIONS likes. Neighbours are drawn from the video's cluster by a power such that
+# a user's 5,000 are about 2,500 distinct videos, of which the best gain a quarter of a cosine, as measured there.
 _RANKS = (0, 1, 2, 4, 9, 19, 29, 39, 49)
 _WEIGHTS = (2.50, 2.09, 1.89, 1.64, 1.30, 0.99, 0.81, 0.69, 0.59)
 _LENGTH = 89
@@ -88,7 +89,7 @@ _CARRIED = [
     union all
     select md5('video' || n)::uuid, md5('thousandth')::uuid from generate_series(5, %(size)s - 1, 1000) n""",
 ]
-"""What filters go by. Their baseline reads none of it."""
+"""The attributes that filters use. Their baseline reads none of them."""
 _SHOWN = """
 insert into two_tower.impressions (user_id, list_id, video_id, rank, reason)
 select u.id::uuid, md5('list')::uuid, md5('video' || n)::uuid, 1, 'taste'
@@ -105,7 +106,7 @@ _LISTS = {
     # Last, since it writes.
     "next_videos": "select * from next_videos(20)",
 }
-"""What is measured beside the plain list."""
+"""The lists that are compared with the plain one."""
 _PEOPLE = "insert into auth.users (id) select md5('user' || n)::uuid from generate_series(0, %s - 1) n"
 _DECIDED = """
 insert into public.user_video_decisions (user_id, video_id, decision_type)
@@ -131,9 +132,9 @@ order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec limit
 """
 
 
-def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> list[Figure]:
-    """All figures, at each number of videos in ``sizes``; ``seconds`` is how long throughput is measured."""
-    figures: list[Figure] = []
+def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress) -> Iterator[Figure]:
+    """Each figure when it is there, at each number of videos in ``sizes``; ``seconds`` is how long throughput is
+    measured."""
     for at, size in enumerate(sizes):
         progress(f"building {size:,} videos and their index", at / len(sizes))
         with _Database(server, size) as database:
@@ -145,13 +146,12 @@ def run(server: Server, sizes: Sequence[int], seconds: float, progress: Progress
                 if label != name:
                     _write_neighbours(connection, database.clusters)
                 connection.execute("select two_tower.tune_search(%s)", (VERSION,))
-                figures += [_recall(connection, users[:300], label), *_latency(connection, users, bare, label)]
-                figures += [
-                    _throughput(server, connection, users, clients, seconds, bare, label) for clients in (2, 16)
-                ]
-                figures.append(_batch(connection, users, label))
-                figures += _lists(connection, users[:250], label)
-    return figures
+                yield _recall(connection, users[:300], label)
+                yield from _latency(connection, users, bare, label)
+                for clients in (2, 16):
+                    yield _throughput(server, connection, users, clients, seconds, bare, label)
+                yield _batch(connection, users, label)
+                yield from _lists(connection, users[:250], label)
 
 
 class _Database:
@@ -164,7 +164,7 @@ class _Database:
         new_database(self.server, self.name)
         self.connection = connect(self.server, self.name)
         connection, size = self.connection, self.size
-        # A small catalogue carries the model; the large one follows by copy.
+        # The model is registered with a small catalogue; the large one is added by COPY.
         make_catalogue(connection, 2_000)
         make_model(connection, known_videos=1_000)
         connection.execute("set session_replication_role = replica")
@@ -200,9 +200,9 @@ class _Database:
         connection.execute(_DECIDED, (DECISIONS,))
         connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
         connection.execute("set session_replication_role = origin")
-        # What few people like says nothing of them to a visitor; these are liked.
+        # Lists for visitors say little about videos that few people like, so these get likes.
         connection.execute("select two_tower.update_popularity()")
-        # Enough for the graph: one that does not fit is built many times slower.
+        # Enough to hold the graph; otherwise the build is many times slower.
         memory = f"{max(64, size // 600)}MB"
         connection.execute(f"set maintenance_work_mem = '{memory}'; set max_parallel_maintenance_workers = 2".encode())
         connection.execute(index)
@@ -217,7 +217,7 @@ class _Database:
 
 
 def _write_neighbours(connection: Connection, clusters: np.ndarray) -> None:
-    """Gives each video neighbours, written past what guards a version; ``clusters`` [videos]: to which each belongs."""
+    """Gives each video neighbours, bypassing a version's guards; ``clusters`` [videos]: to which each belongs."""
     size, rng = len(clusters), np.random.default_rng(1)
     # The members of each cluster side by side, the most popular first.
     members = np.argsort(clusters, kind="stable")
@@ -268,7 +268,7 @@ def _set(connection: Connection, bare: Bare) -> None:
 
 
 def _fastest(connection: Connection, users: list[str]) -> Bare:
-    """The settings by which the bare query is fastest of those that find enough; the widest, where none does."""
+    """The settings with which the bare query is fastest, of those with enough recall; the widest if none has."""
     asked = [_question(connection, user) for user in users]
     exact = [{row[0] for row in connection.execute(_EXACT, question)} for question in asked]
     good: list[tuple[float, Bare]] = []
@@ -303,7 +303,7 @@ def _latency(connection: Connection, users: list[str], bare: Bare, name: str) ->
                     elapsed = _timed(connection, "select * from recommend_videos(20)", None)
                 else:
                     elapsed = _timed(connection, _BARE, asked)
-            if at >= 50:  # after what is read for the first time
+            if at >= 50:  # skip the first reads, which fill caches
                 (ours if recommend else others).append(1000 * elapsed)
     figures = []
     for label, share in (("p50", 0.5), ("p99", 0.99)):
@@ -312,7 +312,7 @@ def _latency(connection: Connection, users: list[str], bare: Bare, name: str) ->
     return figures
 
 
-def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
+def _lists(connection: Connection, users: list[str], name: str) -> Iterator[Figure]:
     """The other lists, signed in as the user, against the plain one, one by one and taking turns at going first."""
     connection.execute("select two_tower.make_impression_day((now() at time zone 'UTC')::date)")
     connection.execute("delete from two_tower.impressions where list_id is not null")
@@ -320,7 +320,6 @@ def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
     connection.execute("analyze two_tower.impressions")
     # As text, so that what the client takes to write a thousand ids is not measured.
     shown = _array(UUID(bytes=each) for each in _ids("video", 1000))
-    figures = []
     for label, query in _LISTS.items():
         asked: list[float] = []
         plain: list[float] = []
@@ -330,18 +329,17 @@ def _lists(connection: Connection, users: list[str], name: str) -> list[Figure]:
                 with connection.transaction():
                     _sign_in(connection, user)
                     elapsed = _timed(connection, query if other else "select * from recommend_videos(20)", values)
-                if at >= 50:  # after what is read for the first time
+                if at >= 50:  # skip the first reads, which fill caches
                     (asked if other else plain).append(1000 * elapsed)
         for quantile, share in (("p50", 0.5), ("p99", 0.99)):
             value, baseline = float(np.quantile(asked, share)), float(np.quantile(plain, share))
-            figures.append(Figure(f"{label}_{quantile}_{name}", value, baseline, value / baseline, "ms"))
-    return figures
+            yield Figure(f"{label}_{quantile}_{name}", value, baseline, value / baseline, "ms")
 
 
 def _throughput(
     server: Server, connection: Connection, users: list[str], clients: int, seconds: float, bare: Bare, name: str
 ) -> Figure:
-    """Lists per second of ``clients`` connections; the baseline is the fastest bare query, as many connections."""
+    """Lists per second over ``clients`` connections; the baseline is the fastest bare query, over as many."""
     asked = [_question(connection, user) for user in users]
 
     def rate(recommend: bool) -> float:

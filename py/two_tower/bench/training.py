@@ -1,11 +1,11 @@
-"""``two-tower bench training``: a training of a size that histories of a million users have.
+"""``two-tower bench training``: a training on up to a million users' histories.
 
-The world has interests, and lines within these: a user follows a few of both, and likes what is popular, and what
-chance brings. So some of it is coarse, as the dimensions of a vector are, and some is of few videos that go together.
-It is made in the database, from where the training reads it, in a process of its own: the peak of memory is that
-process's, mapped files included.
+The data set has interests, and product lines within them. A user follows a few of both, and also likes popular and
+random videos. So part of the structure is coarse, as the dimensions of a vector can hold, and part is in small groups
+of videos that go together. It is generated in the database. The training reads it from there, in a process of its
+own, whose peak memory is measured, mapped files included.
 
-Nothing here is registered: what a large model takes there, ``two-tower bench catalogue`` says.
+Nothing here is registered; ``two-tower bench catalogue`` measures that for a large model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DATABASE = "bench_training"
 BLOCK = 20_000
 """Users whose likes are drawn at once."""
 SHARES = (0.45, 0.3, 0.2, 0.05)
-"""Of likes: of a line that a user follows, of an interest, of what is popular, and of chance."""
+"""Shares of likes: of a line that a user follows, of an interest, of popular videos, and random ones."""
 FOLLOWED = 3
 """Interests of a user, and lines, one in each."""
 LINES = 10
@@ -60,7 +60,7 @@ insert into auth.users (id) select md5('user' || n)::uuid from generate_series(0
 alter table public.user_video_decisions drop constraint user_video_decisions_pkey;
 drop index public.user_video_decisions_video_id_idx;
 """
-# A training reads by no index; the key is there all the same, as in life.
+# Training uses no index; the key exists all the same, as in a real database.
 _KEYS = """
 alter table public.user_video_decisions add primary key (user_id, video_id);
 analyze public.videos, public.video_tags, auth.users, public.user_video_decisions
@@ -103,7 +103,7 @@ class Scale:
 
 
 def run(server: Server, scale: Scale, progress: Progress) -> tuple[list[Figure], list[str]]:
-    """All figures, and how long the training was at what, with how much memory."""
+    """All figures, and the time and memory of each step of the training."""
     progress(f"making {scale.users:,} users with {scale.likes:,} likes of {scale.videos:,} videos", 0.0)
     likes = make_world(server, scale, lambda what, share: progress(what, 0.3 * share))
     found = train(make_conninfo(server.dsn, dbname=DATABASE), lambda what, share: progress(what, 0.3 + 0.7 * share))
@@ -112,10 +112,10 @@ def run(server: Server, scale: Scale, progress: Progress) -> tuple[list[Figure],
 
 @dataclass(frozen=True)
 class Trained:
-    """What the process that trains says."""
+    """What the training process reports."""
 
     minutes: float
-    """Of reading and training, without what measuring took."""
+    """Of reading and training, without evaluation."""
     reading: float
     """Minutes of these."""
     peak: float
@@ -123,7 +123,7 @@ class Trained:
     metrics: dict[str, dict[str, float]]
     """Recommender -> NDCG and recall."""
     steps: list[tuple[str, float, float]]
-    """What was done, minutes since the start at its end, peak in gigabytes until then."""
+    """Each step, minutes from the start to its end, peak in gigabytes until then."""
     choice: dict[str, float]
     """Some of what the training chose."""
 
@@ -134,7 +134,7 @@ class Trained:
 
 
 def figures(found: Trained, likes: int) -> list[Figure]:
-    """Minutes beside those that reading took; gigabytes beside those of the likes as they are read; quality beside the
+    """Minutes with those of reading as baseline; gigabytes with those of the likes as read; quality with the
     references."""
     mapped = likes * LIKE_BYTES / 2**30
     rows = [
@@ -150,7 +150,7 @@ def figures(found: Trained, likes: int) -> list[Figure]:
 
 
 LIKE_BYTES = 21
-"""Of a like as a training holds it: video, label, time and weight in files that it maps, the user in memory."""
+"""Bytes of a like in training: video, label, time and weight in mapped files, the user in memory."""
 
 
 # ------------------------------------------------------------------------------------------------ the world
@@ -192,7 +192,7 @@ def likes_of(scale: Scale, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarr
     popular.
     """
     interests, lines, videos = scale.interests, scale.lines, scale.videos
-    ranks = videos // interests  # of whole interests; what is left over, only chance and popularity find
+    ranks = videos // interests  # complete interests only; the remaining videos are liked only by chance and popularity
     rng = np.random.default_rng(seed)
     mean = scale.likes / scale.users
     fame = 1 / np.arange(1, interests + 1) ** 0.5
@@ -202,7 +202,7 @@ def likes_of(scale: Scale, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarr
         wanted = np.clip(np.round(wanted), 1, videos // 4).astype(np.int64)
         followed = rng.choice(interests, (size, FOLLOWED), p=fame / fame.sum())
         line = rng.integers(0, lines, (size, FOLLOWED))
-        # More than wanted, for some are drawn twice.
+        # More than needed, since some are drawn twice.
         user = np.repeat(np.arange(size), wanted + wanted // 3 + 2)
         which, chance = rng.integers(0, FOLLOWED, len(user)), rng.random(len(user))
         kind = np.searchsorted(np.cumsum(SHARES)[:-1], rng.random(len(user)), side="right")
@@ -234,7 +234,7 @@ def _ids(kind: str, count: int) -> np.ndarray:
 
 
 def train(dsn: str, progress: Progress) -> Trained:
-    """A training in a process of its own. ``progress`` hears where it is, and its peak so far."""
+    """A training in a process of its own. ``progress`` is called with each step and the peak so far."""
     said: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-c", _TRAIN, dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -255,11 +255,11 @@ def train(dsn: str, progress: Progress) -> Trained:
 
 
 STEP = "step "
-"""Begins a line of the process that trains which says where it is."""
+"""Prefix of the training process's progress lines."""
 
 
 def main() -> None:
-    """The process that trains: the first argument is the database."""
+    """The training process: the first argument is the database."""
 
     def tell(what: str, share: float) -> None:
         sys.stderr.write(f"{STEP}{json.dumps([what, share])}\n")
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def measured(dsn: str, progress: Progress) -> Trained:
-    """A training in this process, whose peak of memory counts."""
+    """A training in this process, whose peak memory is measured."""
     from two_tower.trainer.dataset import read
     from two_tower.trainer.train import fit
 

@@ -1,4 +1,4 @@
-"""``two-tower ab``: two versions beside each other, each for its share of the users.
+"""``two-tower ab``: two versions side by side, each for its share of the users.
 
 two-tower ab start monday friday --share 0.1
 two-tower ab status
@@ -52,9 +52,9 @@ def start(
 ) -> None:
     """Serve a share of the users, drawn by hash, by another version.
 
-    What it lacks is embedded first, and its gate is asked. From then on each user sees one
-    version, in everything, until `ab stop`. Lists count once they are logged: by
-    next_videos(), or log_shown().
+    Missing vectors are computed first, and the version has to pass its gate. From then on
+    each user sees one version everywhere, until `ab stop`. Lists count once they are
+    logged by next_videos() or log_shown().
     """
     from two_tower.lifecycle import experiments
     from two_tower.server.connection import connect
@@ -89,10 +89,10 @@ def status(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Say what came of the experiment that runs, or of an earlier one.
+    """Show the results of the running experiment, or of an earlier one.
 
-    Intervals and p-values of the rates hold however often one looks, so an experiment
-    may be stopped on the day on which they say enough.
+    Intervals and p-values of the rates are valid however often you look, so you may stop
+    an experiment as soon as they are clear.
     """
     from two_tower.server.experiments import render, report
     from two_tower.server.reading import reading
@@ -117,7 +117,7 @@ def stop(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """End the experiment, at once; the version that does not serve stands by."""
+    """End the experiment at once; the other version is then on standby."""
     from two_tower.lifecycle import experiments
     from two_tower.server.connection import connect
 

@@ -1,8 +1,8 @@
-"""``two-tower bench``: what it costs, each figure with its baseline in the same run."""
+"""``two-tower bench``: benchmarks, each figure with its baseline from the same run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +50,7 @@ def freshness(
     if quick:
         say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
     with throwaway_server() as server, bar() as progress:
-        figures = run(server, scale, progress)
+        figures = told(run(server, scale, progress))
     show(figures, json, "freshness")
 
 
@@ -62,7 +62,7 @@ def serving(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Recall and latency of recommend_videos against the bare index query, and how many answers a second."""
+    """Recall, latency and throughput of recommend_videos against the bare index query."""
     from two_tower.bench.common import throwaway_server
     from two_tower.bench.serving import run
 
@@ -77,7 +77,7 @@ def serving(
     if quick:
         say("quick: a smaller catalogue and fewer rounds; take the ratios as a hint")
     with throwaway_server() as server, bar() as progress:
-        figures = run(server, numbers, 2 if quick else 10, progress)
+        figures = told(run(server, numbers, 2 if quick else 10, progress))
     show(figures, json, "serving")
 
 
@@ -181,11 +181,11 @@ def load(
     users: Annotated[int | None, typer.Option(min=1, show_default=False, help="By default 20000, quick 2000.")] = None,
     json: Json = False,
 ) -> None:
-    """How long an application's lists, likes and embed_user take at given rates, and what gives way first.
+    """Latency of an application's lists, likes and embed_user at given rates, and what gives way first.
 
-    Refreshes run beside them. Requests are due at random moments, and how long one takes counts from when it was due.
-    `requests_per_s`, `p50_ms` and `p99_ms` are of the highest rate that the database kept up with, beside the same
-    without refreshes.
+    Refreshes run meanwhile. Requests are due at random times, and latency counts from the due time.
+    `requests_per_s`, `p50_ms` and `p99_ms` are those of the highest rate that the database sustained, with the same
+    rate without refreshes as baseline.
     """
     from dataclasses import replace
 
@@ -230,9 +230,9 @@ def training(
     ] = None,
     json: Json = False,
 ) -> None:
-    """A training on an invented world: minutes, peak of memory, and quality beside item-kNN and popularity.
+    """A training on generated data: minutes, peak memory, and quality beside item-kNN and popularity.
 
-    Minutes are of reading and training, without what measuring the references takes. The full size takes 30 GB of disk
+    Minutes are those of reading and training, without the evaluation. The full size takes 30 GB of disk
     in the temporary directory, and the better part of two hours.
     """
     from dataclasses import replace
@@ -278,8 +278,18 @@ def _mix(text: str) -> dict[str, int]:
     return found
 
 
+def told(figures: Iterable[Figure]) -> list[Figure]:
+    """All of them, each told when it is there, so that a run that is cut short has said something."""
+    found = []
+    for figure in figures:
+        value, baseline, ratio = _numbers(figure)
+        say(f"{figure.figure}: {value} {figure.unit}, baseline {baseline}, ratio {ratio}")
+        found.append(figure)
+    return found
+
+
 def show(figures: Sequence[Figure], json: bool, title: str) -> None:
-    """Figures as a table, or as the JSON that the contract has."""
+    """Figures as a table, or as JSON."""
     if json:
         print_json([figure.as_dict() for figure in figures])
         return
@@ -288,9 +298,13 @@ def show(figures: Sequence[Figure], json: bool, title: str) -> None:
         table.add_column(name, justify="right")
     table.add_column("unit")
     for figure in figures:
-        numbers = (figure.value, figure.baseline, figure.ratio)
-        table.add_row(figure.figure, *("–" if n is None else _number(n) for n in numbers), figure.unit)
+        table.add_row(figure.figure, *_numbers(figure), figure.unit)
     out.print(table)
+
+
+def _numbers(figure: Figure) -> list[str]:
+    """Value, baseline and ratio."""
+    return ["–" if n is None else _number(n) for n in (figure.value, figure.baseline, figure.ratio)]
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What every verb shares: the two consoles, errors for people, options, results as JSON."""
+"""What all verbs share: the two consoles, error messages, options, results as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = Console(stderr=True, soft_wrap=True)
 
 
 class Verbs(TyperGroup):
-    """Prints an error that the user can mend as one message, without a traceback, and exits with its code."""
+    """Prints an error that the user can fix as one message, without a traceback, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
         settle()
@@ -62,7 +62,7 @@ class Verbs(TyperGroup):
             psycopg = sys.modules.get("psycopg")
             if psycopg is None or not isinstance(error, psycopg.Error):
                 raise
-            # What the database says is meant for people; its context lines are for those who mend it.
+            # The database's message is meant for users; its context lines are for developers.
             lacks_right = isinstance(error, psycopg.errors.InsufficientPrivilege)
             hint = "connect as the owner of the database, or as a member of service_role" if lacks_right else None
             _complain(str(error).strip(), hint)
@@ -73,11 +73,11 @@ _OF_DISKS = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC,
     errno.ENOTDIR, errno.EPERM, errno.EROFS,
 }  # fmt: skip
-"""What keeps a file that somebody named from being read or written."""
+"""Errors of reading or writing a file that the user named."""
 
 
 def _give_up_output() -> None:
-    """Lets Python end in peace, which would flush once more."""
+    """Prevents an error when Python flushes standard output at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -88,7 +88,7 @@ def _complain(message: str, hint: str | None) -> None:
 
 
 def _also_before_the_verb(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """``two-tower --json status`` says the same as ``two-tower status --json``."""
+    """``two-tower --json status`` means the same as ``two-tower status --json``."""
     return value or ctx.find_root().params.get(param.name or "") or value
 
 
@@ -106,7 +106,7 @@ Json = Annotated[bool, typer.Option("--json", callback=_also_before_the_verb, he
 
 
 def manual(*examples: str, exits: str = "0 done, 1 it failed, 2 wrong usage") -> str:
-    """What ends the help of a verb: examples, and its exit codes."""
+    """The end of a verb's help: examples and exit codes."""
     return "\n".join(["Examples:", *(f"  {example}" for example in examples), "", f"Exit codes: {exits}."])
 
 
@@ -117,8 +117,8 @@ def say(line: str) -> None:
 
 @contextmanager
 def bar(what: str = "") -> Iterator[Progress]:
-    """A bar whose text and share the caller sets, on a terminal; silence in a pipe. It goes when the work ends. Until
-    a share is known, it moves to and fro beside ``what``."""
+    """A progress bar on a terminal, with text and share set by the caller; nothing in a pipe. It disappears when the
+    work ends. Until a share is known, it moves to and fro beside ``what``."""
     from rich import progress
 
     columns = (
@@ -135,7 +135,7 @@ def bar(what: str = "") -> Iterator[Progress]:
 
 @contextmanager
 def told_of_failure(channels: Channels, what: str) -> Iterator[None]:
-    """Has the channels hear of an error that ends ``what``."""
+    """Notifies the channels of an error that ends ``what``."""
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -153,12 +153,12 @@ def print_json(value: Any) -> None:
 
 
 def echo_json(document: str) -> None:
-    """A JSON document on standard output, as it is where that takes every character."""
+    """A JSON document on standard output, unescaped if its encoding has every character."""
     typer.echo(document if is_unicode() else jsonlib.dumps(jsonlib.loads(document)))
 
 
 def require_place(path: Path | None) -> None:
-    """Raises UserError before the work where its result could not be written to ``path``, if that is asked for."""
+    """Raises UserError before the work starts if its result could not be written to ``path``, if one is given."""
     if path is None:
         return
     with writing(path):
@@ -185,7 +185,7 @@ def _in_order(metrics: dict[str, Any]) -> list[str]:
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Any:
-    """Rows of recommenders, columns of metrics, for a terminal."""
+    """A table for a terminal: a row for each recommender, a column for each metric."""
     from rich.table import Table
 
     measured = [values for values in metrics.values() if isinstance(values, dict)]
@@ -199,7 +199,8 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Any:
 
 
 def history_table(metrics: dict[str, Any]) -> Any:
-    """Rows of recommenders, columns of how many likes of a user were known; None where all users are in one."""
+    """A row for each recommender, a column for each group of users by number of known likes; None if there is only one
+    group."""
     from rich.table import Table
 
     measured = {

@@ -34,10 +34,10 @@ def demo(
         int, typer.Option(min=1, max=65535, help="TCP port of the page; where it is taken, another.")
     ] = 8501,
 ) -> None:
-    """Show the whole path on a small world: import, train, activate, like, refresh, recommend.
+    """Show the whole path on a small data set: import, train, activate, like, refresh, recommend.
 
-    In database two_tower_demo of the embedded server, made anew each time. On a
-    terminal it ends with the address of a page on the demo's data, which is there
+    It uses the database two_tower_demo of the embedded server, which it recreates each time.
+    On a terminal it ends with the address of a page on the demo's data, which it serves
     until Ctrl-C.
     """
     from two_tower.cli import ui as page

@@ -29,11 +29,11 @@ def forget(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Remove all that is known of a user: decisions, reviews, features, vectors, choices, what was shown.
+    """Remove all that is kept of a user: decisions, reviews, features, vectors, choices, what was shown.
 
-    Also of a reviewer, who has no account. An account stays, since it is the application's
-    to delete; whoever deletes it need not call this. Popularity is without the user from
-    its next count on, and a model from its next training on.
+    This also works for a reviewer without an account. It does not delete accounts, which is
+    the application's task; deleting an account makes this call unnecessary. The next count of
+    popularity, and the next training, leave the user out.
     """
     from two_tower.ids import user_uuid
     from two_tower.rows import one

@@ -170,9 +170,9 @@ def decisions(
     """Insert and update what users decided on videos.
 
     Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
-    DISLIKE, NOPE, SKIP) or label (1, 0); created_at if known; and what it counts, if
-    known: weight (0.01 to 10), or stars (5 count 1), or watched (a share from 0 to 1).
-    An id of a user that is not a UUID becomes one, the same at every import.
+    DISLIKE, NOPE, SKIP) or label (1, 0); created_at if known; and its weight, if
+    known: weight (0.01 to 10), or stars (5 stars weigh 1), or watched (a share from 0 to 1).
+    A user id that is not a UUID is mapped to one, the same at every import.
     """
     from two_tower.data.imports import import_decisions
     from two_tower.features import LEAST_GIVEN, MOST_GIVEN
@@ -207,11 +207,11 @@ def vectors(
     most_rejected: MostRejectedOption = 0.5,
     summary: SummaryOption = None,
 ) -> None:
-    """Insert and update what an encoder of images or texts makes of videos.
+    """Insert and update vectors of videos from an encoder of images or texts.
 
-    Columns: video_id or product_url; vector or embedding, a list of numbers, as many in each
-    row and 2,000 at most. A video with several rows, such as one for each image, has the mean
-    direction. The next training learns from them, and new videos are placed by them.
+    Columns: video_id or product_url; vector or embedding, a list of at most 2,000 numbers, the
+    same number in each row. A video with several rows, such as one for each image, gets their
+    mean direction. The next training learns from the vectors, and they place new videos.
     """
     from two_tower.data.imports import import_vectors
 
@@ -297,7 +297,7 @@ def _run(
 
 
 def describe(summary: ImportSummary, repeated: str = "replaced by a later row of the file") -> str:
-    """The summary in words; ``repeated``: what became of rows with the same key as another."""
+    """The summary in words; ``repeated`` says what happened to rows with the same key as another."""
     verb = "would be" if summary.dry_run else "were"
     lines = [
         f"{summary.source}: {summary.rows:,} rows in {summary.seconds:.1f} s",

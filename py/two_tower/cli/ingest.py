@@ -127,7 +127,7 @@ def _ingest_options(
 
 
 def today_in_japan() -> date:
-    """The day that the API's dates are counted from."""
+    """Today's date in Japan, from which the API's dates are counted."""
     return (datetime.now(UTC) + timedelta(hours=9)).date()
 
 
@@ -197,11 +197,11 @@ def sync_videos(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Fetch the published model, ingest recent products, embed what lacks a vector: the daily job.
+    """Fetch the published model, ingest recent products, compute missing vectors: the daily job.
 
-    The model is activated if it is new and its gate agrees. A step that fails does
-    not keep the others from being done. The database may also be named as
-    REMOTE_DATABASE_URL, or by a Supabase project's variables (docs/configuration.md).
+    The model is activated if it is new and passes its gate. If a step fails, the others
+    still run. The database may also be given by REMOTE_DATABASE_URL, or by a Supabase
+    project's variables (docs/configuration.md).
     """
     from two_tower.data.catalogue_api import ingest
     from two_tower.data.dmm import DEFAULT_FLOOR, Dmm, floor
@@ -264,7 +264,7 @@ def sync_videos(
 
 
 def described_sync(done: SyncSummary) -> tuple[str, str]:
-    """A subject and a sentence for those who are told."""
+    """A subject and a sentence for notifications."""
     parts = []
     if done.model:
         parts.append(f"model {done.model['version']} " + ("is active now" if done.model["activated"] else "is not new"))

@@ -6,6 +6,8 @@ run, so that ``two-tower --help`` answers at once.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from two_tower.cli import (
@@ -70,8 +72,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"pg-two-tower {version('pg-two-tower')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
+]
+
+
 @app.callback()
-def root(env_file: EnvFiles = None, dsn: Dsn = None, json: Json = False) -> None:
+def root(env_file: EnvFiles = None, dsn: Dsn = None, json: Json = False, version: Version = False) -> None:
     """A Two-Tower recommender that lives inside PostgreSQL."""
 
 

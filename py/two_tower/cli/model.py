@@ -71,8 +71,8 @@ def register(
 ) -> None:
     """Register exported files as a candidate.
 
-    Each file is compared with the manifest; the towers must be plain ONNX, and
-    answer the sample in metrics.json as recorded.
+    Each file is compared with the manifest. The towers must be plain ONNX, and
+    reproduce the sample in metrics.json.
     """
     from two_tower.lifecycle import artifacts
     from two_tower.server.connection import connect
@@ -102,10 +102,10 @@ def upload_vectors(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Make a version of vectors that were computed elsewhere, for `model activate`.
+    """Make a version from vectors that were computed elsewhere, for `model activate`.
 
-    It has no towers: refreshes and verify leave it alone, and no like changes it.
-    Who is deleted is deleted from it, too.
+    It has no towers: refreshes and verify skip it, and likes do not change it.
+    Deleted users and videos are deleted from it, too.
     """
     from two_tower.lifecycle.given import upload
     from two_tower.server.connection import connect
@@ -134,8 +134,8 @@ def backfill(
 ) -> None:
     """Compute the vectors that a version lacks, while the active one serves.
 
-    Goes on where it was broken off. A candidate that is not good enough by its
-    metrics is not begun.
+    An interrupted backfill continues where it stopped. A candidate whose metrics are
+    not good enough is refused.
     """
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
@@ -157,11 +157,11 @@ def activate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Make a version the one that serves, after computing what it lacks.
+    """Make a version the active one, after computing its missing vectors.
 
-    The gate asks: is every vector there and what the model computes, does the index
-    find the nearest, are metrics no worse than the active model's (for the first:
-    popularity's)? The switch is one transaction; the model before stands by.
+    The gate checks that every vector is there and equals what the model computes, that the
+    index finds the nearest, and that metrics are no worse than the active model's (for the
+    first: popularity's). The switch is one transaction; the previous model stays on standby.
     """
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
@@ -177,7 +177,7 @@ def rollback(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Go back to a version whose vectors are still kept fresh, at once."""
+    """Go back at once to a version whose vectors are still kept fresh."""
     from two_tower.lifecycle import registry
     from two_tower.server.connection import connect
 
@@ -220,8 +220,8 @@ def export(
 ) -> None:
     """Write a version's towers, JSON documents and vectors, with a manifest of their hashes.
 
-    With fewer videos, the user tower makes vectors that are searched for among the
-    version's own; what it does not know by id counts by its tags, performers, ….
+    With --max-video-features, the user tower knows fewer videos, and its vectors still fit
+    the version's own; other videos count only by their tags, performers, ….
     """
     from two_tower.lifecycle import artifacts
     from two_tower.server.reading import reading
@@ -265,8 +265,8 @@ def publish(
 ) -> None:
     """Upload a version's files, and then make it the current one there.
 
-    To URL/VERSION/, then copied to URL/current/, the manifest last. What is
-    published never changes, and holds nothing of users unless that is asked for.
+    The files go to URL/VERSION/, and are then copied to URL/current/, the manifest last. A
+    published version never changes, and contains user data only on request.
     """
     from two_tower.lifecycle import artifacts
     from two_tower.server.reading import reading

@@ -26,7 +26,7 @@ def _load_env_files(ctx: typer.Context, value: list[Path] | None) -> list[Path] 
 
 
 def env_file(variable: str | None = None) -> Any:
-    """An option that takes files into the environment before any other option looks there."""
+    """An option that loads files into the environment before any other option reads it."""
     return typer.Option(
         "--env-file",
         envvar=variable,
@@ -86,7 +86,7 @@ WithUsers = Annotated[
 ]
 
 Overrides = dict[str, float] | None
-"""What :func:`gate_limits` hands to a verb."""
+"""What :func:`gate_limits` passes to a verb."""
 
 _LIMITS = {
     "gate_min_recall_at_20": ("min_recall", "Recall@20 must be at least this."),
@@ -98,8 +98,8 @@ _LIMITS = {
 
 
 def gate_limits(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb the options that override limits of the gate, in the place of its parameter ``overrides``: a dict,
-    setting → value, of those that were given."""
+    """Gives a verb the options that override limits of the gate. Its parameter ``overrides`` gets a dict, setting →
+    value, of the options that were given."""
 
     @wraps(verb)
     def with_limits(**given: Any) -> None:
@@ -119,7 +119,7 @@ def gate_limits(verb: Callable[..., None]) -> Callable[..., None]:
         for setting, (option, text) in _LIMITS.items():
             shown = typer.Option(show_default=f"the setting {setting}", help=text)
             parameters.append(parameter.replace(name=option, default=None, annotation=Annotated[float | None, shown]))
-    # What Typer reads a verb's options from.
+    # Typer reads a verb's options from here.
     with_limits.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_limits.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_limits

@@ -47,10 +47,10 @@ def pull(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Copy catalogue, users, decisions and reviews from another database; again: only what changed.
+    """Copy catalogue, users, decisions and reviews from another database; later runs copy only changes.
 
-    In one read-only snapshot, also through a transaction pooler. Rows that the
-    source has lost are deleted here if the last pull was from the same source;
+    It reads one read-only snapshot, and works through a transaction pooler. Rows that no
+    longer exist at the source are deleted here if the last pull was from the same source;
     otherwise nothing is done without --replace.
     """
     from two_tower.data.pull import pull as run

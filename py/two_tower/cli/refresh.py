@@ -50,16 +50,16 @@ def refresh(
 ) -> None:
     """Bring features and vectors up to date with what has changed.
 
-    Changes mark their users and videos themselves, and what is marked is always
-    refreshed. The options mark more users before that, those who fit all of them:
-    by default those who lack a vector of a version that is served or kept ready,
-    with --include-existing everyone. Where the input is the same, the vector stays
-    as it is. Several may run side by side; a user that fails is set aside, retried
-    later, and is no failure of the command (see two_tower.failed_changes).
-    Popularity is counted and logs are purged afterwards where that is due.
+    Triggers mark changed users and videos, which are always refreshed. The options
+    first mark more users, those who match all options: by default those who lack a
+    vector of the active or a standby version, with --include-existing everyone. If the
+    input is the same, the vector stays as it is. Several refreshes may run side by side.
+    A user that fails is set aside and retried later, and does not make the command fail
+    (see two_tower.failed_changes). Afterwards, popularity is counted and logs are purged
+    if that is due.
 
-    --every SECONDS stands for pg_cron where there is none: a service that prints a
-    line for each round that did something, and survives a database that is away.
+    --every SECONDS replaces pg_cron: a service that prints a line for each round that
+    did something, and reconnects after the database was down.
     """
     import time
 

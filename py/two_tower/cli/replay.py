@@ -1,4 +1,4 @@
-"""``two-tower replay``: what was shown before says how a version would be liked.
+"""``two-tower replay``: estimates from logged lists how a version would be liked.
 
 two-tower replay friday
 two-tower replay friday --days 7 --json
@@ -28,11 +28,11 @@ def replay(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Judge a version by lists that users were shown, before anybody sees it.
+    """Estimate a version's like rate from lists that users were shown, before anybody sees it.
 
-    Lists with chance in them say how other videos would have been liked, too: those
-    logged with propensities below 1. Where there are none, nothing can be said. Lists of
-    which it is not known what they left out say nothing, and are counted.
+    This needs lists with randomness, logged with propensities below 1, which tell how other
+    videos would have been liked, too. Lists with unknown exclusions cannot be used, and
+    their number is reported.
     """
     from two_tower.lifecycle.replay import left_out, verdict
     from two_tower.lifecycle.replay import replay as judge

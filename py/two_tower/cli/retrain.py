@@ -56,9 +56,9 @@ def retrain(
 ) -> None:
     """Train a new model, and serve it if it is good: the weekly run.
 
-    Train, evaluate, register, backfill, ask the gate, activate, publish, notify. At
-    any failure the model that served keeps serving, also where the failure comes
-    after the activation; webhook and mail say how it went.
+    Train, evaluate, register, backfill, run the gate, activate, publish, notify. After
+    any failure the previous model keeps serving, even if the failure comes after the
+    activation. Webhook and mail report the outcome.
     """
     from two_tower.lifecycle.retrain import Plan
     from two_tower.lifecycle.retrain import retrain as run
@@ -78,7 +78,7 @@ def retrain(
         workers=workers,
     )
     with ExitStack() as stack:
-        # Of what fails later the run itself tells, with what became of the models.
+        # The run itself reports later failures, with the resulting state of the models.
         with told_of_failure(plan.channels, "retraining"):
             connection = stack.enter_context(connect(dsn, autocommit=True, writes=True))
         progress = stack.enter_context(bar())

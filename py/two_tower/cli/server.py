@@ -67,7 +67,7 @@ def psql(ctx: typer.Context, dsn: Dsn = None) -> None:
     if program is None:
         raise UserError("psql is not installed", "install package postgresql-client")
     sys.stdout.flush()
-    os.execv(program, [program, "--dbname", target, *ctx.args])  # noqa: S606 - psql takes this process's place
+    os.execv(program, [program, "--dbname", target, *ctx.args])  # noqa: S606 - psql replaces this process
 
 
 @app.command(
@@ -80,9 +80,9 @@ def psql(ctx: typer.Context, dsn: Dsn = None) -> None:
 def doctor(dsn: Dsn = None, json: Json = False) -> None:
     """Check a PostgreSQL for what the recommender needs, and say how to mend what it lacks.
 
-    Version, extensions, onnxruntime in the server's Python, memory for index
-    builds, pg_cron, migrations, active model. Changes nothing: what must be tried
-    is rolled back.
+    It checks version, extensions, onnxruntime in the server's Python, memory for index
+    builds, pg_cron, migrations and the active model. It changes nothing: tests are
+    rolled back.
     """
     from dataclasses import asdict
 
@@ -150,14 +150,14 @@ def migrate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Apply what is pending of migrations/, then all of sql/, in one transaction. Doing it again changes nothing.
+    """Apply pending migrations, then all of sql/, in one transaction. A second run changes nothing.
 
-    Everything that can be refused is looked at before the first write, and named in
-    one list. Existing tables are adopted: their rows, policies and grants stay as
-    they are. --to 0 gives back what was found.
+    All problems are checked before the first write, and reported in one list. Existing
+    tables are adopted: their rows, policies and grants stay as they are. --to 0 restores
+    what was found.
 
-    --sql is for a console, or another tool's migrations: one file, one transaction.
-    Afterwards migrate finds it done.
+    --sql is for a console, or another migration tool: one file, one transaction.
+    Afterwards migrate finds everything applied.
     """
     if sql:
         if to is not None or check or take_names or json:

@@ -1,4 +1,4 @@
-"""``two-tower shards``: what takes all of several servers that share a catalogue and have users of their own.
+"""``two-tower shards``: work on all of several servers that share a catalogue and have users of their own.
 
 two-tower shards train --version friday
 two-tower shards activate friday
@@ -87,11 +87,11 @@ def activate(
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Make one version the one that every shard serves, or leave all as they are.
+    """Make one version active on every shard, or leave all as they are.
 
-    All of them embed what they lack and ask their gate before the first one is
-    switched. Then one after the other is; where one fails, those before it go back. A
-    standby version is switched to at once, so this is the way back, too.
+    All shards compute missing vectors and run their gate before the first one is
+    switched. Then they are switched one after the other; if one fails, those before it go
+    back. A standby version is switched to at once, so this is also the rollback.
     """
     from two_tower.lifecycle import shards
 
@@ -131,9 +131,9 @@ def train(
 ) -> None:
     """Train on what the users of all shards decided, and register the model on the first.
 
-    The shards are read side by side, by COPY, into one training set; the catalogue is
-    the first one's. From there the model reaches the others. Several processes share the
-    gradients: torchrun --nproc-per-node 2 -m two_tower shards train --epochs 10.
+    The shards are read in parallel, by COPY, into one training set; the catalogue is
+    the first one's, from which the model is replicated to the others. Several processes share
+    the gradients: torchrun --nproc-per-node 2 -m two_tower shards train --epochs 10.
     """
     from two_tower.lifecycle import registry
     from two_tower.lifecycle.gate import judge
@@ -145,7 +145,7 @@ def train(
     from two_tower.trainer.train import fit
 
     if version is not None:
-        registry.require_version_name(version)  # not after hours of training
+        registry.require_version_name(version)  # fail before hours of training, not after
     _, taking_part = _configured(without)
     options = DatasetOptions(mode=mode, min_stars=min_stars, max_negative_stars=max_negative_stars)
     chosen = TrainOptions(seed=seed, use_price_feature=use_price_feature, epochs=epochs)
@@ -158,7 +158,7 @@ def train(
             with connected(taking_part, writes=True) as connections:
                 data = read_training_set(connections, options)
             model = fit(data, chosen, progress, processes, to_register=True)
-            # Hours later: connections that were idle so long may be gone.
+            # After hours of training, idle connections may be gone.
             with connected(taking_part[:1], writes=True) as connections:
                 first = connections[taking_part[0].name]
                 name = registry.register(first, model, data, version)
@@ -181,10 +181,10 @@ def train(
     )
 )
 def popularity(without: Without = None, json: Json = False) -> None:
-    """Have each shard count the likes of the others' users, too: in popularity, trends, least_likers.
+    """Have each shard also count the likes of the others' users: in popularity, trends, least_likers.
 
-    Each keeps what the others counted, by shard; its own job adds it each time. What a
-    shard counted that is left out stays as it was.
+    Each stores the others' counts by shard, and its own job adds them each time. The counts
+    of a shard that is left out stay as they were.
     """
     from two_tower.lifecycle.shards import sum_popularity
     from two_tower.shards import connected
@@ -211,7 +211,7 @@ def verify(
     without: Without = None,
     json: Json = False,
 ) -> None:
-    """Compare on every shard what refreshes have stored with what the rows say, side by side."""
+    """Compare stored features, vectors and tastes with what the rows give, on all shards in parallel."""
     from two_tower.lifecycle import verify as verification
     from two_tower.shards import connected, on_each
 
@@ -249,8 +249,8 @@ def verify(
 def status(json: Json = False) -> None:
     """Say which version each shard serves, how fresh it is, and what is broken where.
 
-    Broken is what `two-tower status` calls so on any of them; a shard that is down; two
-    versions that serve at once; a table of the first that does not reach another.
+    Problems are those of `two-tower status` on any shard, a shard that is down, two
+    versions that serve at once, and a table of the first that is not replicated to another.
     """
     from two_tower.server.shards import look
 

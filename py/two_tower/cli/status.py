@@ -2,7 +2,7 @@
 
 two-tower status --watch 2
 two-tower metrics                     once, on standard output: for node_exporter's textfile collector
-two-tower metrics --port 9187         http://127.0.0.1:9187/metrics, which looks anew at every request
+two-tower metrics --port 9187         http://127.0.0.1:9187/metrics, which reads the database at every request
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def status(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Say how fresh, complete and healthy the recommender is, and how to mend what is not.
+    """Say how fresh, complete and healthy the recommender is, and how to mend any problem.
 
-    Broken is: a change that waits longer than the setting status_max_lag_seconds, a
+    Problems are a change that waits longer than the setting status_max_lag_seconds, a
     job that fails or that pg_cron does not run, users or videos set aside, vectors
-    that are missing or mixed, a missing index or trigger, no active model.
+    that are missing or mixed, a missing index or trigger, and no active model.
     """
     from two_tower.server.status import render
 
@@ -90,7 +90,7 @@ def _look(dsn: str | None, sample: int | None) -> Report:
 
 
 def _watch(dsn: str | None, sample: int | None, json: bool, seconds: float) -> int:
-    """Looks until interrupted; the exit code of the last look. A database that is gone may come back."""
+    """Repeats the check until interrupted; the exit code of the last check. A lost database may come back."""
     import psycopg
     from rich.text import Text
 
@@ -113,7 +113,7 @@ def _watch(dsn: str | None, sample: int | None, json: bool, seconds: float) -> i
 
 @contextmanager
 def _screen(json: bool) -> Iterator[Any]:
-    """Something that shows one look after the other: in place on a terminal, below each other in a pipe."""
+    """Shows successive checks: in place on a terminal, one below the other in a pipe."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text

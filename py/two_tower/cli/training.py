@@ -1,4 +1,4 @@
-"""``two-tower train`` and ``evaluate``: making a model, and measuring it."""
+"""``two-tower train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -166,12 +166,12 @@ def train(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Train both towers on what the database knows, measure them, and register the model as a candidate.
+    """Train both towers on the database's decisions, measure them, and register the model as a candidate.
 
-    With --train, on files instead, and without a database: what `dataset export` writes,
-    or tables like it; the model is written to --out-dir, for `model register`.
+    With --train, it trains on files and needs no database: the output of `dataset export`,
+    or tables like it. The model is then written to --out-dir, for `model register`.
 
-    With epochs, each prints its losses as a line of JSON; --json has them in the result.
+    Each epoch prints its losses as a line of JSON; --json has them in the result.
     Several processes share the gradients: torchrun --nproc-per-node 2 -m two_tower train --epochs 10.
     """
     from two_tower.lifecycle import registry
@@ -184,7 +184,7 @@ def train(
     from two_tower.trainer.train import fit
 
     if version is not None:
-        registry.require_version_name(version)  # not after hours of training
+        registry.require_version_name(version)  # fail before hours of training, not after
     options = DatasetOptions(
         mode=mode,
         min_stars=min_stars,
@@ -292,12 +292,12 @@ def evaluate(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Measure a version beside references and the active version, and ask the gate.
+    """Measure a version beside references and the active version, and run the gate.
 
-    On likes that came since both were trained, where 200 users have some; else as
-    held out of their trainings, for lists as long as `train --k` was told. Also
+    It uses likes made since both were trained, if 200 users have some; otherwise those
+    held out of each training, with the list lengths given by `train --k`. It also
     compares PyTorch, ONNX and stored vectors by cosine. Limits are settings of the
-    database; an option overrides one for once.
+    database; options override them for one run.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The verb ``two-tower ui``: starts Streamlit with ``app.py`` in this process's place."""
+"""The verb ``two-tower ui``: replaces this process by Streamlit with ``app.py``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THEME = {
     "dark.textColor": "#e6e9ef",
     "dark.borderColor": "#2c3444",
 }
-"""Without a base, so that the page is light or dark as the browser asks."""
+"""Without a base, so that the page follows the browser's light or dark scheme."""
 
 
 @app.command(
@@ -51,11 +51,11 @@ def ui(
 ) -> None:
     """Serve a page to look at users, data, recommendations, models, what was shown and freshness.
 
-    It reads as the role two_tower_viewer, which the login of the DSN must be
-    allowed to take. Likes are written as the chosen user, models are activated as
-    the login itself, where it may. Whoever reaches the page sees everybody's
-    history: listen on another address only behind something that asks who they are.
-    Pictures are fetched by the browser, from hosts whose names have an address here.
+    It reads as the role two_tower_viewer, to which the login of the DSN must be
+    allowed to switch. Likes are written as the chosen user, and models are activated as
+    the login itself, if it may. Anybody who can open the page sees everybody's
+    history: listen on another address only behind a proxy with authentication.
+    The browser fetches pictures, from hosts whose names can be resolved here.
     """
     from two_tower.server.connection import resolve_dsn
 
@@ -63,7 +63,7 @@ def ui(
         raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
     os.environ |= environment(resolve_dsn(dsn), read_only)
     if dsn:
-        os.environ["DATABASE_READ_URL"] = dsn  # a replica of another database may be named there, or in a file .env
+        os.environ["DATABASE_READ_URL"] = dsn  # the environment, or a file .env, may name a replica of another database
     say(f"http://{address}:{port}")
     sys.stdout.flush()
     program = command(port, address)
@@ -76,7 +76,7 @@ def installed() -> bool:
 
 
 def environment(dsn: str, read_only: bool = False) -> dict[str, str]:
-    """What tells the page its database, and not on the command line, which other users of the machine can read."""
+    """Variables that tell the page its database; other users of the machine could read a command line."""
     return {"DATABASE_URL": dsn} | ({"TWO_TOWER_UI_READ_ONLY": "true"} if read_only else {})
 
 
@@ -95,7 +95,7 @@ def command(port: int, address: str) -> list[str]:
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]
     if local(address):
-        # A page of another site whose name is made to lead here must not talk to this one.
+        # Protects against DNS rebinding: another site whose name resolves to this host must not reach the page.
         arguments += [f"--server.allowedHosts={host}" for host in ("localhost", "127.0.0.1", "::1")]
     return [sys.executable, "-m", "streamlit", "run", str(APP), *arguments]
 

@@ -36,7 +36,7 @@ def user_data(
 ) -> None:
     """Write all that is kept of a user as JSON: choices, decisions, reviews, what was shown, features, vectors.
 
-    Users ask for their own by the RPC export_user_data.
+    Users get their own by the RPC export_user_data.
     """
     from two_tower.ids import user_uuid
     from two_tower.rows import one

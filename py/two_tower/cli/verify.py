@@ -33,12 +33,12 @@ def verify(
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
-    """Compare what refreshes have stored with what the rows say: features, vectors, tastes.
+    """Compare stored features, vectors and tastes with what the rows give.
 
-    They differ where somebody wrote while triggers were disabled, attached or detached
-    a partition, or changed what is stored. What waits in the change log, or is set
-    aside, is left out. It takes about as long as a rebuild, writes nothing but a line
-    of the job log, and holds nobody up; --repair has the next refresh mend those who differ, and nobody else.
+    They differ if somebody wrote while triggers were disabled, attached or detached a
+    partition, or changed stored values. Users and videos that are pending or set aside are
+    left out. It takes about as long as a rebuild, writes only a line of the job log, and
+    blocks nobody. With --repair, the next refresh mends the differences, and nothing else.
     """
     from two_tower.lifecycle import verify as verification
     from two_tower.server.connection import connect

@@ -1,9 +1,9 @@
-"""``two-tower demo``: the whole path, start to finish, on a generated world or on one's own files.
+"""``two-tower demo``: the whole path, from start to finish, on generated data or on your own files.
 
     make demo
     make demo CATALOG=catalog.csv REVIEWS=reviews.csv
 
-It has a database of its own in the embedded server, made anew each time: nothing else is touched, and runs start alike.
+It uses a database of its own in the embedded server, recreated each time, so it touches nothing else and is repeatable.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ T = TypeVar("T")
 
 
 def run(catalog: Path | None = None, reviews: Path | None = None) -> str:
-    """All of it but the page; the DSN of its database. Raises UserError where only one of the two files is given, or a
-    file cannot be imported."""
+    """Everything except the page; returns the DSN of its database. Raises UserError if only one of the two files is
+    given, or a file cannot be imported."""
     if (catalog is None) != (reviews is None):
         raise UserError(
             "a demo on your own files needs both of them", "make demo CATALOG=catalog.csv REVIEWS=reviews.csv"
@@ -81,7 +81,7 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> str:
         data = _step("reading the training set", lambda _: read(connection))
         model = _step("training both towers", lambda progress: _train(data, progress))
         version = registry.register(connection, model, data)
-        # On files of one's own a model may be worse than popularity. That is worth seeing, and is said.
+        # On a user's own files a model may be worse than popularity. The demo then goes on and says so.
         activated = _step(
             f"embedding {data.n_users:,} users and {data.n_items:,} videos inside PostgreSQL",
             lambda progress: registry.activate(connection, version, progress, force=True),
@@ -112,8 +112,8 @@ def run(catalog: Path | None = None, reviews: Path | None = None) -> str:
 
 
 def show(dsn: str, port: int) -> None:
-    """Serve the page on this database until it is interrupted, and say where once it answers: the newcomer's, with the
-    likes replayed."""
+    """Serves the page on this database until interrupted. Once it answers, prints its address, which shows the newcomer
+    with the likes replayed."""
     with socket.socket() as free:
         try:
             free.bind((HOST, port))
@@ -184,7 +184,7 @@ def _import(connection: Connection, work: Callable[..., imports.ImportSummary], 
 def _measure(
     connection: Connection, data: TrainingData, heldout: Path, progress: Progress
 ) -> dict[str, dict[str, object]]:
-    """Recommendations as the database gives them, beside what others would, on held-out likes."""
+    """Metrics of the database's recommendations, beside those of the references, on held-out likes."""
     users = {str(u): at for at, u in enumerate(data.user_ids)}
     items = {str(v): at for at, v in enumerate(data.item_ids)}
     shape = (data.n_users, data.n_items)
@@ -215,13 +215,13 @@ def _measure(
     found: dict[str, dict[str, object]] = {}
     for at, (name, made) in enumerate(scorers.items()):
         progress(f"measuring {name}", at / len(scorers))
-        # Beyond its 20 rows the database says nothing, so neither AUC nor coverage is of the same kind for all.
+        # The database returns only 20 rows, so AUC and coverage would not be comparable.
         found[name] = {**evaluate.rank(made(), relevant, seen, k=K, auc=False).mean()}
     return found
 
 
 def _newcomer(connection: Connection) -> None:
-    """One person without a history likes three videos; what the database recommends before and after."""
+    """A newcomer without a history likes three videos; shows recommendations before and after."""
     connection.execute("insert into auth.users (id) values (%s)", (NEWCOMER,))
     # Three popular videos of a tag that is neither rare nor everywhere.
     liked = connection.execute(
@@ -263,7 +263,7 @@ def _newcomer(connection: Connection) -> None:
 
 
 def _recommended(connection: Connection) -> list[str]:
-    """The ten best titles for the newcomer, asked as PostgREST asks: as ``authenticated``, with the claims of a JWT."""
+    """The ten best titles for the newcomer, called as PostgREST calls: as ``authenticated``, with a JWT's claims."""
     with connection.transaction():
         connection.execute(
             "select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", (NEWCOMER,)

@@ -1,4 +1,4 @@
-"""Which addresses of products are the same one, where an operator asks for that."""
+"""Normalises addresses of products, if an operator wants that."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _TRACKING = re.compile(
     r"(utm_[a-z_]+|fbclid|gclid|gbraid|wbraid|dclid|yclid|msclkid|twclid|ttclid|igshid|mc_cid|mc_eid|_ga|_gl)(=.*)?",
     re.IGNORECASE | re.DOTALL,
 )
-"""Parameters that say where a visitor came from, and nothing of the product."""
+"""Parameters that say where a visitor came from, and nothing about the product."""
 
 
 def normal(address: str, *, lower_case: bool = False) -> str:
-    """The one way to write the address of a product: https, the host in lower case, without a default port, a slash at
-    the end, a fragment or parameters of tracking. With ``lower_case`` all of it; what is no web address stays.
+    """The normalised address of a product: https, the host in lower case, without a default port, a trailing slash, a
+    fragment or tracking parameters. With ``lower_case``, all of it in lower case. Other texts stay as they are.
     """
     try:
         parts = urlsplit(address)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
-    except ValueError:  # a port that is no number, an open bracket
+    except ValueError:  # a port that is not a number, an unclosed bracket
         return address
     if scheme not in ("http", "https") or not host:
         return address
@@ -36,7 +36,7 @@ def normal(address: str, *, lower_case: bool = False) -> str:
 
 
 def normaliser(setting: str) -> Normal | None:
-    """How the addresses of a column are written under the setting ``product_urls``; None where as they are."""
+    """How the setting ``product_urls`` normalises a column of addresses; None if it keeps them as they are."""
     if setting == "as_written":
         return None
     lower_case = setting == "normalised_lower_case"
@@ -50,7 +50,7 @@ def normaliser(setting: str) -> Normal | None:
 
 
 def by_normal(addresses: pl.Series, normalise: Normal) -> pl.DataFrame:
-    """``normal`` and ``stored``: under which address the catalogue has each; of several, the one that is so already."""
+    """``normal`` and ``stored``: the address under which the catalogue has each; of several, a normalised one."""
     frame = pl.DataFrame({"normal": normalise(addresses), "stored": addresses})
     ordered = frame.sort(pl.col("normal") != pl.col("stored"), "stored")
     return ordered.unique("normal", keep="first", maintain_order=True)

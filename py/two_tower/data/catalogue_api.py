@@ -1,8 +1,8 @@
 """Catalogues from an API, page by page, through the same merge as ``two-tower import catalog``.
 
-A source is a :class:`Source`: it says what to ask for and reads what is answered. Everything else is here: a polite
-rate, retries with growing waits, answers that are cut off, repeated or shorter than they claim, and resumption. A page
-and the place where to go on are committed together, so a run may be broken off anywhere.
+A :class:`Source` defines requests and reads answers. Everything else is here: a rate limit, retries with growing
+waits, resumption, and answers that are truncated, repeated or shorter than they claim. A page and the position after
+it are committed together, so a run may be interrupted anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Connection = psycopg.Connection[Any]
 
 
 class GarbledError(Exception):
-    """An answer that cannot be right; asking again may help."""
+    """An answer that cannot be right; a retry may help."""
 
 
 class RefusedError(Exception):
@@ -54,11 +54,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Page:
-    """What one request brought."""
+    """The answer to one request."""
 
     listings: list[Listing]
     total: int
-    """Products that the API says there are in all."""
+    """The total number of products, according to the API."""
     oldest: str | None = None
     """Value for ``Span.until`` that leaves out nothing older than this page's last product."""
 
@@ -82,7 +82,7 @@ class Source(Protocol):
 
     @property
     def last_offset(self) -> int:
-        """The API answers no request that starts beyond this product, counted from 1; listings are newest first."""
+        """The last offset that the API accepts, counted from 1; listings are newest first."""
         ...
 
     @property
@@ -95,7 +95,7 @@ class Source(Protocol):
         ...
 
     def request(self, section: str, span: Span, offset: int) -> tuple[str, dict[str, str]]:
-        """Address and parameters of a page; ``offset`` counts from 1. A section is what is paged by itself."""
+        """Address and parameters of a page; ``offset`` counts from 1. Each section is paged by itself."""
         ...
 
     def read(self, section: str, document: Any) -> Page:
@@ -105,14 +105,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How to ask."""
+    """Rate limit, retries and time-outs."""
 
     since: date | None = None
     until: date | None = None
     pause: float = 1.0
     """Seconds from one request to the next."""
     attempts: int = 6
-    """Times that a page is asked for."""
+    """Attempts for a page."""
     first_wait: float = 1.0
     """Seconds before the second attempt; each further wait is twice as long."""
     longest_wait: float = 120.0
@@ -124,7 +124,7 @@ class IngestOptions:
 
 @dataclass
 class SectionSummary:
-    """What became of one section. ``items`` = inserted + updated + unchanged + rejected + duplicates."""
+    """The result of one section. ``items`` = inserted + updated + unchanged + rejected + duplicates."""
 
     section: str
     since: str | None
@@ -138,15 +138,15 @@ class SectionSummary:
     rejected: int = 0
     duplicates: int = 0
     readdressed: int = 0
-    """Videos of the catalogue that were known under another address, and have the source's now."""
+    """Videos of the catalogue that had another address, and now have the source's."""
     retries: int = 0
     missing: int = 0
-    """Products that the API counts and, however often it was asked, did not show."""
+    """Products that the API counts but did not return in any attempt."""
 
 
 @dataclass
 class IngestSummary:
-    """What became of every section."""
+    """The results of all sections."""
 
     source: str
     sections: list[SectionSummary] = field(default_factory=list)
@@ -168,8 +168,8 @@ def ingest(
 ) -> IngestSummary:
     """Upserts what ``source`` lists in ``sections``. ``connection`` is in autocommit mode: every page is a transaction.
 
-    A run that was broken off is finished first. Raises UserError where the API keeps failing; pages that came before
-    are in, and the next run goes on after them.
+    An interrupted run is finished first. Raises UserError if the API keeps failing; pages before that
+    are stored, and the next run continues after them.
     """
     options = options or IngestOptions()
     started = time.monotonic()
@@ -213,7 +213,7 @@ def _without_addresses_in_logs() -> Iterator[None]:
 
 
 def _tasks(connection: Connection, source: Source, section: str, options: IngestOptions) -> Iterator[_Task]:
-    """What there is to do: the rest of a run that was broken off, and what it leaves over of what is asked for."""
+    """The tasks: the rest of an interrupted run, and the part of the requested span that it does not cover."""
     job = f"ingest {source.name} {section}"
     span = source.span(options.since, options.until)
     try:
@@ -233,7 +233,7 @@ def _tasks(connection: Connection, source: Source, section: str, options: Ingest
     if old.since is not None and (span.since is None or span.since < old.since):
         yield _Task(source, section, job, span)
         return
-    # The rest of that run has all that is older. What is newer may have come since it began.
+    # The rest of that run covers everything older. Newer products may have appeared since it began.
     fresh = source.span((began - timedelta(days=1)).astimezone(UTC).date(), options.until)
     if options.until is None or span.until != old.until:
         yield _Task(source, section, job, max(span, fresh, key=lambda one: one.since or ""))
@@ -258,7 +258,7 @@ class _Task:
         self.run_id = run
         self.offset = state["offset"] if state else 1
         self.window = Span(span.since, state["window"] if state else span.until)
-        """The span, without what is too far down to be asked for by offset."""
+        """The span, limited to what offsets can still reach."""
         self.seen: set[str] = set()
         """Pages of the window, by their ids."""
         self.summary = SectionSummary(section, span.since, span.until, resumed=state is not None)
@@ -322,7 +322,7 @@ class _Task:
             setattr(told, name, getattr(told, name) + getattr(done, name))
 
     def record(self, connection: Connection, offset: int, window: Span, *, finished: bool) -> None:
-        """Says where to go on, in the transaction of the page."""
+        """Records where to continue, in the transaction of the page."""
         state = Jsonb({**asdict(self.span), "window": window.until, "offset": offset, **self.counts()})
         if self.run_id is None:
             self.run_id = one(
@@ -345,7 +345,7 @@ class _Task:
 
 
 class _Asker:
-    """Asks politely, and again."""
+    """Sends requests with a rate limit and retries."""
 
     def __init__(self, source: Source, client: httpx2.Client, options: IngestOptions, say: Say) -> None:
         self.source = source
@@ -356,7 +356,7 @@ class _Asker:
         """When the last request was sent."""
 
     def page(self, section: str, span: Span, offset: int, seen: set[str]) -> tuple[Page, int]:
-        """The page and the attempts that it took. A page that stays shorter than it says is taken as it is."""
+        """The page and the attempts that it took. A page that stays shorter than announced is accepted as it is."""
         wait, short, refusal = self.options.first_wait, None, None
         for attempt in range(1, self.options.attempts + 1):
             try:
@@ -378,7 +378,7 @@ class _Asker:
                 problem, asked_to_wait = str(error), None
             except RefusedError as error:
                 refusal = str(error)
-            if refusal is not None:  # raised here, so that no traceback leads to what was answered
+            if refusal is not None:  # raised here, so that no traceback contains the answer
                 raise UserError(f"{self.source.name} refuses: {self.redacted(refusal)}")
             if attempt < self.options.attempts:
                 pause = min(max(wait, asked_to_wait or 0), self.options.longest_wait)
@@ -415,23 +415,23 @@ class _Asker:
             raise _RetryError("the answer is not whole JSON", None) from None
         if status != httpx2.codes.OK:
             with suppress(GarbledError):
-                self.source.read(section, document)  # it may say why
+                self.source.read(section, document)  # the body may say why
             raise RefusedError(f"the answer is {status}")
         return document
 
     def redacted(self, text: str) -> str:
-        """``text`` without credentials, should the API repeat them."""
+        """``text`` without credentials, in case the API repeats them."""
         for secret in self.source.secrets:
             text = text.replace(secret, "…") if secret else text
         return text
 
 
 class _RetryError(Exception):
-    """A problem, and the seconds that the server asks to wait."""
+    """A problem, and how many seconds the server wants the client to wait."""
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds of a Retry-After, which is a number of them or a date; None where it is neither."""
+    """Seconds of a Retry-After header, which is a number or a date; None if it is neither."""
     if value.isdecimal():
         return float(value)
     try:

@@ -1,4 +1,4 @@
-"""Reading CSV: blocks of whole lines, in parallel, and line by line where there is a fault."""
+"""Reading CSV: in parallel by blocks of whole lines, and line by line after an error."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ BLOCK = 4 << 20
 """Bytes of CSV that are parsed at a time."""
 
 LONGEST_CELL = 1 << 20
-"""Characters. A longer cell is a quote that does not close."""
+"""Characters. A longer cell means an unclosed quote."""
 
 SAMPLE = 1 << 18
-"""Bytes from which an encoding is told."""
+"""Bytes from which an encoding is detected."""
 
 NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
 _UNIT = "\x1f"
-"""ASCII's separator, which stands for a delimiter of several characters."""
+"""ASCII's unit separator, which replaces a delimiter of several characters."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
-"""The first line of what Excel is told by which delimiter to split."""
+"""A first line that tells Excel the delimiter."""
 
 
 def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: Say) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines in UTF-8, each line ending in a newline, with the number of the block's first line.
 
-    Where no encoding is given it is UTF-8, or what Japanese is in beyond doubt.
+    If no encoding is given, it is UTF-8, or a Japanese encoding that is detected beyond doubt.
     """
     try:
         is_utf8 = encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
@@ -86,7 +86,7 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
                     block = _decoded(name, line, decoder, block, encoding)
                     tail = _decoded(name, line, decoder, tail, encoding)
             _check_utf8(name, block, line)
-            if codecs.BOM_UTF8 in block:  # of a file that was joined to another, or of a cell that was pasted
+            if codecs.BOM_UTF8 in block:  # byte order marks inside: of a concatenated file, or of a pasted cell
                 block = block.replace(codecs.BOM_UTF8, b"")
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n")
@@ -108,7 +108,7 @@ def _decoded(
 
 
 def _japanese(block: bytes) -> str | None:
-    """The encoding that the lines of a block which are not ASCII are in, if they are not UTF-8 but Japanese."""
+    """The Japanese encoding of a block's lines that are not ASCII, or None if they are UTF-8."""
     try:
         block.decode()
     except UnicodeDecodeError as error:
@@ -118,7 +118,7 @@ def _japanese(block: bytes) -> str | None:
 
 
 def _lines(block: bytes, at: int, size: int = SAMPLE) -> bytes:
-    """Whole lines of ``block`` from the one that ``at`` is in, ``size`` bytes or so of them."""
+    """About ``size`` bytes of whole lines of ``block``, from the line that contains ``at``."""
     end = block.find(b"\n", min(at + size, len(block) - 1))
     return block[block.rfind(b"\n", 0, at) + 1 : end + 1 if end >= 0 else None]
 
@@ -147,7 +147,7 @@ def open_csv(
     names: Sequence[str],
     say: Say,
 ) -> Table:
-    """The table of a CSV. ``names`` are its columns where the file has no line that names them."""
+    """The table of a CSV. ``names`` are its columns if the file has no header line."""
     feed = _Feed(blocks)
     while feed.more() and not feed.peek().strip():
         feed.skip()
@@ -181,7 +181,7 @@ def open_csv(
 
 
 def refuse_repeated(name: str, columns: list[str], expected: set[str]) -> None:
-    """Raises UserError where a column that is looked for is there more than once, so that one would be passed over."""
+    """Raises UserError if a needed column occurs more than once, since one would be ignored."""
     twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
     if twice:
         raise UserError(f"{name} names a column twice: {', '.join(twice)}", "leave one out, or give it another name")
@@ -198,7 +198,7 @@ def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
 
 
 class _Feed:
-    """Lines, one by one, of blocks; the rest of a block can be had whole."""
+    """Iterates over the lines of blocks; the rest of a block can be taken whole."""
 
     def __init__(self, blocks: Iterator[tuple[bytes, int]]) -> None:
         self.blocks = blocks
@@ -238,13 +238,13 @@ class _Feed:
         return rest, line
 
     def replace(self, old: str, new: str) -> None:
-        """Puts ``new`` for ``old`` in all lines to come. Both are ASCII."""
+        """Replaces ``old`` by ``new`` in all further lines. Both are ASCII."""
         blocks = self.blocks
         self.blocks = ((block.replace(old.encode(), new.encode()), line) for block, line in blocks)
         self.lines = [line.replace(old, new) for line in self.lines]
 
     def push(self, block: bytes, line: int) -> None:
-        """Gives back what ``rest`` gave, to be had line by line."""
+        """Takes back what ``rest`` returned, to be read line by line."""
         self.lines, self.at, self.line = io.StringIO(block.decode(), newline="\n").readlines(), 0, line
 
 
@@ -270,13 +270,13 @@ class _CsvReader:
             csv.field_size_limit(limit)
 
     def _quickly(self, block: bytes, line: int, names: list[str]) -> pl.DataFrame | None:
-        """The block's records, or None if it takes more than counting to tell that all is well with it."""
+        """The block's records, or None if counting delimiters cannot show that every row is well-formed."""
         rows, width = block.count(b"\n"), len(self.columns)
         if any(odd in block for odd in (b'"', b"\0", b"\r")):
             return None
         if block.count(self.delimiter.encode()) != rows * (width - 1):
             return None
-        # No row is too long, or polars objects; the sum is right; so no row is too short.
+        # polars refuses rows that are too long, and the total is right, so no row is too short.
         wanted = sorted((self.columns.index(name), name) for name in names)
         try:
             frame = pl.read_csv(

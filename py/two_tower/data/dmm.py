@@ -42,7 +42,7 @@ class Dmm:
 
     @classmethod
     def from_settings(cls) -> Dmm:
-        """With what the environment says. Raises UserError where that is not enough."""
+        """The API with credentials from the environment. Raises UserError if any is missing."""
         settings = Settings()
         if settings.dmm_api_id is None or settings.dmm_affiliate_id is None:
             raise UserError(
@@ -132,7 +132,7 @@ class Dmm:
 
 
 def price(prices: Any) -> str | None:
-    """Yen, of ``300~`` (the cheapest of several), ``1,980`` or 300; where it is missing, the cheapest way to buy."""
+    """Yen from ``300~`` (the cheapest of several), ``1,980`` or 300; if it is missing, of the cheapest delivery."""
     prices = _mapping(prices)
     deliveries = _mapping(prices.get("deliveries")).get("delivery")
     offers = [_mapping(offer).get("price") for offer in deliveries] if isinstance(deliveries, list) else []
@@ -145,7 +145,7 @@ def price(prices: Any) -> str | None:
 
 
 def duration(volume: Any) -> str | None:
-    """Seconds, of minutes (``120``, ``120分``) or of ``1:59:30``; None of anything else."""
+    """Seconds from minutes (``120``, ``120分``) or ``1:59:30``; otherwise None."""
     text = _text(volume) or ""
     if match := re.fullmatch(r"(\d+):(\d\d):(\d\d)", text):
         hours, minutes, seconds = map(int, match.groups())
@@ -155,7 +155,7 @@ def duration(volume: Any) -> str | None:
 
 
 def picture(item: dict[str, Any]) -> str | None:
-    """The package's picture, the largest there is; else the first sample image."""
+    """The largest picture of the package; if there is none, the first sample image."""
     package = _mapping(item.get("imageURL"))
     for size in ("large", "list", "small"):
         if found := _text(package.get(size)):
@@ -179,13 +179,13 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _names(entries: Any) -> Iterator[str]:
-    """Names of genres, actresses and so on: of a list of objects, or of a single one."""
+    """Names of genres, actresses and so on, from a list of objects or a single one."""
     entries = [entries] if isinstance(entries, dict) else entries if isinstance(entries, list) else []
     return iter([name for entry in entries if (name := _text(_mapping(entry).get("name")))])
 
 
 def _text(value: Any) -> str | None:
-    """Trimmed text that a database can hold; None where there is none."""
+    """Trimmed text that a database can store; None if there is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = str(value).replace("\0", "").encode("utf-8", "replace").decode().strip()

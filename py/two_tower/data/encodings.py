@@ -1,8 +1,8 @@
-"""Which encoding a text file that is not UTF-8 is in.
+"""Detects the encoding of a text file that is not UTF-8.
 
-Japanese is told by its kana, which no other encoding has bytes for that read as well; anything else only a person can
-tell: the same bytes are Größe, or Polish. charset-normalizer and chardet were tried on titles of one line in CP932,
-EUC-JP and CP1252: they took half of them for Big5, CP1250, Johab or Mac Cyrillic.
+Japanese is recognised by its kana: bytes of kana do not make readable text in any other encoding. Anything else only a
+person can decide: the same bytes may be German or Polish. We tried charset-normalizer and chardet on titles of one line
+in CP932, EUC-JP and CP1252; they took half of them for Big5, CP1250, Johab or Mac Cyrillic.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import codecs
 import re
 
 JAPANESE = {"cp932": 0.1, "euc_jp": 0.25}
-"""The share of kana from which on text is beyond doubt. GBK has EUC-JP's kana, and Chinese shops like a の."""
+"""The share of kana above which text is Japanese. GBK has EUC-JP's kana, and Chinese brands sometimes use a の."""
 CANDIDATES = (*JAPANESE, "cp1252")
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u30fc]")
 _HALF_WIDTH = re.compile("[\uff66-\uff9f]{2,}")
 _SHOWN = 12
-"""Characters of what an encoding makes of a file that a message repeats."""
+"""Characters of decoded text that a message shows."""
 
 
 def encoding_by_mark(start: bytes) -> str | None:
-    """What a byte order mark says, or the zeros of UTF-16 without one."""
+    """The encoding by a byte order mark, or by the zero bytes of UTF-16 without one."""
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -33,8 +33,8 @@ def encoding_by_mark(start: bytes) -> str | None:
 
 
 def japanese(data: bytes) -> str | None:
-    """The encoding in which whole lines are Japanese beyond doubt: most of what is not ASCII is what Japanese is
-    written in, and some of it kana."""
+    """The encoding in which whole lines are Japanese beyond doubt: most non-ASCII characters are usual in Japanese, and
+    some of them are kana."""
     for encoding, share in JAPANESE.items():
         other = _beyond_ascii(data, encoding)
         if other and len(_KANA.findall(other)) >= share * len(other) and _usual(other) >= 0.8 * len(other):
@@ -43,7 +43,7 @@ def japanese(data: bytes) -> str | None:
 
 
 def readings(data: bytes) -> list[tuple[str, str]]:
-    """Encodings in which ``data`` may be, likelier ones first, each with what its first other characters would be."""
+    """Possible encodings of ``data``, likelier ones first, each with the first non-ASCII text as it would read."""
     found = []
     for encoding in CANDIDATES:
         other = _beyond_ascii(data, encoding)
@@ -66,7 +66,7 @@ def _beyond_ascii(data: bytes, encoding: str) -> str:
 
 
 def _usual(text: str) -> int:
-    """Characters that are kana, full-width signs, kanji of everyday use, or half-width kana that stand together."""
+    """Characters that are kana, full-width symbols, kanji of everyday use, or consecutive half-width kana."""
     count = sum(map(len, _HALF_WIDTH.findall(text)))
     for character in text:
         try:

@@ -1,7 +1,7 @@
-"""Reading tables that other people wrote: CSV, gzip of CSV, and Parquet, in batches and with bounded memory.
+"""Reading tables from files: CSV, gzipped CSV, and Parquet, in batches and with bounded memory.
 
-A batch is a polars frame with the columns asked for and ``line``, the line of the file (the row, for Parquet) that a
-record starts on. What makes a whole file unreadable raises UserError; a bad record goes to the rejects.
+A batch is a polars frame with the requested columns and ``line``, the line of the file (the row, for Parquet) on which
+a record starts. An unreadable file raises UserError; a bad record goes to the rejects.
 
 CSV without quotes, the usual case of large files, is checked by counting delimiters and parsed by polars. A block
 with a quote, a stray carriage return, or a row of the wrong width is parsed by the csv module instead: it says where.
@@ -76,7 +76,7 @@ def open_table(
         rename = dict(renamed or {})
         if magic.startswith(b"PAR1"):
             where = source
-            if total is None:  # a pipe cannot be read from its end, where Parquet keeps its index
+            if total is None:  # Parquet has its index at the end, which a pipe cannot seek to
                 copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".parquet"))  # noqa: SIM115
                 shutil.copyfileobj(buffered, copy)
                 copy.flush()
@@ -97,7 +97,7 @@ def open_table(
 
 
 class _Counted(io.RawIOBase):
-    """Counts the bytes read of a stream that is not its own to close."""
+    """Counts the bytes read from a stream, which it does not close."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self.raw = raw
@@ -142,13 +142,13 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
 
 
 def _plain(name: str, cells: pl.Series) -> pl.Series:
-    """A column of one of the types that readers of cells know: bytes and categories as text, lists as lists of text.
+    """A column in one of the types that the cell readers know: bytes and categories as text, lists as lists of text.
 
-    Raises UserError where its cells have parts of which nobody can tell which one is meant.
+    Raises UserError if its cells have several fields, so that it is unclear which one is meant.
     """
     kind = cells.dtype
     if kind.is_float():
-        return cells.fill_nan(None)  # what pandas writes for nothing
+        return cells.fill_nan(None)  # what pandas writes for an empty cell
     try:
         if kind == pl.Binary:
             return cells.cast(pl.String)
@@ -164,7 +164,7 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
                     chosen = "name" if "name" in fields else fields[0]
                     return cells.list.eval(pl.element().struct.field(chosen))
             elif inner.is_float():
-                return cells  # a vector, which as text would take ten times the memory
+                return cells  # a vector, which would take ten times the memory as text
             elif not isinstance(inner, pl.List | pl.Array):
                 return cells.cast(pl.List(pl.String))
     except pl.exceptions.PolarsError as error:

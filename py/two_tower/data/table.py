@@ -54,11 +54,11 @@ class Rejects:
                     csv.writer(file, lineterminator="\n").writerows(reported)
 
     def pass_over(self, after: int) -> None:
-        """Leaves out what is about lines up to ``after``: another run reports these."""
+        """Skips lines up to ``after``, which another run reports."""
         self._after = max(self._after, after)
 
     def flush(self) -> None:
-        """Leaves nothing for a kill to take, nor in the way of another run that goes on with the report."""
+        """Writes everything out, so that a kill loses nothing and another run can continue the report."""
         with self._lock, writing(self.path):
             if self._file:
                 file, self._file = self._file, None

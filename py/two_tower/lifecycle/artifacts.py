@@ -1,14 +1,14 @@
 """The files of a model version, as a browser, another database or a notebook reads them.
 
 ``manifest.json`` names every other file of a version with its size and sha256, and is written last: a directory that
-has one is complete. Published, versions lie side by side and never change, and ``current`` holds a copy of the one that
-is meant:
+has one is complete. Published versions are side by side and never change, and ``current`` holds a copy of the current
+one:
 
     URL/20260301T040000Z/user_tower.onnx, ..., manifest.json
     URL/current/user_tower.onnx, ..., manifest.json
 
-The manifest of ``current`` moves last, and its "version" says in which directory the same files are: who reads them
-there sees one model, also while ``current`` is being copied. Vectors of users are published on request alone.
+The manifest of ``current`` is replaced last, and its "version" names the directory with the same files: a client that
+reads them there sees one model, even while ``current`` is being copied. Users' vectors are published only on request.
 
 URLs are ``file:///path`` and ``s3://bucket/prefix``. Credentials, region and endpoint of S3 come from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL (Supabase:
@@ -51,11 +51,11 @@ MANIFEST = "manifest.json"
 CURRENT = f"current/{MANIFEST}"
 USERS = "user_embeddings.parquet"
 RUNTIME = re.compile(r"ort[\w.-]*\.(wasm|mjs)")
-"""Files that onnxruntime-web loads, beside the model that it runs. They are no part of the model."""
+"""Files that onnxruntime-web loads, stored beside the model. They are not part of the model."""
 CONTENT_TYPES = {".wasm": "application/wasm", ".mjs": "text/javascript", ".json": "application/json"}
 MODEL_FILES = registry.FILES
 MUCH_FOR_A_BROWSER = 20_000_000
-"""Bytes of user_tower.onnx from which on ``model export`` says how large it is: some 20,000 videos."""
+"""Bytes of user_tower.onnx above which ``model export`` prints its size: about 20,000 videos."""
 DOCUMENTS = ("feature_schema.json", "normalizer.json", "metrics.json", "model_meta.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -100,9 +100,9 @@ def export(
 ) -> list[Path]:
     """Write every file of ``version`` into ``directory``, ``manifest.json`` last; their paths.
 
-    All come from one snapshot. A directory whose manifest is there is complete. With ``max_video_features``, towers
-    whose vocabulary ends after so many videos: small files for a browser, whose vectors compare with the version's.
-    Vectors of users are left out unless ``users``; files of the ``runtime`` are copied beside the others.
+    All come from one snapshot. A directory with a manifest is complete. With ``max_video_features``, the towers'
+    vocabulary has at most that many videos: small files for a browser, whose vectors fit the version's index.
+    Users' vectors are left out unless ``users``; files of the ``runtime`` are copied beside the others.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,10 @@ def _close(directory: Path, version: str, written: list[Path]) -> Path:
 def write_trained(
     model: TrainedModel, data: TrainingData, version: str, out: Path, addresses: Mapping[str, str]
 ) -> Path:
-    """The files of a model that no database has, in ``out/runs/VERSION``, with ``out/latest`` leading there.
+    """Writes the files of a model trained without a database to ``out/runs/VERSION``, to which ``out/latest`` links.
 
-    They are those of :func:`export`, with vectors by the towers; ``addresses`` are product URLs by item. Raises
-    UserError where there is such a run already, or nothing can be written.
+    They are those of :func:`export`, with vectors computed by the towers; ``addresses`` are product URLs by item.
+    Raises UserError if the run exists, or cannot be written.
     """
     from two_tower.lifecycle import towers
     from two_tower.trainer.runs import run_directory
@@ -315,7 +315,7 @@ def _read(path: Path) -> bytes:
 
 
 def _manifest(content: bytes) -> dict[str, Any]:
-    """A manifest whose names are plain file names; anything else could lead out of its directory."""
+    """The manifest, with only plain file names; other names could point outside its directory."""
     try:
         manifest = json.loads(content)
         names = [manifest["version"], *(entry["path"] for entry in manifest["files"])]
@@ -442,7 +442,7 @@ def point(url: str, manifest: bytes) -> None:
         raise
     kept = {entry["path"] for entry in _manifest(manifest)["files"]} | {MANIFEST}
     if before is not None:
-        with suppress(UserError, FileNotFoundError):  # what is too much there misleads nobody who reads the manifest
+        with suppress(UserError, FileNotFoundError):  # extra files do not matter to a client that reads the manifest
             for entry in _manifest(before)["files"]:
                 if entry["path"] not in kept:
                     with _storage_errors(f"{url}/current/{entry['path']}"):
@@ -462,8 +462,8 @@ def _copy_to_current(store: Any, url: str, manifest: bytes) -> None:
 def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
     """Download a published version (None: the current one), verify every file, and register it as a candidate.
 
-    ``{"version", "url", "registered"}``; nothing is registered where it is already. Files lie in a temporary directory
-    until all are verified, and registering is one statement: what is broken off leaves nothing.
+    ``{"version", "url", "registered"}``; a version that is already registered stays as it is. Files are in a temporary
+    directory until all are verified, and registering is one statement, so an interruption leaves nothing behind.
     """
     if version:
         registry.require_version_name(version)
@@ -511,7 +511,7 @@ def _put(store: Any, path: str, content: Path | bytes, attributes: Any) -> None:
 
 
 def _model(manifest: bytes) -> dict[str, str]:
-    """Hashes of what makes the model; the vectors of a version change with every refresh."""
+    """Hashes of the model's own files, without the vectors, which change with every refresh."""
     files = _of_the_model(_manifest(manifest))
     return {entry["path"]: entry["sha256"] for entry in files if not entry["path"].endswith(".parquet")}
 
@@ -525,7 +525,7 @@ def _store(url: str) -> Any:
             return obstore.store.LocalStore(unquote(parts.path), mkdir=True)
     if parts.scheme == "s3" and parts.netloc:
         for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
-            del os.environ[name]  # CI systems set to nothing what they were not told; the client would read it
+            del os.environ[name]  # CI systems set missing variables to an empty text, which the client would read
         endpoint = (
             os.environ.get("AWS_ENDPOINT_URL_S3")
             or os.environ.get("AWS_ENDPOINT_URL")
@@ -540,9 +540,9 @@ def _store(url: str) -> Any:
                 parts.netloc,
                 prefix=unquote(parts.path).strip("/") or None,
                 config=config or None,
-                # Plain HTTP is for whoever named such an endpoint.
+                # Plain HTTP is allowed if the endpoint says so.
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
-                retry_config={"max_retries": 0},  # patiently() asks again
+                retry_config={"max_retries": 0},  # patiently() retries
             )
     raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
 

@@ -1,6 +1,6 @@
-"""Experiments on users: two versions beside each other, each for its share of them.
+"""Experiments on users: two versions side by side, each for its share of them.
 
-What came of one is read by :mod:`two_tower.server.experiments`.
+:mod:`two_tower.server.experiments` reads the results.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def start(
 ) -> dict[str, Any]:
     """Serve ``share`` of the users by ``challenger`` and the others by ``control``, which is the active version.
 
-    What the challenger lacks is embedded first. Raises GateFailed where its gate says no; ``force`` overrules that, and
-    is recorded; ``overrides`` are settings of the gate for this once. ``publish`` is where both are uploaded to first,
-    for clients that compute vectors of their own. ``connection`` is in autocommit mode.
+    Missing vectors of the challenger are computed first. Raises GateFailed if its gate says no; ``force`` overrules
+    that, and is recorded; ``overrides`` are gate settings for this call. Both are first uploaded to ``publish``, if
+    given, for clients that compute vectors themselves. ``connection`` is in autocommit mode.
     """
     connection.execute("select two_tower.require_no_experiment()")
     connection.execute("select two_tower.require_model(%s), two_tower.require_model(%s)", (control, challenger))

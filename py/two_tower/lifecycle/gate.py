@@ -1,10 +1,10 @@
 """Measuring a model version for the gate: its metrics beside the references and the active version's, and its parity.
 
-What is measured is handed to the database, whose ``two_tower.gate_metrics()`` judges by ``two_tower.settings``.
+The results are passed to the database, whose ``two_tower.gate_metrics()`` judges them by ``two_tower.settings``.
 
-Two versions are compared on likes that neither has seen: where enough users have liked something since both were
-trained, on those; else each by the record of its training, in which towers fitted to a part of the data were measured
-on the rest.
+Two versions are compared on likes that neither has seen. If enough users have liked something since both were
+trained, those likes are used; otherwise each version's metrics are those recorded in its training, where towers fitted
+to a part of the data were measured on the rest.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from two_tower.trainer.options import TrainOptions
 Connection = psycopg.Connection[Any]
 
 FRESH_USERS = 200
-"""Users with a like after both trainings from which on versions are measured on such likes."""
+"""The number of users with a like after both trainings that is enough to measure versions on such likes."""
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The active version that another is held against, and its metrics of the same kind as the other's."""
+    """The active version with which another is compared, and its metrics, measured in the same way."""
 
     version: str
     metrics: dict[str, Any]
@@ -45,7 +45,7 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of a version."""
+    """The measurements of a version."""
 
     version: str
     measured_on: str
@@ -54,12 +54,12 @@ class Measured:
     incumbent: Incumbent | None
     """None where no version is active, or this one is."""
     parity: dict[str, float | None]
-    """What was compared → largest cosine distance; None where there was nothing to compare."""
+    """Comparison → largest cosine distance; None if there was nothing to compare."""
     fresh: bool
     """Whether the metrics were measured now, on likes since the trainings, and not at the trainings."""
 
     def numbers(self) -> dict[str, Any]:
-        """What ``two_tower.gate_metrics()`` takes as measured. JSON has no NaN: a distance that is none is text."""
+        """The argument ``measured`` of ``two_tower.gate_metrics()``. JSON has no NaN, so a NaN distance is text."""
         metrics = None
         if self.fresh:
             metrics = {self.version: self.metrics}
@@ -130,7 +130,7 @@ def _since(
 
     Those of ``towers`` and of references by recommender, and those of other versions ``beside`` by version.
     """
-    # One snapshot: else the versions would be measured on different likes.
+    # One snapshot, so that the versions are measured on the same likes.
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         data = read(connection, DatasetOptions(), towers.schema)
@@ -146,13 +146,13 @@ def _since(
 
     def scorer(of: Towers, laid_out: TrainingData) -> evaluate.Scorer:
         counts = laid_out.item_counts
-        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        # Counts are several times as large as decisions, so they are built only for the measured users.
         liked, noped = (data.matrix(label, ~after, of.schema.recency)[asked] for label in (LIKE, NOPE))
         profile = None if laid_out.profile is None else laid_out.profile[asked]
         given = user_counts(of.schema, counts, liked, noped, profile)
         found = evaluate.by_vectors(of.user.embed(given), of.item.embed(counts))
         if of.neighbours is not None:
-            # Whose position in the vocabulary is which is in the inputs: ids are the last of them.
+            # The inputs tell each video's position in the vocabulary, since ids come last.
             ids = counts[:, of.schema.segment("item", "id").offset :]
             across = (ids @ of.neighbours @ ids.T).tocsr()
             found = evaluate.with_neighbours(found, liked, across, of.user.length(given))
@@ -165,10 +165,10 @@ def _since(
 
 
 def parity(connection: Connection, version: str, towers: Towers | None = None) -> dict[str, float | None]:
-    """Largest cosine distances in a sample of users and videos: torch to the engine, the engine to what is stored.
+    """Largest cosine distances in a sample of users and videos: torch to engine, engine to stored vector.
 
-    None where there is nothing to compare. The setting gate_sample says how many of each. Changes that no refresh has
-    seen yet are left out of the sample.
+    None if there is nothing to compare. The setting gate_sample is the number of each. Users and videos with pending
+    changes are left out of the sample.
     """
     towers = towers or load(connection, version)
     result: dict[str, float | None] = {}
@@ -197,7 +197,7 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                 source=psycopg.sql.SQL(
                     "two_tower.user_features where like_count > 0" if kind == "user" else "public.videos"
                 ),
-                # A changed video changes its likers, too.
+                # A changed video also changes its likers.
                 waiting=psycopg.sql.Identifier("pending_users" if kind == "user" else "video_changes"),
                 settled=psycopg.sql.SQL(
                     """not exists (
@@ -231,4 +231,4 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return float(np.maximum(0.0, (1 - cosine).max()))  # max() would make 0 of NaN
+    return float(np.maximum(0.0, (1 - cosine).max()))  # max() would turn NaN into 0

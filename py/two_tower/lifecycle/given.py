@@ -1,6 +1,6 @@
 """``two-tower model upload-vectors``: a version of vectors that were computed elsewhere, without towers.
 
-Refreshes, verify and coverage leave it alone: what no tower computes does not follow likes. Deletions reach it.
+Refreshes, verify and coverage skip it, since without a tower its vectors cannot follow likes. Deletions do apply.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Uploaded:
     users: int
     unknown_users: int
     users_without: int
-    """Users with likes and without a vector; they are shown what is popular."""
+    """Users with likes and without a vector; they are shown popular videos."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,10 +59,10 @@ def upload(
     *,
     dry_run: bool = False,
 ) -> Uploaded:
-    """Make a staged version of the vectors in these Parquet files, in one transaction; with ``dry_run`` take it back.
+    """Make a staged version from the vectors in these Parquet files, in one transaction; with ``dry_run`` roll it back.
 
-    Vectors are scaled to length 1. Raises UserError where a file cannot be read, or a vector is none of :data:`DIM`
-    numbers, or of no use; ``connection`` is in autocommit mode.
+    Vectors are scaled to length 1. Raises UserError if a file cannot be read, or a vector does not have :data:`DIM`
+    numbers or cannot be scaled; ``connection`` is in autocommit mode.
     """
     name = version or registry.new_version(connection)
     registry.require_version_name(name)

@@ -1,6 +1,6 @@
-"""Asking a bucket again while it has a hiccup, and not before it wants to be asked.
+"""Retries of requests to a bucket after temporary errors, respecting its Retry-After.
 
-The client of S3 neither heeds nor shows a Retry-After, so after a refusal its header is asked for by a signed HEAD.
+The S3 client neither respects nor exposes a Retry-After header, so after a refusal a signed HEAD request reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 300.0
-"""Seconds after which a bucket's hiccup is an outage."""
+"""Seconds after which a temporary error counts as an outage."""
 LONGEST_WAIT = 120.0
 FIRST_WAIT = 0.5
 _PASSING = re.compile(
@@ -25,10 +25,10 @@ _PASSING = re.compile(
 
 
 def patiently(store: Any, path: str, work: Callable[[], T]) -> T:
-    """What ``work`` answers, which is about ``path`` of ``store``; asked again where the fault may pass.
+    """The result of ``work``, which is about ``path`` of ``store``; retried after temporary errors.
 
-    Between two attempts it waits twice as long as before, or as long as the bucket asks for. Raises what ``work`` does
-    for other faults, and after :data:`PATIENCE`.
+    Before each retry it waits twice as long as before, or as long as the bucket asks. Raises what ``work`` raises for
+    other errors, and after :data:`PATIENCE`.
     """
     import obstore.exceptions
 
@@ -47,7 +47,7 @@ def patiently(store: Any, path: str, work: Callable[[], T]) -> T:
 
 
 def asked_to_wait(store: Any, path: str) -> float | None:
-    """Seconds that the bucket asks to wait; None where it does not say, or nothing can be signed."""
+    """Seconds that the bucket asks clients to wait; None if it does not say, or nothing can be signed."""
     import httpx2
     import obstore
 

@@ -1,4 +1,4 @@
-"""Recommendations into a file, as ``two_tower.recommend_batch`` answers them."""
+"""Writes recommendations of ``two_tower.recommend_batch`` to a file."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def write(
 ) -> int:
     """Write the best ``limit`` videos of ``users`` (None: of everyone) to ``output``, CSV or Parquet by its extension.
 
-    The number of rows. The file appears when it is complete. One snapshot, shared by ``workers`` connections, and so
-    one model version, answers all users.
+    Returns the number of rows. The file appears when it is complete. All ``workers`` connections share one snapshot, so
+    all lists are of one model version.
     """
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"cannot tell the format of {output.name}", "give a name that ends in .csv or .parquet")

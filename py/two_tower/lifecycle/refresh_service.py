@@ -2,7 +2,7 @@
 
     two-tower refresh --every 10          until SIGTERM or SIGINT, a line for each round that did something
 
-What is due, and who does it, is decided in the database, so several of these may run side by side.
+The database decides what is due and who does it, so several of these may run side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from two_tower.lifecycle.registry import Refreshed
 from two_tower.signals import until_signalled
 
 LONGEST_PAUSE = 60.0
-"""Seconds between attempts where one after the other fails. They begin with one second, and double."""
+"""The longest wait in seconds after repeated failures. Waits begin with one second, and double."""
 
 NOTICES_A_DEAD_HOST: dict[str, Any] = {
     "keepalives_idle": 30,
@@ -27,16 +27,15 @@ NOTICES_A_DEAD_HOST: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""Parameters of the connection, which stays open between rounds. Without them a server that is gone is waited for, for
-hours. They do nothing where the connection is a socket of this machine."""
+"""Parameters of the connection, which stays open between rounds. Without them the service could wait for hours for a
+server that is gone. They have no effect on a local socket."""
 
 
 def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: Callable[[str], None]) -> None:
     """Refresh, run the jobs that are due, sleep ``every`` seconds; again, until SIGTERM or SIGINT.
 
-    Ends after the transaction at hand; a second signal ends it at once. ``tell`` hears of each round that did
-    something, ``complain`` of each that failed, after which the connection is made anew. Nothing that the database
-    does ends this.
+    It ends after the current transaction; a second signal ends it at once. ``tell`` is called for each round that did
+    something, ``complain`` for each that failed, after which it reconnects. No error of the database ends it.
     """
     connection: psycopg.Connection[Any] | None = None
     failures = 0

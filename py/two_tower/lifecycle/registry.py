@@ -1,4 +1,4 @@
-"""Registering trained models, and moving them through their lifecycle. The rules are the database's; this drives it."""
+"""Registers trained models and moves them through their lifecycle. The rules are in the database; this calls it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ FILES = ("user_tower.onnx", "item_tower.onnx", "weights.safetensors")
 """The files of a version, in the order of :func:`register_files`."""
 
 RESERVED_VERSIONS = frozenset({"current"})
-"""Names that no version may have, in any spelling; two_tower.reserved_versions() is the same list. ``current`` is where
-a store keeps the manifest of the version that is meant."""
+"""Names that no version may have, in upper or lower case; two_tower.reserved_versions() is the same list. ``current``
+is where a store keeps the manifest of the current version."""
 
 
 def require_version_name(version: str) -> None:
-    """UserError where a version cannot have this name; what else is wrong with a name, the database says."""
+    """Raises UserError if this name is reserved; the database checks everything else about names."""
     if version.lower() in RESERVED_VERSIONS:
         raise UserError(
             f"no model version can be called {version}: where models are published, that name leads to the current one",
@@ -53,14 +53,14 @@ def require_version_name(version: str) -> None:
 
 
 def new_version(connection: Connection) -> str:
-    """A version that is not taken yet: the time in UTC, to the second, with a number where that is not enough."""
+    """A new version name: the time in UTC, to the second, with a number appended if it is taken."""
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     taken = {v for (v,) in connection.execute("select version from two_tower.model_versions")}
     return next(v for n in range(len(taken) + 1) if (v := f"{stem}.{n}" if n else stem) not in taken)
 
 
 def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str | None = None) -> dict[str, Any]:
-    """``model_meta.json``: what the model is, what it was made of, by what, and beside which active version."""
+    """``model_meta.json``: the model, its training data, its trainer, and the version active at the time."""
     import numpy as np
     import torch
 
@@ -134,9 +134,9 @@ def register_files(
 ) -> None:
     """Register a candidate from its files: user tower, item tower (ONNX) and weights (safetensors).
 
-    The weights are stored as rows, too, where they are those of :mod:`two_tower.model`; then a file of more bytes than
-    the setting model_max_bytes is not kept beside them. Neighbours among them are stored as rows in any case. Does
-    nothing where that version is registered with the same content. Raises psycopg.Error where the database refuses it.
+    Weights of :mod:`two_tower.model` are also stored as rows; then a file larger than the setting model_max_bytes is
+    not stored beside them. Neighbours are always stored as rows. Does nothing if that version is registered with the
+    same content. Raises psycopg.Error if the database refuses it.
     """
     with connection.transaction():
         known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
@@ -145,11 +145,11 @@ def register_files(
         videos = vocabularies.get("video", [])
         beside = neighbours.read(tensors, len(videos))
         if beside is not None:
-            # By which the database knows whether what is registered again is the same.
+            # By these the database knows whether a version registered again is the same.
             meta = meta | {"neighbours": {"entries": len(beside.values), "sha256": beside.digest}}
         kept: list[bytes | None] = list(files)
         if known is not None:
-            # What is not kept of it is not compared, whatever the setting was then.
+            # Files that are not stored are not compared, whatever the setting was then.
             stored = {
                 name
                 for (name,) in connection.execute(
@@ -165,7 +165,7 @@ def register_files(
                 """select two_tower.model_setting('model_max_bytes'), s.value <> '"onnxruntime"'
                 from two_tower.settings s where s.name = 'inference_engine'"""
             ).fetchone() or (0, True)
-            if computed:  # from rows, so that the files are for whoever exports them
+            if computed:  # from rows; an export generates the files
                 kept = [content if content is not None and len(content) <= most else None for content in files]
         user_tower, item_tower, weights = kept
         documents = (feature_schema, normalizer, vocabularies, metrics, meta)
@@ -186,8 +186,8 @@ def parity_sample(
 
     A tower that is too large to be a file has no hash.
 
-    The database refuses a tower that answers otherwise. Nobody's likes are in it, since metrics are published. The
-    first input is empty; each count of the others is a pair of position (from 0) and value.
+    The database refuses a tower with other outputs. The inputs are random, not users' likes, since metrics are
+    published. The first input is empty; each count of the others is a pair of position (from 0) and value.
     """
     import numpy as np
     import torch
@@ -215,7 +215,7 @@ def parity_sample(
 
 
 def plain(document: Any) -> Any:
-    """The document with NaN as null, which is how JSON can say that there was nothing to measure."""
+    """The document with NaN as null, since JSON has no NaN."""
     return json.loads(json.dumps(document), parse_constant=lambda _: None)
 
 
@@ -237,7 +237,7 @@ def newest(connection: Connection) -> str:
 
 
 def newest_candidate(connection: Connection) -> str:
-    """The version that ``model activate`` means when it is told none."""
+    """The version that ``model activate`` uses by default."""
     row = connection.execute(
         """select version from two_tower.model_versions
         where state in ('candidate', 'staged') order by number desc limit 1"""
@@ -269,10 +269,10 @@ def refresh(
 ) -> Refreshed:
     """Drain the change log as ``two_tower.refresh()`` does, without a limit of time.
 
-    ``connection`` is in autocommit mode. With ``limit``, ends after so many users and videos, and leaves the rest in
-    the log. Popularity and purge follow where they are due; with ``all_jobs`` the other jobs, too. Ends early, after
-    the transaction at hand, where ``stopped()``. The job log keeps what was done; raises UserError where the refresh
-    failed, not where a job did.
+    ``connection`` is in autocommit mode. With ``limit``, it ends after that many users and videos, and leaves the rest
+    in the log. Popularity and purge follow if they are due; with ``all_jobs`` the other jobs, too. If ``stopped()``, it
+    ends after the current transaction. The job log records the run. Raises UserError if the refresh failed, not if a
+    job did.
     """
     total = 0
     for run in _run(
@@ -294,10 +294,9 @@ def refresh(
 def _run(
     connection: Connection, begin: LiteralString, values: tuple[Any, ...], step: LiteralString
 ) -> Iterator[dict[str, Any]]:
-    """What ``begin`` answers, and then each ``step`` from the state before it, until the database says it is finished.
+    """Yields the result of ``begin``, then of each ``step`` from the previous state, until the database has finished.
 
-    This is all that the procedures of the same name do, too. Each is a transaction, READ COMMITTED whatever the
-    default is.
+    The procedures of the same name do the same. Each step is a transaction, READ COMMITTED whatever the default is.
     """
     cursor = connection.cursor(row_factory=dict_row)
     query = begin
@@ -312,7 +311,7 @@ def _run(
 
 
 def pending(connection: Connection) -> dict[str, int]:
-    """``users`` and ``videos`` in the change log. Who follows from changed videos is there later."""
+    """``users`` and ``videos`` in the change log. Likers of changed videos are added later."""
     row = connection.execute(
         """select (select count(distinct user_id) from two_tower.pending_users),
             (select count(distinct video_id) from two_tower.video_changes)"""
@@ -326,8 +325,8 @@ def mark_users(
 ) -> int:
     """Put users with at least ``min_likes`` likes into the change log; how many.
 
-    Those who lack a vector of a live version, or with ``include_existing`` all; with ``recent``, an interval as
-    PostgreSQL reads it, only those with a decision in that last time. Raises psycopg.DataError where it cannot read it.
+    By default those who lack a vector of a live version, with ``include_existing`` all; with ``recent``, a PostgreSQL
+    interval, only those with a decision within it. Raises psycopg.DataError if the interval is invalid.
     """
     row = connection.execute(
         "select two_tower.mark_users(%s::interval, %s, %s, %s)", (recent, min_likes, include_existing, limit)
@@ -358,11 +357,11 @@ def backfill(
     measured: dict[str, Any] | None = None,
     overrides: dict[str, float] | None = None,
 ) -> None:
-    """Stage ``version`` and compute the vectors that it lacks, by ``workers`` connections; call again to resume.
+    """Stage ``version`` and compute its missing vectors, over ``workers`` connections; call again to resume.
 
-    Each worker does what ``two_tower.backfill_model()`` does. Raises GateFailed where the version's metrics are
+    Each worker does what ``two_tower.backfill_model()`` does. Raises GateFailed if the version's metrics are
     refused, which rejects it; with ``force`` they are recorded and overruled. ``measured`` and ``overrides`` are for
-    the gate as :func:`flip` has them.
+    the gate, as in :func:`flip`.
     """
     staging = (version, force, *evidence(measured, overrides))
     first = _backfilled(connection, staging)
@@ -379,7 +378,7 @@ def backfill(
                 for done in as_completed(work):
                     done.result()
             finally:
-                share.stop.set()  # where one fails, or is interrupted, the others end after the batch at hand
+                share.stop.set()  # if one fails or is interrupted, the others end after the current batch
     finally:
         for one in others:
             one.close()
@@ -430,11 +429,10 @@ def activate(
     workers: int = 1,
     overrides: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Bring everything up to date, embed what ``version`` lacks, and make it the one that serves.
+    """Bring everything up to date, compute missing vectors of ``version``, and activate it.
 
-    Raises GateFailed where the gate says no; ``force`` overrules it, and is recorded; ``overrides`` are settings of the
-    gate for this once. What fails after the switch is
-    among the ``warnings`` of the answer.
+    Raises GateFailed if the gate says no; ``force`` overrules it, and is recorded; ``overrides`` are gate settings for
+    this call. Failures after the switch are among the ``warnings`` of the result.
     """
     version = version or newest_candidate(connection)
     connection.execute("select two_tower.require_model(%s)", (version,))
@@ -449,8 +447,8 @@ def activate(
 
 
 def replayed(connection: Connection, version: str, overrides: dict[str, float] | None) -> dict[str, Any] | None:
-    """What a gate is to go by that asks for a replay; None for one that does not."""
-    from two_tower.lifecycle import replay  # takes numpy, which rolling back does without
+    """The replay's result, if the gate requires one; otherwise None."""
+    from two_tower.lifecycle import replay  # needs numpy, which a rollback does not
 
     return replay.evidence(connection, version, overrides)
 
@@ -463,10 +461,10 @@ def flip(
     measured: dict[str, Any] | None = None,
     overrides: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Make a backfilled ``version`` the one that serves; durable when this returns. Raises GateFailed as activate().
+    """Activate a backfilled ``version``; durable when this returns. Raises GateFailed as activate().
 
-    ``measured`` is what the gate is to go by beside what it looks at itself, as ``gate.Measured.numbers()`` has it;
-    without it the metrics that were registered count.
+    ``measured`` is passed to the gate in addition to its own checks, as ``gate.Measured.numbers()`` returns it;
+    without it the registered metrics count.
     """
     values = (version, force, *evidence(measured, overrides))
     with asking_the_gate():
@@ -503,7 +501,7 @@ def _flip(connection: Connection, query: LiteralString, values: tuple[Any, ...])
 
 
 def update_popularity(connection: Connection) -> list[str]:
-    """Count popularity anew, after a flip, which must not fail for it. What went wrong."""
+    """Count popularity again after a flip, which must not fail because of it. Returns what went wrong."""
     row = connection.execute("select error from two_tower.try_job('update_popularity')").fetchone()
     assert row is not None
     return [] if row[0] is None else [f"popularity was not updated: {row[0]}"]

@@ -42,6 +42,9 @@ BLOCK = 50_000
 SCORES = 30_000_000
 """Scores of users and items that are held at once."""
 
+DRAWN = 1_000_000
+"""Values of users that a bootstrap draws at once."""
+
 MEASURED = 200_000_000
 """Scores of users and items that are ranked to measure a recommender, where :data:`LEAST_USERS` have fewer."""
 
@@ -71,8 +74,12 @@ class Ranking:
         values, rng = self.values[name], np.random.default_rng(seed)
         if len(values) == 0:
             return float("nan"), float("nan")
-        means = [rng.choice(values, len(values)).mean() for _ in range(draws)]
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        at_once = max(1, DRAWN // len(values))
+        means = [
+            values[rng.integers(0, len(values), (min(at_once, draws - first), len(values)))].mean(axis=1)
+            for first in range(0, draws, at_once)
+        ]
+        low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
 

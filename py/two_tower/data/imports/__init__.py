@@ -1,11 +1,11 @@
-"""Catalogues, reviews and decisions from files into the database: one transaction per file, all of it or nothing.
+"""Imports catalogues, reviews and decisions from files into the database: one transaction per file, all or nothing.
 
-A file that is too large for that goes in chunks, one transaction each; a run that is broken off is resumed by the next.
+A file that is too large for that is imported in chunks, one transaction each; the next run resumes an interrupted one.
 
-Batches of the file are checked column by column, bad rows set aside, the others copied into a temporary table; then a
-few statements merge that table with what is there. Rows that are equal already are not written, so a second import of
-a file changes nothing and wakes no trigger. What a table of the application's own refuses, by whatever constraint, type
-or trigger, is set aside as well: the statements that fail are done again on halves, down to the row.
+Batches of the file are checked column by column. Bad rows are rejected, the others copied into a temporary table; then
+a few statements merge that table into the target. Rows that are already equal are not written, so a second import of
+a file changes nothing and fires no trigger. Rows that a table of the application refuses, by whatever constraint, type
+or trigger, are rejected as well: failing statements are retried on halves, down to the row.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def import_catalog(
 
     Columns: ``product_url``, ``title``, and any of ``tags``, ``performers``, ``image_urls`` (lists separated by
     ``|``), ``maker``, ``label``, ``series``, ``source``, ``price``, ``duration_seconds``, ``released_at``,
-    ``thumbnail_url``, ``description``. Images stay out where an adopted table has no column for them. A column that
-    the file lacks leaves values alone; an empty cell empties them. A product whose affiliate link the catalogue
-    has may be named by the address that the link leads to. Raises UserError if the file cannot be imported,
+    ``thumbnail_url``, ``description``. Images are skipped if an adopted table has no column for them. Columns that the
+    file lacks keep their values; an empty cell clears one. If the catalogue has a product's affiliate link, the file
+    may use the address to which the link leads. Raises UserError if the file cannot be imported,
     psycopg.Error if the database refuses; in both cases nothing has changed.
     """
     return Import(conn, source, options, progress).run(Catalog)
@@ -76,8 +76,8 @@ def import_decisions(
     weight: float | None = None,
 ) -> ImportSummary:
     """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url`` or ``video_id``; ``decision``
-    (like, nope or dislike, skip) or ``label`` (1, 0); maybe ``created_at``, else they were taken now; and maybe what
-    each counts: ``weight`` (0.01 to 10), ``stars`` (5 count 1) or ``watched`` (a share of 1); else ``weight``, else 1.
+    (like, nope or dislike, skip) or ``label`` (1, 0); optionally ``created_at``, by default now; optionally each one's
+    weight: ``weight`` (0.01 to 10), ``stars`` (5 weigh 1) or ``watched`` (a share of 1), by default ``weight``, else 1.
 
     ``create_users`` inserts unknown users into ``auth.users``; otherwise their rows are rejected. Raises as
     ``import_catalog``.
@@ -93,9 +93,9 @@ def import_vectors(
     *,
     encoder: str,
 ) -> ImportSummary:
-    """Inserts and updates what ``encoder`` makes of videos: ``video_id`` or ``product_url``; ``vector`` or
-    ``embedding``, a list of up to 2,000 numbers, as many in each row. Of several rows of a video the mean direction
-    counts; rows beyond the first are among the summary's ``duplicates``. Raises as ``import_catalog``.
+    """Inserts and updates vectors of videos from ``encoder``: ``video_id`` or ``product_url``; ``vector`` or
+    ``embedding``, a list of up to 2,000 numbers, the same number in each row. Several rows of a video give their mean
+    direction; rows beyond the first are among the summary's ``duplicates``. Raises as ``import_catalog``.
     """
     return Import(conn, source, options, progress).run(Vectors, encoder=encoder)
 
@@ -103,7 +103,7 @@ def import_vectors(
 def import_catalog_rows(
     conn: psycopg.Connection[Any], name: str, rows: pl.DataFrame, rejects: Rejects
 ) -> ImportSummary:
-    """Does with ``rows`` what ``import_catalog`` does with those of a file.
+    """Imports ``rows`` as ``import_catalog`` imports those of a file.
 
     ``rows`` has ``line``, by which a rejected row is reported, and columns of a catalogue; ``tags``, ``performers``
     and ``image_urls`` may be lists. May run inside a transaction of the caller's.

@@ -54,11 +54,11 @@ class Catalog(Kind):
         "image_urls": "image_urls",
     }
     named: ClassVar = ("maker", "label", "series", "source")
-    """Texts that inputs of the towers are made of."""
+    """Texts that become inputs of the towers."""
     read: ClassVar = ("price", "duration_seconds", "released_at")
-    """Cells that are read for a value."""
+    """Columns that are read as typed values."""
     several = "image_urls"
-    """A list in a column of the videos themselves, which an adopted table may do without."""
+    """A list in a column of the videos themselves, which an adopted table may lack."""
     lists: ClassVar = (*linked, several)
     optional = (*linked, *(name for name in values if name != "title"))
 
@@ -71,8 +71,8 @@ class Catalog(Kind):
         self.list_cell = cell or ""
         self.present = [name for name in self.linked if name in columns]
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.staged_names, pg_temp.matched, pg_temp.touched")
-        # As text, where a column of an adopted table may have a type of its own; checked before, cast in the merge.
-        # The address alone has the column's, less its checks: the table says which are the same, such as of a citext.
+        # As text, since a column of an adopted table may have any type; checked before, cast in the merge. Only the
+        # address has the column's type, without checks, so that the type decides which are equal, such as citext.
         (address,) = self.one(
             "with recursive kinds as ("
             " select a.atttypid as id from pg_catalog.pg_attribute a"
@@ -93,7 +93,7 @@ class Catalog(Kind):
             "select product_url from public.videos where product_url ~ %s order by product_url desc", [LINK]
         ).fetchall()
         self.links = {leads_to(link): link for (link,) in links}
-        """Address → the one under which the catalogue has it: an affiliate link, or one that is written otherwise."""
+        """Address → the one under which the catalogue has it: an affiliate link, or another spelling."""
         if self.normalise:
             stored = cursor.execute("select product_url from public.videos where product_url is not null").fetchall()
             known = by_normal(pl.Series([address for (address,) in stored], dtype=pl.String), self.normalise)
@@ -132,7 +132,7 @@ class Catalog(Kind):
             parsed["price"] = price.cast(pl.Float64).alias("price_")
             given = pl.col("price").is_not_null()
             value = pl.col("price_")
-            # 1e-400 is not, though no float can tell.
+            # 1e-400 is not 0, though it is as a float.
             zero = (value == 0) & pl.lit(~price.str.contains("^[^eE]*[1-9]"))
             good = zero | value.is_between(PRICES[0], PRICES[1], closed="left")
             reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000, maybe in yen"
@@ -189,7 +189,7 @@ class Catalog(Kind):
         """Statements that insert and update the videos themselves."""
         targets = [self.values[name] for name in self.texts]
         columns = sql.SQL(", ").join(map(sql.Identifier, targets))
-        # A title is never null, nor is a list; the other columns are what the file says.
+        # A title is never null, nor is a list; the other columns are as in the file.
         written = {"title": "coalesce(s.title, '')", self.several: self.list_cell}
         cells = sql.SQL(", ").join(
             sql.SQL(written.get(name) or f"s.{{}}::{self.columns_of_videos[target]}").format(sql.Identifier(name))
@@ -227,7 +227,7 @@ class Catalog(Kind):
         ]
 
     def name_steps(self) -> list[sql.Composed]:
-        """Statements that make the tags, and the performers, of the file's videos exactly those of the file."""
+        """Statements that give the file's videos exactly the file's tags and performers."""
         steps: list[sql.Composed] = []
         for kind in self.present:
             names, links, link = self.linked[kind]
@@ -236,7 +236,7 @@ class Catalog(Kind):
                 "names": sql.Identifier("public", names),
                 "links": sql.Identifier("public", links),
                 "link": sql.Identifier(link),
-                # The table says which names are the same.
+                # The table's type decides which names are equal.
                 "name": sql.SQL("n.name::" + self.types(f"public.{names}")["name"]),
                 "id": new_id(names, kind, "min(n.name)"),
                 "scope": sql.SQL("n.line between v_from and v_to"),
@@ -249,7 +249,7 @@ class Catalog(Kind):
                     " and not exists (select from {names} o where o.name = {name})"
                     " group by {name} order by min(n.line)",
                     "truncate pg_temp.wanted",
-                    # An adopted table may hold a name twice: the lowest id stands for it.
+                    # An adopted table may have a name twice: the lowest id is used.
                     "insert into pg_temp.wanted"
                     " select distinct m.video_id, o.id from pg_temp.staged_names n join pg_temp.matched m using (line)"
                     " join (select distinct on (name) name, id from {names} order by name, id) o on o.name = {name}"
@@ -278,7 +278,7 @@ def _as_json(lists: pl.Series) -> pl.Series:
 
 
 def _cell_of_list(kind: str) -> str | None:
-    """SQL of a staged list for a column of type ``kind``, an array or jsonb; None where no list fits in."""
+    """SQL of a staged list for a column of type ``kind``, an array or jsonb; None if the type cannot hold a list."""
     if kind == "jsonb":
         return "coalesce(s.{}, '[]')::jsonb"
     if kind.endswith("[]"):

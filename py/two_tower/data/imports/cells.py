@@ -1,7 +1,7 @@
-"""Cells of a file to values, the one place where files are read for what they mean: texts, numbers, stars, moments.
+"""Converts cells of files to values: texts, numbers, stars, times.
 
-Each reader takes a column of any type that CSV or Parquet has. What is plain is read at once by polars; of the rest
-each different cell is read once. docs/data.md has a table of what is read and how.
+Each reader takes a column of any type that CSV or Parquet has. Plain values are parsed at once by polars; of the rest,
+each distinct cell is parsed once. docs/data.md has a table of what is read and how.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from functools import partial
 import polars as pl
 
 PRICES = (1e-6, 1e12)
-"""What is smaller, save 0, or larger, no sum of prices can hold beside others."""
+"""A sum of prices could not hold smaller ones (except 0), or larger ones, beside others."""
 # In UTC and without zone, as timestamps has them.
 _CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 FIRST_MOMENT = datetime(1970, 1, 1)
 NO_ID = "a number with a fraction, or too large to be told from the next, is no id"
 EXACT = 2**53
-"""From here on numbers in double precision leave out whole numbers, so that two ids would be one."""
+"""Above this, double precision skips whole numbers, so two ids could become one."""
 
 
 def outside(column: str, first: datetime, last: datetime) -> pl.Expr:
-    """Whether a time is there and not from ``first`` to before ``last``."""
+    """Whether there is a time that is before ``first``, or not before ``last``."""
     return ~pl.col(column).is_between(first, last, closed="left").fill_null(value=True)
 
 
@@ -57,7 +57,7 @@ def ids(cells: pl.Series) -> pl.Series:
 
 
 def names(cells: pl.Series) -> pl.Series:
-    """Cells as :func:`texts` in which equal letters are equal bytes (NFC), as a Mac writes them and as others do."""
+    """Cells as :func:`texts` in NFC, so that equal letters are equal bytes, however the file's program encodes them."""
     return texts(cells).str.normalize("NFC")
 
 
@@ -66,7 +66,7 @@ NO_NAMES = ("(no genres listed)",)
 
 
 def listed(cells: pl.Series) -> pl.Series:
-    """Lists of names, given as lists or as one text separated by ``|``; without empty ones, each once."""
+    """Lists of names, given as lists or as one text separated by ``|``; without empty names and duplicates."""
     one = pl.element().str.strip_chars().str.normalize("NFC")
     return (
         _split(cells)
@@ -78,14 +78,14 @@ def listed(cells: pl.Series) -> pl.Series:
 
 
 def listed_addresses(cells: pl.Series) -> pl.Series:
-    """Lists of addresses, given as :func:`listed` has lists, letter by letter as they are."""
+    """Lists of addresses, in the formats of :func:`listed`, unchanged."""
     one = pl.element().str.strip_chars()
     return _split(cells).list.eval(one).list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True))
 
 
 def lists_of_numbers(cells: pl.Series) -> pl.Series:
-    """Lists of numbers in single precision, given as lists or as one text in any of the brackets that programs write,
-    with commas, semicolons, bars or spaces between them; null where something else is among them."""
+    """Lists of numbers in single precision, given as lists or as one text in any usual brackets, separated by commas,
+    semicolons, bars or spaces; null if there is anything else among them."""
     if isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_numeric():
         read = cells.cast(pl.List(pl.Float32))
     elif isinstance(cells.dtype, pl.List):
@@ -124,10 +124,10 @@ _SHARE = re.compile(r"(.+?) ?/ ?(5|10|100)", re.ASCII)
 
 
 def read_number(text: str) -> str | None:
-    """A number as people write it, as computers do: 1,980; 1.980,50; 1 980; 4,5; １９８０. None of what is no number.
+    """A number as people write it, in the notation of computers: 1,980; 1.980,50; 1 980; 4,5; １９８０. Otherwise None.
 
-    A comma before three digits separates thousands, and before any other number of them decimals, as it does after a
-    leading 0. One dot alone is always the decimal one.
+    A comma before three digits separates thousands; before any other number of digits, or after a leading 0, it
+    separates decimals. A single dot always separates decimals.
     """
     text = unicodedata.normalize("NFKC", text).strip().replace("−", "-")
     if _PLAIN.fullmatch(text):
@@ -142,14 +142,14 @@ def read_number(text: str) -> str | None:
 
 
 def read_price(text: str) -> str | None:
-    """A number, maybe in yen: ¥980, 980円, JPY 980. Another currency is none: prices are compared with each other."""
+    """A number, maybe in yen: ¥980, 980円, JPY 980. None for another currency, since prices are compared."""
     text = unicodedata.normalize("NFKC", text).strip()
     bare = re.sub(r"^(¥|\\|JPY|円)\s*|\s*(円|¥|JPY|yen)$", "", text, count=1, flags=re.IGNORECASE)
     return read_number(bare)
 
 
 def read_stars(text: str, scale: float) -> str | None:
-    """A number up to ``scale``, stars that are drawn (of five), or a share such as 8/10; in terms of ``scale``."""
+    """A number up to ``scale``, star symbols (of five), or a fraction such as 8/10, in units of ``scale``."""
     text = unicodedata.normalize("NFKC", text).strip().replace("\ufe0f", "")
     if _STARS.fullmatch(text):
         drawn = len(text) - text.count("☆")
@@ -164,7 +164,7 @@ def read_stars(text: str, scale: float) -> str | None:
 
 
 def number_texts(cells: pl.Series, read: Callable[[str], str | None] = read_number) -> pl.Series:
-    """Finite numbers as text that PostgreSQL reads as numeric, with every digit; null where a cell holds none."""
+    """Finite numbers as text that PostgreSQL reads as numeric, with every digit; null if a cell has none."""
     if cells.dtype == pl.Boolean:
         return cells.clear(len(cells)).cast(pl.String)
     if cells.dtype != pl.String:
@@ -182,19 +182,19 @@ def number_texts(cells: pl.Series, read: Callable[[str], str | None] = read_numb
 
 
 def numbers(cells: pl.Series, read: Callable[[str], str | None] = read_number) -> pl.Series:
-    """Finite numbers as Float64, null where a cell holds none."""
+    """Finite numbers as Float64, null if a cell has none."""
     found = number_texts(cells, read).cast(pl.Float64, strict=False)
     return found.set(~found.is_finite().fill_null(value=False), None)
 
 
 def stars(cells: pl.Series, scale: float) -> pl.Series:
-    """Stars from 0 to 5, null where a cell holds none; ``scale`` is what five stars are in the file."""
+    """Stars from 0 to 5, null if a cell has none; ``scale`` is the best rating in the file."""
     found = numbers(cells, partial(read_stars, scale=scale))
     return found.set(~found.is_between(0, scale).fill_null(value=False), None) * (5 / scale)
 
 
 def seems_ten_point(cells: pl.Series) -> bool:
-    """Whether stars go to 10: at least three different values above 5, in at least one row of twenty, none above 10."""
+    """Whether stars go up to 10: three or more distinct values above 5, in at least 5 % of rows, none above 10."""
     found = numbers(cells, partial(read_stars, scale=10.0)).drop_nulls()
     above = found.filter(found > 5)
     return above.n_unique() >= 3 and len(above) * 20 >= len(found) and float(above.max()) <= 10  # type: ignore[arg-type]
@@ -204,7 +204,7 @@ def seems_ten_point(cells: pl.Series) -> bool:
 
 
 def as_text(cells: pl.Series) -> pl.Series:
-    """Cells as text, for the report; of times beyond what a calendar has, the number that the file holds."""
+    """Cells as text, for the report; times outside the calendar as the number in the file."""
     if isinstance(cells.dtype, pl.List):
         return cells.list.eval(pl.element().cast(pl.String)).list.join("|")
     if not isinstance(cells.dtype, pl.Datetime | pl.Date):
@@ -265,12 +265,12 @@ _SINCE_1970 = {9: 10**6, 10: 10**6, 12: 10**3, 13: 10**3, 15: 1, 16: 1}
 
 
 def timestamps(cells: pl.Series) -> pl.Series:
-    """Moments in UTC as Datetime('us') without zone; null where a cell holds none, or a year outside 1000 to 9999.
+    """Times in UTC as Datetime('us') without zone; null if a cell has none, or a year outside 1000 to 9999.
 
-    Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction, and whatever else _FORMATS
-    and _REWRITTEN have; or seconds since 1970 (9 or 10 digits), milliseconds (12 or 13), microseconds (15 or 16),
-    nanoseconds (18 or 19), as may numbers. Without a zone it is UTC. What reads in more than one way, such as
-    01/02/2025, is not read.
+    Text may be ISO 8601 with a space or slashes, with or without a time, zone or fraction, or in a format of _FORMATS
+    and _REWRITTEN. Text and numbers may be seconds since 1970 (9 or 10 digits), milliseconds (12 or 13), microseconds
+    (15 or 16) or nanoseconds (18 or 19). Without a zone it is UTC. An ambiguous time, such as 01/02/2025, is not
+    read.
     """
     naive = pl.Datetime("us")
     if isinstance(cells.dtype, pl.Datetime):
@@ -306,7 +306,7 @@ def timestamps(cells: pl.Series) -> pl.Series:
 
 
 def _since_1970(text: pl.Series) -> pl.Series:
-    """Moments of texts that are digits, by how many there are; null where those could be a date as well."""
+    """Times from texts of digits, by their number; null if they could also be a date."""
     naive = pl.Datetime("us")
     whole = text.str.extract(r"^(\d+)(?:\.\d*)?$")
     part = text.str.extract(r"^\d{9,10}\.(\d+)$").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64).fill_null(0)

@@ -1,4 +1,4 @@
-"""What users decided on videos, and the users themselves where they are to be created."""
+"""Users' decisions on videos, and the users themselves if they are to be created."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Decisions(Feedback):
         "stars": (0, 5, 5),
         "watched": (0, 1, 1),
     }
-    """Column that says what a decision counts → its bounds, and what of it counts 1. The first there is, is read."""
+    """Column with a decision's weight → its bounds, and the value that weighs 1. The first present one is read."""
     labels: Mapping[str, float] = {
         "like": 1,
         "1": 1,
@@ -54,7 +54,7 @@ class Decisions(Feedback):
         create_users: bool = False,
         weight: float | None = None,
     ) -> None:
-        """``weight``: what a row counts that does not say it; where there is none, what is there stays, or 1."""
+        """``weight``: for rows without one; if None, existing decisions keep theirs, and new ones weigh 1."""
         super().__init__(task, cursor, columns)
         self.weighed_by = next((name for name in self.weights if name in columns), None)
         self.weight = weight
@@ -82,7 +82,7 @@ class Decisions(Feedback):
             self.new_users = self.users_to_create()
 
     def users_to_create(self) -> sql.Composed:
-        """The statement that creates the users of some changes, tried once. UserError where it cannot work."""
+        """The statement that creates the users of some changes, tested once. Raises UserError if it cannot work."""
         found = self.cursor.execute(
             "select attname, attnotnull and not atthasdef and attidentity = '' from pg_catalog.pg_attribute"
             " where attrelid = 'auth.users'::regclass and attnum > 0 and not attisdropped and attgenerated = ''"
@@ -108,7 +108,7 @@ class Decisions(Feedback):
         return statement
 
     def try_to_create(self, values: Mapping[str, LiteralString], nothing: str) -> None:
-        """Creates a user and takes it back, and says which triggers it wakes."""
+        """Creates a user and rolls back, and lists the triggers that fire."""
         woken = self.cursor.execute(
             "select t.tgname, p.pronamespace::regnamespace::text || '.' || p.proname"
             " from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid"
@@ -163,14 +163,14 @@ class Decisions(Feedback):
             said &= cells.str.strip_chars() != ""
         weight = (found / counts_one).clip(lower_bound=LEAST_GIVEN)
         if self.weighed_by != "weight":
-            # Few stars, or little watched, are no weak refusal.
+            # Few stars, or a small watched share, do not mean a weak dislike.
             weight = weight.set(batch["value"].ne_missing(1.0), None)
         bad = said & ~found.is_between(least, most).fill_null(value=False)
         batch = batch.with_columns(weight.set(~said, None).alias("counts"), bad.alias("uncountable"))
         return batch, [(self.weighed_by, pl.col("uncountable"), f"not a number from {least:g} to {most:g}")]
 
     def more(self, batch: pl.DataFrame) -> dict[str, Any]:
-        # NaN stands for what the file does not say: but for the last one, columns have no nulls.
+        # NaN means that the file has no value, since only the last column may have nulls.
         if self.weighed_by is None:
             return {"weight": np.full(len(batch), np.nan, dtype=np.float32)}
         return {"weight": batch["counts"].cast(pl.Float32).fill_null(float("nan")).to_numpy()}
@@ -190,12 +190,12 @@ class Decisions(Feedback):
         return self.task.reject(batch, [(self.user, pl.col(self.user).is_in(strangers.implode()), "unknown user")])
 
     def merge(self) -> None:
-        # Compared as text and cast as it is written: the column may be of an enum or a domain of the application's.
+        # Compared as text, and cast when it is written: the column may be an enum or a domain of the application.
         word = "(case l.value when 1 then 'like' when 0 then 'nope' else 'skip' end)::text"
         types = self.types("public.user_video_decisions")
         moment = f"l.created_at::{types['created_at']}"
         parts = {"decision": sql.SQL(f"{word}::{types['decision_type']}"), "moment": sql.SQL(moment)}
-        # As SQL reads it: LIKE is like, and stays as it is written.
+        # As SQL reads it: LIKE means like, and an existing spelling stays.
         differs = (
             "two_tower.decision_label(t.decision_type) is distinct from l.value::int"
             f" or t.created_at is distinct from coalesce({moment}, t.created_at)"
@@ -209,8 +209,8 @@ class Decisions(Feedback):
             into, new = ", weight", f", coalesce({weight}, 1::{types['weight']})"
         parts |= {name: sql.SQL(text) for name, text in (("update", update), ("into", into), ("new", new))}
         self.find_changes("public.user_video_decisions", "user_id", differs)
-        # The application decides meanwhile: what was new may be there by now, and what was there may be gone. An
-        # `on conflict` would take a key that is not deferrable, and wake other triggers of the application's.
+        # The application writes meanwhile, so new rows may exist by now, and existing ones may be gone. An
+        # `on conflict` would need a key that is not deferrable, and fire other triggers of the application.
         steps = [
             sql.SQL(
                 "update public.user_video_decisions t"
