@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import psycopg
