@@ -8,12 +8,15 @@ import datetime as dt
 import gzip
 import io
 import itertools
+import json
 import os
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
@@ -23,7 +26,7 @@ from two_tower.data import csv_file
 from two_tower.data.encodings import japanese, readings
 from two_tower.data.files import open_table
 from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
-from two_tower.data.imports.cells import ids, listed, number_texts, read_price, stars, timestamps
+from two_tower.data.imports.cells import ids, listed, listed_addresses, number_texts, read_price, stars, timestamps
 from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.ids import user_uuid
@@ -452,6 +455,96 @@ def test_columns_of_which_nobody_can_tell_what_is_meant_are_refused(
     pl.DataFrame({"product_url": ["u/1"], "title": ["T"], **columns}).write_parquet("t.parquet")
     with pytest.raises(UserError, match=message):
         import_catalog(shop, Path("t.parquet"))
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+
+
+def in_postgres(names: list[str]) -> str:
+    quoted = (n if re.fullmatch(r"[\w ]*\w", n) and n.lower() != "null" else json.dumps(n, ensure_ascii=False)
+              for n in names)  # fmt: skip
+    return "{" + ",".join(quoted) + "}"
+
+
+LISTS: dict[str, Callable[[list[str]], str]] = {
+    "bars": "|".join,
+    "PostgreSQL": in_postgres,
+    "JSON": json.dumps,
+    "JSON in letters": lambda names: json.dumps(names, ensure_ascii=False, separators=(",", ":")),
+    "Python": repr,
+    "a tuple of Python": lambda names: "(" + ", ".join(map(repr, names)) + ")",
+    "a set of Python": lambda names: "{" + ", ".join(map(repr, names)) + "}" if names else "set()",
+    "numpy": lambda names: str(np.array(names, dtype=object)),
+    "objects of JSON": lambda names: json.dumps([{"id": n, "name": name} for n, name in enumerate(names)]),
+    "objects of Python": lambda names: repr([{"id": n, "name": name} for n, name in enumerate(names)]),
+    "bare, as DuckDB": lambda names: "[" + ", ".join(names) + "]",
+    "bare, as a Java program": lambda names: "[" + ",".join(names) + "]",
+}
+CONTENTS = [
+    ["a"],
+    ["a", "b c"],
+    ["Ünï", "恋愛", "💫"],
+    ["it's", 'the "x"'],
+    ["a,b", "c|d"],
+    ["[x]", "{y}"],
+    ["back\\slash"],
+]
+"""Names as they may be, of which the first three mean the same in every way to write a list."""
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_a_list_of_names_is_one_in_every_way_that_programs_write_it(here: Path, form: str) -> None:
+    plain = form.startswith(("bars", "bare"))
+    contents = CONTENTS[:3] if plain else CONTENTS
+    cells = [LISTS[form](names) for names in contents]
+    assert listed(pl.Series(cells)).to_list() == contents, cells
+    assert listed_addresses(pl.Series([f" {cell} " for cell in cells])).to_list() == contents
+
+
+def test_empty_lists_and_elements_without_a_name_are_none() -> None:
+    empty = [
+        "",
+        " ",
+        "[]",
+        "{}",
+        "[ ]",
+        "[None]",
+        "{NULL}",
+        "[null]",
+        "[nan]",
+        '[""]',
+        "['', None]",
+        "(no genres listed)",
+    ]
+    assert [found or [] for found in listed(pl.Series(empty)).to_list()] == [[]] * len(empty)
+    assert listed(pl.Series(['{a,NULL,"NULL"}', "['x', None]", '[1, "2"]'])).to_list() == [
+        ["a", "NULL"],
+        ["x"],
+        ["1", "2"],
+    ]
+
+
+def test_a_name_in_which_brackets_stand_stays_a_name() -> None:
+    names = ["[Live] a", "(500) Days", "[a] and [b]", "{x} y", "(Untitled)", "a [b]", "【生】", "(a, b)", "['a'] b",
+             '("Weird") Al', "{x}{y}", "it's [b, c]"]  # fmt: skip
+    assert listed(pl.Series(names)).to_list() == [[name] for name in names]
+    assert listed(pl.Series(["[HD]|(500) Days| x "])).to_list() == [["[HD]", "(500) Days", "x"]]
+
+
+NO_LISTS = [
+    '["a", "b', "['a', 'b", "{a,b", "[a, b", "[a, [b]]", "{{a,b},{c}}", '[["a"]]', '[{"id": 1}]', '["a\\u0000b"]',
+    '["\\ud800"]', "['a' 'b' ... 'c']", '[{"x": "a", "y": "b"}]', "[" * 5_000, '[{"a":' * 5_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["tags", "performers", "image_urls"])
+def test_a_list_that_is_cut_off_or_nested_is_refused_by_line_and_column(shop: Connection, column: str) -> None:
+    frame = pl.DataFrame({"product_url": [f"n/{n}" for n in range(len(NO_LISTS) + 1)], "title": "T"})
+    frame.with_columns(pl.Series(column, [*NO_LISTS, '["a", "b"]'])).write_csv("lists.csv")
+    summary = import_catalog(shop, Path("lists.csv"))
+    expected = [(n + 2, column, cell[:200]) for n, cell in enumerate(NO_LISTS)]
+    assert [reject[:3] for reject in rejects(summary)] == expected
+    assert summary.inserted == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ lengths

@@ -15,6 +15,8 @@ from functools import partial
 
 import polars as pl
 
+from two_tower.lists import split_lists
+
 PRICES = (1e-6, 1e12)
 """What is smaller, save 0, or larger, no sum of prices can hold beside others."""
 # In UTC and without zone, as timestamps has them.
@@ -66,7 +68,10 @@ NO_NAMES = ("(no genres listed)",)
 
 
 def listed(cells: pl.Series) -> pl.Series:
-    """Lists of names, given as lists or as one text separated by ``|``; without empty ones, each once."""
+    """Lists of names, given as lists or as texts that :func:`split_lists` splits; without empty ones, each once.
+
+    Null where a text begins as a list and is none.
+    """
     one = pl.element().str.strip_chars().str.normalize("NFC")
     return (
         _split(cells)
@@ -83,6 +88,10 @@ def listed_addresses(cells: pl.Series) -> pl.Series:
     return _split(cells).list.eval(one).list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True))
 
 
+def _split(cells: pl.Series) -> pl.Series:
+    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else split_lists(texts(cells))
+
+
 def lists_of_numbers(cells: pl.Series) -> pl.Series:
     """Lists of numbers in single precision, given as lists or as one text in any of the brackets that programs write,
     with commas, semicolons, bars or spaces between them; null where something else is among them."""
@@ -95,10 +104,6 @@ def lists_of_numbers(cells: pl.Series) -> pl.Series:
         read = inside.str.split(" ").cast(pl.List(pl.Float32), strict=False)
     whole = read.list.eval(pl.element().is_not_null() & pl.element().is_finite()).list.all().fill_null(value=False)
     return read.set(~whole, None)
-
-
-def _split(cells: pl.Series) -> pl.Series:
-    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
 
 
 def too_long(column: str, limit: int) -> pl.Expr:
