@@ -319,6 +319,104 @@ def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop
         assert rows(shop, "select count(*) from two_tower.reviews") == [20 - bad]
 
 
+# ------------------------------------------------------------------------------------------------------------ escapes
+
+
+def escaping(*signs: str, **letters: str) -> Callable[[str | None], str]:
+    """Writes a cell with a backslash before each of ``signs``, and the letter of what has one."""
+    table = {sign: "\\" + sign for sign in ("\\", *signs)} | {sign: "\\" + letter for letter, sign in letters.items()}
+    return lambda cell: "\\N" if cell is None else "".join(table.get(sign, sign) for sign in cell)
+
+
+def quoting(write: Callable[[str | None], str]) -> Callable[[str | None], str]:
+    return lambda cell: "\\N" if cell is None else f'"{write(cell)}"'
+
+
+DUMPS: dict[str, tuple[str, Callable[[str | None], str]]] = {
+    "MySQL into outfile": ("\t", escaping("\t", "\n")),
+    "MySQL with commas": (",", escaping(",", "\n")),
+    "MySQL with quotes": (",", quoting(escaping('"', "\n"))),
+    "MySQL with carets": ("^", escaping("^", "\n")),
+    "PostgreSQL's text": ("\t", escaping(n="\n", t="\t", r="\r")),
+    "Spark": (",", quoting(escaping('"'))),
+}
+ESCAPED = [
+    ("u/1", 'The "best", of all'), ("u/2", "a\nb\\\n"), ("u/3", "tab\tand, comma^"), ("u/4", "back\\slash\\"),
+    ("u/5", "\\N"), ("u/6", None), ("u/7", "plain"), ("u/8", 'a"'), ("u/9", "恋愛\n\n\\\\"), ("u/10", "n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", DUMPS)
+def test_backslashes_of_dumps_escape(here: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """What is found, also where a block of the file ends anywhere."""
+    delimiter, write = DUMPS[form]
+    content = [row for row in ESCAPED if not (form == "Spark" and "\n" in (row[1] or ""))]
+    lines = [delimiter.join((write(url), write(title))) + "\n" for url, title in content]
+    data = f"product_url{delimiter}title\n" + "".join(lines)
+    for block in (1 << 22, 7, 64):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        options = {"delimiter": delimiter, "backslashes": None if block > 100 else True}
+        found, said = read(text_file(data), **options)
+        assert found == content, block
+        assert any("--no-backslashes" in line for line in said) == (block > 100)
+
+
+def test_a_row_behind_escaped_ends_of_lines_is_reported_by_its_line(
+    shop: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block in (1 << 22, 20):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        data = "product_url,title\nn/1,a\\\n\\\nb\\,\n,T\nn/2,x\n"
+        summary = import_catalog(shop, text_file(data), ImportOptions(backslashes=True))
+        assert [reject[:2] for reject in rejects(summary)] == [(5, "product_url")], block
+    assert rows(shop, "select title from public.videos where product_url ~ '^n/' order by 1") == ["a\n\nb,", "x"]
+
+
+def test_backslashes_are_letters_where_nothing_says_otherwise(here: Path) -> None:
+    content = [("u/1", "C:\\new\\table\\"), ("u/2", 'a "b" \\'), ("u/3", "\\o/, \\o/"), ("u/4", "x\\\\y")]
+    for writer in WRITERS.values():
+        found, said = read(text_file(written(content, "utf-8", writer)))
+        assert found == content
+        assert not any("backslash" in line for line in said)
+    assert read(text_file("product_url\ttitle\nu/1\tC:\\Users\nu/2\t\\N\n"))[0] == [("u/1", "C:\\Users"), ("u/2", None)]
+    assert read(text_file("product_url,title\nu/1,a\\,b\nu/2,x\n"), backslashes=True)[0] == [
+        ("u/1", "a,b"),
+        ("u/2", "x"),
+    ]
+
+
+def test_escapes_that_show_late_are_named_with_the_option(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "BLOCK", 64)
+    plain = "product_url,title\n" + "".join(f"n/{n},T\n" for n in range(20))
+    for row in ("n/x,a\\, b\n", 'n/x,"a \\"b\\" c"\n'):
+        summary = import_catalog(shop, text_file(plain + row))
+        assert [(line, reason.endswith("say --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
+        summary = import_catalog(shop, text_file(plain + row), ImportOptions(backslashes=True))
+        assert summary.rejected == 0
+    with pytest.raises(UserError, match="never closes") as caught:
+        import_catalog(shop, text_file(plain + 'n/x,"a\\""\n'))
+    assert "--backslashes" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_header_that_is_repeated_is_passed_over(
+    shop: Connection, monkeypatch: pytest.MonkeyPatch, quote: str
+) -> None:
+    """In files that were put together; the columns under other names too, and with a mark of byte order before it."""
+    for block, again in itertools.product((1 << 22, 30), ("url,Title", "\ufeffURL , TITLE", "product_url,title")):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        said: list[str] = []
+        part = f"u/1,{quote}One{quote}\nu/2,title\n"
+        options = ImportOptions(columns={"url": "product_url", "URL": "product_url"}, say=said.append)
+        summary = import_catalog(shop, text_file(f"url,Title\n{part}{again}\n{part}{again}\n{part},T\n"), options)
+        assert (summary.rows, summary.duplicates, summary.rejected) == (7, 4, 1), (block, again)
+        assert said == ["file.csv: line 4 and 1 others name the columns again, and are passed over"]
+        assert [line for line, *_ in rejects(summary)] == [10]
+    assert rows(shop, "select count(*) from public.videos") == [10]
+    with pytest.raises(UserError, match="line 3: the columns are named again, in another order"):
+        import_catalog(shop, text_file("product_url,title\nu/1,T\ntitle,product_url\nT,u/1\n"))
+
+
 # -------------------------------------------------------------------------------------------------------------- times
 
 MOMENTS = [

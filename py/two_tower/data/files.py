@@ -46,12 +46,14 @@ def open_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     names: Sequence[str] = (),
+    backslashes: bool | None = None,
     say: Say = lambda _: None,
 ) -> Table:
     """Opens ``source``, a path or ``-`` for standard input, whatever its format.
 
     ``expected`` names columns by which the delimiter is recognised. ``renamed`` maps columns of the file to names
-    wanted here; ``names`` are the columns of a CSV without a header. Raises UserError if the file cannot be read, or
+    wanted here; ``names`` are the columns of a CSV without a header; ``backslashes``: whether they escape what follows
+    in a CSV, else as its first rows show. Raises UserError if the file cannot be read, or
     is none of the formats.
     """
     stack = ExitStack()
@@ -87,7 +89,7 @@ def open_table(
             if magic.startswith(b"\x1f\x8b"):
                 stream = stack.enter_context(closing(gzip.GzipFile(fileobj=buffered)))
             blocks = blocks_of(name, stream, encoding, say)
-            table = open_csv(name, blocks, rejects, expected, rename, delimiter, names, say)
+            table = open_csv(name, blocks, rejects, expected, rename, delimiter, names, backslashes, say)
             table._position = lambda: counted.position
         table.total_bytes = total
         table._closing = stack.pop_all()
