@@ -209,20 +209,24 @@ def seems_ten_point(cells: pl.Series) -> bool:
 
 
 def as_text(cells: pl.Series) -> pl.Series:
-    """Cells as text, for the report; of times beyond what a calendar has, the number that the file holds."""
+    """Cells as text, for the report; of times beyond what a calendar has, how many units since 1970 the file holds."""
     if isinstance(cells.dtype, pl.List):
         return cells.list.eval(pl.element().cast(pl.String)).list.join("|")
     if not isinstance(cells.dtype, pl.Datetime | pl.Date):
         return cells.cast(pl.String)
-    per_second = 1 / 86_400
-    if isinstance(cells.dtype, pl.Datetime):
-        per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[cells.dtype.time_unit]
-    seconds = cells.to_physical().cast(pl.Float64) / per_second
+    kind = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
+    unit, per_second = _UNITS[kind]
+    held = cells.to_physical()
+    seconds = held.cast(pl.Float64) / per_second
     first, last = (moment.replace(tzinfo=UTC).timestamp() for moment in _CALENDAR)
     inside = seconds.is_between(first, last).fill_null(value=False)
-    return cells.set(~inside, None).cast(pl.String).zip_with(inside, cells.to_physical().cast(pl.String))
+    counted = pl.select(pl.format(f"{{}} {unit} since 1970", held)).to_series()
+    return cells.set(~inside, None).cast(pl.String).zip_with(inside, counted)
 
 
+_UNITS = {
+    "days": ("days", 1 / 86_400), "ms": ("milliseconds", 1e3), "us": ("microseconds", 1e6), "ns": ("nanoseconds", 1e9),
+}  # fmt: skip
 _LARGEST_MS = 2**63 // 1_000 - 1
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
