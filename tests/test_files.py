@@ -486,6 +486,22 @@ def test_a_time_that_reads_in_two_ways_or_none_is_none(text: str) -> None:
     assert timestamps(pl.Series([text])).to_list() == [None]
 
 
+def test_a_time_that_no_calendar_has_is_reported_in_its_unit(shop: Connection) -> None:
+    """The ends of each type of Parquet; what a calendar has is reported as a date."""
+    for kind in (pl.Date, pl.Datetime("ms"), pl.Datetime("us", "Asia/Tokyo"), pl.Datetime("us"), pl.Datetime("ns")):
+        far = 2**31 - 1 if kind == pl.Date else 2**63 - 1
+        unit = {None: "days", "ms": "milliseconds", "us": "microseconds", "ns": ""}[getattr(kind, "time_unit", None)]
+        held = pl.Series("released_at", [far, -far], dtype=pl.Int64).cast(kind)
+        pl.DataFrame({"product_url": ["n/1", "n/2"], "title": "T", "released_at": held}).write_parquet("far.parquet")
+        found = rejects(import_catalog(shop, Path("far.parquet")))
+        assert [reject[:2] for reject in found] == [(1, "released_at"), (2, "released_at")], kind
+        values = [reject[2] for reject in found]
+        if unit:
+            assert values == [f"{far} {unit} since 1970", f"{-far} {unit} since 1970"]
+        else:  # nanoseconds end in 1677 and 2262, which calendars have
+            assert [value[:11] for value in values] == ["2262-04-11 ", "1677-09-21 "]
+
+
 # -------------------------------------------------------------------------------------------------------------- types
 
 INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt32, pl.UInt64)

@@ -43,7 +43,7 @@ BackslashesOption = Annotated[
     typer.Option(
         "--backslashes/--no-backslashes",
         show_default=False,
-        help=r"Whether \\ escapes what follows, as in dumps of MySQL; else as the first rows show.",
+        help="Whether backslashes escape what follows, as in dumps of MySQL; else as the first rows show.",
     ),
 ]
 EncodingOption = Annotated[
