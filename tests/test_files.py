@@ -169,6 +169,11 @@ def test_a_line_for_excel_and_two_colons(here: Path) -> None:
     assert read(text_file("ｐｒｏｄｕｃｔ＿ｕｒｌ，ＴＩＴＬＥ\nu/1,One\n"))[0] == [("u/1", "One")]
 
 
+@pytest.mark.parametrize("rule", ["-----------,-----", "---------- , ---", "-----------+-------"])
+def test_a_line_that_is_drawn_below_the_names_is_no_row(here: Path, rule: str) -> None:
+    assert read(text_file(f"product_url,title\n{rule}\nu/1,--\n-,-\n"))[0] == [("u/1", "--"), ("-", "-")]
+
+
 @pytest.mark.parametrize("quoted", [False, True], ids=["plain", "with quotes"])
 def test_a_cell_in_which_exporters_say_that_nothing_is_there_is_empty(here: Path, quoted: bool) -> None:
     """Also where the block is read by the csv module, for a quote in it."""
@@ -339,6 +344,7 @@ DUMPS: dict[str, tuple[str, Callable[[str | None], str]]] = {
     "MySQL with carets": ("^", escaping("^", "\n")),
     "PostgreSQL's text": ("\t", escaping(n="\n", t="\t", r="\r")),
     "Spark": (",", quoting(escaping('"'))),
+    "pandas with an escapechar": (",", escaping('"', ",")),
 }
 ESCAPED = [
     ("u/1", 'The "best", of all'), ("u/2", "a\nb\\\n"), ("u/3", "tab\tand, comma^"), ("u/4", "back\\slash\\"),
@@ -350,7 +356,7 @@ ESCAPED = [
 def test_backslashes_of_dumps_escape(here: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """What is found, also where a block of the file ends anywhere."""
     delimiter, write = DUMPS[form]
-    content = [row for row in ESCAPED if not (form == "Spark" and "\n" in (row[1] or ""))]
+    content = [row for row in ESCAPED if not (form.startswith(("Spark", "pandas")) and "\n" in (row[1] or ""))]
     lines = [delimiter.join((write(url), write(title))) + "\n" for url, title in content]
     data = f"product_url{delimiter}title\n" + "".join(lines)
     for block in (1 << 22, 7, 64):
@@ -539,6 +545,7 @@ def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None
         "an array": pl.Series([["a", "b"]], dtype=pl.Array(pl.String, 2)),
         "categories": pl.Series([["a", "b"]], dtype=pl.List(pl.Categorical)),
         "bytes": b"a|b",
+        "a list that Parquet is not told of": {"list": [{"element": "a"}, {"element": "b"}]},
     }
     for kind, value in tags.items():
         cells = value if isinstance(value, pl.Series) else [value]
@@ -591,6 +598,8 @@ LISTS: dict[str, Callable[[list[str]], str]] = {
     "numpy": lambda names: str(np.array(names, dtype=object)),
     "objects of JSON": lambda names: json.dumps([{"id": n, "name": name} for n, name in enumerate(names)]),
     "objects of Python": lambda names: repr([{"id": n, "name": name} for n, name in enumerate(names)]),
+    "R": lambda names: "c(" + ", ".join(json.dumps(name) for name in names) + ")",
+    "DuckDB": lambda names: "[" + ", ".join(n if n.isalnum() else repr(n) for n in names) + "]",
     "bare, as DuckDB": lambda names: "[" + ", ".join(names) + "]",
     "bare, as a Java program": lambda names: "[" + ",".join(names) + "]",
 }
@@ -802,6 +811,9 @@ def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here
     frame.write_parquet("spans.parquet")
     with pytest.raises(UserError, match="the column title is of type Duration"):
         read(Path("spans.parquet"))
+    for text, kind in (('[\n {"product_url": 1}]', "JSON"), ('{"product_url": "u"}\n', "JSON"), ("<html>", "HTML")):
+        with pytest.raises(UserError, match=f"is {kind}"):
+            read(text_file(text))
     frame.write_ipc("file.arrow")
     with pytest.raises(UserError, match="an Arrow"):
         read(Path("file.arrow"))

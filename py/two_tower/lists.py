@@ -11,6 +11,8 @@ import polars as pl
 NO_LIST = 'begins as a list and is none: {a,"b c"}, ["a", "b c"] and a|b c are lists'
 _CLOSES = {"[": "]", "{": "}", "(": ")"}
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_APART = re.compile(r"'(?:[^'\\]|\\.)*'(?=\s*[,\]])", re.DOTALL)
+"""What DuckDB quotes among bare words, which may begin with an apostrophe."""
 _BARE = re.compile(r"[^,\[\]{}\"]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NO_ELEMENT = ("null", "none", "nan", "na", "<na>")
@@ -19,7 +21,7 @@ _NO_ELEMENT = ("null", "none", "nan", "na", "<na>")
 def split_lists(cells: pl.Series) -> pl.Series:
     """Lists of the texts that each text of ``cells``, trimmed, holds; null where one begins as a list and is none."""
     split = cells.str.split("|")
-    bracketed = cells.str.contains(r"^[\[{(]").fill_null(value=False)
+    bracketed = cells.str.contains(r"^(?:[\[{(]|c\([\"'])").fill_null(value=False)
     if not bracketed.any():
         return split
     different = cells.filter(bracketed).unique()
@@ -35,15 +37,17 @@ def read_list(text: str) -> list[str] | None:
     """The names of a text that begins with a bracket; None of a list that is cut off or nested.
 
     A list is in brackets from end to end: ``{a,"b c"}`` of PostgreSQL, ``["a", "b c"]`` of JSON, ``['a', "b's"]``,
-    ``{'a', 'b'}`` and ``('a', 'b')`` of Python, ``['a' 'b']`` of numpy, ``[a, b c]`` of DuckDB and Trino, and of JSON
-    and Python also objects with a name. Anything else, such as ``[Live] a`` or ``(500) Days``, is split at ``|``.
+    ``{'a', 'b'}`` and ``('a', 'b')`` of Python, ``['a' 'b']`` of numpy, ``c("a", "b")`` of R, ``[a, 'b, c']`` of
+    DuckDB, ``[a, b c]`` of Trino, and of JSON and Python also objects with a name. Anything else, such as ``[Live] a``
+    or ``(500) Days``, is split at ``|``.
     """
+    text = text.removeprefix("c")  # of R
     start = text[1:].lstrip()[:1]
     if text[0] == "[" and start == "{":
         return _named_objects(text)
     quoted = start in ("'", '"')
     if text[0] == "(" and not quoted:
-        return text.split("|")
+        return [] if text == "()" else text.split("|")
     names: list[str] = []
     at, separated, closing = 1, True, _CLOSES[text[0]]
     while at < len(text) and text[at] != closing:
@@ -51,7 +55,9 @@ def read_list(text: str) -> list[str] | None:
             separated |= text[at] == ","
             at += 1
             continue
-        word = _QUOTED.match(text, at) if quoted or text[at] == '"' else None
+        word = (
+            _QUOTED.match(text, at) if quoted or text[at] == '"' else _APART.match(text, at) if text[0] == "[" else None
+        )
         if word:  # numpy has no commas between its strings
             names.append(_unquoted(word[0]))
         elif separated and (word := _BARE.match(text, at)):

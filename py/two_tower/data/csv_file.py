@@ -37,6 +37,8 @@ NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
+_RULE = re.compile(r"(?=.*--)[-+\s,;|:]+")
+"""The line below the names that sqlcmd, sqlplus and psql draw."""
 _UNIT = "\x1f"
 """ASCII's separator, which stands for a delimiter of several characters."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
@@ -177,6 +179,8 @@ def open_csv(
     columns = _names(header, "," if names else delimiter, rename)
     if not names:
         feed.skip()
+        if feed.more() and _RULE.fullmatch(feed.peek()):
+            feed.skip()
     if len(delimiter) > 1:
         feed.replace(delimiter, _UNIT)
         delimiter = _UNIT
@@ -229,28 +233,30 @@ def _unescaped(block: bytes) -> bytes:
 
 def _is_escaped(lines: list[str], delimiter: str, width: int) -> bool:
     """Whether more of the first rows have ``width`` cells if a backslash escapes what follows it; or as many, and
-    the file writes nothing as ``\\N``, and backslashes before nothing but what is escaped, as dumps do."""
+    either each quote in a cell has a backslash before it, or nothing is written as ``\\N``, and backslashes are
+    before nothing but what is escaped, as dumps have them."""
     sample = "".join(lines[:SAMPLE_LINES])
     if "\\" not in sample:
         return False
     plain, escaped = (_whole_rows(text, delimiter, width) for text in (sample, _unescaped(sample.encode()).decode()))
-    if plain != escaped:
-        return escaped > plain
-    cells = [cell.strip() for line in lines[:SAMPLE_LINES] for cell in line.split(delimiter)]
-    return (
-        "\\N" in cells
-        and not any(cell.startswith('"') for cell in cells)
-        and all(found[1] in {*_MARKS, *_NO_MARKS} for found in _ESCAPE.finditer(sample.encode()))
-    )
+    if len(plain) != len(escaped):
+        return len(escaped) > len(plain)
+    cells = [cell for record in plain for cell in record]
+    quotes = sum(cell.count('"') for cell in cells)
+    if quotes and quotes == sum(cell.count('\\"') for cell in cells):
+        return True
+    is_dump = "\\N" in cells and not any(cell.startswith('"') for line in lines for cell in line.split(delimiter))
+    return is_dump and all(found[1] in {*_MARKS, *_NO_MARKS} for found in _ESCAPE.finditer(sample.encode()))
 
 
-def _whole_rows(text: str, delimiter: str, width: int) -> int:
+def _whole_rows(text: str, delimiter: str, width: int) -> list[list[str]]:
     """Records that have ``width`` cells."""
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = 0
+    rows = []
     while True:
         try:
-            rows += len(next(reader)) == width
+            if len(record := next(reader)) == width:
+                rows.append(record)
         except csv.Error:
             continue
         except StopIteration:

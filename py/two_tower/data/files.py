@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,7 @@ _OTHER_FORMATS = {
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
 }
+_OTHER_TEXTS = ((rb'\s*(\[\s*)?\{\s*"', "JSON"), (rb"\s*<", "HTML or XML"))
 
 
 def open_table(
@@ -74,6 +76,9 @@ def open_table(
         magic = buffered.peek(8)[:8]
         for mark, description in _OTHER_FORMATS.items():
             if magic.startswith(mark):
+                raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
+        for pattern, description in _OTHER_TEXTS:
+            if re.match(pattern, buffered.peek(64)):
                 raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
         rename = dict(renamed or {})
         if magic.startswith(b"PAR1"):
@@ -156,6 +161,9 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
             return cells.cast(pl.String)
         if isinstance(kind, pl.Categorical | pl.Enum | pl.Null):
             return cells.cast(pl.String)
+        if isinstance(kind, pl.Struct) and len(kind.fields) == 1 and isinstance(kind.fields[0].dtype, pl.List):
+            # A list as BigQuery writes it, and others that do not say to Parquet that it is one.
+            return _plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
         if isinstance(kind, pl.Array):
             cells = cells.arr.to_list()
         if isinstance(kind, pl.List | pl.Array):

@@ -63,7 +63,7 @@ def names(cells: pl.Series) -> pl.Series:
     return texts(cells).str.normalize("NFC")
 
 
-NO_NAMES = ("(no genres listed)",)
+NO_NAMES = ("(no genres listed)", "set()", "character(0)")
 """What exporters write where a list is empty."""
 
 
