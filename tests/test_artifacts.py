@@ -106,7 +106,7 @@ def current(url: str) -> str | None:
 
 
 @both
-def test_what_is_published_recommends_the_same_elsewhere(db: Connection, url: str, other: Connection) -> None:
+def test_a_published_model_recommends_the_same_in_another_database(db: Connection, url: str, other: Connection) -> None:
     done = artifacts.publish(db, "v1", url, quiet)
     assert done == {"version": "v1", "url": url, "uploaded": len(PUBLISHED), "current": True}
     assert current(url) == "v1"
@@ -258,7 +258,7 @@ def limits(model: TinyModel) -> list[int]:
 
 
 @pytest.mark.soak
-def test_what_is_too_large_to_be_kept_is_kept_as_rows(db: Connection, other: Connection, tmp_path: Path) -> None:
+def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Connection, tmp_path: Path) -> None:
     model = random_model(schema_of(db), seed=3)
     by_name = dict(zip(registry.FILES, (model.user_graph, model.item_graph, model.weights), strict=True))
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
@@ -434,7 +434,7 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(db: Connection, tmp_path: 
         b'{"version": "v1", "files": [{"path": "a", "bytes": "1", "sha256": "x"}]}',
     ],
 )  # fmt: skip
-def test_a_manifest_that_is_none_is_refused(manifest: bytes, tmp_path: Path, other: Connection) -> None:
+def test_an_invalid_manifest_is_refused(manifest: bytes, tmp_path: Path, other: Connection) -> None:
     (tmp_path / "current").mkdir()
     (tmp_path / "current" / "manifest.json").write_bytes(manifest)
     with pytest.raises(UserError, match="manifest"):

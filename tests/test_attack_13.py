@@ -341,7 +341,7 @@ def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], applicati
 @pytest.mark.parametrize("schema", ["public", '"Odd Schema"', "pg_catalog"])
 @pytest.mark.parametrize("enabled", ["enable", "enable always"])
 @pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop"])
-def test_an_event_trigger_that_forbids_definitions_is_named_with_its_remedy(
+def test_an_event_trigger_that_forbids_ddl_is_named_with_its_remedy(
     empty: Connection, empty_dsn: str, event: str, enabled: str, schema: str
 ) -> None:
     empty.execute('create schema "Odd Schema"; set allow_system_table_mods = on')
@@ -854,7 +854,7 @@ def test_an_enum_of_decisions_with_a_cast_to_text_is_read_and_logged(
         assert column(db, "select what from two_tower.problems where what <> 'job_unscheduled'") == []
 
 
-def test_a_type_of_the_application_s_that_has_a_name_of_ours_is_no_such_type(new: Callable[..., str]) -> None:
+def test_an_application_type_with_our_name_is_not_taken_for_ours(new: Callable[..., str]) -> None:
     dsn = new()
     with connect_as(dsn, DEVELOPER) as developer:
         for name in ("text", "uuid", "numeric", "timestamptz", "citext"):
@@ -926,7 +926,7 @@ def test_candidates_are_bounded(client: Client, role: str, call: str) -> None:
             connection.execute(f"select * from {given}".encode())
 
 
-def test_a_policy_keeps_users_from_learning_of_hidden_videos_by_liking_them(served: str, client: Client) -> None:
+def test_liking_a_video_reveals_nothing_that_a_policy_hides(served: str, client: Client) -> None:
     """The remedy of docs/security.md: counts are of whatever one has decided on."""
     payload = "select public.get_user_embedding_features(%s)"
     like = "insert into public.user_video_decisions values (%s, %s, 'like')"
@@ -1048,7 +1048,7 @@ def test_the_application_may_still_change_its_tables(served: str, change: str) -
         "alter table public.videos drop column published_at",
     ],
 )
-def test_a_column_of_the_condition_is_changed_once_the_condition_is_set_aside(served: str, change: str) -> None:
+def test_a_column_of_the_visibility_condition_can_change_without_it(served: str, change: str) -> None:
     """The remedy of docs/installing.md, which the comment on the view repeats; as the owner, who is no superuser."""
     with changes_tables(served) as developer:
         with pytest.raises(psycopg.Error, match=r"published_at|used by a view") as caught:

@@ -121,7 +121,7 @@ def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) 
     assert got["user_features"]["like_count"].sum() == (train["label"] == 1).sum()
 
 
-def test_who_is_not_trained_on_is_in_no_file(world: Connection, tmp_path: Path) -> None:
+def test_users_excluded_from_training_are_in_no_file(world: Connection, tmp_path: Path) -> None:
     """Nor in what is kept as it was. Who only wants no lists of the own decisions is."""
     untrained, impersonal = make_world().usual, make_world().many
     world.execute(

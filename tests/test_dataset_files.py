@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_used_is_named(train: bytes, items: bytes, said: s
 
 
 @pytest.mark.world
-def test_what_is_trained_from_files_registers_in_the_database(
+def test_a_model_trained_from_files_registers_in_the_database(
     dsn: str, db: Connection, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One training with epochs, which every option of gradients takes part in."""

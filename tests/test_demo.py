@@ -53,7 +53,7 @@ def test_the_demo_measures_its_lists_on_likes_that_the_database_never_saw(
 
 
 @pytest.mark.soak
-def test_a_demo_ends_with_the_address_of_a_page_that_answers_until_it_is_interrupted(tmp_path: Path) -> None:
+def test_demo_serves_its_page_until_interrupted(tmp_path: Path) -> None:
     files = own_files(tmp_path)
     home, log = server_directory("two-tower-demo-"), tmp_path / "log"
     environment = os.environ | {"TWO_TOWER_SERVER_PACKAGES": str(Server(REPOSITORY).provide_packages())}

@@ -171,7 +171,7 @@ def test_a_like_is_in_the_vector_when_embed_user_returns(
         ("recommend", FORGED, {}, 401, None),
     ],
 )  # fmt: skip
-def test_what_may_not_be_has_a_status_and_a_code(
+def test_refused_requests_have_a_status_and_a_code(
     name: str, token: str | None, body: Any, status: int, code: str | None, functions: dict[str, str]
 ) -> None:
     answer = post(functions[name], token, body)

@@ -159,7 +159,7 @@ def test_nothing_is_left_of_a_deleted_user(
     assert one(db, "select count(*) from two_tower.reviews") == others > 0
 
 
-def test_failures_of_what_is_gone_are_dropped_and_of_what_is_there_kept(db: Connection) -> None:
+def test_only_failures_of_deleted_rows_are_dropped(db: Connection) -> None:
     gone = UUID("abcdef01-2345-4789-8abc-def012345678")
     for kind, key in (("user", gone), ("user", WORLD.usual), ("video", gone), ("video", WORLD.videos[0])):
         db.execute(

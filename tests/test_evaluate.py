@@ -223,9 +223,7 @@ def test_ease_is_the_ridge_regression_that_leaves_each_item_out() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
-def test_those_who_are_asked_are_a_part_of_those_with_something_to_find(
-    most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sampled_users_all_have_relevant_items(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     relevant = sparse.csr_matrix((np.random.default_rng(5).random((40, 30)) < 0.03).astype(np.float32))
     able = np.flatnonzero(np.diff(relevant.indptr))
     users, found = evaluate.asked(relevant, most)

@@ -91,7 +91,7 @@ def test_visitors_and_operators_are_served_by_the_active_version(db: Connection,
         assert one(connection, "select mixed_versions from two_tower.status") == 0
 
 
-def test_nobody_moves_when_the_share_grows_and_draws_are_independent(db: Connection) -> None:
+def test_a_larger_share_keeps_its_users_and_draws_are_independent(db: Connection) -> None:
     """Of many users each share is met within chance, a larger share has all of a smaller one's, and another experiment
     draws anew."""
     users = [uuid5(NAMESPACE, f"drawn {n}") for n in range(20_000)]
@@ -169,7 +169,7 @@ def test_what_cannot_be_compared_is_refused(given: Any, state: str, told: str, d
     assert one(db, "select count(*) from two_tower.experiments") == 0
 
 
-def test_a_candidate_is_asked_by_its_gate_before_anybody_is_shown_it(db: Connection, connect: Connect) -> None:
+def test_a_candidate_passes_its_gate_before_users_see_it(db: Connection, connect: Connect) -> None:
     tiny_model(db, "v3", seed=3, activate=False)
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="v3 is not backfilled"):
         start(db, 0.1, "v2", "v3")

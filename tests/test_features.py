@@ -219,7 +219,7 @@ def test_an_empty_database_answers_everything(clean_db: Connection) -> None:
     assert one(clean_db, "select users_with_likes from two_tower.status") == 0
 
 
-def test_what_is_learnt_from_is_read_once(db: Connection) -> None:
+def test_training_data_is_read_once(db: Connection) -> None:
     """Of tens of millions of decisions each further reading takes as long as the first."""
     db.execute("set track_functions = 'all'")
     dataset.read(db)

@@ -214,7 +214,7 @@ def test_a_version_with_other_vocabularies_is_measured_on_the_same_likes(fresh: 
 
 
 @pytest.mark.parametrize("later", ["v1", "v2", "unknown"])
-def test_records_are_compared_with_records_where_either_version_knew_the_new_likes(later: str, fresh: str) -> None:
+def test_gate_compares_records_if_a_version_was_trained_on_new_likes(later: str, fresh: str) -> None:
     """What one of both was trained on would flatter it."""
     after = LATE + timedelta(days=1)
     meta = {"v1": at(LATE - timedelta(days=1)), "v2": at(after), "unknown": {}}[later]

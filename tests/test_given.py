@@ -148,7 +148,7 @@ def test_visitors_and_clients_are_answered_while_given_vectors_serve(
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["success"] is True
 
 
-def test_who_opts_out_has_no_given_vector(db: Connection, dsn: str, files: tuple[Path, Path], client: Any) -> None:
+def test_opted_out_users_have_no_given_vector(db: Connection, dsn: str, files: tuple[Path, Path], client: Any) -> None:
     """Who did before they came as who does afterwards, at once and for good; others keep theirs."""
     before, after = WORLD.usual, WORLD.users[6]
     client.rpc("authenticated", before, "set_choices", personalised=False)
@@ -191,7 +191,7 @@ def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_
 
 
 @pytest.mark.world(models=2)
-def test_a_retraining_retires_neither_given_vectors_nor_what_stood_by_for_an_experiment(
+def test_retrain_keeps_given_vectors_and_standby_versions_of_experiments(
     db: Connection,
 ) -> None:
     """Of versions that stand by, the oldest beyond those to be kept; one that never served is as old as its vectors."""

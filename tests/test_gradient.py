@@ -206,7 +206,7 @@ def test_the_shares_of_two_processes_make_up_the_whole(part: Part, recipe: Recip
     assert ((first + second) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_the_loss_of_what_is_held_out_falls_while_towers_learn(part: Part, data: TrainingData, recipe: Recipe) -> None:
+def test_validation_loss_falls_during_training(part: Part, data: TrainingData, recipe: Recipe) -> None:
     held = data.matrix(LIKE, ~part.rows)
     users = np.flatnonzero(np.diff(held.indptr))
     asked = gradient.HeldOut(users, held[users], data.matrix(NOPE, ~part.rows)[users])
@@ -220,9 +220,7 @@ def test_the_loss_of_what_is_held_out_falls_while_towers_learn(part: Part, data:
     assert told[3]["train_loss"] < told[1]["train_loss"]
 
 
-def test_the_loss_of_what_is_held_out_is_that_of_a_softmax_over_what_is_not_known(
-    part: Part, data: TrainingData
-) -> None:
+def test_validation_loss_is_the_softmax_over_unseen_items(part: Part, data: TrainingData) -> None:
     held = data.matrix(LIKE, ~part.rows)
     users = np.flatnonzero(np.diff(held.indptr))[:7]
     user, item = start(part)

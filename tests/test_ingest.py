@@ -249,7 +249,7 @@ def test_a_lasting_fault_ends_the_run_and_the_next_goes_on(db: Connection, api: 
     assert not any(told.resumed for told in run(db, api).sections)
 
 
-def test_what_came_while_a_run_lay_broken_off_is_asked_for_too(db: Connection, api: Api) -> None:
+def test_a_resumed_run_fetches_what_arrived_in_between(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(25)]
     api.faults = [None, *[status(500)] * 4]
     with pytest.raises(UserError):
@@ -310,7 +310,7 @@ def test_a_broken_off_page_is_in_whole_or_not_at_all(db: Connection, api: Api) -
     assert (told.resumed, told.items) == (True, 10)
 
 
-def test_a_product_that_the_table_refuses_is_reported_and_the_others_come_in(db: Connection, api: Api) -> None:
+def test_refused_products_are_reported_and_the_others_imported(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(30)]
     db.execute("alter table public.videos add constraint no_five check (title <> '題名 5')")
     summary = run(db, api)

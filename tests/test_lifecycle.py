@@ -169,7 +169,7 @@ def test_i5_eight_readers_through_thirty_flips_get_no_mixed_answer(db: Connectio
 
 
 @pytest.mark.soak
-def test_readers_feel_neither_a_backfill_nor_an_activation_nor_a_retirement(
+def test_backfill_activation_and_retirement_do_not_block_readers(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
     with Readers(connect, ("v1",)) as readers:
@@ -183,9 +183,7 @@ def test_readers_feel_neither_a_backfill_nor_an_activation_nor_a_retirement(
 
 
 @pytest.mark.world(models=2)
-def test_a_retirement_steps_aside_for_a_long_reader_and_so_does_nobody_behind_it(
-    db: Connection, connect: Connect
-) -> None:
+def test_retirement_yields_to_a_long_reader_and_blocks_nobody(db: Connection, connect: Connect) -> None:
     reader = connect(autocommit=False)
     reader.execute("select count(*) from public.user_embeddings")
     with Readers(connect, ("v1", "v2")) as readers:
@@ -531,9 +529,7 @@ def test_what_waits_in_the_change_log_does_not_close_the_gate(staged: Connection
     assert activate(staged, "v2")["changed"]
 
 
-def test_an_unfinished_backfill_is_not_activated_even_by_force_before_it_has_a_place(
-    db: Connection, candidate: TinyModel
-) -> None:
+def test_force_does_not_activate_a_version_during_its_backfill(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     db.execute("select two_tower.stage_model('v2')")
     db.execute("select two_tower.backfill_batch('v2', 'video', null, 100)")

@@ -63,7 +63,7 @@ def test_a_refused_item_weighs_more_in_the_full_softmax_too() -> None:
     assert loss.item() == pytest.approx(math.log(1 + 3 + 1))
 
 
-def test_nothing_to_learn_from_costs_nothing() -> None:
+def test_the_loss_of_an_empty_batch_is_zero() -> None:
     none, items = torch.zeros(0, 2), torch.zeros(3, 2)
     nobody = torch.zeros(0, dtype=torch.int64)
     assert sampled_softmax(none, items, nobody, torch.arange(3), torch.zeros(3)).item() == 0

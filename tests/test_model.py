@@ -115,7 +115,7 @@ def test_cosine_is_the_inner_product_of_taste_and_place() -> None:
     assert (users @ items.T)[0] == pytest.approx([0.9, 0.3], abs=1e-6)
 
 
-def test_a_known_id_outweighs_content_and_an_unknown_one_leaves_it_to_content() -> None:
+def test_known_ids_outweigh_content_and_unknown_ids_use_content() -> None:
     schema, _, item = make_towers(FULL)
     rows = item_rows(schema, 4)
     identity = schema.segment("item", "id")

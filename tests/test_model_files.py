@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", sorted(model_files.ONNX_OPERATORS))
-def test_what_the_list_allows_is_an_operator_of_the_standard_and_passes(name: str) -> None:
+def test_allowed_operators_are_of_the_onnx_standard_and_pass(name: str) -> None:
     assert name in STANDARD
     assert model_files.what_is_wrong_with_onnx(operator_file(name)) is None
 
@@ -200,7 +200,7 @@ def test_whoever_is_refused_is_told_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused_is_named(what: str) -> None:
+def test_a_refused_file_is_named_with_the_reason(what: str) -> None:
     file, message = REFUSED[what]
     told = model_files.what_is_wrong_with_onnx(file())
     assert told is not None
@@ -243,7 +243,7 @@ if "onnxruntime" in sys.modules: plpy.error("onnxruntime is loaded")
 $$"""
 
 
-def test_nothing_that_is_refused_reaches_onnxruntime(fresh: Connection) -> None:
+def test_refused_files_never_reach_onnxruntime(fresh: Connection) -> None:
     for what, (file, _) in REFUSED.items():
         with pytest.raises(errors.InvalidParameterValue, match="the user tower") as caught:
             fresh.execute("select two_tower.check_tower('user', %s, 4, %s, '{}', 0.001)", (file(), WEIGHTS))

@@ -188,7 +188,7 @@ def test_without_neighbours_lists_are_those_of_the_towers(neighbours: str | None
         assert [UUID(v) for v, _ in ranked(db, user)] == one(db, query, user)
 
 
-def test_what_no_refresh_has_seen_is_scored_whole(db: Connection, client: Client) -> None:
+def test_decisions_before_the_next_refresh_get_the_whole_score(db: Connection, client: Client) -> None:
     register(db, invented(videos_of(db)))
     activate(db)
     for video in WORLD.published[5:25:2]:
@@ -224,7 +224,7 @@ def test_every_list_is_by_the_whole_score(db: Connection, client: Client) -> Non
     assert [row["score"] for row in varied] == pytest.approx([scores[row["video_id"]] for row in varied], abs=3e-3)
 
 
-def test_what_decisions_add_to_a_score_is_the_whole_score(db: Connection) -> None:
+def test_contributions_of_decisions_sum_to_the_score(db: Connection) -> None:
     register(db, invented(videos_of(db)), engine="sql")
     activate(db)
     added = "select coalesce(sum(value), 0) from two_tower.preview_contributions(%s, %s, 'v2')"
@@ -409,7 +409,7 @@ def test_deleted_videos_do_no_harm(db: Connection, client: Client) -> None:
     assert one(db, "select two_tower.gate_recall('v2')") == 1
 
 
-def test_a_length_is_what_the_rows_say(db: Connection) -> None:
+def test_stored_lengths_equal_those_computed_from_rows(db: Connection) -> None:
     register(db, invented(videos_of(db)))
     activate(db)
     lengths = "select user_id, length from two_tower.user_embeddings where model_version = 'v2' order by 1"
@@ -519,7 +519,7 @@ def other(database: NewDatabase) -> Any:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kept", [True, False], ids=["with its files", "as rows alone"])
 @pytest.mark.parametrize("way", ["register", "publish"])
-def test_what_is_exported_recommends_the_same_elsewhere(
+def test_an_exported_model_recommends_the_same_in_another_database(
     way: str, kept: bool, db: Connection, other: Connection, tmp_path: Path
 ) -> None:
     if not kept:

@@ -117,7 +117,7 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.world(models=2)
-def test_row_3_a_snapshot_older_than_a_retirement_writes_to_what_is_there(
+def test_row_3_a_snapshot_older_than_a_retirement_can_still_write(
     writer: str, level: str, db: Connection, connect: Connect
 ) -> None:
     older = connect(autocommit=False)
@@ -162,9 +162,7 @@ def test_row_3_users_embed_themselves_beside_retirements(db: Connection, connect
 
 
 @pytest.mark.world(models=2)
-def test_an_attach_and_a_retirement_give_up_before_a_transaction_that_does_not_end(
-    db: Connection, connect: Connect
-) -> None:
+def test_attach_and_retirement_time_out_behind_an_open_transaction(db: Connection, connect: Connect) -> None:
     register(db, random_model(schema_of(db), seed=3), "v3")
     db.execute("select two_tower.stage_model('v3', true)")
     own = connect(autocommit=False)
@@ -217,7 +215,7 @@ def test_row_6_a_refresh_waits_for_no_row_of_the_application(
     assert_fresh(db)
 
 
-def test_row_6_whoever_is_busy_is_waited_for_as_long_as_it_is_said(db: Connection) -> None:
+def test_row_6_a_refresh_has_its_own_lock_timeout(db: Connection) -> None:
     """Of the session's own timeout nothing is left in a refresh, nor of the refresh's in the session."""
     db.execute("""create table public.seen (patience text);
         create function public.look() returns trigger language plpgsql as
@@ -232,9 +230,7 @@ def test_row_6_whoever_is_busy_is_waited_for_as_long_as_it_is_said(db: Connectio
     assert set(column(db, "select patience from public.seen")) == {"100ms"}
 
 
-def test_row_6_an_application_deletes_users_in_any_order_while_they_are_refreshed(
-    db: Connection, connect: Connect
-) -> None:
+def test_row_6_users_can_be_deleted_in_any_order_during_a_refresh(db: Connection, connect: Connect) -> None:
     """It waits for a batch at most, and no batch waits for it for longer than a moment, so nobody is the victim of a
     deadlock."""
     users = sorted([USER, OTHER, WORLD.one_like], reverse=True)
@@ -274,7 +270,7 @@ def test_row_7_refreshes_go_on_behind_an_open_sync_of_more_than_a_batch(db: Conn
     assert_fresh(db)
 
 
-def test_row_8_however_many_refreshes_run_a_like_finds_room_in_the_lock_table(db: Connection, connect: Connect) -> None:
+def test_row_8_concurrent_refreshes_leave_room_in_the_lock_table(db: Connection, connect: Connect) -> None:
     db.execute("insert into two_tower.user_changes (user_id) select gen_random_uuid() from generate_series(1, 25000)")
     refreshers = [connect(autocommit=False) for _ in range(24)]
     batch = "select result from two_tower.refresh_batch(rpad(%s, 32, '0')::uuid)"
@@ -300,7 +296,7 @@ def test_row_8_however_many_refreshes_run_a_like_finds_room_in_the_lock_table(db
 
 
 @pytest.mark.parametrize("failure", ["serialization_failure", "deadlock_detected"])
-def test_row_1_two_in_each_others_way_are_tried_again_and_nobody_is_set_aside(failure: str, db: Connection) -> None:
+def test_row_1_conflicting_transactions_are_retried_and_skip_nobody(failure: str, db: Connection) -> None:
     db.execute(
         f"""create sequence public.tries;
         create function public.collide() returns trigger language plpgsql as $f$ begin
@@ -324,7 +320,7 @@ TRUNCATES = ("truncate public.user_video_decisions", "truncate public.video_tags
 @pytest.mark.sampled
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("truncate", TRUNCATES)
-def test_row_1_a_truncate_with_an_old_snapshot_logs_those_it_cannot_see(
+def test_row_1_truncate_logs_users_that_its_snapshot_cannot_see(
     truncate: str, level: str, db: Connection, connect: Connect
 ) -> None:
     older = connect(autocommit=False)
@@ -394,7 +390,7 @@ def differing(db: Connection) -> verify.Verified:
     return verify.verify(db, lambda what, share: None)
 
 
-def test_row_4_what_no_trigger_saw_is_found_and_repaired(db: Connection) -> None:
+def test_row_4_changes_that_bypassed_triggers_are_found_and_repaired(db: Connection) -> None:
     for write in BYPASSED:
         assert sum(differing(db).differing.values()) == 0
         unseen(db, write)
@@ -425,7 +421,7 @@ def test_row_4_what_no_trigger_saw_is_repaired_by_the_command(db: Connection, ds
     assert_fresh(db)
 
 
-def test_row_4_what_no_trigger_saw_is_found_by_the_daily_job_and_named(db: Connection, dsn: str) -> None:
+def test_row_4_the_daily_job_reports_changes_that_bypassed_triggers(db: Connection, dsn: str) -> None:
     """Nobody lacks a vector, so the check of each minute is content; one of all 347 who are drawn differs."""
     assert one(db, "select two_tower.try_job('verify')::text").startswith("(t,")
     stale = "select detail, remedy from two_tower.problems where what = 'stale'"
@@ -476,7 +472,7 @@ def tasted(db: Connection) -> Connection:
 
 
 @pytest.mark.soak
-def test_row_4_what_is_stored_otherwise_is_found_and_repaired(tasted: Connection) -> None:
+def test_row_4_wrong_stored_values_are_found_and_repaired(tasted: Connection) -> None:
     before = assert_fresh(tasted)
     for change in ALTERED:
         assert tasted.execute(f"update {change}".encode()).rowcount > 0
@@ -489,7 +485,7 @@ def test_row_4_what_is_stored_otherwise_is_found_and_repaired(tasted: Connection
 
 
 @pytest.mark.soak
-def test_row_4_what_is_stored_of_nothing_is_found_and_repaired(tasted: Connection, dsn: str) -> None:
+def test_row_4_stored_rows_of_missing_videos_are_found_and_repaired(tasted: Connection, dsn: str) -> None:
     gone = UUID("ffffffff-ffff-ffff-ffff-ffffffffffff")
     for table, copied in (("video_embeddings", "embedding"), ("video_tastes", "liked, noped")):
         tasted.execute(
@@ -504,7 +500,7 @@ def test_row_4_what_is_stored_of_nothing_is_found_and_repaired(tasted: Connectio
         assert_fresh(tasted)
 
 
-def test_row_4_who_should_have_a_vector_is_who_has_likes(db: Connection) -> None:
+def test_row_4_users_with_likes_should_have_a_vector(db: Connection) -> None:
     """Not who has features, which only a refresh writes."""
     db.execute("alter table public.user_video_decisions disable trigger user")
     db.execute(LIKE, (WORLD.no_decisions, UNDECIDED[0]))
@@ -568,9 +564,7 @@ def test_row_5_the_space_of_a_log_is_given_back_and_no_like_feels_it(db: Connect
     assert_fresh(db)
 
 
-def test_row_5_a_snapshot_from_before_a_purge_has_the_likes_with_their_log_rows(
-    db: Connection, connect: Connect
-) -> None:
+def test_row_5_a_snapshot_older_than_a_purge_sees_likes_and_log_rows(db: Connection, connect: Connect) -> None:
     db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 50000)")
     refresh(db)
     db.execute(LIKE, (USER, UNDECIDED[0]))
@@ -709,7 +703,7 @@ def test_row_9_an_import_beside_an_application_that_writes_the_same(
     assert_fresh(db)
 
 
-def test_row_9_of_an_import_and_an_application_in_each_others_way_neither_fails(
+def test_row_9_conflicting_imports_and_applications_both_succeed(
     db: Connection, connect: Connect, tmp_path: Path
 ) -> None:
     import_file, options, _ = FILES["decisions"]
@@ -806,7 +800,7 @@ def release(dsn: str, differs: dict[str, list[tuple[str, str]]], monkeypatch: py
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
-def test_row_10_a_connection_that_lives_across_releases_runs_none_of_an_old_ones_code(
+def test_row_10_open_connections_run_no_old_code_after_a_release(
     engine: str, world_of: Callable[[str], str], database: NewDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = database(template=world_of(engine))

@@ -101,7 +101,7 @@ def test_a_password_is_not_sent_without_tls(mail: MailServer) -> None:
     assert mail.sent == []
 
 
-def test_what_is_wanted_and_cannot_be_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_notification_settings_fail_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("TWO_TOWER_SMTP", "TWO_TOWER_MAIL_TO", "TWO_TOWER_WEBHOOK"):
         monkeypatch.delenv(name, raising=False)

@@ -311,7 +311,7 @@ def test_a_hostile_argument_is_refused_in_words_or_answered(
         assert db.execute(kept, ([CALLER, SERVED],)).fetchone() == before
 
 
-def test_what_only_reads_answers_get(api: Api) -> None:
+def test_read_only_functions_answer_get_requests(api: Api) -> None:
     """``limit`` in a query string is PostgREST's: it cuts the answer, and the routine has its default."""
     rows = api.rows("/rpc/recommend_videos?limit=50&select=video_id,rank&order=rank.desc", ME)
     assert [row["rank"] for row in rows] == list(range(20, 0, -1))

@@ -95,7 +95,7 @@ def assert_fresh(db: Connection) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ off unless named
 
 
-def test_a_version_without_such_inputs_has_the_vectors_of_before_bit_for_bit(
+def test_versions_without_profile_inputs_keep_their_vectors_bit_for_bit(
     database: NewDatabase, world_of: WorldOf, prepared: Prepared
 ) -> None:
     def of_v1(dsn: str) -> dict[str, Any]:
@@ -129,14 +129,14 @@ NAMES: dict[str, list[str | None]] = {
 
 
 @pytest.mark.parametrize("message", NAMES)
-def test_what_is_no_column_is_refused_by_name(message: str, db: Connection) -> None:
+def test_an_unknown_column_is_refused_by_name(message: str, db: Connection) -> None:
     for name in NAMES[message]:
         with pytest.raises(errors.InvalidParameterValue, match=message):
             db.execute("select two_tower.set_profile_inputs(%s::text[])", ([name],))
     assert column(db, "select name from two_tower.profile_inputs order by 1") == ["age_band", "interests"]
 
 
-def test_nobody_but_the_owner_names_columns(client: Client) -> None:
+def test_only_the_owner_sets_profile_inputs(client: Client) -> None:
     for role in ("anon", "authenticated", "service_role"):
         with pytest.raises(errors.InsufficientPrivilege), client.as_(role, WORLD.usual) as connection:
             connection.execute("select two_tower.set_profile_inputs('{note}')")
@@ -180,7 +180,7 @@ def test_a_column_of_any_type_says_keys_and_may_change_its_type(db: Connection) 
     assert keys(db, COLD) == {}
 
 
-def test_whoever_writes_a_thousand_interests_has_a_hundred(db: Connection) -> None:
+def test_a_profile_column_has_at_most_a_hundred_keys(db: Connection) -> None:
     db.execute(
         "update public.profiles set interests = array(select 'k' || n from generate_series(1, 1000) n)"
         " where user_id = %s",
@@ -287,7 +287,7 @@ def test_i3_every_change_of_a_profile_is_in_the_vectors_after_a_refresh(db: Conn
     assert_fresh(db)
 
 
-def test_what_no_tower_reads_of_a_profile_is_not_logged(db: Connection) -> None:
+def test_changes_of_unused_profile_columns_are_not_logged(db: Connection) -> None:
     for change in (
         "update public.profiles set note = 'x'",
         "update public.profiles set created_at = now()",
@@ -301,7 +301,7 @@ def test_what_no_tower_reads_of_a_profile_is_not_logged(db: Connection) -> None:
     ("kind", "before", "after"),
     [("numeric", "1", "1.0"), ("jsonb", "[1]", "[1.0]"), ("jsonb", "1", "1.00"), ("text[]", "{a}", '{" a"}')],
 )
-def test_i3_what_prints_differently_is_a_change(kind: str, before: str, after: str, db: Connection) -> None:
+def test_i3_a_value_that_prints_differently_is_a_change(kind: str, before: str, after: str, db: Connection) -> None:
     db.execute(f"alter table public.profiles add column level {kind}".encode())
     db.execute("select two_tower.set_profile_inputs('{interests,age_band,level}')")
     db.execute("update public.profiles set level = %s", (before,))
@@ -369,7 +369,7 @@ def test_who_is_known_by_what_weighs_nothing_has_a_list_its_reasons_and_a_replay
     assert {video for video, _ in rows} == {videos[number] for number in ranked[:5]}
 
 
-def test_what_no_trigger_saw_is_named_found_and_repaired(db: Connection) -> None:
+def test_profile_changes_that_bypassed_triggers_are_repaired(db: Connection) -> None:
     db.execute("alter table public.profiles disable trigger two_tower_row")
     assert "profiles" in one(db, "select string_agg(detail, ' ') from two_tower.problems where what = 'triggers'")
     db.execute(CHANGES["another key"].encode())
@@ -395,7 +395,7 @@ def test_profiles_may_be_keyed_by_id(db: Connection, dsn: str) -> None:
     assert_fresh(db)
 
 
-def test_naming_other_columns_refreshes_everybody(db: Connection) -> None:
+def test_changing_profile_inputs_refreshes_all_users(db: Connection) -> None:
     for columns in ("{age_band}", "{}", "{age_band,interests,note}"):
         db.execute("select two_tower.set_profile_inputs(%s)", (columns,))
         refresh(db)
@@ -439,7 +439,7 @@ def test_a_version_embeds_who_has_no_likes_and_says_who_is_missing(db: Connectio
     assert_fresh(db)
 
 
-def test_who_wants_nothing_personal_has_no_vector_by_the_profile(db: Connection, client: Client) -> None:
+def test_opted_out_users_have_no_vector_from_their_profile(db: Connection, client: Client) -> None:
     client.rpc("authenticated", COLD, "set_choices", personalised=False)
     refresh(db)
     assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", COLD) == 0
@@ -518,7 +518,7 @@ def with_profiles(data: TrainingData, cold: int = 6) -> TrainingData:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_who_has_no_history_is_recommended_what_those_alike_like(epochs: int) -> None:
+def test_users_without_history_get_lists_from_their_profile(epochs: int) -> None:
     data = with_profiles(make_data())
     model = fit(data, TrainOptions(epochs=epochs, max_seconds=5 if epochs else 3600))
     assert data.profile is not None

@@ -240,7 +240,7 @@ MAKES_USERS = {
 }
 
 
-def test_i7_users_follow_a_video_only_where_they_are_made_of_what_changed(db: Connection) -> None:
+def test_i7_only_users_whose_inputs_changed_follow_a_changed_video(db: Connection) -> None:
     """Each column alone and beside another; of two videos in one statement, each for itself."""
     deciders: dict[UUID, set[UUID]] = {}
     for user, decided, kind, _ in WORLD.decisions:
@@ -327,9 +327,7 @@ def test_an_empty_log_does_nothing(db: Connection) -> None:
 
 
 @pytest.mark.parametrize(("kind", "ids"), [("user", WORLD.users), ("video", WORLD.videos)])
-def test_i1_a_vector_of_a_batch_of_one_equals_the_one_in_a_batch_of_hundreds(
-    kind: str, ids: list[Any], db: Connection
-) -> None:
+def test_i1_vectors_do_not_depend_on_the_batch_size(kind: str, ids: list[Any], db: Connection) -> None:
     query = f"select {kind}_id, embedding::text from two_tower.embed_{kind}s(%s)"
     together = dict(db.execute(query.encode(), (ids,)).fetchall())
     assert len(together) == len(ids) - (3 if kind == "user" else 0)
@@ -375,7 +373,7 @@ def test_i7_equal_inputs_cost_no_write(db: Connection) -> None:
     assert stamps(db) == before
 
 
-def test_i7_a_change_that_no_input_of_the_model_shows_rewrites_no_vector(db: Connection) -> None:
+def test_i7_changes_outside_the_model_inputs_rewrite_no_vector(db: Connection) -> None:
     """The tag is new to the model: features change, vectors do not."""
     db.execute("insert into tags values (%s, 'new')", (NOBODY,))
     before = one(db, "select array_agg(xmin::text order by user_id) from two_tower.user_embeddings")
@@ -406,7 +404,7 @@ def impatient(connect: Connect) -> Connection:
     return connection
 
 
-def test_i4_writes_do_not_wait_for_a_refresh_that_holds_its_transaction_open(
+def test_i4_writes_do_not_wait_for_an_open_refresh_transaction(
     db: Connection, connect: Connect, impatient: Connection
 ) -> None:
     """Same user, same video, same rows of the log: everything a client writes goes through."""
@@ -444,7 +442,7 @@ def test_i4_a_refresh_does_not_wait_for_writers(db: Connection, connect: Connect
     assert_fresh(db)
 
 
-def test_i4_a_refresh_waits_for_no_disk_and_leaves_the_sessions_own_commits_alone(db: Connection) -> None:
+def test_i4_refreshes_commit_asynchronously_and_restore_the_session(db: Connection) -> None:
     db.execute("""create table public.seen (commits text);
         create function public.look() returns trigger language plpgsql as
         $f$ begin insert into public.seen values (current_setting('synchronous_commit')); return null; end $f$;
@@ -474,9 +472,7 @@ def test_i4_a_refresh_steps_over_what_another_one_holds(
     assert_fresh(db)
 
 
-def test_i3_a_like_that_commits_while_its_user_is_refreshed_is_in_the_next_refresh(
-    db: Connection, connect: Connect
-) -> None:
+def test_i3_a_like_committed_during_a_refresh_is_in_the_next_one(db: Connection, connect: Connect) -> None:
     """The named interleaving: log row one - taken and read - log row two - first refresh commits."""
     first, second = [v for v in WORLD.videos if v not in WORLD.decided(USER)][:2]
     like = "insert into user_video_decisions values (%s, %s, 'like')"
@@ -493,7 +489,7 @@ def test_i3_a_like_that_commits_while_its_user_is_refreshed_is_in_the_next_refre
     assert_fresh(db)
 
 
-def test_i3_i4_whoever_collects_the_log_holds_nobody_up_and_loses_nothing(
+def test_i3_i4_collecting_the_log_blocks_nobody_and_loses_nothing(
     db: Connection, connect: Connect, client: Client, impatient: Connection
 ) -> None:
     """The named interleaving: collected - another collects, embeds, likes - the first is rolled back."""
@@ -529,7 +525,7 @@ def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Cli
     assert_fresh(db)
 
 
-def test_where_all_tables_are_published_a_refresh_takes_what_it_needs(db: Connection) -> None:
+def test_refresh_works_with_a_publication_for_all_tables(db: Connection) -> None:
     """A published table without a key or another identity refuses to give up its rows."""
     db.execute("create publication everything for all tables")
     db.execute(CHANGES["like"].encode())
@@ -538,9 +534,7 @@ def test_where_all_tables_are_published_a_refresh_takes_what_it_needs(db: Connec
     assert_fresh(db)
 
 
-def test_i3_a_transaction_that_began_before_a_refresh_and_commits_after_it_is_not_lost(
-    db: Connection, connect: Connect
-) -> None:
+def test_i3_a_transaction_that_spans_a_refresh_is_not_lost(db: Connection, connect: Connect) -> None:
     """Values of the log's sequence say nothing about the order of commits."""
     slow = connect(autocommit=False)
     slow.execute(CHANGES["nope taken back"].encode())
@@ -968,7 +962,7 @@ def test_sync_user_embeddings_marks_those_with_recent_decisions(db: Connection) 
 
 
 @pytest.mark.world(models=2)
-def test_sync_video_embeddings_marks_what_lacks_a_vector_of_any_live_version(db: Connection) -> None:
+def test_sync_video_embeddings_marks_videos_without_a_live_vector(db: Connection) -> None:
     db.execute(
         "delete from two_tower.video_embeddings where model_version = 'v1' and video_id = any (%s)", (WORLD.videos[:7],)
     )
@@ -981,7 +975,7 @@ def test_sync_video_embeddings_marks_what_lacks_a_vector_of_any_live_version(db:
     assert_fresh(db)
 
 
-def test_rebuild_mends_what_no_change_led_to(db: Connection) -> None:
+def test_rebuild_repairs_rows_without_a_logged_change(db: Connection) -> None:
     right = state(db)
     db.execute("update user_features set like_count = 99, liked_tags = '{}'")
     db.execute("delete from two_tower.user_embeddings where user_id = %s", (USER,))
@@ -1056,7 +1050,7 @@ def test_popularity_is_never_older_than_a_day_where_refreshes_run(db: Connection
     assert (one(db, runs), one(db, "select count(*) from two_tower.video_popularity")) == (2, popular)
 
 
-def test_worlds_differ_where_tests_need_it() -> None:
+def test_the_world_has_the_users_that_tests_rely_on() -> None:
     """What the cases above take for granted of the world they run in."""
     assert isinstance(WORLD, World)
     assert len(WORLD.of(USER, "like")) >= 2

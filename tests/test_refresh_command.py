@@ -78,7 +78,7 @@ def test_min_likes_marks_who_lacks_a_vector(dsn: str, db: Connection) -> None:
     assert column(db, missing) == []
 
 
-def test_include_existing_marks_who_has_one_too_and_writes_only_what_differs(dsn: str, db: Connection) -> None:
+def test_include_existing_marks_all_but_writes_only_changed_vectors(dsn: str, db: Connection) -> None:
     db.execute(
         """update two_tower.user_embeddings e set embedding = o.embedding from two_tower.user_embeddings o
         where e.user_id = %s and o.user_id = %s""",
@@ -115,7 +115,7 @@ def test_wrong_usage_exits_with_2(words: list[str], dsn: str) -> None:
     assert invoke(dsn, *words).exit_code == 2
 
 
-def test_an_interval_that_is_none_is_said(dsn: str) -> None:
+def test_an_invalid_interval_is_named(dsn: str) -> None:
     result = invoke(dsn, "--recent", "soon")
     assert result.exit_code == 1
     assert 'invalid input syntax for type interval: "soon"' in result.stderr
@@ -138,7 +138,7 @@ def test_the_command_line_commits_without_waiting_for_the_disk(dsn: str, db: Con
     assert one(db, "show synchronous_commit") == "on"
 
 
-def test_each_run_starts_somewhere_else_and_takes_what_lies_before_in_a_second_lap(dsn: str, db: Connection) -> None:
+def test_refreshes_start_at_a_random_user_and_wrap_around(dsn: str, db: Connection) -> None:
     """With a limit of one user, the one who is taken is the first after a random place."""
     taken = set()
     for _ in range(12):
@@ -217,7 +217,7 @@ def is_fresh(db: Connection, user: UUID, video: UUID) -> bool:
 OURS = "select pid from pg_stat_activity where application_name = 'two-tower refresh' and datname = current_database()"
 
 
-def test_the_service_refreshes_survives_a_lost_connection_and_ends_when_told(
+def test_service_refreshes_reconnects_and_stops_on_request(
     service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
 ) -> None:
     process = service()
@@ -246,7 +246,7 @@ def test_the_service_refreshes_survives_a_lost_connection_and_ends_when_told(
     assert column(db, OURS) == []
 
 
-def test_the_service_waits_for_a_database_that_is_not_there_yet(
+def test_the_service_waits_for_the_database_to_start(
     service: Callable[..., subprocess.Popen[str]], db: Connection, dsn: str, tmp_path: Path
 ) -> None:
     process = service(on=in_database(dsn, "not_there_yet"), every="60")
@@ -291,7 +291,7 @@ def test_a_refresh_that_fails_does_not_end_the_service(
 @pytest.mark.parametrize(
     "words", [["--dry-run"], ["--limit", "5"], ["--recent", "1 hour"], ["--min-likes", "2"], ["--include-existing"]]
 )
-def test_the_service_takes_nothing_that_is_done_once(words: list[str], dsn: str) -> None:
+def test_the_service_refuses_options_of_a_single_run(words: list[str], dsn: str) -> None:
     assert invoke(dsn, "--every", "1", *words).exit_code == 2
 
 

@@ -129,7 +129,7 @@ def test_i5_all_that_a_reader_sees_is_of_one_version(db: Connection, client: Cli
 
 
 @pytest.mark.world(models=2)
-def test_a_transaction_reads_one_version_whatever_is_activated_meanwhile(db: Connection, connect: Connect) -> None:
+def test_a_transaction_reads_one_version_despite_activations(db: Connection, connect: Connect) -> None:
     reader = connect(autocommit=False)
     reader.execute("set transaction isolation level repeatable read")
     assert one(reader, "select two_tower.active_version()") == "v2"
@@ -391,7 +391,7 @@ def test_without_an_active_model_operators_are_told_so(database: NewDatabase) ->
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_is_not_backfilled_is_not_activated(force: bool, db: Connection, candidate: TinyModel) -> None:
+def test_a_version_without_backfill_is_not_activated(force: bool, db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="not backfilled") as caught:
         activate(db, "v2", force)
@@ -399,7 +399,7 @@ def test_what_is_not_backfilled_is_not_activated(force: bool, db: Connection, ca
     assert states(db) == {"v1": "active", "v2": "candidate"}
 
 
-def test_what_lacks_vectors_is_not_activated_unless_by_force(db: Connection, candidate: TinyModel) -> None:
+def test_a_version_that_lacks_vectors_is_activated_only_by_force(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     backfill(db, "v2")
     db.execute(
@@ -432,7 +432,7 @@ def test_a_rejected_or_retired_model_stays_so(db: Connection, candidate: TinyMod
     assert states(db) == {"v1": "active", "v2": "rejected", "v3": "retired"}
 
 
-def test_what_serves_or_was_never_staged_is_not_retired(db: Connection, candidate: TinyModel) -> None:
+def test_active_and_never_staged_versions_are_not_retired(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     for version in ("v1", "v2"):
         with pytest.raises(errors.ObjectNotInPrerequisiteState, match="cannot be retired"):
@@ -527,7 +527,7 @@ def test_a_backfill_that_was_cut_short_resumes(db: Connection, candidate: TinyMo
     assert states(db)["v2"] == "active"
 
 
-def test_what_changes_during_a_backfill_is_in_it_or_in_the_log(db: Connection, candidate: TinyModel) -> None:
+def test_changes_during_a_backfill_are_in_it_or_in_the_log(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     db.execute("update public.videos set price = coalesce(price, 0) + 1")
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, WORLD.videos[0]))

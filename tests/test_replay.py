@@ -62,9 +62,7 @@ FILTERS: list[dict[str, Any]] = [
 NO_FILTERS: list[dict[str, Any]] = [{}, {"makers": [], "tag_ids": None}, {"exclude": [str(WORLD.published[0])]}]
 
 
-def test_lists_of_which_the_conditions_are_not_known_are_counted_and_left_out(
-    exploring: Connection, client: Client, dsn: str
-) -> None:
+def test_replay_counts_and_skips_lists_with_unknown_conditions(exploring: Connection, client: Client, dsn: str) -> None:
     db, users = exploring, iter(LIKING)
     for show in (page, logged):
         for given in FILTERS:
@@ -106,7 +104,7 @@ def test_pages_that_are_left_out_are_still_what_was_shown_lately(exploring: Conn
     assert sorted(map(sorted, shown)) == sorted(sorted(videos) for videos in column(exploring, query, ME))
 
 
-def test_where_all_is_left_out_it_is_said_why(exploring: Connection, client: Client) -> None:
+def test_replay_says_why_all_lists_are_skipped(exploring: Connection, client: Client) -> None:
     page(client, ME, makers=["maker a"])
     with pytest.raises(UserError, match="nothing can be replayed: 1 list asked for with filters"):
         replay.replay(exploring, "v1")

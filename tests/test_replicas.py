@@ -170,7 +170,7 @@ def refusal(answer: str) -> str | None:
     return answer if re.fullmatch(r"[0-9A-Z]{5}", answer) else None
 
 
-def test_what_a_client_may_call_answers_on_a_standby_or_names_the_primary(pair: Pair) -> None:
+def test_client_routines_answer_on_a_standby_or_name_the_primary(pair: Pair) -> None:
     with pair.on_primary() as db:
         volatile = set(
             column(
@@ -194,7 +194,7 @@ def test_what_a_client_may_call_answers_on_a_standby_or_names_the_primary(pair: 
 
 
 @pytest.mark.soak
-def test_what_operators_may_call_is_refused_on_a_standby_for_no_other_reason(pair: Pair) -> None:
+def test_read_only_routines_fail_on_a_standby_only_as_on_the_primary(pair: Pair) -> None:
     """Every routine that only reads, with nulls; require_primary() says what a standby is."""
     with pair.on_primary() as db:
         calls = calls_of_routines(db)
@@ -206,7 +206,7 @@ def test_what_operators_may_call_is_refused_on_a_standby_for_no_other_reason(pai
     there.connection.close()
 
 
-def test_what_writes_says_that_this_is_a_standby(pair: Pair) -> None:
+def test_writing_routines_say_that_this_is_a_standby(pair: Pair) -> None:
     there = pair.as_anyone(pair.standby)
     for name in ("embed_user", "next_videos", "set_choices"):
         with pytest.raises(
@@ -256,7 +256,7 @@ def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: P
     there.connection.close()
 
 
-def test_lists_of_everybody_by_two_connections_are_those_of_the_primary(pair: Pair, tmp_path: Path) -> None:
+def test_bulk_lists_over_two_connections_equal_those_of_the_primary(pair: Pair, tmp_path: Path) -> None:
     """Both of one snapshot, which a standby exports like a primary."""
     words = ["recommend", "--all", "--limit", "5", "--workers", "2", "--output"]
     for name, more in (("replica.csv", []), ("primary.csv", ["--dsn", pair.primary.dsn])):
@@ -266,7 +266,7 @@ def test_lists_of_everybody_by_two_connections_are_those_of_the_primary(pair: Pa
     assert (tmp_path / "replica.csv").read_bytes() == (tmp_path / "primary.csv").read_bytes()
 
 
-def test_nothing_is_broken_on_a_standby_that_is_not_on_its_primary(pair: Pair) -> None:
+def test_a_standby_reports_the_same_problems_as_its_primary(pair: Pair) -> None:
     """pg_cron starts nothing there, and no subscription runs."""
     with pair.on_standby() as db, pair.on_primary() as primary:
         problems = "select what from two_tower.problems order by 1"
@@ -314,7 +314,7 @@ def test_a_replica_of_something_else_is_refused(pair: Pair, cluster: Server, mon
         assert caught.value.hint == "let it lead to two_tower on a streaming standby, or leave it out"
 
 
-def test_where_one_of_both_is_away_the_other_answers(
+def test_either_server_answers_if_the_other_is_down(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
@@ -367,9 +367,7 @@ def active(connection: Connection) -> object:
     return one(connection, "select two_tower.active_version()")
 
 
-def test_what_was_committed_before_is_read_however_far_behind_the_replica_is(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reads_see_earlier_commits_however_far_the_replica_lags(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A like, a refresh, whose batches do not wait for the disk, and a model version that serves."""
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME))
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
@@ -460,7 +458,7 @@ def test_a_conflict_with_replay_is_tried_again(pair: Pair) -> None:
         db.execute("drop table public.conflicts")
 
 
-def test_what_may_pass_is_tried_thrice_and_then_asked_of_the_primary(pair: Pair) -> None:
+def test_transient_errors_are_retried_three_times_then_sent_to_the_primary(pair: Pair) -> None:
     attempts: list[str] = []
 
     def work(connection: Connection) -> str:

@@ -85,7 +85,7 @@ def pair() -> Iterator[Pair]:
             remove_server(server)
 
 
-def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None:
+def test_row_4_the_initial_copy_of_a_subscription_is_refreshed(pair: Pair) -> None:
     assert pending(pair.ours) != (0, 0)
     refresh(pair.ours)
     tiny_model(pair.ours)
@@ -94,7 +94,7 @@ def test_row_4_what_a_subscription_copies_first_is_refreshed(pair: Pair) -> None
     assert [problem for (problem,) in pair.ours.execute("select what from two_tower.problems")] == []
 
 
-def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair) -> None:
+def test_row_4_replicated_changes_are_refreshed(pair: Pair) -> None:
     """Each from the world as it was; the apply worker fires rows' triggers, and a TRUNCATE's."""
     for change in APPLIED:
         restore(pair)
@@ -105,7 +105,7 @@ def test_row_4_what_a_subscription_applies_is_refreshed(pair: Pair) -> None:
         assert assert_fresh(pair.ours) != before, change
 
 
-def test_row_4_what_means_nothing_changes_nothing(pair: Pair) -> None:
+def test_row_4_changes_without_effect_rewrite_nothing(pair: Pair) -> None:
     restore(pair)
     before = state(pair.ours)
     for change in IDLE.values():
@@ -127,7 +127,7 @@ def restore(pair: Pair) -> None:
         tiny_model(pair.ours)
 
 
-def test_a_subscription_that_brings_nothing_is_named(pair: Pair) -> None:
+def test_status_names_a_subscription_that_receives_nothing(pair: Pair) -> None:
     restore(pair)
     problem = "select detail, remedy from two_tower.problems where what = 'subscription'"
     pair.ours.execute("alter subscription likes disable")

@@ -101,7 +101,7 @@ def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Pa
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v2"
 
 
-def test_a_model_that_is_not_good_enough_is_rejected_and_the_exit_code_is_3(
+def test_a_model_that_misses_the_gate_is_rejected_with_exit_code_3(
     db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
 ) -> None:
     done = retrain(dsn, "--webhook", webhook.url, "--publish", f"file://{tmp_path}", code=3)
@@ -132,7 +132,7 @@ def test_a_flag_of_retrain_overrides_its_own_limit_alone(flag: str, db: Connecti
     assert other in webhook.text
 
 
-def test_what_retrain_overrides_holds_until_the_model_serves_and_is_recorded(db: Connection, dsn: str) -> None:
+def test_overrides_of_retrain_last_until_activation_and_are_recorded(db: Connection, dsn: str) -> None:
     before = db.execute("select name, value from two_tower.settings order by name").fetchall()
     version = json.loads(retrain(dsn, *LENIENT).stdout)["version"]
     overrides = {"gate_over_popularity": 0, "gate_max_drop": 1}

@@ -230,7 +230,7 @@ def test_a_choice_that_a_subscription_applies_is_seen(db: Connection, client: Cl
     assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", ME) == 0
 
 
-def test_who_is_not_trained_on_counts_for_nobody(db: Connection, client: Client) -> None:
+def test_users_excluded_from_training_influence_nobody(db: Connection, client: Client) -> None:
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars) select %s, id, 5 from videos limit 3", [ME]
     )
@@ -373,7 +373,7 @@ def steered(client: Client, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_what_an_operator_steers_is_no_way_around(name: str, db: Connection, client: Client) -> None:
+def test_promotions_do_not_override_user_choices(name: str, db: Connection, client: Client) -> None:
     """Neither a pin, nor exploration, nor a boost shows what the user never wants to see, or may not."""
     pinned = [next(v for v in VIDEOS if v.maker == maker and v.id not in WORLD.decided(ME)) for maker in MAKERS[:3]]
     for rank, video in enumerate(pinned, 1):

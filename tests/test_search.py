@@ -55,9 +55,7 @@ def test_time_that_has_run_out_ends_the_search(data: TrainingData, tmp_path: Pat
     assert model.hyperparameters["trials"] == len(studies(path)[0].trials) == 1
 
 
-def test_gradients_are_tuned_where_there_are_any_and_other_data_begin_another_study(
-    data: TrainingData, tmp_path: Path
-) -> None:
+def test_search_tunes_gradients_and_starts_a_new_study_for_other_data(data: TrainingData, tmp_path: Path) -> None:
     path = tmp_path / "study.sqlite"
     model = fit(data, TrainOptions(search=2, epochs=1, study=str(path)))
     assert set(studies(path)[0].best_params) == set(CHOICE) | set(RECIPE)

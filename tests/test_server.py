@@ -260,7 +260,7 @@ def test_resources_are_sane(durable: bool) -> None:
 # ------------------------------------------------------------------------------------------------ what is missing
 
 
-def test_no_postgresql_installed_names_the_remedy_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_missing_postgresql_is_named_with_its_remedy(tmp_path: Path) -> None:
     result = two_tower("up", cwd=tmp_path, TWO_TOWER_PG_BINDIR=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert result.returncode == 1

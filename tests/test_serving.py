@@ -1016,7 +1016,7 @@ def test_because_names_no_like_that_the_caller_may_not_see(explained: tuple[Conn
 
 
 @pytest.mark.parametrize("name", ["recommend_videos", "next_videos", "recommend_from", "rank_candidates"])
-def test_because_is_asked_for(name: str, client: Client) -> None:
+def test_reasons_are_given_only_on_request(name: str, client: Client) -> None:
     videos = [str(v) for v in WORLD.published[:5]]
     given = {"recommend_from": {"liked": videos}, "rank_candidates": {"video_ids": videos}}.get(name, {"limit": 5})
     for because in ({}, {"because": None}, {"because": False}):

@@ -294,7 +294,7 @@ def test_no_limit_on_idle_transactions_ends_one_before_it_is_set_aside(
 
 @pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
 @pytest.mark.parametrize("call", ["embed_user", "update_user_features"])
-def test_a_snapshot_that_is_older_than_a_refresh_brings_nothing_back(
+def test_a_snapshot_older_than_a_refresh_restores_nothing_old(
     call: str, level: psycopg.IsolationLevel, database: NewDatabase, world_template: str
 ) -> None:
     dsn = database(template=world_template)

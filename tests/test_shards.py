@@ -211,7 +211,7 @@ def test_shards_are_named_in_order_whatever_stands_between_them(between: str) ->
     assert "p%20w" not in repr(found)
 
 
-def test_missing_settings_unknown_names_and_servers_that_are_down_are_named() -> None:
+def test_errors_name_missing_settings_unknown_shards_and_down_servers() -> None:
     two = {"TWO_TOWER_SHARDS": "east=postgresql:///a?host=/nowhere west=postgresql:///b?host=/nowhere"}
     for arguments, env, code, said in (
         (["status"], {"TWO_TOWER_SHARDS": ""}, 1, "TWO_TOWER_SHARDS names no server"),
@@ -330,7 +330,7 @@ def test_a_model_is_trained_on_all_users_and_serves_them(three: Three) -> None:
 
 
 @pytest.mark.soak
-def test_vectors_that_were_given_are_given_to_each_shard_and_activated_together(three: Three) -> None:
+def test_given_vectors_reach_every_shard_and_activate_together(three: Three) -> None:
     with three.opened() as each:
         for db in each.values():
             with db.transaction():
@@ -367,7 +367,7 @@ def assert_same_popularity(found: Any, wanted: Any) -> None:
 # ------------------------------------------------------------------------------------------------ one version for all
 
 
-def test_a_shard_that_is_down_stops_it_before_the_first_flip_unless_left_out(three: Three) -> None:
+def test_a_down_shard_stops_the_activation_unless_left_out(three: Three) -> None:
     before, version = three.serve()["north"], three.register()
     three.replicate()
     three.servers["north"].stop()
@@ -409,7 +409,7 @@ def test_where_a_flip_fails_all_serve_what_they_served(three: Three, failing: st
 
 
 @pytest.mark.parametrize("failing", some(("north", "east"), 1))
-def test_a_gate_that_says_no_on_one_shard_leaves_the_version_a_candidate_on_all(three: Three, failing: str) -> None:
+def test_a_gate_failing_on_one_shard_keeps_a_candidate_on_all(three: Three, failing: str) -> None:
     before, version = three.serve(), three.register()
     three.replicate()
     change = "update two_tower.settings set value = %s where name = 'gate_min_recall_at_20'"

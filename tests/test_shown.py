@@ -76,7 +76,7 @@ def test_what_was_shown_comes_again_after_the_time_that_is_set(db: Connection, c
     assert ids(page(client, ME)) == ids(first)
 
 
-def test_what_somebody_else_was_shown_hides_nothing(client: Client) -> None:
+def test_impressions_of_others_hide_nothing(client: Client) -> None:
     expected = ids(client.rpc("authenticated", ME, "recommend_videos"))
     page(client, OTHER, 200)
     assert ids(page(client, ME)) == expected
@@ -204,7 +204,7 @@ BAD: list[Any] = [
 
 @pytest.mark.sampled(15)
 @pytest.mark.parametrize("shown", BAD, ids=lambda shown: json.dumps(shown)[:60])
-def test_what_is_no_row_of_a_list_is_refused_whole(shown: Any, db: Connection, client: Client) -> None:
+def test_an_invalid_row_refuses_the_whole_list(shown: Any, db: Connection, client: Client) -> None:
     with pytest.raises(errors.DataError):
         log(client, ME, shown)
     assert one(db, "select count(*) from two_tower.impressions") == 0

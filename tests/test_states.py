@@ -165,7 +165,7 @@ def test_yoyo_s_tables_may_be_in_either_schema(dsn: str, db: Connection) -> None
 
 
 @pytest.mark.parametrize("role", ["service_role", "two_tower_viewer"])
-def test_a_role_that_may_not_read_what_was_applied_may_do_what_it_may(role: str, dsn: str, db: Connection) -> None:
+def test_a_role_that_cannot_read_migrations_can_use_its_rights(role: str, dsn: str, db: Connection) -> None:
     login = f"{role}_login_{urlsplit(dsn).path.removeprefix('/')}"
     db.execute(f"create role {login} login in role {role}".encode())
     try:
@@ -246,7 +246,7 @@ def migrator(empty_dsn: str) -> Iterator[tuple[str, Connection, str, str]]:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("lack", some(sorted(LACKS, key=lambda lack: lack not in FIRST), len(FIRST)))
-def test_who_may_not_migrate_is_told_what_is_lacking_and_how_to_mend_it(
+def test_a_role_without_migration_rights_is_told_what_it_lacks(
     lack: str, migrator: tuple[str, Connection, str, str]
 ) -> None:
     dsn, db, name, role = migrator

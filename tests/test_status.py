@@ -139,7 +139,7 @@ def test_a_stopped_refresh_is_lag(dsn: str, db: Connection) -> None:
     assert broken(dsn) == []
 
 
-def test_who_is_set_aside_is_named_with_the_error_and_the_next_attempt(dsn: str, db: Connection) -> None:
+def test_failed_users_are_named_with_error_and_next_attempt(dsn: str, db: Connection) -> None:
     poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     assert broken(dsn) == ["set_aside"]
@@ -174,7 +174,7 @@ def test_a_refresh_that_fails_as_a_whole_is_a_failing_job(by: str, dsn: str, db:
 
 
 @pytest.mark.world(models=2)
-def test_vectors_that_nobody_is_going_to_compute_are_missed(dsn: str, db: Connection) -> None:
+def test_vectors_that_no_refresh_will_compute_are_missing(dsn: str, db: Connection) -> None:
     db.execute("delete from two_tower.user_embeddings where user_id = %s and model_version = 'v2'", (ME,))
     db.execute(
         "delete from two_tower.video_embeddings where video_id = %s and model_version = 'v1'", (WORLD.bare_video,)
@@ -191,7 +191,7 @@ def test_vectors_that_nobody_is_going_to_compute_are_missed(dsn: str, db: Connec
     assert broken(dsn) == []
 
 
-def test_what_waits_in_the_log_is_lag_and_not_missing(dsn: str, db: Connection) -> None:
+def test_pending_changes_count_as_lag_not_as_missing(dsn: str, db: Connection) -> None:
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, WORLD.videos[0]))
     assert broken(dsn) == []
     assert status(dsn)[1]["pending_user_changes"] == 1

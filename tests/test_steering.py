@@ -137,7 +137,7 @@ def test_promotions_move_videos_by_their_definition_in_every_list(seed: int, db:
         assert ask(12) == found
 
 
-def test_with_nothing_said_of_now_lists_are_as_they_were(db: Connection, client: Client) -> None:
+def test_promotions_without_current_effect_do_not_change_lists(db: Connection, client: Client) -> None:
     before = {name: ask(30) for name, ask in lists(client).items()}
     video = before["recommend_videos"][0]["video_id"]
     promote(db, "bury", video_id=video, strength=10, ends_at="2999-01-01", starts_at="2998-01-01")
@@ -150,7 +150,7 @@ def test_with_nothing_said_of_now_lists_are_as_they_were(db: Connection, client:
         assert all(row.keys() >= COLUMNS and row["propensity"] == 1 for row in found)
 
 
-def test_a_pin_is_nothing_that_its_user_knows_or_did_not_ask_for(db: Connection, client: Client) -> None:
+def test_pins_leave_out_videos_that_the_user_knows_or_excluded(db: Connection, client: Client) -> None:
     decided = sorted(WORLD.decided(ME) & set(WORLD.published))[0]
     promote(db, "pin", video_id=decided, rank=1)
     assert str(decided) not in ids(client.rpc("authenticated", ME, "recommend_videos"))
@@ -237,7 +237,7 @@ def test_a_question_keeps_its_answer_for_the_day_and_has_another_the_next(
     assert ids(on_behalf) == ids(client.rpc("authenticated", ME, "recommend_videos"))
 
 
-def test_what_is_explored_is_new_to_its_user_and_passes_the_filter(exploring: Connection, client: Client) -> None:
+def test_explored_videos_are_new_to_the_user_and_pass_the_filter(exploring: Connection, client: Client) -> None:
     makers = dict(exploring.execute("select id::text, maker from videos").fetchall())
     published, decided = {str(v) for v in WORLD.published}, {str(v) for v in WORLD.decided(ME)}
     excluded = ids(client.rpc("authenticated", ME, "recommend_videos", limit=200))[:40]
@@ -382,7 +382,7 @@ BAD_FILTERS: list[dict[str, Any]] = [
 ]
 
 
-def test_what_says_nothing_that_can_be_done_is_refused(db: Connection) -> None:
+def test_promotions_that_cannot_apply_are_refused(db: Connection) -> None:
     for constraint, rows in BAD_ROWS.items():
         for row in rows:
             with pytest.raises(psycopg.errors.CheckViolation) as violated:

@@ -124,7 +124,7 @@ def assert_none(found: Iterable[object]) -> None:
 
 @pytest.mark.sampled(2)
 @with_variants
-def test_adoption_changes_no_answer_and_the_way_back_leaves_the_same_database(
+def test_adoption_changes_no_answers_and_rollback_restores_the_database(
     supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str
 ) -> None:
     dsn = new(variant)
@@ -181,9 +181,7 @@ def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[...
 
 
 @pytest.mark.soak
-def test_there_and_back_without_an_application_is_the_same_database(
-    supabase: Supabase, new: Callable[..., str]
-) -> None:
+def test_rollback_without_an_application_restores_the_database(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new(application=False)
     before = full_dump(supabase.bindir, dsn)
     migrate.migrate(dsn)
@@ -191,7 +189,7 @@ def test_there_and_back_without_an_application_is_the_same_database(
     assert_same(before, full_dump(supabase.bindir, dsn))
 
 
-def test_there_and_back_after_a_life_is_the_same_database(supabase: Supabase, new: Callable[..., str]) -> None:
+def test_rollback_after_use_restores_the_database(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     before = full_dump(supabase.bindir, dsn)
     migrate.migrate(dsn)
@@ -304,7 +302,7 @@ def test_a_routine_with_our_signature_and_another_result_is_refused(
 
 
 @pytest.mark.parametrize("result", ["another", "the same"])
-def test_whatever_routine_has_a_signature_of_ours_is_refused_and_named(
+def test_a_routine_with_one_of_our_signatures_is_refused_by_name(
     supabase: Supabase, new: Callable[..., str], adopted: str, result: str
 ) -> None:
     with connect_as(adopted, SUPERUSER) as db:
@@ -403,7 +401,7 @@ def test_a_hidden_video_gives_nothing_away(client: Client) -> None:
         assert [answer(role, user, video) for video in hidden] == [unknown] * len(hidden)
 
 
-def test_lists_for_many_are_refused_while_it_is_unknown_what_may_be_shown(served: str, client: Client) -> None:
+def test_bulk_lists_are_refused_while_visibility_is_unknown(served: str, client: Client) -> None:
     batch = "select user_id, video_id from two_tower.recommend_batch(%s, 100)"
     users = [ADA, CLEO]
     with pytest.raises(psycopg.Error, match="set_visible_when") as caught, client.as_("service_role") as service:

@@ -42,7 +42,7 @@ def test_postgres_is_no_superuser_and_owns_the_database_and_public(db: Connectio
 
 
 @pytest.mark.parametrize("role", ["postgres", "supabase_admin"])
-def test_what_is_made_in_public_is_everybodys_by_default(db: Connection, role: str) -> None:
+def test_objects_in_public_are_granted_to_all_by_default(db: Connection, role: str) -> None:
     with db.transaction(force_rollback=True):
         db.execute(f"set local role {role}".encode())
         db.execute("create table public.made (id int); create function public.made() returns int language sql return 1")
@@ -235,7 +235,7 @@ def test_every_lint_has_an_example() -> None:
 
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_lint_finds_what_it_is_about_and_nothing_of_it_before(db: Connection, name: str) -> None:
+def test_each_lint_finds_its_example_and_only_after_the_change(db: Connection, name: str) -> None:
     change, named = EXAMPLES[name]
     with db.transaction(force_rollback=True):
         before = {(lint, what) for _, lint, what in lints(db)}

@@ -81,7 +81,7 @@ def test_a_split_in_time_holds_out_all_that_came_later() -> None:
     assert held[labelled].mean() == pytest.approx(0.2, abs=0.01)
 
 
-def test_what_has_the_same_time_or_none_is_on_one_side_of_the_point() -> None:
+def test_rows_of_equal_or_no_time_stay_on_one_side_of_the_split() -> None:
     data = make_data(users=60, times=True)
     coarse = replace(data, time=np.where(data.user % 3 == 0, 0.0, np.round(data.time / 250_000) * 250_000 + 1))
     held = split_in_time(coarse, ratio=0.3)
@@ -105,7 +105,7 @@ def test_users_without_a_history_before_the_point_in_time_are_left_out() -> None
     assert model.hyperparameters["split_at"] > "1970"
 
 
-def test_nobody_to_measure_by_is_said() -> None:
+def test_a_training_without_users_to_measure_says_so() -> None:
     data = make_data(users=40, times=True)
     data = replace(data, time=(data.user >= 30).astype(np.float64))  # all who came later are new
     with pytest.raises(UserError, match="nobody with a history"):
@@ -113,7 +113,7 @@ def test_nobody_to_measure_by_is_said() -> None:
 
 
 @pytest.mark.parametrize("temporal", [False, True])
-def test_deleting_what_is_held_out_leaves_the_towers_that_are_measured_as_they_are(temporal: bool) -> None:
+def test_held_out_rows_do_not_influence_the_measured_towers(temporal: bool) -> None:
     """Point in time: rows, target items and vocabulary alike. What is held out could as well not exist."""
     data = make_data(users=60, items=240, each=8, times=True)
     held = split_in_time(data, ratio=0.3) if temporal else hold_out(data)

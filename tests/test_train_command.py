@@ -71,7 +71,7 @@ def test_trials_and_their_best_are_in_the_models_document(loaded: str, tmp_path:
     assert (tmp_path / "s.sqlite").exists()
 
 
-def test_reviews_without_negatives_train_with_drawn_ones_and_cannot_be_split_in_time(
+def test_reviews_without_negatives_use_drawn_ones_and_no_temporal_split(
     database: NewDatabase, world: World, tmp_path: Path
 ) -> None:
     dsn = database()

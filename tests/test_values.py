@@ -389,9 +389,7 @@ WRITES = {
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("how", ["rename", "drop"])
 @pytest.mark.parametrize(("table", "name"), [(t, n) for t, names in COLUMNS.items() for n in names])
-def test_an_application_that_takes_a_column_away_goes_on_writing(
-    how: str, table: str, name: str, db: Connection
-) -> None:
+def test_the_application_still_writes_after_dropping_a_column(how: str, table: str, name: str, db: Connection) -> None:
     rest = next(n for n in COLUMNS[table] if n != name)
     change = f"rename {name} to elsewhere" if how == "rename" else f"drop {name} cascade"
     # A session that has run the triggers before, and one that has not.
@@ -569,7 +567,7 @@ def test_columns_may_get_any_type_and_everything_goes_on(kind: str, db: Connecti
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
-def test_ids_and_words_may_get_any_type_and_the_application_goes_on_writing(kind: str, db: Connection) -> None:
+def test_the_application_still_writes_after_columns_change_their_type(kind: str, db: Connection) -> None:
     made, shown, _, other = ODD[kind]
     db.execute("create extension if not exists citext schema public")
     db.execute(made.encode())
@@ -666,7 +664,7 @@ def test_profiles_need_not_say_since_when_later_either(change: str, db: Connecti
     assert len(client.rpc("authenticated", ME, "get_user_embedding_features", user_id=ME)) == 1
 
 
-def test_words_that_count_as_nothing_are_named(db: Connection) -> None:
+def test_unknown_decision_words_are_named(db: Connection) -> None:
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_decision_type_check")
     db.execute("update user_video_decisions set decision_type = 'it''s love' where decision_type = 'nope'")
     db.execute("update user_video_decisions set decision_type = ' LIKE' where decision_type = 'like'")
@@ -767,7 +765,7 @@ def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection, request: pyt
     assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
 
 
-def test_whoever_reads_a_setting_that_none_was_there_to_refuse_says_so(db: Connection) -> None:
+def test_readers_refuse_an_invalid_setting_that_bypassed_its_trigger(db: Connection) -> None:
     """A session without triggers may write it. A refresh goes on."""
     db.execute("set session_replication_role = replica")
     db.execute("update two_tower.settings set value = '1e400'")

@@ -94,7 +94,7 @@ def test_no_likes_are_popular(nothing: dict[str, Any], client: Client) -> None:
 
 
 @pytest.mark.parametrize("video", [WORLD.unpublished_video, WORLD.future_video])
-def test_what_a_visitor_may_not_see_tells_nothing(video: UUID, client: Client) -> None:
+def test_videos_hidden_from_visitors_reveal_nothing(video: UUID, client: Client) -> None:
     expected = visit(client, "recommend_from", liked=PUBLISHED[:2])
     assert visit(client, "recommend_from", liked=[*PUBLISHED[:2], str(video)])[0]["score"] == expected[0]["score"]
     assert {row["reason"] for row in visit(client, "recommend_from", liked=[str(video)])} <= {"popular", "newest"}
@@ -109,7 +109,7 @@ def test_a_session_has_a_bound(client: Client) -> None:
 # ------------------------------------------------------------------------------------------------ few likers
 
 
-def test_what_few_like_is_known_by_its_content_alone(db: Connection, client: Client) -> None:
+def test_rarely_liked_videos_are_known_by_content_alone(db: Connection, client: Client) -> None:
     """Whoever likes it, and whatever else they like: what the model has learnt of it moves no list."""
     least(db, 1_000_000)
     video = next(v for v in PUBLISHED[3:] if v in likers(db))
@@ -275,7 +275,7 @@ def test_what_the_user_has_decided_on_stays(db: Connection, client: Client) -> N
     "nothing",
     [{"liked": []}, {"liked": None}, {"liked": None, "noped": None}, {"liked": [None]}, {"liked": [str(NOBODY)]}],
 )
-def test_nothing_is_claimed_of_nothing(nothing: dict[str, Any], client: Client) -> None:
+def test_claiming_an_empty_session_claims_nothing(nothing: dict[str, Any], client: Client) -> None:
     assert claim(client, WORLD.no_decisions, **nothing) == 0
 
 
@@ -324,7 +324,7 @@ def test_a_list_of_nothing_is_empty(diversity: float, client: Client) -> None:
     assert client.rpc("authenticated", WORLD.usual, "recommend_videos", **nothing) == []
 
 
-def test_what_a_policy_hides_from_a_visitor_tells_nothing(db: Connection, client: Client) -> None:
+def test_videos_that_a_policy_hides_from_visitors_reveal_nothing(db: Connection, client: Client) -> None:
     least(db, 1)
     video = next(v for v in PUBLISHED if likers(db).get(v, 0) > 2)
     assert visit(client, "recommend_from", liked=[video])[0]["reason"] == "taste"

@@ -134,7 +134,9 @@ def test_every_video_gets_the_stored_vector(db: Connection, client: Client, mode
     assert np.abs(np.array(found["videos"]) - np.stack(list(expected.values()))).max() <= 2e-3
 
 
-def test_nobody_in_particular_has_an_input_too(model: Path, node_modules: Path, db: Connection, client: Client) -> None:
+def test_a_user_without_decisions_has_a_zero_input(
+    model: Path, node_modules: Path, db: Connection, client: Client
+) -> None:
     payload = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.no_decisions)[0]
     strange = payload | {"liked_makers": {"constructor": 2, "__proto__": 1, "toString": 1, "nobody": 7}}
     found = in_node(node_modules, model, [payload, strange], [])

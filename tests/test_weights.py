@@ -57,7 +57,7 @@ def test_weights_of_one_train_what_no_weights_do() -> None:
     assert (parts[0].like_count == parts[1].like_count).all()
 
 
-def test_what_is_learnt_goes_by_weights_and_what_is_counted_by_likes() -> None:
+def test_training_uses_weights_and_counts_use_likes() -> None:
     data = make_data(users=60, items=30, times=True)
     weight = np.random.default_rng(0).choice(GIVEN, len(data.user))
     data = replace(data, weight=weight)
@@ -119,7 +119,7 @@ def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytes
     return database(template=prepared(template, prepare, request.param))
 
 
-def test_what_is_stored_is_what_the_towers_answer_to_what_the_trainer_weighs(db: Connection) -> None:
+def test_stored_vectors_equal_tower_outputs_for_weighted_inputs(db: Connection) -> None:
     data = dataset.read(db)
     assert data.weight is not None
     assert len(set(data.weight)) == 8
@@ -245,9 +245,7 @@ def test_lists_reasons_and_payloads_count_alike(db: Connection, client: Client) 
 
 
 @pytest.mark.parametrize("dsn", [0.0], indirect=True)
-def test_a_client_says_what_it_decided_on_which_video_and_maybe_how_much_it_counts(
-    db: Connection, client: Client
-) -> None:
+def test_clients_send_decision_and_video_and_optionally_a_weight(db: Connection, client: Client) -> None:
     user, other = WORLD.no_decisions, WORLD.usual
     decide: LiteralString = """
         insert into user_video_decisions (video_id, decision_type) values (%s, 'like')

@@ -1,7 +1,7 @@
 """Several servers, each with its own users, and one catalogue that the first of them publishes to the others.
 
-Rows travel by PostgreSQL's logical replication, and each shard refreshes and serves by itself. What is here says which
-servers those are, and asks all of them; ``lifecycle/shards.py`` does what takes them all.
+Rows travel by PostgreSQL's logical replication, and each shard refreshes and serves by itself. This module knows which
+servers there are, and queries all of them; ``lifecycle/shards.py`` has the operations on all.
 """
 
 from __future__ import annotations
@@ -53,10 +53,9 @@ class Shard:
 
 
 def parse(setting: str | None) -> list[Shard]:
-    """The shards that ``TWO_TOWER_SHARDS`` names: ``NAME=URL`` each, with spaces or lines between them.
+    """The shards in ``TWO_TOWER_SHARDS``: ``NAME=URL`` each, separated by spaces or lines.
 
-    Raises UserError where it names none, or one in a way that cannot be meant. No message has a URL, which may hold a
-    password.
+    Raises UserError if there is none, or an invalid one. No message has a URL, which may contain a password.
     """
     hint = "TWO_TOWER_SHARDS='east=postgresql://… west=postgresql://…', the one that publishes the catalogue first"
     found: list[Shard] = []
@@ -78,7 +77,7 @@ def parse(setting: str | None) -> list[Shard]:
 
 
 def connect(shard: Shard, *, writes: bool = False, autocommit: bool = True) -> Connection:
-    """A connection to a shard. Raises UserError, or psycopg.Error, where it is down or not fit."""
+    """A connection to a shard. Raises UserError or psycopg.Error if it is down or unfit."""
     connection = open_connection(shard.dsn, autocommit=autocommit)
     try:
         if writes:
@@ -92,8 +91,7 @@ def connect(shard: Shard, *, writes: bool = False, autocommit: bool = True) -> C
 
 @contextmanager
 def connected(shards: Sequence[Shard], *, writes: bool = False) -> Iterator[Connections]:
-    """A connection to each, in autocommit mode. Raises UserError, before anything is done, where one is down or not
-    fit."""
+    """A connection to each, in autocommit mode. Raises UserError, before anything is done, if one is down or unfit."""
     with ExitStack() as stack:
         try:
             opened = on_each(
@@ -112,9 +110,9 @@ def connected(shards: Sequence[Shard], *, writes: bool = False) -> Iterator[Conn
 
 
 def on_each(places: Mapping[str, Place], work: Callable[[str, Place], Answer]) -> dict[str, Answer]:
-    """What ``work`` answers of each, side by side.
+    """The results of ``work`` on each shard, in parallel.
 
-    Raises one UserError that names each that failed: GateFailed where that is all that is wrong.
+    Raises one UserError that names each failed shard, or GateFailed if all failures are of gates.
     """
     with ThreadPoolExecutor(max(len(places), 1)) as pool:
         running = {name: pool.submit(work, name, place) for name, place in places.items()}
@@ -139,7 +137,7 @@ def failed(failures: Mapping[str, UserError | psycopg.Error]) -> UserError:
 
 
 def why(error: BaseException) -> str:
-    """What went wrong, in a line."""
+    """The error in one line."""
     said = error.message if isinstance(error, UserError) else str(error)
     return " ".join(said.split()) or type(error).__name__
 
@@ -151,7 +149,7 @@ def serving(connection: Connection) -> str | None:
 
 
 def last_served(connection: Connection, name: str) -> str:
-    """What is known of a shard that is down: which version it served when it was asked last."""
+    """What is known of a shard that is down: the version that it served when last asked."""
     row = connection.execute(
         """select model_version, to_char(asked_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
         from two_tower.shards where name = %s and asked_at is not null""",
@@ -166,7 +164,7 @@ def last_served(connection: Connection, name: str) -> str:
 
 
 def lacking(connection: Connection) -> list[str]:
-    """Tables of the first shard that no subscription brings to this one, or has not copied yet."""
+    """Tables of the first shard that no subscription brings to this one, or that are not copied yet."""
     return column(
         connection,
         """select p.name from unnest(%s::text[]) as p (name) where not exists (
@@ -180,7 +178,7 @@ def lacking(connection: Connection) -> list[str]:
 
 
 def bytes_behind(first: Connection, other: Connection) -> int | None:
-    """How much of the first shard's log the other has not confirmed; None where it has no slot there."""
+    """How much of the first shard's WAL the other has not confirmed; None if it has no slot there."""
     slots = column(
         other,
         """select s.subslotname::text from pg_catalog.pg_subscription s

@@ -1,7 +1,8 @@
-"""A simulated application: users who look at pages, like what is to their taste, and leave.
+"""A simulated application: users who look at pages, like videos to their taste, and leave.
 
-It asks as PostgREST does, as ``authenticated`` with a user's claims, and moves what is past back by a day after each
-day, so that days pass in seconds. For databases that are thrown away: it writes into the application's tables.
+It sends the requests of PostgREST, as ``authenticated`` with a user's claims. After each simulated day it moves all
+times back by a day, so that days pass in seconds. Use it only on throwaway databases: it writes into the
+application's tables.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass
 class Visit:
-    """What one user was shown in one sitting, page by page, and liked of it."""
+    """What one user was shown in one session, page by page, and the likes among it."""
 
     user: UUID
     version: str | None
@@ -31,7 +32,7 @@ class Visit:
 
 @dataclass
 class Application:
-    """``connection`` is in autocommit mode, of a role that may take ``authenticated``, and owns the tables."""
+    """``connection`` is in autocommit mode, with a role that may become ``authenticated``, and that owns the tables."""
 
     connection: Connection
     users: list[UUID]
@@ -53,7 +54,7 @@ class Application:
 
     @contextmanager
     def signed_in(self, user: UUID) -> Iterator[Connection]:
-        """A transaction as PostgREST makes it for the user's token."""
+        """A transaction as PostgREST opens it for the user's token."""
         with self.connection.transaction():
             self.connection.execute("set local role authenticated")
             claims = json.dumps({"sub": str(user), "role": "authenticated"})
@@ -61,7 +62,7 @@ class Application:
             yield self.connection
 
     def join(self, likes: int) -> None:
-        """Everybody signs up, a day ago, and has liked so many videos to their taste by now."""
+        """All users sign up, a day ago, each with a number of likes to their taste."""
         self.connection.execute("insert into auth.users (id) select unnest(%s)", (self.users,))
         for user in self.users:
             likely = self.chance[self._row[user]] ** 3
@@ -74,10 +75,10 @@ class Application:
         self.connection.execute("call two_tower.refresh()")
 
     def day(self, by_chance: bool = False) -> list[Visit]:
-        """A day: who comes, looks and decides, and a refresh at its end.
+        """A day: users come, look and decide, and a refresh ends it.
 
-        Pages are those of ``next_videos()``, or ``by_chance`` drawn evenly from all that the user has not decided on,
-        and logged with the propensity of that.
+        Pages are those of ``next_videos()``, or with ``by_chance`` drawn uniformly from the videos that the user has
+        not decided on, and logged with that propensity.
         """
         visits = [self._visit(user, by_chance) for user in self.users if self.rng.random() < self.comes]
         self.connection.execute("call two_tower.refresh()")
@@ -104,7 +105,7 @@ class Application:
                 return visit
 
     def _draw(self, connection: Connection, user: UUID) -> list[tuple[UUID, str]]:
-        """A page of the videos on which the user has not decided, each as likely as any other."""
+        """A page of videos that the user has not decided on, drawn uniformly."""
         decided = {
             video
             for (video,) in connection.execute(
@@ -144,7 +145,7 @@ class Application:
         return int(liked.sum())
 
     def _pass_a_day(self) -> None:
-        """All that has been was a day earlier."""
+        """Move all times back by a day."""
         with self.connection.transaction():
             self.connection.execute(
                 """select two_tower.make_impression_day((i.shown_at at time zone 'UTC')::date - 1)

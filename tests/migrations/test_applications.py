@@ -97,7 +97,7 @@ REFUSED = {"a deferrable key", "a partial key", "an unlogged table", "other ids"
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_the_look_tells_the_truth_and_the_way_back_gives_back_all(
+def test_preflight_is_accurate_and_rollback_restores_everything(
     application: str, template: str, empty_dsn: str, cluster: Server
 ) -> None:
     bindir: Path = cluster.installation.bindir

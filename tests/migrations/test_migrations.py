@@ -330,7 +330,7 @@ SPOILT = {
 
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_what_is_in_the_way_is_named_before_anything_is_written(
+def test_conflicting_objects_are_named_before_anything_is_written(
     spoil: str, empty: Connection, empty_dsn: str, bindir: Path
 ) -> None:
     empty.execute(APPLICATION.encode())
@@ -545,7 +545,7 @@ def test_plain_yoyo_that_stops_after_any_migration_leaves_no_table_open(
     assert may == []
 
 
-def test_what_plain_yoyo_began_two_tower_goes_on_with(empty_dsn: str, dsn: str, bindir: Path) -> None:
+def test_two_tower_continues_a_migration_that_yoyo_began(empty_dsn: str, dsn: str, bindir: Path) -> None:
     assert plain_yoyo(empty_dsn, IDS[:4]).returncode == 0
     assert migrate.migrate(empty_dsn)["applied"] == IDS[4:]
     assert catalogue_dump.schema(bindir, empty_dsn) == catalogue_dump.schema(bindir, dsn)

@@ -224,7 +224,7 @@ def test_a_superuser_and_another_schema_of_pgvector_are_sent_to_migrate(cluster:
         db.execute(script().encode())
 
 
-def test_what_fails_halfway_leaves_nothing(cluster: Server, empty: str) -> None:
+def test_a_script_that_fails_halfway_leaves_nothing(cluster: Server, empty: str) -> None:
     text = script()
     with psycopg.connect(empty, autocommit=True) as db:
         with pytest.raises(psycopg.errors.DivisionByZero):

@@ -1,18 +1,18 @@
-"""Judging a version by what was shown to users before, without showing it to anybody.
+"""Evaluate a version offline on logged impressions, without showing it to anybody.
 
-Of each logged list that was drawn by chance, what the version would have shown is looked for in what was: a video that
-is in both, was there with a known propensity p, and counts 1/p times. So the like rate of what the version would show
-is estimated from what another showed: inverse propensity scoring, normalised by the sum of the weights (Swaminathan
-and Joachims, "The Self-Normalized Estimator for Counterfactual Learning", NIPS 2015), slot by slot: whether a video is
-liked is taken not to depend on what stands beside it. With w a weight and r a like, the rate is R = sum(w r) / sum(w);
-its variance is that of a ratio over users, as in ``sql/66_experiments/rate_variance.sql``.
+Each logged list that was drawn at random is compared with the list that the version would have shown: a video in both,
+shown with a known propensity p, counts 1/p times. This estimates the version's like rate from impressions of another
+one: inverse propensity scoring, normalised by the sum of the weights (Swaminathan and Joachims, "The Self-Normalized
+Estimator for Counterfactual Learning", NIPS 2015). It works slot by slot, assuming that a like does not depend on the
+videos around it. With w a weight and r a like, the rate is R = sum(w r) / sum(w); its variance is that of a ratio over
+users, as in ``sql/66_experiments/rate_variance.sql``.
 
 If everything that the version would show could have been shown, the weights of a list sum to its length on average.
-What is lacking to that, its ``support``, is what the log says nothing of.
+Their share of that length is the ``support``: the log says nothing about the rest.
 
-A user's history is what was decided before the list, so what followed it is not known to the version. What the user
-never wants to see, and what the owner's condition keeps from the user, the version would not show either. Lists of
-which such conditions are not known are left out, and counted (:data:`LEFT_OUT`).
+A user's history holds only decisions before the list. Videos that the user never wants to see, or that the owner's
+condition hides from the user, are left out as in serving. Lists for which such conditions are unknown are skipped and
+counted (:data:`LEFT_OUT`).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Decision = tuple[float, int, int, float]
-"""When, which video, 1 like, 0 nope or -1 skip, and what it counts by itself."""
+"""Time, video, 1 like, 0 nope or -1 skip, and the decision's own weight."""
 
 MOST_LISTS = 20_000
-"""The newest so many lists are replayed."""
+"""At most this many lists are replayed, the newest."""
 
 LEAST_USERS = 30
-"""With fewer, an estimate has no interval."""
+"""An estimate from fewer users has no interval."""
 
 LEFT_OUT = {
     "filtered": "asked for with filters, which the log does not have",
@@ -56,7 +56,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A list that was logged."""
+    """A logged list."""
 
     user: int
     at: float
@@ -68,7 +68,7 @@ class Shown:
 
 @dataclass
 class Log:
-    """What was shown and decided. Users and videos are numbers, in the order of first mention."""
+    """Impressions and decisions. Users and videos are numbered in the order of first mention."""
 
     lists: list[Shown] = field(default_factory=list)
     users: dict[Any, int] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Sums:
-    """Of each user: of weights, of weights of likes, and of slots."""
+    """Sums per user: weights, weights of likes, and slots."""
 
     weight: Floats
     hits: Floats
@@ -101,20 +101,19 @@ class Sums:
 
     @property
     def influence(self) -> Floats:
-        """What each user moves the rate by."""
+        """Influence of each user on the rate."""
         return (self.hits - self.rate * self.weight) / self.weight.sum()
 
 
 def replay(connection: Connection, version: str, days: int = 30) -> dict[str, Any]:
-    """What lists of the last ``days`` say of ``version``, and of the active version beside it.
+    """Estimates for ``version`` and the active version from the lists of the last ``days``.
 
-    ``lists`` and ``users`` that were replayed; ``left_out``, how many lists were not, by :data:`LEFT_OUT`;
-    ``shown_rate``, the like rate of what the others held; for ``version`` and,
-    if it is another, ``incumbent``: ``like_rate`` with ``low`` and ``high`` (95 %, one look), ``support`` and
-    ``effective``, how many independent answers the weighted ones are worth; ``difference`` of both, with ``low`` and
-    ``high``, in None where there is none.
+    ``lists`` and ``users`` that were replayed; ``left_out``, the number of skipped lists by :data:`LEFT_OUT`;
+    ``shown_rate``, the like rate of the logged lists; for ``version`` and, if it is another, ``incumbent``:
+    ``like_rate`` with ``low`` and ``high`` (95 %, one look), ``support`` and ``effective``, the effective sample size;
+    ``difference`` of both, with ``low`` and ``high``. Values that do not exist are None.
 
-    Raises UserError where there is no such version or it has no vectors yet, and where nothing was drawn by chance.
+    Raises UserError if there is no such version, if it has no vectors yet, or if no list was drawn at random.
     """
     require_replayable(connection, version)
     active = one(connection, "select two_tower.active_version()")
@@ -158,9 +157,9 @@ def _replayable(connection: Connection, version: str) -> bool:
 
 
 def evidence(connection: Connection, version: str, overrides: dict[str, float] | None = None) -> dict[str, Any] | None:
-    """``{"replay": …}`` for the gate, which asks for it by the setting gate_max_replay_drop; None where it does not.
+    """``{"replay": …}`` for the gate if the setting gate_max_replay_drop asks for it, else None.
 
-    Where nothing can be said, ``replay`` has the reason as ``nothing``.
+    If there is no estimate, ``replay`` has the reason as ``nothing``.
     """
     limit = (overrides or {}).get("gate_max_replay_drop")
     if limit is None:
@@ -188,7 +187,7 @@ group by k.user_id
 
 
 def read_log(connection: Connection, days: int) -> Log:
-    """Lists of which the propensities are known and some are below 1. Raises UserError where there are none."""
+    """Lists with known propensities of which some are below 1. Raises UserError if there are none."""
     log = Log(again_after=3600 * one(connection, "select two_tower.model_setting('shown_again_after_hours')"))
     log.left_out = dict(
         connection.execute(
@@ -261,7 +260,7 @@ def read_log(connection: Connection, days: int) -> Log:
 
 
 def left_out(counts: Mapping[str, int]) -> str:
-    """What a replay left out and why, in words."""
+    """What a replay skipped and why, in words."""
     return "; ".join(f"{count:,} {'list' if count == 1 else 'lists'} {LEFT_OUT[why]}" for why, count in counts.items())
 
 
@@ -271,7 +270,7 @@ def _numbers(text: str) -> Floats:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which videos lists may show to whom, as it is now."""
+    """Which videos lists may show to which user, by the current conditions."""
 
     connection: Connection
     log: Log
@@ -320,7 +319,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Ranker:
-    """What a version ranks by. ``place`` is [videos, 127], zero for videos that it does not list."""
+    """The parameters that a version ranks by. ``place`` is [videos, 127], zero for videos that it does not list."""
 
     bias: Floats
     place: Floats
@@ -333,7 +332,7 @@ class Ranker:
 
     @classmethod
     def read(cls, connection: Connection, version: str, log: Log) -> Ranker:
-        """``version`` as it is stored; videos that ``log`` does not know are added to it."""
+        """``version`` as it is stored; its videos that are not in ``log`` are added to it."""
         placed = connection.execute(
             """select e.video_id, e.embedding::text from two_tower.video_embeddings e
             where e.model_version = %s and e.placed
@@ -377,8 +376,7 @@ class Ranker:
         return cls(bias, place, listed, tastes, neighbours, profiles, float(recency))
 
     def ranked(self, user: int, history: list[Decision], without: set[int]) -> NDArray[np.int64] | None:
-        """All that it lists for a user with this history, best first; None without a like or a profile, of whom it
-        knows nothing."""
+        """What it lists for a user with this history, best first; None for a user without a like or a profile."""
         made = [decision for decision in history if decision[2] in (0, 1)]
         if user not in self.profiles and not any(label == 1 for _, _, label, _ in made):
             return None
@@ -409,8 +407,9 @@ class Ranker:
 
 
 def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
-    """What the lists of ``log`` say of what ``ranker`` would have shown of what is ``allowed``; before a first like,
-    nothing."""
+    """Compare the lists of ``log`` with what ``ranker`` would have shown among ``allowed``. A user without likes yet
+    gets no list.
+    """
     weight, hits, slots = (np.zeros(len(log.users)) for _ in range(3))
     weights: list[Floats] = []
     unranked = 0
@@ -427,7 +426,7 @@ def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
                 if shown.at - log.again_after < at < shown.at
                 for video in videos
             }
-            # A list that repeats something of the last hours is not of next_videos(), and left nothing out for that.
+            # A list that repeats a video of the last hours did not come from next_videos(), which leaves those out.
             if lately & set(shown.videos.tolist()):
                 lately = set()
             without = lately | {video for _, video, _, _ in history}
@@ -445,7 +444,7 @@ def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
 
 
 def _spread(influence: Floats, users: int) -> float | None:
-    """Standard deviation of an estimate from what each of its users moves it by; None for too few."""
+    """Standard deviation of an estimate from the influence of each of its users; None for too few users."""
     if users < LEAST_USERS:
         return None
     return float(np.sqrt(users / (users - 1) * (influence**2).sum()))
@@ -479,7 +478,7 @@ def _difference(own: Sums, other: Sums) -> dict[str, float | None]:
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """What a replay says, in a sentence."""
+    """The result of a replay, in a sentence."""
     difference = found["difference"]
     if difference is None:
         return "no other version is active to compare it with"

@@ -1,11 +1,11 @@
 """The weekly run: train, evaluate, register, backfill, gate, activate, publish, notify.
 
-It ends with a new model that serves, or leaves the one that did:
+It either activates a new model or keeps the active one:
 
     0 4 * * 0  two-tower retrain --publish s3://models/two-tower --webhook https://hooks.example/...
 
-Whatever fails, the version that was active stays active, also where the failure comes after the activation: then the
-run goes back. What was staged on the way is retired, so that refreshes do not write it for nothing.
+Whatever fails, the version that was active stays active; a failure after the activation is rolled back. Versions
+staged by a failed run are retired, so that refreshes do not maintain them for nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do."""
+    """Options of a run."""
 
     dataset: DatasetOptions
     training: TrainOptions
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass
 class Run:
-    """What has happened so far."""
+    """Progress of a run."""
 
     previous: str | None
     version: str | None = None
@@ -63,10 +63,10 @@ class Run:
 
 
 def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
-    """Do all of it. ``connection`` is in autocommit mode.
+    """Run all steps. ``connection`` is in autocommit mode.
 
-    Raises what went wrong, GateFailed where the new model is not good enough, after the active version is as it was and
-    everybody has been told.
+    Raises the error of a failed step, or GateFailed if the new model is not good enough, after the active version is
+    restored and all channels are notified.
     """
     started = time.monotonic()
     run = Run(_active(connection))
@@ -86,7 +86,7 @@ def retrain(connection: Connection, plan: Plan, progress: Progress) -> Run:
 
 def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> None:
     run.step = "looking for an experiment"
-    # It would refuse the switch, hours later.
+    # Checked now, because it would refuse the activation hours later.
     connection.execute("select two_tower.require_no_experiment()")
 
     run.step = "training"
@@ -111,7 +111,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     registry.refresh(connection, progress)
     registry.backfill(connection, version, progress, workers=plan.workers, **case)
 
-    # Everything that takes long is done before the flip; after it, publishing copies within the store.
+    # Everything slow is done before the activation; after it, publishing copies within the store.
     manifest = None
     if plan.publish:
         run.step = "publishing"
@@ -141,7 +141,7 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
 
 
 def _undo(connection: Connection, run: Run) -> None:
-    """Back to the version that was active; what was staged is retired. What cannot be undone is a warning."""
+    """Reactivate the previous version and retire the staged one. A step that cannot be undone is a warning."""
     if run.version is None:
         return
     try:
@@ -166,7 +166,7 @@ def _active(connection: Connection) -> str | None:
 
 
 def surplus(connection: Connection, keep: int) -> list[str]:
-    """Versions that stand by beyond the newest ``keep``, newest first. Given vectors are their owner's to retire."""
+    """Standby versions beyond the newest ``keep``, newest first. Versions of given vectors are left to their owner."""
     rows = connection.execute(
         """select version from two_tower.model_versions
         where state = 'standby' and user_engine <> 'given'
@@ -192,7 +192,7 @@ def _success(run: Run, plan: Plan) -> str:
 
 
 def why(error: Exception) -> str:
-    """What went wrong, in a sentence."""
+    """The error in a sentence."""
     return error.message if isinstance(error, UserError) else str(error).strip() or type(error).__name__
 
 

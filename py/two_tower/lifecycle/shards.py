@@ -1,4 +1,4 @@
-"""What takes all shards: one version for everybody, one training set, popularity that counts everybody's likes."""
+"""Operations on all shards: one version for everybody, one training set, popularity that counts everybody's likes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RECOVERY_SECONDS = 10.0
 
 @dataclass
 class Activated:
-    """What an activation did."""
+    """The result of an activation."""
 
     version: str
     previous: dict[str, str | None]
@@ -63,11 +63,11 @@ def activate(
     workers: int = 1,
     overrides: dict[str, float] | None = None,
 ) -> Activated:
-    """Make one version, by default the first shard's newest candidate, the one that all shards serve.
+    """Activate one version on all shards, by default the first shard's newest candidate.
 
-    On all of them it is embedded and passes its gate before the first one serves it; then they are flipped one after
-    the other, and where one fails, those before it are flipped back. Each shard is consistent at every instant.
-    Raises UserError where a shard is down, before the first flip, unless it is among ``without``.
+    It is embedded and passes its gate on all of them before the first one serves it. Then the shards switch one after
+    the other; if one fails, those before it switch back. Each shard is consistent at any time. Raises UserError, before
+    the first switch, if a shard is down that is not among ``without``.
     """
     taking_part = [shard for shard in shards if shard.name not in without]
     if not taking_part:
@@ -93,13 +93,13 @@ def activate(
         ):
             try:
                 what()
-            except UserError as error:  # all serve it, or will when they are up again
+            except UserError as error:  # all serve it, or will once they are up again
                 done.warnings.append(error.message)
     return done
 
 
 def remember(connections: Connections, names: Sequence[str], served: Mapping[str, str | None]) -> None:
-    """Let every shard know which version each of ``served`` serves, and forget those that are not among ``names``."""
+    """Tell every shard which version each of ``served`` serves, and remove shards that are not among ``names``."""
 
     def note(_: str, connection: Connection) -> None:
         with connection.transaction():
@@ -154,8 +154,9 @@ def wait_for_arrival(connections: Connections, version: str) -> None:
 
 
 def _rows_of(connection: Connection, version: str) -> dict[str, int]:
-    """Rows of a version by table: one transaction brings all of them, but the first copy of a subscription comes table
-    by table."""
+    """Rows of a version by table. One transaction brings all of them, except in the first copy of a subscription, which
+    goes table by table.
+    """
     return {
         table: one(connection, f"select count(*) from {table} where {key} = %s".encode(), (version,))  # noqa: S608
         for table, key in MODELS.items()
@@ -176,10 +177,10 @@ def stage(
     workers: int = 1,
     overrides: dict[str, float] | None = None,
 ) -> dict[str, dict[str, Any] | None]:
-    """Embed on every shard what ``version`` lacks there, and ask each gate, so that nothing is left but the flips.
+    """Embed ``version`` on every shard and check each gate, so that only the switches remain.
 
-    The answer is what each gate is to go by, where it asks for a replay. The metrics are looked at on all shards before
-    any of them stages the version: a shard that rejects it does so for good. Raises GateFailed where a gate says no.
+    Returns the evidence for each gate that asks for a replay. The metrics are checked on all shards before any of them
+    stages the version, since a rejection by a shard is final. Raises GateFailed if a gate rejects it.
     """
 
     def require_metrics(_: str, connection: Connection) -> None:
@@ -192,7 +193,7 @@ def stage(
         def told(what: str, share: float) -> None:
             progress(f"{name}: {what}", share)
 
-        # The encoder's plan depends on it, and rows that a subscription brought are not analysed at once.
+        # The encoder's plan needs statistics, and autovacuum analyses replicated rows only after a while.
         connection.execute("analyze two_tower.model_inputs, two_tower.model_weights, two_tower.neighbour_lists")
         registry.refresh(connection, told)
         registry.backfill(connection, version, told, workers=workers, force=force, overrides=overrides)
@@ -227,9 +228,9 @@ def flip_in_turn(
     force: bool = False,
     overrides: dict[str, float] | None = None,
 ) -> None:
-    """Flip one shard after the other to a staged ``version``; where one fails, all back to what they served.
+    """Switch one shard after the other to a staged ``version``; if one fails, switch all back.
 
-    Raises UserError, or GateFailed, that says which shard failed and what each serves then.
+    Raises UserError, or GateFailed, that names the failed shard and what each serves then.
     """
     tried: list[Shard] = []
     try:
@@ -249,10 +250,9 @@ def flip_in_turn(
 
 
 def flip_back(shard: Shard, version: str, previous: str | None) -> str:
-    """Have a shard serve ``previous`` again; what it serves then.
+    """Have a shard serve ``previous`` again; returns the version that it serves then.
 
-    By a new connection: the old one may have ended in the middle of a flip, of which nobody knows then whether it was
-    made.
+    Uses a new connection: if the old one broke during a switch, its outcome is unknown.
     """
     try:
         with _open_again(shard) as connection:
@@ -280,7 +280,7 @@ def _open_again(shard: Shard) -> Connection:
 
 
 def read_training_set(connections: Connections, options: DatasetOptions) -> TrainingData:
-    """One training set of what the users of all shards decided, read side by side; the catalogue is the first's."""
+    """One training set of the decisions on all shards, read in parallel; the catalogue is that of the first."""
     from two_tower.trainer.dataset import read_part, read_together
 
     parts = on_each(connections, lambda _, connection: read_part(connection, options))
@@ -288,9 +288,9 @@ def read_training_set(connections: Connections, options: DatasetOptions) -> Trai
 
 
 def sum_popularity(connections: Connections, names: Sequence[str]) -> dict[str, int]:
-    """Give each shard what the users of the others like, and have it count popularity anew; videos counted on each.
+    """Give each shard the likes on the others, and have it recount popularity; returns the videos counted on each.
 
-    What ``names`` has beyond ``connections`` is left as it was counted last; what neither has is forgotten.
+    Shards in ``names`` without a connection keep their last counts; counts of shards that are in neither are removed.
     """
     counted = on_each(connections, lambda name, connection: _own_popularity(connection, name))
     remember(connections, names, on_each(connections, lambda _, connection: serving(connection)))

@@ -20,7 +20,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass
 class SyncSummary:
-    """What each step did; None where it was skipped."""
+    """The result of each step; None if it was skipped."""
 
     model: dict[str, Any] | None = None
     ingest: IngestSummary | None = None
@@ -42,9 +42,9 @@ def sync_videos(
     embed: bool = True,
     progress: Progress = lambda _what, _share: None,
 ) -> SyncSummary:
-    """Fetches and activates the model at ``model_url`` if it is new, runs ``ingest``, embeds what is missing or old.
+    """Fetches and activates the model at ``model_url`` if it is new, runs ``ingest``, embeds missing or stale videos.
 
-    A step that fails does not keep the next from running: videos that are in are embedded even while the API is down.
+    A failed step does not keep the next from running: imported videos are embedded even while the API is down.
     ``connection`` is in autocommit mode.
     """
     started = time.monotonic()
@@ -77,7 +77,7 @@ def _fetch(connection: Connection, url: str, progress: Progress) -> dict[str, An
 
     done = artifacts.fetch(connection, url, None, progress)
     state = one(connection, "select state from two_tower.model_versions where version = %s", [done["version"]])
-    # A version that has served, and stands by since, was put aside by someone who knew why.
+    # A standby version that has served before was replaced on purpose.
     done["activated"] = state in ("candidate", "staged")
     if done["activated"]:
         registry.activate(connection, done["version"], progress)

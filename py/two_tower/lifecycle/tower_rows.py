@@ -1,8 +1,8 @@
-"""A model as rows: ``weights.safetensors``, laid out as the database adds it.
+"""A model as rows: ``weights.safetensors`` in the layout that the database sums.
 
-Towers are rows of ``two_tower.model_weights``; ``sql/30_inference/model_rows.sql`` says what each part is. Those of
-somebody else's trainer, of another shape, have no rows; such a version takes onnxruntime. Neighbours are rows of
-``two_tower.neighbour_lists``, whatever the towers are.
+Towers are rows of ``two_tower.model_weights``; ``sql/30_inference/model_rows.sql`` describes each part. Towers of
+another trainer, with another shape, have no rows; such a version needs onnxruntime. Neighbours are rows of
+``two_tower.neighbour_lists`` for any towers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from two_tower.errors import UserError
 from two_tower.features import DIM, ITEM_NUMERIC
 from two_tower.neighbours import Neighbours
 
-if TYPE_CHECKING:  # scipy comes with the trainer; what merely registers a model does without
+if TYPE_CHECKING:  # scipy comes with the trainer; registering a model does not need it
     from scipy import sparse
 
 INNER = DIM - 1
@@ -32,7 +32,7 @@ Row = tuple[str, str, int, np.ndarray]
 
 
 def tensors_of(weights: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file. Raises UserError where it is none."""
+    """The tensors of a safetensors file. Raises UserError if it is not one."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -43,7 +43,7 @@ def tensors_of(weights: bytes) -> dict[str, np.ndarray]:
 
 
 def to_rows(tensors: Mapping[str, np.ndarray]) -> list[Row] | None:
-    """The rows of both towers, or None where the tensors are not those of ``two_tower.model``."""
+    """The rows of both towers, or None if the tensors are not those of ``two_tower.model``."""
     numbers = len(ITEM_NUMERIC)
     try:
         user, user_bias = tensors["user.weight"], tensors["user.bias"]
@@ -77,7 +77,7 @@ def to_rows(tensors: Mapping[str, np.ndarray]) -> list[Row] | None:
 
 
 def to_tensors(rows: Iterable[Row], user_dim: int, item_dim: int) -> dict[str, np.ndarray]:
-    """The tensors that :func:`to_rows` made rows of."""
+    """The inverse of :func:`to_rows`: tensors from rows."""
     parts: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for tower, part, position, weight in rows:
         parts.setdefault((tower, part), {})[position] = np.asarray(weight, dtype=np.float32)
@@ -114,12 +114,12 @@ def to_tensors(rows: Iterable[Row], user_dim: int, item_dim: int) -> dict[str, n
 
 
 def store(connection: psycopg.Connection[Any], version: str, rows: Iterable[Row]) -> None:
-    """Write the rows of a version that is about to be registered, in place of what an attempt before left."""
+    """Write the rows of a version before it is registered, replacing those of an earlier attempt."""
     connection.execute("delete from two_tower.model_weights where model_version = %s", (version,))
     with connection.cursor().copy(
         "copy two_tower.model_weights (model_version, tower, part, position, weight) from stdin (format binary)"
     ) as copy:
-        # A vector as pgvector receives it; bytea hands bytes on.
+        # A vector in pgvector's binary format; bytea passes bytes on unchanged.
         copy.set_types(["text", "text", "text", "int4", "bytea"])
         for tower, part, position, weight in rows:
             image = np.array([len(weight), 0], dtype=">i2").tobytes() + np.asarray(weight, dtype=">f4").tobytes()
@@ -147,7 +147,7 @@ def read(connection: psycopg.Connection[Any], version: str) -> Iterator[Row]:
 def store_neighbours(
     connection: psycopg.Connection[Any], version: str, videos: Sequence[str], neighbours: Neighbours | None
 ) -> None:
-    """Write the neighbours of a version that is about to be registered, in place of what an attempt before left.
+    """Write the neighbours of a version before it is registered, replacing those of an earlier attempt.
 
     ``videos`` are the ids of its vocabulary, in order.
     """
@@ -174,7 +174,7 @@ _UUID, _FLOAT4 = 2950, 700
 
 
 def _array_image(oid: int, values: np.ndarray) -> bytes:
-    """A one-dimensional array of fixed-size elements as PostgreSQL receives it."""
+    """A one-dimensional array of fixed-size elements in PostgreSQL's binary format."""
     head = np.array([1, 0, oid, len(values), 1], dtype=">i4").tobytes()
     rows = np.zeros(len(values), dtype=[("size", ">i4"), ("value", f"V{values.itemsize}")])
     rows["size"], rows["value"] = values.itemsize, values.view(f"V{values.itemsize}")
@@ -184,7 +184,7 @@ def _array_image(oid: int, values: np.ndarray) -> bytes:
 def read_neighbours(
     connection: psycopg.Connection[Any], version: str, videos: Sequence[str]
 ) -> sparse.csr_matrix | None:
-    """The neighbours of a version over its vocabulary ``videos``, from the database; None where it has none."""
+    """The neighbours of a version over its vocabulary ``videos``, from the database; None if it has none."""
     from scipy import sparse
 
     at = {video: position for position, video in enumerate(videos)}

@@ -1,4 +1,4 @@
-"""A registered version as torch computes it, and its files made anew where the database keeps only rows of it."""
+"""A registered version as PyTorch modules, and its files, regenerated if the database has only its rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Towers:
-    """Both towers, the layout of what they read, and the neighbours beside them."""
+    """Both towers, the layout of their inputs, and the neighbours."""
 
     schema: FeatureSchema
     user: UserTower
@@ -34,7 +34,7 @@ class Towers:
 
 
 def load(connection: Connection, version: str) -> Towers:
-    """The towers of ``version``, from its safetensors, or from its rows where these were too large to be kept."""
+    """The towers of ``version``, from its safetensors file, or from its rows if the file was too large to store."""
     keys: dict[str, tuple[str, ...]] = dict.fromkeys(VOCABULARIES, ())
     found = connection.execute(
         """select vocabulary, array_agg(key order by index)
@@ -92,9 +92,9 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, torch.Ten
 
 
 def smaller(towers: Towers, videos: int) -> Towers:
-    """The same towers with inputs for no more than the first ``videos`` videos of the vocabulary, the most liked.
+    """The same towers with inputs for at most the first ``videos`` videos of the vocabulary, the most liked.
 
-    The others speak by their content, as new ones do. Without neighbours, which a browser does not ask.
+    The others are represented by their content, as new ones are. Without neighbours, which a browser does not use.
     """
     old = towers.schema
     schema = replace(old, vocabularies={**old.vocabularies, "video": old.vocabularies["video"][:videos]})
@@ -106,10 +106,10 @@ def smaller(towers: Towers, videos: int) -> Towers:
 
 
 def files(towers: Towers, parity: dict[str, Any] | None) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The three files by name, and the sample of what they answer.
+    """The three files by name, and the parity sample of their outputs.
 
-    ``parity`` is the sample that was recorded with these towers, of which everything but the hashes stays; None takes a
-    new one. Raises UserError where a tower is larger than an ONNX file can be.
+    ``parity`` is the sample recorded with these towers, of which only the hashes change; None takes a new one. Raises
+    UserError if a tower is larger than an ONNX file can be.
     """
     user, item, weights = export_towers(towers.user, towers.item, towers.neighbours)
     if user is None or item is None:

@@ -1,4 +1,4 @@
-"""``two-tower verify``: what refreshes have stored, against what the rows say now."""
+"""``two-tower verify``: compare what refreshes have stored with what the rows say now."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 500
 
 @dataclass
 class Verified:
-    """How many users and videos were compared, and who differs, by kind."""
+    """Numbers of users and videos compared, and those that differ, by kind."""
 
     users: int = 0
     videos: int = 0
@@ -30,7 +30,7 @@ class Verified:
 
     @property
     def differing(self) -> dict[str, int]:
-        """How many differ, by kind."""
+        """Numbers that differ, by kind."""
         return {
             "features": len(self.features),
             "user_vectors": len(self.user_vectors),
@@ -40,9 +40,9 @@ class Verified:
 
 
 def verify(connection: psycopg.Connection[Any], progress: Progress, sample: int | None = None) -> Verified:
-    """Compare everybody and every video, or ``sample`` of each, drawn anew at every call.
+    """Compare all users and videos, or a random ``sample`` of each.
 
-    ``connection`` is in autocommit mode. What waits in the change log, or is set aside, is left out.
+    ``connection`` is in autocommit mode. Pending changes and failures that were set aside are left out.
     """
     found = Verified()
     total = sample or _one(connection, "select count(*) from two_tower.liking_users()")
@@ -72,7 +72,7 @@ def verify(connection: psycopg.Connection[Any], progress: Progress, sample: int 
 
 
 def repair(connection: psycopg.Connection[Any], found: Verified) -> int:
-    """Put those who differ into the change log, for the next refresh; how many users and videos."""
+    """Log a change of all that differ, for the next refresh; returns the numbers of users and videos."""
     marked = 0
     for kind, ids in (
         ("video", found.video_vectors | found.tastes),
@@ -84,12 +84,12 @@ def repair(connection: psycopg.Connection[Any], found: Verified) -> int:
 
 
 def log(connection: psycopg.Connection[Any], answer: dict[str, Any]) -> None:
-    """Note that everything was compared, and what came of it: what a sample had found is settled then."""
+    """Record a full comparison and its result, which replaces the findings of samples."""
     connection.execute("select two_tower.log_verified(%s)", (Jsonb({**answer, "whole": True}),))
 
 
 def _drawn(connection: psycopg.Connection[Any], kind: str, sample: int) -> list[UUID]:
-    """``sample`` ids, or all where there are fewer: of those who should be stored, and of those who are."""
+    """``sample`` ids, or all if there are fewer: of rows that should be stored, and of rows that are."""
     source = (
         """select liking_users as id from two_tower.liking_users()
         union select user_id from two_tower.user_features
