@@ -649,7 +649,7 @@ def test_empty_lists_and_elements_without_a_name_are_none() -> None:
 
 def test_a_name_in_which_brackets_stand_stays_a_name() -> None:
     names = ["[Live] a", "(500) Days", "[a] and [b]", "{x} y", "(Untitled)", "a [b]", "【生】", "(a, b)", "['a'] b",
-             '("Weird") Al', "{x}{y}", "it's [b, c]"]  # fmt: skip
+             '("Weird") Al', 'c("x") y', "{x}{y}", "it's [b, c]"]  # fmt: skip
     assert listed(pl.Series(names)).to_list() == [[name] for name in names]
     assert listed(pl.Series(["[HD]|(500) Days| x "])).to_list() == [["[HD]", "(500) Days", "x"]]
 
