@@ -106,6 +106,9 @@ create table two_tower.content_vectors (
     primary key (video_id, encoder)
 );
 
+-- Which encoders there are, and what of one is taken back, is asked without the videos.
+create index content_vectors_encoder_idx on two_tower.content_vectors (encoder);
+
 comment on table two_tower.content_vectors is
 'What encoders of images or texts make of videos, of length 1: inputs that place a video, from the next training on';
 comment on column two_tower.content_vectors.encoder is

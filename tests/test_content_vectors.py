@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import psycopg
 import pytest
+from psycopg import sql
 from scipy import sparse
 
 from conftest import Connection
@@ -20,7 +21,7 @@ from synthetic import make_data
 from test_features import assert_one_encoder
 from test_path import two_tower
 from two_tower.data.imports.task import Import
-from two_tower.data.imports.vectors import Vectors
+from two_tower.data.imports.vectors import NUMBERS_THERE, Vectors
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, VECTOR, VECTORS, FeatureSchema, TrainingData, user_counts
 from two_tower.lifecycle import registry, towers
@@ -315,6 +316,20 @@ def test_rows_that_are_no_vectors_are_reported_and_the_others_come_in(
     for line, reason in enumerate([*bad.values(), "not a UUID"], start=2 + len(good)):
         (row,) = report.filter(pl.col("line") == str(line)).to_dicts()
         assert reason in row["reason"], row
+
+
+def test_whether_an_encoder_has_vectors_is_not_asked_of_those_of_others(clean_db: Connection) -> None:
+    clean_db.execute(
+        "insert into two_tower.content_vectors select gen_random_uuid(), 'clip', array[0.6, 0.8]"
+        " from generate_series(1, 5000)"
+    )
+    for analyzed in (False, True):
+        if analyzed:
+            clean_db.execute("analyze two_tower.content_vectors")
+        for encoder in ("another", "another/one"):
+            query = sql.SQL("explain (costs off) ") + NUMBERS_THERE.format(sql.Literal(encoder))
+            plan = "\n".join(line for (line,) in clean_db.execute(query))
+            assert "content_vectors_encoder_idx" in plan, plan
 
 
 def test_imports_of_one_encoder_at_once_agree_on_how_many_numbers_a_vector_has(

@@ -20,12 +20,13 @@ from world_fixtures import column, load, make_world, one
 
 Connection = psycopg.Connection[Any]
 
+WORLD = make_world()
 FILES = ["interactions_train.parquet", "interactions_val.parquet", "item_features.parquet", "user_features.parquet"]
 
 
 @pytest.fixture
 def world(db: Connection) -> Connection:
-    load(db, make_world())
+    load(db, WORLD)
     db.execute(
         "insert into two_tower.reviews select gen_random_uuid(), id, stars, '2024-05-01' from public.videos,"
         " (values (5), (4.5), (1), (3)) s (stars) where product_url like '%/1_'"
@@ -71,7 +72,7 @@ def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path)
     ).fetchone() or ("",)
     export(world, tmp_path)
     items = {row["video_id"]: row for row in frames(tmp_path)["item_features"].iter_rows(named=True)}
-    assert len(items) == 300
+    assert len(items) == len(WORLD.videos)
     assert {video: row["image_urls"] for video, row in items.items() if row["image_urls"]} == {pictured: images}
     payloads = world.execute("select video_id::text, features from public.get_item_embedding_feature_batch(1000)")
     names = dict(
@@ -160,7 +161,7 @@ def test_runs_are_kept_and_latest_is_the_newest(world: Connection, tmp_path: Pat
     written = json.loads((tmp_path / "latest" / "summary.json").read_text())
     assert written == {name: value for name, value in second.items() if name != "directory"}
     assert written["options"]["min_stars"] == 3
-    assert written["files"]["item_features.parquet"]["rows"] == 300
+    assert written["files"]["item_features.parquet"]["rows"] == len(WORLD.videos)
 
 
 def test_a_failed_export_leaves_latest_as_it_was(world: Connection, tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_run_has_the_name_and_the_inputs_that_were_asked_for(world: Connection
     run = tmp_path / "runs" / "friday"
     assert (tmp_path / "latest").resolve() == run.resolve()
     assert done["joined"]["decisions"] == {"rows": orphaned, "with_video": orphaned, "rate": 1.0}
-    assert done["cids"] == {"with_cid": 1, "without_cid": 299}
+    assert done["cids"] == {"with_cid": 1, "without_cid": len(WORLD.videos) - 1}
     kept = pl.read_parquet(run / "inputs" / "decisions.parquet")
     assert len(kept) == orphaned
     reviews = pl.read_parquet(run / "inputs" / "reviews.parquet")

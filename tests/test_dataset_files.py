@@ -113,6 +113,23 @@ def test_times_of_every_shape(times: list[object], tmp_path: Path) -> None:
     assert load(tmp_path / "train", None, tmp_path / "items").data.time.tolist() == [1767225600, 1767312000]
 
 
+def test_tags_of_every_shape(tmp_path: Path) -> None:
+    """As programs write lists into CSV; a list that is cut off is refused by what it is."""
+
+    def tags(cell: str) -> tuple[str, ...]:
+        pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_csv(tmp_path / "train.csv")
+        pl.DataFrame({"video_id": ["a"], "tags": [cell], "maker": ["[m, n]"]}).write_csv(tmp_path / "items.csv")
+        vocabularies = load(tmp_path / "train.csv", None, tmp_path / "items.csv").data.schema.vocabularies
+        assert vocabularies["maker"] == ("[m, n]",)
+        return vocabularies["tag"]
+
+    assert tags("x|y z") == ("x", "y z")
+    for cell in ('{x,"y z"}', '["x", "y z"]', "['x', 'y z']", "[x, y z]", " x | y z "):
+        assert tags(cell) == ("x", "y z"), cell
+    with pytest.raises(UserError, match=r"items.csv: '\[\"x' in tags begins as a list"):
+        tags('["x')
+
+
 @pytest.mark.parametrize("limit", [0, -1, -100])
 def test_vocabularies_of_0_or_less_are_whole(limit: int, tmp_path: Path) -> None:
     many = pl.DataFrame({"video_id": ["a"], "tags": [[f"t{n}" for n in range(3000)]]})

@@ -8,12 +8,15 @@ import datetime as dt
 import gzip
 import io
 import itertools
+import json
 import os
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
@@ -23,7 +26,7 @@ from two_tower.data import csv_file
 from two_tower.data.encodings import japanese, readings
 from two_tower.data.files import open_table
 from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
-from two_tower.data.imports.cells import ids, listed, number_texts, read_price, stars, timestamps
+from two_tower.data.imports.cells import ids, listed, listed_addresses, number_texts, read_price, stars, timestamps
 from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.ids import user_uuid
@@ -164,6 +167,11 @@ def test_a_line_for_excel_and_two_colons(here: Path) -> None:
         assert found == [("u/1", "One"), ("u/2", "Two: 2")]
         assert "double colons" in said[0]
     assert read(text_file("ｐｒｏｄｕｃｔ＿ｕｒｌ，ＴＩＴＬＥ\nu/1,One\n"))[0] == [("u/1", "One")]
+
+
+@pytest.mark.parametrize("rule", ["-----------,-----", "---------- , ---", "-----------+-------"])
+def test_a_line_that_is_drawn_below_the_names_is_no_row(here: Path, rule: str) -> None:
+    assert read(text_file(f"product_url,title\n{rule}\nu/1,--\n-,-\n"))[0] == [("u/1", "--"), ("-", "-")]
 
 
 @pytest.mark.parametrize("quoted", [False, True], ids=["plain", "with quotes"])
@@ -316,6 +324,105 @@ def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop
         assert rows(shop, "select count(*) from two_tower.reviews") == [20 - bad]
 
 
+# ------------------------------------------------------------------------------------------------------------ escapes
+
+
+def escaping(*signs: str, **letters: str) -> Callable[[str | None], str]:
+    """Writes a cell with a backslash before each of ``signs``, and the letter of what has one."""
+    table = {sign: "\\" + sign for sign in ("\\", *signs)} | {sign: "\\" + letter for letter, sign in letters.items()}
+    return lambda cell: "\\N" if cell is None else "".join(table.get(sign, sign) for sign in cell)
+
+
+def quoting(write: Callable[[str | None], str]) -> Callable[[str | None], str]:
+    return lambda cell: "\\N" if cell is None else f'"{write(cell)}"'
+
+
+DUMPS: dict[str, tuple[str, Callable[[str | None], str]]] = {
+    "MySQL into outfile": ("\t", escaping("\t", "\n")),
+    "MySQL with commas": (",", escaping(",", "\n")),
+    "MySQL with quotes": (",", quoting(escaping('"', "\n"))),
+    "MySQL with carets": ("^", escaping("^", "\n")),
+    "PostgreSQL's text": ("\t", escaping(n="\n", t="\t", r="\r")),
+    "Spark": (",", quoting(escaping('"'))),
+    "pandas with an escapechar": (",", escaping('"', ",")),
+}
+ESCAPED = [
+    ("u/1", 'The "best", of all'), ("u/2", "a\nb\\\n"), ("u/3", "tab\tand, comma^"), ("u/4", "back\\slash\\"),
+    ("u/5", "\\N"), ("u/6", None), ("u/7", "plain"), ("u/8", 'a"'), ("u/9", "恋愛\n\n\\\\"), ("u/10", "n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", DUMPS)
+def test_backslashes_of_dumps_escape(here: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """What is found, also where a block of the file ends anywhere."""
+    delimiter, write = DUMPS[form]
+    content = [row for row in ESCAPED if not (form.startswith(("Spark", "pandas")) and "\n" in (row[1] or ""))]
+    lines = [delimiter.join((write(url), write(title))) + "\n" for url, title in content]
+    data = f"product_url{delimiter}title\n" + "".join(lines)
+    for block in (1 << 22, 7, 64):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        options = {"delimiter": delimiter, "backslashes": None if block > 100 else True}
+        found, said = read(text_file(data), **options)
+        assert found == content, block
+        assert any("--no-backslashes" in line for line in said) == (block > 100)
+
+
+def test_a_row_behind_escaped_ends_of_lines_is_reported_by_its_line(
+    shop: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block in (1 << 22, 20):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        data = "product_url,title\nn/1,a\\\n\\\nb\\,\n,T\nn/2,x\n"
+        summary = import_catalog(shop, text_file(data), ImportOptions(backslashes=True))
+        assert [reject[:2] for reject in rejects(summary)] == [(5, "product_url")], block
+    assert rows(shop, "select title from public.videos where product_url ~ '^n/' order by 1") == ["a\n\nb,", "x"]
+
+
+def test_backslashes_are_letters_where_nothing_says_otherwise(here: Path) -> None:
+    content = [("u/1", "C:\\new\\table\\"), ("u/2", 'a "b" \\'), ("u/3", "\\o/, \\o/"), ("u/4", "x\\\\y")]
+    for writer in WRITERS.values():
+        found, said = read(text_file(written(content, "utf-8", writer)))
+        assert found == content
+        assert not any("backslash" in line for line in said)
+    assert read(text_file("product_url\ttitle\nu/1\tC:\\Users\nu/2\t\\N\n"))[0] == [("u/1", "C:\\Users"), ("u/2", None)]
+    assert read(text_file("product_url,title\nu/1,a\\,b\nu/2,x\n"), backslashes=True)[0] == [
+        ("u/1", "a,b"),
+        ("u/2", "x"),
+    ]
+
+
+def test_escapes_that_show_late_are_named_with_the_option(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "BLOCK", 64)
+    plain = "product_url,title\n" + "".join(f"n/{n},T\n" for n in range(20))
+    for row in ("n/x,a\\, b\n", 'n/x,"a \\"b\\" c"\n'):
+        summary = import_catalog(shop, text_file(plain + row))
+        assert [(line, reason.endswith("say --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
+        summary = import_catalog(shop, text_file(plain + row), ImportOptions(backslashes=True))
+        assert summary.rejected == 0
+    with pytest.raises(UserError, match="never closes") as caught:
+        import_catalog(shop, text_file(plain + 'n/x,"a\\""\n'))
+    assert "--backslashes" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_header_that_is_repeated_is_passed_over(
+    shop: Connection, monkeypatch: pytest.MonkeyPatch, quote: str
+) -> None:
+    """In files that were put together; the columns under other names too, and with a mark of byte order before it."""
+    for block, again in itertools.product((1 << 22, 30), ("url,Title", "\ufeffURL , TITLE", "product_url,title")):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        said: list[str] = []
+        part = f"u/1,{quote}One{quote}\nu/2,title\n"
+        options = ImportOptions(columns={"url": "product_url", "URL": "product_url"}, say=said.append)
+        summary = import_catalog(shop, text_file(f"url,Title\n{part}{again}\n{part}{again}\n{part},T\n"), options)
+        assert (summary.rows, summary.duplicates, summary.rejected) == (7, 4, 1), (block, again)
+        assert said == ["file.csv: line 4 and 1 others name the columns again, and are passed over"]
+        assert [line for line, *_ in rejects(summary)] == [10]
+    assert rows(shop, "select count(*) from public.videos") == [10]
+    with pytest.raises(UserError, match="line 3: the columns are named again, in another order"):
+        import_catalog(shop, text_file("product_url,title\nu/1,T\ntitle,product_url\nT,u/1\n"))
+
+
 # -------------------------------------------------------------------------------------------------------------- times
 
 MOMENTS = [
@@ -385,6 +492,22 @@ def test_a_time_that_reads_in_two_ways_or_none_is_none(text: str) -> None:
     assert timestamps(pl.Series([text])).to_list() == [None]
 
 
+def test_a_time_that_no_calendar_has_is_reported_in_its_unit(shop: Connection) -> None:
+    """The ends of each type of Parquet; what a calendar has is reported as a date."""
+    for kind in (pl.Date, pl.Datetime("ms"), pl.Datetime("us", "Asia/Tokyo"), pl.Datetime("us"), pl.Datetime("ns")):
+        far = 2**31 - 1 if kind == pl.Date else 2**63 - 1
+        unit = {None: "days", "ms": "milliseconds", "us": "microseconds", "ns": ""}[getattr(kind, "time_unit", None)]
+        held = pl.Series("released_at", [far, -far], dtype=pl.Int64).cast(kind)
+        pl.DataFrame({"product_url": ["n/1", "n/2"], "title": "T", "released_at": held}).write_parquet("far.parquet")
+        found = rejects(import_catalog(shop, Path("far.parquet")))
+        assert [reject[:2] for reject in found] == [(1, "released_at"), (2, "released_at")], kind
+        values = [reject[2] for reject in found]
+        if unit:
+            assert values == [f"{far} {unit} since 1970", f"{-far} {unit} since 1970"]
+        else:  # nanoseconds end in 1677 and 2262, which calendars have
+            assert [value[:11] for value in values] == ["2262-04-11 ", "1677-09-21 "]
+
+
 # -------------------------------------------------------------------------------------------------------------- types
 
 INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt32, pl.UInt64)
@@ -422,6 +545,7 @@ def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None
         "an array": pl.Series([["a", "b"]], dtype=pl.Array(pl.String, 2)),
         "categories": pl.Series([["a", "b"]], dtype=pl.List(pl.Categorical)),
         "bytes": b"a|b",
+        "a list that Parquet is not told of": {"list": [{"element": "a"}, {"element": "b"}]},
     }
     for kind, value in tags.items():
         cells = value if isinstance(value, pl.Series) else [value]
@@ -452,6 +576,98 @@ def test_columns_of_which_nobody_can_tell_what_is_meant_are_refused(
     pl.DataFrame({"product_url": ["u/1"], "title": ["T"], **columns}).write_parquet("t.parquet")
     with pytest.raises(UserError, match=message):
         import_catalog(shop, Path("t.parquet"))
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+
+
+def in_postgres(names: list[str]) -> str:
+    quoted = (n if re.fullmatch(r"[\w ]*\w", n) and n.lower() != "null" else json.dumps(n, ensure_ascii=False)
+              for n in names)  # fmt: skip
+    return "{" + ",".join(quoted) + "}"
+
+
+LISTS: dict[str, Callable[[list[str]], str]] = {
+    "bars": "|".join,
+    "PostgreSQL": in_postgres,
+    "JSON": json.dumps,
+    "JSON in letters": lambda names: json.dumps(names, ensure_ascii=False, separators=(",", ":")),
+    "Python": repr,
+    "a tuple of Python": lambda names: "(" + ", ".join(map(repr, names)) + ")",
+    "a set of Python": lambda names: "{" + ", ".join(map(repr, names)) + "}" if names else "set()",
+    "numpy": lambda names: str(np.array(names, dtype=object)),
+    "objects of JSON": lambda names: json.dumps([{"id": n, "name": name} for n, name in enumerate(names)]),
+    "objects of Python": lambda names: repr([{"id": n, "name": name} for n, name in enumerate(names)]),
+    "R": lambda names: "c(" + ", ".join(json.dumps(name) for name in names) + ")",
+    "DuckDB": lambda names: "[" + ", ".join(n if n.isalnum() else repr(n) for n in names) + "]",
+    "bare, as DuckDB": lambda names: "[" + ", ".join(names) + "]",
+    "bare, as a Java program": lambda names: "[" + ",".join(names) + "]",
+}
+CONTENTS = [
+    ["a"],
+    ["a", "b c"],
+    ["Ünï", "恋愛", "💫"],
+    ["it's", 'the "x"'],
+    ["a,b", "c|d"],
+    ["[x]", "{y}"],
+    ["back\\slash"],
+]
+"""Names as they may be, of which the first three mean the same in every way to write a list."""
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_a_list_of_names_is_one_in_every_way_that_programs_write_it(here: Path, form: str) -> None:
+    plain = form.startswith(("bars", "bare"))
+    contents = CONTENTS[:3] if plain else CONTENTS
+    cells = [LISTS[form](names) for names in contents]
+    assert listed(pl.Series(cells)).to_list() == contents, cells
+    assert listed_addresses(pl.Series([f" {cell} " for cell in cells])).to_list() == contents
+
+
+def test_empty_lists_and_elements_without_a_name_are_none() -> None:
+    empty = [
+        "",
+        " ",
+        "[]",
+        "{}",
+        "[ ]",
+        "[None]",
+        "{NULL}",
+        "[null]",
+        "[nan]",
+        '[""]',
+        "['', None]",
+        "(no genres listed)",
+    ]
+    assert [found or [] for found in listed(pl.Series(empty)).to_list()] == [[]] * len(empty)
+    assert listed(pl.Series(['{a,NULL,"NULL"}', "['x', None]", '[1, "2"]'])).to_list() == [
+        ["a", "NULL"],
+        ["x"],
+        ["1", "2"],
+    ]
+
+
+def test_a_name_in_which_brackets_stand_stays_a_name() -> None:
+    names = ["[Live] a", "(500) Days", "[a] and [b]", "{x} y", "(Untitled)", "a [b]", "【生】", "(a, b)", "['a'] b",
+             '("Weird") Al', "{x}{y}", "it's [b, c]"]  # fmt: skip
+    assert listed(pl.Series(names)).to_list() == [[name] for name in names]
+    assert listed(pl.Series(["[HD]|(500) Days| x "])).to_list() == [["[HD]", "(500) Days", "x"]]
+
+
+NO_LISTS = [
+    '["a", "b', "['a', 'b", "{a,b", "[a, b", "[a, [b]]", "{{a,b},{c}}", '[["a"]]', '[{"id": 1}]', '["a\\u0000b"]',
+    '["\\ud800"]', "['a' 'b' ... 'c']", '[{"x": "a", "y": "b"}]', "[" * 5_000, '[{"a":' * 5_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["tags", "performers", "image_urls"])
+def test_a_list_that_is_cut_off_or_nested_is_refused_by_line_and_column(shop: Connection, column: str) -> None:
+    frame = pl.DataFrame({"product_url": [f"n/{n}" for n in range(len(NO_LISTS) + 1)], "title": "T"})
+    frame.with_columns(pl.Series(column, [*NO_LISTS, '["a", "b"]'])).write_csv("lists.csv")
+    summary = import_catalog(shop, Path("lists.csv"))
+    expected = [(n + 2, column, cell[:200]) for n, cell in enumerate(NO_LISTS)]
+    assert [reject[:3] for reject in rejects(summary)] == expected
+    assert summary.inserted == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ lengths
@@ -595,6 +811,9 @@ def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here
     frame.write_parquet("spans.parquet")
     with pytest.raises(UserError, match="the column title is of type Duration"):
         read(Path("spans.parquet"))
+    for text, kind in (('[\n {"product_url": 1}]', "JSON"), ('{"product_url": "u"}\n', "JSON"), ("<html>", "HTML")):
+        with pytest.raises(UserError, match=f"is {kind}"):
+            read(text_file(text))
     frame.write_ipc("file.arrow")
     with pytest.raises(UserError, match="an Arrow"):
         read(Path("file.arrow"))

@@ -36,6 +36,8 @@ OUT: dict[str, set[str]] = {
     "recommend_from": set(LIKED),
 }
 """What a list leaves out by itself."""
+LENGTH = 100
+"""Of lists: less than there are videos, for what passes to end some lists and their length others."""
 Filter = dict[str, Any]
 
 
@@ -124,7 +126,7 @@ def filters(seed: int) -> list[Filter]:
 def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
     """The list, of which next_videos() remembers nothing. Its id says whether filters were asked for."""
     with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
-        rows = rpc(connection, name, **LISTS[name] | {"limit": 200} | arguments)
+        rows = rpc(connection, name, **LISTS[name] | {"limit": LENGTH} | arguments)
     for row in rows:
         for further in ("because_video_id", "because_title"):
             row.pop(further, None)
@@ -140,7 +142,7 @@ def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
         passing = {str(v.id) for v in VIDEOS if v.passes(given)} - OUT.get(name, set())
         rows = listed(client, name, **given)
         assert set(ids(rows)) <= passing, given
-        assert len(rows) == min(200, len(passing)), given
+        assert len(rows) == min(LENGTH, len(passing)), given
 
 
 @pytest.mark.sampled(3)
@@ -194,9 +196,9 @@ def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, 
     """Lists without it go on, and a filter by it leaves nothing."""
     db.execute("alter table videos drop column maker")
     for name in LISTS:
-        assert len(listed(client, name)) == 200
+        assert len(listed(client, name)) == LENGTH
         assert listed(client, name, makers=MAKERS) == []
-        assert len(listed(client, name, no_makers=MAKERS)) == 200
+        assert len(listed(client, name, no_makers=MAKERS)) == LENGTH
 
 
 def test_a_type_that_the_application_changed_is_read(db: Connection, client: Client) -> None:

@@ -259,18 +259,19 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
 def test_a_backfill_that_is_killed_resumes_where_it_was(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     db.execute("select two_tower.stage_model('v2')")
-    worker = connect()
-    worker.execute("select two_tower.backfill_batch('v2', 'video', null, 100)")
-    worker.execute("select two_tower.backfill_batch('v2', 'video', null, 100)")
+    worker, batch = connect(), len(WORLD.videos) // 3
+    for _ in range(2):
+        worker.execute("select two_tower.backfill_batch('v2', 'video', null, %s)", (batch,))
     dying = connect(autocommit=False)
-    dying.execute("select two_tower.backfill_batch('v2', 'video', null, 50)")
+    dying.execute("select two_tower.backfill_batch('v2', 'video', null, %s)", (batch // 2,))
     db.execute("select pg_terminate_backend(%s)", (dying.info.backend_pid,))
     number = one(db, "select number from two_tower.model_versions where version = 'v2'")
     done = f"select video_id, updated_at from two_tower.video_embeddings_{number} order by 1"
     before = db.execute(done.encode()).fetchall()
-    assert len(before) == 200
+    assert len(before) == 2 * batch
     share = one(db, "select backfilled from two_tower.models where version = 'v2'")
-    assert 0.5 < share < 0.7
+    liking = {user for user, _, decision, _ in WORLD.decisions if decision == "like"}
+    assert float(share) == round(len(before) / (len(WORLD.videos) + len(liking)), 3)
     registry.backfill(db, "v2", quiet)
     assert set(before) <= set(db.execute(done.encode()).fetchall())
     assert one(db, "select backfilled from two_tower.models where version = 'v2'") == 1

@@ -16,7 +16,8 @@ from scipy import sparse
 from conftest import Connection, NewDatabase, Prepared, WorldOf
 from synthetic import make_data
 from two_tower.features import LIKE, NOPE, PROFILE, FeatureSchema, TrainingData, user_counts
-from two_tower.lifecycle import verify
+from two_tower.lifecycle import registry, verify
+from two_tower.lifecycle.replay import Log, Ranker
 from two_tower.server.migrate import migrate
 from two_tower.trainer import dataset
 from two_tower.trainer.options import Choice, TrainOptions
@@ -29,6 +30,7 @@ from world_fixtures import (
     column,
     make_world,
     one,
+    packed,
     random_model,
     refresh,
     register,
@@ -339,6 +341,32 @@ def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
             )
             assert "profile" in parts
             assert sum(parts.values()) == pytest.approx(score, abs=3e-3)
+
+
+def test_a_profile_of_zero_weights_has_a_list_reasons_and_a_replay(db: Connection) -> None:
+    """Weights that are zero are no rows; the profile is known all the same."""
+    model = random_model(schema_of(db), seed=6)
+    model.user_tower.weight.data[model.schema.profile_inputs] = 0
+    register(db, packed(model.schema, model.user_tower, model.item_tower), "weightless")
+    registry.activate(db, "weightless", lambda what, share: None)
+    places = "select count(*) from two_tower.profile_positions(array[%s::uuid], 'weightless')"
+    assert one(db, places, COLD) > 0
+    rows = db.execute(
+        """select video_id, score from two_tower.preview_recommendations(array[%s::uuid], 'weightless')
+        where reason = 'taste' order by rank limit 5""",
+        (COLD,),
+    ).fetchall()
+    assert len(rows) == 5
+    for video, score in rows:
+        parts = db.execute(
+            "select kind, value from two_tower.preview_contributions(%s, %s, 'weightless')", (COLD, video)
+        ).fetchall()
+        assert parts == [("everybody", pytest.approx(score, abs=3e-3))]
+    log = Log(users={COLD: 0})
+    ranked = Ranker.read(db, "weightless", log).ranked(0, [], set())
+    assert ranked is not None
+    videos = list(log.videos)
+    assert {video for video, _ in rows} == {videos[number] for number in ranked[:5]}
 
 
 def test_profile_changes_that_bypassed_triggers_are_repaired(db: Connection) -> None:

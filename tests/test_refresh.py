@@ -369,7 +369,7 @@ def test_i7_equal_inputs_cost_no_write(db: Connection) -> None:
     db.execute("insert into two_tower.user_changes (user_id) select user_id from public.user_features")
     db.execute("insert into two_tower.video_changes (video_id) select id from public.videos")
     done = refreshed(db)
-    assert (done["users"], done["videos"], done["vectors"], done["failed"]) == (48, 300, 0, 0)
+    assert (done["users"], done["videos"], done["vectors"], done["failed"]) == (48, len(WORLD.videos), 0, 0)
     assert stamps(db) == before
 
 
@@ -386,7 +386,7 @@ def test_i7_changes_outside_the_model_inputs_rewrite_no_vector(db: Connection) -
 def test_a_time_box_and_a_number_of_batches_end_a_refresh(db: Connection) -> None:
     db.execute(CHANGES["price"].encode())
     db.execute("call two_tower.refresh(max_duration => '-1 second')")
-    assert pending(db)[1] == 300
+    assert pending(db)[1] == len(WORLD.videos)
     db.execute("call two_tower.refresh(max_batches => 1)")
     assert pending(db)[0] > 0
     refresh(db)
@@ -555,7 +555,7 @@ def crowd(db: Connection, size: int) -> None:
     users = [ident("crowd", n) for n in range(size)]
     copy_rows(db, "auth.users (id)", [(u,) for u in users])
     rows = [
-        (u, WORLD.videos[(n * 7 + k * 31) % 300], "like", EPOCH + timedelta(hours=n + k))
+        (u, WORLD.videos[(n * 7 + k * 31) % len(WORLD.videos)], "like", EPOCH + timedelta(hours=n + k))
         for n, u in enumerate(users)
         for k in range(3)
     ]
@@ -594,7 +594,11 @@ def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect
             connection.execute(
                 """insert into user_video_decisions values (%s, %s, %s)
                 on conflict (user_id, video_id) do update set decision_type = excluded.decision_type""",
-                (WORLD.users[(n * 3 + at) % 50], WORLD.videos[(n * 11 + at * 5) % 300], kinds[(n + at) % 3]),
+                (
+                    WORLD.users[(n * 3 + at) % len(WORLD.users)],
+                    WORLD.videos[(n * 11 + at * 5) % len(WORLD.videos)],
+                    kinds[(n + at) % 3],
+                ),
             )
             if n % 10 == at:
                 connection.execute("update videos set price = %s where id = %s", (n, WORLD.videos[n]))
@@ -1006,7 +1010,7 @@ def test_the_status_view_shows_lag_and_coverage(db: Connection) -> None:
     after = cursor.execute("table two_tower.status").fetchone()
     assert after is not None
     assert (after["pending_user_changes"], after["pending_video_changes"], after["lag"]) == (0, 0, None)
-    assert (after["videos"], after["video_vectors"]) == (300, 300)
+    assert (after["videos"], after["video_vectors"]) == (len(WORLD.videos), len(WORLD.videos))
     assert (after["users_with_likes"], after["user_vectors"]) == (47, 47)
     assert after["last_refresh"] is not None
     assert after["last_error"] is None

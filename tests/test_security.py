@@ -375,7 +375,7 @@ def test_the_catalogue_is_everybodys_to_read(client: Client) -> None:
 
 def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
-        assert one(connection, "select count(*) from public.video_embeddings") == 300
+        assert one(connection, "select count(*) from public.video_embeddings") == len(WORLD.videos)
     with pytest.raises(errors.InsufficientPrivilege), client.as_("anon") as connection:
         connection.execute("select * from public.video_embeddings")
 

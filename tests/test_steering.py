@@ -424,6 +424,23 @@ def odd_promotions(seed: int) -> list[dict[str, Any]]:
     return [row | rng.choice([{}, always]) for row in rng.sample(rows, rng.choice([3, 8, len(rows)]))]
 
 
+def test_a_pin_beyond_the_end_of_a_list_leaves_no_gap_in_it(db: Connection, client: Client) -> None:
+    """The pinned videos are the first of the list, and have ranks after its last."""
+    setting(db, "least_likers", 1)
+    asked = lists(client)
+    diverse = client.rpc("authenticated", ME, "recommend_videos", limit=12, diversity=0.5)
+    base = {name: ids(ask(30)) for name, ask in asked.items()}
+    first = {video for found in base.values() for video in found[:6]} | set(ids(diverse)[:6])
+    for rank, video in enumerate(sorted(first), 31):
+        promote(db, "pin", video_id=video, rank=rank)
+    for name, ask in asked.items():
+        found = ids(ask(12))
+        assert len(found) == 12, name
+        assert not set(found) & first, name
+        assert found == ids(ask(30))[:12], name
+    assert len(client.rpc("authenticated", ME, "recommend_videos", limit=12, diversity=0.5)) == 12
+
+
 def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) -> None:
     """As long as before or longer, of videos that may be shown and pass the filter, each once, numbered from 1."""
     setting(db, "freshness_half_life_days", 0.001)

@@ -413,6 +413,81 @@ def test_of_many_rows_a_sample_is_counted(viewer: queries.Connection, monkeypatc
                     assert {*row} <= columns, question
 
 
+OF_MANY: list[tuple[Callable[..., Any], Any]] = [
+    (queries.totals, ()),
+    (queries.attribute, ("tag",)),
+    (queries.attribute, ("maker",)),
+    (queries.missing, ()),
+    (queries.lacking, ("price",)),
+    (queries.spread, ()),
+    (queries.decisions_by_month, ()),
+    (queries.find_users, ()),
+    (queries.reach, ("v1",)),
+    (queries.sample, ("v1", 2, 10)),
+    (queries.against_data, ("tag", tuple(WORLD.published[:9]), tuple(range(9)))),
+    (queries.by_popularity, (tuple(WORLD.published[:9]), tuple(range(9)))),
+    (queries.status, ()),
+]
+"""What tabs ask of everybody as they open, but for what was shown."""
+
+
+def blocks_read(viewer: queries.Connection, question: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
+    """Of the statement behind an answer."""
+    with queries.written_down() as statements:
+        question(viewer, *arguments)
+    (statement,) = statements
+    found = viewer.execute(f"explain (analyze, buffers, format json) {statement}".encode()).fetchone()
+    assert found is not None
+    top = found["QUERY PLAN"][0]["Plan"]
+    return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+
+
+def test_what_a_tab_reads_does_not_grow_with_the_users(
+    dsn: str, db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"decisions": 1000, "features": 100, "vectors": 100, "impressions": 100, "attributes": 10**6, "videos": 10**6}
+    every = dict.fromkeys(few, 10**9)
+
+    def grow(first: int, last: int) -> None:
+        """More users, each like the usual one: with three likes, features, and a vector."""
+        db.execute("set session_replication_role = replica")
+        db.execute(
+            f"""create temp table more as
+            select md5('more' || n)::uuid as user_id, n from generate_series({first}, {last}) n;
+            insert into user_video_decisions (user_id, video_id, decision_type, created_at)
+            select m.user_id, v.id, 'like', timestamptz '2024-01-01' + m.n * interval '1 minute'
+            from (select id, row_number() over (order by id) as k from videos) v
+            join more m on (m.n + v.k) % 100 = 0;
+            insert into user_features (user_id, liked_tags, like_count, updated_at)
+            select m.user_id, f.liked_tags, f.like_count, f.updated_at
+            from more m cross join (select * from user_features where user_id = '{USER}') f;
+            insert into two_tower.user_embeddings (model_version, user_id, embedding, length)
+            select e.model_version, m.user_id, e.embedding, e.length
+            from more m cross join (select * from two_tower.user_embeddings where user_id = '{USER}') e;
+            drop table more;
+            truncate two_tower.user_changes, two_tower.user_change_log""".encode()
+        )
+        db.execute("set session_replication_role = origin")
+        db.execute("select two_tower.update_popularity()")
+        db.execute("vacuum (analyze)")
+
+    def read(at_most: dict[str, int]) -> list[int]:
+        monkeypatch.setattr(sizes, "AT_MOST", at_most)
+        with queries.viewer(dsn) as viewer:
+            for question, arguments in OF_MANY:  # what a session reads once, of the catalogue of the server
+                question(viewer, *arguments)
+            return [blocks_read(viewer, question, arguments) for question, arguments in OF_MANY]
+
+    grow(1, 10_000)
+    before, whole = read(few), read(every)
+    grow(10_001, 30_000)
+    after, grown = read(few), read(every)
+    names = [f"{question.__name__}{arguments}"[:60] for question, arguments in OF_MANY]
+    assert sum(grown) > 2 * sum(whole)
+    for name, *blocks in zip(names, before, after, grown, strict=True):
+        assert blocks[1] <= 1.2 * blocks[0] + 50, f"{name}: {blocks}"
+
+
 # ------------------------------------------------------------------------------------------------- recommendations
 
 

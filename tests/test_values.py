@@ -217,7 +217,7 @@ def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client
             "insert into two_tower.reviews values (%s, %s, 5, %s)", (WORLD.users[at], WORLD.videos[100 + at], moment)
         )
         db.execute("update user_video_decisions set created_at = %s where user_id = %s", (moment, WORLD.users[9 + at]))
-        db.execute("update videos set product_released_at = %s where id = %s", (moment, WORLD.videos[200 + at]))
+        db.execute("update videos set product_released_at = %s where id = %s", (moment, WORLD.videos[50 + at]))
     refresh(db)
     assert_fresh(db)
     db.execute("select two_tower.update_popularity()")

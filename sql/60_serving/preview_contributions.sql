@@ -31,9 +31,10 @@ begin
         select r.weight as term from two_tower.model_rows(p_version, 'user', 'bias') r
     ),
     profile as materialized (
-        select extensions.sum(w.weight) as term
+        -- An input whose row is zero has none; the user is known by it all the same.
+        select extensions.sum(w.weight) as term, count(*) > 0 as known
         from two_tower.profile_positions(array[p_user_id], p_version) k
-        join two_tower.model_rows(p_version, 'user', 'row') w on w.at = k.place
+        left join two_tower.model_rows(p_version, 'user', 'row') w on w.at = k.place
     ),
     whole as materialized (
         select extensions.vector_norm(
@@ -43,7 +44,7 @@ begin
         from bias b
         cross join profile f
         cross join (select extensions.sum(t.term) as term, bool_or(t.liked) as liked from terms t) as s
-        where s.liked or f.term is not null
+        where s.liked or f.known
     )
     select case when t.liked then 'like' else 'nope' end, t.video_id,
         (

@@ -19,6 +19,8 @@ as $func$
 declare
     -- Diversity compares all that it is asked for with each other.
     c_most constant int := case when (p_question).diversity > 0 then 100 else 2000 end;
+    -- As require_candidates() has it.
+    c_allowed constant int := case when (p_question).diversity > 0 then 2000 else 20000 end;
     -- Below that, a propensity may be less than log_shown() takes.
     c_least_share constant double precision := 0.001;
     v_half_life double precision := 0;
@@ -77,10 +79,14 @@ begin
     into v_ids, v_scores, v_reasons, v_version
     from (
         select coalesce(max(p.strength) filter (where p.kind = 'boost'), 1) * coalesce(max(p.strength) filter (where p.kind = 'bury'), 1)
-            * case when v_half_life > 0 then 2 else 1 end as reach
+            * case when v_half_life > 0 then 2 else 1 end as reach,
+            count(distinct p.video_id) filter (where p.kind = 'pin') as pins
         from unnest(v_promotions) as p
     ) as r
-    cross join lateral two_tower.list_candidates(p_question, greatest(p_limit, least(c_most, ceil(p_limit * r.reach)))::int) c;
+    cross join lateral two_tower.list_candidates(
+        -- As many more as there are pins, for what is pinned beyond the end of the list leaves its place to another.
+        p_question, least(c_allowed, greatest(p_limit + r.pins, least(c_most, ceil(p_limit * r.reach))))::int
+    ) c;
     -- What list_candidates() has not chosen passes the same filter: with what the viewer never wants to see, and may not.
     if v_share > 0 or exists (select from unnest(v_promotions) as p where p.kind = 'pin') then
         v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
@@ -127,6 +133,7 @@ begin
         ) as k
     ),
     listed as materialized (
+        -- Where nothing is left for the places between pins, these move up.
         select s.place, m.id, m.score,
             case
                 when m.boost > m.bury and m.place < m.n then 'boosted'
@@ -137,13 +144,15 @@ begin
             end as reason
         from (
             select g.place, row_number() over (order by g.place) as n
-            from generate_series(1, p_limit) as g (place) where g.place not in (select p.place from pins p)
+            from generate_series(1, p_limit + (select count(*) from pins)) as g (place) where g.place not in (select p.place from pins p)
         ) as s
         join (
             select m.*, row_number() over (order by m.place) as left_over from moved m where m.id not in (select p.id from pins p)
         ) as m on m.left_over = s.n
         union all
-        select p.place, p.id, null, 'pinned' from pins p where p.place <= p_limit
+        select p.place, p.id, null, 'pinned' from pins p
+        order by place
+        limit p_limit
     ),
     pool as materialized (
         select e.video_id as id, row_number() over (order by hashtextextended(v_seed || e.video_id, 0), e.video_id) as place,

@@ -2586,6 +2586,8 @@ CREATE INDEX videos_published_at_idx ON public.videos USING btree (published_at 
 
 CREATE INDEX videos_series_idx ON public.videos USING hash (series);
 
+CREATE INDEX content_vectors_encoder_idx ON two_tower.content_vectors USING btree (encoder);
+
 CREATE UNIQUE INDEX experiments_one_runs ON two_tower.experiments USING btree (((stopped_at IS NULL))) WHERE (stopped_at IS NULL);
 
 CREATE INDEX job_runs_job_idx ON two_tower.job_runs USING btree (job, started_at DESC);

@@ -38,6 +38,14 @@ HeaderOption = Annotated[
     str | None,
     typer.Option(metavar="NAME,NAME,...", show_default=False, help="The columns of a file without a line of names."),
 ]
+BackslashesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--backslashes/--no-backslashes",
+        show_default=False,
+        help="Whether backslashes escape what follows, as in dumps of MySQL; else as the first rows show.",
+    ),
+]
 EncodingOption = Annotated[
     str | None,
     typer.Option(show_default=False, help="Else UTF-8, UTF-16 by its mark, or CP932 or EUC-JP that has kana."),
@@ -78,6 +86,7 @@ def catalog(
     delimiter: DelimiterOption = None,
     header: HeaderOption = None,
     encoding: EncodingOption = None,
+    backslashes: BackslashesOption = None,
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
     most_rejected: MostRejectedOption = 0.5,
@@ -92,7 +101,9 @@ def catalog(
     """
     from two_tower.data.imports import import_catalog
 
-    options = _options(rejects, columns, delimiter, header, encoding, "reject", dry_run, chunk, most_rejected)
+    options = _options(
+        rejects, columns, delimiter, header, encoding, backslashes, "reject", dry_run, chunk, most_rejected
+    )
     _run(import_catalog, file, dsn, json, options, summary)
 
 
@@ -113,6 +124,7 @@ def reviews(
     delimiter: DelimiterOption = None,
     header: HeaderOption = None,
     encoding: EncodingOption = None,
+    backslashes: BackslashesOption = None,
     scale: Annotated[
         float | None,
         typer.Option(
@@ -132,7 +144,9 @@ def reviews(
     """
     from two_tower.data.imports import import_reviews
 
-    options = _options(rejects, columns, delimiter, header, encoding, unknown, dry_run, chunk, most_rejected, scale)
+    options = _options(
+        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected, scale
+    )
     _run(import_reviews, file, dsn, json, options, summary)
 
 
@@ -153,6 +167,7 @@ def decisions(
     delimiter: DelimiterOption = None,
     header: HeaderOption = None,
     encoding: EncodingOption = None,
+    backslashes: BackslashesOption = None,
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
     weight: Annotated[
@@ -179,7 +194,9 @@ def decisions(
 
     if weight is not None and not LEAST_GIVEN <= weight <= MOST_GIVEN:
         raise typer.BadParameter(f"{weight:g} is not from {LEAST_GIVEN:g} to {MOST_GIVEN:g}", param_hint="--weight")
-    options = _options(rejects, columns, delimiter, header, encoding, unknown, dry_run, chunk, most_rejected)
+    options = _options(
+        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected
+    )
     _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 
 
@@ -203,6 +220,7 @@ def vectors(
     delimiter: DelimiterOption = None,
     header: HeaderOption = None,
     encoding: EncodingOption = None,
+    backslashes: BackslashesOption = None,
     dry_run: DryRunOption = False,
     most_rejected: MostRejectedOption = 0.5,
     summary: SummaryOption = None,
@@ -220,7 +238,9 @@ def vectors(
             f"{encoder!r} is no name: letters, digits, dots, hyphens, slashes and underscores, 63 at most",
             param_hint="--encoder",
         )
-    options = _options(rejects, columns, delimiter, header, encoding, "reject", dry_run, None, most_rejected)
+    options = _options(
+        rejects, columns, delimiter, header, encoding, backslashes, "reject", dry_run, None, most_rejected
+    )
     repeated = "more of a video that has one, and taken together with it"
     _run(import_vectors, file, dsn, json, options, summary, repeated, encoder=encoder)
 
@@ -231,6 +251,7 @@ def _options(
     delimiter: str | None,
     header: str | None,
     encoding: str | None,
+    backslashes: bool | None,
     unknown: str,
     dry_run: bool,
     chunk: int | None,
@@ -251,6 +272,7 @@ def _options(
         rejects=rejects,
         delimiter=delimiter,
         encoding=encoding,
+        backslashes=backslashes,
         columns=mapping,
         unknown="create" if unknown == "create" else "reject",
         dry_run=dry_run,

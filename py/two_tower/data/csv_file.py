@@ -7,9 +7,11 @@ import csv
 import gzip
 import io
 import re
+import string
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Self
 
 import polars as pl
@@ -28,10 +30,15 @@ LONGEST_CELL = 1 << 20
 SAMPLE = 1 << 18
 """Bytes from which an encoding is detected."""
 
+SAMPLE_LINES = 2_000
+"""Lines from which it is told whether backslashes escape."""
+
 NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
+_RULE = re.compile(r"(?=.*--)[-+\s,;|:]+")
+"""The line below the names that sqlcmd, sqlplus and psql draw."""
 _UNIT = "\x1f"
 """ASCII's unit separator, which replaces a delimiter of several characters."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
@@ -145,9 +152,11 @@ def open_csv(
     rename: Mapping[str, str],
     delimiter: str | None,
     names: Sequence[str],
+    backslashes: bool | None,
     say: Say,
 ) -> Table:
-    """The table of a CSV. ``names`` are its columns if the file has no header line."""
+    """The table of a CSV. ``names`` are its columns if the file has no header line; ``backslashes`` says whether a
+    backslash escapes the next character, None that the first rows decide."""
     feed = _Feed(blocks)
     while feed.more() and not feed.peek().strip():
         feed.skip()
@@ -170,11 +179,18 @@ def open_csv(
     columns = _names(header, "," if names else delimiter, rename)
     if not names:
         feed.skip()
+        if feed.more() and _RULE.fullmatch(feed.peek()):
+            feed.skip()
     if len(delimiter) > 1:
         feed.replace(delimiter, _UNIT)
         delimiter = _UNIT
     refuse_repeated(name, columns, expected)
-    reader = _CsvReader(name, feed, columns, delimiter, rejects)
+    if backslashes is None and feed.more() and _is_escaped(feed.lines[feed.at :], delimiter, len(columns)):
+        backslashes = True
+        say(f"{name}: a backslash escapes what follows it (--no-backslashes reads it as a letter)")
+    if backslashes:
+        feed.unescape()
+    reader = _CsvReader(name, feed, columns, delimiter, rejects, rename, say, escaped=bool(backslashes))
     table = Table(name, columns, None, reader.batches, lambda: 0)
     reader.table = table
     return table
@@ -197,6 +213,56 @@ def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
     return [rename.get(name, name.lower()) for name in names]
 
 
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_MEANT = {b"n": "\n", b"t": "\t", b"r": "\r", b"b": "\b", b"Z": "\x1a"}
+_MEANT |= {sign.encode(): sign for sign in ("\n", "\t", _UNIT, *string.punctuation)}
+"""What follows a backslash → what both mean, as MySQL and PostgreSQL write them; anything else means itself."""
+_NONCHARACTERS = (*range(0xFDD0, 0xFDF0), *(plane << 16 | 0xFFFE for plane in range(1, 17)))
+_MARKS = {each: chr(mark).encode() for each, mark in zip(_MEANT, _NONCHARACTERS, strict=False)}
+"""What stands for them while lines and cells are told; Unicode has these for the inside of programs."""
+_UNMARKED = {_MARKS[each].decode(): meant for each, meant in _MEANT.items()}
+_MARKED_LINE = _MARKS[b"\n"]
+_NO_MARKS = {b"N": b"\\N", b"0": b"\0"}
+"""Of nothing, and of a byte that no text may hold, readers of cells say what they say elsewhere."""
+
+
+def _unescaped(block: bytes) -> bytes:
+    """Lines in which each backslash and what follows it are one character."""
+    return _ESCAPE.sub(lambda found: _MARKS.get(found[1]) or _NO_MARKS.get(found[1], found[1]), block)
+
+
+def _is_escaped(lines: list[str], delimiter: str, width: int) -> bool:
+    """Whether more of the first rows have ``width`` cells if a backslash escapes what follows it; or as many, and
+    either each quote in a cell has a backslash before it, or nothing is written as ``\\N``, and backslashes are
+    before nothing but what is escaped, as dumps have them."""
+    sample = "".join(lines[:SAMPLE_LINES])
+    if "\\" not in sample:
+        return False
+    plain, escaped = (_whole_rows(text, delimiter, width) for text in (sample, _unescaped(sample.encode()).decode()))
+    if len(plain) != len(escaped):
+        return len(escaped) > len(plain)
+    cells = [cell for record in plain for cell in record]
+    quotes = sum(cell.count('"') for cell in cells)
+    if quotes and quotes == sum(cell.count('\\"') for cell in cells):
+        return True
+    is_dump = "\\N" in cells and not any(cell.startswith('"') for line in lines for cell in line.split(delimiter))
+    return is_dump and all(found[1] in {*_MARKS, *_NO_MARKS} for found in _ESCAPE.finditer(sample.encode()))
+
+
+def _whole_rows(text: str, delimiter: str, width: int) -> list[list[str]]:
+    """Records that have ``width`` cells."""
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = []
+    while True:
+        try:
+            if len(record := next(reader)) == width:
+                rows.append(record)
+        except csv.Error:
+            continue
+        except StopIteration:
+            return rows
+
+
 class _Feed:
     """Iterates over the lines of blocks; the rest of a block can be taken whole."""
 
@@ -213,8 +279,9 @@ class _Feed:
         if not self.more():
             raise StopIteration
         self.at += 1
-        self.line += 1
-        return self.lines[self.at - 1]
+        text = self.lines[self.at - 1]
+        self.line += 1 + text.count(_MARKED_LINE.decode())
+        return text
 
     def more(self) -> bool:
         """Whether there is another line; fetches a block where this needs one."""
@@ -243,36 +310,100 @@ class _Feed:
         self.blocks = ((block.replace(old.encode(), new.encode()), line) for block, line in blocks)
         self.lines = [line.replace(old, new) for line in self.lines]
 
+    def unescape(self) -> None:
+        """Reads backslashes of all lines to come as escapes."""
+        rest, line = self.rest() if self.more() else (b"", self.line)
+        self.blocks = self._unescape(chain([(rest, line)], self.blocks))
+
+    @staticmethod
+    def _unescape(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+        block, line = b"", 1
+        for more, at in blocks:
+            block, line = block + more, line if block else at
+            # The end of a line that is escaped is none, and what it goes on with is in the next block.
+            if (len(block) - len(block[:-1].rstrip(b"\\")) - 1) % 2 == 0:
+                yield _unescaped(block), line
+                block = b""
+        if block:
+            yield _unescaped(block[:-2] + b"\n"), line
+
     def push(self, block: bytes, line: int) -> None:
         """Takes back what ``rest`` returned, to be read line by line."""
         self.lines, self.at, self.line = io.StringIO(block.decode(), newline="\n").readlines(), 0, line
 
 
 class _CsvReader:
-    def __init__(self, name: str, feed: _Feed, columns: list[str], delimiter: str, rejects: Rejects) -> None:
+    def __init__(
+        self,
+        name: str,
+        feed: _Feed,
+        columns: list[str],
+        delimiter: str,
+        rejects: Rejects,
+        rename: Mapping[str, str],
+        say: Say,
+        *,
+        escaped: bool,
+    ) -> None:
         self.name = name
         self.feed = feed
         self.columns = columns
         self.delimiter = delimiter
         self.rejects = rejects
+        self.rename = rename
+        self.header_words = [*columns, *(theirs.lower() for theirs in rename)]
+        self.escaped = escaped
+        self.say = say
         self.table: Table
 
     def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
         limit = csv.field_size_limit(LONGEST_CELL)
+        headers: list[int] = []
         try:
             while (rest := self.feed.rest())[0]:
                 frame = self._quickly(*rest, names)
                 if frame is None:
                     self.feed.push(*rest)
                     frame = self._carefully(names)
+                if self.escaped:
+                    frame = frame.with_columns(pl.col(names).str.replace_many(_UNMARKED))
+                if again := self._repeated_headers(frame, names):
+                    headers += again
+                    self.table.rows -= len(again)
+                    frame = frame.filter(~pl.col("line").is_in(again))
                 yield frame
         finally:
             csv.field_size_limit(limit)
+        if headers:
+            others = f" and {len(headers) - 1:,} others" if len(headers) > 1 else ""
+            self.say(f"{self.name}: line {headers[0]:,}{others} name the columns again, and are passed over")
+
+    def _repeated_headers(self, frame: pl.DataFrame, names: list[str]) -> list[int]:
+        """Lines that name the columns, as the first of each of several files that were put together does.
+
+        Raises UserError where one names them in another order: what follows would be read as what it is not.
+        """
+        first = pl.col(names[0])
+        named = frame.filter(
+            first.str.len_bytes() <= max(map(len, self.header_words)) + 2
+        )  # addresses are longer, which saves most of it
+        named = named.filter(first.str.strip_chars().str.to_lowercase().is_in(self.header_words))
+        found = []
+        for line, *row in named.select("line", *names).rows():
+            cells = [_names(cell or "", _UNIT, self.rename) for cell in row]
+            if cells == [[name] for name in names]:
+                found.append(line)
+            elif sorted(cells) == [[name] for name in sorted(names)]:
+                raise UserError(
+                    f"{self.name}, line {line:,}: the columns are named again, in another order",
+                    "import the files that it was put together from one by one",
+                )
+        return found
 
     def _quickly(self, block: bytes, line: int, names: list[str]) -> pl.DataFrame | None:
         """The block's records, or None if counting delimiters cannot show that every row is well-formed."""
         rows, width = block.count(b"\n"), len(self.columns)
-        if any(odd in block for odd in (b'"', b"\0", b"\r")):
+        if any(odd in block for odd in (b'"', b"\0", b"\r", _MARKED_LINE)):
             return None
         if block.count(self.delimiter.encode()) != rows * (width - 1):
             return None
@@ -305,17 +436,17 @@ class _CsvReader:
         lines: list[int] = []
         records: list[list[str]] = []
         while self.feed.at < len(self.feed.lines):
-            start = self.feed.line
+            start, first = self.feed.line, self.feed.peek()
             try:
                 record = next(reader)
             except csv.Error as error:
-                self._reject_broken(start, str(error))
+                self._reject_broken(start, first, str(error))
                 continue
             if not record or (len(record) == 1 and not record[0].strip()):
                 continue  # a blank line
             self.table.rows += 1
             if len(record) != width:
-                reason = f"{len(record)} cells where the header has {width}"
+                reason = f"{len(record)} cells where the header has {width}{self._advice(''.join(record))}"
                 shown = ("," if self.delimiter == _UNIT else self.delimiter).join(record)
                 self.rejects.add(start, "", shown, reason)
             elif any("\0" in cell for cell in record):
@@ -329,19 +460,27 @@ class _CsvReader:
         frame = pl.DataFrame({"line": pl.Series(lines, dtype=pl.Int64), **data})
         return frame.with_columns(pl.when(~pl.col(names).is_in(["", *NOTHING])).then(pl.col(names)))
 
-    def _reject_broken(self, start: int, problem: str) -> None:
+    def _advice(self, text: str) -> str:
+        """What is added to a complaint about a row that may be meant otherwise."""
+        return "" if self.escaped or "\\" not in text else ": if backslashes escape what follows, say --backslashes"
+
+    def _reject_broken(self, start: int, first: str, problem: str) -> None:
+        """``first``: the line of the file that the record begins in, ``start`` its number."""
         end = self.feed.line - 1
+        advice = self._advice(first).removeprefix(": ") or None
         if problem == "unexpected end of data":
-            raise UserError(f"{self.name}, line {start}: a quote opens in this record and never closes")
+            raise UserError(f"{self.name}, line {start}: a quote opens in this record and never closes", advice)
         if problem.startswith("field larger than"):
             raise UserError(
                 f"{self.name}, line {start}: a quote opens in this record and does not close "
-                f"within {LONGEST_CELL:,} characters"
+                f"within {LONGEST_CELL:,} characters",
+                advice,
             )
         if end > start:
             raise UserError(
                 f"{self.name}, line {start}: a quote opens in this record and closes only on line {end}, "
-                "in the middle of a cell"
+                "in the middle of a cell",
+                advice,
             )
         self.table.rows += 1
-        self.rejects.add(start, "", "", f"not CSV: {problem}")
+        self.rejects.add(start, "", "", f"not CSV: {problem}{self._advice(first)}")

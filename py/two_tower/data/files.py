@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,7 @@ _OTHER_FORMATS = {
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
 }
+_OTHER_TEXTS = ((rb'\s*(\[\s*)?\{\s*"', "JSON"), (rb"\s*<", "HTML or XML"))
 
 
 def open_table(
@@ -46,12 +48,14 @@ def open_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     names: Sequence[str] = (),
+    backslashes: bool | None = None,
     say: Say = lambda _: None,
 ) -> Table:
     """Opens ``source``, a path or ``-`` for standard input, whatever its format.
 
     ``expected`` names columns by which the delimiter is recognised. ``renamed`` maps columns of the file to names
-    wanted here; ``names`` are the columns of a CSV without a header. Raises UserError if the file cannot be read, or
+    wanted here; ``names`` are the columns of a CSV without a header; ``backslashes``: whether they escape what follows
+    in a CSV, else as its first rows show. Raises UserError if the file cannot be read, or
     is none of the formats.
     """
     stack = ExitStack()
@@ -73,6 +77,9 @@ def open_table(
         for mark, description in _OTHER_FORMATS.items():
             if magic.startswith(mark):
                 raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
+        for pattern, description in _OTHER_TEXTS:
+            if re.match(pattern, buffered.peek(64)):
+                raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
         rename = dict(renamed or {})
         if magic.startswith(b"PAR1"):
             where = source
@@ -87,7 +94,7 @@ def open_table(
             if magic.startswith(b"\x1f\x8b"):
                 stream = stack.enter_context(closing(gzip.GzipFile(fileobj=buffered)))
             blocks = blocks_of(name, stream, encoding, say)
-            table = open_csv(name, blocks, rejects, expected, rename, delimiter, names, say)
+            table = open_csv(name, blocks, rejects, expected, rename, delimiter, names, backslashes, say)
             table._position = lambda: counted.position
         table.total_bytes = total
         table._closing = stack.pop_all()
@@ -154,6 +161,9 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
             return cells.cast(pl.String)
         if isinstance(kind, pl.Categorical | pl.Enum | pl.Null):
             return cells.cast(pl.String)
+        if isinstance(kind, pl.Struct) and len(kind.fields) == 1 and isinstance(kind.fields[0].dtype, pl.List):
+            # A list as BigQuery writes it, and others that do not say to Parquet that it is one.
+            return _plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
         if isinstance(kind, pl.Array):
             cells = cells.arr.to_list()
         if isinstance(kind, pl.List | pl.Array):

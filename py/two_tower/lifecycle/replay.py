@@ -180,7 +180,7 @@ _BIAS = "select weight::text from two_tower.model_weights where model_version = 
 _PROFILES = """
 select k.user_id, extensions.sum(w.weight)::text
 from two_tower.profile_positions(%(users)s, %(version)s) k
-join two_tower.model_weights w
+left join two_tower.model_weights w
     on w.model_version = %(version)s and w.tower = 'user' and w.part = 'row' and w.position = k.place
 group by k.user_id
 """
@@ -361,11 +361,12 @@ class Ranker:
                 (version, ids),
             )
         }
+        bias = _numbers(one(connection, _BIAS, (version,)))
+        # Of a profile that adds nothing, the rows are zero and not there.
         profiles = {
-            log.users[user]: _numbers(text)
+            log.users[user]: np.zeros(len(bias)) if text is None else _numbers(text)
             for user, text in connection.execute(_PROFILES, {"version": version, "users": list(log.users)})
         }
-        bias = _numbers(one(connection, _BIAS, (version,)))
         place = np.zeros((len(log.videos), len(bias)))
         listed = np.zeros(len(log.videos), bool)
         if placed:

@@ -4,8 +4,8 @@
 
 Parquet, or CSV by any other name. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and what was
 decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
-have their id, and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or text with
-vertical bars.
+have their id, and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or texts that
+:mod:`two_tower.lists` reads.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from two_tower.features import (
     WORDS,
     TrainingData,
 )
+from two_tower.lists import NO_LIST, split_lists
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
 DECISIONS = {"like": LIKE, "nope": NOPE, "dislike": NOPE, "skip": SKIP}
@@ -37,6 +38,7 @@ USERS = ("user_id", "reviewer_id")
 TIMES = ("created_at", "timestamp")
 FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 """Of times as text, with a blank between date and time; UTC where they do not say another zone."""
+NAMES = ("tags", "performers")
 CONTENT = tuple(name for name in ITEM_SEGMENTS if name not in ("id", VECTORS))
 OF_ENCODER = "vector_"
 """What begins the name of a column of vectors of one encoder: ``vector_clip``."""
@@ -91,7 +93,7 @@ def load(
     )
     liked = rows.filter(pl.col("label") == LIKE)["item"].unique()
     data = laid_out(
-        decided, _numbers(catalogue), _attributes(catalogue, liked), options, vectors=_vectors(catalogue, items)
+        decided, _numbers(catalogue), _attributes(catalogue, liked, items), options, vectors=_vectors(catalogue, items)
     )
     addresses = {}
     if "product_url" in catalogue.columns:
@@ -213,18 +215,25 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
     return stacked(rows)
 
 
-def _attributes(catalogue: pl.DataFrame, liked: pl.Series) -> pl.DataFrame:
+def _attributes(catalogue: pl.DataFrame, liked: pl.Series, path: Path) -> pl.DataFrame:
     """``video_id``, ``kind``, ``key``: what items carry. Of words, those that the training reads from a database."""
     parts = [pl.DataFrame(schema={"video_id": pl.String, "kind": pl.String, "key": pl.String})]
     for segment in CONTENT:
         if segment not in catalogue.columns:
             continue
-        keys = pl.col(segment)
+        keys = catalogue[segment]
         if catalogue.schema[segment] != pl.List:
             text = keys.cast(pl.String)
-            several = text.str.split("|").list.eval(pl.element().str.strip_chars())
-            keys = several if segment in ("tags", "performers", *WORDS) else pl.concat_list(text)
-        carried = catalogue.select(pl.col("item").alias("video_id"), keys.alias("key")).explode("key")
+            if segment in NAMES:
+                text = text.str.strip_chars()
+                keys = split_lists(text).list.eval(pl.element().str.strip_chars())
+                if (bad := text.filter(keys.is_null() & text.is_not_null())).len():
+                    raise UserError(f"{path}: {bad[0]!r} in {segment} {NO_LIST}")
+            elif segment in WORDS:
+                keys = text.str.split("|").list.eval(pl.element().str.strip_chars())
+            else:
+                keys = pl.select(pl.concat_list(text)).to_series()
+        carried = pl.DataFrame({"video_id": catalogue["item"], "key": keys}).explode("key")
         carried = carried.with_columns(pl.col("key").cast(pl.String))
         carried = carried.filter(pl.col("key").is_not_null() & (pl.col("key") != "")).unique(maintain_order=True)
         if segment in WORDS:

@@ -29,7 +29,10 @@ def page() -> None:
         cell.metric(kind.capitalize(), number(found[kind]))
     share = ask_lately(queries.sampled)
     if share < 1:
-        st.caption(f"Decisions are counted on a sample of {percent(share)} of them, so their numbers are estimates.")
+        st.caption(
+            f"Counted on samples of {percent(share)} and more of each table, so numbers are estimates. Where decisions "
+            "are sampled, the likes of a video are those of the last daily run of two_tower_popularity."
+        )
     behind(queries.totals, lately=True)
     if not found["users"]:
         look.nothing(

@@ -14,6 +14,8 @@ from two_tower.ui.models import progress_bar
 from two_tower.ui.session import affordable, ask, ask_lately, behind, do, dsn, may, refusal, tell
 
 WINDOWS = {"week": 7, "month": 30, "all that is kept": 36_500}
+TIMES = 20
+"""How many times as many impressions are counted when somebody asks for it."""
 
 
 def page() -> None:
@@ -158,12 +160,12 @@ def _plot(found: dict[str, Any]) -> None:
 
 def _impressions(days: int) -> None:
     counted = ask(queries.shown_days, days)
-    if counted == 0:
-        if not affordable("impressions", "What was shown is counted over the last day."):
-            return
-        counted = 1
     if counted < days:
-        st.caption(f"Counted over the last {number(counted)} days: more was shown than a page can count as it opens.")
+        more = max(1, ask(queries.shown_days, days, TIMES))
+        if affordable("impressions", f"As the page opens, the last {number(counted)} days are counted; here are more."):
+            counted = more
+    if counted == 0:
+        return
     found = ask_lately(queries.impressions_by_day, counted)
     if not found:
         look.nothing(

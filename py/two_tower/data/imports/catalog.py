@@ -30,6 +30,7 @@ from two_tower.data.imports.cells import (
 from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
 from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
+from two_tower.lists import NO_LIST
 
 
 class Catalog(Kind):
@@ -106,13 +107,15 @@ class Catalog(Kind):
         several = [name for name in self.texts if name == self.several]
         prose = [name for name in self.texts if name not in (*self.read, *several)]
         cells = [name for name in self.read if batch.schema.get(name) == pl.String]
+        lists = {name: listed(batch[name]) for name in self.present}
+        lists |= {name: listed_addresses(batch[name]) for name in several}
         batch = batch.with_columns(
             shown,
             no_id,
             *(names(batch[name]) for name in prose),
             *(texts(batch[name]) for name in cells),
-            *(listed(batch[name]).alias(name) for name in self.present),
-            *(_as_json(listed_addresses(batch[name])).alias(name) for name in several),
+            *(_no_list(batch[name], lists[name]) for name in lists),
+            *(each.alias(f"{name}_") for name, each in lists.items()),
         )
         if self.normalise:
             batch = batch.with_columns(self.normalise(batch["product_url"]))
@@ -124,7 +127,8 @@ class Catalog(Kind):
             ("product_url", pl.col("product_url_is_no_id"), NO_ID),
             ("product_url", too_long("product_url", LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"),
             *((name, too_long(name, LONGEST_NAME), name_limit) for name in self.named if name in batch.columns),
-            *((name, has_too_long(name, LONGEST_NAME), name_limit) for name in self.present),
+            *((name, has_too_long(f"{name}_", LONGEST_NAME), name_limit) for name in self.present),
+            *((name, pl.col(f"{name}_is_no_list"), NO_LIST) for name in lists),
         ]
         parsed = {}
         if "price" in batch.columns:
@@ -157,9 +161,10 @@ class Catalog(Kind):
             batch = batch.with_columns(pl.col("duration_seconds_").cast(pl.Int64).alias("duration_seconds"))
         if "price_text" in parsed:
             batch = batch.with_columns(pl.col("price_text").alias("price"))
+        batch = batch.with_columns(_as_json(batch[f"{name}_"]).alias(name) for name in several)
         self.copy("pg_temp.staged", batch.select("line", "product_url", *self.texts))
         for kind in self.present:
-            frame = batch.select(pl.lit(kind).alias("kind"), "line", pl.col(kind).alias("name")).explode("name")
+            frame = batch.select(pl.lit(kind).alias("kind"), "line", pl.col(f"{kind}_").alias("name")).explode("name")
             self.copy("pg_temp.staged_names", frame.filter(pl.col("name").is_not_null()))
 
     def merge(self) -> None:
@@ -269,6 +274,12 @@ class Catalog(Kind):
                 )
             ]
         return steps
+
+
+def _no_list(cells: pl.Series, read: pl.Series) -> pl.Series:
+    """Whether cells hold something that was read as no list."""
+    given = texts(cells) if cells.dtype == pl.String else cells
+    return (given.is_not_null() & read.is_null()).alias(f"{cells.name}_is_no_list")
 
 
 def _as_json(lists: pl.Series) -> pl.Series:

@@ -15,6 +15,8 @@ from functools import partial
 
 import polars as pl
 
+from two_tower.lists import split_lists
+
 PRICES = (1e-6, 1e12)
 """A sum of prices could not hold smaller ones (except 0), or larger ones, beside others."""
 # In UTC and without zone, as timestamps has them.
@@ -61,12 +63,15 @@ def names(cells: pl.Series) -> pl.Series:
     return texts(cells).str.normalize("NFC")
 
 
-NO_NAMES = ("(no genres listed)",)
+NO_NAMES = ("(no genres listed)", "set()", "character(0)")
 """What exporters write where a list is empty."""
 
 
 def listed(cells: pl.Series) -> pl.Series:
-    """Lists of names, given as lists or as one text separated by ``|``; without empty names and duplicates."""
+    """Lists of names, given as lists or as texts that :func:`split_lists` splits; without empty names and duplicates.
+
+    Null if a text begins as a list but is not one.
+    """
     one = pl.element().str.strip_chars().str.normalize("NFC")
     return (
         _split(cells)
@@ -83,6 +88,10 @@ def listed_addresses(cells: pl.Series) -> pl.Series:
     return _split(cells).list.eval(one).list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True))
 
 
+def _split(cells: pl.Series) -> pl.Series:
+    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else split_lists(texts(cells))
+
+
 def lists_of_numbers(cells: pl.Series) -> pl.Series:
     """Lists of numbers in single precision, given as lists or as one text in any usual brackets, separated by commas,
     semicolons, bars or spaces; null if there is anything else among them."""
@@ -95,10 +104,6 @@ def lists_of_numbers(cells: pl.Series) -> pl.Series:
         read = inside.str.split(" ").cast(pl.List(pl.Float32), strict=False)
     whole = read.list.eval(pl.element().is_not_null() & pl.element().is_finite()).list.all().fill_null(value=False)
     return read.set(~whole, None)
-
-
-def _split(cells: pl.Series) -> pl.Series:
-    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else texts(cells).str.split("|")
 
 
 def too_long(column: str, limit: int) -> pl.Expr:
@@ -204,20 +209,24 @@ def seems_ten_point(cells: pl.Series) -> bool:
 
 
 def as_text(cells: pl.Series) -> pl.Series:
-    """Cells as text, for the report; times outside the calendar as the number in the file."""
+    """Cells as text, for the report; times outside the calendar as the number of units since 1970 in the file."""
     if isinstance(cells.dtype, pl.List):
         return cells.list.eval(pl.element().cast(pl.String)).list.join("|")
     if not isinstance(cells.dtype, pl.Datetime | pl.Date):
         return cells.cast(pl.String)
-    per_second = 1 / 86_400
-    if isinstance(cells.dtype, pl.Datetime):
-        per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[cells.dtype.time_unit]
-    seconds = cells.to_physical().cast(pl.Float64) / per_second
+    kind = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
+    unit, per_second = _UNITS[kind]
+    held = cells.to_physical()
+    seconds = held.cast(pl.Float64) / per_second
     first, last = (moment.replace(tzinfo=UTC).timestamp() for moment in _CALENDAR)
     inside = seconds.is_between(first, last).fill_null(value=False)
-    return cells.set(~inside, None).cast(pl.String).zip_with(inside, cells.to_physical().cast(pl.String))
+    counted = pl.select(pl.format(f"{{}} {unit} since 1970", held)).to_series()
+    return cells.set(~inside, None).cast(pl.String).zip_with(inside, counted)
 
 
+_UNITS = {
+    "days": ("days", 1 / 86_400), "ms": ("milliseconds", 1e3), "us": ("microseconds", 1e6), "ns": ("nanoseconds", 1e9),
+}  # fmt: skip
 _LARGEST_MS = 2**63 // 1_000 - 1
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",

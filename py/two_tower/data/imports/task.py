@@ -61,6 +61,8 @@ class ImportOptions:
     """Else a comma, semicolon or tab, by the header."""
     encoding: str | None = None
     """Else UTF-8, UTF-16 by its byte order mark, or what Japanese is in beyond doubt."""
+    backslashes: bool | None = None
+    """Whether a backslash in a CSV escapes what follows it, as in dumps of MySQL; else as the first rows show."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Column of the file → the name that it has here."""
     unknown: Unknown = "reject"
@@ -279,6 +281,7 @@ class Import:
             delimiter=self.options.delimiter,
             encoding=self.options.encoding,
             names=self.options.header,
+            backslashes=self.options.backslashes,
             say=self.options.say,
         )
 
@@ -330,6 +333,7 @@ class Resumption:
                     task.options.unknown,
                     list(task.options.header),
                     task.options.scale,
+                    task.options.backslashes,
                 ],
             }
         )

@@ -17,6 +17,10 @@ from two_tower.errors import UserError
 MOST_NUMBERS = 2_000
 """Of a vector. SQL: ``two_tower.unit_vector``."""
 
+NUMBERS_THERE = sql.SQL(
+    "select (select cardinality(c.vector) from two_tower.content_vectors c where c.encoder = {} limit 1)"
+)
+
 BLOCK = 2_000
 """Vectors that are written as text at once."""
 
@@ -37,11 +41,7 @@ class Vectors(OfProducts):
         cursor.execute("create temp table staged (line bigint, video_id uuid, vector real[]) on commit drop")
 
     def numbers_there(self) -> int | None:
-        (numbers,) = self.one(
-            sql.SQL(
-                "select (select cardinality(c.vector) from two_tower.content_vectors c where c.encoder = {} limit 1)"
-            ).format(sql.Literal(self.encoder))
-        )
+        (numbers,) = self.one(NUMBERS_THERE.format(sql.Literal(self.encoder)))
         return None if numbers is None else int(numbers)
 
     def stage(self, batch: pl.DataFrame) -> None:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from two_tower.ui.queries.sizes import decisions, features
+from two_tower.ui.queries.sizes import Source, attributes, decisions, features, videos
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
-KINDS = ("tag", "performer", "maker", "label", "series", "source")
+NAMED: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
+    "tag": ("public.video_tags", "public.tags", "tag_id"),
+    "performer": ("public.video_performers", "public.performers", "performer_id"),
+}
+"""Of attributes with a table: the one that says what a video carries, the one with the names, and the key of these."""
+
+COLUMNS: dict[str, LiteralString] = {"maker": "maker", "label": "label", "series": "series", "source": "source"}
+"""Of attributes that are texts of a video: the column."""
+
+KINDS = (*NAMED, *COLUMNS)
 """Attributes of videos whose distribution is shown."""
 
 
@@ -17,7 +26,7 @@ def totals(connection: Connection) -> Row:
     source = decisions(connection)
     users: LiteralString = f"(select count(*) from (select distinct user_id from {source.table}) as u)"
     if source.factor > 1:
-        users = "(select count(*) from two_tower.user_features)"
+        users = f"{features(connection).rows:.0f}::bigint"
     return row(
         connection,
         f"""select v.videos, v.published, {users} as users, d.likes, d.nopes, d.skips
@@ -36,35 +45,46 @@ def totals(connection: Connection) -> Row:
 
 
 def liked(connection: Connection) -> LiteralString:
-    """SQL of ``liked (video_id, likes)``, one of the tables of a ``with``."""
+    """SQL of ``liked (video_id, likes)``, one of the tables of a ``with``. Where there are many decisions, from the
+    likers that the daily job ``two_tower_popularity`` counted last, and on a sample before it has."""
     source = decisions(connection)
+    if source.factor > 1 and connection.execute("select 1 as one from two_tower.video_popularity limit 1").fetchone():
+        return """liked as not materialized (
+    select video_id, likers::bigint as likes from two_tower.video_popularity where likers > 0
+)"""
     return f"""liked as (
     select video_id, {source.counted} as likes from {source.table}
     where decision_type::text = 'like' group by video_id
 )"""
 
 
-# (video_id, value) of each kind of attribute. A text that is empty is none.
-VALUES: dict[str, LiteralString] = {
-    "tag": "select t.video_id, g.name as value from public.video_tags t join public.tags g on g.id = t.tag_id",
-    "performer": """select t.video_id, p.name as value
-        from public.video_performers t join public.performers p on p.id = t.performer_id""",
-    "maker": "select id as video_id, maker as value from public.videos where maker <> ''",
-    "label": "select id as video_id, label as value from public.videos where label <> ''",
-    "series": "select id as video_id, series as value from public.videos where series <> ''",
-    "source": "select id as video_id, source as value from public.videos where source <> ''",
-}
+def carried(connection: Connection, kind: str, *, every: bool = False) -> Source:
+    """``(video_id, value)`` of what videos carry: of a sample where there are many, unless ``every`` one is asked for.
+    A text that is empty is none."""
+    if kind in NAMED:
+        table, named, key = NAMED[kind]
+        source = Source(table) if every else attributes(connection, table)
+        values: LiteralString = f"""(
+            select t.video_id, n.name as value from {source.called("t")} join {named} n on n.id = t.{key}
+        )"""
+    else:
+        column = COLUMNS[kind]
+        source = Source("public.videos") if every else videos(connection)
+        values = f"(select id as video_id, {column} as value from {source.table} where {column} <> '')"
+    return Source(values, factor=source.factor)
 
 
 def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
     """The values of an attribute that the most likes have: ``value``, ``items`` and ``likes`` that carry it, and the
-    shares of all items and of all likes that those are. ``values`` says how many values there are altogether."""
+    shares of all items and of all likes that those are. ``values`` says how many values there are altogether, of a
+    sample how many there are in it."""
+    source = carried(connection, kind)
     return rows(
         connection,
         f"""with {liked(connection)},
         carried as (
-            select c.value, count(*) as items, coalesce(sum(l.likes), 0)::bigint as likes
-            from ({VALUES[kind]}) as c left join liked l on l.video_id = c.video_id
+            select c.value, {source.counted} as items, coalesce({source.scaled("sum(l.likes)")}, 0)::bigint as likes
+            from {source.table} as c left join liked l on l.video_id = c.video_id
             group by c.value
         )
         select c.value, c.items, c.likes, c.items::float8 / (select count(*) from public.videos) as item_share,
@@ -75,10 +95,11 @@ def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
     )
 
 
-# What a video may lack, as a condition on v and on its row of liked, l.
+# What a video may lack, as a condition on v and on its row of liked, l. A "not exists" would read all tags, even for a
+# sample of videos.
 LACKS: dict[str, LiteralString] = {
-    "tags": "not exists (select from public.video_tags t where t.video_id = v.id)",
-    "performers": "not exists (select from public.video_performers t where t.video_id = v.id)",
+    "tags": "(select true from public.video_tags t where t.video_id = v.id limit 1) is null",
+    "performers": "(select true from public.video_performers t where t.video_id = v.id limit 1) is null",
     "maker": "coalesce(v.maker, '') = ''",
     "label": "coalesce(v.label, '') = ''",
     "series": "coalesce(v.series, '') = ''",
@@ -92,20 +113,26 @@ LACKS: dict[str, LiteralString] = {
 
 def missing(connection: Connection) -> list[Row]:
     """Who lacks what: ``what``, how many ``items`` lack it and how many ``likes`` those have, and the shares."""
+    source = videos(connection)
     flags = ", ".join(f"{condition} as lacks_{at}" for at, condition in enumerate(LACKS.values()))
     sums = ", ".join(
-        f"count(*) filter (where lacks_{at}) as items_{at}, sum(likes) filter (where lacks_{at}) as likes_{at}"
+        f"{source.scaled(f'{figure} filter (where lacks_{at})')} as {name}_{at}"
         for at in range(len(LACKS))
+        for name, figure in (("items", "count(*)"), ("likes", "sum(likes)"))
     )
     names = ", ".join(f"({at}, '{what}', items_{at}, likes_{at})" for at, what in enumerate(LACKS))
     return rows(
         connection,
-        f"""with {liked(connection)}
-        select w.what, w.items, coalesce(w.likes, 0)::bigint as likes, w.items::float8 / s.videos as item_share,
+        f"""with {liked(connection)},
+        -- Materialized, or each condition is asked twice, for items and for likes.
+        videos as materialized (
+            select l.likes, {flags} from {source.called("v")} left join liked l on l.video_id = v.id
+        )
+        select w.what, w.items::bigint as items, coalesce(w.likes, 0)::bigint as likes,
+            w.items::float8 / s.videos as item_share,
             coalesce(w.likes / nullif(s.all_likes, 0), 0)::float8 as like_share
         from (
-            select count(*) as videos, sum(likes) as all_likes, {sums}
-            from (select l.likes, {flags} from public.videos v left join liked l on l.video_id = v.id) as f
+            select {source.counted} as videos, {source.scaled("sum(likes)")} as all_likes, {sums} from videos
         ) as s
         cross join lateral (values {names}) as w (at, what, items, likes)
         where s.videos > 0 order by w.at""",
@@ -126,6 +153,7 @@ def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
 
 def spread(connection: Connection) -> list[Row]:
     """How likes are spread: of ``who`` (users, videos), how many have up to so many likes; bounds double."""
+    of_videos = videos(connection)
     counts: LiteralString = f"""select count(*) filter (where decision_type::text = 'like') as likes, 1 as number
             from {decisions(connection).table} group by user_id"""
     if decisions(connection).factor > 1:
@@ -141,7 +169,8 @@ def spread(connection: Connection) -> list[Row]:
         counted as (
             select 'users' as who, likes, number from of_users
             union all
-            select 'videos', coalesce(l.likes, 0), 1 from public.videos v left join liked l on l.video_id = v.id
+            select 'videos', coalesce(l.likes, 0), {of_videos.counted}
+            from {of_videos.called("v")} left join liked l on l.video_id = v.id group by 2
         )
         select c.who, b.least, sum(c.number)::bigint as number
         from (select who, likes, sum(number) as number from counted group by who, likes) as c

@@ -7,8 +7,8 @@ from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 
 def status(connection: Connection) -> Row:
-    """The row of ``two_tower.status``. Where there are many decisions, those with likes are counted on a sample of the
-    features, and what else would read every row is left out."""
+    """The row of ``two_tower.status``. Where there are many decisions, users with likes, and those of them who have a
+    vector, are counted on a sample of the features, and what else would read every row is left out."""
     if decisions(connection).factor == 1:
         return row(connection, "select * from two_tower.status")
     users = features(connection)
@@ -23,17 +23,25 @@ def status(connection: Connection) -> Row:
                     (select min(logged_at) from two_tower.video_changes)
                 ) as lag
         ),
-        serving as materialized (select two_tower.active_version() as version)
+        serving as materialized (select two_tower.active_version() as version),
+        liking as (
+            select {users.counted} as users, {users.scaled("count(e.found)")}::bigint as vectors
+            from {users.called("f")} cross join serving s
+            left join lateral (
+                select true as found from two_tower.user_embeddings e
+                where e.user_id = f.user_id and e.model_version = s.version limit 1
+            ) as e on true
+            where f.like_count > 0
+        )
         select s.version as active_version, p.users as pending_user_changes, p.videos as pending_video_changes, p.lag,
             (select count(*) from two_tower.change_failures) as failed_changes,
             (select count(*) from public.videos) as videos,
             (select count(*) from two_tower.video_embeddings e where e.model_version = s.version) as video_vectors,
-            (select {users.counted} from {users.table} where like_count > 0) as users_with_likes,
-            (select count(*) from two_tower.user_embeddings e where e.model_version = s.version) as user_vectors,
+            l.users as users_with_likes, l.vectors as user_vectors,
             (
                 select max(r.finished_at) from two_tower.job_runs r where r.job = 'refresh' and r.error is null
             ) as last_refresh
-        from pending p cross join serving s""",
+        from pending p cross join serving s cross join liking l""",
     )
 
 

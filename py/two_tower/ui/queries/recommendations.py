@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from two_tower.ui.queries.data import VALUES, liked
+from two_tower.ui.queries.data import carried, liked
 from two_tower.ui.queries.sizes import features, vectors
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
@@ -18,14 +18,22 @@ def reach(connection: Connection, version: str) -> Row:
     users = features(connection)
     return row(
         connection,
-        f"""select
-            (select {users.counted} from {users.table} where like_count > 0) as users,
-            (select count(*) from two_tower.user_embeddings where model_version = %(version)s) as reached,
+        f"""select l.users, l.reached,
             (select count(*) from public.videos where published_at <= now()) as published,
             (
                 select count(*) from two_tower.video_embeddings e join public.videos v on v.id = e.video_id
                 where e.model_version = %(version)s and v.published_at <= now()
-            ) as embedded""",
+            ) as embedded
+        from (
+            select {users.counted} as users, {users.scaled("count(e.found)")}::bigint as reached
+            from {users.called("f")}
+            -- One by one: a join might read the vectors of everybody.
+            left join lateral (
+                select true as found from two_tower.user_embeddings e
+                where e.user_id = f.user_id and e.model_version = %(version)s limit 1
+            ) as e on true
+            where f.like_count > 0
+        ) as l""",
         version=version,
     )
 
@@ -58,20 +66,27 @@ def against_data(
 ) -> list[Row]:
     """``value``, and the shares of items, of likes and of recommendations (``videos``, each so many ``times``) that
     carry it; those first whose share of recommendations or likes is largest."""
+    source = carried(connection, kind)
     return rows(
         connection,
         f"""with {liked(connection)},
         recommended as (select * from unnest(%(videos)s::uuid[], %(times)s::bigint[]) as r (video_id, times)),
-        carried as (
-            select c.value, count(*)::float8 / (select count(*) from public.videos) as items,
-                coalesce(sum(l.likes) / nullif((select sum(likes) from liked), 0), 0)::float8 as likes,
-                coalesce(sum(r.times) / nullif((select sum(times) from recommended), 0), 0)::float8 as recommendations
-            from ({VALUES[kind]}) as c
-            left join liked l on l.video_id = c.video_id
-            left join recommended r on r.video_id = c.video_id
+        of_all as (
+            select c.value, {source.counted}::float8 / (select count(*) from public.videos) as items,
+                coalesce(
+                    {source.scaled("sum(l.likes)")} / nullif((select sum(likes) from liked), 0), 0
+                )::float8 as likes
+            from {source.table} as c left join liked l on l.video_id = c.video_id
+            group by c.value
+        ),
+        of_recommended as (
+            select c.value, (sum(r.times) / (select sum(times) from recommended))::float8 as recommendations
+            from {carried(connection, kind, every=True).table} as c join recommended r on r.video_id = c.video_id
             group by c.value
         )
-        select value, items, likes, recommendations from carried
+        select value, coalesce(items, 0) as items, coalesce(likes, 0) as likes,
+            coalesce(recommendations, 0) as recommendations
+        from of_all full join of_recommended using (value)
         order by greatest(likes, recommendations) desc, value limit %(limit)s""",
         videos=list(videos),
         times=list(times),
@@ -88,7 +103,7 @@ def reached(
         connection,
         f"""with shown as (select * from unnest(%(videos)s::uuid[], %(readers)s::int[]) as s (video_id, reader))
         select c.value, count(*) as places, count(distinct s.video_id) as videos, count(distinct s.reader) as users
-        from ({VALUES[kind]}) as c join shown s on s.video_id = c.video_id
+        from {carried(connection, kind, every=True).table} as c join shown s on s.video_id = c.video_id
         group by c.value order by users desc, places desc, c.value limit %(limit)s""",
         videos=list(videos),
         readers=list(readers),

@@ -11,8 +11,16 @@ from typing import LiteralString
 
 from two_tower.ui.queries.viewer import Connection
 
-AT_MOST = {"decisions": 1_000_000, "features": 100_000, "impressions": 300_000, "vectors": 100_000}
-"""Rows that one figure reads. Rows of features are wide."""
+AT_MOST = {
+    "decisions": 300_000,
+    "features": 20_000,
+    "vectors": 20_000,
+    "impressions": 60_000,
+    "attributes": 100_000,
+    "videos": 20_000,
+}
+"""Rows that one figure reads. Features are wide, and each impression is looked up among the decisions."""
+
 _ESTIMATED: LiteralString = """case
     when c.reltuples > 0 and c.relpages > 0
         then c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::int)
@@ -23,19 +31,31 @@ end"""
 
 @dataclass(frozen=True)
 class Source:
-    """What to read rows from: SQL of a table or of a sample of it, and how many rows each row read stands for."""
+    """What to read rows from, a table or a sample of it, and how many rows each row read stands for."""
 
-    table: LiteralString
+    relation: LiteralString
+    clause: LiteralString = ""
     factor: float = 1.0
     rows: float = 0.0
     """As many rows as the table has, by the server's estimate."""
 
     @property
+    def table(self) -> LiteralString:
+        """SQL for a ``from``."""
+        return f"{self.relation}{self.clause}"
+
+    def called(self, name: LiteralString) -> LiteralString:
+        """The same under a name."""
+        return f"{self.relation} {name}{self.clause}"
+
+    @property
     def counted(self) -> LiteralString:
         """SQL for how many rows of the table the rows read stand for."""
-        if self.factor == 1:
-            return "count(*)"
-        return f"round(count(*) * {self.factor!r}::numeric)::bigint"
+        return f"{self.scaled('count(*)')}::bigint"
+
+    def scaled(self, figure: LiteralString) -> LiteralString:
+        """SQL for what a count or a sum over the rows read, ``figure``, is over the table."""
+        return figure if self.factor == 1 else f"round({figure} * {self.factor!r}::numeric)"
 
 
 def _rows(connection: Connection, table: LiteralString) -> float:
@@ -63,7 +83,7 @@ def _source(connection: Connection, table: LiteralString, at_most: int) -> Sourc
     if rows <= at_most:
         return Source(table, rows=rows)
     share = round(100 * at_most / rows, 6)
-    return Source(f"{table} tablesample system ({share!r}) repeatable (1)", 100 / share, rows)
+    return Source(table, f" tablesample system ({share!r}) repeatable (1)", 100 / share, rows)
 
 
 def decisions(connection: Connection) -> Source:
@@ -85,15 +105,30 @@ def vectors(connection: Connection) -> Source:
     return _source(connection, "two_tower.user_embeddings", AT_MOST["vectors"])
 
 
+def videos(connection: Connection) -> Source:
+    """Rows of ``public.videos``."""
+    return _source(connection, "public.videos", AT_MOST["videos"])
+
+
+CARRIED: tuple[LiteralString, ...] = ("public.video_tags", "public.video_performers")
+"""Which attributes videos carry, a row for each."""
+
+
+def attributes(connection: Connection, table: LiteralString) -> Source:
+    """Rows of a table of :data:`CARRIED`."""
+    return _source(connection, table, AT_MOST["attributes"])
+
+
 def sampled(connection: Connection) -> float:
-    """The share of the decisions that figures are counted on, 1 where that is all."""
-    return 1 / decisions(connection).factor
+    """The least share of a table that figures of everything are counted on, 1 where that is all of each."""
+    read = (decisions(connection), videos(connection), *(attributes(connection, table) for table in CARRIED))
+    return 1 / max(source.factor for source in read)
 
 
-def shown_days(connection: Connection, days: int) -> int:
-    """The last days, at most so many, whose impressions are few enough to be counted as a page opens; 0 where those of
-    one day are too many."""
-    left = float(AT_MOST["impressions"])
+def shown_days(connection: Connection, days: int, times: int = 1) -> int:
+    """The last days, at most so many, whose impressions are few enough to be counted as a page opens, or ``times`` as
+    many as that; 0 where those of one day are too many."""
+    left = float(AT_MOST["impressions"] * times)
     found = connection.execute(
         """select p.ago, p.rows
         from (
