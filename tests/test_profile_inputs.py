@@ -343,7 +343,7 @@ def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
             assert sum(parts.values()) == pytest.approx(score, abs=3e-3)
 
 
-def test_who_is_known_by_what_weighs_nothing_has_a_list_its_reasons_and_a_replay(db: Connection) -> None:
+def test_a_profile_of_zero_weights_has_a_list_reasons_and_a_replay(db: Connection) -> None:
     """Weights that are zero are no rows; the profile is known all the same."""
     model = random_model(schema_of(db), seed=6)
     model.user_tower.weight.data[model.schema.profile_inputs] = 0

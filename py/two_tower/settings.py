@@ -1,4 +1,4 @@
-"""What the environment says: real variables first, then a ``.env`` file in the working directory."""
+"""Settings from the environment: real variables first, then a ``.env`` file in the working directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """``DATABASE_URL``, ``TWO_TOWER_*`` and some others. What else is in ``.env`` is other programs' business."""
+    """``DATABASE_URL``, ``TWO_TOWER_*`` and some others. Other lines of ``.env`` are ignored."""
 
     model_config = SettingsConfigDict(env_prefix="TWO_TOWER_", env_file=".env", env_ignore_empty=True, extra="ignore")
 

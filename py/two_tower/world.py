@@ -1,11 +1,11 @@
-"""A small invented world whose tastes are known: the demo's catalogue and decisions.
+"""A small generated data set with known tastes: the demo's catalogue and decisions.
 
     python -c "from two_tower.world import generate; print(generate('world').counts)"
 
-Everybody mixes a few of 25 interests, follows some performers, and belongs to a scene with a mood that no tag tells:
-content alone explains part of the likes, other people's likes another part, popularity a third, chance the rest. Likes
+Each user mixes a few of 25 interests, follows some performers, and belongs to a scene whose mood no tag shows.
+So content explains part of the likes, other people's likes another part, popularity a third, and chance the rest. Likes
 are drawn without replacement by utility (Gumbel top-k, Plackett-Luce); nopes by popularity and distaste; skips by
-popularity alone. On one machine, one seed makes one world, to the byte.
+popularity alone. On one machine, a seed always gives the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class World:
-    """What was written, and the truth behind it. Arrays follow the order of ``users`` and ``videos``."""
+    """The files' counts, and the truth behind them. Arrays follow the order of ``users`` and ``videos``."""
 
     catalog: Path
     decisions: Path

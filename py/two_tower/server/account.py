@@ -1,4 +1,4 @@
-"""The user whom the embedded server runs as."""
+"""The user that the embedded server runs as."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from two_tower.server.installation import REMEDY
 
 @dataclass(frozen=True)
 class Account:
-    """Who the server runs as when root starts it: PostgreSQL refuses to run as root."""
+    """The account of a server that root starts: PostgreSQL refuses to run as root."""
 
     name: str
     uid: int
@@ -49,7 +49,7 @@ class Account:
 def run_as(
     account: Account | None, command: list[str | Path], *, cwd: Path, env: dict[str, str] | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program as that user, with no more of the caller's environment than a path."""
+    """Run a program as that user, with only a path from the caller's environment."""
     drop: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     return subprocess.run(

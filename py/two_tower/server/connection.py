@@ -1,4 +1,4 @@
-"""Finding the database that is meant, and connecting to it."""
+"""Finding the database to use, and connecting to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NoDatabase(UserError):  # noqa: N818 - nothing failed
-    """Nothing says which database is meant."""
+    """No database is given."""
 
 
 def resolve_dsn(dsn: str | None = None) -> str:

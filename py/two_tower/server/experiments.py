@@ -1,4 +1,4 @@
-"""What came of an experiment on users. All figures are the database's (``sql/66_experiments``), and are shown here."""
+"""Results of an experiment on users. The database computes all figures (``sql/66_experiments``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNLIKELY = 3.5
 
 
 def running(connection: psycopg.Connection[Any]) -> Row | None:
-    """The :func:`report` of the experiment that runs; None where none does."""
+    """The :func:`report` of the running experiment; None if there is none."""
     found = connection.execute("select id from two_tower.experiments where stopped_at is null").fetchone()
     return found and report(connection, found[0])
 
@@ -79,7 +79,7 @@ def _better(experiment: Row, test: Row | None) -> str | None:
 
 
 def _split(experiment: Row, versions: list[Row]) -> str | None:
-    """What to say where the numbers of users are not those of a draw: then something else than chance decided."""
+    """A remark if the numbers of users are unlikely under the drawn split: then something other than chance decided."""
     users = {row["model_version"]: row["users"] for row in versions}
     total, share = sum(users.values()), experiment["share"]
     if not total:
@@ -129,7 +129,7 @@ def render(found: Row) -> RenderableType:
 
 
 def verdicts(found: Row) -> list[str]:
-    """What the tests say, in sentences."""
+    """The results of the tests, in sentences."""
     said = []
     for rate, test in found["tests"].items():
         if test["p_value"] is None:

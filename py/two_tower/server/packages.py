@@ -12,7 +12,7 @@ from two_tower.paths import DATABASE_FILES
 
 
 def are_complete(packages: Path) -> bool:
-    """Whether an installation was finished, from the requirements as they are now."""
+    """Whether an installation of the current requirements is complete."""
     marker = packages / ".complete"
     return marker.exists() and marker.read_text() == _requirements().read_text()
 
@@ -22,7 +22,7 @@ def _requirements() -> Path:
 
 
 def install_packages(target: Path, python: str) -> None:
-    """pip install for another Python than the running one: wheels only, into a directory of their own."""
+    """pip install for a Python other than the running one: wheels only, into a directory of their own."""
     draft = target.with_suffix(".new")
     if draft.exists():
         shutil.rmtree(draft)

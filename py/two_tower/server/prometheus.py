@@ -1,6 +1,6 @@
-"""What ``two-tower status`` shows, for Prometheus.
+"""The figures of ``two-tower status`` for Prometheus.
 
-A database that cannot be read gives ``two_tower_up 0`` and a word to whoever listens.
+If the database cannot be read, ``two_tower_up`` is 0 and the error goes to ``say``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TIMEOUT_S = 60
 
 
 class StatusCollector(Collector):
-    """Looks at the database whenever it is collected from, one look at a time."""
+    """Reads the database at each collection, one at a time."""
 
     def __init__(self, dsn: str | None, sample: int | None, say: Say) -> None:
         self.dsn = dsn
@@ -64,7 +64,7 @@ class StatusCollector(Collector):
             yield from experiment_families(experiment)
 
     def _count(self, connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
-        """The experiment that runs, if any, at most EXPERIMENT_S old."""
+        """The running experiment, if any, at most EXPERIMENT_S old."""
         import psycopg
 
         if time.monotonic() - self._counted_at >= EXPERIMENT_S:
@@ -80,7 +80,7 @@ class StatusCollector(Collector):
 
 
 def families(report: Report) -> Iterator[Metric]:
-    """Everything that a report has numbers of."""
+    """All metrics of a report."""
     status = report.status
 
     def gauge(name: str, text: str, value: Any) -> Metric:
@@ -140,7 +140,7 @@ def families(report: Report) -> Iterator[Metric]:
 
 
 def experiment_families(experiment: dict[str, Any]) -> Iterator[Metric]:
-    """What came of an experiment, as :func:`experiments.report` has it."""
+    """The results of an experiment, as :func:`experiments.report` has them."""
 
     def gauges(name: str, text: str, labels: list[str], rows: list[tuple[Any, ...]]) -> Metric:
         return _gauges(f"experiment_{name}", text, labels, rows)
@@ -178,9 +178,9 @@ def text(collector: Collector) -> str:
 
 
 def serve(collector: Collector, host: str, port: int, say: Say) -> None:
-    """Serve /metrics until SIGTERM or SIGINT, collecting anew at every request; ``say`` hears of the address.
+    """Serve /metrics until SIGTERM or SIGINT, collecting at every request; ``say`` is told the address.
 
-    ``port`` 0 is any free one. Raises UserError where the address cannot be listened on.
+    ``port`` 0 is any free one. Raises UserError if it cannot listen on the address.
     """
     registry = CollectorRegistry()
     registry.register(collector)

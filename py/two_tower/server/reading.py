@@ -1,7 +1,7 @@
-"""Reading from a replica, where ``DATABASE_READ_URL`` names one, and from the primary where the replica cannot answer.
+"""Read from the replica that ``DATABASE_READ_URL`` names, and from the primary if the replica cannot answer.
 
-What was committed when the work began is read, whoever answers: the primary says how far its log is, and the replica
-is asked once it has replayed as much. So a version just activated, or a like just made, is in the answer.
+Either way, everything committed before the work began is read: the primary reports its WAL position, and the replica
+is used once it has replayed that far. So a version just activated, or a like just made, is in the answer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PASSING = {
 
 
 class Unusable(Exception):  # noqa: N818 - the primary answers, so nothing failed
-    """Why the replica is not asked."""
+    """Why the replica is not used."""
 
 
 def reading(
@@ -60,14 +60,14 @@ def reading(
     opened: Opened | None = None,
     patience: float = CATCH_UP_S,
 ) -> T:
-    """What ``work`` answers, which only reads and can be begun anew.
+    """The result of ``work``, which only reads and can be repeated.
 
-    A ``dsn`` that is given is asked itself. Else the replica is, if there is one: three times at most, where replay
-    cancels the work or the connection breaks, and then the primary. The primary is asked at once where the replica does
-    not answer, or is not within ``patience`` seconds where the primary was. ``say`` hears of all that. ``opened``
+    A given ``dsn`` is used itself. Otherwise the replica is tried first, if there is one: at most three times if replay
+    cancels the work or the connection breaks, and then the primary. The primary is used at once if the replica does not
+    answer, or does not reach the primary's position within ``patience`` seconds. ``say`` hears of it. ``opened``
     makes the connections, by default as :func:`connect` does.
 
-    Raises UserError where ``DATABASE_READ_URL`` leads to no replica of ``DATABASE_URL``, and whatever ``work`` raises.
+    Raises UserError if ``DATABASE_READ_URL`` leads to no replica of ``DATABASE_URL``, and whatever ``work`` raises.
     """
     import psycopg
 
@@ -94,7 +94,7 @@ def reading(
 
 
 def replica_says() -> str | None:
-    """How the replica stands, in a few words; None where ``DATABASE_READ_URL`` names none."""
+    """The state of the replica in a few words; None if ``DATABASE_READ_URL`` names none."""
     replica = Settings().database_read_url
     if replica is None:
         return None
@@ -117,7 +117,7 @@ def passes(error: psycopg.Error) -> bool:
 
 @dataclass(frozen=True)
 class _Standing:
-    """Which database a server has, and whether it follows another."""
+    """Which database a server has, and whether it is a standby."""
 
     database: str
     system: int
@@ -137,9 +137,9 @@ def _standing(connection: Connection) -> _Standing:
 
 
 def _require_current(url: str, say: Say, patience: float) -> None:
-    """Returns once the replica is where the primary was at the call, or if no primary is known or answers.
+    """Returns once the replica has reached the primary's position at the call, or if no primary is known or answers.
 
-    Raises Unusable where the replica does not answer or is not there in time, UserError where it is no replica.
+    Raises Unusable if the replica does not answer or is late, UserError if it is not a replica.
     """
     import psycopg
 
@@ -163,7 +163,7 @@ def _require_current(url: str, say: Say, patience: float) -> None:
 
 
 def _plain(url: str, **options: Any) -> Connection:
-    """A connection that sets nothing, to ask a server about itself."""
+    """A connection without session settings, to query a server about itself."""
     return open_connection(url, autocommit=True, settle=False, **options)
 
 
@@ -227,5 +227,5 @@ def _wait_for(replica: Connection, position: str, patience: float) -> int:
 
 
 def _brief(error: Exception) -> str:
-    """The first line of what a server, or libpq, says."""
+    """The first line of a message of a server or libpq."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""How all shards are, side by side; :mod:`two_tower.server.status` says it of one."""
+"""The state of all shards, side by side; :mod:`two_tower.server.status` shows one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Row = dict[str, Any]
 
 
 def look(shards: Sequence[Shard]) -> list[Row]:
-    """A row for each shard: what it serves, how fresh it is, how far behind the first, and its ``problems``.
+    """A row for each shard: the version it serves, its freshness, its lag behind the first, and its ``problems``.
 
-    Of one that is down, the others say which version it served when it was asked last.
+    For a shard that is down, the others report the version that it served when last asked.
     """
     names = [shard.name for shard in shards]
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def look(shards: Sequence[Shard]) -> list[Row]:
         answers |= on_each(up, ask)
         rows = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
         for name in rows.keys() - {names[0]}:
-            with suppress(psycopg.Error):  # of one that went down since
+            with suppress(psycopg.Error):  # it may have gone down since
                 rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name]) if names[0] in rows else None
         answering = [up[name] for name in rows]
         for name, answer in answers.items():

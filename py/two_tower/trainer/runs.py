@@ -17,9 +17,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 @contextmanager
 def run_directory(root: Path, name: str) -> Iterator[Path]:
-    """An empty directory to fill, which becomes ``root/runs/name``, and the latest, when the block ends without error.
+    """An empty directory to fill. It becomes ``root/runs/name``, and the latest, if the block ends without error.
 
-    Raises UserError where the name is none for a directory, or taken, or nothing can be written there.
+    Raises UserError if the name is not valid for a directory, or is taken, or if nothing can be written there.
     """
     require_free(root, name)
     runs = root / "runs"
@@ -36,7 +36,7 @@ def run_directory(root: Path, name: str) -> Iterator[Path]:
 
 
 def require_free(root: Path, name: str) -> None:
-    """UserError where a run cannot have this name, or one has it."""
+    """Raises UserError if the name is invalid or taken."""
     if not NAME.fullmatch(name):
         raise UserError(
             f"a run cannot be called {name!r}", "a name has 1 to 63 letters, digits, dots, dashes and underscores"
@@ -48,7 +48,7 @@ def require_free(root: Path, name: str) -> None:
 
 
 def name_by_time(root: Path, made: datetime, zone: str = "Z") -> str:
-    """A name that no run has: the time and its ``zone``, with a number where two begin in one second."""
+    """An unused name: the time and its ``zone``, with a number if two runs begin in one second."""
     stem = f"{made:%Y%m%dT%H%M%S}{zone}"
     return next(name for n in range(1000) if not (root / "runs" / (name := f"{stem}.{n}" if n else stem)).exists())
 

@@ -1,7 +1,7 @@
 """``two-tower train --search N``: hyperparameters by trials on the validation split, with optuna's TPE.
 
-Trials are kept in an SQLite file and counted over all runs, so the same command goes on where it was interrupted. A
-study belongs to data, split and kind of training: with other data the same file begins another one.
+Trials are kept in an SQLite file and counted over all runs, so the same command continues after an interruption. A
+study belongs to data, split and kind of training: with other data the same file starts another one.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def tune(
     options: TrainOptions,
     tell: Progress,
 ) -> tuple[Choice, Recipe | None, dict[str, Any]]:
-    """The best of ``options.search`` trials, the first of which is ``start``, and what to note of them.
+    """The best of ``options.search`` trials, the first of which is ``start``, and a record of them.
 
-    Raises UserError where the study cannot be kept.
+    Raises UserError if the study cannot be stored.
     """
     import optuna
 

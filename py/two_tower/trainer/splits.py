@@ -1,4 +1,4 @@
-"""What is held out of the interactions, to choose hyperparameters and to measure, and by whom that is done."""
+"""Which interactions are held out, to choose hyperparameters and to measure, and which users measure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for a :class:`.options.Choice`, step by step, each judged by how well the held-out likes are ranked."""
+"""The stepwise search for a :class:`.options.Choice`; each step is judged by the ranking of held-out likes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SURE_USERS = 6_000
 
 
 class StepwiseSearch:
-    """Search for a :class:`Choice`, and a recipe, on held-out likes; features hold nothing of what is held out."""
+    """Search for a :class:`Choice`, and a recipe, on held-out likes; features contain nothing that is held out."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class StepwiseSearch:
         processes: Processes,
         told: gradient.Told = lambda epoch: None,
     ) -> None:
-        """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are to be found."""
+        """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are the targets."""
         self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
         self.told = told
         self.part = Part(data, ~held, options, search=True)
@@ -83,7 +83,7 @@ class StepwiseSearch:
         self._in_time = bool(data.places(~held).any())
 
     def run(self, *, by_gradients: bool = False) -> Choice:
-        """The choice that steps along one coordinate after the other lead to; without recency for gradients."""
+        """The choice found by one coordinate after the other; without recency for gradients."""
         found = self._sources()
         in_time = not by_gradients and self._in_time
         if in_time and time.monotonic() < self.deadline:
@@ -135,7 +135,7 @@ class StepwiseSearch:
         return usual if usual in found_by and not _surely(found_by[best] - found_by[usual]) else best
 
     def _sources(self) -> list[tuple[Choice, Factors]]:
-        """The best factors from the histories, where their spectrum says enough, and those from the items."""
+        """The best factors of the histories, if their spectrum is informative enough, and those of the items."""
         found, n_videos = [], self.part.known[0].shape[1]
         known = self.part.known[0].nnz >= EACH * n_videos or n_videos <= items.EXACT
         if known and n_videos <= HISTORIES:
@@ -161,7 +161,7 @@ class StepwiseSearch:
         return best, factors
 
     def _from_items(self) -> Choice:
-        """The table that ranks best by itself."""
+        """The table with the best ranking by itself."""
         n_videos = self.part.known[0].shape[1]
         if not items.regressable(self.part.known[0], seed=self.options.seed):
             return replace(Choice(source="items"), together=1.0)
@@ -192,7 +192,7 @@ class StepwiseSearch:
     def _best_table(
         self, best: tuple[float, Choice, items.Table] | None, tried: Iterable[tuple[Choice, items.Table]]
     ) -> tuple[float, Choice, items.Table]:
-        """The best so far, or one that is better at ranking by itself."""
+        """``best``, or the table of ``tried`` that ranks better by itself."""
         likes = self.part.known[0][self.many]
         for choice, table in tried:
             score = float(self._values(choice, partial(_by_table, table, likes), self.many).mean())
@@ -202,7 +202,7 @@ class StepwiseSearch:
         return best
 
     def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
-        """The factors, and how many neighbours beside them; none unless they pay."""
+        """The factors, and the number of neighbours beside them, which is zero unless they gain."""
         alone, beside = [], []
         for choice, factors in found:
             alone.append((self._known(choice, factors, None), choice, factors, None))
@@ -221,13 +221,13 @@ class StepwiseSearch:
         return best[1:]
 
     def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
-        """How much more newer decisions count; as it is unless that pays."""
+        """The recency exponent; unchanged unless another gains."""
         tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in (0.0, *RECENCY)}
         recency = max(tried, key=lambda each: tried[each].mean())
         return replace(best, recency=recency) if _surely(tried[recency] - tried[best.recency]) else best
 
     def tune(self, start: Choice, recipe: Recipe | None) -> tuple[Choice, Recipe | None, dict[str, Any]]:
-        """The best of the study's trials, the first of which is ``start``, and what to note of the search."""
+        """The best of the study's trials, the first of which is ``start``, and a record of the search."""
 
         def trial(choice: Choice, recipe: Recipe | None) -> float:
             user_tower, item_tower, near, _, scores = self.fitted(choice, recipe, self.options.search_users)
@@ -277,7 +277,7 @@ class StepwiseSearch:
         neighbours: sparse.csr_matrix | None = None,
         recency: float = 0.0,
     ) -> float:
-        """Recall@k + NDCG@k by the users of the search on the whole catalogue."""
+        """Recall@k + NDCG@k over the users of the search on the whole catalogue."""
         scorer = self.part.scorer(user_tower, item_tower, self.users, neighbours, recency)
         k, relevant, seen = self.options.k, self.relevant[self.users], self.seen[self.users]
         mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
@@ -286,7 +286,7 @@ class StepwiseSearch:
     def measure(
         self, user_tower: UserTower, item_tower: ItemTower, neighbours: sparse.csr_matrix | None, recency: float
     ) -> dict[str, Any]:
-        """Metrics of what :meth:`fitted` answers on all held-out likes, beside those of the references."""
+        """Metrics of the result of :meth:`fitted` on all held-out likes, with those of the references."""
         k, seed = self.options.k, self.options.seed
         # References know likes as they are defined: there, or not there.
         likes = self.part.likes.sign()
@@ -322,7 +322,7 @@ class StepwiseSearch:
         return choice, factors, self._score(choice, tastes, factors.item)
 
     def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
-        """How content places an item, judged by leaving each item out: as if each in turn were new."""
+        """How content places an item, measured by leaving each item out, as if it were new."""
         top, placement, chosen = -1.0, None, best
         changes: list[dict[str, Any]] = [{}, {"bandwidth": 1.0}]
         for name in PLACING:
@@ -377,7 +377,7 @@ class StepwiseSearch:
         return evaluate.with_neighbours(towers, likes, near @ self.part.ids.T if whole else near)
 
     def _values(self, choice: Choice, scorer: evaluate.Scorer, users: np.ndarray, *, whole: bool = False) -> np.ndarray:
-        """Recall@k + NDCG@k of those ``users`` who have something to find."""
+        """Recall@k + NDCG@k of those ``users`` who have relevant items."""
         k = self.options.k
         relevant, seen = (m[users] for m in (self.relevant, self.seen))
         if not whole:

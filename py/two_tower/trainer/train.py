@@ -34,7 +34,7 @@ from two_tower.trainer.stepwise import StepwiseSearch
 
 @dataclass
 class TrainedModel:
-    """Both towers and what they were made of."""
+    """Both towers and how they were fitted."""
 
     user_tower: UserTower
     item_tower: ItemTower
@@ -51,8 +51,7 @@ class TrainedModel:
     """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
 
     def loss(self) -> dict[str, Any]:
-        """``loss`` of ``model_meta.json``: what was minimised, and what it came to by epoch, held out where there was
-        something to hold out."""
+        """``loss`` of ``model_meta.json``: its name and its value by epoch, on held-out rows if there are any."""
         gradients = self.hyperparameters.get("gradient")
         if not gradients or not self.hyperparameters["best_epoch"]:
             return {"name": "squared error, in closed form", "validation": None, "epochs": self.epochs}
@@ -104,7 +103,7 @@ def fit(
         held = split_in_time(data, ratio=options.val_ratio)
     elif held is None:
         held = split(data, ratio=options.val_ratio, min_likes=options.min_likes, seed=options.seed)
-    # Whoever has no history before a point in time is left out: nothing is known that could predict.
+    # Users without a history before the split are left out: nothing is known to predict from.
     asked = held & np.isin(data.user, data.user[~held])
     liked = data.label == LIKE
     known = np.diff(data.item_counts[:, data.schema.segment("item", "id").slice].tocsr().indptr) > 0
@@ -129,7 +128,7 @@ def fit(
         tell("fitting what is measured", 0.6)
         user_tower, item_tower, neighbours, best_epoch, scores = trials.fitted(choice, recipe)
         if best_epoch and neighbours is not None:
-            # What the factors left is not what other towers leave: with gradients there are no neighbours.
+            # Neighbours hold what the factors leave out, not what trained towers do, so gradients have none.
             closed = trials.fitted(choice, None)
             if trials.judge(*closed[:3], choice.recency) >= max(scores):
                 user_tower, item_tower, neighbours, best_epoch, _ = closed
@@ -164,7 +163,7 @@ def fit(
 
 
 def unmeasured() -> UserError:
-    """What is wrong with a model without metrics, and how to mend it."""
+    """Why a model has no metrics, and how to mend it."""
     return UserError(
         "the model cannot be measured: no like can be held out of a video that others like, too",
         "it takes users with five likes or more who like some of the same; collect more likes first",

@@ -1,13 +1,13 @@
-"""Copies what the towers need from another PostgreSQL, such as a Supabase, and keeps the copy up to date.
+"""Copies the rows that the towers need from another PostgreSQL, such as a Supabase, and keeps the copy up to date.
 
-The source is read in one read-only transaction, hence in one snapshot, without prepared statements and without
-anything that outlives the transaction, so a transaction pooler will do. Rows are dealt into buckets by a hash of their
+The source is read in one read-only transaction, hence one snapshot, without prepared statements or anything else that
+outlives the transaction, so a transaction pooler suffices. Rows are assigned to buckets by a hash of their
 key. Both sides count and hash the rows of every bucket; only buckets that differ are copied, in binary, into temporary
-tables, and merged: rows that are gone are deleted, rows that are equal are not written. No column has to say when a
+tables, and merged: missing rows are deleted, equal rows are not written. No column has to say when a
 row changed, and a deletion needs no tombstone.
 
-With a key, ids of users become HMACs of themselves on the way. A bucket is then one user, since the two sides know
-users by different names: the id and the hash of every user cross the wire at each run, their rows only if they differ.
+With a key, user ids become HMACs of themselves on the way. A bucket is then one user, since the two sides have
+different ids: every run transfers the id and the hash of every user, but only the rows that differ.
 Such ids are pseudonyms: without the key nobody can tell whose they are, but what somebody liked, and when, stays.
 """
 

@@ -1,4 +1,4 @@
-"""Pseudonyms of users, put into rows on their way."""
+"""Replaces user ids by pseudonyms while rows are copied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEADER = 19  # of a binary COPY: signature, flags, length of an extension
 
 
 class Pseudonyms:
-    """Ids that stand for users' ids under a key."""
+    """Maps user ids to pseudonyms under a key."""
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -48,7 +48,7 @@ class Pseudonyms:
             del buffer[:at]
 
     def fingerprint(self) -> str:
-        """Tells one key from another, and nothing else of it."""
+        """Distinguishes one key from another, and reveals nothing else of it."""
         return hmac.digest(self.key, b"two-tower pull", "sha256").hex()[:16]
 
 

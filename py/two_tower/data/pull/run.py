@@ -1,4 +1,4 @@
-"""One pull, inside one transaction on either side."""
+"""One pull, inside one transaction on each side."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pair:
 
 
 class Run:
-    """The steps of a pull, and what they share."""
+    """The steps of a pull, and their shared state."""
 
     def __init__(
         self,
@@ -371,7 +371,7 @@ class Run:
     # ----------------------------------------------------------------------------------------------- what came before
 
     def require_right_to_delete(self, replace: bool) -> None:
-        """UserError if rows went that did not come from this source."""
+        """Raises UserError if this would delete rows that did not come from this source."""
         gone = {name: told.deleted for name, told in self.summary.tables.items() if told.deleted}
         if replace or not gone:
             return
@@ -393,7 +393,7 @@ class Run:
         return self.pseudonyms.fingerprint() if self.pseudonyms else None
 
     def record(self) -> None:
-        """Says in the job log from where the rows came."""
+        """Records the source of the rows in the job log."""
         tables = {name: asdict(told) for name, told in self.summary.tables.items()}
         result = {"source": self.summary.source, "key": self.fingerprint(), "tables": tables}
         self.target.execute(

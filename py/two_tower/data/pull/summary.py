@@ -1,4 +1,4 @@
-"""What became of a pull."""
+"""The result of a pull."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class TableSummary:
-    """What became of one table."""
+    """The result for one table."""
 
     rows: int = 0
     """At the source, in the snapshot."""
@@ -28,7 +28,7 @@ class TableSummary:
 
 @dataclass
 class PullSummary:
-    """What became of every table that the source has."""
+    """The results for all tables that the source has."""
 
     source: str
     """Role, host, port and database; no password."""
