@@ -498,7 +498,7 @@ def test_a_row_that_was_moved_still_says_why_it_is_there(db: Connection, client:
     setting(db, "freshness_half_life_days", 3650)
     told = set()
     for (name, role, given), because in zip(calls, expected, strict=True):
-        for row in listing(name, role, 40, **given):
+        for row in listing(name, role, 150, **given):
             if row["reason"] in ("boosted", "buried", "fresh"):
                 assert row["because_video_id"] == because[row["video_id"]], (name, role, row)
                 told.add(row["reason"])
