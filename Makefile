@@ -15,6 +15,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export PYTHONPATH :=
+# Every program that a test starts would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 WORKERS ?= auto
 ARGS ?=

@@ -94,8 +94,8 @@ def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connectio
 
 def test_evaluate_goes_by_the_rows_and_not_by_what_is_stored(db: Connection, dsn: str) -> None:
     db.execute(
-        """update two_tower.user_embeddings set embedding = (select v.embedding from two_tower.video_embeddings v limit 1)
-        where user_id = %s""",
+        """update two_tower.user_embeddings
+        set embedding = (select v.embedding from two_tower.video_embeddings v limit 1) where user_id = %s""",
         (WORLD.usual,),
     )
     put(db, "gate_sample", 1000)

@@ -236,14 +236,38 @@ def packed(schema: FeatureSchema, user: UserTower, item: ItemTower) -> TinyModel
     return TinyModel(user, item, schema, *graphs, schema.to_json(), vocabularies, metrics, weights)
 
 
+_schemas: dict[str, FeatureSchema] = {}
+
+
 def schema_of(db: Connection) -> FeatureSchema:
-    """The trainer's vocabularies where there are likes; else empty ones."""
+    """The trainer's vocabularies if there are likes, else empty ones; read once for databases with the same rows."""
     from two_tower.features import VOCABULARIES, FeatureSchema
     from two_tower.trainer import dataset
 
-    if one(db, "select exists (select from two_tower.training_set() where label = 1)"):
-        return dataset.read(db).schema
-    return FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
+    key = fingerprint(db)
+    if key not in _schemas:
+        if one(db, "select exists (select from two_tower.training_set() where label = 1)"):
+            _schemas[key] = dataset.read(db).schema
+        else:
+            _schemas[key] = FeatureSchema(dict.fromkeys(VOCABULARIES, ()))
+    return _schemas[key]
+
+
+def fingerprint(db: Connection) -> str:
+    """A hash of all that a training may read: every row of the application, what was imported and chosen, the settings,
+    and our routines."""
+    relations = db.execute(
+        """select format('%I.%I', n.nspname, c.relname)
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'v', 'm') and (
+            n.nspname in ('public', 'auth')
+            or n.nspname = 'two_tower' and c.relname in ('reviews', 'content_vectors', 'user_choices', 'settings')
+        )
+        order by 1"""
+    ).fetchall()
+    hashed = (f"select sum(hashtextextended(t::text, 0))::text from {relation} t" for (relation,) in relations)
+    routines = "select sum(hashtextextended(p.prosrc, 0))::text from pg_proc p"
+    return str(db.execute(" union all ".join([routines, *hashed]).encode()).fetchall())
 
 
 ENGINE = os.environ.get("TEST_ENGINE", "auto")
