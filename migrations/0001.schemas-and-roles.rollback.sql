@@ -13,11 +13,17 @@ begin
         execute 'revoke select on ' || v_table || ' from two_tower_viewer';
     end loop;
     revoke all on schema two_tower from two_tower_viewer;
-    -- In a block of its own: what is caught undoes its block.
-    begin
-        drop role two_tower_viewer;
-    exception when dependent_objects_still_exist or insufficient_privilege then null;
-    end;
+    -- In a block of its own: what is caught undoes its block. An internal error means that a database with grants to the role is being
+    -- dropped at this moment.
+    for v_attempt in 1 .. 10 loop
+        begin
+            drop role two_tower_viewer;
+            exit;
+        exception
+            when dependent_objects_still_exist or insufficient_privilege then exit;
+            when internal_error then perform pg_sleep(0.1);
+        end;
+    end loop;
 end
 $viewer$;
 
