@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -338,6 +339,15 @@ def test_a_database_that_is_not_there_is_one_clear_message(cluster: Server) -> N
     assert result.returncode == 1
     assert 'database "no_such_database" does not exist' in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_page_names_a_port_that_is_in_use_and_no_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = two_tower("ui", "--port", str(port), "--dsn", "postgresql://nobody@127.0.0.1/none")
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in done.stderr
+    assert "http://" not in done.stdout + done.stderr
 
 
 def test_help_loads_none_of_the_large_libraries() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,10 +65,20 @@ def ui(
     os.environ |= environment(resolve_dsn(dsn), read_only)
     if dsn:
         os.environ["DATABASE_READ_URL"] = dsn  # the environment, or a file .env, may name a replica of another database
+    _require_free(address, port)
     say(f"http://{address}:{port}")
     sys.stdout.flush()
     program = command(port, address)
     os.execv(program[0], program)  # noqa: S606
+
+
+def _require_free(address: str, port: int) -> None:
+    """Raises UserError unless a server can listen there."""
+    try:
+        socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+    except OSError as error:
+        message = f"cannot listen on {address}, port {port}: {error.strerror or error}"
+        raise UserError(message, "another --port, or --address") from error
 
 
 def installed() -> bool:
