@@ -279,7 +279,7 @@ def _mix(text: str) -> dict[str, int]:
 
 
 def told(figures: Iterable[Figure]) -> list[Figure]:
-    """All of them, each told when it is there, so that a run that is cut short has said something."""
+    """All figures. Each is printed as soon as it is measured, so that an interrupted run has shown something."""
     found = []
     for figure in figures:
         value, baseline, ratio = _numbers(figure)
