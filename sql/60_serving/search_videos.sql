@@ -55,7 +55,7 @@ begin
         when v_exact then array['enough', 'all']
         when v_share * (c_width - c_near) >= 1.3 * p_wanted then array['once', 'glance']
         when not (p_filter is null) then array['glance']
-        -- A scan that may go on remembers what it leaves, and takes a fifth longer for it, or a third.
+        -- A scan that may go on remembers what it leaves, and takes a fifth to a third longer for it.
         else array['once', 'index', 'all']
     end;
     loop
