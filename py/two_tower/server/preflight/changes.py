@@ -1,4 +1,4 @@
-"""What ``migrate`` would change, and what is worth knowing without being a reason to refuse."""
+"""What ``migrate`` would change, and notes that are no reason to refuse."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ from pg_roles where rolname = current_user
 
 
 def notes(connection: Connection) -> Iterator[str]:
-    """What is no reason to refuse, and worth knowing."""
+    """Facts that are worth knowing, but no reason to refuse."""
     if not one(connection, "select to_regprocedure('two_tower.infer_onnxruntime(text, text, bytea)') is not null"):
         if one(connection, PYTHON_OFFERED):
             yield "users' vectors are computed in SQL, videos' by onnxruntime where it is installed (engine auto)"
@@ -122,7 +122,7 @@ def notes(connection: Connection) -> Iterator[str]:
         ):
             yield f"the role {role} may not log in, so pg_cron cannot run jobs as that role (alter role {name} login)"
     found = relation(connection, "user_video_decisions")
-    # A superuser looks: what is behind a view or a foreign table would run as one.
+    # A superuser may be connected: code behind a view or a foreign table would run as superuser.
     if (
         found is None
         or found[0] != "r"
@@ -135,7 +135,7 @@ def notes(connection: Connection) -> Iterator[str]:
     if "decision_type" in types:
         words = column(
             connection,
-            # Not by a cast to text, which the application may have made: it would run as whoever migrates.
+            # Not by a cast to text, which the application may have defined: it would run as the role that migrates.
             """select distinct left(w.word, 100) from public.user_video_decisions d
             cross join lateral (select concat(d.decision_type) as word) as w
             where d.decision_type is not null and lower(btrim(w.word)) not in ('like', 'nope', 'skip')
