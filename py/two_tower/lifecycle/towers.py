@@ -30,7 +30,7 @@ class Towers:
     user: UserTower
     item: ItemTower
     neighbours: sparse.csr_matrix | None = None
-    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
+    """[videos, videos] over the vocabulary: what a like of the row's video adds to the score of the column's."""
 
 
 def load(connection: Connection, version: str) -> Towers:

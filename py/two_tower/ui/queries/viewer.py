@@ -55,7 +55,7 @@ _statements: ContextVar[list[str] | None] = ContextVar("statements", default=Non
 
 @contextmanager
 def written_down() -> Iterator[list[str]]:
-    """The statements of :func:`rows`, :func:`row` and :func:`one` meanwhile, with their values, to be copied into psql."""
+    """The statements of :func:`rows`, :func:`row` and :func:`one` meanwhile, with their values, to copy into psql."""
     statements: list[str] = []
     token = _statements.set(statements)
     try:
