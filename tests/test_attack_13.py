@@ -73,7 +73,7 @@ def served(supabase: Supabase, adopted: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ the way back
 
 
-def test_a_table_that_took_the_place_of_ours_keeps_its_rows(empty: Connection, empty_dsn: str) -> None:
+def test_a_table_that_replaced_ours_keeps_its_rows(empty: Connection, empty_dsn: str) -> None:
     tables = ("videos", "tags", "profiles", "user_features")
     migrate.migrate(empty_dsn)
     for table in tables:
@@ -89,7 +89,7 @@ def test_a_table_that_took_the_place_of_ours_keeps_its_rows(empty: Connection, e
         assert one(empty, f"select whose from public.my_{table}") == "theirs", table
 
 
-def test_a_view_that_took_the_place_of_ours_stays(empty: Connection, empty_dsn: str) -> None:
+def test_a_view_that_replaced_ours_stays(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     empty.execute("drop view public.user_embeddings; create view public.user_embeddings as select 1 as theirs")
     migrate.migrate(empty_dsn)
@@ -97,7 +97,7 @@ def test_a_view_that_took_the_place_of_ours_stays(empty: Connection, empty_dsn: 
     assert one(empty, "select theirs from public.user_embeddings") == 1
 
 
-def test_the_way_back_takes_nothing_else_of_the_viewer(
+def test_going_back_revokes_only_our_grants_from_the_viewer(
     empty: Connection, empty_dsn: str, database: NewDatabase, bindir: Path
 ) -> None:
     """Neither here, where it may own a table and read others, nor in other databases."""
@@ -130,7 +130,9 @@ def test_the_way_back_takes_nothing_else_of_the_viewer(
     ],
 )
 @pytest.mark.parametrize("application", [True, False])
-def test_what_is_gone_does_not_bar_the_way(new: Callable[..., str], change: str, application: bool) -> None:
+def test_migrations_go_back_although_objects_were_dropped(
+    new: Callable[..., str], change: str, application: bool
+) -> None:
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
         migrate.migrate(dsn, take_names=True)
@@ -158,7 +160,7 @@ create index on public.user_features (updated_at) where liked_tags is not null;
 """
 
 
-def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Callable[..., str]) -> None:
+def test_objects_that_depend_on_renamed_tables_are_restored(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     with connect_as(dsn, SUPERUSER) as db:
         db.execute(AROUND)
@@ -171,7 +173,9 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("table", TRIGGERED)
-def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
+def test_our_triggers_are_recognised_by_the_function_they_call(
+    supabase: Supabase, new: Callable[..., str], table: str
+) -> None:
     """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
     named = [*TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
     dsn = new(
@@ -253,7 +257,7 @@ SPOILT = {
 @pytest.mark.sampled(7)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_what_is_in_the_way_is_named_with_its_remedy(
+def test_every_obstacle_is_named_with_its_remedy(
     empty: Connection, empty_dsn: str, bindir: Path, spoil: str, take_names: bool
 ) -> None:
     empty.execute(spoil.encode())
@@ -264,14 +268,14 @@ def test_what_is_in_the_way_is_named_with_its_remedy(
     assert catalogue_dump.schema(bindir, empty_dsn) == before
 
 
-def test_a_call_by_name_that_could_mean_two_routines_is_refused(empty: Connection, empty_dsn: str) -> None:
+def test_a_routine_that_makes_calls_by_name_ambiguous_is_refused(empty: Connection, empty_dsn: str) -> None:
     """PostgREST chooses by names, and answers PGRST203 where a call fits two."""
     empty.execute("create function public.similar_videos(video_id text) returns int language sql as 'select 1'")
     with pytest.raises(UserError, match="similar_videos"):
         migrate.migrate(empty_dsn)
 
 
-def test_a_table_that_is_gone_is_named(new: Callable[..., str]) -> None:
+def test_a_missing_table_is_named(new: Callable[..., str]) -> None:
     dsn = new()
     migrate.migrate(dsn)
     with connect_as(dsn, DEVELOPER) as developer:
@@ -302,7 +306,7 @@ def test_a_condition_on_a_column_that_was_renamed_is_named(served: str) -> None:
         migrate.migrate(served)
 
 
-def test_the_look_runs_nothing_of_the_application(new: Callable[..., str]) -> None:
+def test_checks_run_no_code_of_the_application(new: Callable[..., str]) -> None:
     dsn = new()
     with connect_as(dsn, DEVELOPER) as developer:
         developer.execute(
@@ -316,7 +320,7 @@ def test_the_look_runs_nothing_of_the_application(new: Callable[..., str]) -> No
     assert migrate.check(dsn).problems
 
 
-def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty_dsn: str) -> None:
+def test_clients_without_access_to_schema_auth_are_named(empty: Connection, empty_dsn: str) -> None:
     empty.execute("create schema auth")
     assert any("grant usage on schema auth" in note for note in migrate.check(empty_dsn).notes)
 
@@ -324,7 +328,7 @@ def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("application", [False, True])
-def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], application: bool, take_names: bool) -> None:
+def test_checks_name_new_foreign_keys_to_users(new: Callable[..., str], application: bool, take_names: bool) -> None:
     keys = """select c.oid from pg_constraint c where c.contype = 'f' and c.confrelid = 'auth.users'::regclass"""
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
@@ -452,7 +456,7 @@ def ours_of(db: Connection, whose: str) -> list[str]:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("table", READ)
-def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table: str) -> None:
+def test_table_owners_cannot_run_code_as_a_superuser(served: str, table: str) -> None:
     """Whatever client, service, viewer or job calls whatever it may."""
     told: set[str] = set()
 
@@ -508,7 +512,7 @@ def test_commands_of_a_superuser_run_as_the_owner(served: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("way", ["two-tower migrate", "yoyo apply"])
-def test_all_that_is_ours_belongs_to_the_owner_of_the_tables(new: Callable[..., str], way: str) -> None:
+def test_our_objects_belong_to_the_owner_of_the_tables(new: Callable[..., str], way: str) -> None:
     dsn = new()
     if way == "yoyo apply":
         to = ["--database", dsn.replace("postgresql:", "postgresql+psycopg:")]
@@ -530,7 +534,7 @@ def test_all_that_is_ours_belongs_to_the_owner_of_the_tables(new: Callable[..., 
         assert (ours_of(db, SUPERUSER), ours_of(db, DEVELOPER)) == ([], was)
 
 
-def test_without_an_application_ours_belongs_to_whose_the_schema_is(new: Callable[..., str]) -> None:
+def test_without_an_application_the_schema_owner_owns_our_objects(new: Callable[..., str]) -> None:
     """Who owns ``public`` may drop a table there, and put a view in its place."""
     dsn = new(application=False)
     migrate.migrate(dsn)
@@ -580,7 +584,7 @@ def test_a_superuser_who_migrates_again_runs_no_condition_of_the_owner_s(served:
         assert one(db, "select is_called from public.caught")
 
 
-def test_a_superuser_s_own_tables_change_nothing(empty: Connection, empty_dsn: str) -> None:
+def test_a_superuser_keeps_our_objects_if_it_owns_the_tables(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     assert one(empty, "select nspowner = current_user::regrole from pg_namespace where nspname = 'two_tower'")
 
@@ -607,7 +611,9 @@ LACKING = {
 }
 
 
-def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Connection, empty_dsn: str) -> None:
+def test_missing_rights_of_the_owner_are_named_with_their_remedy(
+    template: str, empty: Connection, empty_dsn: str
+) -> None:
     role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
     empty.execute(f"create role {role} bypassrls".encode())
     try:
@@ -627,7 +633,7 @@ def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Con
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("lack", LACKING)
-def test_with_the_remedy_of_what_the_owner_lacked_the_migration_runs(
+def test_the_remedies_for_missing_rights_let_the_migration_run(
     template: str, empty: Connection, empty_dsn: str, lack: str
 ) -> None:
     role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
@@ -690,7 +696,7 @@ alter table public.profiles owner to {role};
 """What :data:`LACKING` spoils: tables of a role that is no superuser and lacks nothing."""
 
 
-def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str) -> None:
+def test_the_program_switches_only_a_superuser_to_the_owner(served: str) -> None:
     with connect(served) as connection:
         assert one(connection, "select current_user || ' ' || session_user") == f"{DEVELOPER} {SUPERUSER}"
     with database.another(connect(served)) as connection:
@@ -797,7 +803,7 @@ TOGETHER = {
 } | {"rules": [name for name in PLANTED if name.startswith(("a policy of", "a check of", "a view of"))]}
 
 
-def test_every_trap_is_planted() -> None:
+def test_every_kind_of_trap_is_used_by_a_test() -> None:
     assert sorted(name for names in TOGETHER.values() for name in names) == sorted(PLANTED)
 
 
@@ -890,7 +896,7 @@ def client(served: str) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize(("role", "call"), CANDIDATES)
-def test_candidates_are_ids_of_what_the_condition_shows(served: str, client: Client, role: str, call: str) -> None:
+def test_candidates_are_ids_of_visible_videos(served: str, client: Client, role: str, call: str) -> None:
     """PostgREST does not show them. Any other login that takes the role may call them, and learns ids of videos that
     policies hide (docs/security.md); nothing else of them, and none that ``set_visible_when()`` excludes."""
     ask = f"select * from {call.format(limit=20000, tags='null', diversity=0)}"
@@ -919,7 +925,7 @@ BEYOND: list[tuple[str, int, object]] = [
 
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(("role", "call"), CANDIDATES)
-def test_candidates_are_bounded(client: Client, role: str, call: str) -> None:
+def test_arguments_for_candidates_have_bounds(client: Client, role: str, call: str) -> None:
     for limit, tags, diversity in BEYOND:
         given = call.format(limit=limit, tags=f"array_fill('{ADA}'::uuid, array[{tags}])", diversity=diversity)
         with pytest.raises(psycopg.errors.InvalidParameterValue), client.as_(role, CLEO) as connection:
@@ -992,7 +998,9 @@ def test_the_viewer_reads_no_other_columns_of_the_application(new: Callable[...,
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["tables", "functions"])
-def test_default_privileges_for_another_role_open_nothing_of_ours(empty: Connection, empty_dsn: str, what: str) -> None:
+def test_default_privileges_for_other_roles_do_not_apply_to_our_objects(
+    empty: Connection, empty_dsn: str, what: str
+) -> None:
     with suppress(psycopg.errors.DuplicateObject):
         empty.execute("create role reporting")
     try:
@@ -1048,7 +1056,7 @@ def test_the_application_may_still_change_its_tables(served: str, change: str) -
         "alter table public.videos drop column published_at",
     ],
 )
-def test_a_column_of_the_visibility_condition_can_change_without_it(served: str, change: str) -> None:
+def test_columns_of_the_visibility_condition_can_change_after_its_removal(served: str, change: str) -> None:
     """The remedy of docs/installing.md, which the comment on the view repeats; as the owner, who is no superuser."""
     with changes_tables(served) as developer:
         with pytest.raises(psycopg.Error, match=r"published_at|used by a view") as caught:

@@ -210,7 +210,7 @@ def test_a_restored_database_has_every_row_and_gives_every_answer(db: Connection
     assert len(backup.answers) > 1000
 
 
-def test_work_that_the_dump_caught_unfinished_is_finished_after_it(db: Connection, copy: str) -> None:
+def test_work_pending_in_the_dump_is_finished_after_the_restore(db: Connection, copy: str) -> None:
     assert one(db, "select count(*) from two_tower.pending_users") > 0
     refresh(db)
     vectors = (
@@ -263,7 +263,7 @@ def test_schema_owners_and_privileges_are_the_same(source: Server, target: Serve
     assert texts[0] == texts[1]
 
 
-def test_migrating_what_was_restored_changes_nothing(target: Server) -> None:
+def test_migrating_a_restored_database_changes_nothing(target: Server) -> None:
     with psycopg.connect(target.dsn) as db:
         before = catalogue_dump.privileges(db)
     assert migrate(target.dsn) == {"applied": [], "rolled_back": []}
@@ -271,7 +271,7 @@ def test_migrating_what_was_restored_changes_nothing(target: Server) -> None:
         assert catalogue_dump.privileges(db) == before
 
 
-def test_jobs_come_with_the_dump_and_run(target: Server, backup: Backup, cron_minute: Minute) -> None:
+def test_scheduled_jobs_are_restored_and_run(target: Server, backup: Backup, cron_minute: Minute) -> None:
     with psycopg.connect(target.dsn, autocommit=True) as db:
         assert db.execute(JOBS.encode()).fetchall() == backup.jobs
         assert len(backup.jobs) == 6

@@ -28,7 +28,7 @@ def query(rows: int, column: str = "n / 8.0::double precision") -> sql.Composed:
     ).format(sql.SQL(column), sql.Literal(rows))
 
 
-def test_columns_are_those_of_the_rows_wherever_the_stream_is_cut(
+def test_columns_equal_the_rows_wherever_the_stream_is_split(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -63,7 +63,7 @@ def test_interactions_are_those_of_the_trainer(world: Connection, tmp_path: Path
     assert summary["users"] == len(data.user_ids)
 
 
-def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path) -> None:
+def test_items_have_all_inputs_of_the_item_tower(world: Connection, tmp_path: Path) -> None:
     images = ["https://i/1?a,b", 'https://i/"2"']
     (pictured,) = world.execute(
         "update public.videos set image_urls = %s where id = (select min(id::text)::uuid from public.videos)"
@@ -109,7 +109,7 @@ def test_users_are_counted_as_the_database_counts_them(world: Connection, tmp_pa
             assert sorted(row[name]) == sorted(payload[name]), name
 
 
-def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) -> None:
+def test_held_out_rows_are_not_in_the_features(world: Connection, tmp_path: Path) -> None:
     export(world, tmp_path, val_ratio=0.5)
     got = frames(tmp_path)
     held = set(got["interactions_val"].select("user_id", "video_id").iter_rows())
@@ -178,7 +178,7 @@ def test_a_failed_export_leaves_latest_as_it_was(world: Connection, tmp_path: Pa
         export(world, tmp_path / "file" / "below")
 
 
-def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
+def test_dataset_export_writes_files_and_prints_json(dsn: str, world: Connection, tmp_path: Path) -> None:
     from two_tower.cli.main import app
 
     result = CliRunner().invoke(app, ["dataset", "export", str(tmp_path / "data"), "--dsn", dsn, "--json"])
@@ -187,7 +187,7 @@ def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
     assert (tmp_path / "data" / "latest" / "interactions_train.parquet").exists()
 
 
-def test_a_run_has_the_name_and_the_inputs_that_were_asked_for(world: Connection, tmp_path: Path) -> None:
+def test_a_run_has_the_requested_name_and_inputs(world: Connection, tmp_path: Path) -> None:
     orphaned = one(world, "select count(*) from public.user_video_decisions")
     world.execute(
         "update public.videos set product_url = 'https://www.dmm.co.jp/-/detail/=/cid=abc00001/' where id ="
@@ -209,7 +209,7 @@ def test_a_run_has_the_name_and_the_inputs_that_were_asked_for(world: Connection
 
 
 @pytest.mark.parametrize("each", [1, 3])
-def test_negatives_are_of_nothing_that_the_training_part_knows(world: Connection, tmp_path: Path, each: int) -> None:
+def test_negatives_exclude_what_is_known_in_the_training_part(world: Connection, tmp_path: Path, each: int) -> None:
     export(world, tmp_path, neg_per_pos=each)
     drawn = pl.read_parquet(tmp_path / "latest" / "negatives_train.parquet")
     train = frames(tmp_path)["interactions_train"]
@@ -225,7 +225,7 @@ def test_negatives_are_of_nothing_that_the_training_part_knows(world: Connection
     assert set(drawn["user_id"]) <= set(train.filter(pl.col("label") == 1)["user_id"])
 
 
-def test_a_mode_takes_decisions_or_reviews_alone(world: Connection, tmp_path: Path) -> None:
+def test_a_mode_selects_only_decisions_or_only_reviews(world: Connection, tmp_path: Path) -> None:
     # Somebody has both of one video: the decision counts, and is no review any more.
     world.execute(
         "insert into two_tower.reviews select user_id, video_id, 5 from public.user_video_decisions"

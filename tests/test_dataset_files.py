@@ -83,7 +83,9 @@ ITEMS = pl.DataFrame({"video_id": ["a", "b", "c"], "tags": ["x|y", "x", None], "
         ),
     ],
 )
-def test_interactions_of_every_shape(columns: dict[str, list[object]], labels: list[int], tmp_path: Path) -> None:
+def test_interactions_are_read_in_every_documented_form(
+    columns: dict[str, list[object]], labels: list[int], tmp_path: Path
+) -> None:
     ITEMS.write_csv(tmp_path / "items.csv")
     pl.DataFrame(columns).write_parquet(tmp_path / "train")
     pl.DataFrame(columns).write_csv(tmp_path / "train.csv")
@@ -106,14 +108,14 @@ def test_interactions_of_every_shape(columns: dict[str, list[object]], labels: l
         [date(2026, 1, 1), date(2026, 1, 2)],
     ],
 )
-def test_times_of_every_shape(times: list[object], tmp_path: Path) -> None:
+def test_times_are_read_in_every_documented_form(times: list[object], tmp_path: Path) -> None:
     ITEMS.write_parquet(tmp_path / "items")
     frame = pl.DataFrame({"user_id": "u", "video_id": ["a", "b"], "label": 1, "created_at": times})
     frame.write_parquet(tmp_path / "train")
     assert load(tmp_path / "train", None, tmp_path / "items").data.time.tolist() == [1767225600, 1767312000]
 
 
-def test_tags_of_every_shape(tmp_path: Path) -> None:
+def test_tags_are_read_in_every_documented_form(tmp_path: Path) -> None:
     """As programs write lists into CSV; a list that is cut off is refused by what it is."""
 
     def tags(cell: str) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ def test_tags_of_every_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1, -100])
-def test_vocabularies_of_0_or_less_are_whole(limit: int, tmp_path: Path) -> None:
+def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: Path) -> None:
     many = pl.DataFrame({"video_id": ["a"], "tags": [[f"t{n}" for n in range(3000)]]})
     many.write_parquet(tmp_path / "items")
     pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_parquet(tmp_path / "train")

@@ -136,13 +136,13 @@ def test_every_block_runs_as_written(document: str, system: System, node_modules
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=str)
-def test_what_is_not_run_says_why(block: Block) -> None:
+def test_blocks_that_are_not_run_say_why(block: Block) -> None:
     assert block.why_not
     pytest.skip(block.why_not)
 
 
 @pytest.mark.parametrize("document", ALL)
-def test_every_block_has_a_language_that_is_run_or_cannot_be(document: str) -> None:
+def test_every_block_has_a_known_language(document: str) -> None:
     for block in ALL[document]:
         assert block.language in RUNNABLE + NOT_RUNNABLE, f"{block}: {block.language!r}"
 
@@ -217,7 +217,7 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/developing.md", "sql/README.md"])
-def test_every_file_that_developers_are_sent_to_exists(name: str) -> None:
+def test_every_file_named_in_documents_for_developers_exists(name: str) -> None:
     path = REPOSITORY / name
     named = [text for _, text in prose(path) if re.fullmatch(r"[\w./-]*/[\w.-]+\.(py|sql|md|txt)|[\w.]+\.md", text)]
     assert named
@@ -225,7 +225,7 @@ def test_every_file_that_developers_are_sent_to_exists(name: str) -> None:
     assert [text for text in named if not any((root / text).exists() for root in roots)] == []
 
 
-def test_every_invariant_is_written_down_and_tested() -> None:
+def test_every_invariant_is_documented_and_tested() -> None:
     stated = re.findall(r"^\| (I\d) \|", (REPOSITORY / "docs" / "developing.md").read_text(), re.MULTILINE)
     tested = {
         f"I{number}"
@@ -323,7 +323,7 @@ def test_help_says_what_a_verb_does_with_examples_and_exit_codes(path: tuple[str
 DOCKER = REPOSITORY / "docker"
 
 
-def test_the_unit_of_systemd_runs_a_command_that_there_is() -> None:
+def test_the_systemd_unit_runs_a_valid_command() -> None:
     unit = configparser.ConfigParser(interpolation=None)
     unit.read_string((DOCKER / "two-tower-refresh.service").read_text())
     assert unit.sections() == ["Unit", "Service", "Install"]
@@ -332,7 +332,7 @@ def test_the_unit_of_systemd_runs_a_command_that_there_is() -> None:
     check_command("two-tower-refresh.service", words)
 
 
-def test_the_service_of_compose_runs_the_same_without_any_right() -> None:
+def test_the_compose_service_runs_the_same_command_without_privileges() -> None:
     text = (DOCKER / "refresh.yml").read_text()
     assert 'command: [refresh, --every, "60"]' in text
     for line in ("cap_drop: [ALL]", "read_only: true", 'security_opt: ["no-new-privileges:true"]'):
@@ -375,7 +375,7 @@ def variables() -> set[str]:
     return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes
 
 
-def test_the_table_of_configuration_is_the_code(db: Connection) -> None:
+def test_the_table_of_configuration_matches_the_code(db: Connection) -> None:
     documented = rows(CONFIGURATION)
     settings = {row[0]: row[1] for row in db.execute("select name, value::text from two_tower.settings")}
     environment = {name for name, cells in documented.items() if cells[0] == "environment"}
@@ -393,7 +393,7 @@ def test_every_variable_that_is_mentioned_is_in_the_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["setup.sh", "README.md", "README.ja.md", "docs/installing.md"])
-def test_the_supported_versions_of_postgresql_are_those_that_are_checked(name: str) -> None:
+def test_the_documented_versions_of_postgresql_are_those_checked(name: str) -> None:
     ranges = r"version < (\d+) \|\| version > (\d+)|PostgreSQL (\d\d)(?: to |–|〜|～)(\d\d)"
     stated = [tuple(filter(None, found)) for found in re.findall(ranges, (REPOSITORY / name).read_text())]
     assert stated
@@ -406,7 +406,7 @@ BACKGROUND = REPOSITORY / "docs" / "background.md"
 STATES = ("same", "else", "missing")
 
 
-def test_every_row_of_the_background_has_a_state_and_says_what_is_here() -> None:
+def test_every_row_of_the_background_table_is_complete() -> None:
     found: list[list[str]] = []
     for token in parse(BACKGROUND):
         if token.type == "tr_open":

@@ -109,7 +109,7 @@ def reviews_of(db: Connection, user: str | UUID, directory: Path) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("when", ["a user writes reviews", "a reviewer becomes a user", "a reviewer is made a user"])
-def test_nothing_is_left_of_a_deleted_user(
+def test_a_deleted_user_leaves_no_rows(
     lived_in: Connection, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = lived_in

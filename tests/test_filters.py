@@ -137,7 +137,7 @@ def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
 @pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
+def test_lists_contain_only_videos_that_pass_and_as_many_as_exist(name: str, seed: int, client: Client) -> None:
     for given in filters(seed):
         passing = {str(v.id) for v in VIDEOS if v.passes(given)} - OUT.get(name, set())
         rows = listed(client, name, **given)
@@ -172,14 +172,14 @@ def test_an_empty_array_and_null_are_no_filter(name: str, client: Client) -> Non
      {"price_min": "NaN"}, {"price_min": "infinity"}, {"released_after": "infinity"}, {"duration_max": -1},
      {"all_tag_ids": [str(NOBODY)]}, {"performer_ids": [str(NOBODY)]}],
 )  # fmt: skip
-def test_what_nothing_passes_is_an_empty_list(name: str, given: Filter, client: Client) -> None:
+def test_a_filter_that_no_video_passes_gives_an_empty_list(name: str, given: Filter, client: Client) -> None:
     assert listed(client, name, **given) == []
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("key", [key for key, kind in FILTERS.items() if kind.endswith("[]")] + ["tag_ids"])
-def test_a_filter_has_a_bound(name: str, key: str, client: Client) -> None:
+def test_filters_take_at_most_100_values(name: str, key: str, client: Client) -> None:
     value = "long" if key == "filters" else str(NOBODY)
     assert isinstance(listed(client, name, **{key: [value] * 100}), list)
     with pytest.raises(errors.InvalidParameterValue, match=r"at most 100 (tags|performers|makers|series|filters)"):
@@ -214,7 +214,7 @@ def test_a_type_that_the_application_changed_is_read(db: Connection, client: Cli
     assert {name: listed(client, name, **given) for name in LISTS} == expected
 
 
-def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
+def test_the_planner_inlines_filters(db: Connection) -> None:
     """A call for each row would cost more than the search."""
     db.execute("set plan_cache_mode = force_generic_plan")
     db.execute("set search_path = pg_catalog")
@@ -235,7 +235,7 @@ def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("given", [["no_such"], ["long", "no_such"], [None], [""], ["v.price < 5"], ["long'); --"]])
-def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], client: Client) -> None:
+def test_clients_can_use_only_defined_filters(name: str, given: list[Any], client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="there is no filter") as caught:
         listed(client, name, filters=given)
     assert "set_filter" in str(caught.value.diag.message_hint)
@@ -247,7 +247,7 @@ def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], cl
      ("long", "1 / (v.price - v.price) > 0"), ("Long", "true"), ("", "true"), (None, "true"), ("a b", "true"),
      ("ä", "true")],
 )  # fmt: skip
-def test_a_filter_that_cannot_be_is_refused(name: str | None, condition: str, db: Connection, client: Client) -> None:
+def test_invalid_filters_are_refused(name: str | None, condition: str, db: Connection, client: Client) -> None:
     before = listed(client, "recommend_videos", filters=["long"])
     with pytest.raises(errors.InvalidParameterValue) as caught:
         db.execute("select two_tower.set_filter(%s, %s)", [name, condition])
@@ -257,7 +257,7 @@ def test_a_filter_that_cannot_be_is_refused(name: str | None, condition: str, db
         connection.execute("select two_tower.set_filter('long', 'true')")
 
 
-def test_a_filter_is_changed_and_taken_away(db: Connection, client: Client) -> None:
+def test_filters_can_be_changed_and_removed(db: Connection, client: Client) -> None:
     whole = listed(client, "popular_videos_now")
     db.execute("select two_tower.set_filter('long', 'true')")
     assert ids(listed(client, "popular_videos_now", filters=["long"])) == ids(whole)
@@ -290,7 +290,7 @@ INDEXED: list[Filter] = [
 
 
 @pytest.mark.parametrize("given", INDEXED, ids=lambda given: "-".join(given))
-def test_few_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
+def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
     """With it and without it, a list is the same."""
     with_index = {name: listed(client, name, **given) for name in LISTS}
     among = "select (two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, %s), null)).among"
@@ -302,7 +302,7 @@ def test_few_are_found_by_an_index(given: Filter, db: Connection, client: Client
     assert {name: listed(client, name, **given) for name in LISTS} == with_index
 
 
-def test_those_that_pass_are_looked_for_once(db: Connection) -> None:
+def test_passing_videos_are_searched_only_once(db: Connection) -> None:
     """Whoever searches hands on what it found to the rungs below."""
     query = """select n.among from two_tower.model_versions m
         cross join lateral two_tower.nearest_videos(m.version, (

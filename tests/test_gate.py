@@ -75,7 +75,7 @@ def put(db: Connection, name: str, value: float) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("waits", ["in the log", "collected", "for a video"])
-def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connection, dsn: str) -> None:
+def test_evaluate_ignores_users_with_pending_changes(waits: str, db: Connection, dsn: str) -> None:
     if waits == "for a video":
         db.execute(
             """update public.videos set maker = 'another', price = 39 where id in (
@@ -92,7 +92,7 @@ def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connectio
     assert all(distance is not None and distance < 1e-5 for distance in verdict["parity"].values())
 
 
-def test_evaluate_goes_by_the_rows_and_not_by_what_is_stored(db: Connection, dsn: str) -> None:
+def test_evaluate_compares_vectors_computed_from_rows_with_stored_ones(db: Connection, dsn: str) -> None:
     db.execute(
         """update two_tower.user_embeddings
         set embedding = (select v.embedding from two_tower.video_embeddings v limit 1) where user_id = %s""",
@@ -181,7 +181,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, database: NewDatabase, fresh_template
 
 
 @pytest.mark.soak
-def test_evaluate_measures_the_incumbent_anew_on_the_same_likes(fresh: str) -> None:
+def test_evaluate_measures_the_incumbent_again_on_the_same_likes(fresh: str) -> None:
     with psycopg.connect(fresh, autocommit=True) as db:
         # The same towers under another name: on the same likes they are equal, whatever v1's record says.
         register(db, random_model(schema_of(db), seed=6), "v2", at(LATE - timedelta(days=1)))
@@ -312,7 +312,7 @@ def test_each_verb_obeys_the_settings_and_its_options_override_them(
         )
 
 
-def test_train_says_what_the_gate_makes_of_the_model(db: Connection, dsn: str) -> None:
+def test_train_reports_the_reasons_of_the_gate(db: Connection, dsn: str) -> None:
     """A model of random likes has low metrics; which limits refuse it, the settings say."""
     for name, value in (("gate_max_drop", 1), ("gate_over_popularity", 0), ("gate_min_recall_at_20", 0.99)):
         put(db, name, value)
@@ -324,7 +324,7 @@ def test_train_says_what_the_gate_makes_of_the_model(db: Connection, dsn: str) -
         put(db, "gate_min_recall_at_20", 0)
 
 
-def test_what_the_gate_looks_at_itself_has_overrides_too(db: Connection, candidate: TinyModel) -> None:
+def test_overrides_apply_to_the_gates_own_measurements(db: Connection, candidate: TinyModel) -> None:
     registry.backfill(db, "v2", lambda what, share: None)
     db.execute(
         """update two_tower.video_embeddings set embedding = (
@@ -345,7 +345,7 @@ def test_what_the_gate_looks_at_itself_has_overrides_too(db: Connection, candida
 
 
 @pytest.mark.parametrize("verb", ["stage_model", "activate_model"])
-def test_staging_and_activation_judge_what_they_are_handed(verb: str, db: Connection, candidate: TinyModel) -> None:
+def test_staging_and_activation_judge_the_given_measurements(verb: str, db: Connection, candidate: TinyModel) -> None:
     if verb == "activate_model":
         registry.backfill(db, "v2", lambda what, share: None)
     measured = {"metrics": {"v2": METRICS, "v1": {"two-tower": {"recall@20": 0.9, "ndcg@20": 0.1}}}}
@@ -373,7 +373,7 @@ def test_metrics_of_one_version_are_not_compared_with_a_record_of_another(db: Co
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["nan", "Infinity", "2"])
-def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connection, candidate: TinyModel) -> None:
+def test_distances_that_are_not_small_numbers_fail(distance: str, db: Connection, candidate: TinyModel) -> None:
     found = one(db, "select two_tower.gate_metrics('v2', %s)", Jsonb({"distances": {"these": distance, "those": None}}))
     assert len(found) == 1
     assert found[0].startswith("these differ by a cosine distance of")
@@ -394,14 +394,14 @@ def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connectio
         ([1], "overrides of the gate must be an object, and are [1]"),
     ],
 )
-def test_an_override_that_is_none_is_refused(overrides: Any, said: str, db: Connection, candidate: TinyModel) -> None:
+def test_invalid_overrides_are_refused(overrides: Any, said: str, db: Connection, candidate: TinyModel) -> None:
     for call in ("gate_metrics('v2', null, %s)", "gate_model('v2', null, %s)", "stage_model('v2', false, null, %s)"):
         with pytest.raises(errors.InvalidParameterValue, match=re.escape(said)):
             one(db, f"select two_tower.{call}", Jsonb(overrides))
     assert one(db, "select state from two_tower.models where version = 'v2'") == "candidate"
 
 
-def test_a_distance_that_is_not_a_number_is_handed_over_as_one() -> None:
+def test_a_nan_distance_is_passed_to_the_gate_as_nan() -> None:
     """JSON has no NaN, and a null would pass."""
     unit, broken = np.eye(2, 4, dtype=np.float32), np.zeros((2, 4), dtype=np.float32)
     with np.errstate(invalid="ignore"):

@@ -135,7 +135,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
 
 
 @pytest.mark.parametrize("active", [False, True])
-def test_visitors_and_clients_are_answered_while_given_vectors_serve(
+def test_visitors_and_clients_get_lists_from_given_vectors(
     db: Connection, dsn: str, files: tuple[Path, Path], client: Any, active: bool
 ) -> None:
     run(dsn, "upload-vectors", files[0], "--version", "theirs")
@@ -168,7 +168,9 @@ def test_opted_out_users_have_no_given_vector(db: Connection, dsn: str, files: t
     assert stored(db, "theirs") == others, "nobody computes them anew"
 
 
-def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_path: Path, client: Any) -> None:
+def test_sessions_use_all_128_dimensions_of_given_vectors(
+    db: Connection, dsn: str, tmp_path: Path, client: Any
+) -> None:
     """Users of our towers have no last one; vectors of another program mean something by it."""
     db.execute("update two_tower.settings set value = '1' where name = 'least_likers'")
     db.execute("select two_tower.update_popularity()")
@@ -243,7 +245,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing(db: Connection
     assert "current" in run(dsn, "upload-vectors", tmp_path / "good.parquet", "--version", "current", code=1)
 
 
-def test_vectors_of_any_scale_and_ids_of_any_shape_are_read(tmp_path: Path) -> None:
+def test_vectors_of_any_scale_and_ids_of_any_form_are_read(tmp_path: Path) -> None:
     for scale in (1e-6, 1.0, 1e6):
         expected = vectors(["somebody", "somebody else"], "user_id", tmp_path / "users.parquet", scale=scale)
         found = read(tmp_path / "users.parquet", "user_id")

@@ -136,7 +136,7 @@ def test_no_known_item_is_drawn_as_unknown(part: Part, recipe: Recipe) -> None:
     assert not (loss["negatives"].numpy() & ~allowed).any()
 
 
-def test_it_learns_from_nothing(data: TrainingData, part: Part, recipe: Recipe) -> None:
+def test_training_from_zero_weights_beats_popularity(data: TrainingData, part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     best, scores = gradient.train(
         user, item, part.examples(), replace(recipe, epochs=6, rate=0.3), score=score(part, data)
@@ -149,7 +149,7 @@ def test_it_learns_from_nothing(data: TrainingData, part: Part, recipe: Recipe) 
     assert score(part, data)(user, item) == scores[best]
 
 
-def test_training_that_only_spoils_leaves_the_towers_as_they_came(data: TrainingData, part: Part) -> None:
+def test_training_without_improvement_keeps_the_initial_towers(data: TrainingData, part: Part) -> None:
     user, item = part.towers(Choice())
     before = {name: value.clone() for tower in (user, item) for name, value in tower.state_dict().items()}
     declining = iter(range(0, -100, -1))
@@ -161,7 +161,7 @@ def test_training_that_only_spoils_leaves_the_towers_as_they_came(data: Training
     assert all(torch.equal(before[name], value) for name, value in after.items())
 
 
-def test_dropped_ids_teach_content_where_new_items_belong() -> None:
+def test_dropping_ids_trains_content_to_place_new_items() -> None:
     data = make_data(items=150, new_items=24)
     part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
     user, item = start(part)
@@ -174,7 +174,7 @@ def test_dropped_ids_teach_content_where_new_items_belong() -> None:
     assert found["recall@4"] > 0.8  # by chance: 1/6
 
 
-def test_a_step_moves_the_rows_it_touches_and_no_others(part: Part, recipe: Recipe) -> None:
+def test_a_step_changes_only_the_rows_it_uses(part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     learner = Learner(user, item, part.examples(), recipe)
     mover = gradient._Mover(learner, recipe)
@@ -199,7 +199,7 @@ def test_the_same_seed_trains_the_same_towers(part: Part, recipe: Recipe) -> Non
     assert not torch.equal(towers[0], towers[2])
 
 
-def test_the_shares_of_two_processes_make_up_the_whole(part: Part, recipe: Recipe) -> None:
+def test_the_shares_of_two_processes_add_up_to_the_batch(part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     learner = Learner(user, item, part.examples(), recipe)
     whole, first, second = (learner(one_batch(part, recipe, rank, size)[0]) for rank, size in ((0, 1), (0, 2), (1, 2)))
@@ -240,7 +240,7 @@ def test_validation_loss_is_the_softmax_over_unseen_items(part: Part, data: Trai
 
 
 @pytest.mark.parametrize("name", gradient.SCHEDULES)
-def test_steps_begin_whole_and_never_grow(name: str) -> None:
+def test_the_step_size_starts_at_1_and_never_grows(name: str) -> None:
     steps = [gradient.SCHEDULES[name](done) for done in np.linspace(0, 1, 21)]
     assert steps[0] == 1
     assert all(after <= before for before, after in pairwise(steps))
@@ -320,7 +320,7 @@ with gradient.joined() as processes:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_train_what_one_does(
+def test_two_processes_train_the_same_towers_as_one(
     part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
@@ -374,7 +374,7 @@ def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labels", LABELS)
-def test_the_smallest_worlds_train_or_are_refused_before_the_work(
+def test_the_smallest_data_trains_or_is_refused_before_the_work(
     kind: str, labels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradient, "WHOLE", 20_000 if kind == "whole" else 0)

@@ -86,7 +86,7 @@ with psycopg.connect(dsn, autocommit=True) as db:
 '''
 
 
-def test_an_attribute_that_is_added_as_written_is_in_the_vectors(database: NewDatabase, tmp_path: Path) -> None:
+def test_an_attribute_added_by_the_documented_steps_is_in_the_vectors(database: NewDatabase, tmp_path: Path) -> None:
     section = (ROOT / "docs" / "developing.md").read_text().partition("### An attribute of videos\n")[2]
     named = set(re.findall(r"`((?:sql|py|migrations)/[\w./-]+)`", section.partition("\nClients")[0]))
     assert named >= EDITS.keys()

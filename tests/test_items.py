@@ -95,7 +95,7 @@ def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("times", [False, True])
-def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
+def test_random_likes_choose_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
     model = fit(noise(300, 200, 12, seed, times=times))
     assert model.neighbours is None
     assert model.hyperparameters["neighbours"] == 0
@@ -104,7 +104,7 @@ def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: i
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
+def test_changing_tastes_choose_recency(seed: int) -> None:
     data = drift(300, 8, 40, 10, seed)
     model = fit(data)
     assert model.hyperparameters["recency"] == model.schema.recency > 0
@@ -115,7 +115,7 @@ def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
     assert still.hyperparameters["held_out"] == "a random part of each user's"
 
 
-def test_a_table_without_weights_is_ease() -> None:
+def test_a_table_without_weights_equals_ease() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(0).random((60, 12)) < 0.4).astype(np.float32))
     (table,) = items.tables(likes, [7.0], user_power=0, item_power=0)
     assert np.allclose(items.scores(table, likes), evaluate.by_ease(likes, 7.0)(np.arange(60)), atol=1e-4)
@@ -130,7 +130,7 @@ def every(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
 
 @pytest.mark.parametrize("direction", [0.0, 0.3])
 @pytest.mark.parametrize(("user_power", "item_power"), [(0.0, 0.0), (0.4, 0.25), (0.75, 0.5)])
-def test_regressions_on_everything_are_the_whole_regression(
+def test_local_regressions_on_all_videos_equal_the_exact_one(
     user_power: float, item_power: float, direction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)
@@ -154,7 +154,7 @@ def test_regressions_on_everything_are_the_whole_regression(
 
 @pytest.mark.parametrize("direction", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("window", [50, 3])
-def test_what_came_later_is_regressed_on_more_than_what_came_before(
+def test_direction_weighs_later_likes_more_than_earlier_ones(
     direction: float, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each column by least squares with a ridge, its own row left out, on pairs that are counted one by one."""
@@ -182,7 +182,7 @@ def test_what_came_later_is_regressed_on_more_than_what_came_before(
         assert np.allclose(np.asarray(table)[others, video], expected, atol=1e-4)
 
 
-def test_without_an_order_nothing_is_ahead() -> None:
+def test_direction_without_an_order_has_no_effect() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(6).random((60, 12)) < 0.4).astype(np.float32))
     alike = likes.copy()
     found = [
@@ -193,7 +193,7 @@ def test_without_an_order_nothing_is_ahead() -> None:
     assert np.allclose(found[0], found[2], atol=1e-6)
 
 
-def test_a_ridge_that_outweighs_everything_leaves_who_likes_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_large_ridge_gives_counts_of_common_likers(monkeypatch: pytest.MonkeyPatch) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(2).random((70, 11)) < 0.3).astype(np.float32))
     monkeypatch.setattr(items, "TOGETHER", {"user_power": 0.5, "item_power": 0.3})
     (ridge,) = items.tables(likes, [3e4], user_power=0.5, item_power=0.3)
@@ -202,7 +202,7 @@ def test_a_ridge_that_outweighs_everything_leaves_who_likes_both(monkeypatch: py
     assert np.allclose(regressed, dense(items.together(likes)), rtol=1e-2, atol=1e-2)
 
 
-def test_the_spectrum_is_that_of_who_likes_both() -> None:
+def test_the_spectrum_is_that_of_counts_of_common_likers() -> None:
     """At full rank, apart from the diagonal."""
     likes = sparse.csr_matrix((np.random.default_rng(4).random((70, 11)) < 0.3).astype(np.float32))
     found = items.spectral(likes, 11)
@@ -211,7 +211,7 @@ def test_the_spectrum_is_that_of_who_likes_both() -> None:
     assert np.allclose(product, dense(items.together(likes)), rtol=1e-3, atol=1e-3)
 
 
-def test_products_of_histories_are_taken_in_blocks_of_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_of_histories_are_computed_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """However unequal: every fifth video here is liked along with all, the others with few."""
     rng = np.random.default_rng(3)
     share = np.where(np.arange(60) % 5 == 0, 0.8, 0.02)
@@ -228,7 +228,7 @@ def test_products_of_histories_are_taken_in_blocks_of_so_many_entries(monkeypatc
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
+def test_mixed_tables_are_scaled_by_users_best_scores(share: float) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(7).random((70, 40)) < 0.3).astype(np.float32))
     (regressed,) = items.tables(likes, [50.0], user_power=0.4, item_power=0.25)
     other = items.together(likes)
@@ -242,7 +242,7 @@ def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_neighbours_are_the_largest_that_factors_leave(large: bool) -> None:
+def test_neighbours_are_the_largest_residuals_of_the_factors(large: bool) -> None:
     rng = np.random.default_rng(3)
     likes = sparse.csr_matrix((rng.random((50, 20)) < 0.3).astype(np.float32))
     dense = (rng.random((20, 20)) * (rng.random((20, 20)) < 0.6)).astype(np.float32)
@@ -286,7 +286,7 @@ def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("limit", ["REGRESSED", "PAIRS"])
-def test_larger_catalogues_train_by_counting_who_likes_both(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_catalogues_train_by_counts_of_common_likers(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether there are too many videos for regressions, or too many pairs of them."""
 
     def never(*_: object, **__: object) -> None:
@@ -305,7 +305,7 @@ def test_larger_catalogues_train_by_counting_who_likes_both(limit: str, monkeypa
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("most", [1, 3, 10, 40])
-def test_the_largest_of_each_row_are_those_that_sorting_finds(most: int, seed: int) -> None:
+def test_the_largest_entries_of_each_row_equal_those_found_by_sorting(most: int, seed: int) -> None:
     """Of equal ones the first, none below zero, whatever the order of columns."""
     rng = np.random.default_rng(seed)
     values = rng.integers(-2, 4, (12, 30)).astype(np.float32) * (rng.random((12, 30)) < rng.random((12, 1)))
@@ -335,7 +335,7 @@ def test_a_wide_table_keeps_fewer_of_each_row(entries: int, monkeypatch: pytest.
     assert (found != items.largest(whole.copy(), most)).nnz == 0
 
 
-def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
+def test_residuals_do_not_depend_on_the_block_size() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(9).random((70, 40)) < 0.3).astype(np.float32))
     table = items.together(likes)
     factors = items.spectral(likes, 6)
@@ -344,7 +344,7 @@ def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
         assert np.allclose(items.residual(table, factors, likes, 4, block=block).toarray(), whole.toarray(), atol=1e-5)
 
 
-def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_residuals_of_single_entries_equal_those_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a table has few entries of very many."""
     rng = np.random.default_rng(10)
     likes = sparse.csr_matrix((rng.random((70, 40)) < 0.3).astype(np.float32))
@@ -359,7 +359,7 @@ def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.Monke
         assert np.allclose(found.toarray(), whole.toarray(), atol=1e-5)
 
 
-def test_what_is_exported_is_the_score_that_was_measured() -> None:
+def test_exported_tensors_give_the_measured_scores() -> None:
     data = pairs(300, 250, 12, 4)
     model = fit(data)
     assert model.neighbours is not None
@@ -383,7 +383,7 @@ def test_what_is_exported_is_the_score_that_was_measured() -> None:
     assert np.allclose(scorer(rows), cosine + likes @ near.toarray() / length, atol=1e-4)
 
 
-def test_held_out_rows_do_not_touch_neighbours() -> None:
+def test_held_out_rows_do_not_influence_neighbours() -> None:
     data = pairs(200, 80, 6, 5)
     rng = np.random.default_rng(0)
     held = rng.random(len(data.user)) < 0.2
@@ -398,7 +398,7 @@ def test_held_out_rows_do_not_touch_neighbours() -> None:
     assert abs(found[0] - found[1]).nnz == 0
 
 
-def test_recency_weighs_what_is_measured_and_what_is_served_alike() -> None:
+def test_recency_weighs_measured_and_served_scores_equally() -> None:
     data = make_data(users=60, times=True)
     part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
     likes, nopes = part.history(0.7)

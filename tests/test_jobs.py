@@ -55,7 +55,7 @@ def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Con
     assert (time.perf_counter() - started) / 100 < 0.1
 
 
-def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
+def test_i7_an_idle_refresh_after_many_changes_is_as_cheap(db: Connection) -> None:
     db.execute("select two_tower.update_popularity(), two_tower.purge_logs()")
     logs = ("user_change_log", "user_changes")
     db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
@@ -132,7 +132,7 @@ def test_a_job_is_due_when_its_period_is_over_and_an_hour_after_it_failed(job: s
 
 
 @pytest.mark.parametrize("job", DUE)
-def test_of_two_who_find_a_job_due_one_runs_it(job: str, db: Connection, connect: Connect) -> None:
+def test_two_sessions_that_find_a_job_due_run_it_once(job: str, db: Connection, connect: Connect) -> None:
     db.execute("delete from two_tower.job_runs")
     first = connect(autocommit=False)
     attempt = "select ran, error from two_tower.try_job(%s, true)"
@@ -149,14 +149,14 @@ def test_of_two_who_find_a_job_due_one_runs_it(job: str, db: Connection, connect
 
 
 @pytest.mark.parametrize("job", ["refresh", "", "nothing", "select 1"])
-def test_a_job_that_is_none_is_refused(job: str, db: Connection) -> None:
+def test_an_unknown_job_is_refused(job: str, db: Connection) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="there is no job") as caught:
         db.execute("select two_tower.try_job(%s)", (job,))
     assert "job_definitions" in (caught.value.diag.message_hint or "")
 
 
 @pytest.mark.parametrize("how", ["procedure", "command line"])
-def test_where_no_job_is_scheduled_a_refresh_purges_once_a_day(how: str, db: Connection) -> None:
+def test_without_scheduled_jobs_a_refresh_purges_once_a_day(how: str, db: Connection) -> None:
     def drain() -> None:
         if how == "procedure":
             refresh(db)
@@ -265,7 +265,7 @@ def scheduled(db: Connection) -> dict[str, Any]:
 
 @pytest.mark.soak
 @pytest.mark.xdist_group("cron")
-def test_schedules_are_put_in_once_and_taken_out(cron: Connection) -> None:
+def test_jobs_are_scheduled_once_and_unscheduled(cron: Connection) -> None:
     for _ in range(2):
         found = cron.execute("select job, schedule, command from two_tower.schedule_jobs()").fetchall()
         assert {job: schedule for job, schedule, _ in found} == scheduled(cron) == JOBS
@@ -298,7 +298,7 @@ def test_a_refresh_leaves_the_purge_to_pg_cron_unless_it_does_not_run_it(cron: C
 
 @pytest.mark.soak
 @pytest.mark.xdist_group("cron")
-def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Connection) -> None:
+def test_scheduled_jobs_refresh_a_like_within_70_seconds(cron: Connection) -> None:
     cron.execute("select two_tower.schedule_jobs()")
     vector = "select updated_at, embedding::text from user_embeddings where user_id = %s"
     before = cron.execute(vector, (WORLD.one_like,)).fetchone()

@@ -211,7 +211,7 @@ def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------------------------------------ backfill
 
 
-def test_what_changes_while_videos_are_embedded_is_made_good(db: Connection, candidate: TinyModel) -> None:
+def test_changes_during_the_embedding_of_videos_are_processed(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     db.execute("select two_tower.stage_model('v2')")
     while one(db, "select seen from two_tower.backfill_batch('v2', 'video', null, 100)"):
@@ -295,7 +295,7 @@ def test_several_workers_share_the_work_and_progress_only_grows(database: NewDat
 
 
 @pytest.mark.soak
-def test_procedures_side_by_side_do_the_same(db: Connection, connect: Connect, candidate: TinyModel) -> None:
+def test_concurrent_backfill_procedures_share_the_work(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     with ThreadPoolExecutor(3) as pool:
         workers = [pool.submit(connect().execute, "call two_tower.backfill_model('v2')") for _ in range(3)]
@@ -320,7 +320,7 @@ def test_a_backfill_by_the_command_line_and_procedures_share_the_work(
 
 
 @pytest.mark.soak
-def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(database: NewDatabase) -> None:
+def test_if_one_worker_fails_the_others_end_and_a_second_call_continues(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, make_world(3_000, 50))
         refresh(db)
@@ -339,9 +339,7 @@ def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(databas
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["activate", "flip", "roll_back"])
-def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
-    how: str, db: Connection, candidate: TinyModel
-) -> None:
+def test_a_flip_is_durable_even_with_asynchronous_commits(how: str, db: Connection, candidate: TinyModel) -> None:
     if how == "roll_back":
         tiny_model(db, "v2", seed=2)
     else:
@@ -365,7 +363,7 @@ def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
 
 
 @pytest.mark.soak
-def test_backfilled_beside_traffic_it_is_as_fresh_as_the_active_one(
+def test_a_version_backfilled_during_traffic_is_as_fresh_as_the_active(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
     register(db, candidate, "v2")
@@ -429,7 +427,7 @@ def test_a_model_worse_than_the_incumbent_is_rejected(db: Connection, candidate:
         registry.activate(db, "v4", quiet)
 
 
-def test_the_first_model_is_held_against_popularity(database: NewDatabase) -> None:
+def test_the_first_model_is_compared_with_popularity(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, WORLD)
         model = random_model(schema_of(db))
@@ -483,19 +481,19 @@ def refused(db: Connection, reason: str) -> None:
     assert one(db, "select forced from two_tower.models where version = 'v2'")
 
 
-def test_the_gate_wants_every_video(staged: Connection) -> None:
+def test_the_gate_requires_a_vector_of_every_video(staged: Connection) -> None:
     staged.execute(
         "delete from two_tower.video_embeddings where model_version = 'v2' and video_id = %s", (WORLD.videos[9],)
     )
     refused(staged, "its backfill is not complete: it lacks the vectors of 1 videos and 0 users")
 
 
-def test_the_gate_wants_every_user(staged: Connection) -> None:
+def test_the_gate_requires_a_vector_of_every_user(staged: Connection) -> None:
     staged.execute("delete from two_tower.user_embeddings where model_version = 'v2' and user_id = %s", (WORLD.usual,))
     refused(staged, "its backfill is not complete: it lacks the vectors of 0 videos and 1 users")
 
 
-def test_the_gate_wants_what_is_stored_to_be_what_is_computed(staged: Connection) -> None:
+def test_the_gate_requires_stored_vectors_to_equal_computed_ones(staged: Connection) -> None:
     staged.execute(
         """update two_tower.video_embeddings set embedding = (
             select embedding from two_tower.video_embeddings where model_version = 'v1' order by video_id limit 1
@@ -504,12 +502,12 @@ def test_the_gate_wants_what_is_stored_to_be_what_is_computed(staged: Connection
     refused(staged, "what is stored is .* from what it computes")
 
 
-def test_the_gate_wants_the_index_to_find_what_is_near(staged: Connection) -> None:
+def test_the_gate_requires_the_index_to_find_the_nearest_videos(staged: Connection) -> None:
     set_to(staged, "gate_min_recall", "1.01")
     refused(staged, "its lists hold 1.0000 of the nearest videos, and must find 1.01")
 
 
-def test_the_gate_looks_at_the_incumbent_of_the_moment(
+def test_the_gate_compares_with_the_version_active_at_that_time(
     db: Connection, staged: Connection, candidate: TinyModel
 ) -> None:
     register(db, worse(candidate, **{"recall@20": 0.9}), "v3")
@@ -518,7 +516,7 @@ def test_the_gate_looks_at_the_incumbent_of_the_moment(
         activate(db, "v2")
 
 
-def test_what_waits_in_the_change_log_does_not_close_the_gate(staged: Connection) -> None:
+def test_pending_changes_do_not_fail_the_gate(staged: Connection) -> None:
     staged.execute("insert into public.videos (product_url, title) values ('https://videos.example/new', 'New')")
     staged.execute("update public.videos set maker = 'maker c' where id = %s", (WORLD.videos[10],))
     staged.execute(
@@ -539,7 +537,7 @@ def test_force_does_not_activate_a_version_during_its_backfill(db: Connection, c
     assert states(db) == {"v1": "active", "v2": "staged"}
 
 
-def test_a_setting_that_is_no_number_is_said(staged: Connection) -> None:
+def test_a_setting_that_is_not_a_number_is_an_error(staged: Connection) -> None:
     """Where it is set; and where it is read, for what a session without triggers has put there."""
     said = 'the setting gate_max_drop must be a number from -1000 to 1000, and is "little"'
     with pytest.raises(errors.InvalidParameterValue, match=said):
@@ -575,7 +573,7 @@ def test_after_a_day_of_likes_the_old_version_is_as_fresh_as_the_new_one(db: Con
 
 
 @pytest.mark.world(models=2)
-def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
+def test_any_standby_version_can_be_rolled_back_to(db: Connection) -> None:
     tiny_model(db, "v3", seed=3)
     assert one(db, "select two_tower.rollback_model('v1') ->> 'previous'") == "v3"
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v3"
@@ -585,7 +583,7 @@ def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
 
 
 @pytest.mark.world(models=2)
-def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
+def test_even_the_owner_cannot_bypass_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
     """Whoever owns the tables cannot leave the lifecycle either."""
     register(db, candidate, "v3")
     for statement in (
@@ -611,7 +609,7 @@ def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) 
 
 
 @pytest.mark.soak
-def test_service_role_does_all_of_it(db: Connection, connect: Connect, candidate: TinyModel) -> None:
+def test_service_role_can_run_the_whole_lifecycle(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     service = connect()
     service.execute("set role service_role")
     register(service, candidate, "v2")
@@ -698,9 +696,7 @@ def one_weight_changed(graph: bytes) -> bytes:
         (lambda graph: b"", "it has no operators"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused(
-    change: Any, reason: str, db: Connection, candidate: TinyModel
-) -> None:
+def test_an_invalid_model_file_is_refused(change: Any, reason: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match=reason):
         register(db, spoilt(candidate, change(candidate.user_graph)), "v2")
     assert states(db) == {"v1": "active"}
@@ -717,7 +713,7 @@ def test_any_flipped_bit_is_refused(db: Connection, candidate: TinyModel) -> Non
     assert states(db) == {"v1": "active"}
 
 
-def test_a_sample_is_wanted_and_it_must_fit(db: Connection, candidate: TinyModel) -> None:
+def test_a_parity_sample_is_required_and_must_match(db: Connection, candidate: TinyModel) -> None:
     assert candidate.metrics
     register(db, candidate, "sound")
     parity = candidate.metrics["parity"]
@@ -734,7 +730,7 @@ def test_a_sample_is_wanted_and_it_must_fit(db: Connection, candidate: TinyModel
             register(db, replace(candidate, metrics=metrics), "v2")
 
 
-def test_files_have_a_size_limit_and_weights_a_format(db: Connection, candidate: TinyModel) -> None:
+def test_oversized_files_and_invalid_weights_are_refused(db: Connection, candidate: TinyModel) -> None:
     for weights in (
         b"",
         b"none",
@@ -751,7 +747,7 @@ def test_files_have_a_size_limit_and_weights_a_format(db: Connection, candidate:
     assert states(db) == {"v1": "active"}
 
 
-def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, candidate: TinyModel) -> None:
+def test_a_layout_that_the_encoder_does_not_support_is_refused(db: Connection, candidate: TinyModel) -> None:
     schema = candidate.feature_schema
     segments = schema["user"]["segments"]
     renamed = [segments[0], segments[1] | {"name": "loved_tags"}, *segments[2:]]
@@ -770,7 +766,7 @@ def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, cand
 
 
 @pytest.mark.soak
-def test_whatever_the_bytes_they_are_judged_and_not_fallen_over(candidate: TinyModel) -> None:
+def test_checks_of_model_files_survive_any_bytes(candidate: TinyModel) -> None:
     chance = random.Random(0)
     graph = candidate.item_graph
     assert model_files.what_is_wrong_with_onnx(graph) is None

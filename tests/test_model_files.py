@@ -194,7 +194,7 @@ def test_allowed_operators_are_of_the_onnx_standard_and_pass(name: str) -> None:
     assert model_files.what_is_wrong_with_onnx(operator_file(name)) is None
 
 
-def test_whoever_is_refused_is_told_what_is_allowed() -> None:
+def test_a_refusal_lists_the_allowed_operators() -> None:
     told = model_files.what_is_wrong_with_onnx(model(node("Loop")))
     assert all(name in told for name in ("'Loop'", *model_files.ONNX_OPERATORS))
 
@@ -207,7 +207,7 @@ def test_a_refused_file_is_named_with_the_reason(what: str) -> None:
     assert any(part in told for part in message.split("|"))
 
 
-def test_no_part_of_a_standard_operator_is_skipped_by_a_second_name() -> None:
+def test_every_occurrence_of_a_repeated_field_is_checked() -> None:
     """A field that occurs twice: a parser takes the last, so every one must be allowed."""
     harmless, harmful = node("Relu").SerializeToString(), onnx.NodeProto(op_type="Loop").SerializeToString()
     for content in (harmless + harmful, harmful + harmless):
@@ -256,7 +256,7 @@ def test_refused_files_never_reach_onnxruntime(fresh: Connection) -> None:
         fresh.execute(LOADED)
 
 
-def test_a_file_that_nobody_registered_is_not_opened_either(fresh: Connection) -> None:
+def test_files_written_around_registration_are_checked_too(fresh: Connection) -> None:
     """The owner of the table, who need not be a superuser, may write it; what it says runs in the server's process."""
     fresh.execute("set session_replication_role = replica")
     for what, (file, _) in REFUSED.items():
@@ -266,7 +266,7 @@ def test_a_file_that_nobody_registered_is_not_opened_either(fresh: Connection) -
         assert caught.value.sqlstate == "22023", what
 
 
-def test_what_our_own_trainer_exports_passes(fresh: Connection) -> None:
+def test_files_exported_by_the_trainer_pass(fresh: Connection) -> None:
     made = random_model(schema_of(fresh), seed=2)
     for content in (made.user_graph, made.item_graph):
         assert model_files.what_is_wrong_with_onnx(content) is None

@@ -402,7 +402,7 @@ def test_row_4_changes_that_bypassed_triggers_are_found_and_repaired(db: Connect
     assert_fresh(db)
 
 
-def test_row_4_what_no_trigger_saw_is_repaired_by_the_command(db: Connection, dsn: str) -> None:
+def test_row_4_verify_repairs_changes_that_bypassed_triggers(db: Connection, dsn: str) -> None:
     assert stored(dsn) == (0, {
         "users": len({u for u, _, _, _ in WORLD.decisions}), "videos": len(WORLD.videos), "marked": 0,
         "differing": {"features": 0, "user_vectors": 0, "video_vectors": 0, "tastes": 0},
@@ -523,7 +523,7 @@ def test_row_4_users_with_likes_should_have_a_vector(db: Connection) -> None:
 SIZE = "select pg_relation_size('two_tower.user_change_log')"
 
 
-def test_row_5_the_space_of_a_log_is_given_back_and_no_like_feels_it(db: Connection, connect: Connect) -> None:
+def test_row_5_vacuum_truncates_the_log_without_delaying_likes(db: Connection, connect: Connect) -> None:
     """By what autovacuum does; a like waited 11 seconds for a purge."""
     db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
     db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 300000)")
@@ -613,7 +613,7 @@ IMPORTED = """select array[
 @pytest.mark.parametrize("level", ["read committed", "repeatable read"])
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("name", FILES)
-def test_row_9_two_imports_of_one_file_at_once_end_well(
+def test_row_9_two_concurrent_imports_of_one_file_succeed(
     name: str, chunk: int | None, level: str, db: Connection, connect: Connect, tmp_path: Path
 ) -> None:
     import_file, options, lines = FILES[name]
@@ -680,7 +680,7 @@ APPLICATION: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("what", APPLICATION)
-def test_row_9_an_import_beside_an_application_that_writes_the_same(
+def test_row_9_an_import_waits_for_an_application_writing_the_same_rows(
     what: str, chunk: int | None, db: Connection, connect: Connect, tmp_path: Path
 ) -> None:
     name, statement, values = APPLICATION[what]

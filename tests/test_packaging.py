@@ -43,7 +43,7 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_the_wheel_has_every_file_that_a_database_is_made_of(unpacked: Path) -> None:
+def test_the_wheel_has_every_file_that_defines_the_database(unpacked: Path) -> None:
     def files(root: Path) -> set[str]:
         kinds = ("migrations/*.sql", "migrations/*.py", "sql/**/*.sql", "plpython/*.py", "plpython/*.txt")
         return {str(path.relative_to(root)) for kind in kinds for path in root.glob(kind)}
@@ -63,7 +63,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("made_of", ["wheel", "source distribution"])
-def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
+def test_a_bare_installation_serves_without_a_checkout(
     made_of: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """``two-tower up`` and ``migrate`` in a directory of one's own. The packages that it depends on are lent."""
@@ -102,7 +102,7 @@ def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
         remove_server(Server(home))
 
 
-def test_the_source_distribution_has_what_the_wheel_is_built_of(source: Path) -> None:
+def test_the_source_distribution_has_all_files_of_the_wheel(source: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "examples/evaluate.ipynb", "setup.sh"):
@@ -146,7 +146,7 @@ def test_an_installed_wheel_migrates_up_and_down(unpacked: Path, tmp_path: Path,
 
 
 @pytest.mark.soak
-def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
+def test_serving_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
     def two_tower(*arguments: str) -> None:
         run(unpacked, tmp_path, "from two_tower.cli.main import app; app()", *arguments, "--dsn", world_dsn)
 
@@ -157,6 +157,6 @@ def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path,
     two_tower("sync-videos", "--skip-ingest", "--model", f"file://{tmp_path}/models")
 
 
-def test_the_page_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path) -> None:
+def test_the_page_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path) -> None:
     pages = "from two_tower.ui import data, freshness, models, recommendations, session, users"
     run(unpacked, tmp_path, pages)

@@ -83,7 +83,7 @@ def test_row_4_writes_into_a_partition_are_refreshed(db: Connection) -> None:
             assert assert_fresh(db) != before, write
 
 
-def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection, dsn: str) -> None:
+def test_row_4_verify_finds_attached_and_detached_partitions(db: Connection, dsn: str) -> None:
     for move in (
         "alter table public.user_video_decisions detach partition public.decisions_1",
         "alter table public.user_video_decisions attach partition public.decisions_1"
@@ -104,7 +104,7 @@ def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection,
     assert pending(db)[0] > 0
 
 
-def test_migrating_again_logs_nobody_and_going_back_leaves_nothing(db: Connection, dsn: str) -> None:
+def test_migrating_again_logs_no_changes_and_going_back_drops_triggers(db: Connection, dsn: str) -> None:
     migrate(dsn)
     assert pending(db) == (0, 0)
     migrate(dsn, to="0")

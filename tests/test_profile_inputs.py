@@ -106,7 +106,7 @@ def test_versions_without_profile_inputs_keep_their_vectors_bit_for_bit(
     assert of_v1(database(template=prepared(world_of(ENGINE), profiled))) == of_v1(database(template=world_of(ENGINE)))
 
 
-def test_profiles_are_nobodys_business_until_columns_are_named(database: NewDatabase, world_of: WorldOf) -> None:
+def test_profiles_are_not_read_until_columns_are_named(database: NewDatabase, world_of: WorldOf) -> None:
     with psycopg.connect(database(template=world_of(ENGINE)), autocommit=True) as db:
         before = state(db)
         db.execute("alter table public.profiles add column age_band text default '20s'")
@@ -162,7 +162,7 @@ VALUES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def test_a_column_of_any_type_says_keys_and_may_change_its_type(db: Connection) -> None:
+def test_a_column_of_any_type_gives_keys_and_may_change_its_type(db: Connection) -> None:
     for kind, (value, expected) in VALUES.items():
         db.execute("alter table public.profiles drop column note")
         db.execute(f"alter table public.profiles add column note {kind.partition(',')[0]}".encode())
@@ -238,7 +238,7 @@ def test_i2_sql_encodes_profiles_as_the_trainer_does_and_the_towers_agree(db: Co
     assert inputs[cold].nnz == data.profile[cold].nnz > 0
 
 
-def test_weighted_payloads_have_the_profile_among_what_is_weighed(db: Connection) -> None:
+def test_weighted_payloads_include_the_profile(db: Connection) -> None:
     db.execute("update public.user_video_decisions set weight = 2 where user_id = %s", (WORLD.usual,))
     (payload,) = column(db, "select features from two_tower.user_payloads(%s)", [WORLD.usual])
     for kind, listed in keys(db, WORLD.usual).items():
@@ -310,7 +310,7 @@ def test_i3_a_value_that_prints_differently_is_a_change(kind: str, before: str, 
     assert column(db, "select user_id from two_tower.user_change_log") == [COLD]
 
 
-def test_i4_without_its_key_a_profile_may_be_anybodys(db: Connection) -> None:
+def test_i4_profiles_that_lose_their_key_column_can_still_be_written(db: Connection) -> None:
     refresh(db)
     db.execute("alter table public.profiles rename column user_id to whose")
     db.execute("update public.profiles set age_band = 'other' where whose = %s", (COLD,))
@@ -318,7 +318,7 @@ def test_i4_without_its_key_a_profile_may_be_anybodys(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("value", [r'"\u0000"', '{"n": 1e1000000}'])
-def test_i4_a_column_that_nothing_reads_may_hold_what_it_likes(value: str, db: Connection) -> None:
+def test_i4_columns_of_type_json_can_be_written_but_are_no_inputs(value: str, db: Connection) -> None:
     db.execute("alter table public.profiles add column settings json")
     db.execute("update public.profiles set settings = %s where user_id = %s", (value, COLD))
     with pytest.raises(errors.InvalidParameterValue, match="of type json") as caught:
@@ -326,7 +326,7 @@ def test_i4_a_column_that_nothing_reads_may_hold_what_it_likes(value: str, db: C
     assert "jsonb" in str(caught.value.diag.message_hint)
 
 
-def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
+def test_the_parts_of_a_score_add_up_to_it(db: Connection) -> None:
     for user in (WORLD.usual, COLD):
         for video, score in db.execute(
             """select video_id, score from two_tower.preview_recommendations(array[%s::uuid], 'profiled')
@@ -405,7 +405,7 @@ def test_changing_profile_inputs_refreshes_all_users(db: Connection) -> None:
 # ------------------------------------------------------------------------------------------------ who has no likes
 
 
-def test_somebody_new_has_a_list_by_the_profile(db: Connection, client: Client) -> None:
+def test_new_users_get_a_list_from_their_profile(db: Connection, client: Client) -> None:
     lists = {}
     for band in BANDS:
         db.execute("update public.profiles set age_band = %s, interests = null where user_id = %s", (band, COLD))
@@ -424,7 +424,7 @@ def test_somebody_new_has_a_list_by_the_profile(db: Connection, client: Client) 
     assert told["message"] == "features and embedding were up to date"
 
 
-def test_a_version_embeds_who_has_no_likes_and_says_who_is_missing(db: Connection) -> None:
+def test_users_without_likes_are_embedded_and_counted_in_coverage(db: Connection) -> None:
     wanted = "select users from two_tower.coverage where model_version = %s"
     users = {version: one(db, wanted, version) for version in ("v1", "profiled")}
     assert users["profiled"] > users["v1"]
@@ -450,14 +450,14 @@ def test_opted_out_users_have_no_vector_from_their_profile(db: Connection, clien
     assert assert_fresh(db)
 
 
-def test_who_wanted_nothing_personal_wants_none_when_forgotten(db: Connection, client: Client) -> None:
+def test_an_opted_out_user_has_no_vector_after_being_forgotten(db: Connection, client: Client) -> None:
     client.rpc("authenticated", COLD, "set_choices", personalised=False)
     db.execute("select two_tower.forget_user(%s)", (COLD,))
     assert_fresh(db)
     assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", COLD) == 0
 
 
-def test_who_is_forgotten_is_what_the_profile_says_until_that_goes(db: Connection) -> None:
+def test_a_forgotten_user_keeps_a_profile_vector_while_the_profile_exists(db: Connection) -> None:
     db.execute("select two_tower.forget_user(%s)", (WORLD.usual,))
     assert_fresh(db)
     assert WORLD.usual in computed(db)
@@ -469,7 +469,7 @@ def test_who_is_forgotten_is_what_the_profile_says_until_that_goes(db: Connectio
     assert not column(db, "select 1 from two_tower.profile_keys(%s)", WORLD.usual)
 
 
-def test_an_export_of_a_user_knows_nothing_new(db: Connection, client: Client) -> None:
+def test_exported_user_data_has_the_documented_keys(db: Connection, client: Client) -> None:
     (told,) = client.rpc("authenticated", COLD, "export_user_data")
     assert told.keys() == {"user_id", "choices", "decisions", "reviews", "impressions", "features", "vectors"}
     assert [v["model_version"] for v in told["vectors"]] == ["profiled"]
@@ -533,7 +533,7 @@ def test_users_without_history_get_lists_from_their_profile(epochs: int) -> None
 
 
 @pytest.mark.slow
-def test_without_attributes_of_users_there_are_none_of_profiles() -> None:
+def test_training_without_user_attributes_ignores_profiles() -> None:
     data = with_profiles(make_data())
     for epochs in (0, 1):
         model = fit(data, TrainOptions(user_attributes=False, epochs=epochs, max_seconds=3))
@@ -541,7 +541,7 @@ def test_without_attributes_of_users_there_are_none_of_profiles() -> None:
 
 
 @pytest.mark.slow
-def test_towers_of_data_without_profiles_are_those_of_before() -> None:
+def test_data_without_profiles_trains_the_same_towers() -> None:
     data = make_data(users=60)
     none, blank = data, TrainingData(**{**vars(data), "profile": None})
     rows = np.ones(len(data.user), dtype=bool)

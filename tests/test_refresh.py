@@ -199,7 +199,7 @@ def test_i3_refreshes_after_changes_equal_rebuilds(db: Connection) -> None:
         assert assert_fresh(db) != before, change
 
 
-def test_i7_a_change_of_no_input_marks_nothing(db: Connection) -> None:
+def test_i7_a_change_that_is_no_input_logs_nothing(db: Connection) -> None:
     before = state(db)
     for change, statement in IDLE.items():
         db.execute(statement.encode())
@@ -272,7 +272,7 @@ def test_i7_only_users_whose_inputs_changed_follow_a_changed_video(db: Connectio
     assert_fresh(db)
 
 
-def test_i3_a_transaction_that_is_rolled_back_leaves_no_mark(db: Connection) -> None:
+def test_i3_a_rolled_back_transaction_logs_no_change(db: Connection) -> None:
     with db.transaction(force_rollback=True):
         db.execute(CHANGES["likes of many at once"].encode())
         assert pending(db) != (0, 0)
@@ -363,7 +363,7 @@ def stamps(db: Connection) -> dict[str, Any]:
     return {table: one(db, f"select array_agg(t.xmin::text order by t.*) from {table} t") for table in TABLES}
 
 
-def test_i7_equal_inputs_cost_no_write(db: Connection) -> None:
+def test_i7_a_refresh_of_equal_inputs_writes_no_vector(db: Connection) -> None:
     """Everything is marked; nothing has changed."""
     before = stamps(db)
     db.execute("insert into two_tower.user_changes (user_id) select user_id from public.user_features")
@@ -455,9 +455,7 @@ def test_i4_refreshes_commit_asynchronously_and_restore_the_session(db: Connecti
     assert one(db, "show synchronous_commit") == "on"
 
 
-def test_i4_a_refresh_steps_over_what_another_one_holds(
-    db: Connection, connect: Connect, impatient: Connection
-) -> None:
+def test_i4_a_refresh_skips_users_locked_by_another(db: Connection, connect: Connect, impatient: Connection) -> None:
     db.execute(CHANGES["like"].encode())
     holder = connect(autocommit=False)
     assert one(holder, "select two_tower.collect_user_changes()") == 1
@@ -510,7 +508,7 @@ def test_i3_i4_collecting_the_log_blocks_nobody_and_loses_nothing(
     assert_fresh(db)
 
 
-def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Client) -> None:
+def test_embed_user_leaves_users_in_a_long_log_to_the_refresh(db: Connection, client: Client) -> None:
     """Looking for one user in a log without an index would take longer, the longer it is."""
     video = next(v for v in WORLD.videos if v not in WORLD.decided(USER))
     db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 25000)")
@@ -568,7 +566,7 @@ def side_by_side(*work: Callable[[], object]) -> None:
             future.result(timeout=120)
 
 
-def test_i3_two_workers_side_by_side_lose_nothing(db: Connection, connect: Connect) -> None:
+def test_i3_two_concurrent_refreshes_lose_nothing(db: Connection, connect: Connect) -> None:
     crowd(db, 1200)
     db.execute(CHANGES["price"].encode())
     workers = [connect(), connect()]
@@ -623,7 +621,7 @@ def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect
 # -------------------------------------------------------------------------------------------- what fails is set aside
 
 
-def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
+def test_a_user_whose_refresh_fails_is_set_aside_and_retried(db: Connection) -> None:
     """A weight so large that two likes of its tag are no number any more: inference fails for whoever has them."""
     carriers = sorted(v for v, t in WORLD.video_tags if t == WORLD.rare_tag)
     db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
@@ -666,7 +664,7 @@ def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
     assert_fresh(db)
 
 
-def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) -> None:
+def test_a_video_whose_refresh_fails_is_set_aside_with_its_likers(db: Connection) -> None:
     poison(db, LIKED)
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
     refresh(db)
@@ -913,14 +911,14 @@ def test_embed_user_says_when_there_was_nothing_to_do(db: Connection, client: Cl
         assert one(db, "select count(*) from user_embeddings where user_id = %s", user) == 0
 
 
-def test_embed_user_after_the_last_like_is_gone(db: Connection, client: Client) -> None:
+def test_embed_user_removes_the_vector_after_the_last_like(db: Connection, client: Client) -> None:
     db.execute("delete from user_video_decisions where user_id = %s", (USER,))
     assert client.rpc("authenticated", USER, "embed_user")[0]["message"] == "no likes to embed"
     refresh(db)
     assert_fresh(db)
 
 
-def test_embed_user_force_mends_a_vector_that_is_wrong(db: Connection, client: Client) -> None:
+def test_embed_user_with_force_repairs_a_wrong_vector(db: Connection, client: Client) -> None:
     right = own_vector(db)
     db.execute(
         """update two_tower.user_embeddings e set embedding = o.embedding from two_tower.user_embeddings o
@@ -932,7 +930,7 @@ def test_embed_user_force_mends_a_vector_that_is_wrong(db: Connection, client: C
     assert own_vector(db) == right
 
 
-def test_embed_user_without_a_user_or_a_model(database: NewDatabase, client: Client) -> None:
+def test_embed_user_without_a_user_or_a_model_is_an_error(database: NewDatabase, client: Client) -> None:
     with pytest.raises(errors.InvalidAuthorizationSpecification):
         client.rpc("authenticated", None, "embed_user")
     with pytest.raises(errors.InsufficientPrivilege):

@@ -66,7 +66,7 @@ def activate(db: Connection, version: str, force: bool = False) -> dict[str, Any
 # -------------------------------------------------------------------------------------------- the whole way
 
 
-def test_a_model_goes_all_the_way(db: Connection, candidate: TinyModel) -> None:
+def test_a_model_passes_through_all_states(db: Connection, candidate: TinyModel) -> None:
     assert register(db, candidate, "v2") == "v2"
     assert states(db) == {"v1": "active", "v2": "candidate"}
     metrics = one(db, "select metrics from two_tower.models where version = 'v2'")
@@ -107,7 +107,7 @@ def test_rollback_goes_to_the_version_that_served_last(db: Connection) -> None:
 
 
 @pytest.mark.world(models=2)
-def test_i5_all_that_a_reader_sees_is_of_one_version(db: Connection, client: Client) -> None:
+def test_i5_views_and_lists_show_only_the_active_version(db: Connection, client: Client) -> None:
     for version in ("v2", "v1"):
         if version == "v1":
             db.execute("select two_tower.rollback_model()")
@@ -294,7 +294,7 @@ def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
 
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", SPOILT)
-def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -> None:
+def test_an_invalid_model_is_refused(fault: str, lasting: Connection) -> None:
     spoil, message = SPOILT[fault]
     sound = random_model(schema_of(lasting), seed=2)
     with lasting.transaction(force_rollback=True):
@@ -308,7 +308,7 @@ def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", ["", "a b", "../v2", "v2'; drop table videos; --", "x" * 64, "-v2", "v2\n", "Ü"])
-def test_a_version_is_a_plain_name(version: str, db: Connection, candidate: TinyModel) -> None:
+def test_a_version_with_an_invalid_name_is_refused(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="is not a name"):
         register(db, candidate, version)
     assert states(db) == UNCHANGED
@@ -318,13 +318,13 @@ def spellings(name: str) -> list[str]:
     return [name, name.upper(), name.title(), name[:-1] + name[-1].upper()]
 
 
-def test_both_sides_reserve_the_same_names(db: Connection) -> None:
+def test_python_and_sql_reserve_the_same_names(db: Connection) -> None:
     assert set(one(db, "select two_tower.reserved_versions()")) == registry.RESERVED_VERSIONS
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", [s for name in sorted(registry.RESERVED_VERSIONS) for s in spellings(name)])
-def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: TinyModel) -> None:
+def test_a_reserved_name_is_refused_as_a_version(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match=f"no model version can be called {version}"):
         register(db, candidate, version)
     assert states(db) == UNCHANGED
@@ -335,7 +335,7 @@ def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: 
     assert register(db, candidate, f"{version}-1") == f"{version}-1"
 
 
-def test_registering_the_same_again_is_nothing_new(db: Connection, candidate: TinyModel) -> None:
+def test_registering_the_same_model_again_changes_nothing(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     at = one(db, "select registered_at from two_tower.models where version = 'v2'")
     assert register(db, candidate, "v2") == "v2"
@@ -382,7 +382,7 @@ def test_an_unknown_version_is_an_error(call: str, db: Connection) -> None:
         db.execute(call.encode())
 
 
-def test_without_an_active_model_operators_are_told_so(database: NewDatabase) -> None:
+def test_routines_say_that_no_model_is_active(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         for call in ("select * from two_tower.embed_users('{}')", "select two_tower.retire_model(null)"):
             with pytest.raises(errors.ObjectNotInPrerequisiteState, match="no model is active") as caught:
@@ -452,7 +452,7 @@ PATHS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def test_no_state_is_reached_but_by_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
+def test_only_the_transitions_of_the_lifecycle_are_possible(db: Connection, candidate: TinyModel) -> None:
     """Whoever can write the table cannot break the rules of it."""
     register(db, candidate, "v2")
     update = "update two_tower.model_versions set state = %s where version = %s"
@@ -467,7 +467,7 @@ def test_no_state_is_reached_but_by_the_lifecycle(db: Connection, candidate: Tin
                 db.execute(update, (end, version))
 
 
-def test_one_version_is_active_at_most(db: Connection, candidate: TinyModel) -> None:
+def test_at_most_one_version_is_active(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     backfill(db, "v2")
     with pytest.raises(errors.UniqueViolation):
@@ -477,7 +477,7 @@ def test_one_version_is_active_at_most(db: Connection, candidate: TinyModel) -> 
 # -------------------------------------------------------------------------------------------- side by side
 
 
-def test_a_second_activation_steps_aside_and_readers_do_not_wait(db: Connection, connect: Connect) -> None:
+def test_a_concurrent_activation_is_refused_and_readers_do_not_wait(db: Connection, connect: Connect) -> None:
     for version in ("v2", "v3"):
         register(db, random_model(schema_of(db), seed=int(version[1])), version)
         backfill(db, version)
@@ -515,7 +515,7 @@ def test_many_activations_at_once_leave_one_active(db: Connection, connect: Conn
     assert sorted(states(db).values()) == ["active", "standby"]
 
 
-def test_a_backfill_that_was_cut_short_resumes(db: Connection, candidate: TinyModel, connect: Connect) -> None:
+def test_an_interrupted_backfill_resumes(db: Connection, candidate: TinyModel, connect: Connect) -> None:
     register(db, candidate, "v2")
     broken = connect()
     broken.execute("set statement_timeout = '60ms'")
@@ -584,7 +584,7 @@ def test_torch_onnx_and_stored_vectors_agree(db: Connection) -> None:
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)
 
 
-def test_a_registered_file_is_what_was_given(db: Connection, candidate: TinyModel) -> None:
+def test_registered_files_are_stored_unchanged(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     content = one(
         db, "select content from two_tower.model_files where model_version = 'v2' and name = 'user_tower.onnx'"
@@ -596,7 +596,7 @@ def test_a_registered_file_is_what_was_given(db: Connection, candidate: TinyMode
 # -------------------------------------------------------------------------------------------- driving it from Python
 
 
-def test_activate_brings_everything_up_to_date_first(database: NewDatabase) -> None:
+def test_activation_first_refreshes_everything(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, WORLD)
         with pytest.raises(UserError, match="no candidate"):
@@ -611,7 +611,7 @@ def test_activate_brings_everything_up_to_date_first(database: NewDatabase) -> N
         assert one(db, "select count(*) from two_tower.video_popularity") > 100
 
 
-def test_new_versions_are_never_taken(db: Connection, candidate: TinyModel) -> None:
+def test_new_version_names_are_unused(db: Connection, candidate: TinyModel) -> None:
     taken = {registry.new_version(db)}
     for _ in range(3):
         version = registry.new_version(db)

@@ -217,7 +217,7 @@ def test_writing_routines_say_that_this_is_a_standby(pair: Pair) -> None:
     there.connection.close()
 
 
-def test_relations_have_the_same_rows(pair: Pair) -> None:
+def test_relations_have_the_same_rows_on_a_standby(pair: Pair) -> None:
     with pair.on_primary() as db:
         names = [name for name, kind, _ in relations(db) if kind != "S"]
     here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
@@ -228,7 +228,7 @@ def test_relations_have_the_same_rows(pair: Pair) -> None:
     there.connection.close()
 
 
-def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: Pair) -> None:
+def test_lists_on_a_standby_are_those_of_the_primary(pair: Pair) -> None:
     newcomer = uuid4()
     with pair.on_primary() as db:
         db.execute("insert into auth.users (id) values (%s)", (newcomer,))
@@ -291,7 +291,7 @@ def test_postgrest_in_front_of_a_standby_reads(pair: Pair, node_modules: Path) -
 # ------------------------------------------------------------------------------------------------ who is asked
 
 
-def test_the_replica_answers_and_what_is_named_is_asked_itself(
+def test_reads_go_to_the_replica_unless_a_database_is_given(
     pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
@@ -306,7 +306,7 @@ def test_the_replica_answers_and_what_is_named_is_asked_itself(
     assert said.lines == []
 
 
-def test_a_replica_of_something_else_is_refused(pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_of_another_primary_is_refused(pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for other in (cluster.dsn, in_database(pair.standby.dsn, "postgres"), in_database(pair.primary.dsn, "template1")):
         monkeypatch.setenv("DATABASE_READ_URL", other)
         with pytest.raises(UserError, match="is no replica of two_tower, to which DATABASE_URL leads") as caught:
@@ -420,7 +420,7 @@ def test_the_page_shows_the_like_that_was_just_made(pair: Pair, caplog: pytest.L
     assert caplog.messages == []
 
 
-def test_an_idle_primary_at_the_end_of_a_segment_is_not_ahead(pair: Pair) -> None:
+def test_a_replica_has_caught_up_at_the_end_of_a_wal_segment(pair: Pair) -> None:
     with pair.on_primary() as db:
         db.execute("select pg_switch_wal()")
         said = Said()
@@ -483,7 +483,7 @@ def test_transient_errors_are_retried_three_times_then_sent_to_the_primary(pair:
         assert (caught.value.sqlstate, attempts) == (state, ["replica"])
 
 
-def test_a_session_that_is_ended_is_begun_again(pair: Pair) -> None:
+def test_a_terminated_session_is_retried(pair: Pair) -> None:
     attempts = []
 
     def work(connection: Connection) -> str:
@@ -563,7 +563,7 @@ def run(directory: Path, verb: str) -> tuple[int, str]:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_whose_replica_is_killed_in_the_middle_ends_as_ever(
+def test_a_verb_finishes_on_the_primary_if_the_replica_is_killed(
     verb: str, pair: Pair, statements: Statements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("first", "second"):
@@ -591,7 +591,7 @@ def files(directory: Path) -> set[str]:
     }
 
 
-def test_every_verb_that_only_reads_asks_the_replica() -> None:
+def test_every_verb_that_only_reads_uses_the_replica() -> None:
     """As the sources say, so that a new one is in the test above."""
     directory = Path(reading_module.__file__).parents[1] / "cli"
     calls = sum(len(re.findall(r"\breading\(", path.read_text())) for path in directory.glob("*.py"))
@@ -601,7 +601,7 @@ def test_every_verb_that_only_reads_asks_the_replica() -> None:
 # ------------------------------------------------------------------------------------------------ promotion
 
 
-def test_a_promotion_in_the_middle_of_writing_loses_nothing(pair: Pair) -> None:
+def test_a_promotion_during_writes_loses_nothing(pair: Pair) -> None:
     """Last of this module, since it leaves another primary, which has all likes that the old one promised to keep."""
     videos, users = WORLD.published, WORLD.users[5:25]
     promised: list[tuple[UUID, UUID]] = []

@@ -205,7 +205,9 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
     return lines
 
 
-def test_the_matrix_of_what_each_got(db: Connection, anyone: Client, request: pytest.FixtureRequest) -> None:
+def test_access_of_every_role_equals_the_golden_file(
+    db: Connection, anyone: Client, request: pytest.FixtureRequest
+) -> None:
     refresh(db)
     found = "\n".join(
         ["# relations", *rows_of_relations(db, anyone), "", "# routines", *answers_of_routines(db, anyone), ""]
@@ -219,7 +221,7 @@ def test_the_matrix_of_what_each_got(db: Connection, anyone: Client, request: py
     assert not difference, f"{difference}\n\nWhere the change is meant: pytest tests/test_security.py --golden-update"
 
 
-def test_every_public_routine_of_ours_is_in_the_matrix(db: Connection) -> None:
+def test_every_public_routine_is_in_the_access_matrix(db: Connection) -> None:
     ours = column(
         db,
         """select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace
@@ -231,7 +233,7 @@ def test_every_public_routine_of_ours_is_in_the_matrix(db: Connection) -> None:
 # -------------------------------------------------------------------------------------------- one's own rows
 
 
-def test_a_user_sees_the_own_rows_and_no_others(db: Connection, client: Client) -> None:
+def test_a_user_sees_only_their_own_rows(db: Connection, client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         for name in ("profiles", "user_video_decisions", "user_features", "user_embeddings"):
             assert set(column(connection, f"select user_id from public.{name}")) == {ME}
@@ -280,7 +282,7 @@ def test_another_users_token_gives_the_other_rows(client: Client) -> None:
         assert column(connection, "select user_id from public.user_embeddings") == []
 
 
-def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Client) -> None:
+def test_a_user_edits_only_their_own_decisions(db: Connection, client: Client) -> None:
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME) | WORLD.decided(OTHER))
     insert = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     with client.as_("authenticated", ME) as connection:
@@ -350,7 +352,7 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
         "comment on table public.videos is 'mine'",
     ],
 )  # fmt: skip
-def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: Client) -> None:
+def test_a_hostile_session_cannot_write_or_switch_roles(write: str, db: Connection, client: Client) -> None:
     """As ``authenticated``, with any SQL at all; ``set role`` is what the pooled login may do, and a token may not."""
     before = one(db, "select count(*) from two_tower.pending_users")
     with client.as_("authenticated", ME) as connection:
@@ -366,14 +368,14 @@ def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: C
     assert one(db, "select state from two_tower.model_versions") == "active"
 
 
-def test_the_catalogue_is_everybodys_to_read(client: Client) -> None:
+def test_everybody_can_read_the_catalogue(client: Client) -> None:
     for role in ("anon", "authenticated"):
         with client.as_(role) as connection:
             assert one(connection, "select count(*) from public.videos") == len(WORLD.videos)
             assert one(connection, "select count(*) from public.video_tags") == len(WORLD.video_tags)
 
 
-def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) -> None:
+def test_only_signed_in_users_read_embeddings_of_videos(client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         assert one(connection, "select count(*) from public.video_embeddings") == len(WORLD.videos)
     with pytest.raises(errors.InsufficientPrivilege), client.as_("anon") as connection:
@@ -381,7 +383,7 @@ def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) ->
 
 
 @pytest.mark.world(models=2)
-def test_nothing_of_a_version_that_does_not_serve_is_shown(db: Connection, client: Client) -> None:
+def test_clients_see_only_the_active_version(db: Connection, client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         assert column(connection, "select version from two_tower.model_versions") == ["v2"]
         assert column(connection, "select distinct model_version from public.user_embeddings") == ["v2"]
@@ -545,7 +547,7 @@ def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tu
     return query.format(sql.Identifier(name), sql.SQL(", ").join(parts)), list(arguments.values())
 
 
-def test_writing_a_decision_under_a_forged_search_path_is_logged_as_ever(db: Connection, client: Client) -> None:
+def test_decisions_under_a_forged_search_path_are_logged(db: Connection, client: Client) -> None:
     db.execute(TRAPS.encode())
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME))
     with client.as_("authenticated", ME) as connection:
@@ -555,7 +557,7 @@ def test_writing_a_decision_under_a_forged_search_path_is_logged_as_ever(db: Con
 
 
 @pytest.mark.parametrize("view", ["user_embeddings", "video_embeddings"])
-def test_views_under_a_forged_search_path_show_what_they_show(view: str, db: Connection, client: Client) -> None:
+def test_a_forged_search_path_does_not_change_views(view: str, db: Connection, client: Client) -> None:
     db.execute(TRAPS.encode())
     query = f"select pg_catalog.count(v.model_version) from public.{view} v"
     with client.as_("authenticated", ME) as connection:
@@ -630,7 +632,7 @@ def test_the_service_operates_everything_without_owning_it(db: Connection, clien
     assert one(db, "select count(*) from public.user_embeddings where user_id = %s", WORLD.no_decisions) == 1
 
 
-def test_a_claim_of_a_role_is_no_role(client: Client) -> None:
+def test_a_role_claimed_in_a_token_has_no_effect(client: Client) -> None:
     """The role is what PostgREST set, whatever the token says of itself."""
     claims = json.dumps({"sub": str(ME), "role": "service_role", "app_metadata": {"role": "service_role"}})
     with client.as_("authenticated", ME) as connection:
@@ -645,7 +647,7 @@ def test_a_claim_of_a_role_is_no_role(client: Client) -> None:
                 ask()
 
 
-def test_no_client_may_keep_the_server_busy(db: Connection, client: Client) -> None:
+def test_every_client_role_has_a_statement_timeout(db: Connection, client: Client) -> None:
     """A limit of time for each role, which PostgREST applies with the role and the server at login."""
     found = dict(
         db.execute(
@@ -658,7 +660,7 @@ def test_no_client_may_keep_the_server_busy(db: Connection, client: Client) -> N
     assert one(client.connection, "show statement_timeout") == "8s"
 
 
-def test_the_login_itself_may_do_nothing(client: Client, connect: Connect) -> None:
+def test_the_login_of_postgrest_has_no_rights_of_its_own(client: Client, connect: Connect) -> None:
     for query in ("table public.videos", "select * from public.recommend_videos()", "table two_tower.status"):
         with pytest.raises(errors.InsufficientPrivilege), client.connection.transaction():
             client.connection.execute(query.encode())

@@ -25,9 +25,7 @@ def open_directory() -> Iterator[Path]:
 
 @pytest.mark.parametrize("options", [[], ["--test"], ["--system"], ["--test", "--system"]], ids=" ".join)
 @pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
-def test_who_may_not_install_is_told_a_command_that_exists(
-    open_directory: Path, options: list[str], sudo: bool
-) -> None:
+def test_a_user_without_root_is_told_the_command_to_run(open_directory: Path, options: list[str], sudo: bool) -> None:
     programs, checkout = open_directory / "programs", open_directory / "checkout"
     programs.mkdir()
     checkout.mkdir()

@@ -310,7 +310,7 @@ def writes(role: str) -> list[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> None:
+def test_objects_of_a_session_never_run_as_another_role(role: str, hostile: str) -> None:
     """Every routine, view and write, with everything shadowed at once; each does what it does without that."""
     with session(hostile, role) as plain, session(hostile, role) as forged:
         statements = calls(plain.connection, role)
@@ -333,7 +333,7 @@ def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> N
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
-def test_no_single_type_leads_a_client_s_routine_astray(role: str, hostile: str) -> None:
+def test_shadowing_single_types_does_not_affect_routines_of_clients(role: str, hostile: str) -> None:
     """One type at a time, each in a new session, which has compiled nothing: no error hides another."""
     with session(hostile, role) as plain:
         tried = list(calls(plain.connection, role).values()) + writes(role)
@@ -347,7 +347,7 @@ def test_no_single_type_leads_a_client_s_routine_astray(role: str, hostile: str)
             assert (forged.shadows(), found) == ([], expected), name
 
 
-def test_procedures_run_nothing_of_a_session_as_another_role(hostile: str) -> None:
+def test_procedures_never_run_objects_of_a_session_as_another_role(hostile: str) -> None:
     """They commit, so they have no path of their own: what the caller puts in the way runs as the caller at most."""
     with session(hostile, "service_role") as forged:
         assert forged.outcome(writes("authenticated")[2], keep=True) != "0 rows"
@@ -400,7 +400,7 @@ CANARIES = {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", CANARIES)
-def test_a_routine_that_can_be_led_astray_is_found(kind: str, hostile: str, cluster: Any) -> None:
+def test_the_check_finds_routines_that_shadowing_affects(kind: str, hostile: str, cluster: Any) -> None:
     body, told = CANARIES[kind]
     with psycopg.connect(in_database(cluster.dsn, urlsplit(hostile).path[1:]), autocommit=True) as db:
         db.execute(f"create function public.canary() returns text language plpgsql {body}".encode())
@@ -412,7 +412,7 @@ def test_a_routine_that_can_be_led_astray_is_found(kind: str, hostile: str, clus
         assert told in forged.shadows()
 
 
-def test_a_trigger_that_can_be_led_astray_is_found(hostile: str, cluster: Any) -> None:
+def test_the_check_finds_triggers_that_shadowing_affects(hostile: str, cluster: Any) -> None:
     with psycopg.connect(in_database(cluster.dsn, urlsplit(hostile).path[1:]), autocommit=True) as db:
         db.execute(
             """create function public.canary() returns trigger language plpgsql security definer set search_path = ''

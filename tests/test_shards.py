@@ -204,7 +204,7 @@ def test_a_setting_that_names_no_shards_is_refused_and_shows_no_secret(setting: 
 
 
 @pytest.mark.parametrize("between", [" ", "\n", "\n  ", "\t", " \r\n"])
-def test_shards_are_named_in_order_whatever_stands_between_them(between: str) -> None:
+def test_shards_may_be_separated_by_any_white_space(between: str) -> None:
     urls = ["postgresql://a:p%20w=x@b/c?sslmode=require", "postgres://b", "postgresql:///d?host=/tmp"]
     found = parse(between.join(f"{name}={url}" for name, url in zip(NAMES, urls, strict=True)))
     assert [(shard.name, shard.dsn) for shard in found] == list(zip(NAMES, urls, strict=True))
@@ -229,7 +229,7 @@ def test_errors_name_missing_settings_unknown_shards_and_down_servers() -> None:
 # ------------------------------------------------------------------------------------------------ three as one
 
 
-def test_each_user_and_video_has_what_one_server_gives_them(three: Three) -> None:
+def test_vectors_and_lists_equal_those_of_a_single_server(three: Three) -> None:
     assert set(three.serve().values()) == {FIRST}
     three.refresh()
     refresh(three.single)
@@ -239,7 +239,7 @@ def test_each_user_and_video_has_what_one_server_gives_them(three: Three) -> Non
     three.run("verify")
 
 
-def test_the_training_set_is_that_of_one_server(three: Three) -> None:
+def test_the_training_set_equals_that_of_a_single_server(three: Three) -> None:
     alone = dataset.read(three.single)
     with three.opened() as each:
         together = read_training_set(each, dataset.DatasetOptions())
@@ -257,7 +257,7 @@ def test_the_training_set_is_that_of_one_server(three: Three) -> None:
         assert (found.item_counts != alone.item_counts).nnz == 0
 
 
-def test_popularity_is_that_of_one_server(three: Three) -> None:
+def test_popularity_equals_that_of_a_single_server(three: Three) -> None:
     recent, at = WORLD.videos[7:10], datetime.now(UTC) - timedelta(hours=1)
     with three.opened() as each:
         for db in (*each.values(), three.single):
@@ -291,7 +291,7 @@ def test_popularity_is_that_of_one_server(three: Three) -> None:
     three.run("popularity")
 
 
-def test_what_changes_in_the_catalogue_is_refreshed_on_each_shard(three: Three) -> None:
+def test_changes_of_the_catalogue_are_refreshed_on_each_shard(three: Three) -> None:
     retagged, gone, new = WORLD.videos[11], WORLD.videos[12], ident("video", 777)
     changes = [
         "update public.videos set price = price + 3, maker = 'another' where product_url like '%1'",
@@ -395,7 +395,7 @@ def test_a_down_shard_stops_the_activation_unless_left_out(three: Three) -> None
 
 
 @pytest.mark.parametrize("failing", some(("west", "east", "north"), 1))
-def test_where_a_flip_fails_all_serve_what_they_served(three: Three, failing: str) -> None:
+def test_a_failed_flip_restores_the_version_of_every_shard(three: Three, failing: str) -> None:
     before, version = three.serve(), three.register()
     with three.opened(failing) as each, each[failing].transaction():
         each[failing].execute("select pg_advisory_xact_lock(hashtextextended('two_tower.activate', 0))")
@@ -454,7 +454,7 @@ def test_a_version_that_does_not_arrive_is_named(three: Three, monkeypatch: pyte
 
 
 @pytest.mark.soak
-def test_what_a_shard_retires_or_deletes_no_other_loses(three: Three) -> None:
+def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> None:
     before, version = three.serve()["east"], three.register()
     three.run("activate", version)
     with three.opened() as each:
@@ -522,7 +522,7 @@ def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_a_shard_is_killed_while_it_is_flipped(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killing_a_shard_during_its_flip_restores_all_shards(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
     before, version = three.serve(), three.register()
     three.replicate()
     code, said = one_kill(three, monkeypatch, "activate, flipping", "west", "before")
@@ -537,7 +537,7 @@ def test_a_shard_is_killed_while_it_is_flipped(three: Three, monkeypatch: pytest
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("step", "name", "moment"), list(product(STEPS, NAMES, ("before", "after"))))
-def test_a_shard_is_killed_in_the_middle_of_any_verb(
+def test_verbs_can_be_repeated_after_a_shard_was_killed(
     three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str, moment: str
 ) -> None:
     before = three.serve()

@@ -124,7 +124,7 @@ def test_an_experiment_finds_the_better_version_and_no_page_repeats(days: int, l
 
 
 @pytest.mark.database
-def test_a_replay_orders_versions_as_users_would(live: Application) -> None:
+def test_a_replay_ranks_versions_by_their_true_like_rates(live: Application) -> None:
     """From pages drawn by chance while popularity serves; nobody is shown what the others would show."""
     db = live.connection
     with pytest.raises(UserError, match="nothing that was shown in the last 30 days was drawn by chance"):

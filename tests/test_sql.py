@@ -179,7 +179,7 @@ def test_every_routine_pins_its_search_path(db: Connection) -> None:
     assert set(loose) == WITHOUT_SEARCH_PATH
 
 
-def test_no_definer_goes_without_a_search_path(db: Connection) -> None:
+def test_every_definer_routine_sets_a_search_path(db: Connection) -> None:
     definers = column(db, f"select p.oid::regprocedure::text {ROUTINES} and p.prosecdef")
     assert not WITHOUT_SEARCH_PATH & set(definers)
     clients = f"""select p.proname {ROUTINES} and p.prosecdef and (
@@ -188,7 +188,7 @@ def test_no_definer_goes_without_a_search_path(db: Connection) -> None:
     assert set(column(db, clients)) == DEFINERS_OF_CLIENTS
 
 
-def test_every_routine_states_what_it_is() -> None:
+def test_every_routine_states_volatility_security_and_parallel_safety() -> None:
     """Volatility (of functions), security and parallel safety are written down, not left to defaults."""
     silent = []
     for path in migrate.logic_files():
@@ -239,7 +239,7 @@ def test_every_definer_says_why() -> None:
     assert silent == []
 
 
-def test_every_definer_is_for_somebody_else_than_the_owner(db: Connection) -> None:
+def test_every_definer_routine_is_granted_to_another_role(db: Connection) -> None:
     """What only the owner calls has the owner's rights anyway; triggers are called by whoever writes."""
     idle = column(
         db,
@@ -298,7 +298,7 @@ def unbounded(text: str) -> list[str]:
         ("-- delete from a", 0),
     ],
 )
-def test_a_statement_without_a_bound_is_found(text: str, faults: int) -> None:
+def test_updates_and_deletes_without_a_condition_are_found(text: str, faults: int) -> None:
     assert len(unbounded(text)) == faults
 
 
@@ -412,7 +412,7 @@ def test_no_two_indexes_are_alike(world_dsn: str) -> None:
         assert column(db, query) == []
 
 
-def test_one_policy_decides_for_a_role_and_a_command(db: Connection) -> None:
+def test_at_most_one_policy_applies_to_a_role_and_command(db: Connection) -> None:
     """Supabase's multiple_permissive_policies: each would run for every row."""
     several = column(
         db,

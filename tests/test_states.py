@@ -131,7 +131,7 @@ def test_every_verb_says_what_is_wrong_and_how_to_mend_it(
 
 
 @pytest.mark.sampled(2)
-def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
+def test_doctor_and_metrics_work_in_any_state(state: str, target: str) -> None:
     """They look at what is there, whatever it is, and do not end in a traceback."""
     result = CliRunner().invoke(app, ["doctor", "--dsn", target])
     assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.stdout
@@ -142,7 +142,7 @@ def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
     assert STATES[state][1] in result.stderr
 
 
-def test_the_page_says_it_too(state: str, target: str) -> None:
+def test_the_page_reports_the_same_problem(state: str, target: str) -> None:
     # A login without rights is told of the page's role first.
     told = "may not take the role two_tower_viewer" if state == "another's" else STATES[state][1]
     with pytest.raises(UserError, match=told), queries.viewer(target):
@@ -151,7 +151,7 @@ def test_the_page_says_it_too(state: str, target: str) -> None:
         actions.roll_back(target, "v1")
 
 
-def test_yoyo_s_tables_may_be_in_either_schema(dsn: str, db: Connection) -> None:
+def test_the_tables_of_yoyo_may_be_in_either_schema(dsn: str, db: Connection) -> None:
     with connect(dsn):
         pass
     db.execute("alter table two_tower._yoyo_migration set schema public")
@@ -271,7 +271,7 @@ def test_a_role_without_migration_rights_is_told_what_it_lacks(
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_default_of_read_only_is_no_hindrance(migrator: tuple[str, Connection, str, str]) -> None:
+def test_migrate_works_with_read_only_transactions_as_the_default(migrator: tuple[str, Connection, str, str]) -> None:
     dsn, db, name, _ = migrator
     db.execute(f"alter database {name} set default_transaction_read_only = on".encode())
     for words in (["--check"], [], ["--to", "0"]):

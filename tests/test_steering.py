@@ -163,7 +163,7 @@ def test_pins_leave_out_videos_that_the_user_knows_or_excluded(db: Connection, c
     assert (str(decided) in ids(without)) == (decided not in {video for video, _ in WORLD.video_tags})
 
 
-def test_a_segment_is_who_starts_from_a_video_that_passes(db: Connection, client: Client) -> None:
+def test_segments_apply_to_lists_that_start_from_a_passing_video(db: Connection, client: Client) -> None:
     pinned = next(video for video in WORLD.published if video not in WORLD.decided(ME) | WORLD.decided(OTHER))
     (liked, *_) = sorted(WORLD.of(ME, "like") - WORLD.decided(OTHER))
     tag = uuid4()
@@ -184,7 +184,7 @@ def test_a_segment_is_who_starts_from_a_video_that_passes(db: Connection, client
 
 
 @pytest.mark.parametrize("half_life", [0.5, 30, 365, 3650])
-def test_newer_videos_come_up_and_less_so_the_older_they_are(half_life: float, db: Connection, client: Client) -> None:
+def test_freshness_moves_newer_videos_up_by_their_age(half_life: float, db: Connection, client: Client) -> None:
     base = client.rpc("authenticated", ME, "recommend_videos", limit=200)
     some = [row["video_id"] for row in base]
     db.execute(
@@ -220,9 +220,7 @@ def days(db: Connection, number: int) -> None:
     db.execute("update two_tower.exploration_pool set drawn_on = date '2030-01-01' + %s::int", (number,))
 
 
-def test_a_question_keeps_its_answer_for_the_day_and_has_another_the_next(
-    exploring: Connection, client: Client
-) -> None:
+def test_explored_lists_are_stable_for_a_day_and_change_the_next(exploring: Connection, client: Client) -> None:
     base = {name: ask(20) for name, ask in lists(client).items()}
     for name, ask in lists(client).items():
         assert ask(20) == base[name]
@@ -250,7 +248,7 @@ def test_explored_videos_are_new_to_the_user_and_pass_the_filter(exploring: Conn
             assert row["video_id"] in published - decided - set(excluded)
 
 
-def test_propensities_are_how_often_things_stand_there(db: Connection, client: Client) -> None:
+def test_propensities_equal_frequencies_over_many_days(db: Connection, client: Client) -> None:
     """Over days, each place is explored as often as it is said, each video of the pool stands at it equally often, and
     weighing what was seen by its propensity adds up to what there was to see."""
     share, limit, n_days = 0.3, 10, 160
@@ -286,7 +284,7 @@ def test_propensities_are_how_often_things_stand_there(db: Connection, client: C
         assert estimate == pytest.approx(n_days * places * size, rel=0.2)
 
 
-def test_pages_explore_and_remember_it(exploring: Connection, client: Client) -> None:
+def test_next_videos_explores_and_logs_propensities(exploring: Connection, client: Client) -> None:
     pages = [client.rpc("authenticated", ME, "next_videos", limit=20) for _ in range(3)]
     seen = [video for page in pages for video in ids(page)]
     assert len(set(seen)) == len(seen) == 60
@@ -297,7 +295,7 @@ def test_pages_explore_and_remember_it(exploring: Connection, client: Client) ->
     assert {"explored", "taste"} == {reason for _, reason, _ in kept}
 
 
-def test_a_pinned_place_is_not_explored(exploring: Connection, client: Client) -> None:
+def test_pinned_places_are_not_explored(exploring: Connection, client: Client) -> None:
     video = next(v for v in WORLD.published if v not in WORLD.decided(ME))
     for rank in (1, 2, 3):
         promote(exploring, "pin", video_id=video if rank == 1 else WORLD.published[-rank], rank=rank)
@@ -307,7 +305,7 @@ def test_a_pinned_place_is_not_explored(exploring: Connection, client: Client) -
         assert plain(first) == (str(video), "pinned", 1)
 
 
-def test_a_pool_is_drawn_once_a_day_of_what_fewest_were_shown(db: Connection, client: Client) -> None:
+def test_the_exploration_pool_is_drawn_daily_of_the_least_shown_videos(db: Connection, client: Client) -> None:
     shown = client.rpc("authenticated", ME, "next_videos", limit=30)
     assert one(db, "select two_tower.draw_exploration()") == 0
     setting(db, "exploration_share", 0.1)
@@ -441,7 +439,7 @@ def test_a_pin_beyond_the_end_of_a_list_leaves_no_gap_in_it(db: Connection, clie
     assert len(client.rpc("authenticated", ME, "recommend_videos", limit=12, diversity=0.5)) == 12
 
 
-def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) -> None:
+def test_lists_stay_valid_under_any_promotions(db: Connection, client: Client) -> None:
     """As long as before or longer, of videos that may be shown and pass the filter, each once, numbered from 1."""
     setting(db, "freshness_half_life_days", 0.001)
     makers = dict(db.execute("select id::text, maker from videos").fetchall())
@@ -472,7 +470,7 @@ def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) ->
                 assert {makers[video] for video in found} <= {"maker a", "maker b"}
 
 
-def test_a_row_that_was_moved_still_says_why_it_is_there(db: Connection, client: Client) -> None:
+def test_promoted_rows_keep_their_because(db: Connection, client: Client) -> None:
     """In every list that names the like behind a row, as that list names it unmoved."""
     setting(db, "least_likers", 1)
     liked = [str(video) for video in sorted(WORLD.of(ME, "like"))[:3]]

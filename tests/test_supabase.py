@@ -162,7 +162,7 @@ def test_refreshes_and_models_leave_the_rows_of_the_application(new: Callable[..
 
 
 @pytest.mark.parametrize("application", [True, False], ids=["with the application", "without"])
-def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[..., str], application: bool) -> None:
+def test_our_tables_have_rls_and_our_routines_no_public_execute(new: Callable[..., str], application: bool) -> None:
     dsn = new(application=application)
     ours = "n.nspname in ('public', 'two_tower')"
     tables = f"""select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -224,7 +224,7 @@ def test_rollback_after_use_restores_the_database(supabase: Supabase, new: Calla
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("application", [True, False], ids=["with the application", "without"])
-def test_we_cause_no_lint_but_those_that_the_documentation_names(new: Callable[..., str], application: bool) -> None:
+def test_we_cause_only_documented_lints(new: Callable[..., str], application: bool) -> None:
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
         before = lints(db)
@@ -272,7 +272,7 @@ def refusal(dsn: str, supabase: Supabase, login_dsn: str | None = None) -> str:
     ],
     ids=["a clash", "another's table", "both"],
 )
-def test_postgres_is_refused_with_one_list_of_all_that_is_in_the_way(
+def test_a_refusal_lists_all_obstacles_for_postgres(
     supabase: Supabase, new: Callable[..., str], variant: Variant, named: tuple[str, ...]
 ) -> None:
     dsn = new(variant)
@@ -280,7 +280,7 @@ def test_postgres_is_refused_with_one_list_of_all_that_is_in_the_way(
     assert [what for what in named if what not in said] == []
 
 
-def test_a_login_that_owns_nothing_is_refused_likewise(supabase: Supabase, new: Callable[..., str]) -> None:
+def test_a_login_without_tables_is_refused_with_the_remedy(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     said = refusal(dsn, supabase, login(dsn, "supabase_auth_admin"))
     assert "public.videos belongs to postgres, and the role supabase_auth_admin is no member of that" in said
@@ -386,7 +386,7 @@ def test_lists_show_a_client_exactly_what_the_policy_shows(served: str, client: 
                 assert len(got) == min(count, len(visible) - 1)
 
 
-def test_a_hidden_video_gives_nothing_away(client: Client) -> None:
+def test_a_hidden_video_is_treated_like_an_unknown_id(client: Client) -> None:
     """Not what is similar to it, and not that it exists: the answer is that for an id that there is not."""
     hidden = [*HIDDEN[:2], HIDDEN[-1]]
 
@@ -416,7 +416,7 @@ def test_bulk_lists_are_refused_while_visibility_is_unknown(served: str, client:
     assert {video for user, video in rows if user == ADA} == set(SHOWN) - decided
 
 
-def test_every_list_honours_the_condition(served: str, client: Client) -> None:
+def test_every_list_respects_the_visibility_condition(served: str, client: Client) -> None:
     with connect_as(served, SUPERUSER) as db:
         db.execute("select two_tower.set_visible_when($$ maker <> 'maker 2' $$)")
         wanted = set(column(db, "select id from public.videos where maker <> 'maker 2'"))
@@ -433,7 +433,7 @@ def test_every_list_honours_the_condition(served: str, client: Client) -> None:
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-def test_no_client_sets_the_condition(client: Client, role: str) -> None:
+def test_clients_cannot_set_the_visibility_condition(client: Client, role: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), client.as_(role, ADA) as connection:
         connection.execute("select two_tower.set_visible_when('true')")
 
@@ -451,7 +451,7 @@ def service(served: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_operating_works_with_safeupdate(service: Connection, served: str) -> None:
+def test_operators_routines_work_with_safeupdate(service: Connection, served: str) -> None:
     def change() -> None:
         service.execute("update public.videos set label = 'changed' where maker = 'maker 3'")
         service.execute("delete from public.video_tags where tag_id = md5('tag 4')::uuid")
@@ -479,7 +479,7 @@ def test_operating_works_with_safeupdate(service: Connection, served: str) -> No
     service.execute("select two_tower.retire_model('v2')")
 
 
-def test_a_user_works_with_safeupdate(client: Client) -> None:
+def test_routines_of_users_work_with_safeupdate(client: Client) -> None:
     with client.as_("authenticated", CLEO) as user:
         user.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (CLEO, SHOWN[1]))
         assert one(user, "select public.embed_user() ->> 'success'") == "true"

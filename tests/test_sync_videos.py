@@ -110,7 +110,9 @@ def test_a_step_that_fails_does_not_keep_the_next_from_running(db: Connection, a
     assert uncovered(db) == 0
 
 
-def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sync_videos_runs_all_steps_and_writes_a_summary(
+    dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from two_tower.cli.main import app
 
     def invoke(*arguments: str) -> Any:

@@ -36,12 +36,12 @@ def test_a_sample_is_as_small_as_the_longest_axis() -> None:
     assert len(covering(VARIANTS[1])) == 5
 
 
-def test_one_axis_is_not_thinned() -> None:
+def test_all_values_of_a_single_axis_are_sampled() -> None:
     assert covering(VARIANTS[2]) == list(range(6))
 
 
 @pytest.mark.parametrize(("count", "number"), [(35, 6), (6, 6), (5, 6), (1, 3), (7, 1), (84, 16)])
-def test_a_number_takes_so_many_from_all_parts(count: int, number: int) -> None:
+def test_a_sample_of_a_number_is_spread_evenly(count: int, number: int) -> None:
     chosen = spread(count, number)
     assert chosen[0] == 0
     assert min(count, number) / 2 <= len(chosen) <= min(count, number)

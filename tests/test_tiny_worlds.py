@@ -33,7 +33,7 @@ ALIKE = ("one user", "two users, same likes", "one video", "all like one")
 
 
 @pytest.mark.parametrize("split", some(["user", "temporal"], 1))
-def test_training_on_next_to_nothing(
+def test_training_on_tiny_data_gives_a_model_or_a_clear_error(
     database: Callable[..., str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

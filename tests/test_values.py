@@ -154,7 +154,7 @@ VIDEO_VALUES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("at", range(max(len(kinds) for kinds, _ in VIDEO_VALUES.values())))
-def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, client: Client) -> None:
+def test_no_value_of_a_video_stops_or_changes_anything_else(at: int, db: Connection, client: Client) -> None:
     """Every column takes its values under each of its types; the columns change theirs together."""
     kinds = {name: kinds[at % len(kinds)] for name, (kinds, _) in VIDEO_VALUES.items()}
     adopt(db, "public.videos", kinds, NAMES)
@@ -179,7 +179,7 @@ def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, cl
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", TIMES)
-def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection, client: Client) -> None:
+def test_no_time_of_a_decision_stops_or_changes_anything_else(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"created_at": kind})
     refresh(db)
     db.execute("select two_tower.update_popularity()")
@@ -193,7 +193,7 @@ def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", DECISIONS)
-def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, client: Client) -> None:
+def test_decisions_are_read_in_any_case_and_column_type(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"decision_type": kind}, WORDS)
     refresh(db)
     mine = sorted(WORLD.decided(WORLD.many))
@@ -209,7 +209,7 @@ def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, cli
     assert [read[v] for v, _ in zip(mine, words, strict=False)] == [SIGNS.get(w.strip().lower()) for w in words]
 
 
-def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client, tmp_path: Path) -> None:
+def test_no_time_of_users_or_reviews_stops_anything(db: Connection, client: Client, tmp_path: Path) -> None:
     for at, moment in enumerate(m for m in MOMENTS if m):
         db.execute("update profiles set created_at = %s where user_id = %s", (moment, WORLD.users[5 + at]))
         db.execute("update auth.users set created_at = %s where id = %s", (moment, WORLD.users[5 + at]))
@@ -231,7 +231,7 @@ def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client
     assert registry.meta("v2", model, data)["training_data"]["latest"] == "2100-01-01T00:00:00+00:00"
 
 
-def test_popularity_of_a_like_with_a_chosen_date(db: Connection, client: Client) -> None:
+def test_a_like_with_any_date_counts_at_most_once_in_popularity(db: Connection, client: Client) -> None:
     """As a signed-in client may write it; the day after, the refresh does all of its work."""
     likes = {v: sum(d[1] == v and d[2] == "like" for d in WORLD.decisions) for v in WORLD.published}
     video = min(set(WORLD.published) - WORLD.decided(ME), key=lambda v: (likes[v], v))
@@ -276,7 +276,7 @@ def mend_popularity(db: Connection) -> None:
     db.execute("alter table two_tower.video_popularity drop constraint broken")
 
 
-def test_a_failing_popularity_is_named_and_stops_no_refresh(db: Connection) -> None:
+def test_failed_popularity_is_reported_and_stops_no_refresh(db: Connection) -> None:
     break_popularity(db)
     db.execute("update two_tower.job_runs set started_at = started_at - interval '2 days'")
     db.execute(
@@ -296,7 +296,7 @@ def test_a_failing_popularity_is_named_and_stops_no_refresh(db: Connection) -> N
     assert one(db, "select count(*) from two_tower.problems") == 0
 
 
-def test_a_failing_popularity_takes_no_activation_back(db: Connection, dsn: str) -> None:
+def test_failed_popularity_undoes_no_activation(db: Connection, dsn: str) -> None:
     from world_fixtures import tiny_model
 
     tiny_model(db, "v2", seed=2, activate=False)
@@ -536,7 +536,7 @@ def retype(db: Connection, table: str, names: tuple[str, ...], kind: str) -> Non
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
-def test_columns_may_get_any_type_and_everything_goes_on(kind: str, db: Connection, client: Client) -> None:
+def test_columns_may_change_to_any_type_without_errors(kind: str, db: Connection, client: Client) -> None:
     made, shown, _, other = ODD[kind]
     db.execute("create extension if not exists citext schema public")
     db.execute(made.encode())
@@ -600,7 +600,7 @@ def test_the_application_still_writes_after_columns_change_their_type(kind: str,
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("rows", ["origin", "replica"])
-def test_columns_may_be_called_anything(rows: str, db: Connection, client: Client) -> None:
+def test_columns_may_have_any_name(rows: str, db: Connection, client: Client) -> None:
     """As variables, arguments, results and aliases of ours are, and as columns of other tables: writes go on. So does
     everything else, unless a column has one of the prefixes by which our variables are told from columns."""
     names = column(
@@ -652,7 +652,7 @@ def test_columns_may_be_called_anything(rows: str, db: Connection, client: Clien
 @pytest.mark.parametrize(
     "change", ["drop created_at", "rename created_at to since", "alter created_at type json using '{}'"]
 )
-def test_profiles_need_not_say_since_when_later_either(change: str, db: Connection, client: Client) -> None:
+def test_profiles_may_lose_created_at_later(change: str, db: Connection, client: Client) -> None:
     db.execute(
         f"alter table profiles alter created_at drop default, {change}".encode()
         if "type" in change
@@ -681,7 +681,7 @@ def test_unknown_decision_words_are_named(db: Connection) -> None:
     assert one(db, "select count(*) from two_tower.problems") == 0
 
 
-def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
+def test_checks_of_our_tables_still_apply(db: Connection) -> None:
     for change in ("price = -1", "price = 1e12", "price = 'NaN'", "duration_seconds = -1"):
         with pytest.raises(psycopg.IntegrityError):
             db.execute(f"update videos set {change} where id = %s".encode(), (LIKED,))
@@ -736,7 +736,7 @@ def refusal(db: Connection, query: str, *values: object) -> psycopg.Error | None
     return None
 
 
-def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection, request: pytest.FixtureRequest) -> None:
+def test_no_value_of_a_setting_breaks_its_readers(db: Connection, request: pytest.FixtureRequest) -> None:
     """Either it is refused where it is set, in a sentence that says what is allowed, or everything has an answer;
     without ``--soak``, every third value that is allowed is read."""
     every = 1 if request.config.getoption("--soak") else 3

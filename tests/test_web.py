@@ -113,7 +113,7 @@ def test_i5_a_browser_goes_by_the_version_that_serves_its_user(
 
 
 @pytest.mark.soak
-def test_i5_also_where_one_of_both_weighs_decisions_by_recency(
+def test_i5_a_browser_handles_versions_with_and_without_recency(
     db: Connection, client: Client, model: Path, node_modules: Path
 ) -> None:
     tiny_model(db, "v2", recency=0.5)

@@ -35,7 +35,7 @@ GIVEN = np.array([0.01, 0.2, 0.5, 0.8, 1, 1.25, 3, 10], dtype=np.float32)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 2.0, 10.0])
-def test_a_weight_is_a_factor_beside_that_of_the_place(exponent: float) -> None:
+def test_weights_multiply_with_those_of_recency(exponent: float) -> None:
     places = np.array([0, 1, 7, 10**6])
     for given in GIVEN:
         found = decision_weights(places, exponent, np.full(4, given))
@@ -46,7 +46,7 @@ def test_a_weight_is_a_factor_beside_that_of_the_place(exponent: float) -> None:
     np.testing.assert_array_equal(decision_weights(places, exponent, np.ones(4)), decision_weights(places, exponent))
 
 
-def test_weights_of_one_train_what_no_weights_do() -> None:
+def test_weights_of_1_train_the_same_model_as_none() -> None:
     data = make_data(users=40, items=30, times=True)
     ones = replace(data, weight=np.ones(len(data.user), dtype=np.float32))
     for label in (LIKE, NOPE, SKIP):
@@ -75,7 +75,7 @@ def test_training_uses_weights_and_counts_use_likes() -> None:
     np.testing.assert_allclose(table, expected, atol=1e-4)
 
 
-def test_a_ranking_is_judged_by_likes_whatever_they_weigh() -> None:
+def test_rankings_are_measured_by_likes_without_weights() -> None:
     data = make_data(users=30, items=20, each=6)
     weighed = replace(data, weight=np.random.default_rng(0).choice(GIVEN, len(data.user)))
     scorer = evaluate.by_chance(data.n_items)
@@ -83,7 +83,7 @@ def test_a_ranking_is_judged_by_likes_whatever_they_weigh() -> None:
     assert rankings[0] == rankings[1]
 
 
-def test_losses_count_a_pair_by_its_weight() -> None:
+def test_losses_weigh_pairs_by_their_weight() -> None:
     import torch
 
     users, places = torch.eye(3)[:2], torch.eye(3)
@@ -129,7 +129,7 @@ def test_stored_vectors_equal_tower_outputs_for_weighted_inputs(db: Connection) 
     assert_as_rebuilt(db)
 
 
-def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: Connection) -> None:
+def test_only_changes_of_the_bounded_weight_are_logged(db: Connection) -> None:
     user = WORLD.many
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_weight_check")
     update = "update user_video_decisions set weight = %s::real where user_id = %s and video_id = %s"
@@ -164,7 +164,7 @@ def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: C
     assert_as_rebuilt(db)
 
 
-def test_the_weight_may_be_of_any_type_and_absent(db: Connection, tmp_path: Path) -> None:
+def test_the_column_weight_may_have_any_type_or_be_absent(db: Connection, tmp_path: Path) -> None:
     """An adopted table's is as the application has it."""
     rebuilt = "call two_tower.rebuild()"
     expected = state(db)
@@ -205,7 +205,7 @@ def test_the_weight_may_be_of_any_type_and_absent(db: Connection, tmp_path: Path
         import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,weight\n{user},{WORLD.videos[5]},like,2\n"))
 
 
-def test_lists_reasons_and_payloads_count_alike(db: Connection, client: Client) -> None:
+def test_lists_reasons_and_payloads_use_the_same_weights(db: Connection, client: Client) -> None:
     recency = float(one(db, "select two_tower.recency_of('v1')"))
     liked, weights = db.execute(
         "select liked, weights from two_tower.history_of(%s, 'v1')", (WORLD.many,)

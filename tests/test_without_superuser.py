@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return generate(tmp_path_factory.mktemp("world"), users=300, videos=300)
 
 
-def test_the_whole_path_takes_neither_a_superuser_nor_a_language(hosted: str, world: World, tmp_path: Path) -> None:
+def test_all_verbs_work_without_a_superuser_or_plpython(hosted: str, world: World, tmp_path: Path) -> None:
     two_tower(hosted, "migrate", "--check")
     two_tower(hosted, "migrate")
     two_tower(hosted, "migrate")
@@ -124,7 +124,7 @@ def test_exported_files_are_the_towers(hosted: str, tmp_path: Path) -> None:
     assert {"user_tower.onnx", "item_tower.onnx", "weights.safetensors"} <= names
 
 
-def test_the_way_back_leaves_nothing(hosted: str) -> None:
+def test_going_back_removes_schema_two_tower(hosted: str) -> None:
     migrate.migrate(hosted, to="0")
     with psycopg.connect(hosted, autocommit=True) as db:
         assert one(db, "select to_regnamespace('two_tower')") is None
@@ -175,7 +175,7 @@ READ_BY_SERVICE = [
 
 
 @pytest.mark.soak
-def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[Server, str]) -> None:
+def test_service_role_without_bypassrls_sees_all_our_rows(plain_service: tuple[Server, str]) -> None:
     server, dsn = plain_service
     with psycopg.connect(dsn, autocommit=True) as db:
         assert not one(db, "select rolbypassrls from pg_roles where rolname = 'service_role'")
@@ -223,7 +223,7 @@ def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[S
                         visitor.execute("select from public.user_video_decisions")
 
 
-def test_policies_for_the_service_are_there_as_long_as_it_needs_them(plain_service: tuple[Server, str]) -> None:
+def test_policies_for_service_role_exist_while_it_needs_them(plain_service: tuple[Server, str]) -> None:
     server, dsn = plain_service
     admin = in_database(server.dsn, urlsplit(dsn).path.removeprefix("/"))
     with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(admin, autocommit=True) as superuser:

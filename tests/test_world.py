@@ -88,7 +88,7 @@ def test_tastes_show_in_the_likes(world: World) -> None:
     assert noped < 0.2
 
 
-def test_popularity_tells_a_little_and_the_truth_much_more(world: World) -> None:
+def test_true_tastes_predict_likes_far_better_than_popularity(world: World) -> None:
     known, held = matrix(world, world.decisions), matrix(world, world.heldout)
     likes = matrix(world, world.decisions, "like").sum(axis=0)
     popularity = recall_at_20(np.broadcast_to(likes, known.shape), known, held)
