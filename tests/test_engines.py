@@ -308,7 +308,7 @@ def add_versions(db: Connection, engine: str) -> None:
     tiny_model(db, "v3", seed=3, activate=False, engine=engine)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("case", LATE)
 def test_i3_a_like_counts_before_its_changed_video_is_refreshed(

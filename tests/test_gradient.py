@@ -318,7 +318,7 @@ with gradient.joined() as processes:
 """
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_the_same_towers_as_one(
     part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
