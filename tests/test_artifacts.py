@@ -1,4 +1,4 @@
-"""Exported files travel: verified, whole or not at all, and recommending the same wherever they arrive."""
+"""Exported files: they are verified, complete or refused, and give the same recommendations in another database."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def s3() -> Iterator[str]:
 
 
 both = pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
-"""For tests of what a store does; the others try a bucket in ``make soak`` alone."""
+"""For tests of the store itself; the others use a bucket only in ``make soak``."""
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.soak)])
@@ -143,7 +143,7 @@ def test_no_version_may_have_the_name_of_the_pointer(
         artifacts.register(other, exported, name)
     with pytest.raises(UserError, match=refused):
         artifacts.fetch(other, url, name, quiet)
-    # A manifest that names itself so, in a directory or as what a store calls the current one.
+    # A manifest with that version, in a directory or as the current one of a store.
     manifest = json.loads((exported / "manifest.json").read_text()) | {"version": name}
     (exported / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=refused):
@@ -220,7 +220,7 @@ def test_verbs_publish_fetch_export_register_activate_and_roll_back(
     assert run(target, "register", directory, "--version", "again") == {"version": "again", "registered": True}
     assert run(target, "activate", "again")["previous"] == "v1"
     assert run(target, "rollback")["model_version"] == "v1"
-    # Only what is half as good again may follow now.
+    # From now on, a new version must be 1.5 times as good.
     other.execute("update two_tower.settings set value = '-0.5' where name = 'gate_max_drop'")
     run(target, "register", directory, "--version", "not.better")
     run(target, "activate", "not.better", code=3)
@@ -234,7 +234,7 @@ def test_verbs_publish_fetch_export_register_activate_and_roll_back(
 
 
 def register_as_trained(db: Connection, version: str, seed: int = 0) -> TinyModel:
-    """As ``two-tower train`` registers: by the program, which puts the rows there."""
+    """Registers as ``two-tower train`` does: by the program, which writes the rows."""
     model = random_model(schema_of(db), seed=seed)
     registry.register_files(
         db,
@@ -254,7 +254,7 @@ def stored(db: Connection, version: str) -> set[str]:
 
 
 def limits(model: TinyModel) -> list[int]:
-    """One below each size, and one that lets all of them through."""
+    """A limit below each size, and one above all of them."""
     sizes = sorted({len(model.user_graph), len(model.item_graph), len(model.weights)})
     return [0, *(size - 1 for size in sizes), sizes[-1]]
 
@@ -275,7 +275,7 @@ def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Conne
         measured = gate.measure(db, version)
         assert gate.judge(db, version, measured.numbers()) == []
         assert all(distance is not None and distance < 1e-5 for distance in measured.parity.values()), measured.parity
-        # All files of the contract, whatever is kept, and they are the towers.
+        # All documented files, whatever is stored, with the same towers.
         directory = tmp_path / version
         assert {path.name for path in artifacts.export(db, version, directory)} == set(PUBLISHED)
         for name in small:
@@ -285,7 +285,7 @@ def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Conne
         assert expected.keys() == found.keys()
         for name, tensor in expected.items():
             assert np.allclose(tensor, found[name], rtol=1e-6, atol=0), name
-        # They are the same model here, whatever the limit is by now, and wherever they arrive.
+        # They are recognised as the same model, whatever the limit is now, here and in another database.
         db.execute("update two_tower.settings set value = '1e9' where name = 'model_max_bytes'")
         assert artifacts.register(db, directory) == (version, False)
         assert artifacts.register(other, directory) == (version, True)
@@ -342,7 +342,7 @@ def test_a_smaller_vocabulary_leaves_the_model_of_those_videos_unchanged(
     assert document["model_meta.json"]["sizes"]["vocabularies"]["video"] == len(videos)
     sizes = [(tmp_path / name / "user_tower.onnx").stat().st_size for name in ("whole", "less")]
     assert (sizes[1] < sizes[0]) == (len(videos) < len(model.vocabularies["video"]))
-    # Vectors of videos are those of the version; a user who has decided on nothing else has the version's vector.
+    # Vectors of videos are those of the version; so are those of users with decisions only on these videos.
     pairs = [(tmp_path / name / "video_embeddings.parquet").read_bytes() for name in ("whole", "less")]
     assert pairs[0] == pairs[1]
     counts = np.zeros((1, document["feature_schema.json"]["user"]["dim"]), dtype=np.float32)
@@ -356,7 +356,7 @@ def test_a_smaller_vocabulary_leaves_the_model_of_those_videos_unchanged(
         for name, given in (("whole", whole), ("less", counts))
     ]
     assert np.allclose(vectors[0], vectors[1], atol=1e-6)
-    # It registers as any model does, under a name of its own.
+    # It can be registered like any model, under another name.
     assert artifacts.register(other, tmp_path / "less", "small") == ("small", True)
 
 
@@ -376,7 +376,7 @@ def test_export_prints_the_size_of_a_large_model_for_browsers(
 def test_a_tower_too_large_for_a_file_is_registered_as_rows(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with more than two million videos, at a limit of a few bytes."""
+    """Like one of more than two million videos, with a limit of a few bytes."""
     monkeypatch.setattr("two_tower.trainer.export.LARGEST", 10)
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
     model = random_model(schema_of(db))
@@ -527,7 +527,7 @@ def test_current_is_a_complete_copy_and_moves_only_on_activation(
         "version": "v2", "url": url, "uploaded": 0, "current": True,
     }  # fmt: skip
     assert current(url) == "v2"
-    same_there(url)  # v1's vectors of users are gone from there
+    same_there(url)  # v1's vectors of users are no longer there
     assert run(other.info.dsn, "fetch", url)["version"] == "v2"
 
 
@@ -577,7 +577,7 @@ def test_the_runtime_for_browsers_is_published_beside_the_model(
         for place in ("v1", "current"):
             found = obstore.get(artifacts._store(url), f"{place}/ort-wasm-simd-threaded.wasm")
             assert found.attributes["Content-Type"] == "application/wasm"
-    # It is no part of the model: another release of it makes no other model.
+    # It is no part of the model: another release of it does not make another model.
     (dist / "ort-wasm-simd-threaded.wasm").write_text("a newer one")
     assert run(dsn, "publish", url, "--wasm", str(dist))["uploaded"] == 0
     assert run(other.info.dsn, "fetch", url)["registered"]

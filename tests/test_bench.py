@@ -1,4 +1,4 @@
-"""The benchmarks run at toy sizes and yield every figure. What they measure is not asserted: this machine is busy."""
+"""The benchmarks run at tiny sizes and yield every figure. Measured values are not asserted: the machine is busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of imports measures what it says, and leaves nothing behind."""
+"""The benchmark of imports."""
 
 from __future__ import annotations
 

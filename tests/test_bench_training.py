@@ -1,4 +1,4 @@
-"""The benchmark of training: its world, and what it reports."""
+"""The benchmark of training: its generated data, and its report."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_generated_likes_are_distinct_ordered_and_of_the_requested_number(scale:
 
 
 def test_taste_predicts_generated_likes_better_than_popularity() -> None:
-    """Who likes what with what says more than what is popular, and that more than chance."""
+    """Videos liked together predict more than popularity, and popularity more than chance."""
     scale = Scale(users=1_000, videos=400, likes=20_000)
     user, video, _ = drawn(scale)
     held = np.random.default_rng(0).random(len(user)) < 0.2
@@ -70,7 +70,7 @@ def test_taste_predicts_generated_likes_better_than_popularity() -> None:
 
 
 def test_a_small_training_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process; that of its own takes seconds to load torch."""
+    """In this process; a separate one takes seconds to load torch."""
     monkeypatch.setattr(training, "new_database", lambda server, name: new_database(server, name, template))
     monkeypatch.setattr(training, "DATABASE", "bench_training_toy")
     monkeypatch.setattr(training, "train", measured)
@@ -129,7 +129,7 @@ def test_a_training_that_fails_says_why(code: str, message: str, monkeypatch: py
 @pytest.mark.soak
 @pytest.mark.database
 def test_the_verb_trains_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A like for each twentieth pair of a user and a video is the most that the verb makes.
+    # The verb generates likes for at most a twentieth of all pairs of a user and a video.
     monkeypatch.setattr(Scale, "quick", lambda: Scale(users=300, videos=400, likes=6_000))
     result = CliRunner().invoke(app, ["bench", "training", "--quick", "--json"])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Somebody else's list, in the caller's order."""
+"""``rank_candidates``: a list of the application's, in the order of the caller's taste."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_neighbours_count_as_in_the_users_own_list(db: Connection, client: Clien
 
 
 def test_videos_with_decisions_are_ranked_too(client: Client) -> None:
-    """It is somebody else's list, and whole."""
+    """The list is the application's, and none of it is left out."""
     expected = set(PUBLISHED)
     assert set(ids(ranked(client, WORLD.many, PUBLISHED))) == expected
 

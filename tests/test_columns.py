@@ -1,4 +1,4 @@
-"""Columns read from the database are those of its rows, wherever the stream is cut, and take no file with a name."""
+"""Columns that are read from the database equal its rows, wherever the stream is split, and leave no files behind."""
 
 from __future__ import annotations
 

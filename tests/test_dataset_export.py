@@ -1,4 +1,4 @@
-"""Datasets for other trainers: the trainer's own rows and split, and features in which nothing held out is."""
+"""Datasets for other trainers: the trainer's own rows and split, and features without held-out rows."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_held_out_rows_are_not_in_the_features(world: Connection, tmp_path: Path
 
 
 def test_users_excluded_from_training_are_in_no_file(world: Connection, tmp_path: Path) -> None:
-    """Nor in what is kept as it was. Who only wants no lists of the own decisions is."""
+    """Nor in the snapshots. Users who opted out only of personal lists are in the files."""
     untrained, impersonal = make_world().usual, make_world().many
     world.execute(
         "insert into two_tower.reviews select u, v.id, 5 from unnest(%s::uuid[]) u, (select id from videos limit 3) v",
@@ -219,14 +219,14 @@ def test_negatives_exclude_what_is_known_in_the_training_part(world: Connection,
     pairs = set(drawn.select("user_id", "video_id").iter_rows())
     assert len(pairs) == len(drawn)
     assert not pairs & set(train.select("user_id", "video_id").iter_rows())
-    # Held-out likes are drawn like anything else: their absence would tell of them.
+    # Held-out likes may be drawn like any other video: their absence would reveal them.
     held = frames(tmp_path)["interactions_val"]
     assert pairs & set(held.select("user_id", "video_id").iter_rows())
     assert set(drawn["user_id"]) <= set(train.filter(pl.col("label") == 1)["user_id"])
 
 
 def test_a_mode_selects_only_decisions_or_only_reviews(world: Connection, tmp_path: Path) -> None:
-    # Somebody has both of one video: the decision counts, and is no review any more.
+    # If a user has both for a video, only the decision counts.
     world.execute(
         "insert into two_tower.reviews select user_id, video_id, 5 from public.user_video_decisions"
         " where decision_type = 'nope' limit 3"

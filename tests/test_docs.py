@@ -2,8 +2,8 @@
 
     make docs-test
 
-README.md runs first, in a copy of this checkout, and builds the system that the other documents then work on, each in a
-terminal of its own. What cannot be run here says so in the document, and is listed as skipped with that reason.
+README.md runs first, in a copy of this checkout, and builds the system that the other documents then use, each in a
+terminal of its own. Blocks that cannot be run here have a reason in the document, with which they are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALL = {str(path.relative_to(REPOSITORY)): blocks(path) for path in DOCUMENTS}
 TRANSLATIONS = {"README.ja.md": "README.md"} | {
     f"docs/ja/{path.name}": f"docs/{path.name}" for path in REPOSITORY.glob("docs/ja/*.md")
 }
-"""Translation → what it translates. Its blocks are those of that document, which is run."""
+"""Translation → original. Both have the same blocks; those of the original are run."""
 RUN = [
     name
     for name, found in ALL.items()
@@ -56,7 +56,7 @@ NOT_RUN = [b for name, found in ALL.items() if name not in TRANSLATIONS for b in
 
 @dataclass
 class System:
-    """A copy of this checkout, as after ``make setup``, and what a terminal in it knows."""
+    """A copy of this checkout, as after ``make setup``, and the environment of a terminal in it."""
 
     directory: Path
     server: Server
@@ -76,13 +76,13 @@ class System:
 
 @pytest.fixture(scope="module")
 def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System]:
-    """A set-up checkout without a database. ``make test`` gives the demo small files, by the variables of its make;
-    ``make soak`` has it make a world of its own."""
+    """A set-up checkout without a database. ``make test`` passes small files to the demo, by variables of make; with
+    ``make soak`` it generates its data."""
     root = server_directory("two-tower-docs-")
     checkout = root / "pg-two-tower"
     omitted = shutil.ignore_patterns(".git", ".venv", ".two-tower", ".*_cache", ".hypothesis", "__pycache__", "build")
     shutil.copytree(REPOSITORY, checkout, ignore=omitted, symlinks=True)
-    # What setup.sh would install is here already; its stamp says so.
+    # What setup.sh would install is here already, with its stamp.
     venv, home = REPOSITORY / ".venv", (REPOSITORY / ".two-tower").resolve()
     (checkout / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
@@ -94,7 +94,7 @@ def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System
         (checkout / ".two-tower" / packages.name).symlink_to(packages)
     (checkout / "node_modules").symlink_to(node_modules)
     server = Server(checkout)
-    # What was given to the make that runs the tests is not for the one that a document calls.
+    # Variables of the make that runs the tests are not for the one that a document calls.
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_", "MAKE", "MFLAGS", "ARGS"))
     }
@@ -109,7 +109,7 @@ def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System
 
 @pytest.fixture(scope="module")
 def system(fresh: System) -> System:
-    """What a reader has who followed README.md to its end."""
+    """The system of a reader who followed README.md to its end."""
     fresh.run("README.md", {})
     return fresh
 
@@ -169,14 +169,14 @@ def test_a_translation_has_the_same_blocks_figures_and_links(translation: str) -
 
 
 def anchors(path: Path) -> set[str]:
-    """Ids that GitHub gives the headings."""
+    """Ids that GitHub assigns to the headings."""
     tokens = parse(path)
     headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def targets(path: Path) -> list[str]:
-    """Where its links and pictures point."""
+    """Targets of its links and pictures."""
     return [
         str(child.attrs.get("href") or child.attrs.get("src"))
         for token in parse(path)
@@ -250,7 +250,7 @@ def program() -> Any:
 
 
 def check_command(where: str, words: list[str]) -> None:
-    """The verbs of a command line exist, and each has the options that follow it."""
+    """Asserts that the verbs of a command line exist, and have the options that follow."""
     command = program()
     options = {name for parameter in command.params for name in parameter.opts}
     for word in words:
@@ -291,7 +291,7 @@ def test_every_name_in_the_database_exists(path: Path, db: Connection) -> None:
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb that does something, with the words that lead to it."""
+    """Every verb that can be run, with its words."""
     if below := getattr(command, "commands", None):
         for name, verb in below.items():
             yield from verbs(verb, (*path, name))
@@ -372,7 +372,7 @@ def variables() -> set[str]:
         names |= {parameter.envvar for parameter in verb.params if parameter.envvar}
     for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
         names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
-    return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes
+    return names - {"PATH", "WORLD_SIZE"}  # torchrun sets the latter for its processes
 
 
 def test_the_table_of_configuration_matches_the_code(db: Connection) -> None:
@@ -440,6 +440,6 @@ def test_every_input_of_a_workflow_is_documented_and_used(workflow: str, inputs:
         assert f"inputs.{name}" in used
         assert f"`{name}`" in documented
     script = used.partition("run: |")[2]
-    assert "${{" not in script  # what somebody types in is a value, and no text of a script
+    assert "${{" not in script  # inputs are values, never text of a script
     for line in re.findall(r"^ +(?:if .*; then )?(two-tower [^;\n]+)", script, re.MULTILINE):
         check_command(workflow, shlex.split(line.replace("$@", ""))[1:])

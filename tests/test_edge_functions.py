@@ -1,4 +1,4 @@
-"""The Edge Functions under Deno, against PostgREST, with supabase-js as npm has it."""
+"""The Edge Functions under Deno, against PostgREST, with npm's supabase-js."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FUNCTIONS = ("embed-user", "recommend")
 
 
 def deno(node_modules: Path) -> str:
-    """npm's Deno, or the one in PATH where npm has none for this machine."""
+    """npm's Deno, or the one in PATH if npm has none for this machine."""
     packaged = node_modules / "@deno" / "linux-x64-glibc" / "deno"
     found = str(packaged) if packaged.exists() else shutil.which("deno")
     assert found, "there is no Deno: put version 2 or newer into PATH, https://docs.deno.com/runtime/getting_started/"
@@ -122,7 +122,7 @@ def test_a_user_gets_their_own_list(functions: dict[str, str], asks: Client) -> 
     answer = post(functions["recommend"], USER, given)
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"success": True, "videos": asks.rpc("authenticated", ME, "recommend_videos", **given)}
-    # A client that names itself, as those of older pipelines do.
+    # A client that gives its own user id, as older pipelines do.
     assert post(functions["recommend"], USER, given | {"user_id": str(ME)}).json() == answer.json()
 
 

@@ -1,4 +1,4 @@
-"""Both engines, and the sums that refreshes add, give the vectors that the plain definition gives (I2, I3)."""
+"""Both engines, and the sums of refreshes, give the vectors of the plain definition (I2, I3)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LIKED = min(WORLD.of(USER, "like"))
 COUNTS = """liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources, liked_video_ids,
     noped_video_ids, like_count, nope_count, price_sum, priced_count"""
 TOLERANCE = 1e-5
-"""Largest cosine distance between vectors that are the same but for how they were added up."""
+"""Largest cosine distance between vectors that differ only in the order of summation."""
 USERS = {
     "sums": "select user_id, embedding from two_tower.sum_users(%(ids)s, %(version)s)",
     "definition by sql": "select user_id, embedding from two_tower.define_users(%(ids)s, %(version)s, 'sql')",
@@ -84,7 +84,7 @@ def assert_near(first: Found, second: Found) -> None:
 
 
 def assert_users(db: Connection, ids: list[UUID], version: str = "v1") -> Found:
-    """Vectors of users as the rows are now: by every way the same."""
+    """Asserts that all ways to compute vectors of users from the present rows agree; returns the vectors."""
     found = vectors(db, USERS["embed_users"], ids, version)
     row = db.execute(
         """select user_engine, exists (select from two_tower.model_weights where model_version = version)
@@ -102,7 +102,7 @@ def assert_users(db: Connection, ids: list[UUID], version: str = "v1") -> Found:
 
 
 def assert_equal(db: Connection, users: list[UUID]) -> int:
-    """What is stored of these users is what their rows say; the number of users with features."""
+    """Asserts that stored vectors of these users equal computed ones; returns the number of users with features."""
     counted = f"select user_id, {COUNTS} from two_tower.count_user_features(%s) order by 1"
     stored = f"select user_id, {COUNTS} from public.user_features where user_id = any (%s) order by 1"
     expected = db.execute(counted.encode(), (users,)).fetchall()
@@ -115,7 +115,7 @@ def assert_equal(db: Connection, users: list[UUID]) -> int:
 
 
 def insert_new_videos(db: Connection) -> list[UUID]:
-    """Videos that no model knows, with every kind of content, liked and disliked by those who like a lot."""
+    """Videos that no model knows, with every kind of content, liked and noped by users with many likes."""
     new = [ident("new", n) for n in range(12)]
     for n, video in enumerate(new):
         db.execute(
@@ -160,7 +160,7 @@ def test_i2_every_video_has_the_same_vector_by_every_engine(db: Connection) -> N
     for each in found.values():
         assert each.keys() == set(everything)
         assert_near(each, found["onnxruntime"])
-    # The content says something, or the layer would not have been tried.
+    # The content differs, or the layer would not be tested.
     assert len({found["sql"][video] for video in new}) == len(new)
     for name, query in VIDEOS.items():
         for video in (*new, *WORLD.videos[::29]):
@@ -229,7 +229,7 @@ def test_i3_stored_and_computed_tastes_have_the_same_sums(db: Connection) -> Non
     for marked in (WORLD.videos[:1], WORLD.videos[::2], WORLD.videos, [UUID(int=0)]):
         with db.transaction(force_rollback=True):
             db.execute("insert into two_tower.video_changes (video_id) select unnest(%s::uuid[])", (marked,))
-            # Where nothing has changed, marks change nothing.
+            # If nothing has changed, marks have no effect.
             assert vectors(db, USERS["sums"], WORLD.users) == before
 
 
@@ -270,7 +270,7 @@ def only_like_is_new(db: Connection) -> None:
 
 
 def set_aside(db: Connection) -> None:
-    """Videos change and appear, and what is made of them cannot be stored."""
+    """Changes and inserts videos whose vectors cannot be stored."""
     db.execute("insert into videos (id, product_url, title, maker) values (%s, 'x', 'x', 'maker a')", (NOBODY,))
     like(db, UNDECIDED, "skip")
     for video in (UNDECIDED, NOBODY):
@@ -285,7 +285,7 @@ def set_aside(db: Connection) -> None:
 
 
 def mend(db: Connection) -> None:
-    """What set_aside() broke."""
+    """Repairs what set_aside() broke."""
     for name in column(
         db, "select conname from pg_constraint where conname ~ '^c_' and conislocal and coninhcount = 0"
     ):
@@ -344,7 +344,7 @@ def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, 
 def test_i3_a_like_during_a_backfill_is_in_the_new_version(
     case: str, engine: str, refreshes: bool, db: Connection
 ) -> None:
-    """After its videos are embedded, and between their attaching and the pass over what changed meanwhile."""
+    """After its videos are embedded, and between attaching them and processing the changes since."""
     some = [USER, WORLD.one_like, WORLD.only_nopes, *WORLD.users[6:10]]
     register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
     db.execute("select two_tower.stage_model('v2', true)")
@@ -429,7 +429,7 @@ def rebuild(db: Connection) -> None:
 
 @pytest.fixture(scope="module", params=["auto", "sql", "onnxruntime"])
 def played(request: pytest.FixtureRequest, cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
-    """A database of one engine, where whoever changes something takes it back."""
+    """A database of one engine, in which tests undo their changes."""
     with borrowed(cluster, world_of(request.param)) as db:
         yield db
 
@@ -474,7 +474,7 @@ def test_i3_any_history_ends_as_a_rebuild_under_every_engine(lab: Lab, history: 
 
 
 def registered(db: Connection, change: Callable[[TinyModel], object], engine: str = "auto") -> None:
-    """A version v2, its user tower changed, with vectors."""
+    """Registers and fills a version v2 with a changed user tower."""
     model = random_model(schema_of(db), seed=2)
     with torch.no_grad():
         change(model)
@@ -508,8 +508,8 @@ def test_the_weight_of_a_tag_may_have_any_scale(scale: float, db: Connection) ->
 # ------------------------------------------------------------------------------------------- registration
 
 CHOICES: list[tuple[str, bool, tuple[str, str] | str, tuple[str, str] | str]] = [
-    # Setting, whether there are rows; the engines of users and videos, or the SQLSTATE, where the server has
-    # onnxruntime and where it does not.
+    # Setting, whether there are rows; the engines of users and videos, or the SQLSTATE, on a server with onnxruntime
+    # and on one without.
     ("auto", True, ("sql", "onnxruntime"), ("sql", "sql")),
     ("auto", False, ("onnxruntime", "onnxruntime"), "55000"),
     ("sql", True, ("sql", "sql"), ("sql", "sql")),
@@ -531,7 +531,7 @@ def engines(db: Connection, version: str) -> tuple[str, str]:
 
 
 def without_python(db: Connection) -> None:
-    """As on a server where PL/Python may not be used: its routines are not made."""
+    """As on a server without PL/Python: drops the routines that use it."""
     for name in column(
         db,
         """select p.oid::regprocedure::text from pg_proc p join pg_language l on l.oid = p.prolang
@@ -542,7 +542,7 @@ def without_python(db: Connection) -> None:
 
 @pytest.mark.parametrize("setting", ["something else", ""])
 def test_an_unavailable_engine_registers_nothing(setting: str, db: Connection) -> None:
-    """Such a setting is refused, but for a session without triggers, as one that restores a dump."""
+    """Such a setting is refused, except in a session without triggers, such as one that restores a dump."""
     with pytest.raises(psycopg.Error, match="inference_engine must be") as caught:
         choose(db, setting)
     assert caught.value.sqlstate == "22023"
@@ -584,7 +584,7 @@ def test_the_engine_is_chosen_when_a_version_is_registered(
     assert {key.split()[0] for key in found if key.endswith(" v2")} == {"user", "video"} | (
         {"taste"} if expected[0] == "sql" else set()
     )
-    # Another setting is for versions to come.
+    # Another setting affects only later versions.
     choose(db, "onnxruntime" if expected[0] == "sql" else "sql")
     db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     db.execute("insert into two_tower.video_changes (video_id) select id from videos")
@@ -605,7 +605,7 @@ def lacking(tower: str, part: str) -> Callable[[Rows], Rows]:
 
 
 def moved(tower: str, part: str) -> Callable[[Rows], Rows]:
-    """Each row where the next one should be."""
+    """Shifts each row to the position of the next one."""
     return lambda rows: [(t, p, at + 1 if (t, p) == (tower, part) else at, w) for t, p, at, w in rows]
 
 
@@ -625,7 +625,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def registry_world(cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
-    """A database of the engine auto; whoever registers something takes it back. Its backend has loaded onnxruntime."""
+    """A database of the engine auto, in which tests undo their changes. Its backend has loaded onnxruntime."""
     with borrowed(cluster, world_of("auto")) as db:
         yield db
 
@@ -652,7 +652,7 @@ def test_weights_as_rows_that_do_not_fit_the_tower_are_refused(
         assert caught.value.diag.message_primary is not None
         assert "v2" in caught.value.diag.message_primary
         assert column(db, "select version from two_tower.model_versions") == ["v1"]
-        # Written anew, they are welcome.
+        # Correct rows are accepted afterwards.
         assert register(db, model, "v2", engine="sql") == "v2"
 
 
@@ -720,7 +720,7 @@ def test_registering_again_changes_nothing_and_retirement_removes_all_rows(engin
     for table in ("user_embeddings", "video_embeddings", "video_tastes"):
         assert one(db, "select to_regclass(%s)", f"two_tower.{table}_{number}") is None
         assert one(db, f"select count(*) from two_tower.{table} where model_version = 'v2'") == 0
-    # Its record says that it was here; nothing new comes of it.
+    # The registry has a record of it; registering it again has no effect.
     assert register(db, model, "v2", engine=engine) == "v2"
     assert one(db, count) == 0
     assert one(db, "select state from two_tower.model_versions where version = 'v2'") == "retired"

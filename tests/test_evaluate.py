@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and the references."""
+"""Metrics compared with values computed by hand, and the references."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_memory_bounds_the_block_and_changes_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_item_knn_equals_the_computation_from_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks of one or of all; of the columns of likes, the nearest of each, itself apart."""
+    """In blocks of one or of all; the nearest columns of likes of each, without itself."""
     rng = np.random.default_rng(4)
     likes = sparse.csr_matrix((rng.random((60, 25)) < 0.3).astype(np.float32))
     dense = likes.toarray()

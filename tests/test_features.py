@@ -1,4 +1,4 @@
-"""Features in SQL: what the RPCs answer, to whom; and that SQL counts exactly as the trainer does (I1, I2)."""
+"""Features in SQL: the answers of the RPCs, who may read them, and that SQL counts exactly as the trainer (I1, I2)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ USER_KEYS = {
     "liked_video_ids", "noped_video_ids", "like_count", "nope_count", "like_ratio", "like_count_30d",
     "positive_ratio_30d",
     "price_mean", "price_median", "days_since_last_like", "account_age_days", "hour_of_day_mean",
-    # Beyond the contract's list: what price_mean is made of, since the encoder reads sums; and whose towers it is for.
+    # In addition to the documented list: the parts of price_mean, since the encoder reads sums, and the version.
     "price_sum", "priced_count", "model_version",
 }  # fmt: skip
 ITEM_KEYS = {
@@ -91,7 +91,7 @@ def encoded_videos(db: Connection, version: str) -> dict[str, np.ndarray]:
 
 
 def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None:
-    # SQL adds weights up in double precision.
+    # SQL sums weights in double precision.
     liked, noped = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
     expected = user_counts(data.schema, data.item_counts, liked, noped, data.profile).toarray()
     found = encoded_users(db, version)
@@ -220,7 +220,7 @@ def test_routines_answer_in_an_empty_database(clean_db: Connection) -> None:
 
 
 def test_reading_the_training_data_evaluates_it_once(db: Connection) -> None:
-    """Of tens of millions of decisions each further reading takes as long as the first."""
+    """With tens of millions of decisions, each evaluation takes as long as the first."""
     db.execute("set track_functions = 'all'")
     dataset.read(db)
     db.execute("select pg_stat_force_next_flush()")
@@ -474,7 +474,7 @@ def test_a_user_who_deletes_all_decisions_loses_their_features(db: Connection) -
 
 
 def test_stored_features_equal_the_payloads(db: Connection) -> None:
-    """What a refresh stored, column by column, is what the payload says."""
+    """Each stored column equals the payload's value."""
     differing = column(
         db,
         """select f.user_id from public.user_features f

@@ -1,4 +1,4 @@
-"""Filters mean the same in every list, and a list is as long as asked for while as many pass."""
+"""Filters have the same meaning in every list, and lists have the requested length as long as enough videos pass."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ OUT: dict[str, set[str]] = {
     "similar_videos": {str(WORLD.published[3])},
     "recommend_from": set(LIKED),
 }
-"""What a list leaves out by itself."""
+"""Videos that a list leaves out without filters."""
 LENGTH = 100
-"""Of lists: less than there are videos, for what passes to end some lists and their length others."""
+"""Length of lists: fewer than there are videos, so that some lists end by their length and others by the filter."""
 Filter = dict[str, Any]
 
 
 class Video:
-    """What filters read of a video, from the rows of the world."""
+    """The values of a video that filters read, from the rows of the world."""
 
     def __init__(self, row: tuple[Any, ...]) -> None:
         self.id, _, _, self.maker, _, self.series, _, _, self.price, self.duration, self.released, *_ = row
@@ -61,7 +61,7 @@ NAMED: dict[str, tuple[str, Callable[[Video], bool]]] = {
         lambda v: any(tag < "8" for tag in v.tags),
     ),
 }
-"""Filters that the owner defined: the condition, and what it says."""
+"""Filters that the owner defined: the SQL condition, and the same in Python."""
 RULES: dict[str, Callable[[Video, Any], bool]] = {
     "tag_ids": lambda v, x: bool(v.tags & set(x)),
     "all_tag_ids": lambda v, x: set(x) <= v.tags,
@@ -98,7 +98,7 @@ def some_filter(name: str, rng: random.Random) -> Any:
     if name == "filters":
         return rng.sample(sorted(NAMED), rng.choice([1, 2]))
     if name.startswith("price"):
-        # Some are the price of a video, which is within the range.
+        # Some equal the price of a video, which is within the range.
         return rng.choice([round(rng.uniform(0, 40), 2), *(v.price for v in VIDEOS[:20] if v.price is not None)])
     if name.startswith("duration"):
         return rng.randrange(9000)
@@ -124,7 +124,7 @@ def filters(seed: int) -> list[Filter]:
 
 
 def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
-    """The list, of which next_videos() remembers nothing. Its id says whether filters were asked for."""
+    """The list, without logging by next_videos(). Its id says whether it had filters."""
     with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
         rows = rpc(connection, name, **LISTS[name] | {"limit": LENGTH} | arguments)
     for row in rows:
@@ -193,7 +193,7 @@ def test_every_list_takes_every_filter() -> None:
 
 
 def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, client: Client) -> None:
-    """Lists without it go on, and a filter by it leaves nothing."""
+    """Lists without it still work, and a filter by it passes nothing."""
     db.execute("alter table videos drop column maker")
     for name in LISTS:
         assert len(listed(client, name)) == LENGTH
@@ -204,7 +204,7 @@ def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, 
 def test_a_type_that_the_application_changed_is_read(db: Connection, client: Client) -> None:
     given: Filter = {"price_min": 10, "duration_max": 5000, "makers": MAKERS[:3]}
     expected = {name: listed(client, name, **given) for name in LISTS}
-    # What the owner defined names them, and is told of it (below).
+    # Filters of the owner depend on these columns (tested below).
     for name in NAMED:
         db.execute("select two_tower.set_filter(%s, null)", [name])
     db.execute("alter table videos drop constraint videos_price_check, drop constraint videos_duration_seconds_check")
@@ -291,7 +291,7 @@ INDEXED: list[Filter] = [
 
 @pytest.mark.parametrize("given", INDEXED, ids=lambda given: "-".join(given))
 def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
-    """With it and without it, a list is the same."""
+    """Lists are the same with the index and without it."""
     with_index = {name: listed(client, name, **given) for name in LISTS}
     among = "select (two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, %s), null)).among"
     assert {v.id for v in VIDEOS if v.passes(given)} <= set(one(db, among, Jsonb(given)))
@@ -303,7 +303,7 @@ def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client
 
 
 def test_passing_videos_are_searched_only_once(db: Connection) -> None:
-    """Whoever searches hands on what it found to the rungs below."""
+    """The first stage that searches passes its result on to the later stages."""
     query = """select n.among from two_tower.model_versions m
         cross join lateral two_tower.nearest_videos(m.version, (
             select e.embedding from two_tower.user_embeddings e limit 1

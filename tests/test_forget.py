@@ -1,4 +1,4 @@
-"""``two-tower forget``: nothing is left of a user or reviewer, and what it removed is said."""
+"""``two-tower forget``: it leaves no rows of a user or reviewer, and reports what it removed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_forgetting_a_user_leaves_only_the_account(db: Connection, dsn: str, cli
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars) select %s, id, 5 from videos limit 2", [ME]
     )
-    # Changes wait in both parts of the log.
+    # Changes are pending in both parts of the log.
     db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", [ME])
     db.execute("select two_tower.collect_user_changes()")
     db.execute("update user_video_decisions set decision_type = 'like' where user_id = %s", [ME])
@@ -89,7 +89,7 @@ def test_reviewers_are_forgotten_by_the_id_in_the_file(
 
 
 def test_rows_of_a_user_deleted_by_replication_are_forgotten(db: Connection, dsn: str, client: Client) -> None:
-    """Where nothing cascades, a deleted account leaves rows behind."""
+    """If deletions do not cascade, a deleted account leaves rows behind."""
     client.rpc("authenticated", ME, "next_videos", limit=7)
     db.execute("set session_replication_role = replica")
     db.execute("delete from auth.users where id = %s", [ME])
@@ -149,7 +149,7 @@ def test_the_service_embeds_a_user(db: Connection, client: Client) -> None:
 @pytest.mark.parametrize("name", ["recommend_videos", "embed_user"])
 @pytest.mark.parametrize("whose", [WORLD.many, ME, NOBODY])
 def test_only_the_service_may_act_for_a_user(name: str, whose: UUID, client: Client) -> None:
-    """Not even of oneself, and whatever the token says."""
+    """Not even for oneself, and whatever the token claims."""
     with pytest.raises(errors.InsufficientPrivilege, match="only service_role"):
         client.rpc("authenticated", ME, name, p_user_id=str(whose))
     with pytest.raises(errors.InsufficientPrivilege):

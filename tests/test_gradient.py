@@ -1,4 +1,4 @@
-"""Training by gradients: no target predicts itself, nothing gets worse, two processes do as one."""
+"""Training by gradients: no target predicts itself, results do not get worse, two processes equal one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECIPE = {kind: Recipe(epochs=3, batch=48, loss="bce" if kind == "bce" else "sof
 
 
 def whole(kind: str) -> int:
-    """Items up to which the softmax is over all of them."""
+    """Most items for which the softmax is over all of them."""
     return 20_000 if kind == "whole" else 10
 
 
@@ -55,7 +55,7 @@ def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def start(part: Part, seed: int = 0) -> tuple[UserTower, ItemTower]:
-    """Towers that know the content layer's centres and nothing else: small random weights."""
+    """Towers with the content layer's centres, and small random weights otherwise."""
     user, item = part.towers(Choice())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def start(part: Part, seed: int = 0) -> tuple[UserTower, ItemTower]:
 
 
 def score(part: Part, data: TrainingData) -> gradient.Score:
-    """NDCG@20 on what ``part`` does not hold."""
+    """NDCG@20 on likes that are not in ``part``."""
     relevant = (data.matrix(LIKE) - part.likes).tocsr()
     relevant.eliminate_zeros()
 
@@ -84,7 +84,7 @@ def one_batch(part: Part, recipe: Recipe, rank: int = 0, size: int = 1) -> tuple
 
 
 def targets(batch: Batch, recipe: Recipe) -> list[tuple[int, int]]:
-    """(row of the batch, item) of every like that the batch asks for."""
+    """(row of the batch, item) of every like that is a target of the batch."""
     loss = batch.loss
     if recipe.loss == "bce":
         liked = loss["label"] == 1
@@ -117,7 +117,7 @@ def test_no_known_item_is_drawn_as_unknown(part: Part, recipe: Recipe) -> None:
         refused = loss["label"] == 0
         pairs = rows[loss["row"][refused]], batch.items[loss["column"][refused]]
         known, noped = (np.asarray(m[pairs]).ravel() for m in (examples.known, examples.nopes))
-        assert np.array_equal(known, noped)  # the others that count 0 are nopes
+        assert np.array_equal(known, noped)  # the other pairs with label 0 are nopes
         assert (known == 0).sum() > 100
         return
     candidates = batch.items[loss["candidates"]] if "candidates" in loss else batch.items
@@ -225,7 +225,7 @@ def test_validation_loss_is_the_softmax_over_unseen_items(part: Part, data: Trai
     users = np.flatnonzero(np.diff(held.indptr))[:7]
     user, item = start(part)
     with torch.no_grad():
-        user.weight[1 : data.schema.user[0].size] = 0  # numbers that training leaves as they are
+        user.weight[1 : data.schema.user[0].size] = 0  # inputs that training does not change
     learner = Learner(user, item, part.examples(), replace(RECIPE["whole"], nope_weight=0.0))
     scores = part.scorer(user, item, users)(np.arange(len(users))) / float(learner.log_temperature.detach().exp())
     losses = []
@@ -266,7 +266,7 @@ def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, l
     assert scores[model.hyperparameters["best_epoch"]] == max(scores)
     if model.hyperparameters["best_epoch"] == 0:
         assert model.metrics == closed.metrics
-    assert None not in export_towers(model.user_tower, model.item_tower)  # ONNX agrees with torch, else it raises
+    assert None not in export_towers(model.user_tower, model.item_tower)  # raises unless ONNX agrees with torch
 
 
 @pytest.mark.parametrize(("users", "items", "each"), [(5, 4, 0), (1, 3, 2), (12, 6, 5)])
@@ -278,7 +278,7 @@ def test_tiny_data_trains_by_gradients_too(users: int, items: int, each: int) ->
 
 
 def torchrun(script: Path | str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:
-    """Standard output of two processes that torchrun starts; they must end well."""
+    """Standard output of two processes that torchrun starts; they must succeed."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     target = [str(script)] if isinstance(script, Path) else ["-m", script]
     done = subprocess.run(
@@ -333,7 +333,7 @@ def test_two_processes_train_the_same_towers_as_one(
     gradient.train(*towers, part.examples(), RECIPE[kind])
     for at, (tower, before) in enumerate(zip(towers, came, strict=True)):
         for name, value in tower.state_dict().items():
-            # Within a hundredth of the way that training went.
+            # Within a hundredth of the change by the training.
             way = (value - before.state_dict()[name]).abs().max().item()
             assert (two[f"{at}.{name}"] - value).abs().max().item() <= 0.01 * way + 1e-7, name
 
@@ -348,7 +348,7 @@ LABELS = {
 
 
 def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
-    """Everybody decides on everything, in turn by these labels; videos with two likes have an id of their own."""
+    """All users decide on all items, with these labels in turn; videos with two likes have an id of their own."""
     user, item = (axis.ravel().astype(np.int32) for axis in np.indices((users, items)))
     label = np.array([labels[(u + i) % len(labels)] for u, i in zip(user, item, strict=True)], dtype=np.int8)
     likes = np.bincount(item[label == LIKE], minlength=items)

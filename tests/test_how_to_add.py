@@ -1,4 +1,4 @@
-"""An attribute of videos is added to a copy by the list of docs/developing.md, and is in the vectors."""
+"""An attribute of videos is added to a copy of the sources by the list in docs/developing.md, and changes vectors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
         ("c.series, c.source,", "c.series, c.source, c.director,"),
     ],
 }
-"""File → what stands there, and what takes its place."""
+"""File → replacements: old text, and new text."""
 
 SCRIPT = '''
 import sys

@@ -1,4 +1,4 @@
-"""A catalogue from an API that pages, throttles, fails and lies: a real HTTP server, and what becomes of it."""
+"""A catalogue from an API that pages, throttles, fails and returns wrong answers, as a real HTTP server."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_products_with_missing_or_malformed_fields_are_imported(db: Connection, 
 def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
     db: Connection, api: Api, tmp_path: Path
 ) -> None:
-    """Reviews name the product; its video came first without a link, then with one, then with another id."""
+    """Reviews have the product's address; its video first has no link, then one, then one of another id."""
     plain = product(1)["URL"]
     reviews = tmp_path / "reviews.csv"
     reviews.write_text(f"product_url,reviewer_id,stars\n{plain},x,5\n", encoding="utf-8")

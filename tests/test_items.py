@@ -1,4 +1,4 @@
-"""Neighbours and recency: what the towers cannot say is beside them, and nothing where nothing is to be said."""
+"""Neighbours and recency: they add what towers cannot represent, and are not chosen if there is nothing to add."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def dense(table: items.Table) -> np.ndarray:
-    """The same, whichever way it is kept."""
+    """The table as a dense array."""
     return np.asarray(table.toarray() if isinstance(table, sparse.csr_matrix) else table)
 
 
@@ -47,7 +47,7 @@ def made_of(rows: list[tuple[int, int, int, float]], users: int, videos: int) ->
 
 
 def pairs(users: int, pairs: int, each: int, seed: int) -> TrainingData:
-    """Whoever likes one of two videos that belong together likes the other; which pairs, is chance."""
+    """Users who like one of two paired videos like the other; which pairs, is random."""
     rng = np.random.default_rng(seed)
     chosen = [(u, int(p)) for u in range(users) for p in rng.choice(pairs, each, replace=False)]
     return made_of([(u, 2 * p + side, LIKE, 0.0) for u, p in chosen for side in (0, 1)], users, 2 * pairs)
@@ -64,7 +64,7 @@ def noise(users: int, videos: int, each: int, seed: int, *, times: bool) -> Trai
 
 
 def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingData:
-    """Tastes move on: every user likes videos of one group after those of another."""
+    """Tastes change: every user likes videos of one group after those of another."""
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(users):
@@ -78,7 +78,7 @@ def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingD
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
-    """300 pairs that have nothing to do with each other do not go into 127 dimensions."""
+    """300 unrelated pairs do not fit into 127 dimensions."""
     model = fit(pairs(400, 300, 12, seed))
     assert model.neighbours is not None
     assert 0 < np.diff(model.neighbours.indptr).max() <= model.hyperparameters["neighbours"]
@@ -122,7 +122,7 @@ def test_a_table_without_weights_equals_ease() -> None:
 
 
 def every(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """All entries, also those below zero, which no regression takes when it chooses."""
+    """All entries, including negative ones, which regressions do not select otherwise."""
     matrix.eliminate_zeros()
     matrix.sort_indices()
     return matrix
@@ -157,7 +157,7 @@ def test_local_regressions_on_all_videos_equal_the_exact_one(
 def test_direction_weighs_later_likes_more_than_earlier_ones(
     direction: float, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each column by least squares with a ridge, its own row left out, on pairs that are counted one by one."""
+    """Each column equals ridge regression without its own row, on pairs that are counted one by one."""
     monkeypatch.setattr(items, "WINDOW", window)
     rng = np.random.default_rng(5)
     likes = sparse.csr_matrix((rng.random((60, 9)) < 0.5).astype(np.float32))
@@ -212,7 +212,7 @@ def test_the_spectrum_is_that_of_counts_of_common_likers() -> None:
 
 
 def test_products_of_histories_are_computed_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However unequal: every fifth video here is liked along with all, the others with few."""
+    """Even if unequal: every fifth video is liked together with all, the others with few."""
     rng = np.random.default_rng(3)
     share = np.where(np.arange(60) % 5 == 0, 0.8, 0.02)
     likes = sparse.csr_matrix((rng.random((200, 60)) < share).astype(np.float32))
@@ -254,7 +254,7 @@ def test_neighbours_are_the_largest_residuals_of_the_factors(large: bool) -> Non
     scale = (scores**2).sum() / (scores * (likes @ dense)).sum()
     rest = scale * dense - factors.like.numpy() @ factors.item.numpy().T
     np.fill_diagonal(rest, 0)
-    rest[dense == 0] = 0  # which has no entry to correct where the table has none
+    rest[dense == 0] = 0  # missing entries of the table have no residual
     for row in range(20):
         best = np.sort(rest[row][rest[row] > 0])[::-1][:4]
         assert np.allclose(np.sort(found[row].data)[::-1], best, atol=1e-4)
@@ -287,7 +287,7 @@ def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("limit", ["REGRESSED", "PAIRS"])
 def test_larger_catalogues_train_by_counts_of_common_likers(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether there are too many videos for regressions, or too many pairs of them."""
+    """With too many videos for regressions, or with too many pairs of them."""
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("there is no room for a regression")
@@ -306,7 +306,7 @@ def test_larger_catalogues_train_by_counts_of_common_likers(limit: str, monkeypa
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("most", [1, 3, 10, 40])
 def test_the_largest_entries_of_each_row_equal_those_found_by_sorting(most: int, seed: int) -> None:
-    """Of equal ones the first, none below zero, whatever the order of columns."""
+    """Of equal ones the first, none negative, in any order of columns."""
     rng = np.random.default_rng(seed)
     values = rng.integers(-2, 4, (12, 30)).astype(np.float32) * (rng.random((12, 30)) < rng.random((12, 1)))
     matrix = sparse.csr_matrix(values)
@@ -345,11 +345,11 @@ def test_residuals_do_not_depend_on_the_block_size() -> None:
 
 
 def test_residuals_of_single_entries_equal_those_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a table has few entries of very many."""
+    """As for a very sparse table."""
     rng = np.random.default_rng(10)
     likes = sparse.csr_matrix((rng.random((70, 40)) < 0.3).astype(np.float32))
     table = sparse.csr_matrix((rng.random((40, 40)) * (rng.random((40, 40)) < 0.2)).astype(np.float32))
-    table.setdiag(0)  # entries that are there, and say nothing
+    table.setdiag(0)  # explicit zeros
     factors = items.spectral(likes, 6)
     whole = items.residual(table, factors, likes, 4)
     monkeypatch.setattr(items, "SPARSE", 0)

@@ -1,4 +1,4 @@
-"""Schedules: put in and taken out, cheap when idle, and for real in the database of pg_cron."""
+"""Jobs: scheduling and unscheduling, their cost when idle, and real runs in the database of pg_cron."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_i7_an_idle_refresh_after_many_changes_is_as_cheap(db: Connection) -> No
     db.execute("call two_tower.refresh()")
 
     def touched(*tables: str) -> float:
-        """Pages of these that an idle refresh looks at."""
+        """Pages of these tables that an idle refresh reads."""
         query = """select sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0))::int
             from pg_statio_user_tables where schemaname = 'two_tower' and relname = any (%s)"""
         db.execute("select pg_stat_force_next_flush()")
@@ -78,7 +78,7 @@ def test_i7_an_idle_refresh_after_many_changes_is_as_cheap(db: Connection) -> No
         return (one(db, query, list(tables)) - before) / 10
 
     assert touched("user_changes", "video_changes") < 50
-    # What decisions append to has no index. Its pages are looked at, once, until a vacuum gives them back.
+    # The log has no index. Its pages are read once, until a vacuum truncates them.
     assert touched("user_change_log") <= one(db, "select pg_relation_size('two_tower.user_change_log') / 8192") < 400
     db.execute("vacuum two_tower.user_change_log")
     assert touched("user_change_log", "user_changes", "video_changes") < 50
@@ -104,7 +104,7 @@ DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "ve
 
 
 def pretend(db: Connection, job: str, age: str, error: str | None = None) -> None:
-    """The last run of a job began so long ago."""
+    """Inserts a run of a job that began so long ago."""
     db.execute("delete from two_tower.job_runs where job = %s", (job,))
     db.execute(
         """insert into two_tower.job_runs (job, started_at, finished_at, error)
@@ -329,7 +329,7 @@ def test_scheduled_jobs_refresh_a_like_within_70_seconds(cron: Connection) -> No
 
 @pytest.mark.xdist_group("cron")
 def test_jobs_run_as_the_owner_of_the_application_s_tables(cron: Connection) -> None:
-    """Those too that a superuser has scheduled before, or schedules later."""
+    """Including those that a superuser scheduled before, or schedules later."""
     cron.execute("select two_tower.schedule_jobs()")
     cron.execute("create role app login")
     for table in READ:
@@ -355,7 +355,7 @@ def test_jobs_run_as_the_owner_of_the_application_s_tables(cron: Connection) -> 
     with pytest.raises(errors.ObjectNotInPrerequisiteState) as caught:
         cron.execute("select two_tower.schedule_jobs()")
     assert "alter role app login" in (caught.value.diag.message_hint or "")
-    # What is of use without pg_cron is so where the owner may not use it.
+    # If the owner may not use pg_cron, everything works as without it.
     cron.execute("revoke usage on schema cron from app")
     with pytest.raises(errors.InsufficientPrivilege) as refused:
         cron.execute("select two_tower.schedule_jobs()")

@@ -1,4 +1,4 @@
-"""Deploys that nobody feels: backfills, gates, flips, rollbacks and retirements beside readers and writers (I3, I5)."""
+"""Deployments do not disturb readers and writers: backfills, gates, flips, rollbacks and retirements (I3, I5)."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ K = 10
 
 @pytest.fixture
 def dsn(database: NewDatabase, world_of: WorldOf, prepared: Prepared, request: pytest.FixtureRequest) -> str:
-    """The small world with an active model; where the test asks for :func:`staged`, with the next one staged."""
+    """The small world with an active model; for tests with the fixture :func:`staged`, with the next one staged."""
     world = world_of(ENGINE, **request.node.get_closest_marker("world").kwargs)
     return database(template=prepared(world, stage) if "staged" in request.fixturenames else world)
 
 
 @pytest.fixture
 def candidate(db: Connection) -> TinyModel:
-    """A sound model that is not registered yet."""
+    """A valid model that is not registered yet."""
     return random_model(schema_of(db), seed=2)
 
 
@@ -78,7 +78,7 @@ def set_to(db: Connection, name: str, value: str) -> None:
 
 
 def wrong_vectors(db: Connection, version: str) -> list[Any]:
-    """Ids whose stored vector is not what the version computes from the rows as they are, or is not there."""
+    """Ids whose stored vector is missing, or differs from what the version computes from the present rows."""
     query = """
         select coalesce(e.id, s.id) from (
             select video_id as id, embedding from two_tower.embed_videos(array(select id from public.videos), %(v)s)
@@ -104,7 +104,7 @@ def wrong_vectors(db: Connection, version: str) -> list[Any]:
 
 
 class Readers:
-    """Eight clients that ask for recommendations as fast as they can, and wait for a lock half a second at most."""
+    """Eight clients that request recommendations as fast as they can, and wait for locks at most half a second."""
 
     def __init__(self, connect: Connect, versions: tuple[str, ...], clients: int = 8) -> None:
         self.connect, self.clients = connect, clients
@@ -216,7 +216,7 @@ def test_changes_during_the_embedding_of_videos_are_processed(db: Connection, ca
     db.execute("select two_tower.stage_model('v2')")
     while one(db, "select seen from two_tower.backfill_batch('v2', 'video', null, 100)"):
         pass
-    # All of it happens between a video's embedding and the attaching, and is refreshed for the active version alone.
+    # All of it happens between a video's embedding and the attaching, and is refreshed only for the active version.
     changed, gone, new = WORLD.videos[10], WORLD.videos[11], ident("video", 9999)
     db.execute("update public.videos set maker = 'maker c', price = 3 where id = %s", (changed,))
     db.execute("delete from public.video_tags where video_id = %s", (changed,))
@@ -243,7 +243,7 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
         pass
     builder = connect(autocommit=False)
     assert builder.execute("select two_tower.index_partitions('v2')").fetchone() == (True,)
-    # The builder has built, and has not committed: whatever it locks, it holds now.
+    # The index is built, but not committed: the builder holds all of its locks now.
     db.execute("set lock_timeout = '500ms'")
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     db.execute(like, (WORLD.no_decisions, WORLD.videos[20]))
@@ -420,7 +420,7 @@ def test_a_model_worse_than_the_incumbent_is_rejected(db: Connection, candidate:
         db, "select report #>> '{reasons,0}' from two_tower.model_events where to_state = 'rejected'"
     ).startswith("ndcg@20")
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
-    register(db, worse(candidate, **{"ndcg@20": 0.48}), "v3")  # within the share that is allowed
+    register(db, worse(candidate, **{"ndcg@20": 0.48}), "v3")  # within the allowed share
     registry.activate(db, "v3", quiet)
     register(db, worse(candidate, **{"recall@20": 0.4}), "v4")
     with pytest.raises(GateFailed, match="v4 is rejected"):
@@ -440,7 +440,7 @@ def test_the_first_model_is_compared_with_popularity(database: NewDatabase) -> N
         with pytest.raises(GateFailed, match="of popularity, which the first model is compared with, was not measured"):
             registry.activate(db, "v2", quiet)
         assert one(db, "select two_tower.active_version()") is None
-        # Without a user or a vector, a first model can still be put to work.
+        # Without users or vectors, a first model can still be activated.
         register(db, model, "v3")
         registry.activate(db, "v3", quiet)
         assert one(db, "select two_tower.active_version()") == "v3"
@@ -471,7 +471,7 @@ def staged(db: Connection) -> Connection:
 
 
 def refused(db: Connection, reason: str) -> None:
-    """``v2`` is refused for that one reason, nothing happens, and force goes ahead."""
+    """Asserts that ``v2`` is refused for only that reason, that nothing changes, and that force activates it."""
     with pytest.raises(psycopg.Error, match=f"model v2 does not pass its gate: {reason}") as caught:
         activate(db, "v2")
     assert caught.value.sqlstate == registry.GATE
@@ -538,7 +538,7 @@ def test_force_does_not_activate_a_version_during_its_backfill(db: Connection, c
 
 
 def test_a_setting_that_is_not_a_number_is_an_error(staged: Connection) -> None:
-    """Where it is set; and where it is read, for what a session without triggers has put there."""
+    """When it is set; and when it is read, if a session without triggers wrote it."""
     said = 'the setting gate_max_drop must be a number from -1000 to 1000, and is "little"'
     with pytest.raises(errors.InvalidParameterValue, match=said):
         set_to(staged, "gate_max_drop", '"little"')
@@ -584,7 +584,7 @@ def test_any_standby_version_can_be_rolled_back_to(db: Connection) -> None:
 
 @pytest.mark.world(models=2)
 def test_even_the_owner_cannot_bypass_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
-    """Whoever owns the tables cannot leave the lifecycle either."""
+    """The owner's statements on the tables are refused, too."""
     register(db, candidate, "v3")
     for statement in (
         "insert into two_tower.model_versions (version, state, schema_version, user_dim, item_dim) "
@@ -602,7 +602,7 @@ def test_even_the_owner_cannot_bypass_the_lifecycle(db: Connection, candidate: T
     ):
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             db.execute(statement.encode())
-    # What is not live may go altogether; its history stays.
+    # A version that is not live may be deleted; its history stays.
     db.execute("delete from two_tower.model_versions where version = 'v3'")
     assert one(db, "select count(*) from two_tower.model_inputs where model_version = 'v3'") == 0
     assert column(db, "select to_state from two_tower.model_events where model_version = 'v3'") == ["candidate"]
@@ -631,7 +631,7 @@ def test_service_role_can_run_the_whole_lifecycle(db: Connection, connect: Conne
 
 
 def spoilt(model: TinyModel, graph: bytes) -> TinyModel:
-    """``model`` with another user tower, and a parity sample that admits it."""
+    """``model`` with another user tower, and a parity sample that fits its hash."""
     import hashlib
 
     assert model.metrics
@@ -649,7 +649,7 @@ def external(graph: bytes) -> bytes:
 
 
 def external_in_a_branch(graph: bytes) -> bytes:
-    """The tensor hides in an attribute of a node of a subgraph."""
+    """Hides the tensor in an attribute of a node of a subgraph."""
     model = onnx.load_from_string(graph)
     tensor = numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]), "inner")
     onnx.external_data_helper.set_external_data(tensor, "../secrets")
@@ -787,7 +787,7 @@ def test_checks_of_model_files_survive_any_bytes(candidate: TinyModel) -> None:
 
 
 def encoded(number: int) -> bytes:
-    """A number as a protocol buffer has it."""
+    """A number in the encoding of protocol buffers."""
     found = b""
     while number > 127:
         found, number = found + bytes([number & 127 | 128]), number >> 7

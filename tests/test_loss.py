@@ -26,7 +26,7 @@ def test_logq_makes_popularity_sampling_estimate_the_full_softmax() -> None:
     chance = torch.softmax(torch.randn(50), 0)
     full = torch.logsumexp(user @ items.T, 1).item()
     drawn = torch.multinomial(chance, 100_000, replacement=True)
-    # The loss is log(sum of exp(corrected)) - own corrected logit; take the own logit back out.
+    # The loss is log(sum of exp(corrected)) - own corrected logit; add the own logit back.
     log_q = torch.log(chance[drawn] * len(drawn))
     own = (user @ items[drawn[0]]).item() - log_q[0].item()
     ids = torch.arange(len(drawn))  # distinct, so that no copy is masked

@@ -1,4 +1,4 @@
-"""The towers: unit vectors from any input, dense and sparse paths alike, ONNX like torch, whatever the batch."""
+"""The towers: unit vectors from any input, the same by dense and sparse paths, ONNX and torch, and in any batch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_towers(sizes: dict[str, int], hidden: int = 24, seed: int = 0) -> tuple
 def user_rows(schema: FeatureSchema, n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rows = (rng.random((n, schema.user_dim)) < 0.1) * rng.integers(1, 5, (n, schema.user_dim))
-    rows[0] = 0  # someone of whom nothing is known
+    rows[0] = 0  # a user of whom nothing is known
     return rows.astype(np.float32)
 
 
@@ -89,7 +89,7 @@ def test_towers_of_zero_weights_give_unit_vectors() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 16, 64, 256])
 def test_a_row_does_not_depend_on_its_batch(batch: int) -> None:
-    """Bit for bit: incremental refresh must equal a rebuild."""
+    """Bit for bit, since a refresh must equal a rebuild."""
     schema, user, item = make_towers(FULL | {"video": 700, "performer": 301}, hidden=100)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

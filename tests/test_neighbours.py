@@ -1,4 +1,4 @@
-"""Neighbours beside the towers: part of a version, and of every score, as the definition says in numpy."""
+"""Neighbours besides the towers: they are part of a version and of every score, by a definition in numpy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def quiet(what: str, share: float) -> None:
 def invented(videos: int, seed: int = 0, each: int = 12, scale: float = 0.3, below: float = 0.0) -> sparse.csr_matrix:
     """Random neighbours: most videos have up to ``each``, some have none; a share ``below`` of the weights is negative.
 
-    The scale is such that some neighbours pass what the towers put first, and others do not.
+    The scale is such that some neighbours overtake the videos that the towers rank first, and others do not.
     """
     rng = np.random.default_rng(seed)
     matrix = sparse.lil_matrix((videos, videos), dtype=np.float32)
@@ -97,7 +97,7 @@ def videos_of(db: Connection) -> int:
 
 
 def whole_scores(db: Connection, user: UUID, version: str) -> dict[str, float]:
-    """By definition, from the model's files: cosine and, of each like, its weights over the length of the sum."""
+    """By definition, from the model's files: the cosine plus, for each like, its weights over the length of the sum."""
     model = towers.load(db, version)
     ids = model.schema.vocabularies["video"]
     at = {video: n for n, video in enumerate(ids)}
@@ -140,7 +140,7 @@ def ranked(db: Connection, user: UUID, limit: int = 20) -> list[tuple[str, float
 
 
 def assert_by_definition(db: Connection, users: list[UUID], version: str, *limits: int) -> int:
-    """Lists and scores are the definition's; how many of the videos are in them for what neighbours add."""
+    """Asserts that lists and scores follow the definition; returns how many videos neighbours bring into them."""
     passed = 0
     for user in users:
         scores = whole_scores(db, user, version)
@@ -339,7 +339,7 @@ def test_videos_without_any_information_are_in_no_list_by_taste(unknown: int, db
         assert "unknown" not in by_taste
         assert one(db, "select two_tower.gate_recall('v2')") == 1
         db.execute("call two_tower.rebuild()")
-    # Whoever gives one a tag that the model knows places it.
+    # A tag that the model knows places a video.
     video = one(db, "select id from videos where title = 'unknown' limit 1")
     known = "select v.key from two_tower.vocabularies v where v.model_version = 'v2' and v.vocabulary = 'tag' limit 1"
     db.execute("insert into video_tags (video_id, tag_id) values (%s, %s)", (video, one(db, known)))
@@ -524,7 +524,7 @@ def test_an_exported_model_recommends_the_same_in_another_database(
 ) -> None:
     if not kept:
         db.execute("update two_tower.settings set value = '1000' where name = 'model_max_bytes'")
-    # The engine onnxruntime needs the files, so a version that is rows alone takes another.
+    # The engine onnxruntime needs the files, so a version with only rows uses another.
     register(db, invented(videos_of(db)), engine=ENGINE if kept else "auto")
     activate(db)
     if way == "register":

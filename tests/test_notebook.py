@@ -1,4 +1,4 @@
-"""The notebook of ``examples/``: cell after cell it trains, evaluates and explains, from a DSN alone."""
+"""The notebook of ``examples/``: its cells train, evaluate and explain with only a DSN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs tell how they went, by webhook and mail; what goes wrong there is a warning and no failure."""
+"""Runs report their outcome by webhook and mail; errors of these are warnings, not failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from two_tower.notify import Channels, channels
 
 @dataclass
 class MailServer:
-    """Speaks as much SMTP as a client without TLS asks for."""
+    """Speaks as much SMTP as a client without TLS needs."""
 
     url: str = ""
     refuses: str = ""

@@ -1,4 +1,4 @@
-"""What is released works without a checkout."""
+"""Released packages work without a checkout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, as an installation has it."""
+    """The unpacked wheel, as in an installation."""
     made = tmp_path_factory.mktemp("unpacked") / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(made)
@@ -66,12 +66,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bare_installation_serves_without_a_checkout(
     made_of: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """``two-tower up`` and ``migrate`` in a directory of one's own. The packages that it depends on are lent."""
+    """``two-tower up`` and ``migrate`` in an empty directory. Dependencies come from this environment."""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    # A path in such a file is looked in after the environment's own, and no such file there is read: not that of the
-    # checkout.
+    # A path in a .pth file is searched after the environment's own, and .pth files there, such as that of the checkout,
+    # are not read.
     (site / "lent.pth").write_text(f"{Path(psycopg.__file__).parents[1]}\n")
     released = request.getfixturevalue("wheel" if made_of == "wheel" else "source")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
@@ -113,14 +113,14 @@ def test_the_source_distribution_has_all_files_of_the_wheel(source: Path) -> Non
 
 
 def test_a_tag_is_the_version_that_is_released() -> None:
-    """What the release workflow asks of a tag, asked of the one that would be next."""
+    """The release workflow's check of a tag, for the next tag."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def run(unpacked: Path, directory: Path, program: str, *arguments: str) -> None:
-    """Runs a program with what the wheel has, as where none of the extras is installed."""
+    """Runs a program with the content of the wheel, as if no extras were installed."""
     without = f"import sys; sys.modules.update(dict.fromkeys({TRAINER!r})); "
     command = [sys.executable, "-P", "-c", without + program, *arguments]
     env = {**os.environ, "PYTHONPATH": str(unpacked)}

@@ -1,4 +1,4 @@
-"""The whole path by the command line, on a small world: import, train, evaluate, activate, recommend, export."""
+"""All steps by the command line, with a small world: import, train, evaluate, activate, recommend, export."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.xdist_group("path")
 
 
 def two_tower(dsn: str, *arguments: str | Path, code: int = 0) -> str:
-    """Standard output of ``two-tower``, which must exit with ``code``. In this process: one of its own would load
-    PyTorch anew for each verb. Documents have their commands run as written (``test_docs.py``)."""
+    """Standard output of ``two-tower``, which must exit with ``code``. It runs in this process, since a separate one
+    would load PyTorch again for each verb. ``test_docs.py`` runs commands as written."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"DATABASE_URL": dsn})
     assert done.exit_code == code, f"exit {done.exit_code}: {done.output}{done.exception!r}"
     return done.stdout if code == 0 else done.output

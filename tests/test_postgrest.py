@@ -72,7 +72,7 @@ def api(cluster: Server, world_template: str, node_modules: Path) -> Iterator[Ap
 
 
 def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """The body of an error, which must be this one."""
+    """Asserts that the answer is this error; returns its body."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["Content-Type"].startswith("application/json")
     body: dict[str, Any] = answer.json()
@@ -102,7 +102,7 @@ OWN = {
 }
 VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
 WRITING = {"claim_session", "log_shown", "next_videos"}
-"""What has another answer when it is called again."""
+"""Routines whose answer changes when they are called again."""
 OPERATORS = (OWN - WRITING - {"rank_candidates"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
@@ -147,7 +147,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("role", "name", "arguments"), CALLS, ids=[f"{name} as {role}" for role, name, _ in CALLS])
 def test_routines_answer_over_http_as_in_sql(role: str, name: str, arguments: dict[str, Any], api: Api) -> None:
-    """A set is a list of objects, a row or a JSON value an object, and what is in it is the database's answer."""
+    """A set is a list of objects, a row or a JSON value is an object, with the database's answer as content."""
     answer = api.rpc({"authenticated": ME, "anon": VISITOR, "service_role": SERVICE}[role], name, **arguments)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -171,7 +171,7 @@ def test_every_routine_of_the_api_is_called_by_a_test() -> None:
 # -------------------------------------------------------------------------------------------- by supabase-js
 
 CALLER, SERVED = WORLD.users[8], WORLD.users[9]
-"""Who calls as a user, and on whose behalf the service does."""
+"""The calling user, and the user for whom the service calls."""
 TOKENS = {"anon": VISITOR, "authenticated": sign(role="authenticated", sub=str(CALLER)), "service_role": SERVICE}
 VALUES: dict[str, Any] = {
     "liked": [str(v) for v in WORLD.published[:3]],
@@ -182,12 +182,12 @@ VALUES: dict[str, Any] = {
     "video_id": str(VIDEO),
     "video_ids": [str(v) for v in WORLD.published[:9]],
 }
-"""Argument without a default → what it is called with."""
+"""Argument without a default → its value in calls."""
 
 
 @dataclass(frozen=True)
 class Routine:
-    """An RPC as the catalogue has it."""
+    """An RPC, from the catalogue."""
 
     name: str
     arguments: dict[str, str]
@@ -204,7 +204,7 @@ class Routine:
 
 @pytest.fixture(scope="module")
 def routines(api: Api) -> list[Routine]:
-    """Every routine of ours in the schema that PostgREST shows."""
+    """All our routines in the schema that PostgREST exposes."""
     with psycopg.connect(api.dsn) as db:
         rows = db.execute(
             """select p.proname, a.names, a.types, p.pronargs - p.pronargdefaults, array(
@@ -230,7 +230,7 @@ def routines(api: Api) -> list[Routine]:
 def by_supabase_js(
     api: Api, node_modules: Path, directory: Path, calls: list[tuple[str, str, dict[str, Any]]], at_once: int = 1
 ) -> list[dict[str, Any]]:
-    """What each call is answered, ``at_once`` of them beside each other."""
+    """The answers of the calls, of which ``at_once`` run concurrently."""
     url = str(api.http.base_url).rstrip("/").removesuffix(PREFIX)
     job = directory / "job.json"
     job.write_text(json.dumps({"url": url, "tokens": TOKENS, "calls": calls, "at_once": at_once}))
@@ -246,9 +246,9 @@ def by_supabase_js(
 def test_supabase_js_calls_each_routine_as_each_role(
     api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
 ) -> None:
-    """Whoever may execute it gets what SQL answers, and whoever may not is told so. The catalogue lists them."""
+    """Roles that may execute it get the answer of SQL, others a refusal. The catalogue lists routines and roles."""
     assert {routine.name for routine in routines} == OWN | OPERATORS
-    # What writes comes first, so that the others are answered by the same rows as SQL is below.
+    # Writing routines come first, so that the others read the same rows as SQL below.
     writing = WRITING | {"embed_user", "set_choices", "update_user_features"}
     routines = sorted(routines, key=lambda routine: routine.name not in writing)
     calls = [(role, routine.name, routine.call(role)) for routine in routines for role in TOKENS]
@@ -279,14 +279,14 @@ HOSTILE: dict[str, list[Any]] = {
     "interval": ["x", "-1 day", "100 years", "infinity", 7, None],
     "jsonb": [None, {}, "x", 5, [None], [[]], [{}], [{"video_id": "x"}], [{"rank": 10**30}], [{}] * 201],
 }
-"""Type of an argument → what no client should send."""
+"""Type of an argument → invalid values."""
 
 
 @pytest.mark.parametrize("part", some(range(4), 1))
 def test_hostile_arguments_are_answered_or_refused_with_a_message(
     part: int, api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
 ) -> None:
-    """Every argument of every routine, as whoever may call it: an error is the client's, and nothing else happens."""
+    """Every argument of every routine, as each role that may call it: only client errors, and no side effects."""
     calls: list[tuple[str, str, dict[str, Any]]] = []
     for routine in routines:
         for role in sorted(routine.roles):
@@ -310,7 +310,7 @@ def test_hostile_arguments_are_answered_or_refused_with_a_message(
 
 
 def test_read_only_functions_answer_get_requests(api: Api) -> None:
-    """``limit`` in a query string is PostgREST's: it cuts the answer, and the routine has its default."""
+    """``limit`` in a query string is PostgREST's own: it truncates the answer, and the routine uses its default."""
     rows = api.rows("/rpc/recommend_videos?limit=50&select=video_id,rank&order=rank.desc", ME)
     assert [row["rank"] for row in rows] == list(range(20, 0, -1))
     assert rows[0].keys() == {"video_id", "rank"}
