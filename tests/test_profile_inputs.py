@@ -1,5 +1,5 @@
-"""Columns of profiles as inputs of the user tower: off unless named, fresh by change detection, equal in every engine,
-and all there is of somebody without likes."""
+"""Columns of profiles as inputs of the user tower: off by default, refreshed after changes, equal in every engine, and
+the only input of users without likes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WORLD = make_world()
 BANDS = ("20s", "30s", "40s")
 INTERESTS = ("sea", "stars", 'trains, "old" {ones}')
 COLD = WORLD.only_skips
-"""Likes nothing, and has a profile."""
+"""A user without likes, but with a profile."""
 
 COLUMNS = """
 alter table public.profiles add column age_band text, add column interests text[], add column note text;
@@ -54,7 +54,7 @@ from (select user_id, row_number() over (order by user_id) as n from public.prof
 
 
 def profiled(db: Connection) -> None:
-    """Profiles say something, and a version that reads it is active; v1, which reads none, stands by."""
+    """Fills profiles and activates a version that reads them; v1, which reads none, is on standby."""
     for statement in COLUMNS.strip().split(";\n"):
         psycopg.ClientCursor(db).execute(statement, {"bands": list(BANDS), "interests": list(INTERESTS)})
     db.execute("select two_tower.set_profile_inputs('{interests,age_band}')")
@@ -68,7 +68,7 @@ def dsn(prepared: Prepared, database: NewDatabase, world_of: WorldOf) -> str:
 
 
 def computed(db: Connection, version: str = "profiled") -> dict[UUID, np.ndarray]:
-    """Vectors of everybody as the rows are now."""
+    """Vectors of all users, computed from the present rows."""
     found = db.execute(
         "select user_id, embedding::text from two_tower.embed_users(array(select id from auth.users), %s)", (version,)
     )
@@ -83,7 +83,7 @@ def keys(db: Connection, user: UUID) -> dict[str, list[str]]:
 
 
 def assert_fresh(db: Connection) -> dict[str, Any]:
-    """A refresh has made what a rebuild makes, bit for bit, and nothing is missing; what that is."""
+    """Asserts that a refresh equals a rebuild, bit for bit, and that nothing is missing; returns the vectors."""
     refreshed = state(db)
     db.execute("call two_tower.rebuild()")
     assert state(db) == refreshed
@@ -170,10 +170,10 @@ def test_a_column_of_any_type_gives_keys_and_may_change_its_type(db: Connection)
         db.execute(f"update public.profiles set note = {value} where user_id = '{COLD}'".encode())
         assert keys(db, COLD) == ({"profile_note": expected} if expected else {}), kind
     refresh(db)
-    # Without a new call, too.
+    # Also without a new call.
     db.execute("alter table public.profiles alter column note type int using 7")
     assert keys(db, COLD) == {"profile_note": ["7"]}
-    # A column that goes says nothing, and holds nothing up.
+    # A dropped column gives no keys, and blocks nothing.
     db.execute("alter table public.profiles drop column note")
     db.execute("update public.profiles set age_band = '40s'")
     refresh(db)
@@ -199,7 +199,7 @@ def test_a_key_of_few_users_is_no_input(db: Connection) -> None:
 
 
 def test_i2_sql_encodes_profiles_as_the_trainer_does_and_the_towers_agree(db: Connection) -> None:
-    """Every user, with a history or without: definition, sums, torch, and the client's reading of payloads."""
+    """Every user, with or without a history: definition, sums, torch, and inputs that clients derive from payloads."""
     schema = schema_of(db)
     data = dataset.read(db, schema=schema)
     assert data.profile is not None
@@ -233,7 +233,7 @@ def test_i2_sql_encodes_profiles_as_the_trainer_does_and_the_towers_agree(db: Co
         if str(user) in by_torch:
             expected = inputs[list(data.user_ids).index(str(user))].toarray()[0]
             assert np.array_equal(expected[schema.profile_inputs], row[schema.profile_inputs]), user
-    # Of somebody without a history, the profile is all there is.
+    # The profile is the only input of a user without a history.
     cold = list(data.user_ids).index(str(COLD))
     assert inputs[cold].nnz == data.profile[cold].nnz > 0
 
@@ -264,7 +264,7 @@ CHANGES: dict[str, str] = {
     "truncated": "truncate public.profiles",
 }
 BYPASSING = ("another key", "gone", "a new profile", "truncated")
-"""What is done again in a session that replicates, in which usual triggers do not fire."""
+"""Changes that are repeated in a session that replicates, in which usual triggers do not fire."""
 
 
 def test_i3_every_change_of_a_profile_is_in_the_vectors_after_a_refresh(db: Connection) -> None:
@@ -344,7 +344,7 @@ def test_the_parts_of_a_score_add_up_to_it(db: Connection) -> None:
 
 
 def test_a_profile_of_zero_weights_has_a_list_reasons_and_a_replay(db: Connection) -> None:
-    """Weights that are zero are no rows; the profile is known all the same."""
+    """Zero weights are not stored as rows, but the profile is still known."""
     model = random_model(schema_of(db), seed=6)
     model.user_tower.weight.data[model.schema.profile_inputs] = 0
     register(db, packed(model.schema, model.user_tower, model.item_tower), "weightless")
@@ -410,7 +410,7 @@ def test_new_users_get_a_list_from_their_profile(db: Connection, client: Client)
     for band in BANDS:
         db.execute("update public.profiles set age_band = %s, interests = null where user_id = %s", (band, COLD))
         db.execute("delete from two_tower.user_embeddings where user_id = %s", (COLD,))
-        # Before any refresh, too.
+        # Also before a refresh.
         found = client.rpc("authenticated", COLD, "recommend_videos", limit=20)
         assert {row["reason"] for row in found} == {"taste"}
         refresh(db)
@@ -507,7 +507,7 @@ def test_segments_of_profiles_come_last_and_by_name(db: Connection) -> None:
 
 
 def with_profiles(data: TrainingData, cold: int = 6) -> TrainingData:
-    """Everybody's profile says the group that the user likes; the last ``cold`` users lose their history."""
+    """Each user's profile has the group that the user likes; the last ``cold`` users lose their history."""
     groups = 6
     schema = FeatureSchema({**data.schema.vocabularies, f"{PROFILE}group": tuple(map(str, range(groups)))})
     keep = data.user < data.n_users - cold

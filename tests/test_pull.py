@@ -1,4 +1,4 @@
-"""Copies of another database: complete, consistent while it is written to, and afterwards only what changed."""
+"""Copies of another database: complete, consistent during writes, and afterwards only the changes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def moved_by(summary: dict[str, Any]) -> int:
 
 
 def changes(summary: PullSummary) -> dict[str, tuple[int, int, int]]:
-    """Inserted, updated, deleted, where there is anything."""
+    """Numbers inserted, updated and deleted, of tables with any."""
     found = {name: (told.inserted, told.updated, told.deleted) for name, told in summary.tables.items()}
     return {name: counts for name, counts in found.items() if any(counts)}
 
@@ -151,8 +151,8 @@ def test_a_row_replaced_by_another_with_the_same_name_is_copied(source: Connecti
 
 @pytest.mark.soak
 def test_a_copy_is_one_snapshot_of_a_source_under_writes(source: Connection, new_server: Callable[..., Server]) -> None:
-    """Between two servers. Every transaction of the writers keeps a promise that a mixture of moments would break:
-    as many likes by the writer as nopes, and a tag for each video."""
+    """Between two servers. The writers' transactions keep invariants that a mixture of snapshots would break: as many
+    likes by the writer as nopes, and a tag for each video."""
     server = new_server(with_cluster=True)
     target_dsn = server.start()
     migrate(target_dsn)
@@ -307,7 +307,7 @@ def test_an_application_with_a_different_schema_is_copied(database: NewDatabase,
             assert [row[:3] for row in rows] == [(f"u/{n}", "", "980.000") for n in range(1, 6)]
             assert str(rows[0][3]) == "2024-05-01 10:00:00"
             weights = target.execute("select weight from public.user_video_decisions order by 1").fetchall()
-            assert weights == [(1,), (10,)]  # as far as they count
+            assert weights == [(1,), (10,)]  # within their bounds
             assert changes(pull(target, reader)) == {}
 
             source.execute("alter table public.user_video_decisions enable row level security")
@@ -332,7 +332,7 @@ NULLABLE = [(table.name, column) for table in TABLES for column in table.columns
 def test_a_null_of_the_source_is_filled_left_out_or_kept(
     source: Connection, target: Connection, table: str, column: str
 ) -> None:
-    """Whatever column that is read is null in two rows: both sides agree from the first pull on, and the second moves
+    """Any column that is read may be null in two rows: both sides agree after the first pull, and the second transfers
     nothing."""
     pulled = next(t for t in TABLES if t.name == table)
     # An application without our keys, checks and triggers.
@@ -447,10 +447,9 @@ def test_the_certificate_of_the_source_is_verified(
 
 
 class Pooler:
-    """A transaction pooler: each transaction goes to whichever of its two server connections comes next, as it is.
+    """A transaction pooler: transactions alternate between its two server connections, without a reset.
 
-    Of the protocol it knows the frames of the server's messages, and ReadyForQuery, which says that a transaction is
-    over.
+    It knows only the frames of the server's messages, and ReadyForQuery, which shows that a transaction has ended.
     """
 
     def __init__(self, path: str) -> None:

@@ -32,7 +32,7 @@ EXPONENTS = [0.0, 0.3, 0.5, 1.0, 2.0, 10.0]
 
 
 def timed(seed: int, distinct: int) -> TrainingData:
-    """Data with ``distinct`` times, so that ties are common where there are few."""
+    """Data with ``distinct`` times; with few of them, ties are common."""
     data = make_data(users=25, items=40, each=12, seed=seed)
     times = np.random.default_rng(seed).integers(0, distinct, len(data.user)) * 1e6
     return TrainingData(**{**vars(data), "time": times.astype(np.float64)})
@@ -48,7 +48,7 @@ def test_a_place_is_the_number_of_newer_likes_and_nopes_of_the_user(distinct: in
 
 
 def test_places_are_counted_only_among_the_given_rows() -> None:
-    """What is held out is not there, so nothing is older for it."""
+    """Held-out rows do not count, so they do not make other rows older."""
     data = timed(3, 50)
     kept = np.random.default_rng(0).random(len(data.user)) < 0.5
     part = TrainingData(**{**vars(data), **{n: getattr(data, n)[kept] for n in ("user", "item", "label", "time")}})
@@ -125,7 +125,7 @@ def exponent(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture
 def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytest.FixtureRequest) -> str:
-    """A database without a world, but where the test asks for :func:`db`."""
+    """A database without a world, except for tests with the fixture :func:`db`."""
     if "exponent" in request.fixturenames:
         return database(template=prepared(template, prepare, request.getfixturevalue("exponent")))
     return database()
@@ -133,7 +133,7 @@ def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytes
 
 @pytest.fixture
 def db(exponent: float, connect: Connect) -> Connection:
-    """A version that weighs decisions, in a world of ties, odd times and none at all."""
+    """A version with recency, in a world with ties, unusual times and missing ones."""
     return connect()
 
 
@@ -157,7 +157,7 @@ def engines(db: Connection) -> list[LiteralString]:
 
 
 def assert_as_defined(db: Connection) -> None:
-    """What is stored is what the exported tower answers to the weighted counts, for every user."""
+    """Asserts that stored vectors equal the outputs of the exported tower for the weighted counts, for every user."""
     stored = vectors(db, STORED)
     likers = set(column(db, "select user_id from user_video_decisions where decision_type = 'like'"))
     assert stored.keys() == likers
@@ -170,7 +170,7 @@ def assert_as_defined(db: Connection) -> None:
 
 
 def assert_as_rebuilt(db: Connection) -> None:
-    """Bit for bit; one by one, as embed_users() has it, too, and as verify says."""
+    """Asserts that stored vectors equal a rebuild bit for bit, also one by one by embed_users(), and by verify."""
     before = state(db)
     one_by_one = {
         user: one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
@@ -223,20 +223,20 @@ def test_changes_reweigh_the_whole_history(db: Connection) -> None:
     for statement, values in changes:
         before = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
         db.execute(statement.replace("{}", newest).encode(), values)
-        # Before the refresh has seen it, what is computed on the spot is what it will store.
+        # A vector computed before the refresh equals the one that the refresh will store.
         spot = one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
         refresh(db)
         after = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
         assert spot == after, statement
         moved += before != after
         assert_as_defined(db)
-    assert moved >= 6  # a history that moves as a whole, or an untaught maker, may change nothing
+    assert moved >= 6  # a history that moves as a whole, or an unknown maker, may change nothing
     assert_as_rebuilt(db)
     assert one(db, "select count(*) from two_tower.failed_changes") == 0
 
 
 def test_a_history_moved_in_time_keeps_its_vectors(db: Connection) -> None:
-    """A place is a matter of order, never of the clock."""
+    """Places depend on the order, never on the clock."""
     db.execute("update user_video_decisions set created_at = timestamptz '2020-01-01' + random() * interval '1 year'")
     refresh(db)
     before = state(db)

@@ -1,4 +1,4 @@
-"""The pages of docs/reference/ say what the database and the command line say of themselves, all of it."""
+"""The pages of docs/reference/ are complete, and equal the descriptions in the database and the command line."""
 
 from __future__ import annotations
 

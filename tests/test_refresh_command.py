@@ -1,4 +1,4 @@
-"""``two-tower refresh``: what its options mark, what a dry run says, and what a limit leaves."""
+"""``two-tower refresh``: which users its options mark, what a dry run reports, and what a limit leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def likers(world: World, least: int) -> int:
 
 
 def forget(db: Connection, *users: Any) -> None:
-    """Takes away vectors without a mark, as nothing but a mishap does."""
+    """Deletes vectors without logging a change, as only an accident does."""
     db.execute("delete from two_tower.user_embeddings where user_id = any (%s)", (list(users),))
 
 
@@ -192,7 +192,7 @@ def service(dsn: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
 
 
 def like(db: Connection, user: UUID) -> UUID:
-    """A video that the user had no decision on, and likes now."""
+    """Likes a video without a decision for the user; returns it."""
     known = "select video_id from user_video_decisions where user_id = %s"
     video = one(db, f"select id from videos where id not in ({known}) limit 1", user)
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, video))

@@ -1,4 +1,4 @@
-"""Models on their way from candidate to retired, what is refused on that way, and that all engines agree (I5)."""
+"""Models from candidate to retired, refused steps, and the agreement of all engines (I5)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ UNCHANGED: dict[str, str] = {"v1": "active"}
 
 @pytest.fixture
 def candidate(db: Connection) -> TinyModel:
-    """A sound model that is not registered yet."""
+    """A valid model that is not registered yet."""
     return random_model(schema_of(db), seed=2)
 
 
@@ -92,7 +92,7 @@ def test_a_model_passes_through_all_states(db: Connection, candidate: TinyModel)
     assert states(db) == {"v1": "retired", "v2": "active"}
     assert one(db, "select count(*) from two_tower.video_embeddings where model_version = 'v1'") == 0
     assert one(db, "select count(*) from public.video_embeddings") == len(WORLD.videos)
-    # The record and the files stay: who was served by what can be asked later.
+    # The record and the files stay, so that one can later see which model served.
     assert one(db, "select count(*) from two_tower.model_files where model_version = 'v1'") == 3
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="no version to go back to"):
         db.execute("select two_tower.rollback_model()")
@@ -151,7 +151,7 @@ def tower(
     batch: Any = "batch",
     kind: int = TensorProto.FLOAT,
 ) -> bytes:
-    """A graph that multiplies by zeros, right but for what a test asks for."""
+    """A graph that multiplies by zeros, valid except for the arguments of a test."""
     source, output = source or f"{name}_features", output or f"{name}_embedding"
     dtype = np.float32 if kind == TensorProto.FLOAT else np.float64
     graph = helper.make_graph(
@@ -166,7 +166,7 @@ def tower(
 
 
 def flipped(content: bytes, at: bytes) -> bytes:
-    """One bit of the first occurrence of ``at`` is another."""
+    """Flips one bit of the first occurrence of ``at``."""
     position = content.index(at)
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
@@ -287,7 +287,7 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
 
 @pytest.fixture(scope="module")
 def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
-    """The world, for tests that take back what they do."""
+    """The world, for tests that undo their changes."""
     with borrowed(cluster, world_template) as db:
         yield db
 
@@ -302,7 +302,7 @@ def test_an_invalid_model_is_refused(fault: str, lasting: Connection) -> None:
             register(lasting, spoil(sound), "v2")
         assert caught.value.sqlstate in ("22023", "23505")
         assert states(lasting) == UNCHANGED
-        # The backend survives, and the same model without the fault is welcome.
+        # The backend survives, and the same model without the fault is accepted.
         assert register(lasting, sound, "v2") == "v2"
 
 
@@ -453,7 +453,7 @@ PATHS: dict[str, list[str]] = {
 
 
 def test_only_the_transitions_of_the_lifecycle_are_possible(db: Connection, candidate: TinyModel) -> None:
-    """Whoever can write the table cannot break the rules of it."""
+    """Not even a role that can write the table can make others."""
     register(db, candidate, "v2")
     update = "update two_tower.model_versions set state = %s where version = %s"
     for start, end in product(STATES, STATES):
@@ -578,7 +578,7 @@ def test_torch_onnx_and_stored_vectors_agree(db: Connection) -> None:
         found = np.stack([vectors[ids[at]] for at in known])
         assert cosine_distance(torch_, onnx_) < 1e-5
         assert cosine_distance(onnx_, found) < 1e-3
-        # A sum taken in another order may fall on the other side of a rounding: one step of a half, no more.
+        # Sums in another order may round differently, by at most one step of half precision.
         halves = onnx_.astype(np.float16)
         assert np.all(np.abs(halves.astype(np.float32) - found) <= np.spacing(np.abs(halves)).astype(np.float32))
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)

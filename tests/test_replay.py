@@ -1,6 +1,6 @@
-"""A replay judges a version by what it would show under the conditions of each list, and counts what it leaves out.
+"""A replay evaluates a version by the lists that it would have shown, and counts the lists that it leaves out.
 
-That it orders versions as their users would, test_simulation.py shows.
+test_simulation.py shows that it ranks versions as their users would.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ME = WORLD.usual
 
 @pytest.fixture
 def exploring(db: Connection) -> Connection:
-    """A database whose lists have chance in them."""
+    """A database with exploration in its lists."""
     setting(db, "exploration_share", 0.5)
     db.execute("select two_tower.draw_exploration()")
     return db
@@ -44,7 +44,7 @@ def page(client: Client, user: UUID, **arguments: Any) -> None:
 
 
 def logged(client: Client, user: UUID, **arguments: Any) -> None:
-    """The other way: a list, which the client logs."""
+    """The alternative to next_videos(): a list that the client logs."""
     with client.as_("authenticated", user) as connection:
         rows = rpc(connection, "recommend_videos", limit=5, **arguments)
         rpc(connection, "log_shown", shown=rows)
@@ -133,7 +133,7 @@ ELIGIBLE = [
 
 
 def test_a_replayed_list_contains_only_videos_allowed_for_the_user(exploring: Connection, client: Client) -> None:
-    """What a replay takes for a version's list, the version gives: under what the owner and the user have said."""
+    """The replayed list equals the version's list under the conditions of the owner and the user."""
     db, rng = exploring, random.Random(7)
     users = LIKING[:8]
     for user in users[::2]:
@@ -185,7 +185,7 @@ def assert_lists_are_those_of_previews(db: Connection, users: list[UUID]) -> Non
 def test_a_version_is_not_compared_with_given_vectors(
     exploring: Connection, client: Client, dsn: str, tmp_path: Path
 ) -> None:
-    """They rank nothing for other histories than those of today: neither judged, nor compared with, nor asked for."""
+    """They cannot rank for past histories, so they are neither replayed, nor compared with, nor required."""
     for user in LIKING[:3]:
         page(client, user)
     path = tmp_path / "videos.parquet"

@@ -1,4 +1,4 @@
-"""The weekly run, with real training and a real webhook: whatever fails, the version that served serves."""
+"""The weekly run, with real training and a real webhook: whatever fails, the active version stays active."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LENIENT = ("--over-popularity", "0", "--max-drop", "1")
 
 @dataclass
 class Webhook:
-    """A server on this machine that keeps what it is told."""
+    """A local server that records the requests."""
 
     url: str
     status: int = 200
@@ -74,7 +74,7 @@ def states(db: Connection) -> dict[str, str]:
 
 
 def lenient(db: Connection) -> None:
-    """Nothing can be learned of random likes; the gate is told to let that pass."""
+    """Makes the gate pass models of random likes, from which nothing can be learned."""
     db.execute("update two_tower.settings set value = '1' where name = 'gate_max_drop'")
     db.execute("update two_tower.settings set value = '0' where name = 'gate_over_popularity'")
 
@@ -99,7 +99,7 @@ def test_retraining_activates_publishes_notifies_and_retires(
     assert f"v2 stands by; published to file://{tmp_path}" in webhook.text
     meta = one(db, "select meta from two_tower.models where state = 'active'")
     assert meta["lineage"]["incumbent"] == "v2"
-    # And back, if it must be.
+    # A rollback is possible.
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v2"
 
 

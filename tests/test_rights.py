@@ -1,4 +1,4 @@
-"""What people choose about themselves, what is for whom, what one account can weigh, and what is told of one."""
+"""Users' choices, eligibility of videos for users, limits on one account's influence, and exports of user data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def choose(client: Client, user: UUID = ME, **choices: Any) -> dict[str, Any]:
 
 
 def as_viewer(db: Connection, query: str) -> list[Any]:
-    """What the role of the page gets."""
+    """The first column of a query as the role of the page."""
     db.execute("set role two_tower_viewer")
     try:
         return column(db, query)
@@ -91,7 +91,7 @@ def never(seed: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_excluded_makers_tags_and_performers_are_in_no_list(name: str, client: Client) -> None:
-    """A list is then what it is with these filters, also beside further ones; but it was not asked for with any."""
+    """A list equals that with these filters, also together with others, but does not count as filtered."""
     for seed in range(6):
         given = never(seed)
         as_filters = {
@@ -113,9 +113,9 @@ def test_excluded_makers_tags_and_performers_are_in_no_list(name: str, client: C
 
 
 LARGE = 5_200
-"""More videos than a filter's passing ones are looked up one by one."""
+"""More videos than are checked one by one."""
 MOST_POPULAR = 1_000
-"""So many are looked at first."""
+"""Number of videos that are checked first."""
 LARGE_CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("none of the most popular", {"never_makers": ["loud"]}, None),
     ("the most popular alone", {"never_makers": ["quiet"]}, None),
@@ -124,7 +124,7 @@ LARGE_CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("few, by both", {"never_makers": ["loud"]}, f"v.price > {LARGE - 60}"),
     ("nothing", {"never_makers": ["loud", "quiet"]}, "v.price > 100"),
 ]
-"""What passes → choices and condition."""
+"""Case → choices and condition."""
 
 
 def test_popular_lists_of_a_large_catalogue_skip_hidden_videos(db: Connection, client: Client) -> None:
@@ -210,7 +210,7 @@ def test_opted_out_users_have_no_features_vectors_or_personal_lists(db: Connecti
     (features,) = client.rpc("authenticated", ME, "get_user_embedding_features", user_id=str(ME))
     assert (features["like_count"], features["liked_tags"], features["price_median"]) == (0, {}, None)
     assert state(db) == after
-    # It is nobody's fault, and a rebuild comes to the same.
+    # Coverage does not count it as missing, and a rebuild has the same result.
     assert db.execute("select missing_users, users - user_vectors from two_tower.coverage").fetchall() == [(0, 0)]
     assert one(db, "select v.features || v.vectors from two_tower.verify_batch('user', null, 10000) v") == []
     assert not set(column(db, "select two_tower.stale_users()")) & set(OPTED_OUT)
@@ -246,7 +246,7 @@ def test_opting_out_of_training_removes_all_influence_on_others(db: Connection, 
     db.execute("select two_tower.update_popularity()")
     for video, likers in db.execute("select video_id, likers from two_tower.video_popularity").fetchall():
         assert likers == counted[video] - (video in liked)
-    # The own lists are as they were.
+    # The user's own lists have not changed.
     assert [row for row in listed(client, "recommend_videos") if row["reason"] == "taste"] == lists
     choose(client, trained_on=True)
     assert sorted(db.execute("select * from two_tower.training_set()").fetchall(), key=str) == whole
@@ -254,7 +254,7 @@ def test_opting_out_of_training_removes_all_influence_on_others(db: Connection, 
 
 @pytest.mark.parametrize("most", [0, 1, 7, 60, 10_000])
 def test_most_decisions_limits_what_an_account_counts_in_training(most: int, db: Connection) -> None:
-    """Its latest rows count, decisions and reviews together."""
+    """The latest rows count, of decisions and reviews together."""
     reviewer = WORLD.no_decisions
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
@@ -328,7 +328,7 @@ def test_lists_contain_only_videos_eligible_for_the_user(condition: str, db: Con
         assert len(rows) >= min(200, len(visitors) - 3)
         members = listed(client, name)
         assert set(ids(members)) <= may(db, condition, ME)
-    # A page that leaves something out beside it.
+    # A request with a further exclusion.
     (tag,) = WORLD.tags[:1]
     assert set(ids(listed(client, "next_videos", tag_ids=[str(tag)]))) <= may(db, condition, ME)
 
@@ -367,14 +367,14 @@ def test_a_column_that_the_condition_names_is_not_dropped_unnoticed(db: Connecti
 
 
 def steered(client: Client, name: str) -> list[dict[str, Any]]:
-    """The list as an operator's rows have moved it, which is no ladder of reasons any more."""
+    """The list with promotions, whose reasons are in no fixed order."""
     with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
         return rpc(connection, name, **LISTS[name] | {"limit": 200})
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_promotions_do_not_override_user_choices(name: str, db: Connection, client: Client) -> None:
-    """Neither a pin, nor exploration, nor a boost shows what the user never wants to see, or may not."""
+    """Pins, exploration and boosts never show videos that the user excludes or is not eligible for."""
     pinned = [next(v for v in VIDEOS if v.maker == maker and v.id not in WORLD.decided(ME)) for maker in MAKERS[:3]]
     for rank, video in enumerate(pinned, 1):
         promote(db, "pin", video_id=video.id, rank=rank)
@@ -453,7 +453,7 @@ PATHS = {
 def test_triggers_of_the_application_run_with_their_usual_search_path(
     said: list[str], level: str, db: Connection, client: Client, dsn: str
 ) -> None:
-    """One that names its table and function by the path alone."""
+    """A trigger whose table and function are found only by the search path."""
     schema = "app" if said else "public"
     db.execute("create schema app; grant usage on schema app to authenticated")
     db.execute(
@@ -480,7 +480,7 @@ def test_triggers_of_the_application_run_with_their_usual_search_path(
 
 
 def test_the_callers_search_path_does_not_apply_to_triggers(db: Connection, client: Client) -> None:
-    """forget_user() runs as its owner, so what the caller puts in the way is not called."""
+    """forget_user() runs as its owner, so objects in the caller's schemas must not be used."""
     db.execute("create table activity (what text)")
     db.execute(
         """create function note() returns trigger language plpgsql as

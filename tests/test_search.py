@@ -42,7 +42,7 @@ def test_a_search_resumes_and_its_best_trial_makes_the_model(data: TrainingData,
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 4
     assert {name: model.hyperparameters[name] for name in CHOICE} == study.best_params
     assert model.hyperparameters["best_trial"] == study.best_trial.number
-    assert study.best_value >= study.trials[0].values[0]  # the first is what the search in steps found
+    assert study.best_value >= study.trials[0].values[0]  # the first is the result of the stepwise search
     again = fit(data, TrainOptions(search=4, study=str(path)))
     assert len(studies(path)[0].trials) == 4
     for name, value in model.item_tower.state_dict().items():

@@ -1,7 +1,7 @@
-"""Who gets what (I6): every role at every table, view, partition, sequence and routine; what a hostile session can try.
+"""Access of every role to every table, view, partition, sequence and routine (I6), and attempts of hostile sessions.
 
-``tests/golden/access.txt`` is what they got, by trying: all rows or how many, or the SQLSTATE of the refusal. A planned
-change updates it: ``pytest tests/test_security.py --golden-update``, and the difference is the thing to review.
+``tests/golden/access.txt`` has the results of trying: all rows or their number, or the SQLSTATE of the refusal. A
+planned change updates it by ``pytest tests/test_security.py --golden-update``; review the difference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ASKERS: dict[str, tuple[str, UUID | None]] = {
 
 @pytest.fixture
 def anyone(db: Connection, dsn: str, connect: Connect) -> Iterator[Client]:
-    """A login that may take every role of ASKERS, the viewer's too, which no client's login may."""
+    """A login that may switch to every role of ASKERS, including the viewer, unlike the login of clients."""
     login = f"{urlsplit(dsn).path.removeprefix('/')}_login"
     db.execute(f"create role {login} login noinherit in role authenticator, two_tower_viewer".encode())
     connection = connect(autocommit=False, user=login)
@@ -49,7 +49,7 @@ def anyone(db: Connection, dsn: str, connect: Connect) -> Iterator[Client]:
 
 
 def attempt(client: Client, asker: str, query: str) -> str:
-    """What the asker gets of a query: the number in its only row, else how many rows it touched, else the refusal."""
+    """The result of a query for the asker: the number in its only row, the number of affected rows, or the refusal."""
     role, user = ASKERS[asker]
     try:
         with client.connection.transaction(force_rollback=True), client.as_(role, user):
@@ -76,9 +76,9 @@ def whole(db: Connection, query: str) -> str:
 
 
 def relations(db: Connection) -> list[tuple[str, str, bool]]:
-    """Name, kind and whether it has a user_id, of all that holds rows in our schemas.
+    """Name and kind of all relations with rows in our schemas, and whether they have a user_id.
 
-    But for partitions that are named by a day, at which test_shown looks.
+    Without partitions named by a day, which test_shown checks.
     """
     rows = db.execute(
         """select format('%I.%I', n.nspname, c.relname), c.relkind::text, exists (
@@ -172,7 +172,7 @@ RPCS: dict[str, str] = {
 def calls_of_routines(db: Connection) -> list[tuple[str, str, str]]:
     """Signature, volatility and a call with nulls of each routine in schema two_tower."""
     routines = db.execute(
-        # Of a strict function a constant null is the answer before anybody asks whether the caller may.
+        # A strict function with a constant null is answered before the caller's privilege is checked.
         """select p.oid::regprocedure::text, p.provolatile::text, p.prokind::text, coalesce(array_agg(
                 format(case p.prokind when 'p' then 'null::%s' else '(select null::%s)' end, format_type(a.type, null))
             order by a.at) filter (where a.type is not null), '{}'), p.proretset, format('%I.%I', n.nspname, p.proname)
@@ -243,7 +243,7 @@ def test_a_user_sees_only_their_own_rows(db: Connection, client: Client) -> None
 
 
 def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client) -> None:
-    """Each that a client may execute and that has an argument for a user, whatever else it is given."""
+    """Each that a client may execute and that has an argument for a user, with any other arguments."""
     routines = db.execute(
         """select p.oid::regprocedure::text, format('%I.%I(%s)', n.nspname, p.proname, string_agg(
             case when p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$' then '$user'
@@ -274,7 +274,7 @@ def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client
 
 
 def test_another_users_token_gives_the_other_rows(client: Client) -> None:
-    """The same connection, one transaction after the other, as a pool has it."""
+    """In the same connection, one transaction after the other, as in a pool."""
     for user in (ME, OTHER, ME):
         with client.as_("authenticated", user) as connection:
             assert set(column(connection, "select user_id from public.user_embeddings")) == {user}
@@ -353,14 +353,14 @@ def test_a_user_edits_only_their_own_decisions(db: Connection, client: Client) -
     ],
 )  # fmt: skip
 def test_a_hostile_session_cannot_write_or_switch_roles(write: str, db: Connection, client: Client) -> None:
-    """As ``authenticated``, with any SQL at all; ``set role`` is what the pooled login may do, and a token may not."""
+    """As ``authenticated``, with any SQL; ``set role`` is a right of the pooled login, not of the token's role."""
     before = one(db, "select count(*) from two_tower.pending_users")
     with client.as_("authenticated", ME) as connection:
         if write.startswith("set role"):
-            # What a login may do is the login's, and PostgREST lets no client say SQL; the token's role is nobody else.
+            # The login may set roles, but PostgREST accepts no SQL; the token's role is a member of no other.
             assert one(connection, "select count(*) from pg_auth_members where member = 'authenticated'::regrole") == 0
         elif write.startswith("analyze"):
-            connection.execute(write.encode())  # a warning, and nothing done
+            connection.execute(write.encode())  # only a warning
         else:
             with pytest.raises((errors.InsufficientPrivilege, errors.ActiveSqlTransaction)), connection.transaction():
                 connection.execute(write.encode())
@@ -460,7 +460,7 @@ def test_names_of_the_catalogue_stay_text(db: Connection, client: Client) -> Non
 
 # -------------------------------------------------------------------------------------------- look-alikes
 
-# Functions and operators that raise, in a schema that the session puts before all others.
+# Functions and operators that raise errors, in a schema that the session puts first in its path.
 TRAPS = """
 create schema evil;
 grant usage on schema evil to public;
@@ -536,7 +536,7 @@ def test_a_forged_search_path_changes_nothing(
 
 
 def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tuple[sql.Composed, list[Any]]:
-    """A call with qualified names alone, so that nothing but the routine itself can be led astray."""
+    """A call with only qualified names, so that only the routine itself can use wrong objects."""
     arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped", "video_ids"), "_uuid")
     types = {"limit": "int4", "force": "bool", "window": "interval"} | arrays
     parts = [
@@ -580,7 +580,7 @@ def test_no_setting_of_a_session_changes_an_answer(setting: str, client: Client)
 
 
 def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
-    # Until the transaction ends, store_user_features() has it that new rows are compressed by a faster method.
+    # store_user_features() sets a faster compression of new rows until the transaction ends.
     watched = """select jsonb_object_agg(name, setting) from pg_settings
         where name !~ 'transaction' and name <> 'default_toast_compression'"""
     with client.as_("authenticated", ME) as connection:
@@ -588,7 +588,7 @@ def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
         for name, arguments in ASKED:
             rpc(connection, name, **arguments)
         after = one(connection, watched)
-    # Libraries bring their settings when they are first used.
+    # Libraries add their settings when they are first used.
     assert {name: after[name] for name in before} == before
     assert after.get("hnsw.ef_search", "40") == "40"
 
@@ -597,7 +597,7 @@ def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
 
 
 def test_the_service_operates_everything_without_owning_it(db: Connection, client: Client) -> None:
-    """All that an operator's key must do: import, refresh, retrain, roll back."""
+    """Everything that an operator needs: import, refresh, retrain, roll back."""
     from world_fixtures import random_model, register, schema_of
 
     model = random_model(schema_of(db), seed=2)
@@ -633,7 +633,7 @@ def test_the_service_operates_everything_without_owning_it(db: Connection, clien
 
 
 def test_a_role_claimed_in_a_token_has_no_effect(client: Client) -> None:
-    """The role is what PostgREST set, whatever the token says of itself."""
+    """The role is the one that PostgREST set, whatever the token claims."""
     claims = json.dumps({"sub": str(ME), "role": "service_role", "app_metadata": {"role": "service_role"}})
     with client.as_("authenticated", ME) as connection:
         connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
@@ -648,7 +648,7 @@ def test_a_role_claimed_in_a_token_has_no_effect(client: Client) -> None:
 
 
 def test_every_client_role_has_a_statement_timeout(db: Connection, client: Client) -> None:
-    """A limit of time for each role, which PostgREST applies with the role and the server at login."""
+    """PostgREST applies it when it switches to the role, and the server at login."""
     found = dict(
         db.execute(
             """select rolname, substring(c.setting from '=(.*)')

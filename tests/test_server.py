@@ -1,4 +1,4 @@
-"""The embedded server: up, down, psql, and doctor. It survives what happens to servers on people's machines."""
+"""The embedded server: up, down, psql, and doctor, and typical accidents on people's machines."""
 
 from __future__ import annotations
 

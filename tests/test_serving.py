@@ -1,4 +1,4 @@
-"""Recommendations as clients ask for them: always k good rows, never what was decided on, with a reason on each."""
+"""Recommendations for clients: always k good rows, without decided videos, and each with a reason."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
 COLUMNS |= {"list_id", "propensity"}
 BECAUSE = {"because_video_id", "because_title"}
-"""Further columns of one's own list."""
+"""Further columns of a user's own list."""
 Rows = list[dict[str, Any]]
 
 
 def recommend(client: Client, user: UUID, **arguments: Any) -> Rows:
-    """The answer, after what must be true of any answer."""
+    """The answer, after assertions that hold for every answer."""
     rows = client.rpc("authenticated", user, "recommend_videos", **arguments)
     check(rows, COLUMNS | BECAUSE)
     return rows
@@ -128,7 +128,7 @@ def test_every_user_gets_twenty_videos(user: UUID, reason: str, client: Client) 
 
 
 def test_lists_have_the_requested_length(db: Connection, client: Client) -> None:
-    # More than the longest list has, by videos without a vector.
+    # Videos without a vector make more than the longest list.
     db.execute(
         "insert into videos (id, product_url, title, published_at) select gen_random_uuid(), n::text, '', now()"
         " from generate_series(1, 150) n"
@@ -191,7 +191,7 @@ def test_a_video_unpublished_a_second_ago_is_hidden(db: Connection, client: Clie
 
 def test_lists_are_full_although_the_nearest_videos_are_unpublished(db: Connection, client: Client) -> None:
     ranked = ids(recommend(client, WORLD.usual, limit=200))
-    # More than a first look keeps, which is twice what is asked for and all that is decided.
+    # More than a first search keeps: twice the limit, plus the decided videos.
     assert len(ranked) > 2 * 3 + len(WORLD.decided(WORLD.usual)) + 3
     db.execute("update videos set published_at = null where id::text <> all (%s)", (ranked[-3:],))
     rows = recommend(client, WORLD.usual, limit=3)
@@ -292,12 +292,12 @@ def test_more_tags_than_a_hundred_are_a_bad_argument(client: Client) -> None:
 by_index = pytest.mark.xdist_group("large")
 LARGE = 6_000
 TAGGED = 6
-"""Videos that carry the tag of a thousandth of the catalogue."""
+"""Videos with the tag that a thousandth of the catalogue has."""
 
 
 @pytest.fixture(scope="module")
 def large_template(cluster: Server, world_template: str) -> Iterator[str]:
-    """The world with 6,000 videos more, in clusters, as the index of a million is asked for them."""
+    """The world with 6,000 videos more, in clusters, and an index that is searched as for a million."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(60, 128))
     vectors = centres[rng.integers(60, size=LARGE)] + 0.7 * rng.normal(size=(LARGE, 128))
@@ -322,7 +322,7 @@ def large_template(cluster: Server, world_template: str) -> Iterator[str]:
                 db.execute("insert into two_tower.user_embeddings values ('v1', %s, %s)", (user, taste))
             db.execute(index.encode())
             db.execute("analyze")
-            # What is larger than this is not searched exactly.
+            # Larger tables than the limit are not searched exactly.
             db.execute("update pg_class set reltuples = 1e6 where relname = 'video_embeddings_1'")
         yield name
         admin.execute(f"drop database {name} with (force)".encode())
@@ -338,7 +338,7 @@ def large(large_template: str, database: NewDatabase) -> Iterator[tuple[Connecti
 
 
 def decide(db: Connection, user: UUID, count: int) -> None:
-    """The user has decided on the ``count`` videos that are nearest, and on nothing else."""
+    """Replaces the user's decisions by ones on the ``count`` nearest videos."""
     db.execute("delete from user_video_decisions where user_id = %s", (user,))
     db.execute(
         """insert into user_video_decisions (user_id, video_id, decision_type)
@@ -351,7 +351,7 @@ def decide(db: Connection, user: UUID, count: int) -> None:
 
 
 def nearest(db: Connection, user: UUID, limit: int, tags: list[UUID] | None = None) -> dict[str, float]:
-    """Ids and cosines of the nearest that the user may be shown, by comparing with every video."""
+    """Ids and cosines of the nearest videos that the user may be shown, by comparing all videos."""
     rows = db.execute(
         """select e.video_id::text, 1 - (e.embedding operator(extensions.<=>) u.embedding) as score
         from user_embeddings u cross join video_embeddings e
@@ -368,7 +368,7 @@ def nearest(db: Connection, user: UUID, limit: int, tags: list[UUID] | None = No
 
 
 def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, tags: list[UUID] | None = None) -> Rows:
-    """The answer, which is complete, ordered, true to the vectors, and holds at least 95 % of the nearest."""
+    """The answer; asserts that it is complete, ordered, has right scores and at least 95 % of the nearest videos."""
     rows = client.rpc("authenticated", user, "recommend_videos", limit=limit, tag_ids=tags)
     expected = nearest(db, user, limit, tags)
     assert len(rows) == len(expected) == limit
@@ -419,7 +419,7 @@ def test_the_width_of_index_searches_is_measured_at_activation(large: tuple[Conn
 
 @by_index
 def test_lists_are_full_although_the_index_finds_nothing(large: tuple[Connection, Client]) -> None:
-    """Everything decided but thirty, the farthest of all: no scan of an index comes by them."""
+    """All but the thirty farthest videos are decided, which no scan of an index reaches."""
     db, client = large
     known = one(db, "select count(*) from video_embeddings v join videos on id = video_id where published_at <= now()")
     every = list(nearest(db, WORLD.one_like, known))
@@ -458,7 +458,7 @@ def test_a_filter_by_a_rare_tag_finds_all_its_videos(large: tuple[Connection, Cl
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.no_decisions])
 def test_a_range_finds_as_many_videos_as_pass(share: float, user: UUID, large: tuple[Connection, Client]) -> None:
-    """By the index where many pass, exactly where few do; the rest of the ladder keeps to it, too."""
+    """By the index if many pass, exactly if few do; later stages of the list respect it, too."""
     db, client = large
     db.execute("update videos set duration_seconds = 1 + abs(hashtext(id::text)) % 1000000")
     most = int(share * 1_000_000)
@@ -501,7 +501,7 @@ def test_diversity_by_the_index_keeps_the_best_and_the_length(large: tuple[Conne
 
 @by_index
 def test_the_documented_query_uses_the_index_with_default_settings(large: tuple[Connection, Client]) -> None:
-    """As somebody who is signed in, through the views, row level security and all."""
+    """As a signed-in user, through the views, with row level security."""
     db, client = large
     db.execute("update pg_class set reltuples = 6300 where relname = 'video_embeddings_1'")
     with client.as_("authenticated", WORLD.usual) as connection:
@@ -571,7 +571,7 @@ def test_without_an_active_model_lists_are_by_popularity(bare: tuple[Connection,
         assert {(row["reason"], row["model_version"]) for row in rows} == {("popular", None)}
         expected = sorted(without(user) & scores.keys(), key=lambda v: (-scores[v], v))[:20]
         assert ids(rows) == expected
-        # Not the popularity: of a video with one like, that says when the like was given.
+        # Not the popularity, which for a video with one like would reveal the time of the like.
         assert [row["score"] for row in rows] == pytest.approx([1 / row["rank"] for row in rows], rel=1e-5)
     tagged = recommend(client, WORLD.usual, tag_ids=[WORLD.tags[0]])
     assert set(ids(tagged)) <= {str(v) for v in WORLD.tagged(WORLD.tags[0])} & without(WORLD.usual)
@@ -598,7 +598,7 @@ def test_similar_videos_without_a_model_are_popular_ones(bare: tuple[Connection,
     scores, likers = popularity(), Counter(str(v) for _, v, d, _ in WORLD.decisions if d == "like")
     published_at = {str(row[0]): row[11] for row in WORLD.video_rows}
     others = {str(v) for v in WORLD.published} - {str(WORLD.published[3])}
-    # What fewer than five people like stands where it would without their likes.
+    # A video with fewer than five likers is where it would be without their likes.
     popular = sorted((v for v in others if likers[v] >= 5), key=lambda v: (-scores[v], v))
     newest = sorted(others - set(popular), key=lambda v: (EPOCH - published_at[v], v))
     assert 0 < len(popular) < 100
@@ -731,7 +731,7 @@ def test_requests_without_a_user_are_refused(client: Client) -> None:
 
 
 def test_an_expired_claim_opens_no_more_than_a_valid_one(client: Client) -> None:
-    """PostgREST refuses an expired token before the database hears of it; one that came through has its user's rows."""
+    """PostgREST refuses expired tokens before the database sees them; if one got through, it would read as its user."""
     with client.as_("authenticated", WORLD.usual, exp=1) as connection:
         assert rpc(connection, "recommend_videos") == recommend(client, WORLD.usual)
         assert set(column(connection, "select user_id from public.user_video_decisions")) == {WORLD.usual}
@@ -753,7 +753,7 @@ def test_a_claim_of_another_user_is_refused(name: str, arguments: dict[str, str]
 
 
 def test_a_connection_forgets_the_user_after_a_transaction(client: Client) -> None:
-    """The pool hands the connection to the next request."""
+    """The pool gives the connection to the next request."""
     recommend(client, WORLD.usual)
     with pytest.raises(errors.InvalidAuthorizationSpecification):
         client.rpc("authenticated", None, "recommend_videos")
@@ -805,7 +805,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(directory, durable=False)
     try:
         server.start()
-        migrate.migrate(server.dsn)  # makes the roles too, which no dump of a database holds
+        migrate.migrate(server.dsn)  # also creates the roles, which are not in a dump of a database
         yield server
     finally:
         if before is None:
@@ -819,7 +819,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def poor(
     poor_server: Server, database: NewDatabase, world_of: Callable[[str], str], request: pytest.FixtureRequest
 ) -> Iterator[tuple[Connection, Client]]:
-    """The world and its active model, of an engine, restored from a dump into the server without onnxruntime."""
+    """The world with an active model of one engine, restored from a dump into the server without onnxruntime."""
     dsn = database(template=world_of(request.param))
     bindir: Path = poor_server.installation.bindir
     with psycopg.connect(poor_server.dsn, autocommit=True) as connection:
@@ -840,10 +840,10 @@ def poor(
 @pytest.mark.parametrize("poor", ["onnxruntime"], indirect=True)
 def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: tuple[Connection, Client]) -> None:
     db, client = poor
-    # Stored vectors serve as ever: the dump holds all that serving needs.
+    # Stored vectors still serve: the dump contains everything that serving needs.
     rows = recommend(client, WORLD.usual)
     assert {row["reason"] for row in rows} == {"taste"}
-    # A new user's vector cannot be computed on the spot; the list is popular then.
+    # A new user's vector cannot be computed, so the list is by popularity.
     for user in (WORLD.usual, WORLD.no_decisions):
         db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, rows[0]["video_id"]))
     db.execute("select two_tower.update_popularity()")
@@ -858,7 +858,7 @@ def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: t
     assert "Install numpy and onnxruntime for Python 3." in str(caught.value.diag.message_hint)
     assert len(recommend(client, WORLD.usual)) == 20, "the backend lives on"
 
-    # A refresh fails as a whole: no user is to blame, and the log keeps what there is to do.
+    # A refresh fails as a whole: no user is set aside, and the log keeps the changes.
     with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
         refresh(db)
     assert one(db, "select pending_user_changes from two_tower.status") == 2
@@ -879,7 +879,7 @@ def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple
     liked = recommend(client, WORLD.usual)[0]["video_id"]
     for user in (WORLD.usual, WORLD.no_decisions):
         db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, liked))
-    # A new user's vector is computed on the spot.
+    # A new user's vector is computed on request.
     assert recommend(client, WORLD.no_decisions)[0]["reason"] == "taste"
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
     db.execute("update videos set price = coalesce(price, 0) + 1 where id = %s", (liked,))
@@ -894,7 +894,7 @@ def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple
 
 @pytest.mark.parametrize("poor", ["auto"], indirect=True)
 def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tuple[Connection, Client]) -> None:
-    """Users are sums, videos were placed by onnxruntime where there was one."""
+    """Users are sums; videos were placed by onnxruntime while it was available."""
     db, client = poor
     liked = recommend(client, WORLD.usual)[0]["video_id"]
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.usual, liked))
@@ -911,8 +911,8 @@ def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tup
 
 
 def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
-    """What each of the user's decisions, and the bias, adds to the score of a video, by definition: the score is their
-    sum divided by the length of the user's."""
+    """What each of the user's decisions, and the bias, adds to the score of a video by definition: the score is the sum
+    of these terms divided by the length of the user's sum."""
     rows = db.execute(
         """with decided as (
             select d.video_id, two_tower.decision_label(d.decision_type) as label
@@ -938,7 +938,7 @@ def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
 
 @pytest.fixture
 def explained(database: NewDatabase, world_of: Callable[[str], str]) -> Iterator[tuple[Connection, Client]]:
-    """The world with a model whose users are sums, whatever engine is under test."""
+    """The world with a model whose users are sums, for any engine under test."""
     dsn = database(template=world_of("sql"))
     name = urlsplit(dsn).path.removeprefix("/")
     with (
@@ -989,7 +989,7 @@ def test_because_is_the_same_in_every_list_of_a_user(user: UUID, explained: tupl
 
 
 def test_reasons_from_rarely_liked_videos_use_only_their_content(explained: tuple[Connection, Client]) -> None:
-    """What was learnt from few stays unsaid: the reasons are the same whoever likes these."""
+    """Reasons must not reveal what was learnt from few users: they are the same whoever likes these videos."""
     db, client = explained
     liked = [str(v) for v in WORLD.published[:5]]
     db.execute("update two_tower.settings set value = '1000' where name = 'least_likers'")

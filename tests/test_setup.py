@@ -1,4 +1,4 @@
-"""``setup.sh`` where it may not install what is missing."""
+"""``setup.sh`` as a user who may not install packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that other users can enter, as none below pytest's can."""
+    """A directory that other users can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o755)
         yield Path(path)

@@ -1,4 +1,4 @@
-"""What was shown: logged once and within bounds, not shown again too soon, kept for a while, gone with its user."""
+"""Impressions: logged once and within bounds, not repeated too soon, kept for a time, deleted with their user."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_videos_logged_by_log_shown_are_not_on_the_next_page(client: Client) -> 
 
 
 def test_concurrent_requests_of_a_user_get_different_pages(db: Connection, client: Client, connect: Connect) -> None:
-    """The second waits for the first, and then knows what it gave."""
+    """The second waits for the first, and then sees its page."""
     other = Client(connect(autocommit=False, user="authenticator"))
     got: list[Rows] = []
     with client.as_("authenticated", ME) as first:
@@ -193,7 +193,7 @@ FIELDS: dict[str, list[Any]] = {
     "reason": [None, "", "because", "x" * 10_000, 1, {}],
     "propensity": [0, -1, 1.01, 1e-320, 1e39, "nan", "infinity", "x"],
 }
-"""What a field of a row cannot be."""
+"""Invalid values of a row's fields."""
 BAD: list[Any] = [
     *(None, {}, "x", 1, True, [1], [None], ["x"], [[]], [{}]),
     *([a_row(**{name: value})] for name, values in FIELDS.items() for value in values),
@@ -303,7 +303,7 @@ def test_two_concurrent_first_writers_create_one_partition(db: Connection, clien
 
 
 def test_dropping_a_partition_blocks_others_only_briefly(db: Connection, client: Client, connect: Connect) -> None:
-    """Somebody reads on; the job gives up in time, writers go on meanwhile, and the next day drops it."""
+    """While somebody reads, the job gives up in time and writers continue; the next run drops it."""
     db.execute("select two_tower.make_impression_day(%s)", [today() - timedelta(days=100)])
     reader = connect(autocommit=False)
     reader.execute("select count(*) from two_tower.impressions")
@@ -334,7 +334,7 @@ def test_clients_cannot_read_partitions_of_impressions(db: Connection, client: C
 
 
 def test_deleting_a_user_deletes_the_impressions_at_once(db: Connection, client: Client) -> None:
-    """Also of a user who never decided on anything, of whom no log tells."""
+    """Also those of a user without decisions, who is in no log."""
     for user in (ME, WORLD.no_decisions, OTHER):
         page(client, user)
     db.execute("delete from auth.users where id = any (%s)", [[ME, WORLD.no_decisions]])

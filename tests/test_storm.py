@@ -1,4 +1,4 @@
-"""Eight clients like at full speed while two refreshers run: nobody waits, nothing fails, nothing is lost (I3, I4)."""
+"""Eight clients write likes at full speed during two refreshes: nobody waits, nothing fails or is lost (I3, I4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_i3_i4_many_likes_during_two_refreshes(db: Connection, connect: Connect)
     calm = threading.Event()
 
     def like(connection: Connection, seed: int) -> dict[tuple[UUID, UUID], str | None]:
-        """Writes at full speed; what each pair is in the end. Users are everyone's, a client's videos its own."""
+        """Writes at full speed; returns the final state of each pair. Clients share users, but not videos."""
         rng = random.Random(seed)
         mine = WORLD.videos[seed::CLIENTS]
         last: dict[tuple[UUID, UUID], str | None] = {}

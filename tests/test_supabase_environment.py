@@ -1,4 +1,4 @@
-"""A Supabase project's variables: which database, storage and certificate they mean, and files of them."""
+"""A Supabase project's variables for database, storage and certificate, and files with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variables, and no ``.env`` here."""
+    """Removes the variables, and changes to a directory without ``.env``."""
     for name in list(os.environ):
         if name.startswith(("SUPABASE_", "NEXT_PUBLIC_", "AWS_", "PGSSL", "SYNC_")) or name.endswith("DATABASE_URL"):
             monkeypatch.delenv(name)

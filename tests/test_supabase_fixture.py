@@ -1,4 +1,4 @@
-"""The fixture is what it says: Supabase's roles, its safeupdate, its lints; and an application that works on it."""
+"""The fixture has Supabase's roles, its safeupdate and its lints, and an application that works on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def supabase() -> Iterator[Supabase]:
 
 @pytest.fixture(scope="module")
 def dsn(supabase: Supabase) -> str:
-    """An application that nobody changes."""
+    """An application that tests do not change."""
     return supabase.database()
 
 
@@ -226,7 +226,7 @@ EXAMPLES = {
         "public.x",
     ),
 }
-"""For each lint something that it is about, and the object that it names."""
+"""For each lint a statement that causes it, and the object that it names."""
 
 
 def test_every_lint_has_an_example() -> None:

@@ -1,5 +1,5 @@
-"""Where the program runs: terminals that are not UTF-8, disks that are full or read-only, databases of other encodings,
-servers that take no changes. Each gets its work or one sentence, never a traceback."""
+"""Unusual environments: terminals that are not UTF-8, full or read-only disks, databases of other encodings, read-only
+servers. The program works, or fails with one sentence, never with a traceback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Connection = psycopg.Connection[Any]
 
 
 def run(*words: str) -> tuple[int, str]:
-    """Exit code and output of a verb, which raised nothing."""
+    """Exit code and output of a verb; asserts that it raised no exception."""
     result = CliRunner().invoke(app, list(words))
     assert result.exception is None or isinstance(result.exception, SystemExit), (words, result.exc_info)
     return result.exit_code, result.output
@@ -72,7 +72,7 @@ def test_output_works_on_terminals_of_every_encoding(monkeypatch: pytest.MonkeyP
 
 
 def test_a_verb_and_its_json_work_on_a_latin_1_terminal(dsn: str, tmp_path: Path) -> None:
-    """A process of its own, whose JSON is JSON all the same."""
+    """In a separate process; its JSON is valid."""
     encoding = "latin-1"
     (tmp_path / "カ.csv").write_text("product_url,title\nu/1,髙👩\n", encoding="utf-8")
     command = [sys.executable, "-m", "two_tower", "import", "catalog", "カ.csv", "--dsn", dsn]
@@ -109,7 +109,7 @@ def test_a_full_disk_under_polars_is_one_sentence() -> None:
 def test_every_verb_names_a_target_that_it_cannot_write(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory in the place of a file, a file in the place of a directory, no space: every verb that writes one."""
+    """A directory in the place of a file, a file in the place of a directory, no space: for every verb that writes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", dsn)
     Path("file").write_text("")
@@ -229,13 +229,13 @@ def test_verbs_that_write_refuse_a_standby(db: Connection, monkeypatch: pytest.M
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """An S3 that answers ``refusals`` first, each a status and headers, and then holds what is put."""
+    """An S3 server that first answers with ``refusals``, each a status and headers, and then stores objects."""
 
     refusals: ClassVar[list[tuple[int, dict[str, str]]]] = []
     objects: ClassVar[dict[str, bytes]] = {}
     asked: ClassVar[list[str]] = []
     last: ClassVar[tuple[int, dict[str, str]] | None] = None
-    """What was refused, of which a HEAD is told again."""
+    """The last refusal by path, which a HEAD request gets again."""
 
     def do_GET(self) -> None:
         self.answer()
@@ -318,7 +318,7 @@ def test_retries_of_a_bucket_end_after_a_time(bucket: type[Bucket], monkeypatch:
     bucket.refusals = [(403, {})] * 2
     with pytest.raises(UserError, match="check the URL"):
         artifacts.point("s3://bucket/models", b"{}")
-    assert len(bucket.refusals) == 1  # a refusal for good is not asked again
+    assert len(bucket.refusals) == 1  # permanent errors are not retried
 
 
 @pytest.mark.parametrize("value", ["0", "5", "120"])

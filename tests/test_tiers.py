@@ -1,4 +1,4 @@
-"""What ``make test`` leaves to ``make soak`` is a variant of something that it runs."""
+"""Each variant that ``make test`` leaves to ``make soak`` is similar to one that it runs."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ def test_soak_runs_what_test_leaves_out(arguments: list[str], passed: int, tmp_p
 
 @pytest.mark.xdist_group("groups")
 def test_tests_of_a_group_run_on_one_worker(request: pytest.FixtureRequest) -> None:
-    """pytest-xdist tells groups by the test's id, which not every pytest lets it change."""
+    """pytest-xdist recognises groups by the test's id, which some versions of pytest do not let it change."""
     by_groups = bool(getattr(request.config.option, "loadgroup", False))
     assert request.node.nodeid.endswith("@groups") is by_groups

@@ -1,4 +1,4 @@
-"""The trainer: nothing held out leaks, the same seed gives the same model, and it learns what there is to learn."""
+"""The trainer: no held-out row leaks, the same seed gives the same model, and it learns from the data."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_training_without_users_to_measure_says_so() -> None:
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_held_out_rows_do_not_influence_the_measured_towers(temporal: bool) -> None:
-    """Point in time: rows, target items and vocabulary alike. What is held out could as well not exist."""
+    """Rows, target items and vocabularies: the result is the same as if held-out rows did not exist."""
     data = make_data(users=60, items=240, each=8, times=True)
     held = split_in_time(data, ratio=0.3) if temporal else hold_out(data)
     later = np.setdiff1d(data.item[held & (data.label == LIKE)], data.item[~held & (data.label == LIKE)])
@@ -142,7 +142,7 @@ def test_no_held_out_row_is_in_the_features_that_predict_it(data: TrainingData) 
 
 
 def test_held_out_labels_do_not_change_the_validation_towers(data: TrainingData) -> None:
-    """Turning every held-out label around leaves the towers that are measured on them bit for bit the same."""
+    """With all held-out labels inverted, the towers that are measured on them are the same, bit for bit."""
     held = hold_out(data)
     turned = replace(data, label=np.where(held, 1 - data.label, data.label).astype(np.int8))
     towers = [Part(d, ~held, TrainOptions()).towers(Choice()) for d in (data, turned)]
@@ -301,7 +301,7 @@ def test_progress_only_grows(data: TrainingData) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_likes_without_common_items_train_too(seed: int) -> None:
-    """Where no held-out like is of a video that is known without it, there is nothing to choose by."""
+    """If no held-out like is of a video that is known without it, nothing can be chosen by validation."""
     data = make_data(users=4, items=300, each=9, groups=2, tags=True, seed=seed)
     model = fit(data)
     assert np.isfinite(model.item_tower.embed(data.item_counts)).all()

@@ -1,4 +1,4 @@
-"""Lists for somebody who is not signed in, and what becomes of their likes at sign-in."""
+"""Lists for visitors who are not signed in, and how their likes become decisions at sign-in."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def like(db: Connection, video: str, users: Iterable[UUID], age: timedelta) -> N
 
 
 def likers(db: Connection) -> dict[str, int]:
-    """How many like each video, from the decisions."""
+    """Number of likers of each video, from the decisions."""
     query = "select video_id::text, count(*) from user_video_decisions where decision_type = 'like' group by 1"
     return dict(db.execute(query.encode()).fetchall())
 
@@ -110,7 +110,7 @@ def test_the_length_of_a_session_is_limited(client: Client) -> None:
 
 
 def test_rarely_liked_videos_are_placed_only_by_content(db: Connection, client: Client) -> None:
-    """Whoever likes it, and whatever else they like: what the model has learnt of it moves no list."""
+    """Whoever likes the video, and whatever else they like, its learnt place and taste affect no list."""
     least(db, 1_000_000)
     video = next(v for v in PUBLISHED[3:] if v in likers(db))
     asked: list[tuple[str, dict[str, Any]]] = [
@@ -142,7 +142,7 @@ def test_videos_with_fewer_likers_than_the_setting_are_not_popular(number: int, 
     counted = likers(db)
     known = {v for v, count in counted.items() if count >= number} & set(PUBLISHED)
     assert {row["video_id"] for row in rows if row["reason"] == "popular"} == known
-    # What fewer like stands where it would stand if nobody did.
+    # Videos with fewer likers are where they would be without likes.
     dates = dict(db.execute("select id::text, published_at from videos").fetchall())
     newest = [row["video_id"] for row in rows if row["reason"] == "newest"]
     expected = sorted(set(PUBLISHED) - known, key=lambda v: (dates[v], v), reverse=True)

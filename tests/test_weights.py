@@ -1,4 +1,4 @@
-"""What a decision says itself that it counts: the same in features, sums, training, payloads, lists and reasons."""
+"""A decision's own weight has the same effect in features, sums, training, payloads, lists and reasons."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ WEIGH: LiteralString = """
 
 
 def prepare(db: Connection, recency: float) -> None:
-    """A version, in a world in which everybody but one has decisions of all weights."""
+    """A version in a world in which all users but one have decisions of all weights."""
     load(db, WORLD)
     db.execute(WEIGH, (WORLD.usual,))
     tiny_model(db, recency=recency)
@@ -139,7 +139,7 @@ def test_only_changes_of_the_bounded_weight_are_logged(db: Connection) -> None:
     counts = 1.0
     db.execute(update, (counts, user, first))
     refresh(db)
-    # Beyond the bounds that our table checks and an adopted one may not have, the nearer bound counts.
+    # Values outside the bounds, which an adopted table may not check, count as the nearer bound.
     for value, bounded in (
         *((w, w) for w in (0.3, 7, 1)),
         *((w, 10) for w in (10, 11, 1e30, "Infinity")),
@@ -165,7 +165,7 @@ def test_only_changes_of_the_bounded_weight_are_logged(db: Connection) -> None:
 
 
 def test_the_column_weight_may_have_any_type_or_be_absent(db: Connection, tmp_path: Path) -> None:
-    """An adopted table's is as the application has it."""
+    """An adopted table keeps the application's column."""
     rebuilt = "call two_tower.rebuild()"
     expected = state(db)
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_weight_check")
@@ -220,7 +220,7 @@ def test_lists_reasons_and_payloads_use_the_same_weights(db: Connection, client:
         ).fetchall()
     )
     assert found["weights"] == pytest.approx(given)
-    # Of who weighs nothing, all is as it was before decisions had weights.
+    # A user without weights gets the same payload as before decisions had weights.
     (plain,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.usual)
     assert "weights" not in plain
     assert ("weighted" in plain) == (recency > 0)
@@ -302,7 +302,7 @@ def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path) -> Non
     assert imported("weight", "0.5", " 2 ", "10", "")[0] == about(0.5, 2, 10, 1)
     found, summary = imported("weight", "0.5", "2", "10", "")
     assert (summary.unchanged, summary.updated, found) == (4, 0, about(0.5, 2, 10, 1))
-    assert imported("maker", "", "", "", "")[0] == about(0.5, 2, 10, 1)  # a file that says nothing leaves what is there
+    assert imported("maker", "", "", "", "")[0] == about(0.5, 2, 10, 1)  # a file without values keeps existing weights
     assert imported("stars", "5", "4", "2.5", "0")[0] == about(1, 0.8, 0.5, 0.01)
     assert imported("watched", "1", "0.25", "0", "")[0] == about(1, 0.25, 0.01, 0.01)
     assert imported("maker", "", "", "", "", weight=3)[0] == about(3, 3, 3, 3)
@@ -314,7 +314,7 @@ def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path) -> Non
     ):
         found, summary = imported(header, bad)
         assert (found[0], summary.rejected) == (2, 1), (header, bad)
-    # One star is no weak refusal.
+    # One star does not make a weak nope.
     import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,stars\n{user},{WORLD.videos[20]},nope,1"))
     assert one(db, of, user, WORLD.videos[20]) == 1
     refresh(db)

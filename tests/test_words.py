@@ -73,7 +73,8 @@ def test_texts_split_the_same_under_any_string_settings(clean_db: Connection) ->
 def test_every_character_is_part_of_a_word_or_between_words(
     clean_db: Connection, request: pytest.FixtureRequest
 ) -> None:
-    """Of the first planes; without ``--soak`` all up to the currencies, those around odd spaces, and a fifteenth."""
+    """Characters of the first planes; without ``--soak`` all up to the currencies, those around unusual spaces, and a
+    fifteenth of the rest."""
     odd = column(
         clean_db,
         """select distinct n from generate_series(1, 200000) n
@@ -159,7 +160,7 @@ def test_models_from_before_words_were_inputs_still_work(clean_db: Connection) -
 
 
 def told_by(data: TrainingData, vocabulary: str) -> TrainingData:
-    """The same data, in which what tags said is said by words. Every other vocabulary but that of videos is empty."""
+    """The same data with the tags as words. All other vocabularies except that of videos are empty."""
     keys = dict(data.schema.vocabularies)
     keys |= {vocabulary: tuple(keys["tag"]), "tag": ()}
     return replace(data, schema=FeatureSchema(keys))
