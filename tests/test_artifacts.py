@@ -102,7 +102,7 @@ def current(url: str) -> str | None:
     return None if found is None else str(json.loads(found)["version"])
 
 
-# ------------------------------------------------------------------------------------------------ there and back
+# ------------------------------------------------------------------------------------------------ export and import
 
 
 @both
@@ -230,7 +230,7 @@ def test_verbs_publish_fetch_export_register_activate_and_roll_back(
     assert versions(other) == {"v1": "standby", "again": "standby", "not.better": "rejected", "forced": "active"}
 
 
-# ------------------------------------------------------------------------------ files that the database does not keep
+# ------------------------------------------------------------------------------ files that are not stored
 
 
 def register_as_trained(db: Connection, version: str, seed: int = 0) -> TinyModel:
@@ -399,7 +399,7 @@ def test_a_tower_too_large_for_a_file_is_registered_as_rows(
         artifacts.export(db, "rows", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------ what breaks
+# ------------------------------------------------------------------------------------------------ failures
 
 
 DAMAGED = (

@@ -70,7 +70,7 @@ def served(supabase: Supabase, adopted: str) -> Iterator[str]:
     supabase.drop(dsn)
 
 
-# ------------------------------------------------------------------------------------------------ the way back
+# ------------------------------------------------------------------------------------------------ going back
 
 
 def test_a_table_that_replaced_ours_keeps_its_rows(empty: Connection, empty_dsn: str) -> None:
@@ -224,7 +224,7 @@ def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
         assert column(db, "select jobid from cron.job") == [2]
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 SPOILT = {
     "create type public.tags as enum ('a')": "alter type public.tags rename",
@@ -725,7 +725,7 @@ def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
         assert one(connection, "select current_user") == DEVELOPER
 
 
-# -------------------------------------------------------------------------------------- a superuser's first run
+# -------------------------------------------------------------------------------------- the first run of a superuser
 
 TELLTALE = """
 create sequence public.caught;
@@ -1019,7 +1019,7 @@ def test_default_privileges_for_other_roles_do_not_apply_to_our_objects(
         empty.execute(f"alter default privileges revoke all on {what} from reporting".encode())
 
 
-# ------------------------------------------------------------------------------------------------ later
+# ------------------------------------------------------------------------------------------------ later changes
 
 
 def changes_tables(dsn: str) -> Connection:

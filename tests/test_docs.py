@@ -165,7 +165,7 @@ def test_a_translation_has_the_same_blocks_figures_and_links(translation: str) -
     assert facts(translation) == facts(original)
 
 
-# ------------------------------------------------------------------------------------------------ what they mention
+# ------------------------------------------------------------------------------------------------ names in documents
 
 
 def anchors(path: Path) -> set[str]:
@@ -318,7 +318,7 @@ def test_help_says_what_a_verb_does_with_examples_and_exit_codes(path: tuple[str
     assert re.search(r"Exit codes: \S", verb.epilog)
 
 
-# ------------------------------------------------------------------------------------------------ files beside them
+# ------------------------------------------------------------------------------------------------ other files
 
 DOCKER = REPOSITORY / "docker"
 
@@ -400,7 +400,7 @@ def test_the_documented_versions_of_postgresql_are_those_checked(name: str) -> N
     assert set(stated) == {(str(OLDEST), str(NEWEST))}
 
 
-# ------------------------------------------------------------------------------------------------ what it replaces
+# ------------------------------------------------------------------------------------------------ replaced workflows
 
 BACKGROUND = REPOSITORY / "docs" / "background.md"
 STATES = ("same", "else", "missing")

@@ -221,7 +221,7 @@ def test_users_without_likes_have_no_vector(db: Connection) -> None:
     assert WORLD.one_like not in assert_users(db, WORLD.users)
 
 
-# ------------------------------------------------------------------------------------------- tastes that are not fresh
+# ------------------------------------------------------------------------------------------- stale tastes
 
 
 def test_i3_stored_and_computed_tastes_have_the_same_sums(db: Connection) -> None:
@@ -409,7 +409,7 @@ def test_i3_a_standby_version_keeps_fresh_tastes(db: Connection, client: Client)
     assert_fresh(db)
 
 
-# ------------------------------------------------------------------------------------------- every change, every engine
+# -------------------------------------------------------------------------------------- every change under every engine
 
 
 def drain(db: Connection) -> None:
@@ -470,7 +470,7 @@ def test_i3_any_history_ends_as_a_rebuild_under_every_engine(lab: Lab, history: 
     assert_fresh(lab.db)
 
 
-# ------------------------------------------------------------------------------------------- weights of any size
+# ------------------------------------------------------------------------------------------- weights of any scale
 
 
 def registered(db: Connection, change: Callable[[TinyModel], object], engine: str = "auto") -> None:

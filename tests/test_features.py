@@ -170,7 +170,7 @@ def test_i1_embeddings_do_not_depend_on_session_settings(db: Connection, connect
         assert one(other, query.format(kind, table)) == one(db, query.format(kind, table))
 
 
-# -------------------------------------------------------------------------------------------- odd catalogues
+# -------------------------------------------------------------------------------------------- unusual catalogues
 
 
 def test_empty_vocabularies_work_in_the_database_and_the_towers(clean_db: Connection) -> None:
@@ -348,7 +348,7 @@ def test_times_are_relative_to_the_latest_decision_and_never_to_the_clock(db: Co
     assert payload(client, WORLD.usual) == before
 
 
-# -------------------------------------------------------------------------------------------- who may ask
+# -------------------------------------------------------------------------------------------- access
 
 
 @pytest.mark.parametrize("name", ["get_user_embedding_features", "update_user_features"])

@@ -151,7 +151,7 @@ def test_every_way_of_reading_a_change_log_is_found(text: str) -> None:
     assert not READS.search("exists (select from two_tower.pending_users c)")
 
 
-# ------------------------------------------------------------------------------------------------ what is compared
+# ------------------------------------------------------------------------------------------------ comparisons
 
 
 def at(moment: datetime) -> dict[str, str]:

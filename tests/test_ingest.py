@@ -61,7 +61,7 @@ def rows(db: Connection, query: str) -> list[Any]:
     return [row[0] if len(row) == 1 else row for row in db.execute(query.encode()).fetchall()]
 
 
-# -------------------------------------------------------------------------------------------------------- what comes in
+# -------------------------------------------------------------------------------------------------------- products
 
 
 def test_products_become_videos(db: Connection, api: Api) -> None:
@@ -198,7 +198,7 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
     assert plain in rows(db, "select product_url from public.videos")
 
 
-# ---------------------------------------------------------------------------------------------- what the API does wrong
+# ---------------------------------------------------------------------------------------------- faults of the API
 
 
 @pytest.mark.sampled(2)

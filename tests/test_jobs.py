@@ -31,7 +31,7 @@ JOBS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ idle and purged
+# -------------------------------------------------------------------------------------------- idle refreshes and purges
 
 
 def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Connection) -> None:
@@ -239,7 +239,7 @@ def test_i3_a_bulk_load_marks_each_user_once_and_all_are_refreshed(db: Connectio
     assert one(db, vectors, [user for user, _ in users]) == 1
 
 
-# ------------------------------------------------------------------------------------------------ pg_cron for real
+# ------------------------------------------------------------------------------------------------ pg_cron
 
 
 @pytest.fixture(scope="module")

@@ -549,7 +549,7 @@ def test_a_setting_that_is_not_a_number_is_an_error(staged: Connection) -> None:
         activate(staged, "v2")
 
 
-# ------------------------------------------------------------------------------------------------ back again
+# ------------------------------------------------------------------------------------------------ rollbacks
 
 
 @pytest.mark.world(models=2)

@@ -66,7 +66,7 @@ def until(db: Connection, condition: str) -> None:
         time.sleep(0.01)
 
 
-# ------------------------------------------------------------------ rows 2 and 3: versions that come and go meanwhile
+# --------------------------------------------------------------- rows 2 and 3: versions attached and retired meanwhile
 
 WRITERS = {
     "embed_user": "select public.embed_user()",
@@ -177,7 +177,7 @@ def test_attach_and_retirement_time_out_behind_an_open_transaction(db: Connectio
     assert one(db, "select two_tower.live_versions()") == ["v2", "v3"]
 
 
-# ------------------------------------------------------------------------- rows 6 to 8: what others hold meanwhile
+# ------------------------------------------------------------------------- rows 6 to 8: locks of others
 
 HOLDS = {
     "a deletion": "delete from auth.users where id = %s",
@@ -311,7 +311,7 @@ def test_row_1_conflicting_transactions_are_retried_and_skip_nobody(failure: str
     assert_fresh(db)
 
 
-# ------------------------------------------------------------------------- row 1: whatever the isolation
+# ------------------------------------------------------------------------- row 1: isolation levels
 
 TRUNCATES = ("truncate public.user_video_decisions", "truncate public.video_tags", "truncate public.videos cascade")
 
@@ -333,7 +333,7 @@ def test_row_1_truncate_logs_users_that_its_snapshot_cannot_see(
     assert_fresh(db)
 
 
-# ---------------------------------------------------------------------- row 4: writes that fire no statement's trigger
+# ---------------------------------------------------------------------- row 4: writes without statement triggers
 
 BYPASSED = (
     f"insert into public.user_video_decisions values ('{WORLD.no_decisions}', '{UNDECIDED[0]}', 'like')",
@@ -517,7 +517,7 @@ def test_row_4_users_with_likes_should_have_a_vector(db: Connection) -> None:
     assert refused.value.sqlstate == "TT003"
 
 
-# ------------------------------------------------------------------------- row 5: a log that has grown
+# ------------------------------------------------------------------------- row 5: a large log
 
 SIZE = "select pg_relation_size('two_tower.user_change_log')"
 
@@ -576,7 +576,7 @@ def test_row_5_a_snapshot_older_than_a_purge_sees_likes_and_log_rows(db: Connect
     assert one(dump, "select count(*) from two_tower.pending_users where user_id = %s", USER) == 1
 
 
-# ------------------------------------------------------------------------- row 9: imports beside imports and likes
+# ------------------------------------------------------------------------- row 9: imports during imports and likes
 
 LISTED = list(dict.fromkeys([*WORLD.videos[:60], *UNDECIDED[:30]]))
 NEW_URLS = [f"https://new.example/{n}" for n in range(60)]

@@ -81,7 +81,7 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
-# -------------------------------------------------------------------------------------------- what is there
+# -------------------------------------------------------------------------------------------- routines
 
 OWN = {
     "claim_session",
@@ -483,7 +483,7 @@ def test_the_recipes_say_which_status_each_code_has() -> None:
     assert documented == measured
 
 
-# -------------------------------------------------------------------------------------------- rows of one's own
+# -------------------------------------------------------------------------------------------- own rows
 
 
 def decision(user: Any, video: Any, kind: str = "like") -> dict[str, str]:

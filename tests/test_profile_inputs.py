@@ -92,7 +92,7 @@ def assert_fresh(db: Connection) -> dict[str, Any]:
     return refreshed
 
 
-# ------------------------------------------------------------------------------------------------ off unless named
+# ------------------------------------------------------------------------------------------------ defaults
 
 
 def test_versions_without_profile_inputs_keep_their_vectors_bit_for_bit(
@@ -142,7 +142,7 @@ def test_only_the_owner_sets_profile_inputs(client: Client) -> None:
             connection.execute("select two_tower.set_profile_inputs('{note}')")
 
 
-# ------------------------------------------------------------------------------------------------ what is read of it
+# ------------------------------------------------------------------------------------------------ inputs
 
 VALUES: dict[str, tuple[str, list[str]]] = {
     "text": ("'  a b '", ["a b"]),
@@ -402,7 +402,7 @@ def test_changing_profile_inputs_refreshes_all_users(db: Connection) -> None:
         assert_fresh(db)
 
 
-# ------------------------------------------------------------------------------------------------ who has no likes
+# ------------------------------------------------------------------------------------------------ users without likes
 
 
 def test_new_users_get_a_list_from_their_profile(db: Connection, client: Client) -> None:

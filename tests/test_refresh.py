@@ -618,7 +618,7 @@ def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect
     assert_fresh(db)
 
 
-# -------------------------------------------------------------------------------------------- what fails is set aside
+# -------------------------------------------------------------------------------------------- failures
 
 
 def test_a_user_whose_refresh_fails_is_set_aside_and_retried(db: Connection) -> None:
@@ -877,7 +877,7 @@ def test_i3_any_long_history_ends_as_a_rebuild_would_have_it(lab: Lab, history: 
     play(lab, history)
 
 
-# -------------------------------------------------------------------------------------------- one's own like, and syncs
+# -------------------------------------------------------------------------------------------- embed_user and syncs
 
 
 def own_vector(db: Connection) -> str:

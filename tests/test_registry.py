@@ -63,7 +63,7 @@ def activate(db: Connection, version: str, force: bool = False) -> dict[str, Any
     return dict(one(db, "select two_tower.activate_model(%s, %s)", version, force))
 
 
-# -------------------------------------------------------------------------------------------- the whole way
+# -------------------------------------------------------------------------------------------- all steps
 
 
 def test_a_model_passes_through_all_states(db: Connection, candidate: TinyModel) -> None:
@@ -138,7 +138,7 @@ def test_a_transaction_reads_one_version_despite_activations(db: Connection, con
     assert column(reader, "select distinct model_version from public.video_embeddings") == ["v2"]
 
 
-# -------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- refusals
 
 
 def tower(

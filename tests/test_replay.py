@@ -50,7 +50,7 @@ def logged(client: Client, user: UUID, **arguments: Any) -> None:
         rpc(connection, "log_shown", shown=rows)
 
 
-# ------------------------------------------------------------------------------------------------ what is left out
+# ------------------------------------------------------------------------------------------------ exclusions
 
 FILTERS: list[dict[str, Any]] = [
     {"makers": ["maker a"]},

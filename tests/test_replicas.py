@@ -288,7 +288,7 @@ def test_postgrest_in_front_of_a_standby_reads(pair: Pair, node_modules: Path) -
         assert refused.json()["message"] == "cannot set transaction read-write mode during recovery"
 
 
-# ------------------------------------------------------------------------------------------------ who is asked
+# ------------------------------------------------------------------------------------------------ askers
 
 
 def test_reads_go_to_the_replica_unless_a_database_is_given(

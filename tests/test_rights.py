@@ -288,7 +288,7 @@ def test_most_decisions_limits_what_an_account_counts_in_popularity(db: Connecti
     assert all(0 <= likers - before.get(video, 0) <= 1 for video, likers in after.items())
 
 
-# ------------------------------------------------------------------------------------------------ who may see what
+# ------------------------------------------------------------------------------------------------ visibility
 
 
 CONDITIONS = {
@@ -398,7 +398,7 @@ def test_users_who_opted_out_are_in_no_segment(db: Connection, client: Client) -
     assert {row["reason"] for row in steered(client, "recommend_videos")} <= {"popular", "newest"}
 
 
-# ------------------------------------------------------------------------------------------------ what is kept of one
+# ------------------------------------------------------------------------------------------------ exports of user data
 
 
 def test_exported_user_data_is_complete(db: Connection, client: Client, dsn: str, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_every_public_routine_is_in_the_access_matrix(db: Connection) -> None:
     assert set(ours) == {name.split()[0] for name in RPCS}
 
 
-# -------------------------------------------------------------------------------------------- one's own rows
+# -------------------------------------------------------------------------------------------- own rows
 
 
 def test_a_user_sees_only_their_own_rows(db: Connection, client: Client) -> None:
@@ -389,7 +389,7 @@ def test_clients_see_only_the_active_version(db: Connection, client: Client) -> 
         assert column(connection, "select distinct model_version from public.user_embeddings") == ["v2"]
 
 
-# -------------------------------------------------------------------------------------------- text stays text
+# -------------------------------------------------------------------------------------------- SQL in texts
 
 INJECTIONS = [
     "v1'; drop table public.videos; --",
@@ -458,7 +458,7 @@ def test_names_of_the_catalogue_stay_text(db: Connection, client: Client) -> Non
     assert one(db, "select count(*) from videos") == len(WORLD.videos)
 
 
-# -------------------------------------------------------------------------------------------- look-alikes
+# -------------------------------------------------------------------------------------------- stand-ins
 
 # Functions and operators that raise errors, in a schema that the session puts first in its path.
 TRAPS = """

@@ -173,7 +173,7 @@ def test_a_server_that_cannot_start_says_why(new_server: NewServer) -> None:
     assert str(server.log) in str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------ where it lives
+# ------------------------------------------------------------------------------------------------ directories
 
 
 @pytest.mark.soak
@@ -258,7 +258,7 @@ def test_resources_are_within_sensible_limits(durable: bool) -> None:
     assert 128 <= int(settings["shared_buffers"].removesuffix("MB")) <= 4096
 
 
-# ------------------------------------------------------------------------------------------------ what is missing
+# ------------------------------------------------------------------------------------------------ missing values
 
 
 def test_a_missing_postgresql_is_named_with_its_remedy(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def vectors(db: Connection, kind: str) -> dict[str, np.ndarray]:
     return {key: np.array(json.loads(text), dtype=np.float32) for key, text in db.execute(query.encode())}
 
 
-# -------------------------------------------------------------------------------------------- the list
+# -------------------------------------------------------------------------------------------- lists
 
 
 def test_the_default_is_twenty_ranked_rows(client: Client) -> None:
@@ -633,7 +633,7 @@ def test_a_video_without_a_vector_has_popular_neighbours(db: Connection, client:
     assert {row["reason"] for row in rows} <= {"popular", "newest"}
 
 
-# -------------------------------------------------------------------------------------------- many users at once
+# -------------------------------------------------------------------------------------------- many users
 
 
 def test_recommend_batch_equals_recommend_videos(db: Connection, client: Client) -> None:

@@ -226,7 +226,7 @@ def test_errors_name_missing_settings_unknown_shards_and_down_servers() -> None:
         assert said in " ".join(done.output.replace("│", " ").split())
 
 
-# ------------------------------------------------------------------------------------------------ three as one
+# ------------------------------------------------------------------------------------------------ three shards as one
 
 
 def test_vectors_and_lists_equal_those_of_a_single_server(three: Three) -> None:

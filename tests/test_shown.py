@@ -121,7 +121,7 @@ def test_next_videos_does_not_block_other_users(client: Client, connect: Connect
         assert len(page(second, OTHER)) == 20
 
 
-# ------------------------------------------------------------------------------------------------ lists that leave out
+# ------------------------------------------------------------------------------------------------ exclusions
 
 
 @pytest.mark.parametrize("count", [1, 50, 100])
@@ -381,7 +381,7 @@ def test_next_videos_and_the_deletion_of_its_user_wait_for_each_other(
     assert one(db, "select count(*) from two_tower.impressions") == 0
 
 
-# ------------------------------------------------------------------------------------------------ what was tried
+# ------------------------------------------------------------------------------------------------ results
 
 
 def test_a_page_that_is_shown_again_is_logged_again(db: Connection, client: Client) -> None:

@@ -252,7 +252,7 @@ def test_every_definer_routine_is_granted_to_another_role(db: Connection) -> Non
     assert idle == []
 
 
-# ---------------------------------------------------------------------------------------- rows that a statement touches
+# ---------------------------------------------------------------------------------------- rows that a statement reads
 
 _WRITE = re.compile(
     r"(?<!do )(?<!for )(?<!for no key )\b"

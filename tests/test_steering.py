@@ -325,7 +325,7 @@ def test_the_exploration_pool_is_drawn_daily_of_the_least_shown_videos(db: Conne
     assert one(db, "select count(*) from two_tower.exploration_pool") == 0
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 VIDEO = str(WORLD.published[0])
 PIN = {"kind": "pin", "video_id": VIDEO}

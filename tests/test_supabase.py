@@ -240,7 +240,7 @@ def test_we_cause_only_documented_lints(new: Callable[..., str], application: bo
     assert_none(lint for lint in caused if lint not in named)
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 
 def refusal(dsn: str, supabase: Supabase, login_dsn: str | None = None) -> str:

@@ -150,7 +150,7 @@ def test_videos_with_fewer_likers_than_the_setting_are_not_popular(number: int, 
     assert [row["score"] for row in rows] == pytest.approx([1 / row["rank"] for row in rows], rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ what is liked of late
+# ------------------------------------------------------------------------------------------------ trends
 
 
 @pytest.mark.parametrize("window", ["1 day", "24 hours", "7 days", "30 days"])
@@ -304,7 +304,7 @@ def test_sessions_can_be_claimed_with_any_type_of_decisions(kind: str, db: Conne
     assert claim(client, WORLD.no_decisions, liked=PUBLISHED[:2], noped=PUBLISHED[2:3]) == 3
 
 
-# ------------------------------------------------------------------------------------------------ what was tried
+# ------------------------------------------------------------------------------------------------ results
 
 
 def test_no_list_of_a_visitor_ranks_by_the_likes_of_few(db: Connection, client: Client) -> None:

@@ -243,7 +243,7 @@ def active_model(connection: Connection) -> Check:
     return _well("active model", str(row[0]), "info") if row and row[0] else none
 
 
-# ------------------------------------------------------------------------------------------------ means
+# ------------------------------------------------------------------------------------------------ helpers
 
 
 @contextmanager

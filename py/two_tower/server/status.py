@@ -78,7 +78,7 @@ def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout
         )
 
 
-# ------------------------------------------------------------------------------------------------ for people
+# ------------------------------------------------------------------------------------------------ output
 
 
 def command(remedy: str) -> str:

@@ -54,7 +54,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------- what serves
+# ------------------------------------------------------------------------------------------------- the active version
 
 
 def _serve(found: list[dict[str, Any]]) -> None:
@@ -135,7 +135,7 @@ def _serves(found: dict[str, Any]) -> str:
     return f"{found['model_version']} serves{previous}."
 
 
-# ------------------------------------------------------------------------------------------------- what is known
+# ------------------------------------------------------------------------------------------------- metrics and details
 
 
 def _plots(found: list[dict[str, Any]]) -> None:

@@ -155,7 +155,7 @@ def _plot(found: dict[str, Any]) -> None:
     look.show(alt.layer(band, line, points).properties(height=240), "Like rates of both versions by day")
 
 
-# ------------------------------------------------------------------------------------------------- what was shown
+# ------------------------------------------------------------------------------------------------- impressions
 
 
 def _impressions(days: int) -> None:
