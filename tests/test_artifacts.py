@@ -445,7 +445,7 @@ def test_an_invalid_manifest_is_refused(manifest: bytes, tmp_path: Path, other: 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "file://host/x", "file:///", "s3://", "/tmp/x", "x"])
 def test_an_unknown_kind_of_url_is_an_error(url: str, db: Connection) -> None:
-    with pytest.raises(UserError, match="no place to publish to"):
+    with pytest.raises(UserError, match="models cannot be published to"):
         artifacts.publish(db, "v1", url, quiet)
 
 

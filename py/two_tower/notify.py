@@ -43,7 +43,7 @@ class Channels:
             with httpx2.Client(transport=httpx2.HTTPTransport(retries=2), timeout=SECONDS) as client:
                 answer = client.post(self.webhook, json={"text": text})
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return [f"the webhook was not told: {type(error).__name__}"]
+            return [f"the webhook was not notified: {type(error).__name__}"]
         return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]
 
     def _send(self, subject: str, text: str) -> list[str]:
@@ -92,7 +92,7 @@ def channels(webhook: str | None = None, mail: list[str] | None = None) -> Chann
     if smtp and urlsplit(smtp).scheme not in ("smtp", "smtps"):
         raise UserError("TWO_TOWER_SMTP is no mail server", "write it as smtp://user:password@host:587, or smtps://…")
     if to and not smtp:
-        raise UserError("mail takes TWO_TOWER_SMTP", "set it to smtp://user:password@host:587, or smtps://…")
+        raise UserError("mail needs TWO_TOWER_SMTP", "set it to smtp://user:password@host:587, or smtps://…")
     if bad := [address for address in to if "@" not in address or any(c in address for c in "\r\n")]:
         raise UserError(f"{bad[0]!r} is no address for mail")
     return Channels(webhook or settings.webhook, to, smtp, settings.mail_from)

@@ -324,7 +324,7 @@ def _manifest(content: bytes) -> dict[str, Any]:
         raise UserError("the manifest is not one of two-tower's") from error
     bad = [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]
     if bad or not whole:
-        raise UserError(f"the manifest names no proper files: {bad}")
+        raise UserError(f"the manifest has invalid names of files: {bad}")
     return dict(manifest)
 
 
@@ -545,7 +545,7 @@ def _store(url: str) -> Any:
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
                 retry_config={"max_retries": 0},  # patiently() retries
             )
-    raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
+    raise UserError(f"models cannot be published to {url}", "give file:///absolute/path or s3://bucket/prefix")
 
 
 def _get(store: Any, url: str, path: str) -> bytes | None:

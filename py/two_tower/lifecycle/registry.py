@@ -399,9 +399,9 @@ class _Share:
     PHASES: ClassVar = {
         "video": "embedding videos",
         "attach": "building the index",
-        "change": "looking at what changed meanwhile",
+        "change": "processing changes since the start",
         "user": "embedding users",
-        "finish": "looking for what is missing",
+        "finish": "checking for missing vectors",
     }
 
     def __init__(self, done: int | None, total: int, progress: Progress) -> None:

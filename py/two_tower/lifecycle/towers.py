@@ -60,7 +60,7 @@ def load(connection: Connection, version: str) -> Towers:
         if not rows:
             raise UserError(
                 f"model {version} has no weights in this database",
-                "a version whose weights are rows alone loses them when it is retired; export it before that",
+                "a version whose weights are only rows loses them when it is retired; export it before that",
             )
         tensors = tower_rows.to_tensors(rows, schema.user_dim, schema.item_dim)
         neighbours = tower_rows.read_neighbours(connection, version, keys["video"])

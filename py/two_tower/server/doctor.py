@@ -78,7 +78,7 @@ def server_version(number: int) -> Check:
     if major < OLDEST:
         return _fail("PostgreSQL", f"{major}.{minor}", f"move to PostgreSQL {OLDEST} to {NEWEST} (pg_upgrade)")
     if major > NEWEST:
-        return _warn("PostgreSQL", f"{major}.{minor}", f"not tested; PostgreSQL {OLDEST} to {NEWEST} is")
+        return _warn("PostgreSQL", f"{major}.{minor}", f"not tested; PostgreSQL {OLDEST} to {NEWEST} are")
     return _well("PostgreSQL", f"{major}.{minor}")
 
 
@@ -155,7 +155,7 @@ def server_python(connection: Connection) -> Check:
         return _fail(
             title,
             f"cannot be tried: {_first_line(error)}",
-            "mend extension plpython3u first; untrusted languages take a superuser to create and to use",
+            "mend extension plpython3u first; only a superuser can create and use untrusted languages",
         )
     if "error" in found:
         python = found["python"]

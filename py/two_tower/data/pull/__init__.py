@@ -56,7 +56,7 @@ def pull(
         except psycopg.errors.InsufficientPrivilege as error:
             raise UserError(
                 f"not everything can be read or written: {error.diag.message_primary}",
-                "at the source take a role that sees all rows: the tables' owner, or one with BYPASSRLS",
+                "at the source, use a role that sees all rows: the tables' owner, or one with BYPASSRLS",
             ) from error
         except psycopg.OperationalError as error:
             if not source.closed and not target.closed:

@@ -134,7 +134,7 @@ class Run:
         if missing:
             raise UserError(
                 f"the source lacks, or this role may not read: {', '.join(missing)}",
-                "take a role that may select from the application's tables",
+                "use a role that may select from the application's tables",
             )
         return [
             replace(pair, theirs=self.whole_rows(pair, names)) if names or pair.table.longest else pair

@@ -79,7 +79,7 @@ def look(connection: Connection) -> Report:
     """
     take_names = one(connection, "select coalesce(current_setting('two_tower.take_names', true), '') = 'on'")
     if blocked := list(server.reach(connection)):
-        note = "what is behind this was not looked at: `two-tower migrate --check` again, once it is mended"
+        note = "this prevented further checks: run `two-tower migrate --check` again once it is mended"
         return Report([*server.server(connection), *blocked], [], [note])
     problems = [
         *server.server(connection),

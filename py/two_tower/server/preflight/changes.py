@@ -34,7 +34,7 @@ def changes(connection: Connection, take_names: bool) -> Iterator[str]:
         "select exists (select from pg_namespace where nspname = 'two_tower' and nspowner = %s::regrole)",
         (quoted(connection, whose),),
     ):
-        yield f"all that is ours belongs to {whose}, who owns the application's tables: routines run as that role"
+        yield f"our objects belong to {whose}, who owns the application's tables: routines run as that role"
     if one(connection, "select to_regclass('two_tower.created_objects') is not null"):
         return
     yield "schema two_tower is created, for models, vectors, the change log and operators' routines"
@@ -47,10 +47,10 @@ def changes(connection: Connection, take_names: bool) -> Iterator[str]:
                 "and the role two_tower_viewer may read the columns that the page shows"
             )
         else:
-            yield f"table {table} is yours: it is read, and gets nothing" + (
+            yield f"table {table} is yours: it is only read" + (
                 ""
                 if table.startswith("auth.")
-                else " but that the role two_tower_viewer may read the columns that the page shows"
+                else ", and the role two_tower_viewer may read the columns that the page shows"
             )
     for name in NAMES:
         kind = "table" if name == "user_features" else "view"

@@ -41,7 +41,7 @@ def schemas(connection: Connection) -> Iterator[Problem]:
     ):
         yield Problem(
             "auth.users is no table with a unique id of type uuid",
-            "users are known by a uuid, which foreign keys of ours refer to: give the table such a column, unique",
+            "users are identified by a uuid, to which our foreign keys refer: give the table such a unique column",
         )
     if one(
         connection,

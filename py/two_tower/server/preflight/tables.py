@@ -163,5 +163,5 @@ def catalogue_rule(connection: Connection) -> Iterator[Problem]:
     except psycopg.Error as error:
         yield Problem(
             f"videos cannot be shown by the condition {condition!r}: {error.diag.message_primary}",
-            "say it anew: select two_tower.set_visible_when('…')",
+            "set it again: select two_tower.set_visible_when('…')",
         )
