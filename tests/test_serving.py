@@ -480,6 +480,23 @@ def test_a_range_finds_as_many_videos_as_pass(share: float, user: UUID, large: t
 
 
 @by_index
+def test_a_filter_that_all_decided_videos_but_few_others_pass(large: tuple[Connection, Client]) -> None:
+    """The share of the decided videos that pass only says how to begin."""
+    db, client = large
+    decide(db, WORLD.usual, 60)
+    left = list(nearest(db, WORLD.usual, 10_000))[500::1000]
+    db.execute(
+        """update videos v set duration_seconds = case
+            when v.id = any (%s::uuid[])
+                or exists (select from user_video_decisions d where (d.user_id, d.video_id) = (%s, v.id)) then 1 else 2
+        end""",
+        (left, WORLD.usual),
+    )
+    rows = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=len(left), duration_max=1)
+    assert ids(rows) == left
+
+
+@by_index
 def test_unpublished_videos_in_the_index_are_not_shown(large: tuple[Connection, Client]) -> None:
     db, client = large
     first = ids(found_by_index(db, client, WORLD.usual))
