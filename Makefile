@@ -1,21 +1,21 @@
-# make demo   the whole path on a small world, or on your files: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
-# make check  the inner loop: lint, and the tests that need no server and take no time
-# make test   the tests that every change has to pass
-# make soak   every test, and every variant where `make test` runs a sample; takes hours
-# make docs-test   every command of the documents, as written; links and names in them; `make test` runs README.md alone
-# make site   the documents as a site, in build/site
-# make screenshots DSN=...   pictures of the page for the documents, of that database
-# make docker-test   the containers, from building them to a recommendation by curl; takes a Docker engine
-# make lint   ruff, mypy, sqlfluff; zizmor and, where it is installed, actionlint on the workflows
+# make demo   everything from import to recommendations, on generated data or yours: make demo CATALOG=catalog.csv REVIEWS=reviews.csv
+# make check  while you work: lint, and the fast tests that need no server
+# make test   the tests that every change must pass
+# make soak   all tests, and all variants of tests of which `make test` runs a sample; takes hours
+# make docs-test   runs all commands of the documents, and checks links and names in them; `make test` does so only for README.md
+# make site   builds the documents as a site, in build/site
+# make screenshots DSN=...   retakes the documents' pictures of the page, with that database
+# make docker-test   tests the containers, from building them to a recommendation by curl; needs a Docker engine
+# make lint   ruff, mypy, sqlfluff; zizmor and, if installed, actionlint on the workflows
 # make setup  installs what is missing; the targets above do it first
-# make clean  stops the embedded server and removes it, the virtual environment and all that was built
+# make clean  stops the embedded server and removes it, the virtual environment and everything that was built
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 export PYTHONPATH :=
-# Every program that a test starts would compile the package anew.
+# Otherwise, every program that a test starts would recompile the package.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 WORKERS ?= auto

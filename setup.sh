@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Installs what `make demo` and `make test` need, and nothing that is already there.
+# Installs what `make demo` and `make test` need, unless it is already there.
 #
 #   ./setup.sh            system packages, then .venv and the server's Python packages
-#   ./setup.sh --test     the same, and what the tests look through: Node.js with npm, Chromium, and PgBouncer
-#   ./setup.sh --system   the system packages alone, with --test those of the tests too; the only part that needs root
+#   ./setup.sh --test     also what only tests need: Node.js with npm, Chromium, and PgBouncer
+#   ./setup.sh --system   only the system packages, with --test also those for tests; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
 # configuration: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and the rest choose where packages, torch included, come from.
 # Output of the steps goes to .setup.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-umask 022 # the server runs as another user when root starts it, and reads what is installed here
+umask 022 # if root starts the server, it runs as another user, and reads what is installed here
 
 readonly LOG=$PWD/.setup.log STAMP=.venv/.setup-stamp
-TESTS=0 # whether what only tests need is wanted
+TESTS=0 # whether to install what only tests need
 readonly EXTENSIONS=(plpython3u vector pg_cron plpgsql_check)
 readonly CPU_TORCH=https://download.pytorch.org/whl/cpu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
-# step TITLE COMMAND...: runs it with its output in the log, and says how long it took.
+# step TITLE COMMAND...: runs it with its output in the log, and prints how long it took.
 step() {
   local title=$1 start=$EPOCHREALTIME; shift
   printf 'setup: %-58s' "$title" >&2
@@ -33,7 +33,7 @@ step() {
   awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf " %6.1f s\n", b - a }' >&2
 }
 
-# attempt COMMAND...: three times, because mirrors and package locks fail now and then.
+# attempt COMMAND...: tries three times, because mirrors and package locks fail now and then.
 attempt() {
   local pause
   for pause in 3 10 0; do
@@ -43,11 +43,11 @@ attempt() {
   return 1
 }
 
-# ---------------------------------------------------------------- what is there
+# ---------------------------------------------------------------- what is installed
 
 has_extension() { [[ -e $("$1" --sharedir)/extension/$2.control ]]; }
 
-# pg_config of the supported server that has most of the extensions; the newest of equals. server/installation.py chooses alike.
+# pg_config of the supported server with the most extensions; the newest of equals, as in server/installation.py.
 find_server() {
   local best='' best_rank=-1 config version rank extension
   for config in "${TWO_TOWER_PG_BINDIR:-/nonexistent}/pg_config" /usr/lib/postgresql/*/bin/pg_config \
@@ -83,7 +83,7 @@ find_python() {
   done
 }
 
-# Packages that only tests need, by the program that each brings.
+# Packages that only tests need, by the program that each contains.
 missing_for_tests() {
   local program package
   ((TESTS)) || return 0
@@ -114,7 +114,7 @@ apt_install() {
 
 has_package() { [[ -n $(apt-cache show "$1" 2>/dev/null) ]]; }
 
-# Installing PostgreSQL on Debian makes a cluster and starts it. Nobody asked for one: switch that off meanwhile.
+# Installing PostgreSQL on Debian creates and starts a cluster, which is not needed: this is switched off meanwhile.
 install_server() {
   local drop_in=/etc/postgresql-common/createcluster.d/pg-two-tower.conf status=0
   as_root mkdir -p "${drop_in%/*}"
@@ -124,7 +124,7 @@ install_server() {
   return "$status"
 }
 
-# The newest PostgreSQL that the configured archives have together with PL/Python.
+# The newest PostgreSQL in the configured archives that has PL/Python.
 packaged_server() {
   local version
   for version in 18 17 16 15; do
@@ -135,8 +135,8 @@ packaged_server() {
   done
 }
 
-# pgvector from the source package of Debian 13, for releases that have no binary of it. The lists of apt stay as they
-# are: everything goes to a directory of its own.
+# Builds pgvector from the source package of Debian 13, for releases without a binary of it. The lists of apt do not
+# change: everything goes to a separate directory.
 build_pgvector() {
   local config=$1 work keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   local -a apt
@@ -155,7 +155,7 @@ build_pgvector() {
     rm -rf "$work"
 }
 
-# Exits unless this user may install; $1 says what is missing.
+# Exits unless this user may install packages; $1 is what is missing.
 require_root() {
   local command="$PWD/setup.sh --system"
   can_be_root && return
@@ -230,7 +230,7 @@ setup_system() {
 
 # ---------------------------------------------------------------- Python
 
-# The index of CPU builds, if it answers: PyPI's torch for Linux brings 3 GB of CUDA with it.
+# The index of CPU builds, if it is reachable: PyPI's torch for Linux comes with 3 GB of CUDA.
 cpu_torch_index() {
   .venv/bin/python - "$CPU_TORCH" <<'PYTHON'
 import sys
@@ -286,13 +286,13 @@ for argument; do
   esac
 done
 if ((SYSTEM)); then
-  # Run as root for somebody else, whose next run writes the log too.
+  # Root may run this for another user, whose next run also writes the log.
   touch "$LOG" && if ((EUID == 0)); then chown --reference=. "$LOG"; fi
   setup_system
   exit
 fi
 ready && exit
-exec 9>.setup.lock && flock 9 # two at once: the second finds everything done
+exec 9>.setup.lock && flock 9 # of two runs at once, the second waits and finds everything done
 ready && exit
 setup_system
 setup_python

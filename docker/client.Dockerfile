@@ -1,4 +1,4 @@
-# The command line. EXTRAS chooses what it can do: nothing (migrate, import, recommend, status), `train`, `ui`.
+# The command line. EXTRAS chooses its features: empty (migrate, import, recommend, status), `train`, `ui`.
 FROM debian:trixie-slim AS dependencies
 
 RUN apt-get update \
@@ -8,9 +8,9 @@ RUN apt-get update \
 ENV PATH=/opt/two-tower/bin:$PATH
 WORKDIR /src
 ARG EXTRAS=""
-# PyPI's torch for Linux brings 3 GB of CUDA. Where this index cannot be reached, set it to nothing.
+# PyPI's torch for Linux comes with 3 GB of CUDA. If this index cannot be reached, set it to an empty value.
 ARG TORCH_INDEX=""
-# Without the sources, so that a change in them does not install everything anew.
+# Before the sources are copied, so that a change of them does not reinstall everything.
 COPY docker/requirements.py pyproject.toml ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python requirements.py "$EXTRAS" >requirements.txt \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the secrets that docker-compose.yml asks for: random, in .env, for its owner alone. What is there stays.
+# Generates the secrets that docker-compose.yml needs: random, in .env, readable only by its owner. Existing ones stay.
 #
 #   docker/init-env.sh [FILE]
 set -euo pipefail

@@ -20,7 +20,7 @@ def login(connection: psycopg.Connection[Any], role: str, password: str) -> None
     name = sql.Identifier(role)
     if not connection.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
         connection.execute(sql.SQL("create role {}").format(name))
-    # Hashed here, so that neither the server nor its log ever sees the password.
+    # Hashed here, so that the password never reaches the server or its log.
     hashed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     connection.execute(sql.SQL("alter role {} login password {}").format(name, sql.Literal(hashed)))
 

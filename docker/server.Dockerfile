@@ -1,5 +1,5 @@
-# PostgreSQL 17 with pgvector, PL/Python, pg_cron, and numpy and onnxruntime for the Python that PL/Python runs.
-# All of it but the last two comes from Debian. There is no torch here, and no password.
+# PostgreSQL 17 with pgvector, PL/Python, pg_cron, and numpy and onnxruntime for PL/Python.
+# All but the last two are from Debian. The image contains no torch, and no password.
 FROM debian:trixie-slim AS packages
 
 RUN apt-get update \
@@ -40,9 +40,9 @@ ENV PATH=/usr/lib/postgresql/17/bin:$PATH \
 USER postgres
 VOLUME /var/lib/postgresql
 EXPOSE 5432
-# Fast shutdown: cut the connections, write a checkpoint. SIGTERM would wait for the clients to leave.
+# Fast shutdown: end the connections, write a checkpoint. SIGTERM would wait for the clients to disconnect.
 STOPSIGNAL SIGINT
-# A query, because it also says that the database exists and that a backend can start.
+# A query, because it also shows that the database exists and that a backend can start.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \
     CMD ["psql", "-qAtX", "-c", "select 1"]
 ENTRYPOINT ["server.sh"]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The containers from end to end: images, secrets, the whole path to a recommendation by curl, restarts, kills. In a
-# compose project of its own, which is removed afterwards. Needs Docker with compose 2, curl and Python 3.
+# Tests the containers from end to end: images, secrets, everything up to a recommendation by curl, restarts, kills. It
+# uses a compose project of its own, which is removed afterwards. Needs Docker with compose 2, curl and Python 3.
 #
 #   docker/test.sh                                           or: make docker-test
-#   COMPOSE_FILE=docker-compose.yml:mine.yml docker/test.sh  with one's own overrides
+#   COMPOSE_FILE=docker-compose.yml:mine.yml docker/test.sh  with overrides of your own
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -48,7 +48,7 @@ soon() {
   done
 }
 
-# rest TOKEN PATH [CURL OPTIONS...]: the answer's body; fails where its status is not 2xx. `-` is nobody's token.
+# rest TOKEN PATH [CURL OPTIONS...]: the answer's body; fails unless its status is 2xx. `-` is no token.
 rest() {
   local token=$1 path=$2; shift 2
   local -a header=()
@@ -88,7 +88,7 @@ nobody_is_root() {
 }
 
 image_user() { [[ $(docker run --rm --entrypoint id "$1" -u) != 0 ]]; }
-refused() { { "${@:2}" 2>&1 || true; } | grep --fixed-strings "$1"; } # refused WORDS COMMAND...: it says these words
+refused() { { "${@:2}" 2>&1 || true; } | grep --fixed-strings "$1"; } # refused WORDS COMMAND...: its output contains these words
 no_torch() { refused "No module named 'torch'" sql 'do $plpython$ import torch $plpython$ language plpython3u'; }
 forgets_password() { compose exec -T db bash -c "! tr '\0' '\n' </proc/1/environ | grep PASSWORD"; }
 healthy() { [[ $(docker inspect --format '{{.State.Health.Status}}' "$(compose ps --quiet "$1")") == healthy ]]; }

@@ -1,5 +1,5 @@
--- Roles stay: they belong to the cluster, and other databases may use them. The viewer's, which is ours, goes with the last database.
--- Taken from it is what was given, and no more: an operator, or another database, may have given it other things.
+-- Roles stay: they belong to the cluster, and other databases may use them. The viewer's role, which is ours, is dropped with the last
+-- database. Only what we granted is revoked from it: an operator, or another database, may have granted it more.
 do $viewer$
 declare
     v_table regclass;
@@ -13,8 +13,8 @@ begin
         execute 'revoke select on ' || v_table || ' from two_tower_viewer';
     end loop;
     revoke all on schema two_tower from two_tower_viewer;
-    -- In a block of its own: what is caught undoes its block. An internal error means that a database with grants to the role is being
-    -- dropped at this moment.
+    -- In a block of its own, since an exception rolls back its block. An internal error means that a database with grants to the role is
+    -- being dropped at this moment.
     for v_attempt in 1 .. 10 loop
         begin
             drop role two_tower_viewer;
@@ -43,7 +43,7 @@ $auth$;
 
 drop table two_tower.created_objects;
 
--- The schema goes with the last table in it; `two-tower migrate` keeps yoyo's there, and drops both.
+-- The schema is dropped with the last table in it; `two-tower migrate` keeps yoyo's tables there, and drops both.
 do $schema$
 begin
     if not exists (select from pg_catalog.pg_class where relnamespace = 'two_tower'::regnamespace) then

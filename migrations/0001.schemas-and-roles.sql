@@ -1,16 +1,16 @@
--- Our schema and roles, and the parts of Supabase that are missing. On Supabase those exist and stay as they are.
+-- Our schema and roles, and those parts of Supabase that are missing. On Supabase they exist and stay as they are.
 --
--- Every table is closed where it is made: row level security, no grant but those that stand beside it. Supabase grants new tables to
--- everybody by default, and a migration that stopped between the two would leave a table open.
+-- Row level security and grants are beside the statement that creates a table. Supabase grants new tables to everybody by default, so a
+-- migration that stopped in between would leave a table open.
 --
--- Migrations contain no percent signs: yoyo hands them to psycopg, which would take one for a parameter.
+-- Migrations contain no percent signs: yoyo passes them to psycopg, which would take one for a parameter.
 -- depends: 0000.preflight
 
 create schema if not exists two_tower;
 
 comment on schema two_tower is 'pg-two-tower: model registry, embeddings, change log and operators'' routines';
 
--- What we made, as opposed to found: going back removes these, gives renamed ones their names again, and touches nothing else.
+-- What we created, as opposed to found: going back drops these, restores the names of renamed ones, and touches nothing else.
 create table two_tower.created_objects (
     kind text not null check (kind in (
         'schema', 'extension', 'table', 'view', 'function', 'routine', 'renamed relation', 'renamed routine'
@@ -41,10 +41,10 @@ begin
                 begin
                     execute 'create role ' || v_role || ' ' || v_options;
                 exception when insufficient_privilege then
-                    -- Before PostgreSQL 16 only a superuser may give bypassrls. 90_privileges.sql has policies for a role without.
+                    -- Before PostgreSQL 16, only a superuser may grant bypassrls. 90_privileges.sql has policies for a role without it.
                     execute 'create role ' || v_role || ' ' || replace(v_options, ' bypassrls', '');
                 end;
-                -- The limits that Supabase sets; PostgREST applies a role's settings when it takes the role.
+                -- The limits that Supabase sets; PostgREST applies a role's settings when it switches to the role.
                 case v_role
                     when 'anon' then alter role anon set statement_timeout = '3s';
                     when 'authenticated' then alter role authenticated set statement_timeout = '8s';
@@ -54,7 +54,7 @@ begin
                     else null;
                 end case;
             exception
-                -- A concurrent create shows as a duplicate object, or as a clash in the catalogue's index.
+                -- A concurrent create causes a duplicate object, or a conflict in the catalogue's index.
                 when duplicate_object or unique_violation then null;
             end;
         end if;
@@ -62,12 +62,12 @@ begin
 end
 $roles$;
 
--- Who looks and touches nothing: the role that `two-tower ui` reads as. It sees everybody's rows of what 90_privileges.sql lets it read: on
--- tables that we make by a policy; on the application's, where one of ours would stand beside theirs, because policies do not bind it.
--- Only a superuser, and from PostgreSQL 16 on a role that has it, may give that attribute; without it, the page reads as whoever connects.
+-- The role as which `two-tower ui` reads; it cannot write. It sees everybody's rows in what 90_privileges.sql lets it read: in our tables
+-- by a policy; in the application's, where we add no policies, by bypassrls. Only a superuser, and from PostgreSQL 16 on a role that has
+-- it, may grant that attribute; without it, the page reads as the connecting role.
 --
--- Another database's migration may create the role at the same moment, and another's way back drop it; the grant keeps it from being
--- dropped once this is committed.
+-- Another database's migration may create the role at the same moment, and another's rollback may drop it; the grant prevents that once
+-- this is committed.
 do $viewer$
 begin
     for v_attempt in 1 .. 10 loop
@@ -92,7 +92,7 @@ begin
                 hint = 'As a superuser run: alter role two_tower_viewer bypassrls';
         end;
     end if;
-    -- Whoever migrates may take the role; a superuser may take any.
+    -- The role that migrates may switch to this role; a superuser may switch to any.
     if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
         begin
             execute 'grant two_tower_viewer to ' || quote_ident(current_user);
@@ -104,8 +104,8 @@ begin
 end
 $viewer$;
 
--- Tables of yoyo, run by itself, lie where PostgREST shows them. Those that do not hold our migrations, and ours alone, are the application's;
--- what is no table is not read, since a view would run as whoever migrates.
+-- If yoyo runs by itself, its tables are where PostgREST shows them. Those with other migrations than ours are the application's. Only
+-- tables are read, since a view would run as the role that migrates.
 do $yoyo$
 declare
     v_table regclass;

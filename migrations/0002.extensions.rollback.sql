@@ -1,4 +1,5 @@
--- What we installed goes, unless the application has come to use it, or it belongs to a superuser and somebody else goes back.
+-- Extensions that we installed are dropped, unless the application uses them by now, or they belong to a superuser and another role goes
+-- back.
 do $extensions$
 declare
     v_extension text;

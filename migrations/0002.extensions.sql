@@ -1,4 +1,4 @@
--- Extensions live where Supabase keeps them, unless the database has them elsewhere. preflight.py says beforehand what is missing.
+-- Extensions are in Supabase's schema for them, unless the database has them elsewhere. preflight/ reports beforehand what is missing.
 -- depends: 0001.schemas-and-roles
 
 do $extensions$
@@ -12,7 +12,7 @@ begin
         create extension vector with schema extensions;
         insert into two_tower.created_objects values ('extension', 'vector');
     end if;
-    -- For the engine onnxruntime alone, and for superusers alone: what others migrate computes in SQL.
+    -- Only for the engine onnxruntime, and only for superusers: databases that other roles migrate compute in SQL.
     if (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
         and exists (select from pg_catalog.pg_available_extensions where name = 'plpython3u')
         and not exists (select from pg_catalog.pg_extension where extname = 'plpython3u')
@@ -20,7 +20,7 @@ begin
         create extension plpython3u;
         insert into two_tower.created_objects values ('extension', 'plpython3u');
     end if;
-    -- pg_cron works in one database of the cluster alone. An ordinary role is not told which, so it tries.
+    -- pg_cron works in only one database of the cluster. An ordinary role cannot see which, so it tries.
     if coalesce((select c.setting from pg_catalog.pg_settings c where c.name = 'cron.database_name'), current_database()) = current_database()
         and exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron')
         and not exists (select from pg_catalog.pg_extension where extname = 'pg_cron')

@@ -1,4 +1,4 @@
--- The catalogue: created where it is missing. What the application has is read as it is: no policy, grant or row of it changes.
+-- The catalogue. Missing tables are created; the application's are read as they are, without a change of their policies, grants or rows.
 -- depends: 0002.extensions
 
 do $tables$
@@ -16,7 +16,7 @@ begin
             series text,
             source text,
             thumbnail_url text,
-            -- Its other pictures. No input of a tower: they are shown, and exported for whoever makes vectors of them.
+            -- Other pictures: no input of a tower, but shown, and exported for encoders of images.
             image_urls text[] not null default '{}',
             price numeric check (price >= 0 and price < 1e12),
             duration_seconds int check (duration_seconds >= 0),
@@ -25,9 +25,9 @@ begin
             published_at timestamptz,
             created_at timestamptz not null default now()
         );
-        -- The newest first, where nobody's taste and no popularity is known.
+        -- The newest first, for lists when neither taste nor popularity is known.
         create index videos_published_at_idx on public.videos (published_at desc, id);
-        -- For filters that few videos pass.
+        -- For filters that match few videos.
         create index videos_maker_idx on public.videos using hash (maker);
         create index videos_series_idx on public.videos using hash (series);
         create index videos_price_idx on public.videos (price) include (id);
@@ -74,19 +74,20 @@ begin
 end
 $tables$;
 
--- What a video must be to be shown. two_tower.set_visible_when() changes it and compiles it into two_tower.visible_videos, which every
--- list reads. The condition is SQL that runs as the owner, so nobody else may write it.
+-- The condition on which a video is shown. two_tower.set_visible_when() changes it and compiles it into two_tower.visible_videos, which
+-- every list reads. It is SQL that runs as the owner, so nobody else may write it.
 create table two_tower.catalogue_rule (
     one boolean primary key default true check (one),
     visible_when text not null default 'two_tower.time_of(published_at) <= now()',
-    -- Whether somebody has said so, or it is our guess about a table that we did not make.
+    -- Whether the owner has set it, or it is our guess for a table that we did not create.
     stated boolean not null default false,
-    -- Which of them may be shown to whom; null where nobody has said. two_tower.set_eligible_when() compiles it into two_tower.eligible().
+    -- Which videos may be shown to whom; null if the owner has not set it. two_tower.set_eligible_when() compiles it into
+    -- two_tower.eligible().
     eligible_when text
 );
 
 comment on table two_tower.catalogue_rule is
-'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
+'Which videos are shown, and to whom, as set by two_tower.set_visible_when() and two_tower.set_eligible_when()';
 
 insert into two_tower.catalogue_rule default values;
 

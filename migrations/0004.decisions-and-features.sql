@@ -1,4 +1,4 @@
--- What users decide, and what is counted of it.
+-- Users' decisions, and the counts computed from them.
 -- depends: 0003.catalogue
 
 do $tables$
@@ -20,17 +20,19 @@ begin
     end if;
     if to_regclass('public.user_video_decisions') is null then
         create table public.user_video_decisions (
-            -- A client says what it decided on which video, and the rest is as it must be.
+            -- A client gives only the video and the decision; defaults fill in the rest.
             user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
             video_id uuid not null references public.videos (id) on delete cascade,
             decision_type text not null check (decision_type in ('like', 'nope', 'skip')),
             created_at timestamptz not null default now(),
-            -- What it counts: a purchase more than a like, a video that was left early less. The bounds are those of two_tower.weight_of().
+            -- Its weight: larger for a purchase than for a like, smaller for a video that was left early. The bounds are those of
+            -- two_tower.weight_of().
             weight real not null default 1 check (weight >= 0.01::real and weight <= 10),
-            -- A user's decisions lie all over the table. With what a refresh reads of them in the index, it need not go there.
+            -- A user's decisions are scattered over the table. The index includes the columns that a refresh reads, so it need not read the
+            -- table.
             primary key (user_id, video_id) include (decision_type, created_at, weight)
         );
-        -- The likers of a video, when it is re-tagged or deleted.
+        -- Finds the likers of a video when it is re-tagged or deleted.
         create index user_video_decisions_video_id_idx on public.user_video_decisions (video_id);
         insert into two_tower.created_objects values ('table', 'public.user_video_decisions');
         alter table public.user_video_decisions enable row level security;
@@ -41,8 +43,8 @@ begin
         create policy two_tower_viewer on public.user_video_decisions for select to two_tower_viewer using (true);
     end if;
 
-    -- Ours are counts, and nobody else writes them. An application's table of that name keeps its rows, writers and readers; ours is then in
-    -- two_tower, or takes the name where the operator asks for that (two-tower migrate --take-names).
+    -- Our table contains counts that nobody else writes. An application's table of the same name keeps its rows, writers and readers; ours
+    -- is then in two_tower, or takes the name if the operator requests it (two-tower migrate --take-names).
     if to_regclass('public.user_features') is not null then
         if coalesce(current_setting('two_tower.take_names', true), '') = 'on' then
             alter table public.user_features rename to user_features_before_two_tower;
@@ -77,8 +79,8 @@ begin
 end
 $tables$;
 
--- Star reviews train the model. A reviewer need not be a user; the id is the same where the application's id is the same, and user_id then
--- takes the reviews away with the user. No key to the videos: an application could no longer truncate its table.
+-- Star reviews train the model. A reviewer need not be a user. If the application has the same id for both, user_id deletes the reviews
+-- with the user. No foreign key to the videos: an application could no longer truncate its table.
 create table two_tower.reviews (
     reviewer_id uuid not null,
     video_id uuid not null,
@@ -90,15 +92,15 @@ create table two_tower.reviews (
 );
 
 comment on table two_tower.reviews is 'Star reviews to train on, by reviewers who need not be users';
-comment on column two_tower.reviews.user_id is 'The reviewer, where that is a user, whose deletion takes the review too';
+comment on column two_tower.reviews.user_id is 'The reviewer, if that is a user, with whom the review is deleted';
 
 create index reviews_video_id_idx on two_tower.reviews (video_id);
 create index reviews_user_id_idx on two_tower.reviews (user_id);
 
 alter table two_tower.reviews enable row level security;
 
--- What encoders of images or texts make of videos, given by imports or by the application. A refresh takes away what is of no video any more; no
--- key to the videos, as for reviews.
+-- Vectors of videos by encoders of images or texts, written by imports or by the application. A refresh deletes those of deleted videos; no
+-- foreign key to the videos, as for reviews.
 create table two_tower.content_vectors (
     video_id uuid not null,
     encoder text not null check (encoder ~ '^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$'),
@@ -106,17 +108,17 @@ create table two_tower.content_vectors (
     primary key (video_id, encoder)
 );
 
--- Which encoders there are, and what of one is taken back, is asked without the videos.
+-- For the list of encoders, and to delete all vectors of one.
 create index content_vectors_encoder_idx on two_tower.content_vectors (encoder);
 
 comment on table two_tower.content_vectors is
-'What encoders of images or texts make of videos, of length 1: inputs that place a video, from the next training on';
+'Vectors of videos by encoders of images or texts, of length 1: inputs that place a video, from the next training on';
 comment on column two_tower.content_vectors.encoder is
-'Names what its vectors can be compared with; a version reads those of the encoders that it was trained on';
+'Vectors of the same encoder can be compared; a version reads those of the encoders that it was trained on';
 
 alter table two_tower.content_vectors enable row level security;
 
--- One user's counts, as they pass between routines.
+-- One user's counts, as routines pass them.
 create type two_tower.user_counts as (
     user_id uuid,
     liked_tags jsonb,
@@ -133,9 +135,9 @@ create type two_tower.user_counts as (
     priced_count int
 );
 
-comment on type two_tower.user_counts is 'Raw counts of one user, as they pass between routines';
+comment on type two_tower.user_counts is 'Raw counts of one user, as routines pass them';
 
--- Which of two equally good answers comes first must not depend on chance, and popular videos must be cheap to read.
+-- Equally good videos must be in a fixed order, and popular videos must be cheap to read.
 create table two_tower.video_popularity (
     video_id uuid primary key,
     score double precision not null,
@@ -143,11 +145,11 @@ create table two_tower.video_popularity (
 );
 
 comment on table two_tower.video_popularity is
-'Time-decayed likes per video, and by how many people, written by two_tower.update_popularity()';
+'Time-decayed likes per video, and the number of its likers, written by two_tower.update_popularity()';
 
 create index video_popularity_score_idx on two_tower.video_popularity (score desc, video_id);
 
--- By how many people each video was liked within the last so many days.
+-- How many people liked each video within the last so many days.
 create table two_tower.video_trends (
     days int not null check (days in (1, 7, 30)),
     video_id uuid not null,
@@ -156,7 +158,7 @@ create table two_tower.video_trends (
 );
 
 comment on table two_tower.video_trends is
-'By how many people each video was liked within the last so many days, written by two_tower.update_popularity()';
+'How many people liked each video within the last so many days, written by two_tower.update_popularity()';
 
 create index video_trends_likers_idx on two_tower.video_trends (days, likers desc, video_id);
 
@@ -167,10 +169,10 @@ revoke all on all tables in schema two_tower from public, anon;
 revoke all on two_tower.reviews, two_tower.content_vectors, two_tower.video_popularity, two_tower.video_trends
 from authenticated, service_role;
 
--- What the payload of a video has, which is read as the caller: of the videos that the caller may read.
+-- For the payload of a video, which is read as the caller: only of videos that the caller may read.
 create policy two_tower_payload on two_tower.content_vectors for select to authenticated
 using (exists (select from public.videos v where v.id = content_vectors.video_id));
 
--- Who looks at the page, or at the status, sees every row.
+-- The page and the status see all rows.
 create policy two_tower_viewer on two_tower.video_popularity for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.video_trends for select to two_tower_viewer using (true);

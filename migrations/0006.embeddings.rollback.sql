@@ -1,4 +1,4 @@
--- Tables of versions whose backfill is under way are not attached, and go too.
+-- Tables of versions that are being backfilled are not attached yet; they are dropped, too.
 do $tables$
 declare
     v_table text;

@@ -1,11 +1,11 @@
--- Embeddings by model version, one partition each, made by two_tower.create_partitions().
+-- Embeddings by model version, one partition each, created by two_tower.create_partitions().
 -- depends: 0005.models
 
--- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector.
--- A refresh would otherwise have to wait for, or fail with, whoever is deleting.
+-- No foreign key to the user or the video: a deletion is a change like any other, and the next refresh removes the vector. With a key, a
+-- refresh would have to wait for deletions, or fail because of them.
 --
--- length: of a user's sum before it is scaled to 1, which is what weights of neighbours are divided by; null where the towers are no sums.
--- placed: whether anything says where a video belongs. Those of which nothing is known all have the same place, where an index loses its way.
+-- length: of a user's sum before it is scaled to 1; weights of neighbours are divided by it. Null if the user tower is no sum.
+-- placed: whether anything is known that places a video. All videos without have the same place, where the search of an index gets stuck.
 --
 -- video_tastes: what a like, and a nope, of a video adds to a user, for versions whose users are sums (two_tower.sum_users). In single
 -- precision: a user's length is divided out, so weights may have any scale, and a price may be large.
@@ -47,7 +47,7 @@ $tables$;
 comment on table two_tower.user_embeddings is 'User vectors, one partition per model version';
 comment on table two_tower.video_embeddings is 'Video vectors, one partition per model version';
 comment on table two_tower.video_tastes is
-'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
+'What a like and a nope of each video adds to a user, one partition per model version; null if nothing';
 
 alter table two_tower.user_embeddings enable row level security;
 alter table two_tower.video_embeddings enable row level security;
@@ -57,15 +57,15 @@ revoke all on two_tower.user_embeddings, two_tower.video_embeddings, two_tower.v
 
 create policy two_tower_own on two_tower.user_embeddings for select to authenticated using (user_id = (select auth.uid()));
 
--- A vector is shown to whom the video is: the application's policies on its videos hold here too. A sub-select that is looked up by key, row
--- by row, since exists() would be hashed, with the whole catalogue.
+-- A vector is visible to those who may see the video: the application's policies on its videos apply here, too. A sub-select is looked up
+-- by key for each row; exists() would be hashed, with the whole catalogue.
 create policy two_tower_catalogue on two_tower.video_embeddings for select to authenticated
 using ((select true from public.videos v where v.id = video_id));
 
 create policy two_tower_viewer on two_tower.user_embeddings for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.video_embeddings for select to two_tower_viewer using (true);
 
--- Tables of the application that bear the names of the public views stay, unless the operator asks for the names.
+-- Tables of the application with the names of the public views stay, unless the operator requests the names.
 do $names$
 declare
     v_name text;

@@ -1,10 +1,9 @@
 -- The change log: append-only for writers, consumed by refreshes.
 -- depends: 0006.embeddings
 
--- No key and no index: every like pays for what is here, and a refresh reads all of it at once. Where all tables are published, a row
--- can only be deleted if it has an identity. Vacuums
--- come early, so that pages are used again, and give those at the end back: that takes a lock which a vacuum does not wait for, and gives up
--- when somebody else asks for it.
+-- No key and no index: they would make every like slower, and a refresh reads all rows at once. The identity is needed to delete rows if
+-- all tables are published. Vacuums come early, so that pages are reused, and truncate the table: this takes a lock for which a vacuum does
+-- not wait, and which it releases when somebody else requests it.
 create table two_tower.user_change_log (
     user_id uuid not null,
     logged_at timestamptz not null default now()
@@ -12,10 +11,10 @@ create table two_tower.user_change_log (
 
 alter table two_tower.user_change_log replica identity full;
 
-comment on table two_tower.user_change_log is 'Users of changed decisions, as triggers append them';
+comment on table two_tower.user_change_log is 'Users of changed decisions, appended by triggers';
 
--- Keyed by the changed row's id, so that all changes of one user are taken together, in an order that two refreshes share.
--- Values of id come from a sequence and say nothing about commit order; nothing relies on that.
+-- Keyed by the user or video, so that all changes of one are processed together, in an order that all refreshes share.
+-- Values of id come from a sequence, and are not in the order of commits; nothing relies on that.
 create table two_tower.user_changes (
     user_id uuid not null,
     id bigint generated always as identity,
@@ -23,14 +22,14 @@ create table two_tower.user_changes (
     primary key (user_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-comment on table two_tower.user_changes is 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
+comment on table two_tower.user_changes is 'Users to refresh: from user_change_log, likers of changed videos, and marked users';
 
 create table two_tower.video_changes (
     video_id uuid not null,
     id bigint generated always as identity,
     logged_at timestamptz not null default now(),
-    -- Whether users are made of what changed, so that its likers change, too: not of titles, descriptions, durations and dates, which place
-    -- the video alone.
+    -- Whether the change affects users, so that its likers must be refreshed, too. Titles, descriptions, durations and dates only place the
+    -- video.
     reaches_users boolean not null default true,
     primary key (video_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
@@ -49,7 +48,7 @@ create table two_tower.change_failures (
     primary key (kind, id)
 );
 
-comment on table two_tower.change_failures is 'Users and videos set aside because refreshing them failed';
+comment on table two_tower.change_failures is 'Users and videos that are set aside because their refresh failed';
 
 create table two_tower.job_runs (
     id bigint generated always as identity primary key,
@@ -64,7 +63,7 @@ comment on table two_tower.job_runs is 'Runs of the jobs, read through two_tower
 
 create index job_runs_job_idx on two_tower.job_runs (job, started_at desc);
 
--- What the routines are of: a program of another version says so, and how to mend it.
+-- The version of the routines: a program of another version reports the difference and its remedy.
 create table two_tower.installation (
     one boolean primary key default true check (one),
     program text not null,
@@ -85,7 +84,7 @@ revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video
 two_tower.change_failures, two_tower.job_runs, two_tower.installation from public, anon, authenticated, service_role;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
 
--- Who looks at the page, or at the status, sees every row.
+-- The page and the status see all rows.
 create policy two_tower_viewer on two_tower.user_change_log for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.user_changes for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.video_changes for select to two_tower_viewer using (true);

@@ -1,10 +1,12 @@
--- What a list is asked for, and what was shown of it.
+-- Requests for lists, and what was shown of them.
 -- depends: 0007.change-log
 
--- What was shown to whom, and where in which list. Append-only, a partition for each day (UTC), made by two_tower.make_impression_day();
--- days older than a setting says are dropped whole. The key serves "what was this user shown lately", too.
+-- What was shown to whom, and at which rank of which list. Append-only, with a partition for each day (UTC), created by
+-- two_tower.make_impression_day(); partitions older than a setting are dropped. The key also serves queries for a user's latest
+-- impressions.
 --
--- No foreign key: each day's partition would need one, and making it would lock auth.users. Nor to the videos, which an application truncates.
+-- No foreign key to users: each day's partition would need one, and creating it would lock auth.users. None to the videos, since an
+-- application may truncate them.
 create table two_tower.impressions (
     user_id uuid not null,
     shown_at timestamptz not null default now(),
@@ -19,20 +21,21 @@ create table two_tower.impressions (
 
 comment on table two_tower.impressions is 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
 comment on column two_tower.impressions.list_id is
-'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
-comment on column two_tower.impressions.propensity is 'How likely it was to stand there; null where the client did not say';
+'The id that the list returned; two_tower.was_filtered() says whether the list had filters';
+comment on column two_tower.impressions.propensity is 'Probability of the video at this rank; null if the client did not give it';
 
--- Who has been shown anything. This row goes with the user, and what the user was shown goes with this row (forget_impressions()). It is
--- also what a user's own writers hold, so that a user is never given the same page twice.
+-- Users with impressions. This row is deleted with the user, and the user's impressions with this row (forget_impressions()). Writers of a
+-- user's impressions lock it, so that a user never gets the same page twice.
 create table two_tower.impression_users (
     user_id uuid primary key references auth.users (id) on delete cascade
 );
 
-comment on table two_tower.impression_users is 'Users who have impressions, which go when this row goes, with the user';
+comment on table two_tower.impression_users is 'Users with impressions, which are deleted with this row, and this row with the user';
 
--- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null asks for
--- nothing. Prices are in single precision, as two_tower.price_of() reads them. filters: by name, as two_tower.set_filter() was told. among: all that pass, where two_tower.compile_filter() found them to be few.
--- by_viewer: only what two_tower.eligible() allows viewer_id, who is null for a visitor.
+-- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null filters
+-- nothing. Prices are in single precision, as two_tower.price_of() reads them. filters: names defined by two_tower.set_filter(). among: all
+-- videos that pass, if two_tower.compile_filter() found few. by_viewer: only videos that two_tower.eligible() allows viewer_id, which is
+-- null for a visitor.
 create type two_tower.video_filter as (
     tag_ids uuid[],
     all_tag_ids uuid[],
@@ -56,11 +59,10 @@ create type two_tower.video_filter as (
 );
 
 comment on type two_tower.video_filter is
-'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
+'Which videos a list may have, as routines pass it; two_tower.passing() defines its meaning';
 
--- What a list is asked for, as it passes between routines. kind: own, the caller's, or
--- where service_role asks, of user_id; similar, to video_id; session, from
--- liked and noped; popular; trending, within days.
+-- A request for a list, as routines pass it. kind: own, for the caller, or for user_id if service_role asks; similar, to video_id; session,
+-- from liked and noped; popular; trending, within days.
 create type two_tower.list_question as (
     kind text,
     video_id uuid,
@@ -73,10 +75,10 @@ create type two_tower.list_question as (
     user_id uuid
 );
 
-comment on type two_tower.list_question is 'What a list is asked for, as it passes between routines';
+comment on type two_tower.list_question is 'A request for a list, as routines pass it';
 
--- What an operator says of lists. Filters are objects of the arguments that lists take, and two_tower.check_promotion() refuses others. No key
--- to the videos, as for impressions: of one that is gone nothing is shown.
+-- Promotions by operators. Filters are objects of the arguments of lists; two_tower.check_promotion() refuses others. No foreign key to the
+-- videos, as for impressions: a promotion of a deleted video has no effect.
 create table two_tower.promotions (
     id bigint primary key generated always as identity,
     kind text not null constraint promotions_boost_bury_or_pin check (kind in ('boost', 'bury', 'pin')),
@@ -96,21 +98,21 @@ create table two_tower.promotions (
 );
 
 comment on table two_tower.promotions is
-'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
-comment on column two_tower.promotions.videos is 'A filter of the videos that are moved, where that is not one';
+'Which videos lists move up (boost) or down (bury), or place at a rank (pin), and from when to when';
+comment on column two_tower.promotions.videos is 'A filter of the promoted videos, instead of a single one';
 comment on column two_tower.promotions.segment is
-'For whom: lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
+'Only for lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
 comment on column two_tower.promotions.strength is
-'By how much ranks are divided (boost) or multiplied (bury); of several that say something of a video, the strongest counts';
+'Factor by which ranks are divided (boost) or multiplied (bury); of several promotions of a video, the strongest counts';
 
--- What exploration shows, drawn once a day by two_tower.draw_exploration().
+-- The videos for exploration, drawn once a day by two_tower.draw_exploration().
 create table two_tower.exploration_pool (
     video_id uuid primary key,
     shown bigint not null,
     drawn_on date not null
 );
 
-comment on table two_tower.exploration_pool is 'The videos that few have been shown, of which exploration shows some today';
+comment on table two_tower.exploration_pool is 'Videos that few users have been shown; exploration shows some of them today';
 
 alter table two_tower.promotions enable row level security;
 alter table two_tower.exploration_pool enable row level security;
@@ -120,7 +122,7 @@ alter table two_tower.impression_users enable row level security;
 revoke all on two_tower.impressions, two_tower.impression_users, two_tower.promotions, two_tower.exploration_pool
 from public, anon, authenticated, service_role;
 
--- Who looks at the page sees every row.
+-- The page sees all rows.
 create policy two_tower_viewer on two_tower.impressions for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.promotions for select to two_tower_viewer using (true);
 create policy two_tower_viewer on two_tower.exploration_pool for select to two_tower_viewer using (true);

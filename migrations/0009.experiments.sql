@@ -1,8 +1,8 @@
--- Two versions beside each other, each for its share of the users.
+-- Comparisons of two versions, each for its share of the users.
 -- depends: 0008.lists
 
--- control: the active version, which serves everybody else. challenger: a version that stands by, and serves the share of the users that
--- two_tower.in_share() finds in it. One experiment runs at a time. No foreign keys: what was compared outlives the versions.
+-- control: the active version, which serves all other users. challenger: a standby version, which serves the share of users chosen by
+-- two_tower.in_share(). One experiment runs at a time. No foreign keys: the results outlive the versions.
 create table two_tower.experiments (
     id int generated always as identity primary key,
     control text not null,
@@ -18,7 +18,7 @@ comment on table two_tower.experiments is
 'Experiments on users, running and past: written by two_tower.start_experiment() and stop_experiment()';
 comment on column two_tower.experiments.share is 'Share of the users whom the challenger serves';
 comment on column two_tower.experiments.stopped_at is 'Null while it runs';
-comment on column two_tower.experiments.winner is 'Which of both went on to serve everybody; null where nobody said that one is better';
+comment on column two_tower.experiments.winner is 'The version that serves everybody since; null if none was chosen as better';
 
 create unique index experiments_one_runs on two_tower.experiments ((stopped_at is null)) where stopped_at is null;
 

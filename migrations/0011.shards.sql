@@ -1,8 +1,8 @@
--- What one of several servers, each with its own users, knows of the others: two-tower shards writes it.
+-- What one of several servers, each with its own users, knows about the others; written by two-tower shards.
 -- depends: 0010.rights
 
--- Which version a shard served when it was asked last, which is what there is to say of one that is down. The row of a shard that is no
--- longer named takes with it what was counted there.
+-- The version that a shard served when it was last asked, which is all that is known of a shard that is down. When a shard is removed, its
+-- counts are deleted with its row.
 create table two_tower.shards (
     name text primary key,
     model_version text,
@@ -10,13 +10,13 @@ create table two_tower.shards (
 );
 
 comment on table two_tower.shards is
-'The shards that two-tower shards was told of, and which model version each served when it was asked last';
-comment on column two_tower.shards.asked_at is 'Null where it never was';
+'The shards known to two-tower shards, and the model version that each served when it was last asked';
+comment on column two_tower.shards.asked_at is 'Null if it was never asked';
 
--- Kept by shard, so that one that is down still counts as it did. as_of: the newest like there, to which scores are relative.
+-- By shard, so that the counts of a shard that is down stay. as_of: the newest like there, to which scores are relative.
 create table two_tower.shard_popularity (
     shard text not null references two_tower.shards (name) on delete cascade,
-    -- 0: of all time, with a score; else a window of two_tower.video_trends.
+    -- 0: all time, with a score; otherwise a window of two_tower.video_trends.
     days int not null check (days in (0, 1, 7, 30)),
     video_id uuid not null,
     score double precision not null,
@@ -27,7 +27,7 @@ create table two_tower.shard_popularity (
 );
 
 comment on table two_tower.shard_popularity is
-'What users of the other shards like, as two_tower.own_popularity() counted it there: two_tower.update_popularity() adds it';
+'Likes of users of the other shards, counted there by two_tower.own_popularity(); two_tower.update_popularity() adds them';
 
 alter table two_tower.shards enable row level security;
 alter table two_tower.shard_popularity enable row level security;

@@ -1,4 +1,4 @@
-"""What a database is made of, as text that can be compared: its schema by pg_dump, its privileges by the catalogue."""
+"""The schema of a database by pg_dump, and its privileges by the catalogue, as text that can be compared."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BODY = re.compile(r"\n    (?:AS (\$\w*\$).*?\1|RETURN .*?);$", re.DOTALL | re.M
 
 
 def schema(bindir: Path, dsn: str, *, data: bool = False) -> str:
-    """``pg_dump`` without what differs between servers of other versions and without yoyo's own tables."""
+    """``pg_dump`` without differences between server versions, and without yoyo's own tables."""
     command: list[str | Path] = [bindir / "pg_dump", "--no-owner", "--no-privileges", "--exclude-table=*.*yoyo*"]
-    command += ["--exclude-table=two_tower.impressions_[0-9]*"]  # a day's is as its parent's
+    command += ["--exclude-table=two_tower.impressions_[0-9]*"]  # partitions are like their parent
     command += [*([] if data else ["--schema-only"]), dsn]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     lines = [line for line in text.splitlines() if not _NOISE.match(line)]
@@ -33,7 +33,7 @@ def without_bodies(dump: str) -> str:
 
 
 def privileges(db: psycopg.Connection[Any], schemas: tuple[str, ...] = ("public", "two_tower")) -> str:
-    """One line per object: who may do what, and for tables and routines what guards them."""
+    """One line per object: the privileges of roles, and the settings that protect tables and routines."""
     parts = [
         ("schemas", _SCHEMAS),
         ("tables and views", _RELATIONS),
@@ -46,8 +46,8 @@ def privileges(db: psycopg.Connection[Any], schemas: tuple[str, ...] = ("public"
     for title, query in parts:
         rows = db.execute(query.encode(), {"roles": list(ROLES), "schemas": list(schemas)}).fetchall()
         text.append(f"# {title}\n" + "".join(f"{line}\n" for (line,) in rows))
-    # yoyo's tables are where yoyo, or we, began; test_migrations looks at who may do what with them.
-    # What was shown on a day is in a table that is named by the day; test_shown looks at one.
+    # yoyo's tables may be in either schema; tests/migrations checks their privileges.
+    # Partitions of impressions are named by their day; test_shown checks one.
     return re.sub(r"(?m)^(\S*yoyo_|two_tower\.impressions_\d).*\n", "", "\n".join(text))
 
 
@@ -64,7 +64,7 @@ group by n.nspname
 order by n.nspname collate "C"
 """
 
-# What the role itself, or everybody, was granted: an authenticator without inheritance has nothing but that.
+# Only what was granted to the role itself, or to everybody: an authenticator does not inherit other grants.
 _RELATIONS = """
 select n.nspname || '.' || c.relname
     || case c.relkind when 'v' then ' view ' || coalesce(array_to_string(c.reloptions, ','), 'WITHOUT OPTIONS')
@@ -82,7 +82,7 @@ group by n.nspname, c.relname, c.relkind, c.reloptions, c.relrowsecurity
 order by n.nspname collate "C", c.relname collate "C"
 """
 
-# Of tables, what is granted on a column and not on the table; of views, the types that clients see.
+# For tables, grants on a column without a grant on the table; for views, the types that clients see.
 _COLUMNS = """
 select n.nspname || '.' || c.relname || '.' || t.attname
     || case c.relkind when 'v' then ' ' || format_type(t.atttypid, t.atttypmod) else '' end

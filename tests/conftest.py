@@ -36,14 +36,14 @@ SHARED = "TWO_TOWER_TEST_DIRECTORY"
 TEMPLATE = "two_tower_template"
 SHARED_MEMORY = "/dev/shm"
 ROOM = 3 << 30
-"""Bytes that must be free there. A server with its databases takes 0.1 GB, and as much WAL as it is allowed to keep."""
+"""Bytes that must be free there. A server with its databases takes 0.1 GB, plus the WAL that it may keep."""
 SERVERS = {"cluster", "cron", "cron_server", "fresh", "new_server", "supabase"}
-"""Fixtures that start PostgreSQL; what starts one by other means bears the mark ``database`` itself."""
+"""Fixtures that start PostgreSQL; tests that start one by other means need the mark ``database`` themselves."""
 OF_DATABASES = (
     "DATABASE_URL", "DATABASE_READ_URL",
     "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE", "PGOPTIONS",
 )  # fmt: skip
-"""Variables that would have tests work on a database of somebody else's."""
+"""Variables that would make tests work on somebody's real database."""
 
 Connection = psycopg.Connection[Any]
 NewDatabase = Callable[..., str]
@@ -60,9 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller makes the directory of the cluster; xdist's workers inherit its name.
+    """The controller creates the directory of the cluster; xdist's workers inherit its name.
 
-    Torch computes with one thread: with two, each waits in a loop for the other while another worker runs.
+    Torch uses one thread: of two, each would busy-wait for the other while another worker runs.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     remember_statements()
@@ -74,8 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def remember_statements() -> None:
-    """yoyo takes the same files apart twice for each database that is migrated; here each text once, with a list of its
-    own for each caller, since yoyo changes it."""
+    """Caches how yoyo splits a file into statements, which it does twice for each migrated database. Each caller gets a
+    copy of the list, since yoyo changes it."""
     known = cache(sqlparse.split)
 
     def split(sql: str, encoding: str | None = None, strip_semicolon: bool = False) -> list[str]:
@@ -85,19 +85,19 @@ def remember_statements() -> None:
 
 
 def remember_verbs() -> None:
-    """Typer's runner makes all commands anew for each that it runs, which takes a tenth of a second."""
+    """Caches the commands: Typer's runner would rebuild all of them for each that it runs, which takes 0.1 seconds."""
     vars(typer.testing)["_get_command"] = cache(typer.main.get_command)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are processors, since tests wait for servers, too."""
+    """One worker more than there are processors, since tests also wait for servers."""
     return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests that need a server, for ``make check`` to leave out, and those that one worker has to run; leaves
-    to ``make soak`` what is its own."""
+    """Marks the tests that need a server, which ``make check`` leaves out, and those that must run on one worker;
+    deselects those that are left to ``make soak``."""
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def shares_a_fixture(item: pytest.Item) -> bool:
-    """Whether the test has a fixture in common with others of its module, which one worker makes for all of them."""
+    """Whether the test shares a fixture with others of its module, which one worker creates for all of them."""
     info = getattr(item, "_fixtureinfo", None)
     return info is not None and any(found[-1].scope == "module" for found in info.name2fixturedefs.values())
 
@@ -118,10 +118,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def in_memory() -> str | None:
-    """``/dev/shm``, if servers have room there and may load libraries from it, and TMPDIR names no other place.
+    """``/dev/shm``, if it has room for servers, libraries may be loaded from it, and TMPDIR names no other place.
 
-    ext4 passes over the files that were deleted in the last seconds one by one before it makes a new one, so that to
-    copy a database takes 0.25 s where others were dropped; here 0.02 s.
+    Before ext4 creates a file, it processes those deleted in the last seconds one by one, so copying a database takes
+    0.25 s after others were dropped; here it takes 0.02 s.
     """
     if os.environ.get("TMPDIR") or not Path(SHARED_MEMORY).is_dir():
         return None
@@ -138,8 +138,8 @@ def server_directory(prefix: str) -> Path:
 
 
 def new_cluster(prefix: str) -> Server:
-    """A server of its own, not started, with a copy of a cluster that is made once for the run: initdb takes longer
-    than all else of a start."""
+    """A separate server, not started, with a copy of a cluster that is created once for the run: initdb takes longer
+    than the rest of a start."""
     server = Server(server_directory(prefix), durable=False)
     copy_cluster(server.directory)
     return server
@@ -239,14 +239,14 @@ def world_template(world_of: WorldOf) -> str:
 
 @pytest.fixture
 def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
-    """``database()`` makes a migrated database and returns its DSN; ``database(empty=True)`` an empty one; ``template``
-    names another one to clone."""
+    """``database()`` creates a migrated database and returns its DSN; ``database(empty=True)`` an empty one;
+    ``template`` names another one to clone."""
     made: list[str] = []
 
     def make(*, empty: bool = False, template: str | None = None) -> str:
         source = "template1" if empty else template or str(request.getfixturevalue("template"))
         name = f"test_{uuid.uuid4().hex[:12]}"
-        # Copied as files, which takes half as long as by the log for databases as small as these.
+        # Copied as files, which is twice as fast as by the WAL for such small databases.
         clone = sql.SQL("create database {} template {} strategy file_copy").format(
             sql.Identifier(name), sql.Identifier(source)
         )
@@ -263,8 +263,8 @@ def database(cluster: Server, request: pytest.FixtureRequest) -> Iterator[NewDat
 
 @contextmanager
 def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
-    """A connection to a clone of ``template`` for all tests of a module, who take back what they do. Its backend loads
-    onnxruntime once."""
+    """A connection to a clone of ``template`` for all tests of a module, which undo their changes. Its backend loads
+    onnxruntime only once."""
     name = f"borrowed_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as admin:
         admin.execute(f"create database {name} template {template}".encode())
@@ -275,8 +275,8 @@ def borrowed(cluster: Server, template: str) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def prepared(cluster: Server) -> Iterator[Prepared]:
-    """``prepared(template, prepare, *arguments)``: name of a copy of ``template`` that ``prepare(db, *arguments)`` has
-    worked on, for each test of the module to copy."""
+    """``prepared(template, prepare, *arguments)``: name of a copy of ``template`` to which ``prepare(db, *arguments)``
+    was applied, for each test of the module to copy."""
     made: dict[tuple[object, ...], str] = {}
 
     def make(template: str, prepare: Callable[..., object], *arguments: object) -> str:
@@ -350,8 +350,8 @@ Minute = Callable[[Connection, Callable[[], bool]], None]
 
 @pytest.fixture
 def cron_minute(request: pytest.FixtureRequest) -> Minute:
-    """``cron_minute(db, done)``: a minute of pg_cron, after which ``done()`` holds. ``make soak`` waits for it; ``make
-    test``, in which one test of ``test_jobs.py`` waits, runs what is scheduled for each minute as whoever scheduled it.
+    """``cron_minute(db, done)``: a minute of pg_cron, after which ``done()`` must be true. ``make soak`` waits for it.
+    ``make test`` runs the jobs of each minute as their owners instead; only one test of ``test_jobs.py`` waits.
     """
 
     def pass_by(db: Connection, done: Callable[[], bool]) -> None:
@@ -373,8 +373,8 @@ def cron_minute(request: pytest.FixtureRequest) -> Minute:
 
 @pytest.fixture
 def new_server() -> Iterator[Callable[..., Server]]:
-    """``new_server()`` gives a server, not started, in a directory of its own, or a named one below that; with the
-    cluster of :func:`copy_cluster` if ``with_cluster``."""
+    """``new_server()`` returns a server, not started, in a directory of its own, or a named one below that; with
+    ``with_cluster``, it has a copied cluster."""
     made: list[tuple[Path, Server]] = []
 
     def make(below: str = ".", *, durable: bool = False, with_cluster: bool = False) -> Server:
@@ -393,7 +393,7 @@ def new_server() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """What tests/node/package-lock.json pins by hash, installed once into build/node."""
+    """The packages that tests/node/package-lock.json pins by hash, installed once into build/node."""
     pinned, directory = Path(__file__).parent / "node", Path(__file__).parents[1] / "build" / "node"
     for program in ("node", "npm"):
         assert shutil.which(program), f"{program} is not installed; run ./setup.sh --test"
@@ -419,7 +419,7 @@ def supabase() -> Iterator[supabase_fixture.Supabase]:
 
 @pytest.fixture
 def new(supabase: supabase_fixture.Supabase) -> Iterator[Callable[..., str]]:
-    """``new(variant)`` makes a database of this test's own, with the application, and returns its DSN."""
+    """``new(variant)`` creates a database of this test's own, with the application, and returns its DSN."""
     made: list[str] = []
 
     def make(variant: supabase_fixture.Variant | None = None, *, application: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""A local HTTP server that answers as the DMM affiliate API does, and as it had better not."""
+"""A local HTTP server that answers like the DMM affiliate API, including its faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ API_ID, AFFILIATE_ID, LINK_ID = "secretApiId77", "secret-990", "mylink-001"
 
 
 def product(n: int, **changes: Any) -> dict[str, Any]:
-    """A product as the API has it; the higher ``n``, the newer."""
+    """A product in the API's format; the higher ``n``, the newer."""
     address = f"https://www.dmm.co.jp/digital/videoa/-/detail/=/cid=abc{n:05}/"
     released = datetime(2025, 1, 1, 10) + timedelta(hours=n)
     return {
@@ -44,11 +44,11 @@ def product(n: int, **changes: Any) -> dict[str, Any]:
 
 
 Fault = Callable[["Api", BaseHTTPRequestHandler, dict[str, Any]], bool]
-"""Answers a request in a way of its own, given the honest answer, and says so; or lets the honest one go out."""
+"""Given the correct answer, sends another one and returns true; or returns false, so that the correct one is sent."""
 
 
 class Api:
-    """The API: ``products``, newest first, in pages. ``faults`` are used up, one per request."""
+    """The API: ``products``, newest first, in pages. Each request uses up one of ``faults``."""
 
     def __init__(self) -> None:
         self.products: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ def half_json(api: Api, handler: BaseHTTPRequestHandler, document: dict[str, Any
 
 
 def hang_up(api: Api, handler: BaseHTTPRequestHandler, document: dict[str, Any]) -> bool:
-    """Promises more than it sends."""
+    """Announces more bytes than it sends."""
     send(handler, 200, json.dumps(document).encode()[:100], {"Content-Length": "100000"})
     handler.close_connection = True
     return True
@@ -135,7 +135,7 @@ def last_page_again(api: Api, handler: BaseHTTPRequestHandler, document: dict[st
 
 
 def changed(**changes: Any) -> Fault:
-    """The honest answer, with other fields."""
+    """The correct answer, with changed fields."""
     return lambda api, handler, document: send(
         handler, 200, json.dumps({**document, "result": {**document["result"], **changes}}).encode()
     )

@@ -1,8 +1,8 @@
-"""Markdown documents as tests see them: their code blocks, and a shell that runs the blocks as a reader would.
+"""Code blocks of Markdown documents, and a shell that runs them as a reader would.
 
 An HTML comment right before a block says what to expect of it: ``<!-- not run: why -->``, ``<!-- prints: words -->``
-(its output has them; may be repeated), ``<!-- exits: 3 -->``. A document that begins with ``<!-- not run: why -->`` is
-not run.
+(its output contains them; may be repeated), ``<!-- exits: 3 -->``. A document that begins with
+``<!-- not run: why -->`` is not run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse(path: Path) -> tuple[Token, ...]:
 
 
 def documents() -> list[Path]:
-    """README.md first, since it builds the system that the others speak of; then the rest, by name."""
+    """README.md first, since it builds the system that the others use; then the rest, by name."""
     first = REPOSITORY / "README.md"
     others = (path for where in ("*.md", "docs/*.md", "docs/ja/*.md") for path in REPOSITORY.glob(where))
     return [first, *sorted(path for path in others if path != first)]
@@ -100,15 +100,15 @@ def prose(path: Path) -> list[tuple[int, str]]:
 
 @dataclass
 class Shell:
-    """One reader's terminal: where they are and what they set lasts from block to block."""
+    """A reader's terminal: the working directory and variables persist from block to block."""
 
     directory: Path
     environment: dict[str, str]
     _groups: list[int] = field(default_factory=list)
 
     def run(self, block: Block) -> str:
-        """Runs a block as written, in a process group of its own; its output, both streams. AssertionError if it
-        fails, or prints something else than the document promises."""
+        """Runs a block as written, in a process group of its own; returns the output of both streams. AssertionError
+        if it fails, or prints something else than the document promises."""
         state = self.directory / ".docs-state"
         script = self.directory / f".docs-block.{ {'python': 'py', 'js': 'mjs'}.get(block.language, block.language) }"
         script.write_text(block.text, encoding="utf-8")
@@ -119,7 +119,7 @@ class Shell:
             "js": f"node {script}",
         }[block.language]
         lines = [
-            "set -aeuo pipefail",  # -a: what a block assigns, later blocks know, as in a terminal
+            "set -aeuo pipefail",  # -a: later blocks see the variables of earlier ones, as in a terminal
             f"if [[ -e {state} ]]; then source {state}; fi",
             command,
             f"{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} > {state}",
@@ -149,7 +149,7 @@ class Shell:
         return told
 
     def close(self) -> None:
-        """Ends what blocks left running in the background."""
+        """Ends processes that blocks left running in the background."""
         for group in self._groups:
             try:
                 os.killpg(group, signal.SIGTERM)

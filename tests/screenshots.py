@@ -1,10 +1,10 @@
-"""Pictures of the pages for the documentation, of a database with a model or two.
+"""Screenshots of the pages for the documentation, from a database with one or two models.
 
     make demo ARGS=--no-ui
     make screenshots DSN='the DSN that it prints'
 
-Writes ``docs/screenshots/*.png``, and fails where a page does, or a console complains of one. Nothing in the database
-is changed. ``tests/test_ui.py`` takes them of its own world.
+Writes ``docs/screenshots/*.png``, and fails on errors of a page or its console. It does not change the database.
+``tests/test_ui.py`` takes them of its own world.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def take(browser: BrowserContext, dsn: str, target: Path, user: str = "") -> None:
-    """Every page on a large screen, and the first of them in the dark and on a phone."""
+    """Every page on a large screen, and the first one also in dark mode and on a phone."""
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, served(dsn, Path(directory)) as url:
         visitor = Visitor(browser, f"{url}/?find={user}")
@@ -54,7 +54,7 @@ def _opened(browser: BrowserContext, url: str, name: str) -> Visitor:
 
 
 def _beside(visitor: Visitor) -> None:
-    """A second model, where there is one. The box keeps no focus, whose frame would be in the picture."""
+    """Chooses a second model, if there is one. The box loses the focus, whose frame would be in the picture."""
     visitor.page.get_by_role("combobox", name="Model B", exact=True).click()
     visitor.page.get_by_role("option").last.click()
     visitor.settle()
@@ -62,7 +62,7 @@ def _beside(visitor: Visitor) -> None:
 
 
 def _write(visitor: Visitor, path: Path) -> None:
-    """What is to be seen, with 256 colours, chosen so that those of small things stay."""
+    """Writes the visible page with 256 colours, chosen so that those of small objects are kept."""
     visitor.settle()
     visitor.page.mouse.move(0, 0)
     visitor.page.wait_for_timeout(1000)  # charts fade in

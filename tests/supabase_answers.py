@@ -1,4 +1,4 @@
-"""What an application gets from its database: who may do what and what comes of it, tried; and all of it, dumped."""
+"""What an application gets from its database: the results of all operations by all roles, and a complete dump."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answers = dict[str, str]
 class Asker:
     name: str
     role: str | None
-    """What PostgREST's login becomes; None: a connection of the role ``postgres``."""
+    """The role to which PostgREST's login switches; None: a connection of the role ``postgres``."""
     user: UUID | None = None
 
 
@@ -51,7 +51,7 @@ INSERTS = {
     "user_embeddings": f"values ({{whose}}, {VECTOR}, '2025-05-01')",
     "video_embeddings": f"values (md5('video 50')::uuid, {VECTOR}, '2025-05-01')",
 }
-"""A new row for each table. ``{whose}`` is the asker's id, then somebody else's."""
+"""A new row for each table. ``{whose}`` is first the asker's id, then another user's."""
 
 VIEWS = ("liked_titles", "embedded_videos")
 CALLS = (
@@ -62,7 +62,7 @@ CALLS = (
     "public.get_user_embedding_features('ada@app.example')",
     "public.get_user_embedding_features(p_email => 'ben@app.example')",
 )
-"""Calls of the application's own routines, by position and by name as PostgREST makes them."""
+"""Calls of the application's own routines, by position and by name as PostgREST does."""
 
 SIGN_UP = """
 insert into auth.users (id, aud, role, email, raw_user_meta_data, created_at, updated_at)
@@ -71,9 +71,9 @@ values (md5('dora')::uuid, 'authenticated', 'authenticated', 'dora@app.example',
 
 
 def answers(dsn: str, calls: tuple[str, ...] = CALLS) -> Answers:
-    """For each asker, table and verb: the row, or how many and a hash of them, or the SQLSTATE. Changes nothing.
+    """For each asker, table and verb: the row, or the number and a hash of rows, or the SQLSTATE. Changes nothing.
 
-    ``dsn`` is the superuser's. ``{me}`` in a call stands for the asker's id.
+    ``dsn`` is the superuser's. ``{me}`` in a call is replaced by the asker's id.
     """
     got: Answers = {}
     with connect_as(dsn, "supabase_admin") as db, _sequences_kept(db):
@@ -92,8 +92,8 @@ def _tries(
 ) -> Iterator[tuple[str, str]]:
     me, another = f"'{asker.user or ADA}'", f"'{CLEO}'"
     for table, values in INSERTS.items():
-        name, key = f"public.{table}", _key(db, table) or ["id"]  # whatever: the table is gone
-        # Further columns may come, so not what is in them; but whoever asks for all must still be allowed to.
+        name, key = f"public.{table}", _key(db, table) or ["id"]  # any column: the table is missing
+        # Only a count, since columns may be added; but selecting all columns must stay allowed.
         yield f"{table}: select *", f"select count(*) from (select * from {name}) as t"
         for c in columns[table]:
             yield f"{table}: select {c}", f"select {c}::text from {name}"
@@ -124,7 +124,7 @@ def _tries(
 
 
 def _tries_of_auth(db: Connection) -> Iterator[tuple[str, str]]:
-    """Supabase's sign-in, with its own role: a sign-up makes a profile, a deletion takes what is the user's."""
+    """Supabase's sign-in, with its own role: a sign-up creates a profile, a deletion removes the user's rows."""
     yield "sign up", SIGN_UP
     for user in ("ada", "ben", "cleo"):
         yield f"delete {user}", f"delete from auth.users where id = md5('{user}')::uuid"
@@ -132,7 +132,7 @@ def _tries_of_auth(db: Connection) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _asking(dsn: str, asker: Asker) -> Iterator[Connection]:
-    """A transaction of the asker's."""
+    """A transaction as the asker."""
     with connect_as(dsn, "authenticator" if asker.role else DEVELOPER, autocommit=False) as connection:
         if asker.role is None:
             yield connection
@@ -145,7 +145,7 @@ def _outcome(connection: Connection, query: str) -> str:
     try:
         with connection.transaction(force_rollback=True):
             cursor = connection.execute(query.encode())
-            # What is deferred to the end of a transaction, foreign keys above all, belongs to the answer.
+            # Deferred constraints, foreign keys above all, belong to the answer.
             rows = sorted(map(str, cursor.fetchall())) if cursor.description else None
             connection.execute("set constraints all immediate")
     except psycopg.Error as error:
@@ -177,15 +177,15 @@ def _key(db: Connection, table: str) -> list[str]:
 
 @contextmanager
 def _sequences_kept(db: Connection) -> Iterator[None]:
-    """A number once taken from a sequence stays taken, whatever is rolled back."""
+    """Restores sequences: a rollback does not return their numbers."""
     last = one(db, "select last_value from public.watch_events_id_seq")
     yield
     db.execute("select setval('public.watch_events_id_seq', %s)", (last,))
 
 
-# ------------------------------------------------------------------------------------------------ what guards it
+# ------------------------------------------------------------------------------------------------ protection
 
-# Of roles of ours nothing: what they may read is ours to say.
+# Without our own roles, whose rights we define.
 GUARDS = """
 with relations as (
     select c.* from pg_class c where c.oid = any (
@@ -220,7 +220,7 @@ from pg_proc p where p.oid = any (%(routines)s::oid[])
 order by 1
 """
 
-# What clients and PostgREST see of a table; more of it may come, none may go.
+# What clients and PostgREST see of a table; it may grow, but must not shrink.
 PARTS = """
 select format('%%s %%s %%s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)) from pg_constraint c
 where c.connamespace = 'public'::regnamespace and c.conrelid <> 0
@@ -260,7 +260,7 @@ def parts(db: Connection) -> set[str]:
     return {line for (line,) in db.execute(PARTS.encode(), {})}
 
 
-# ------------------------------------------------------------------------------------------------ all of it
+# ------------------------------------------------------------------------------------------------ dump
 
 
 _NOISE = re.compile(r"^(-- Dumped |\\(un)?restrict )")
@@ -270,7 +270,7 @@ _GRANT = re.compile(r"^(GRANT|REVOKE) ")
 def full_dump(bindir: Path, dsn: str) -> str:
     """``pg_dump`` of everything: owners, grants, policies, comments, extensions, rows, settings of the database.
 
-    In the order of ``pg_dump``, but for grants of one object and rows of one table, whose order says nothing.
+    In the order of ``pg_dump``, except for grants on one object and rows of one table, whose order is arbitrary.
     """
     command: list[str | Path] = [bindir / "pg_dump", "--create", dsn]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,8 +1,8 @@
-"""A cluster as Supabase's, and in it databases with an application that was there before us.
+"""A cluster like Supabase's, with databases of an application that existed before us.
 
-The cluster is one of its own, because what matters most belongs to clusters: here ``postgres`` is the developer's role
-and no superuser, ``supabase_admin`` is the superuser, and ``authenticator`` has Supabase's settings, ``safeupdate`` in
-its sessions among them. The facts are in ``tests/supabase/*.sql``.
+It is a cluster of its own, because the most important properties are those of clusters: here ``postgres`` is the
+developer's role and no superuser, ``supabase_admin`` is the superuser, and ``authenticator`` has Supabase's settings,
+such as ``safeupdate`` in its sessions. The facts are in ``tests/supabase/*.sql``.
 
 ::
 
@@ -39,21 +39,21 @@ DEVELOPER = "postgres"
 
 
 def ident(name: str) -> UUID:
-    """The id that ``rows.sql`` gives to what has this name: ``ada``, ``video 7``, ``tag 3``."""
+    """The id of a name in ``rows.sql``: ``ada``, ``video 7``, ``tag 3``."""
     return UUID(hashlib.md5(name.encode()).hexdigest())
 
 
 ADA, BEN, CLEO = ident("ada"), ident("ben"), ident("cleo")
-"""Users. Ada and Ben decided on videos; Cleo has a profile and nothing else."""
+"""Users. Ada and Ben have decisions; Cleo has only a profile."""
 SHOWN = [ident(f"video {n}") for n in range(60)]
 """Videos that the policy of the application shows to everybody."""
 HIDDEN = [ident(f"video {n}") for n in range(60, 100)]
-"""Drafts, withdrawn ones, and such as are to be published in the future."""
+"""Drafts, withdrawn videos, and videos to be published in the future."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What an application may have besides, or otherwise."""
+    """Additions to, and differences from, the standard application."""
 
     profiles: str = "id"
     """The key of ``profiles``: ``id`` as in Supabase's template, or ``user_id`` (with ``created_at``)."""
@@ -62,11 +62,11 @@ class Variant:
     superusers: bool = False
     """``performers`` belongs to the superuser; the developers may read it."""
     clash: bool = False
-    """There is an ``update_user_features(uuid)`` that returns nothing: our signature, another result."""
+    """Whether there is an ``update_user_features(uuid)`` that returns nothing: our signature with another result."""
     plpython: bool = False
-    """The extension ``plpython3u`` is there already; Supabase's image has none."""
+    """Whether the extension ``plpython3u`` exists already; Supabase's image has none."""
     more: str = ""
-    """SQL that the developers ran besides."""
+    """Further SQL that the developers ran."""
 
 
 PROFILES_BY_USER_ID = """
@@ -144,7 +144,7 @@ class Supabase:
             connection.execute("analyze")
 
     def clone(self, dsn: str) -> str:
-        """A copy of a database that nobody is connected to."""
+        """A copy of a database without connections."""
         name = f"app_{uuid4().hex[:12]}"
         source = urlsplit(dsn).path.removeprefix("/")
         with psycopg.connect(self._dsn, autocommit=True) as connection:
@@ -161,7 +161,7 @@ class Supabase:
 
 @contextmanager
 def running() -> Iterator[Supabase]:
-    """A cluster as Supabase's; it goes with its databases."""
+    """A cluster like Supabase's, removed at the end with its databases."""
     server = new_cluster("two-tower-supabase-")
     try:
         server.start()
@@ -177,7 +177,7 @@ def running() -> Iterator[Supabase]:
 
 
 def _hand_over(dsn: str) -> None:
-    """The cluster was made for a superuser ``postgres``, who becomes ``supabase_admin``; nobody renames themselves."""
+    """Renames the superuser ``postgres`` of the cluster to ``supabase_admin``; a role cannot rename itself."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create role registrar login superuser")
     with psycopg.connect(in_database(dsn, "postgres", "registrar"), autocommit=True) as connection:
@@ -187,7 +187,7 @@ def _hand_over(dsn: str) -> None:
 
 
 def build_safeupdate(installation: Installation, directory: Path) -> Path:
-    """Compiles the module in a directory that the server may read, and returns it; Debian has no package of it."""
+    """Compiles the module in a directory that the server may read; returns its path. Debian has no package of it."""
     config = str(installation.bindir / "pg_config")
     asked = subprocess.run([config, "--includedir-server"], capture_output=True, text=True, check=True)
     headers, compiler = Path(asked.stdout.strip()), shutil.which("cc") or shutil.which("gcc")

@@ -1,7 +1,7 @@
-"""Supabase's database linter ("splinter"), those of its lints that can apply to us, as queries of our own.
+"""Those lints of Supabase's database linter ("splinter") that can apply to us, as queries of our own.
 
-https://supabase.com/docs/guides/database/database-linter has what each is about; names and levels are Supabase's. Left
-out are those that look at use or storage (unused_index, table_bloat, buckets, queues), which no migration can cause.
+https://supabase.com/docs/guides/database/database-linter describes each; names and levels are Supabase's. Lints about
+usage or storage (unused_index, table_bloat, buckets, queues) are left out, since no migration can cause them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ Lint = tuple[str, str, str]
 """Level (``INFO``, ``WARN``, ``ERROR``), name, object."""
 
 EXPOSED = ("public", "graphql_public")
-"""Schemas that PostgREST shows on Supabase."""
+"""Schemas that PostgREST exposes on Supabase."""
 PLATFORM = (
     "auth", "cron", "extensions", "graphql", "graphql_public", "information_schema", "net", "pg_catalog", "pg_toast",
     "pgbouncer", "pgmq", "pgsodium", "realtime", "storage", "supabase_functions", "supabase_migrations", "vault",
 )  # fmt: skip
-"""Schemas that are Supabase's own, which the linter passes over."""
+"""Supabase's own schemas, which the linter skips."""
 
-# What the queries below read: relations, policies and routines of schemas that are not Supabase's, without those of
-# extensions. "secured" is row level security, "readable" what a client may select from, "exposed" what PostgREST shows.
+# Source of the queries below: relations, policies and routines of schemas that are not Supabase's, without those of
+# extensions. "secured" means row level security, "readable" that a client may select from it, "exposed" that PostgREST
+# shows it.
 _PARTS = """
 with relations as (
     select c.oid as relation, n.nspname || '.' || c.relname as name, c.relkind as kind,
@@ -241,7 +242,7 @@ NAMES = tuple(query.name for query in _QUERIES)
 
 
 def lints(connection: Connection, *, graphql: bool = True) -> list[Lint]:
-    """What the linter says of a database; ``graphql``: as if pg_graphql were installed, as it is on Supabase."""
+    """The linter's findings in a database; ``graphql``: as if pg_graphql were installed, as on Supabase."""
     found: list[Lint] = []
     schemas = {"exposed": list(EXPOSED), "platform": list(PLATFORM)}
     with connection.transaction(force_rollback=True):

@@ -19,9 +19,9 @@ def make_data(
     tags: bool = True,
     times: bool = False,
 ) -> TrainingData:
-    """Each user watches ``each`` items, mostly of one of ``groups``, likes those of it and refuses or skips the others.
+    """Each user watches ``each`` items, mostly of one of ``groups``, likes those of it and nopes or skips the others.
 
-    An item's one tag is its group. The last ``new_items`` items are watched by nobody and have no id of their own.
+    An item's only tag is its group. The last ``new_items`` items are watched by nobody and have no id of their own.
     """
     rng = np.random.default_rng(seed)
     group = np.arange(items) % groups

@@ -1,4 +1,4 @@
-"""Exported files travel: verified, whole or not at all, and recommending the same wherever they arrive."""
+"""Exported files: they are verified, complete or refused, and give the same recommendations in another database."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def s3() -> Iterator[str]:
 
 
 both = pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
-"""For tests of what a store does; the others try a bucket in ``make soak`` alone."""
+"""For tests of the store itself; the others use a bucket only in ``make soak``."""
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.soak)])
@@ -102,7 +102,7 @@ def current(url: str) -> str | None:
     return None if found is None else str(json.loads(found)["version"])
 
 
-# ------------------------------------------------------------------------------------------------ there and back
+# ------------------------------------------------------------------------------------------------ export and import
 
 
 @both
@@ -119,7 +119,7 @@ def test_a_published_model_recommends_the_same_in_another_database(db: Connectio
 
 
 @both
-def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> None:
+def test_publishing_or_fetching_a_version_again_changes_nothing(db: Connection, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     before = names(url)
     assert artifacts.publish(db, "v1", url, quiet)["uploaded"] == 0
@@ -131,7 +131,7 @@ def test_again_changes_nothing(db: Connection, url: str, other: Connection) -> N
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["current", "Current", "CURRENT"])
-def test_no_version_is_called_as_the_pointer_is(
+def test_no_version_may_have_the_name_of_the_pointer(
     db: Connection, url: str, other: Connection, tmp_path: Path, name: str
 ) -> None:
     artifacts.publish(db, "v1", url, quiet)
@@ -143,7 +143,7 @@ def test_no_version_is_called_as_the_pointer_is(
         artifacts.register(other, exported, name)
     with pytest.raises(UserError, match=refused):
         artifacts.fetch(other, url, name, quiet)
-    # A manifest that names itself so, in a directory or as what a store calls the current one.
+    # A manifest with that version, in a directory or as the current one of a store.
     manifest = json.loads((exported / "manifest.json").read_text()) | {"version": name}
     (exported / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=refused):
@@ -166,7 +166,7 @@ def test_a_reserved_version_is_refused_before_anything_is_trained(
     assert "no model version can be called Current" in (done.output + str(done.exception))
 
 
-def test_current_follows_what_is_published_and_versions_stay(db: Connection, url: str, other: Connection) -> None:
+def test_current_follows_the_latest_publication_and_versions_stay(db: Connection, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     tiny_model(db, "v2", seed=2)
     artifacts.publish(db, "v2", url, quiet)
@@ -177,14 +177,14 @@ def test_current_follows_what_is_published_and_versions_stay(db: Connection, url
     assert current(url) == "v1"
 
 
-def test_vectors_that_a_refresh_changed_do_not_change_what_is_published(db: Connection, url: str) -> None:
+def test_a_refresh_does_not_change_published_files(db: Connection, url: str) -> None:
     artifacts.publish(db, "v1", url, quiet)
     db.execute("delete from public.user_video_decisions where user_id = %s", (WORLD.usual,))
     refresh(db)
     assert artifacts.publish(db, "v1", url, quiet)["uploaded"] == 0
 
 
-def test_another_model_of_that_name_is_not_published_over_it(db: Connection, url: str, other: Connection) -> None:
+def test_a_published_version_is_not_replaced_by_another_model(db: Connection, url: str, other: Connection) -> None:
     artifacts.publish(db, "v1", url, quiet)
     register(other, random_model(schema_of(other), seed=5), "v1")
     with pytest.raises(UserError, match="another model is published as v1"):
@@ -208,7 +208,9 @@ def run(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.sampled(1)
-def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path) -> None:
+def test_verbs_publish_fetch_export_register_activate_and_roll_back(
+    db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path
+) -> None:
     target = other.info.dsn
     assert run(dsn, "publish", url)["version"] == "v1"
     assert run(target, "fetch", url)["registered"]
@@ -218,7 +220,7 @@ def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connec
     assert run(target, "register", directory, "--version", "again") == {"version": "again", "registered": True}
     assert run(target, "activate", "again")["previous"] == "v1"
     assert run(target, "rollback")["model_version"] == "v1"
-    # Only what is half as good again may follow now.
+    # From now on, a new version must be 1.5 times as good.
     other.execute("update two_tower.settings set value = '-0.5' where name = 'gate_max_drop'")
     run(target, "register", directory, "--version", "not.better")
     run(target, "activate", "not.better", code=3)
@@ -228,11 +230,11 @@ def test_from_the_command_line(db: Connection, dsn: str, url: str, other: Connec
     assert versions(other) == {"v1": "standby", "again": "standby", "not.better": "rejected", "forced": "active"}
 
 
-# ------------------------------------------------------------------------------ files that the database does not keep
+# ------------------------------------------------------------------------------ files that are not stored
 
 
 def register_as_trained(db: Connection, version: str, seed: int = 0) -> TinyModel:
-    """As ``two-tower train`` registers: by the program, which puts the rows there."""
+    """Registers as ``two-tower train`` does: by the program, which writes the rows."""
     model = random_model(schema_of(db), seed=seed)
     registry.register_files(
         db,
@@ -252,7 +254,7 @@ def stored(db: Connection, version: str) -> set[str]:
 
 
 def limits(model: TinyModel) -> list[int]:
-    """One below each size, and one that lets all of them through."""
+    """A limit below each size, and one above all of them."""
     sizes = sorted({len(model.user_graph), len(model.item_graph), len(model.weights)})
     return [0, *(size - 1 for size in sizes), sizes[-1]]
 
@@ -273,7 +275,7 @@ def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Conne
         measured = gate.measure(db, version)
         assert gate.judge(db, version, measured.numbers()) == []
         assert all(distance is not None and distance < 1e-5 for distance in measured.parity.values()), measured.parity
-        # All files of the contract, whatever is kept, and they are the towers.
+        # All documented files, whatever is stored, with the same towers.
         directory = tmp_path / version
         assert {path.name for path in artifacts.export(db, version, directory)} == set(PUBLISHED)
         for name in small:
@@ -283,7 +285,7 @@ def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Conne
         assert expected.keys() == found.keys()
         for name, tensor in expected.items():
             assert np.allclose(tensor, found[name], rtol=1e-6, atol=0), name
-        # They are the same model here, whatever the limit is by now, and wherever they arrive.
+        # They are recognised as the same model, whatever the limit is now, here and in another database.
         db.execute("update two_tower.settings set value = '1e9' where name = 'model_max_bytes'")
         assert artifacts.register(db, directory) == (version, False)
         assert artifacts.register(other, directory) == (version, True)
@@ -291,7 +293,7 @@ def test_a_file_over_the_size_limit_is_kept_as_rows(db: Connection, other: Conne
     assert versions(other).keys() == {f"limit{at}" for at in range(len(limits(model)))}
 
 
-def test_another_model_is_not_taken_for_one_that_is_kept_as_rows(db: Connection) -> None:
+def test_another_model_is_not_mistaken_for_one_stored_as_rows(db: Connection) -> None:
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
     db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
     register_as_trained(db, "rows", seed=3)
@@ -300,14 +302,14 @@ def test_another_model_is_not_taken_for_one_that_is_kept_as_rows(db: Connection)
         register_as_trained(db, "rows", seed=4)
 
 
-def test_onnxruntime_takes_files_that_are_kept(db: Connection) -> None:
+def test_onnxruntime_requires_files_within_the_size_limit(db: Connection) -> None:
     db.execute("update two_tower.settings set value = '\"onnxruntime\"' where name = 'inference_engine'")
     db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="more than the 0 allowed"):
         register_as_trained(db, "rows")
 
 
-def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Path) -> None:
+def test_exporting_a_version_without_weights_says_so(db: Connection, tmp_path: Path) -> None:
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
     db.execute("update two_tower.settings set value = '0' where name = 'model_max_bytes'")
     register_as_trained(db, "rows")
@@ -321,7 +323,7 @@ def test_rows_that_went_with_their_version_are_said(db: Connection, tmp_path: Pa
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("most", [0, 1, 40, 10_000])
-def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
+def test_a_smaller_vocabulary_leaves_the_model_of_those_videos_unchanged(
     db: Connection, other: Connection, tmp_path: Path, most: int, kept: bool
 ) -> None:
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
@@ -340,7 +342,7 @@ def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
     assert document["model_meta.json"]["sizes"]["vocabularies"]["video"] == len(videos)
     sizes = [(tmp_path / name / "user_tower.onnx").stat().st_size for name in ("whole", "less")]
     assert (sizes[1] < sizes[0]) == (len(videos) < len(model.vocabularies["video"]))
-    # Vectors of videos are those of the version; a user who has decided on nothing else has the version's vector.
+    # Vectors of videos are those of the version; so are those of users with decisions only on these videos.
     pairs = [(tmp_path / name / "video_embeddings.parquet").read_bytes() for name in ("whole", "less")]
     assert pairs[0] == pairs[1]
     counts = np.zeros((1, document["feature_schema.json"]["user"]["dim"]), dtype=np.float32)
@@ -354,11 +356,11 @@ def test_a_smaller_vocabulary_is_the_same_model_of_those_videos(
         for name, given in (("whole", whole), ("less", counts))
     ]
     assert np.allclose(vectors[0], vectors[1], atol=1e-6)
-    # It registers as any model does, under a name of its own.
+    # It can be registered like any model, under another name.
     assert artifacts.register(other, tmp_path / "less", "small") == ("small", True)
 
 
-def test_export_says_the_size_of_what_a_browser_would_load(
+def test_export_prints_the_size_of_a_large_model_for_browsers(
     db: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(random_model(schema_of(db)).user_graph)
@@ -371,10 +373,10 @@ def test_export_says_the_size_of_what_a_browser_would_load(
     assert (tmp_path / "user_tower.onnx").stat().st_size < size
 
 
-def test_a_tower_that_no_file_holds_is_registered_as_rows(
+def test_a_tower_too_large_for_a_file_is_registered_as_rows(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with more than two million videos, at a limit of a few bytes."""
+    """Like one of more than two million videos, with a limit of a few bytes."""
     monkeypatch.setattr("two_tower.trainer.export.LARGEST", 10)
     db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
     model = random_model(schema_of(db))
@@ -397,7 +399,7 @@ def test_a_tower_that_no_file_holds_is_registered_as_rows(
         artifacts.export(db, "rows", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------ what breaks
+# ------------------------------------------------------------------------------------------------ failures
 
 
 DAMAGED = (
@@ -443,22 +445,22 @@ def test_an_invalid_manifest_is_refused(manifest: bytes, tmp_path: Path, other: 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "file://host/x", "file:///", "s3://", "/tmp/x", "x"])
 def test_an_unknown_kind_of_url_is_an_error(url: str, db: Connection) -> None:
-    with pytest.raises(UserError, match="no place to publish to"):
+    with pytest.raises(UserError, match="models cannot be published to"):
         artifacts.publish(db, "v1", url, quiet)
 
 
 @both
-def test_nothing_published_is_said(url: str, db: Connection) -> None:
+def test_fetching_where_nothing_is_published_is_an_error(url: str, db: Connection) -> None:
     with pytest.raises(UserError, match=r"there is no current/manifest\.json"):
         artifacts.fetch(db, url, None, quiet)
 
 
-def test_a_bucket_that_is_not_there_is_said(s3: str, db: Connection) -> None:
+def test_a_missing_bucket_is_an_error(s3: str, db: Connection) -> None:
     with pytest.raises(UserError, match="s3://nowhere"):
         artifacts.publish(db, "v1", "s3://nowhere/models", quiet)
 
 
-def test_variables_set_to_nothing_are_as_if_unset(s3: str, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variables_count_as_unset(s3: str, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
         monkeypatch.setenv(name, "")
@@ -511,7 +513,7 @@ def same_there(url: str) -> None:
 
 
 @both
-def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
+def test_current_is_a_complete_copy_and_moves_only_on_activation(
     db: Connection, dsn: str, url: str, other: Connection
 ) -> None:
     run(dsn, "publish", url, "--with-users")
@@ -525,13 +527,13 @@ def test_current_is_a_whole_copy_and_waits_where_it_is_not_to_move(
         "version": "v2", "url": url, "uploaded": 0, "current": True,
     }  # fmt: skip
     assert current(url) == "v2"
-    same_there(url)  # v1's vectors of users are gone from there
+    same_there(url)  # v1's vectors of users are no longer there
     assert run(other.info.dsn, "fetch", url)["version"] == "v2"
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("fails_at", ["item_tower.onnx", "vocab_tag.json", "manifest.json"])
-def test_a_copy_that_fails_leaves_the_current_version_whole(
+def test_a_failed_copy_leaves_the_current_version_complete(
     fails_at: str, db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"file://{tmp_path}/models"
@@ -560,7 +562,7 @@ def test_a_copy_that_fails_leaves_the_current_version_whole(
 
 
 @both
-def test_the_runtime_of_a_browser_lies_beside_the_model(
+def test_the_runtime_for_browsers_is_published_beside_the_model(
     db: Connection, dsn: str, url: str, other: Connection, tmp_path: Path
 ) -> None:
     dist = tmp_path / "dist"
@@ -575,7 +577,7 @@ def test_the_runtime_of_a_browser_lies_beside_the_model(
         for place in ("v1", "current"):
             found = obstore.get(artifacts._store(url), f"{place}/ort-wasm-simd-threaded.wasm")
             assert found.attributes["Content-Type"] == "application/wasm"
-    # It is no part of the model: another release of it makes no other model.
+    # It is no part of the model: another release of it does not make another model.
     (dist / "ort-wasm-simd-threaded.wasm").write_text("a newer one")
     assert run(dsn, "publish", url, "--wasm", str(dist))["uploaded"] == 0
     assert run(other.info.dsn, "fetch", url)["registered"]
@@ -599,7 +601,7 @@ def test_a_publish_killed_at_any_file_leaves_current_as_it_was(
     assert artifacts.fetch(other, url, None, quiet)["version"] == "v2"
 
 
-def test_every_file_of_a_version_can_be_the_last(db: Connection, dsn: str, tmp_path: Path) -> None:
+def test_an_upload_interrupted_at_any_file_publishes_nothing(db: Connection, dsn: str, tmp_path: Path) -> None:
     url = f"file://{tmp_path}"
     artifacts.publish(db, "v1", url, quiet)
     register(db, random_model(schema_of(db), seed=2), "v2")

@@ -1,4 +1,4 @@
-"""Attempts to break a migration of somebody else's database: what is theirs stays theirs, and what fails says why."""
+"""Attempts to break a migration of an application's database: its objects stay unchanged, and errors say why."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def empty(empty_dsn: str) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def adopted(supabase: Supabase) -> str:
-    """The application, adopted, with an active model. Nobody changes it."""
+    """The adopted application, with an active model. Tests do not change it."""
     dsn = supabase.database()
     migrate.migrate(dsn)
     with connect_as(dsn, SUPERUSER) as db:
@@ -70,10 +70,10 @@ def served(supabase: Supabase, adopted: str) -> Iterator[str]:
     supabase.drop(dsn)
 
 
-# ------------------------------------------------------------------------------------------------ the way back
+# ------------------------------------------------------------------------------------------------ going back
 
 
-def test_a_table_that_took_the_place_of_ours_keeps_its_rows(empty: Connection, empty_dsn: str) -> None:
+def test_a_table_that_replaced_ours_keeps_its_rows(empty: Connection, empty_dsn: str) -> None:
     tables = ("videos", "tags", "profiles", "user_features")
     migrate.migrate(empty_dsn)
     for table in tables:
@@ -89,7 +89,7 @@ def test_a_table_that_took_the_place_of_ours_keeps_its_rows(empty: Connection, e
         assert one(empty, f"select whose from public.my_{table}") == "theirs", table
 
 
-def test_a_view_that_took_the_place_of_ours_stays(empty: Connection, empty_dsn: str) -> None:
+def test_a_view_that_replaced_ours_stays(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     empty.execute("drop view public.user_embeddings; create view public.user_embeddings as select 1 as theirs")
     migrate.migrate(empty_dsn)
@@ -97,10 +97,10 @@ def test_a_view_that_took_the_place_of_ours_stays(empty: Connection, empty_dsn: 
     assert one(empty, "select theirs from public.user_embeddings") == 1
 
 
-def test_the_way_back_takes_nothing_else_of_the_viewer(
+def test_going_back_revokes_only_our_grants_from_the_viewer(
     empty: Connection, empty_dsn: str, database: NewDatabase, bindir: Path
 ) -> None:
-    """Neither here, where it may own a table and read others, nor in other databases."""
+    """Its own tables and other grants stay, here and in other databases."""
     other = database()
     name = psycopg.conninfo.conninfo_to_dict(other)["dbname"]
     with psycopg.connect(other, autocommit=True) as db:
@@ -130,7 +130,9 @@ def test_the_way_back_takes_nothing_else_of_the_viewer(
     ],
 )
 @pytest.mark.parametrize("application", [True, False])
-def test_what_is_gone_does_not_bar_the_way(new: Callable[..., str], change: str, application: bool) -> None:
+def test_migrations_go_back_although_objects_were_dropped(
+    new: Callable[..., str], change: str, application: bool
+) -> None:
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
         migrate.migrate(dsn, take_names=True)
@@ -158,7 +160,7 @@ create index on public.user_features (updated_at) where liked_tags is not null;
 """
 
 
-def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Callable[..., str]) -> None:
+def test_objects_that_depend_on_renamed_tables_are_restored(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     with connect_as(dsn, SUPERUSER) as db:
         db.execute(AROUND)
@@ -171,8 +173,10 @@ def test_what_is_built_on_renamed_tables_comes_back(supabase: Supabase, new: Cal
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("table", TRIGGERED)
-def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[..., str], table: str) -> None:
-    """Not by how their names begin: the application may have called some so. Those with names of ours are refused."""
+def test_our_triggers_are_recognised_by_the_function_they_call(
+    supabase: Supabase, new: Callable[..., str], table: str
+) -> None:
+    """Not by the prefix of their names, which the application may use, too. Those with our full names are refused."""
     named = [*TRIGGERS, "two_tower_mine", 'two_tower_"Ünsre"']
     dsn = new(
         Variant(
@@ -204,7 +208,7 @@ def test_triggers_are_ours_by_what_they_call(supabase: Supabase, new: Callable[.
 
 
 def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
-    """pg_cron is not needed for that: a table and a function as it has them will do."""
+    """This needs no pg_cron: a table and a function like its own suffice."""
     dsn = new(application=False)
     with connect_as(dsn, SUPERUSER) as db:
         migrate.migrate(dsn)
@@ -220,7 +224,7 @@ def test_jobs_of_the_application_stay(new: Callable[..., str]) -> None:
         assert column(db, "select jobid from cron.job") == [2]
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 SPOILT = {
     "create type public.tags as enum ('a')": "alter type public.tags rename",
@@ -253,7 +257,7 @@ SPOILT = {
 @pytest.mark.sampled(7)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_what_is_in_the_way_is_named_with_its_remedy(
+def test_every_obstacle_is_named_with_its_remedy(
     empty: Connection, empty_dsn: str, bindir: Path, spoil: str, take_names: bool
 ) -> None:
     empty.execute(spoil.encode())
@@ -264,14 +268,14 @@ def test_what_is_in_the_way_is_named_with_its_remedy(
     assert catalogue_dump.schema(bindir, empty_dsn) == before
 
 
-def test_a_call_by_name_that_could_mean_two_routines_is_refused(empty: Connection, empty_dsn: str) -> None:
-    """PostgREST chooses by names, and answers PGRST203 where a call fits two."""
+def test_a_routine_that_makes_calls_by_name_ambiguous_is_refused(empty: Connection, empty_dsn: str) -> None:
+    """PostgREST chooses routines by names of arguments, and answers PGRST203 if a call fits two."""
     empty.execute("create function public.similar_videos(video_id text) returns int language sql as 'select 1'")
     with pytest.raises(UserError, match="similar_videos"):
         migrate.migrate(empty_dsn)
 
 
-def test_a_table_that_is_gone_is_named(new: Callable[..., str]) -> None:
+def test_a_missing_table_is_named(new: Callable[..., str]) -> None:
     dsn = new()
     migrate.migrate(dsn)
     with connect_as(dsn, DEVELOPER) as developer:
@@ -302,7 +306,7 @@ def test_a_condition_on_a_column_that_was_renamed_is_named(served: str) -> None:
         migrate.migrate(served)
 
 
-def test_the_look_runs_nothing_of_the_application(new: Callable[..., str]) -> None:
+def test_checks_run_no_code_of_the_application(new: Callable[..., str]) -> None:
     dsn = new()
     with connect_as(dsn, DEVELOPER) as developer:
         developer.execute(
@@ -316,7 +320,7 @@ def test_the_look_runs_nothing_of_the_application(new: Callable[..., str]) -> No
     assert migrate.check(dsn).problems
 
 
-def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty_dsn: str) -> None:
+def test_clients_without_access_to_schema_auth_are_named(empty: Connection, empty_dsn: str) -> None:
     empty.execute("create schema auth")
     assert any("grant usage on schema auth" in note for note in migrate.check(empty_dsn).notes)
 
@@ -324,7 +328,7 @@ def test_clients_that_may_not_use_schema_auth_are_named(empty: Connection, empty
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("take_names", [False, True])
 @pytest.mark.parametrize("application", [False, True])
-def test_the_look_names_foreign_keys_to_users(new: Callable[..., str], application: bool, take_names: bool) -> None:
+def test_checks_name_new_foreign_keys_to_users(new: Callable[..., str], application: bool, take_names: bool) -> None:
     keys = """select c.oid from pg_constraint c where c.contype = 'f' and c.confrelid = 'auth.users'::regclass"""
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
@@ -412,7 +416,7 @@ READ = (*COLUMNS, "profiles")
 
 
 def set_trap(dsn: str, table: str) -> None:
-    """The developer, no superuser, replaces a table of his by a view that calls a function of his."""
+    """The developer, who is no superuser, replaces a table of theirs by a view that calls a function of theirs."""
     with connect_as(dsn, DEVELOPER) as developer:
         if not one(developer, "select to_regprocedure('public.trap()') is not null"):
             developer.execute(TRAP)
@@ -424,7 +428,7 @@ def set_trap(dsn: str, table: str) -> None:
 
 
 def ours_of(db: Connection, whose: str) -> list[str]:
-    """Objects of ours, or that depend on ours, which belong to this role."""
+    """Objects of ours, or that depend on ours, and belong to this role."""
     return column(
         db,
         """with made as materialized (
@@ -452,8 +456,8 @@ def ours_of(db: Connection, whose: str) -> list[str]:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("table", READ)
-def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table: str) -> None:
-    """Whatever client, service, viewer or job calls whatever it may."""
+def test_table_owners_cannot_run_code_as_a_superuser(served: str, table: str) -> None:
+    """Clients, the service, the viewer and jobs call everything that they may."""
     told: set[str] = set()
 
     def heard(notice: psycopg.errors.Diagnostic) -> None:
@@ -468,7 +472,7 @@ def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table:
             for role in ROLES
             for statement in calls(db, role, (ADA, BEN), (SHOWN[3], SHOWN[5])).values()
         ]
-        # pg_cron runs them as whoever owns the routine that schedules them.
+        # pg_cron runs them as the owner of the routine that schedules them.
         statements += [(DEVELOPER, job) for job in column(db, "select command from two_tower.job_definitions()")]
         statements += [
             ("service_role", "update public.videos set maker = maker || '!'"),
@@ -484,7 +488,7 @@ def test_the_owner_of_a_table_has_nothing_run_as_a_superuser(served: str, table:
     with connect_as(served, SUPERUSER) as db:
         told |= set(column(db, "select who from public.caught"))
     assert told <= {DEVELOPER, *ROLES}
-    # The names of tags and performers are read by the page, and by nobody here.
+    # Names of tags and performers are read only by the page, which does not run here.
     assert DEVELOPER in told or table in ("tags", "performers")
 
 
@@ -508,7 +512,7 @@ def test_commands_of_a_superuser_run_as_the_owner(served: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("way", ["two-tower migrate", "yoyo apply"])
-def test_all_that_is_ours_belongs_to_the_owner_of_the_tables(new: Callable[..., str], way: str) -> None:
+def test_our_objects_belong_to_the_owner_of_the_tables(new: Callable[..., str], way: str) -> None:
     dsn = new()
     if way == "yoyo apply":
         to = ["--database", dsn.replace("postgresql:", "postgresql+psycopg:")]
@@ -520,18 +524,18 @@ def test_all_that_is_ours_belongs_to_the_owner_of_the_tables(new: Callable[..., 
         assert ours_of(db, SUPERUSER) == []
         was = ours_of(db, DEVELOPER)
         assert len(was) > 200
-        # Once more by a superuser, who makes anew what is gone.
+        # Again by a superuser, who recreates what is missing.
         db.execute("drop view two_tower.sizes; alter function two_tower.refresh_now() owner to supabase_admin")
         migrate.migrate(dsn)
         assert (ours_of(db, SUPERUSER), ours_of(db, DEVELOPER)) == ([], was)
-    # The owner goes on without a superuser; what a superuser made in PL/Python stays.
+    # The owner continues without a superuser; what a superuser created in PL/Python stays.
     migrate.migrate(login(dsn, DEVELOPER))
     with connect_as(dsn, SUPERUSER) as db:
         assert (ours_of(db, SUPERUSER), ours_of(db, DEVELOPER)) == ([], was)
 
 
-def test_without_an_application_ours_belongs_to_whose_the_schema_is(new: Callable[..., str]) -> None:
-    """Who owns ``public`` may drop a table there, and put a view in its place."""
+def test_without_an_application_the_schema_owner_owns_our_objects(new: Callable[..., str]) -> None:
+    """The owner of ``public`` may drop a table there, and replace it by a view."""
     dsn = new(application=False)
     migrate.migrate(dsn)
     with connect_as(dsn, SUPERUSER) as db:
@@ -561,7 +565,7 @@ def test_the_owner_goes_back_without_a_superuser(supabase: Supabase, new: Callab
 )
 def test_a_superuser_who_migrates_again_runs_no_condition_of_the_owner_s(served: str, condition: str) -> None:
     with connect_as(served, DEVELOPER) as developer:
-        # Called by whoever plans a query of it, and told by what no transaction undoes.
+        # Called by any role that plans a query of it; it leaves a trace that no rollback undoes.
         developer.execute(
             f"""create sequence public.caught;
             create function public.trap() returns boolean immutable language plpgsql as $$ begin
@@ -580,7 +584,7 @@ def test_a_superuser_who_migrates_again_runs_no_condition_of_the_owner_s(served:
         assert one(db, "select is_called from public.caught")
 
 
-def test_a_superuser_s_own_tables_change_nothing(empty: Connection, empty_dsn: str) -> None:
+def test_a_superuser_keeps_our_objects_if_it_owns_the_tables(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     assert one(empty, "select nspowner = current_user::regrole from pg_namespace where nspname = 'two_tower'")
 
@@ -607,7 +611,9 @@ LACKING = {
 }
 
 
-def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Connection, empty_dsn: str) -> None:
+def test_missing_rights_of_the_owner_are_named_with_their_remedy(
+    template: str, empty: Connection, empty_dsn: str
+) -> None:
     role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
     empty.execute(f"create role {role} bypassrls".encode())
     try:
@@ -627,7 +633,7 @@ def test_what_the_owner_lacks_is_named_with_its_remedy(template: str, empty: Con
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("lack", LACKING)
-def test_with_the_remedy_of_what_the_owner_lacked_the_migration_runs(
+def test_the_remedies_for_missing_rights_let_the_migration_run(
     template: str, empty: Connection, empty_dsn: str, lack: str
 ) -> None:
     role = f"{urlsplit(empty_dsn).path.removeprefix('/')}_{OWNER}"
@@ -687,10 +693,10 @@ alter table public.video_performers owner to {role};
 alter table public.user_video_decisions owner to {role};
 alter table public.profiles owner to {role};
 """
-"""What :data:`LACKING` spoils: tables of a role that is no superuser and lacks nothing."""
+"""Tables of a role that is no superuser and has all rights; :data:`LACKING` revokes some."""
 
 
-def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str) -> None:
+def test_the_program_switches_only_a_superuser_to_the_owner(served: str) -> None:
     with connect(served) as connection:
         assert one(connection, "select current_user || ' ' || session_user") == f"{DEVELOPER} {SUPERUSER}"
     with database.another(connect(served)) as connection:
@@ -709,7 +715,7 @@ def test_the_program_takes_the_role_of_the_owner_and_keeps_any_other(served: str
 def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
     served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A role taken there would be that of whoever gets the server next. A pooler makes up a process for its clients."""
+    """A role set there would affect the next client of the server connection. A pooler reports a made-up process id."""
     monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 0))
     with pytest.raises(UserError, match=r"belongs to postgres.* connection pooler") as caught:
         connect(served)
@@ -719,7 +725,7 @@ def test_behind_a_pooler_a_superuser_is_told_to_connect_as_the_owner(
         assert one(connection, "select current_user") == DEVELOPER
 
 
-# -------------------------------------------------------------------------------------- a superuser's first run
+# -------------------------------------------------------------------------------------- the first run of a superuser
 
 TELLTALE = """
 create sequence public.caught;
@@ -728,14 +734,14 @@ create function public.trap() returns boolean volatile language plpgsql security
     return true;
 end $$;
 """
-"""What the developers plant. Called by a superuser, it leaves a trace that no transaction undoes, or fails a look."""
+"""A function of the developers. Called by a superuser, it leaves a trace that no rollback undoes, or fails a check."""
 
 CASTS = ("", "as assignment", "as implicit")
 TEXTS = [(table, name) for table, columns in COLUMNS.items() for name, kind in columns.items() if kind == TEXT]
 
 
 def trapped_type(table: str, name: str, cast: str) -> str:
-    """Makes a column an enum whose cast to text is a function of the developers'."""
+    """Turns a column into an enum whose cast to text is a function of the developers."""
     word = f"public.{table}_{name}"
     return f"""
     create type {word} as enum ('like', 'nope', 'skip', 'other');
@@ -748,7 +754,7 @@ def trapped_type(table: str, name: str, cast: str) -> str:
 
 
 def yoyo_tables(kind: str) -> str:
-    """What has the names of yoyo's tables, and is a trap for whoever reads or writes it."""
+    """Relations with the names of yoyo's tables, which are traps for any role that reads or writes them."""
     columns = {
         "_yoyo_migration": "migration_hash text, migration_id text, applied_at_utc timestamp",
         "_yoyo_log": "id text, migration_hash text, migration_id text, operation text, username text, hostname text, "
@@ -786,7 +792,7 @@ PLANTED = {
 }
 
 
-# A migration takes a second, so that each run plants together what one database has room for; alone, `make soak` does.
+# A migration takes a second, so one database has several traps together; `make soak` also tries each alone.
 TOGETHER = {
     f"casts {cast}": [
         name
@@ -797,7 +803,7 @@ TOGETHER = {
 } | {"rules": [name for name in PLANTED if name.startswith(("a policy of", "a check of", "a view of"))]}
 
 
-def test_every_trap_is_planted() -> None:
+def test_every_kind_of_trap_is_used_by_a_test() -> None:
     assert sorted(name for names in TOGETHER.values() for name in names) == sorted(PLANTED)
 
 
@@ -829,7 +835,7 @@ def test_a_superuser_s_first_migration_runs_nothing_of_the_application(
 def test_an_enum_of_decisions_with_a_cast_to_text_is_read_and_logged(
     new: Callable[..., str], cast: str, later: bool
 ) -> None:
-    """A cast may come before the migration, with an older tool's habit of ``with inout as implicit``, or after."""
+    """The cast may exist before the migration, as ``with inout as implicit`` of an older tool, or be added later."""
     enum = """create type public.word as enum ('like', 'nope', 'skip');
     drop view public.liked_titles;
     alter table public.user_video_decisions drop constraint user_video_decisions_decision_type_check;
@@ -890,9 +896,9 @@ def client(served: str) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize(("role", "call"), CANDIDATES)
-def test_candidates_are_ids_of_what_the_condition_shows(served: str, client: Client, role: str, call: str) -> None:
-    """PostgREST does not show them. Any other login that takes the role may call them, and learns ids of videos that
-    policies hide (docs/security.md); nothing else of them, and none that ``set_visible_when()`` excludes."""
+def test_candidates_are_ids_of_visible_videos(served: str, client: Client, role: str, call: str) -> None:
+    """PostgREST does not expose them. Any other login that switches to the role may call them, and learns ids of videos
+    that policies hide (docs/security.md), but nothing else of them, and none that ``set_visible_when()`` excludes."""
     ask = f"select * from {call.format(limit=20000, tags='null', diversity=0)}"
     condition = "status = 'published' and published_at <= now()"
     with client.as_(role, CLEO) as connection:
@@ -919,7 +925,7 @@ BEYOND: list[tuple[str, int, object]] = [
 
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(("role", "call"), CANDIDATES)
-def test_candidates_are_bounded(client: Client, role: str, call: str) -> None:
+def test_arguments_for_candidates_have_bounds(client: Client, role: str, call: str) -> None:
     for limit, tags, diversity in BEYOND:
         given = call.format(limit=limit, tags=f"array_fill('{ADA}'::uuid, array[{tags}])", diversity=diversity)
         with pytest.raises(psycopg.errors.InvalidParameterValue), client.as_(role, CLEO) as connection:
@@ -927,7 +933,7 @@ def test_candidates_are_bounded(client: Client, role: str, call: str) -> None:
 
 
 def test_liking_a_video_reveals_nothing_that_a_policy_hides(served: str, client: Client) -> None:
-    """The remedy of docs/security.md: counts are of whatever one has decided on."""
+    """With the remedy of docs/security.md: counts include everything that a user has decided on."""
     payload = "select public.get_user_embedding_features(%s)"
     like = "insert into public.user_video_decisions values (%s, %s, 'like')"
     with client.as_("authenticated", CLEO) as cleo:
@@ -970,7 +976,7 @@ def test_scores_do_not_count_hidden_videos(new: Callable[..., str]) -> None:
 
 
 def test_the_viewer_reads_no_other_columns_of_the_application(new: Callable[..., str]) -> None:
-    """Not those that the application has besides, and not those that the page does not show."""
+    """Neither further columns of the application, nor those that the page does not show."""
     more = "".join(f"alter table public.{table} add column secret text, add column email text;" for table in READ)
     dsn = new(Variant(more=more))
     migrate.migrate(dsn)
@@ -992,7 +998,9 @@ def test_the_viewer_reads_no_other_columns_of_the_application(new: Callable[...,
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["tables", "functions"])
-def test_default_privileges_for_another_role_open_nothing_of_ours(empty: Connection, empty_dsn: str, what: str) -> None:
+def test_default_privileges_for_other_roles_do_not_apply_to_our_objects(
+    empty: Connection, empty_dsn: str, what: str
+) -> None:
     with suppress(psycopg.errors.DuplicateObject):
         empty.execute("create role reporting")
     try:
@@ -1011,11 +1019,11 @@ def test_default_privileges_for_another_role_open_nothing_of_ours(empty: Connect
         empty.execute(f"alter default privileges revoke all on {what} from reporting".encode())
 
 
-# ------------------------------------------------------------------------------------------------ later
+# ------------------------------------------------------------------------------------------------ later changes
 
 
 def changes_tables(dsn: str) -> Connection:
-    """The developer, when nothing of the application's own is in the way of changing its columns."""
+    """A connection as the developer, after dropping the application's own objects that would prevent column changes."""
     developer = connect_as(dsn, DEVELOPER)
     developer.execute(
         """drop policy "Published videos are public" on public.videos;
@@ -1034,7 +1042,7 @@ def changes_tables(dsn: str) -> Connection:
     ],
 )
 def test_the_application_may_still_change_its_tables(served: str, change: str) -> None:
-    """As it could before: docs/installing.md says that it may rename and drop columns and change types."""
+    """As before: docs/installing.md says that it may rename and drop columns and change their types."""
     with changes_tables(served) as developer:
         developer.execute(change.encode())
 
@@ -1048,7 +1056,7 @@ def test_the_application_may_still_change_its_tables(served: str, change: str) -
         "alter table public.videos drop column published_at",
     ],
 )
-def test_a_column_of_the_visibility_condition_can_change_without_it(served: str, change: str) -> None:
+def test_columns_of_the_visibility_condition_can_change_after_its_removal(served: str, change: str) -> None:
     """The remedy of docs/installing.md, which the comment on the view repeats; as the owner, who is no superuser."""
     with changes_tables(served) as developer:
         with pytest.raises(psycopg.Error, match=r"published_at|used by a view") as caught:

@@ -1,4 +1,4 @@
-"""A dump taken under writes, restored into a fresh cluster, is a working system: the same answers, nothing lost."""
+"""A dump taken during writes and restored into a new cluster is a working system: same answers, nothing lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JOBS = "select jobname, schedule, command, database, username, active from cron.
 
 @dataclass(frozen=True)
 class Backup:
-    """The two files, and what the system was at the moment of the dump."""
+    """The two files, and the state of the system at the time of the dump."""
 
     dump: Path
     roles: Path
@@ -56,7 +56,7 @@ def new_cluster(prefix: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def source() -> Iterator[Server]:
-    """A system in use: a version that serves, one that stands by, jobs in pg_cron."""
+    """A system in use: an active version, one on standby, jobs in pg_cron."""
     with new_cluster("two-tower-source-") as server:
         migrate(server.dsn)
         with psycopg.connect(server.dsn, autocommit=True) as db:
@@ -69,7 +69,7 @@ def source() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def backup(source: Server, tmp_path_factory: pytest.TempPathFactory) -> Backup:
-    """Dumped while users like, videos are re-tagged, and refreshes run."""
+    """Created while users like videos, videos are re-tagged, and refreshes run."""
     directory = tmp_path_factory.mktemp("backup")
     bindir = source.installation.bindir
     stop, failed = threading.Event(), []
@@ -82,7 +82,7 @@ def backup(source: Server, tmp_path_factory: pytest.TempPathFactory) -> Backup:
                         if stop.is_set():
                             return
                         work(db, turn)
-            except Exception as error:  # said below, where it fails the fixture
+            except Exception as error:  # raised below, in the fixture
                 failed.append(error)
 
         thread = threading.Thread(target=run)
@@ -130,7 +130,7 @@ def backup(source: Server, tmp_path_factory: pytest.TempPathFactory) -> Backup:
 
 @pytest.fixture(scope="module")
 def target(backup: Backup) -> Iterator[Server]:
-    """A fresh cluster, with the roles of the other and the database of the dump."""
+    """A new cluster with the other's roles and the dumped database."""
     with new_cluster("two-tower-target-") as server:
         bindir = server.installation.bindir
         said = run([bindir / "psql", "-q", "-f", backup.roles, server.dsn]).stderr
@@ -141,7 +141,7 @@ def target(backup: Backup) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def copy(target: Server, backup: Backup, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The dump in a database of another name, where pg_cron cannot be: it and its jobs are left out. In parallel."""
+    """The dump restored in parallel into a database of another name, without pg_cron, which cannot exist there."""
     bindir = target.installation.bindir
     with psycopg.connect(target.dsn, autocommit=True) as db:
         db.execute("create database copy")
@@ -181,7 +181,7 @@ def rows(db: Connection) -> dict[str, Any]:
 
 
 def answers(db: Connection) -> list[Any]:
-    """What everybody is recommended, and what is similar to what."""
+    """The recommendations of all users, and the similar videos of all videos."""
     batch = "select * from two_tower.recommend_batch(array(select id from auth.users), 20) order by user_id, rank"
     similar = """select v.id, s.video_id, s.score from (select id from videos order by id limit 20) v
         cross join lateral similar_videos(v.id, 10) s order by v.id, s.rank"""
@@ -189,7 +189,7 @@ def answers(db: Connection) -> list[Any]:
 
 
 def like_another(db: Connection) -> None:
-    """``ME`` likes a video that nothing was said of."""
+    """``ME`` likes a video without a decision."""
     db.execute(
         """insert into user_video_decisions (user_id, video_id, decision_type)
         select %(me)s, v.id, 'like' from videos v
@@ -199,7 +199,7 @@ def like_another(db: Connection) -> None:
 
 
 def status(dsn: str) -> tuple[int, list[str]]:
-    """Exit code of ``two-tower status``, and what it finds broken."""
+    """Exit code of ``two-tower status``, and the problems that it reports."""
     result = CliRunner().invoke(app, ["status", "--json", "--dsn", dsn])
     return result.exit_code, [problem["what"] for problem in json.loads(result.stdout)["problems"]]
 
@@ -210,7 +210,7 @@ def test_a_restored_database_has_every_row_and_gives_every_answer(db: Connection
     assert len(backup.answers) > 1000
 
 
-def test_work_that_the_dump_caught_unfinished_is_finished_after_it(db: Connection, copy: str) -> None:
+def test_work_pending_in_the_dump_is_finished_after_the_restore(db: Connection, copy: str) -> None:
     assert one(db, "select count(*) from two_tower.pending_users") > 0
     refresh(db)
     vectors = (
@@ -224,7 +224,7 @@ def test_work_that_the_dump_caught_unfinished_is_finished_after_it(db: Connectio
 
 
 def test_a_restored_database_goes_on_working(db: Connection) -> None:
-    """Triggers log, refreshes embed, versions go back and forth."""
+    """Triggers log, refreshes compute vectors, versions are activated and rolled back."""
     before = one(db, VECTOR, ME)
     like_another(db)
     refresh(db)
@@ -263,7 +263,7 @@ def test_schema_owners_and_privileges_are_the_same(source: Server, target: Serve
     assert texts[0] == texts[1]
 
 
-def test_migrating_what_was_restored_changes_nothing(target: Server) -> None:
+def test_migrating_a_restored_database_changes_nothing(target: Server) -> None:
     with psycopg.connect(target.dsn) as db:
         before = catalogue_dump.privileges(db)
     assert migrate(target.dsn) == {"applied": [], "rolled_back": []}
@@ -271,7 +271,7 @@ def test_migrating_what_was_restored_changes_nothing(target: Server) -> None:
         assert catalogue_dump.privileges(db) == before
 
 
-def test_jobs_come_with_the_dump_and_run(target: Server, backup: Backup, cron_minute: Minute) -> None:
+def test_scheduled_jobs_are_restored_and_run(target: Server, backup: Backup, cron_minute: Minute) -> None:
     with psycopg.connect(target.dsn, autocommit=True) as db:
         assert db.execute(JOBS.encode()).fetchall() == backup.jobs
         assert len(backup.jobs) == 6

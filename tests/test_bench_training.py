@@ -1,4 +1,4 @@
-"""The benchmark of training: its world, and what it reports."""
+"""The benchmark of training: its generated data, and its report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drawn(scale: Scale, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
         Scale(users=1_000, videos=50_000, likes=20_000),
     ],
 )
-def test_likes_are_distinct_in_order_and_about_as_many_as_asked_for(scale: Scale) -> None:
+def test_generated_likes_are_distinct_ordered_and_of_the_requested_number(scale: Scale) -> None:
     user, video, seconds = drawn(scale)
     assert 0.8 * scale.likes < len(user) < 1.1 * scale.likes
     assert (np.diff(user) >= 0).all()
@@ -52,8 +52,8 @@ def test_likes_are_distinct_in_order_and_about_as_many_as_asked_for(scale: Scale
     assert not np.array_equal(drawn(scale, seed=1)[1], video)
 
 
-def test_the_world_has_something_to_learn() -> None:
-    """Who likes what with what says more than what is popular, and that more than chance."""
+def test_taste_predicts_generated_likes_better_than_popularity() -> None:
+    """Videos liked together predict more than popularity, and popularity more than chance."""
     scale = Scale(users=1_000, videos=400, likes=20_000)
     user, video, _ = drawn(scale)
     held = np.random.default_rng(0).random(len(user)) < 0.2
@@ -70,7 +70,7 @@ def test_the_world_has_something_to_learn() -> None:
 
 
 def test_a_small_training_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process; that of its own takes seconds to load torch."""
+    """In this process; a separate one takes seconds to load torch."""
     monkeypatch.setattr(training, "new_database", lambda server, name: new_database(server, name, template))
     monkeypatch.setattr(training, "DATABASE", "bench_training_toy")
     monkeypatch.setattr(training, "train", measured)
@@ -97,7 +97,7 @@ def test_a_small_training_yields_every_figure(cluster: Server, template: str, mo
     json.dumps([row.as_dict() for row in rows], allow_nan=False)
 
 
-def test_figures_stand_beside_what_they_are_compared_with() -> None:
+def test_figures_are_reported_beside_their_baselines() -> None:
     metrics = {
         name: {"ndcg@20": value, "recall@20": 2 * value}
         for name, value in (("two-tower", 0.3), ("item-kNN", 0.2), ("popularity", 0.0))
@@ -129,7 +129,7 @@ def test_a_training_that_fails_says_why(code: str, message: str, monkeypatch: py
 @pytest.mark.soak
 @pytest.mark.database
 def test_the_verb_trains_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A like for each twentieth pair of a user and a video is the most that the verb makes.
+    # The verb generates likes for at most a twentieth of all pairs of a user and a video.
     monkeypatch.setattr(Scale, "quick", lambda: Scale(users=300, videos=400, likes=6_000))
     result = CliRunner().invoke(app, ["bench", "training", "--quick", "--json"])
     assert result.exit_code == 0, result.output
@@ -147,7 +147,9 @@ def test_the_verb_trains_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch
         ("--users", "1000", "--videos", "1000", "--likes", "60000"),
     ],
 )
-def test_worlds_that_cannot_be_are_refused(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_sizes_of_the_generated_data_are_refused(
+    options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_: object) -> None:
         raise AssertionError("it must not begin")
 

@@ -1,4 +1,4 @@
-"""Somebody else's list, in the caller's order."""
+"""``rank_candidates``: a list of the application's, in the order of the caller's taste."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shuffled(videos: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.one_like, WORLD.users[7]])
 @pytest.mark.parametrize("count", [1, 20, 200])
-def test_the_order_is_that_of_ones_own_list(user: UUID, count: int, client: Client) -> None:
+def test_candidates_are_in_the_order_of_the_users_own_list(user: UUID, count: int, client: Client) -> None:
     rows = client.rpc("authenticated", user, "recommend_videos", limit=count)
     taste = [row for row in rows if row["reason"] == "taste"]
     found = ranked(client, user, shuffled(ids(rows)))
@@ -42,7 +42,7 @@ def test_the_order_is_that_of_ones_own_list(user: UUID, count: int, client: Clie
     assert {row["score"] for row in found[len(taste) :]} <= {None}
 
 
-def test_neighbours_count_as_in_ones_own_list(db: Connection, client: Client) -> None:
+def test_neighbours_count_as_in_the_users_own_list(db: Connection, client: Client) -> None:
     from test_neighbours import activate, invented, register, videos_of
 
     register(db, invented(videos_of(db), each=60, scale=5))
@@ -53,25 +53,25 @@ def test_neighbours_count_as_in_ones_own_list(db: Connection, client: Client) ->
     assert [row["score"] for row in found][: len(taste)] == pytest.approx([row["score"] for row in taste], abs=1e-5)
 
 
-def test_what_was_decided_on_is_ranked_too(client: Client) -> None:
-    """It is somebody else's list, and whole."""
+def test_videos_with_decisions_are_ranked_too(client: Client) -> None:
+    """The list is the application's, and none of it is left out."""
     expected = set(PUBLISHED)
     assert set(ids(ranked(client, WORLD.many, PUBLISHED))) == expected
 
 
-def test_what_nobody_may_see_is_left_out_and_the_rest_is_there_once(client: Client) -> None:
+def test_hidden_candidates_are_left_out_and_duplicates_removed(client: Client) -> None:
     hidden = [str(v) for v in (WORLD.unpublished_video, WORLD.future_video, NOBODY)]
     given = PUBLISHED[:5]
     assert sorted(ids(ranked(client, WORLD.usual, [*given, *hidden, None, *given]))) == sorted(given)
 
 
 @pytest.mark.parametrize("nothing", [None, [], [None], [str(NOBODY)]])
-def test_nothing_is_ranked_of_nothing(nothing: Any, client: Client) -> None:
+def test_no_candidates_give_an_empty_list(nothing: Any, client: Client) -> None:
     assert ranked(client, WORLD.usual, nothing) == []
 
 
 @pytest.mark.parametrize("user", [WORLD.no_decisions, WORLD.only_skips, NOBODY])
-def test_of_somebody_unknown_the_order_is_popularity(user: UUID, db: Connection, client: Client) -> None:
+def test_candidates_of_an_unknown_user_are_ranked_by_popularity(user: UUID, db: Connection, client: Client) -> None:
     popular = [
         str(v) for v in column(db, "select video_id from two_tower.video_popularity order by score desc, video_id")
     ]
@@ -82,7 +82,7 @@ def test_of_somebody_unknown_the_order_is_popularity(user: UUID, db: Connection,
     assert {row["score"] for row in found} == {None}
 
 
-def test_before_any_refresh_and_without_a_model(db: Connection, client: Client) -> None:
+def test_candidates_are_ranked_before_a_refresh_and_without_a_model(db: Connection, client: Client) -> None:
     user = ident("user", 777)
     db.execute("insert into auth.users (id) values (%s)", [user])
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", [user, PUBLISHED[9]])
@@ -91,7 +91,7 @@ def test_before_any_refresh_and_without_a_model(db: Connection, client: Client) 
     assert {row["score"] for row in ranked(client, WORLD.usual, PUBLISHED)} == {None}
 
 
-def test_many_are_ranked_and_more_are_refused(client: Client) -> None:
+def test_at_most_2000_candidates_are_ranked_at_once(client: Client) -> None:
     many = [PUBLISHED[at % len(PUBLISHED)] for at in range(2001)]
     assert len(ranked(client, WORLD.usual, many[:2000])) == len(PUBLISHED)
     with pytest.raises(errors.InvalidParameterValue, match="at most 2000 videos can be ranked at once, not 2001"):
@@ -102,7 +102,7 @@ def test_many_are_ranked_and_more_are_refused(client: Client) -> None:
         client.rpc("anon", None, "rank_candidates", video_ids=PUBLISHED[:1])
 
 
-def test_the_best_of_all_are_the_list(client: Client) -> None:
+def test_the_best_of_all_videos_are_the_recommendations(client: Client) -> None:
     new = without(WORLD.usual)
     best = [v for v in ids(ranked(client, WORLD.usual, PUBLISHED)) if v in new][:20]
     assert best == ids(client.rpc("authenticated", WORLD.usual, "recommend_videos"))

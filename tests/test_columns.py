@@ -1,4 +1,4 @@
-"""Columns read from the database are those of its rows, wherever the stream is cut, and take no file with a name."""
+"""Columns that are read from the database equal its rows, wherever the stream is split, and leave no files behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def query(rows: int, column: str = "n / 8.0::double precision") -> sql.Composed:
     ).format(sql.SQL(column), sql.Literal(rows))
 
 
-def test_columns_are_those_of_the_rows_wherever_the_stream_is_cut(
+def test_columns_equal_the_rows_wherever_the_stream_is_split(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

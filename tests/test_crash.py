@@ -1,4 +1,4 @@
-"""The refreshing backend, and the whole server, killed at random moments: nothing is lost or half done (I3)."""
+"""The refreshing backend and the whole server are killed at random times: nothing is lost or half done (I3)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORLD: World = make_world(60, 40, seed=3)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A cluster of this module's own, which it may kill. Durable, since a like must survive the kill."""
+    """A cluster that this module may kill. It is durable, since a like must survive the kill."""
     made = Server(server_directory("two-tower-crash-"))
     made.start()
     migrate(made.dsn)
@@ -48,7 +48,7 @@ def server() -> Iterator[Server]:
 
 
 def connect(server: Server) -> Connection:
-    """Waits for a recovery that is under way."""
+    """Connects, waiting until crash recovery is over."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -60,14 +60,14 @@ def connect(server: Server) -> Connection:
 
 
 class Likes(threading.Thread):
-    """A client that likes and takes back without a pause, until the server is gone; knows what was acknowledged."""
+    """A client that likes and undoes without pause until the server is gone; it records acknowledged writes."""
 
     def __init__(self, server: Server, rng: random.Random) -> None:
         super().__init__()
         self.connection, self.rng = connect(server), rng
         self.certain: dict[tuple[UUID, UUID], str] = {}
         self.doubtful: tuple[UUID, UUID] | None = None
-        """The pair of which the answer never came."""
+        """The pair whose write was never acknowledged."""
 
     def run(self) -> None:
         with suppress(psycopg.OperationalError), self.connection:
@@ -85,7 +85,7 @@ class Likes(threading.Thread):
 
 
 def refreshes(connection: Connection) -> None:
-    """Refreshes without a pause, until it is killed."""
+    """Refreshes without pause until it is killed."""
     with suppress(psycopg.OperationalError), connection:
         while True:
             connection.execute("call two_tower.refresh()")
@@ -112,7 +112,7 @@ def mark_everything(db: Connection) -> None:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", some(range(38), 8))
 def test_i3_a_refreshing_backend_is_killed(server: Server, seed: int) -> None:
-    # PostgreSQL answers the death of one backend by starting all of them anew, with a recovery.
+    # After the death of one backend, PostgreSQL restarts all of them, with a recovery.
     rng = random.Random(seed)
     with connect(server) as db:
         mark_everything(db)
@@ -124,7 +124,7 @@ def test_i3_a_refreshing_backend_is_killed(server: Server, seed: int) -> None:
     worker.start()
     time.sleep(rng.uniform(0, 0.5))
     os.kill(pid, signal.SIGKILL)
-    for thread in (worker, likes):  # the server cuts everyone off, and recovers
+    for thread in (worker, likes):  # the server ends all connections, and recovers
         thread.join(30)
         assert not thread.is_alive()
     with connect(server) as db:

@@ -1,4 +1,4 @@
-"""Datasets for other trainers: the trainer's own rows and split, and features in which nothing held out is."""
+"""Datasets for other trainers: the trainer's own rows and split, and features without held-out rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_interactions_are_those_of_the_trainer(world: Connection, tmp_path: Path
     assert summary["users"] == len(data.user_ids)
 
 
-def test_items_have_what_the_item_tower_reads(world: Connection, tmp_path: Path) -> None:
+def test_items_have_all_inputs_of_the_item_tower(world: Connection, tmp_path: Path) -> None:
     images = ["https://i/1?a,b", 'https://i/"2"']
     (pictured,) = world.execute(
         "update public.videos set image_urls = %s where id = (select min(id::text)::uuid from public.videos)"
@@ -109,7 +109,7 @@ def test_users_are_counted_as_the_database_counts_them(world: Connection, tmp_pa
             assert sorted(row[name]) == sorted(payload[name]), name
 
 
-def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) -> None:
+def test_held_out_rows_are_not_in_the_features(world: Connection, tmp_path: Path) -> None:
     export(world, tmp_path, val_ratio=0.5)
     got = frames(tmp_path)
     held = set(got["interactions_val"].select("user_id", "video_id").iter_rows())
@@ -122,7 +122,7 @@ def test_nothing_held_out_is_in_the_features(world: Connection, tmp_path: Path) 
 
 
 def test_users_excluded_from_training_are_in_no_file(world: Connection, tmp_path: Path) -> None:
-    """Nor in what is kept as it was. Who only wants no lists of the own decisions is."""
+    """Nor in the snapshots. Users who opted out only of personal lists are in the files."""
     untrained, impersonal = make_world().usual, make_world().many
     world.execute(
         "insert into two_tower.reviews select u, v.id, 5 from unnest(%s::uuid[]) u, (select id from videos limit 3) v",
@@ -178,7 +178,7 @@ def test_a_failed_export_leaves_latest_as_it_was(world: Connection, tmp_path: Pa
         export(world, tmp_path / "file" / "below")
 
 
-def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
+def test_dataset_export_writes_files_and_prints_json(dsn: str, world: Connection, tmp_path: Path) -> None:
     from two_tower.cli.main import app
 
     result = CliRunner().invoke(app, ["dataset", "export", str(tmp_path / "data"), "--dsn", dsn, "--json"])
@@ -187,7 +187,7 @@ def test_command_line(dsn: str, world: Connection, tmp_path: Path) -> None:
     assert (tmp_path / "data" / "latest" / "interactions_train.parquet").exists()
 
 
-def test_a_run_has_the_name_and_the_inputs_that_were_asked_for(world: Connection, tmp_path: Path) -> None:
+def test_a_run_has_the_requested_name_and_inputs(world: Connection, tmp_path: Path) -> None:
     orphaned = one(world, "select count(*) from public.user_video_decisions")
     world.execute(
         "update public.videos set product_url = 'https://www.dmm.co.jp/-/detail/=/cid=abc00001/' where id ="
@@ -209,7 +209,7 @@ def test_a_run_has_the_name_and_the_inputs_that_were_asked_for(world: Connection
 
 
 @pytest.mark.parametrize("each", [1, 3])
-def test_negatives_are_of_nothing_that_the_training_part_knows(world: Connection, tmp_path: Path, each: int) -> None:
+def test_negatives_exclude_what_is_known_in_the_training_part(world: Connection, tmp_path: Path, each: int) -> None:
     export(world, tmp_path, neg_per_pos=each)
     drawn = pl.read_parquet(tmp_path / "latest" / "negatives_train.parquet")
     train = frames(tmp_path)["interactions_train"]
@@ -219,14 +219,14 @@ def test_negatives_are_of_nothing_that_the_training_part_knows(world: Connection
     pairs = set(drawn.select("user_id", "video_id").iter_rows())
     assert len(pairs) == len(drawn)
     assert not pairs & set(train.select("user_id", "video_id").iter_rows())
-    # Held-out likes are drawn like anything else: their absence would tell of them.
+    # Held-out likes may be drawn like any other video: their absence would reveal them.
     held = frames(tmp_path)["interactions_val"]
     assert pairs & set(held.select("user_id", "video_id").iter_rows())
     assert set(drawn["user_id"]) <= set(train.filter(pl.col("label") == 1)["user_id"])
 
 
-def test_a_mode_takes_decisions_or_reviews_alone(world: Connection, tmp_path: Path) -> None:
-    # Somebody has both of one video: the decision counts, and is no review any more.
+def test_a_mode_selects_only_decisions_or_only_reviews(world: Connection, tmp_path: Path) -> None:
+    # If a user has both for a video, only the decision counts.
     world.execute(
         "insert into two_tower.reviews select user_id, video_id, 5 from public.user_video_decisions"
         " where decision_type = 'nope' limit 3"

@@ -1,4 +1,4 @@
-"""Training from files: the same training set as from the database they were exported from, and files of every shape."""
+"""Training from files: the same training set as from the database that was exported, and files of every form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_files(directory: Path, suffix: str = "parquet", options: DatasetOptions
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """As CSV can have it."""
+    """The frame as it can be written to CSV."""
     lists = [name for name, kind in frame.schema.items() if kind == pl.List]
     return frame.with_columns(pl.col(lists).list.join("|"))
 
@@ -83,7 +83,9 @@ ITEMS = pl.DataFrame({"video_id": ["a", "b", "c"], "tags": ["x|y", "x", None], "
         ),
     ],
 )
-def test_interactions_of_every_shape(columns: dict[str, list[object]], labels: list[int], tmp_path: Path) -> None:
+def test_interactions_are_read_in_every_documented_form(
+    columns: dict[str, list[object]], labels: list[int], tmp_path: Path
+) -> None:
     ITEMS.write_csv(tmp_path / "items.csv")
     pl.DataFrame(columns).write_parquet(tmp_path / "train")
     pl.DataFrame(columns).write_csv(tmp_path / "train.csv")
@@ -106,15 +108,15 @@ def test_interactions_of_every_shape(columns: dict[str, list[object]], labels: l
         [date(2026, 1, 1), date(2026, 1, 2)],
     ],
 )
-def test_times_of_every_shape(times: list[object], tmp_path: Path) -> None:
+def test_times_are_read_in_every_documented_form(times: list[object], tmp_path: Path) -> None:
     ITEMS.write_parquet(tmp_path / "items")
     frame = pl.DataFrame({"user_id": "u", "video_id": ["a", "b"], "label": 1, "created_at": times})
     frame.write_parquet(tmp_path / "train")
     assert load(tmp_path / "train", None, tmp_path / "items").data.time.tolist() == [1767225600, 1767312000]
 
 
-def test_tags_of_every_shape(tmp_path: Path) -> None:
-    """As programs write lists into CSV; a list that is cut off is refused by what it is."""
+def test_tags_are_read_in_every_documented_form(tmp_path: Path) -> None:
+    """As programs write lists into CSV; the error for a truncated list shows its text."""
 
     def tags(cell: str) -> tuple[str, ...]:
         pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_csv(tmp_path / "train.csv")
@@ -131,7 +133,7 @@ def test_tags_of_every_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1, -100])
-def test_vocabularies_of_0_or_less_are_whole(limit: int, tmp_path: Path) -> None:
+def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: Path) -> None:
     many = pl.DataFrame({"video_id": ["a"], "tags": [[f"t{n}" for n in range(3000)]]})
     many.write_parquet(tmp_path / "items")
     pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_parquet(tmp_path / "train")
@@ -165,8 +167,8 @@ def test_a_file_that_cannot_be_used_is_named(train: bytes, items: bytes, said: s
 def test_a_model_trained_from_files_registers_in_the_database(
     dsn: str, db: Connection, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One training with epochs, which every option of gradients takes part in."""
-    monkeypatch.chdir(tmp_path)  # no embedded server here, and DATABASE_URL says no real one
+    """One training with epochs, with every option of gradients."""
+    monkeypatch.chdir(tmp_path)  # no embedded server here, and DATABASE_URL names no real one
     files = [word for name, file in zip(("--train", "--val", "--items"), NAMES, strict=True)
              for word in (name, exported / f"{file}.parquet")]  # fmt: skip
     options = ("--epochs", "2", "--lr", "0.05", "--lr-decay", "cosine", "--batch-size", "16", "--hidden-dim", "32")

@@ -1,4 +1,4 @@
-"""``two-tower demo``, from a generated world to a page on its own data. README.md runs it as a command."""
+"""``two-tower demo``, from generated data to a page about it. README.md runs it as a command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADDRESS = r"^(http://127\.0\.0\.1:(\d+)/)\?find=[0-9a-f-]{36}&replay=true$"
 
 
 def own_files(directory: Path) -> dict[str, Path]:
-    """A catalogue and reviews, as somebody has them who shows the demo on their own."""
+    """A catalogue and reviews, as of somebody who runs the demo on their own data."""
     world = generate(directory, users=300, videos=300)
     stars = {"like": 5, "nope": 1, "skip": 3}
     reviews = pl.read_csv(world.decisions).select(

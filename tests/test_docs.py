@@ -2,8 +2,8 @@
 
     make docs-test
 
-README.md runs first, in a copy of this checkout, and builds the system that the other documents then work on, each in a
-terminal of its own. What cannot be run here says so in the document, and is listed as skipped with that reason.
+README.md runs first, in a copy of this checkout, and builds the system that the other documents then use, each in a
+terminal of its own. Blocks that cannot be run here have a reason in the document, with which they are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALL = {str(path.relative_to(REPOSITORY)): blocks(path) for path in DOCUMENTS}
 TRANSLATIONS = {"README.ja.md": "README.md"} | {
     f"docs/ja/{path.name}": f"docs/{path.name}" for path in REPOSITORY.glob("docs/ja/*.md")
 }
-"""Translation → what it translates. Its blocks are those of that document, which is run."""
+"""Translation → original. Both have the same blocks; those of the original are run."""
 RUN = [
     name
     for name, found in ALL.items()
@@ -56,7 +56,7 @@ NOT_RUN = [b for name, found in ALL.items() if name not in TRANSLATIONS for b in
 
 @dataclass
 class System:
-    """A copy of this checkout, as after ``make setup``, and what a terminal in it knows."""
+    """A copy of this checkout, as after ``make setup``, and the environment of a terminal in it."""
 
     directory: Path
     server: Server
@@ -76,13 +76,13 @@ class System:
 
 @pytest.fixture(scope="module")
 def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System]:
-    """A set-up checkout without a database. ``make test`` gives the demo small files, by the variables of its make;
-    ``make soak`` has it make a world of its own."""
+    """A set-up checkout without a database. ``make test`` passes small files to the demo, by variables of make; with
+    ``make soak`` it generates its data."""
     root = server_directory("two-tower-docs-")
     checkout = root / "pg-two-tower"
     omitted = shutil.ignore_patterns(".git", ".venv", ".two-tower", ".*_cache", ".hypothesis", "__pycache__", "build")
     shutil.copytree(REPOSITORY, checkout, ignore=omitted, symlinks=True)
-    # What setup.sh would install is here already; its stamp says so.
+    # What setup.sh would install is here already, with its stamp.
     venv, home = REPOSITORY / ".venv", (REPOSITORY / ".two-tower").resolve()
     (checkout / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
@@ -94,7 +94,7 @@ def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System
         (checkout / ".two-tower" / packages.name).symlink_to(packages)
     (checkout / "node_modules").symlink_to(node_modules)
     server = Server(checkout)
-    # What was given to the make that runs the tests is not for the one that a document calls.
+    # Variables of the make that runs the tests are not for the one that a document calls.
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("TWO_TOWER_", "XDG_", "MAKE", "MFLAGS", "ARGS"))
     }
@@ -109,7 +109,7 @@ def fresh(node_modules: Path, request: pytest.FixtureRequest) -> Iterator[System
 
 @pytest.fixture(scope="module")
 def system(fresh: System) -> System:
-    """What a reader has who followed README.md to its end."""
+    """The system of a reader who followed README.md to its end."""
     fresh.run("README.md", {})
     return fresh
 
@@ -136,13 +136,13 @@ def test_every_block_runs_as_written(document: str, system: System, node_modules
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=str)
-def test_what_is_not_run_says_why(block: Block) -> None:
+def test_blocks_that_are_not_run_say_why(block: Block) -> None:
     assert block.why_not
     pytest.skip(block.why_not)
 
 
 @pytest.mark.parametrize("document", ALL)
-def test_every_block_has_a_language_that_is_run_or_cannot_be(document: str) -> None:
+def test_every_block_has_a_known_language(document: str) -> None:
     for block in ALL[document]:
         assert block.language in RUNNABLE + NOT_RUNNABLE, f"{block}: {block.language!r}"
 
@@ -165,18 +165,18 @@ def test_a_translation_has_the_same_blocks_figures_and_links(translation: str) -
     assert facts(translation) == facts(original)
 
 
-# ------------------------------------------------------------------------------------------------ what they mention
+# ------------------------------------------------------------------------------------------------ names in documents
 
 
 def anchors(path: Path) -> set[str]:
-    """Ids that GitHub gives the headings."""
+    """Ids that GitHub assigns to the headings."""
     tokens = parse(path)
     headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def targets(path: Path) -> list[str]:
-    """Where its links and pictures point."""
+    """Targets of its links and pictures."""
     return [
         str(child.attrs.get("href") or child.attrs.get("src"))
         for token in parse(path)
@@ -217,7 +217,7 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/developing.md", "sql/README.md"])
-def test_every_file_that_developers_are_sent_to_exists(name: str) -> None:
+def test_every_file_named_in_documents_for_developers_exists(name: str) -> None:
     path = REPOSITORY / name
     named = [text for _, text in prose(path) if re.fullmatch(r"[\w./-]*/[\w.-]+\.(py|sql|md|txt)|[\w.]+\.md", text)]
     assert named
@@ -225,7 +225,7 @@ def test_every_file_that_developers_are_sent_to_exists(name: str) -> None:
     assert [text for text in named if not any((root / text).exists() for root in roots)] == []
 
 
-def test_every_invariant_is_written_down_and_tested() -> None:
+def test_every_invariant_is_documented_and_tested() -> None:
     stated = re.findall(r"^\| (I\d) \|", (REPOSITORY / "docs" / "developing.md").read_text(), re.MULTILINE)
     tested = {
         f"I{number}"
@@ -250,7 +250,7 @@ def program() -> Any:
 
 
 def check_command(where: str, words: list[str]) -> None:
-    """The verbs of a command line exist, and each has the options that follow it."""
+    """Asserts that the verbs of a command line exist, and have the options that follow."""
     command = program()
     options = {name for parameter in command.params for name in parameter.opts}
     for word in words:
@@ -291,7 +291,7 @@ def test_every_name_in_the_database_exists(path: Path, db: Connection) -> None:
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb that does something, with the words that lead to it."""
+    """Every verb that can be run, with its words."""
     if below := getattr(command, "commands", None):
         for name, verb in below.items():
             yield from verbs(verb, (*path, name))
@@ -318,12 +318,12 @@ def test_help_says_what_a_verb_does_with_examples_and_exit_codes(path: tuple[str
     assert re.search(r"Exit codes: \S", verb.epilog)
 
 
-# ------------------------------------------------------------------------------------------------ files beside them
+# ------------------------------------------------------------------------------------------------ other files
 
 DOCKER = REPOSITORY / "docker"
 
 
-def test_the_unit_of_systemd_runs_a_command_that_there_is() -> None:
+def test_the_systemd_unit_runs_a_valid_command() -> None:
     unit = configparser.ConfigParser(interpolation=None)
     unit.read_string((DOCKER / "two-tower-refresh.service").read_text())
     assert unit.sections() == ["Unit", "Service", "Install"]
@@ -332,7 +332,7 @@ def test_the_unit_of_systemd_runs_a_command_that_there_is() -> None:
     check_command("two-tower-refresh.service", words)
 
 
-def test_the_service_of_compose_runs_the_same_without_any_right() -> None:
+def test_the_compose_service_runs_the_same_command_without_privileges() -> None:
     text = (DOCKER / "refresh.yml").read_text()
     assert 'command: [refresh, --every, "60"]' in text
     for line in ("cap_drop: [ALL]", "read_only: true", 'security_opt: ["no-new-privileges:true"]'):
@@ -372,10 +372,10 @@ def variables() -> set[str]:
         names |= {parameter.envvar for parameter in verb.params if parameter.envvar}
     for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
         names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
-    return names - {"PATH", "WORLD_SIZE"}  # the latter is torchrun's to its processes
+    return names - {"PATH", "WORLD_SIZE"}  # torchrun sets the latter for its processes
 
 
-def test_the_table_of_configuration_is_the_code(db: Connection) -> None:
+def test_the_table_of_configuration_matches_the_code(db: Connection) -> None:
     documented = rows(CONFIGURATION)
     settings = {row[0]: row[1] for row in db.execute("select name, value::text from two_tower.settings")}
     environment = {name for name, cells in documented.items() if cells[0] == "environment"}
@@ -393,20 +393,20 @@ def test_every_variable_that_is_mentioned_is_in_the_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["setup.sh", "README.md", "README.ja.md", "docs/installing.md"])
-def test_the_supported_versions_of_postgresql_are_those_that_are_checked(name: str) -> None:
+def test_the_documented_versions_of_postgresql_are_those_checked(name: str) -> None:
     ranges = r"version < (\d+) \|\| version > (\d+)|PostgreSQL (\d\d)(?: to |–|〜|～)(\d\d)"
     stated = [tuple(filter(None, found)) for found in re.findall(ranges, (REPOSITORY / name).read_text())]
     assert stated
     assert set(stated) == {(str(OLDEST), str(NEWEST))}
 
 
-# ------------------------------------------------------------------------------------------------ what it replaces
+# ------------------------------------------------------------------------------------------------ replaced workflows
 
 BACKGROUND = REPOSITORY / "docs" / "background.md"
 STATES = ("same", "else", "missing")
 
 
-def test_every_row_of_the_background_has_a_state_and_says_what_is_here() -> None:
+def test_every_row_of_the_background_table_is_complete() -> None:
     found: list[list[str]] = []
     for token in parse(BACKGROUND):
         if token.type == "tr_open":
@@ -440,6 +440,6 @@ def test_every_input_of_a_workflow_is_documented_and_used(workflow: str, inputs:
         assert f"inputs.{name}" in used
         assert f"`{name}`" in documented
     script = used.partition("run: |")[2]
-    assert "${{" not in script  # what somebody types in is a value, and no text of a script
+    assert "${{" not in script  # inputs are values, never text of a script
     for line in re.findall(r"^ +(?:if .*; then )?(two-tower [^;\n]+)", script, re.MULTILINE):
         check_command(workflow, shlex.split(line.replace("$@", ""))[1:])

@@ -1,4 +1,4 @@
-"""The Edge Functions under Deno, against PostgREST, with supabase-js as npm has it."""
+"""The Edge Functions under Deno, against PostgREST, with npm's supabase-js."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FUNCTIONS = ("embed-user", "recommend")
 
 
 def deno(node_modules: Path) -> str:
-    """npm's Deno, or the one in PATH where npm has none for this machine."""
+    """npm's Deno, or the one in PATH if npm has none for this machine."""
     packaged = node_modules / "@deno" / "linux-x64-glibc" / "deno"
     found = str(packaged) if packaged.exists() else shutil.which("deno")
     assert found, "there is no Deno: put version 2 or newer into PATH, https://docs.deno.com/runtime/getting_started/"
@@ -117,12 +117,12 @@ def post(url: str, token: str | None, body: Any = None, **options: Any) -> httpx
     return httpx2.post(url, headers=headers, json=body, timeout=30, **options)
 
 
-def test_a_user_gets_the_own_list(functions: dict[str, str], asks: Client) -> None:
+def test_a_user_gets_their_own_list(functions: dict[str, str], asks: Client) -> None:
     given = {"limit": 7, "price_max": 30, "because": True}
     answer = post(functions["recommend"], USER, given)
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"success": True, "videos": asks.rpc("authenticated", ME, "recommend_videos", **given)}
-    # A client that names itself, as those of older pipelines do.
+    # A client that gives its own user id, as older pipelines do.
     assert post(functions["recommend"], USER, given | {"user_id": str(ME)}).json() == answer.json()
 
 
@@ -139,7 +139,7 @@ def test_a_visitor_gets_a_list_from_the_session(functions: dict[str, str], asks:
     assert videos == asks.rpc("anon", None, "recommend_from", liked=liked, limit=5)
 
 
-def test_a_like_is_in_the_vector_when_embed_user_returns(
+def test_embed_user_returns_after_the_vector_has_the_latest_like(
     functions: dict[str, str], dsn_of_functions: str, asks: Client
 ) -> None:
     vector = "select embedding::text from two_tower.user_embeddings where user_id = %s"
@@ -183,7 +183,7 @@ def test_refused_requests_have_a_status_and_a_code(
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_a_browser_may_ask(functions: dict[str, str]) -> None:
+def test_browsers_may_call_the_functions_across_origins(functions: dict[str, str]) -> None:
     for url in functions.values():
         answer = httpx2.options(url)
         assert answer.status_code == 204
@@ -192,7 +192,7 @@ def test_a_browser_may_ask(functions: dict[str, str]) -> None:
         assert httpx2.post(url, headers={"Authorization": f"Bearer {USER}"}, content="{").status_code == 400
 
 
-def test_the_types_hold(directory: Path, node_modules: Path) -> None:
+def test_the_functions_pass_the_type_check(directory: Path, node_modules: Path) -> None:
     command = [deno(node_modules), "check", "--no-remote", "--node-modules-dir=manual"]
     done = subprocess.run(
         [*command, *(f"{name}/index.ts" for name in FUNCTIONS)],

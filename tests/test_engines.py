@@ -1,4 +1,4 @@
-"""Both engines, and the sums that refreshes add, give the vectors that the plain definition gives (I2, I3)."""
+"""Both engines, and the sums of refreshes, give the vectors of the plain definition (I2, I3)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LIKED = min(WORLD.of(USER, "like"))
 COUNTS = """liked_tags, liked_performers, liked_makers, liked_labels, liked_series, liked_sources, liked_video_ids,
     noped_video_ids, like_count, nope_count, price_sum, priced_count"""
 TOLERANCE = 1e-5
-"""Largest cosine distance between vectors that are the same but for how they were added up."""
+"""Largest cosine distance between vectors that differ only in the order of summation."""
 USERS = {
     "sums": "select user_id, embedding from two_tower.sum_users(%(ids)s, %(version)s)",
     "definition by sql": "select user_id, embedding from two_tower.define_users(%(ids)s, %(version)s, 'sql')",
@@ -84,7 +84,7 @@ def assert_near(first: Found, second: Found) -> None:
 
 
 def assert_users(db: Connection, ids: list[UUID], version: str = "v1") -> Found:
-    """Vectors of users as the rows are now: by every way the same."""
+    """Asserts that all ways to compute vectors of users from the present rows agree; returns the vectors."""
     found = vectors(db, USERS["embed_users"], ids, version)
     row = db.execute(
         """select user_engine, exists (select from two_tower.model_weights where model_version = version)
@@ -102,7 +102,7 @@ def assert_users(db: Connection, ids: list[UUID], version: str = "v1") -> Found:
 
 
 def assert_equal(db: Connection, users: list[UUID]) -> int:
-    """What is stored of these users is what their rows say; the number of users with features."""
+    """Asserts that stored vectors of these users equal computed ones; returns the number of users with features."""
     counted = f"select user_id, {COUNTS} from two_tower.count_user_features(%s) order by 1"
     stored = f"select user_id, {COUNTS} from public.user_features where user_id = any (%s) order by 1"
     expected = db.execute(counted.encode(), (users,)).fetchall()
@@ -115,7 +115,7 @@ def assert_equal(db: Connection, users: list[UUID]) -> int:
 
 
 def insert_new_videos(db: Connection) -> list[UUID]:
-    """Videos that no model knows, with every kind of content, liked and disliked by those who like a lot."""
+    """Videos that no model knows, with every kind of content, liked and noped by users with many likes."""
     new = [ident("new", n) for n in range(12)]
     for n, video in enumerate(new):
         db.execute(
@@ -160,14 +160,14 @@ def test_i2_every_video_has_the_same_vector_by_every_engine(db: Connection) -> N
     for each in found.values():
         assert each.keys() == set(everything)
         assert_near(each, found["onnxruntime"])
-    # The content says something, or the layer would not have been tried.
+    # The content differs, or the layer would not be tested.
     assert len({found["sql"][video] for video in new}) == len(new)
     for name, query in VIDEOS.items():
         for video in (*new, *WORLD.videos[::29]):
             assert vectors(db, query, [video]) == {video: found[name][video]}
 
 
-def test_i2_under_every_version_whatever_its_vocabulary(db: Connection) -> None:
+def test_i2_engines_agree_on_versions_with_different_vocabularies(db: Connection) -> None:
     db.execute("delete from user_video_decisions where user_id = any (%s)", (WORLD.users[30:],))
     refresh(db)
     tiny_model(db, "v2", seed=2, activate=False, engine="auto")
@@ -180,7 +180,7 @@ def test_i2_under_every_version_whatever_its_vocabulary(db: Connection) -> None:
     assert_fresh(db)
 
 
-def test_i2_odd_prices_names_and_times(db: Connection) -> None:
+def test_i2_engines_agree_on_unusual_prices_names_and_times(db: Connection) -> None:
     db.execute(
         """update videos set maker = %s, label = %s, series = '',
             price = case when title like '%%1' then 0.1 when title like '%%2' then 123456.789 end
@@ -212,7 +212,7 @@ def test_i1_a_taste_does_not_depend_on_which_others_are_computed(db: Connection)
         assert db.execute(query, ([video],)).fetchall() == [(video, liked, noped)]
 
 
-def test_no_like_no_vector(db: Connection) -> None:
+def test_users_without_likes_have_no_vector(db: Connection) -> None:
     found = assert_users(db, WORLD.users)
     assert found.keys() == set(WORLD.users) - {WORLD.no_decisions, WORLD.only_skips, WORLD.only_nopes}
     db.execute("delete from videos where id = any (%s)", (list(WORLD.of(WORLD.one_like, "like")),))
@@ -221,15 +221,15 @@ def test_no_like_no_vector(db: Connection) -> None:
     assert WORLD.one_like not in assert_users(db, WORLD.users)
 
 
-# ------------------------------------------------------------------------------------------- tastes that are not fresh
+# ------------------------------------------------------------------------------------------- stale tastes
 
 
-def test_i3_tastes_that_are_kept_and_asked_add_up_to_the_same(db: Connection) -> None:
+def test_i3_stored_and_computed_tastes_have_the_same_sums(db: Connection) -> None:
     before = vectors(db, USERS["sums"], WORLD.users)
     for marked in (WORLD.videos[:1], WORLD.videos[::2], WORLD.videos, [UUID(int=0)]):
         with db.transaction(force_rollback=True):
             db.execute("insert into two_tower.video_changes (video_id) select unnest(%s::uuid[])", (marked,))
-            # Where nothing has changed, marks change nothing.
+            # If nothing has changed, marks have no effect.
             assert vectors(db, USERS["sums"], WORLD.users) == before
 
 
@@ -270,7 +270,7 @@ def only_like_is_new(db: Connection) -> None:
 
 
 def set_aside(db: Connection) -> None:
-    """Videos change and appear, and what is made of them cannot be stored."""
+    """Changes and inserts videos whose vectors cannot be stored."""
     db.execute("insert into videos (id, product_url, title, maker) values (%s, 'x', 'x', 'maker a')", (NOBODY,))
     like(db, UNDECIDED, "skip")
     for video in (UNDECIDED, NOBODY):
@@ -285,7 +285,7 @@ def set_aside(db: Connection) -> None:
 
 
 def mend(db: Connection) -> None:
-    """What set_aside() broke."""
+    """Repairs what set_aside() broke."""
     for name in column(
         db, "select conname from pg_constraint where conname ~ '^c_' and conislocal and coninhcount = 0"
     ):
@@ -311,7 +311,7 @@ def add_versions(db: Connection, engine: str) -> None:
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("case", LATE)
-def test_i3_a_like_before_the_refresh_of_its_video(
+def test_i3_a_like_counts_before_its_changed_video_is_refreshed(
     case: str, engine: str, database: NewDatabase, world_of: WorldOf, prepared: Prepared
 ) -> None:
     dsn = database(template=prepared(world_of("auto"), add_versions, engine))
@@ -341,8 +341,10 @@ def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, 
     [(case, "sql", refreshes) for case in LATE if LATE[case] is not set_aside for refreshes in (True, False)]
     + [("a video inserted a moment ago", "onnxruntime", True)],
 )
-def test_i3_a_like_while_a_version_is_backfilled(case: str, engine: str, refreshes: bool, db: Connection) -> None:
-    """After its videos are embedded, and between their attaching and the pass over what changed meanwhile."""
+def test_i3_a_like_during_a_backfill_is_in_the_new_version(
+    case: str, engine: str, refreshes: bool, db: Connection
+) -> None:
+    """After its videos are embedded, and between attaching them and processing the changes since."""
     some = [USER, WORLD.one_like, WORLD.only_nopes, *WORLD.users[6:10]]
     register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
     db.execute("select two_tower.stage_model('v2', true)")
@@ -367,7 +369,7 @@ def test_i3_a_like_while_a_version_is_backfilled(case: str, engine: str, refresh
     assert_fresh(db)
 
 
-def test_i3_a_rolled_back_change_of_the_catalogue_is_forgotten(db: Connection, connect: Connect) -> None:
+def test_i3_a_rolled_back_change_of_the_catalogue_has_no_effect(db: Connection, connect: Connect) -> None:
     before = assert_users(db, WORLD.users)
     with db.transaction(force_rollback=True):
         db.execute("update videos set maker = 'maker b', price = 7")
@@ -380,7 +382,7 @@ def test_i3_a_rolled_back_change_of_the_catalogue_is_forgotten(db: Connection, c
     assert_equal(db, WORLD.users)
 
 
-def test_i3_an_old_snapshot_keeps_to_its_catalogue(db: Connection, connect: Connect) -> None:
+def test_i3_an_old_snapshot_computes_with_its_own_catalogue(db: Connection, connect: Connect) -> None:
     other = connect()
     with db.transaction():
         db.execute("set transaction isolation level repeatable read")
@@ -407,7 +409,7 @@ def test_i3_a_standby_version_keeps_fresh_tastes(db: Connection, client: Client)
     assert_fresh(db)
 
 
-# ------------------------------------------------------------------------------------------- every change, every engine
+# -------------------------------------------------------------------------------------- every change under every engine
 
 
 def drain(db: Connection) -> None:
@@ -427,7 +429,7 @@ def rebuild(db: Connection) -> None:
 
 @pytest.fixture(scope="module", params=["auto", "sql", "onnxruntime"])
 def played(request: pytest.FixtureRequest, cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
-    """A database of one engine, where whoever changes something takes it back."""
+    """A database of one engine, in which tests undo their changes."""
     with borrowed(cluster, world_of(request.param)) as db:
         yield db
 
@@ -461,18 +463,18 @@ def lab(request: pytest.FixtureRequest, database: NewDatabase) -> Iterator[Lab]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(history=st.lists(operations, min_size=6, max_size=14))
-def test_i3_any_history_under_every_engine(lab: Lab, history: list[tuple[Any, ...]]) -> None:
+def test_i3_any_history_ends_as_a_rebuild_under_every_engine(lab: Lab, history: list[tuple[Any, ...]]) -> None:
     for statement, *values in history:
         lab.play(statement, *values)
     refresh(lab.db)
     assert_fresh(lab.db)
 
 
-# ------------------------------------------------------------------------------------------- weights of any size
+# ------------------------------------------------------------------------------------------- weights of any scale
 
 
 def registered(db: Connection, change: Callable[[TinyModel], object], engine: str = "auto") -> None:
-    """A version v2, its user tower changed, with vectors."""
+    """Registers and fills a version v2 with a changed user tower."""
     model = random_model(schema_of(db), seed=2)
     with torch.no_grad():
         change(model)
@@ -490,7 +492,7 @@ def test_a_tower_without_any_weight_gives_the_first_axis(engine: str, db: Connec
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("scale", [1e-9, 1e-7, 1e-5, 1e-3, 1e3, 1e5, 1e7])
-def test_a_user_has_the_same_vector_whatever_the_weights_are_scaled_by(scale: float, db: Connection) -> None:
+def test_scaling_all_weights_does_not_change_a_users_vector(scale: float, db: Connection) -> None:
     """Only the direction of a user counts; half precision holds numbers from 6e-8 to 65504."""
     registered(db, lambda model: [p.mul_(scale) for p in model.user_tower.parameters()])
     assert_equal(db, WORLD.users)
@@ -498,7 +500,7 @@ def test_a_user_has_the_same_vector_whatever_the_weights_are_scaled_by(scale: fl
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e5, 1e10])
-def test_one_tag_may_weigh_anything(scale: float, db: Connection) -> None:
+def test_the_weight_of_a_tag_may_have_any_scale(scale: float, db: Connection) -> None:
     registered(db, lambda m: m.user_tower.weight[m.schema.segment("user", "liked_tags").offset].mul_(scale))
     assert_equal(db, WORLD.users)
 
@@ -506,8 +508,8 @@ def test_one_tag_may_weigh_anything(scale: float, db: Connection) -> None:
 # ------------------------------------------------------------------------------------------- registration
 
 CHOICES: list[tuple[str, bool, tuple[str, str] | str, tuple[str, str] | str]] = [
-    # Setting, whether there are rows; the engines of users and videos, or the SQLSTATE, where the server has
-    # onnxruntime and where it does not.
+    # Setting, whether there are rows; the engines of users and videos, or the SQLSTATE, on a server with onnxruntime
+    # and on one without.
     ("auto", True, ("sql", "onnxruntime"), ("sql", "sql")),
     ("auto", False, ("onnxruntime", "onnxruntime"), "55000"),
     ("sql", True, ("sql", "sql"), ("sql", "sql")),
@@ -529,7 +531,7 @@ def engines(db: Connection, version: str) -> tuple[str, str]:
 
 
 def without_python(db: Connection) -> None:
-    """As on a server where PL/Python may not be used: its routines are not made."""
+    """As on a server without PL/Python: drops the routines that use it."""
     for name in column(
         db,
         """select p.oid::regprocedure::text from pg_proc p join pg_language l on l.oid = p.prolang
@@ -539,8 +541,8 @@ def without_python(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("setting", ["something else", ""])
-def test_an_engine_that_there_is_not_registers_nothing(setting: str, db: Connection) -> None:
-    """Such a setting is refused, but for a session without triggers, as one that restores a dump."""
+def test_an_unavailable_engine_registers_nothing(setting: str, db: Connection) -> None:
+    """Such a setting is refused, except in a session without triggers, such as one that restores a dump."""
     with pytest.raises(psycopg.Error, match="inference_engine must be") as caught:
         choose(db, setting)
     assert caught.value.sqlstate == "22023"
@@ -582,7 +584,7 @@ def test_the_engine_is_chosen_when_a_version_is_registered(
     assert {key.split()[0] for key in found if key.endswith(" v2")} == {"user", "video"} | (
         {"taste"} if expected[0] == "sql" else set()
     )
-    # Another setting is for versions to come.
+    # Another setting affects only later versions.
     choose(db, "onnxruntime" if expected[0] == "sql" else "sql")
     db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     db.execute("insert into two_tower.video_changes (video_id) select id from videos")
@@ -603,7 +605,7 @@ def lacking(tower: str, part: str) -> Callable[[Rows], Rows]:
 
 
 def moved(tower: str, part: str) -> Callable[[Rows], Rows]:
-    """Each row where the next one should be."""
+    """Shifts each row to the position of the next one."""
     return lambda rows: [(t, p, at + 1 if (t, p) == (tower, part) else at, w) for t, p, at, w in rows]
 
 
@@ -623,7 +625,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def registry_world(cluster: Server, world_of: WorldOf) -> Iterator[Connection]:
-    """A database of the engine auto; whoever registers something takes it back. Its backend has loaded onnxruntime."""
+    """A database of the engine auto, in which tests undo their changes. Its backend has loaded onnxruntime."""
     with borrowed(cluster, world_of("auto")) as db:
         yield db
 
@@ -637,7 +639,7 @@ def candidate(registry_world: Connection) -> tuple[TinyModel, Rows]:
 
 @pytest.mark.sampled(9)
 @pytest.mark.parametrize("fault", WRONG)
-def test_rows_that_are_not_the_tower_are_refused(
+def test_weights_as_rows_that_do_not_fit_the_tower_are_refused(
     fault: str, registry_world: Connection, candidate: tuple[TinyModel, Rows]
 ) -> None:
     db = registry_world
@@ -650,14 +652,14 @@ def test_rows_that_are_not_the_tower_are_refused(
         assert caught.value.diag.message_primary is not None
         assert "v2" in caught.value.diag.message_primary
         assert column(db, "select version from two_tower.model_versions") == ["v1"]
-        # Written anew, they are welcome.
+        # Correct rows are accepted afterwards.
         assert register(db, model, "v2", engine="sql") == "v2"
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("tower", "part"), PARTS)
-def test_weights_that_are_no_numbers_are_refused(
+def test_weights_that_are_not_finite_numbers_are_refused(
     tower: str, part: str, value: float, registry_world: Connection, candidate: tuple[TinyModel, Rows]
 ) -> None:
     db = registry_world
@@ -666,7 +668,7 @@ def test_weights_that_are_no_numbers_are_refused(
         tower_rows.store(db, "v2", rows)
 
 
-def test_rows_without_a_sample_are_refused(db: Connection) -> None:
+def test_weights_as_rows_without_a_parity_sample_are_refused(db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)
     assert model.metrics is not None
     tower_rows.store(db, "v2", rows_of(model))
@@ -702,7 +704,7 @@ def test_the_weights_of_a_registered_version_do_not_change(change: str, role: st
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["auto", "sql", "onnxruntime"])
-def test_registering_twice_and_after_retirement(engine: str, db: Connection) -> None:
+def test_registering_again_changes_nothing_and_retirement_removes_all_rows(engine: str, db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)
     register(db, model, "v2", engine=engine)
     number = one(db, "select number from two_tower.model_versions where version = 'v2'")
@@ -718,13 +720,13 @@ def test_registering_twice_and_after_retirement(engine: str, db: Connection) -> 
     for table in ("user_embeddings", "video_embeddings", "video_tastes"):
         assert one(db, "select to_regclass(%s)", f"two_tower.{table}_{number}") is None
         assert one(db, f"select count(*) from two_tower.{table} where model_version = 'v2'") == 0
-    # Its record says that it was here; nothing new comes of it.
+    # The registry has a record of it; registering it again has no effect.
     assert register(db, model, "v2", engine=engine) == "v2"
     assert one(db, count) == 0
     assert one(db, "select state from two_tower.model_versions where version = 'v2'") == "retired"
 
 
-def test_the_gate_goes_by_the_rows_and_not_by_what_is_stored(db: Connection) -> None:
+def test_the_gate_compares_vectors_computed_from_rows_with_stored_ones(db: Connection) -> None:
     assert one(db, "select two_tower.gate_parity('v1', 1000)") < TOLERANCE
     db.execute(
         """update two_tower.user_embeddings e set embedding = o.embedding
@@ -734,7 +736,7 @@ def test_the_gate_goes_by_the_rows_and_not_by_what_is_stored(db: Connection) -> 
     assert one(db, "select two_tower.gate_parity('v1', 1000)") > 1e-4
 
 
-def test_an_engine_that_gives_too_few_vectors_is_refused(db: Connection) -> None:
+def test_an_engine_that_returns_too_few_vectors_is_refused(db: Connection) -> None:
     db.execute(
         """create or replace function two_tower.infer_onnxruntime(p_version text, p_tower text, p_packed bytea)
         returns text[] language sql as $$ select '{}'::text[] $$"""
@@ -745,7 +747,7 @@ def test_an_engine_that_gives_too_few_vectors_is_refused(db: Connection) -> None
         db.execute("select * from two_tower.embed_videos(%s)", (WORLD.videos[:1],))
 
 
-def test_rows_give_the_tensors_that_they_were_made_of(db: Connection) -> None:
+def test_rows_convert_back_to_the_same_tensors(db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)
     tower_rows.store(db, "v2", rows_of(model))
     back = tower_rows.to_tensors(tower_rows.read(db, "v2"), model.schema.user_dim, model.schema.item_dim)

@@ -1,4 +1,4 @@
-"""What is left of a deleted user after the next refresh: the id occurs nowhere in the database."""
+"""After a user is deleted and refreshed, the id occurs nowhere in the database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with videos in them, which nobody reads yet, and where no user's vector is befor
 
 @pytest.fixture
 def lived_in(prepared: Prepared, database: NewDatabase, world_of: WorldOf) -> Iterator[Connection]:
-    """A database with a version in every state that there is."""
+    """A database with a version in every state."""
     with psycopg.connect(database(template=prepared(world_of(ENGINE, models=2), live)), autocommit=True) as db:
         yield db
 
@@ -71,8 +71,8 @@ def tables_with(db: Connection, user: str | UUID) -> set[str]:
 
 
 def holding_users(db: Connection) -> set[str]:
-    """Every table with a column for users: each uuid of which the name does not say that it is of something else.
-    Partitions go by their table."""
+    """Every table with a column for users: each uuid column unless its name says that it is of something else.
+    Partitions count as their parent table."""
     return set(
         column(
             db,
@@ -91,7 +91,7 @@ def holding_users(db: Connection) -> set[str]:
 
 
 def whole_tables(db: Connection, names: set[str]) -> set[str]:
-    """The same, with a partition's table in its place."""
+    """The names with partitions replaced by their parent table."""
     query = """select coalesce((
         select format('%%I.%%I', n.nspname, p.relname) from pg_inherits i
         join pg_class p on p.oid = i.inhparent join pg_namespace n on n.oid = p.relnamespace
@@ -109,7 +109,7 @@ def reviews_of(db: Connection, user: str | UUID, directory: Path) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("when", ["a user writes reviews", "a reviewer becomes a user", "a reviewer is made a user"])
-def test_nothing_is_left_of_a_deleted_user(
+def test_a_deleted_user_leaves_no_rows(
     lived_in: Connection, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = lived_in
@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_deleted_user(
         db.execute("select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", [user])
         assert db.execute("select * from public.next_videos(3)").rowcount == 3
         db.execute("select public.set_choices(never_makers => '{maker a}')")
-    # Set aside, and changed again since: the id waits in every log.
+    # Set aside, and changed again since: the id is in every log.
     db.execute(
         "insert into two_tower.change_failures (kind, id, sqlstate, error, retry_at)"
         " values ('user', %s, 'XX000', 'no', now() + interval '1 day')",
@@ -148,7 +148,7 @@ def test_nothing_is_left_of_a_deleted_user(
         "two_tower.change_failures", "two_tower.user_changes", "two_tower.user_change_log",
         *(f"two_tower.user_embeddings_{number}" for number in numbers.values()),
     }  # fmt: skip
-    # What holds users is in this test: a new table is to be filled above, and to be emptied by what follows.
+    # All tables with users are in this test: a new one must be filled above and emptied below.
     assert whole_tables(db, tables_with(db, user)) == holding_users(db)
     others = one(db, "select count(*) from two_tower.reviews where reviewer_id <> %s", user)
 
@@ -167,7 +167,7 @@ def test_only_failures_of_deleted_rows_are_dropped(db: Connection) -> None:
             " values (%s, %s, 'XX000', 'no', now() + interval '1 day')",
             [kind, key],
         )
-    # A vector that was left behind goes with the failure that remembered it.
+    # A vector that was left behind is deleted together with the recorded failure.
     db.execute(
         "insert into two_tower.user_embeddings select model_version, %s, embedding from"
         " two_tower.user_embeddings limit 1", [gone]

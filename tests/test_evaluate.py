@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and the references."""
+"""Metrics compared with values computed by hand, and the references."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def csr(rows: list[list[int]]) -> sparse.csr_matrix:
     return sparse.csr_matrix(np.array(rows, dtype=np.float32))
 
 
-def test_by_hand() -> None:
+def test_metrics_equal_values_computed_by_hand() -> None:
     scores = np.array([[9, 8, 7, 6, 5], [1, 2, 3, 4, 5]], dtype=np.float32)
     relevant = csr([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0]])
     seen = csr([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
@@ -47,7 +47,7 @@ def test_a_relevant_item_that_is_seen_is_a_miss() -> None:
     assert found.values["recall@2"].tolist() == [0.0]
 
 
-def test_candidates_alone_are_ranked() -> None:
+def test_only_candidates_are_ranked() -> None:
     scores = np.array([[5, 4, 3, 2]], dtype=np.float32)
     found = evaluate.rank(scorer(scores), csr([[1, 0, 0, 1]]), candidates=np.array([2, 3]), k=1)
     assert found.values["recall@1"].tolist() == [0.0]
@@ -55,7 +55,7 @@ def test_candidates_alone_are_ranked() -> None:
     assert found.values["recall@2"].tolist() == [1.0]
 
 
-def test_several_lengths_at_once_are_what_each_is_alone() -> None:
+def test_metrics_of_several_lengths_equal_those_of_each_alone() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((40, 30), dtype=np.float32)
     relevant = sparse.csr_matrix((rng.random((40, 30)) < 0.1).astype(np.float32))
@@ -71,7 +71,7 @@ def test_several_lengths_at_once_are_what_each_is_alone() -> None:
     assert together.coverage == evaluate.rank(scorer(scores), relevant, k=5).coverage
 
 
-def test_blocks_do_not_change_the_metrics() -> None:
+def test_the_size_of_blocks_does_not_change_the_metrics() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((50, 30), dtype=np.float32)
     relevant = sparse.csr_matrix((rng.random((50, 30)) < 0.1).astype(np.float32))
@@ -99,8 +99,8 @@ def test_memory_bounds_the_block_and_changes_nothing(monkeypatch: pytest.MonkeyP
         assert found.coverage == whole.coverage
 
 
-def test_item_knn_is_what_every_cosine_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks of one or of all; of the columns of likes, the nearest of each, itself apart."""
+def test_item_knn_equals_the_computation_from_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of one or of all; the nearest columns of likes of each, without itself."""
     rng = np.random.default_rng(4)
     likes = sparse.csr_matrix((rng.random((60, 25)) < 0.3).astype(np.float32))
     dense = likes.toarray()
@@ -119,7 +119,7 @@ def test_top_k_is_best_first() -> None:
     assert evaluate.top_k(scores, 2).tolist() == [[1, 3]]
 
 
-def test_an_interval_holds_the_mean_and_narrows_with_users() -> None:
+def test_an_interval_contains_the_mean_and_narrows_with_more_users() -> None:
     rng = np.random.default_rng(0)
     widths = []
     for users in (100, 10_000):
@@ -130,13 +130,13 @@ def test_an_interval_holds_the_mean_and_narrows_with_users() -> None:
     assert widths[1] < widths[0] / 5
 
 
-def test_nothing_relevant_gives_no_number_and_no_error() -> None:
+def test_metrics_without_relevant_items_are_nan() -> None:
     found = evaluate.rank(scorer(np.ones((2, 3), dtype=np.float32)), sparse.csr_matrix((2, 3), dtype=np.float32))
     assert np.isnan(found.mean()["recall@20"])
     assert all(np.isnan(found.interval("ndcg@20")))
 
 
-def test_references_are_in_their_known_order() -> None:
+def test_references_rank_in_the_expected_order() -> None:
     data = make_data()
     held = split(data, ratio=0.2, min_likes=5, seed=0)
     likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)
@@ -148,7 +148,7 @@ def test_references_are_in_their_known_order() -> None:
 
 
 @pytest.mark.soak
-def test_als_fits_the_likes_as_its_objective_says() -> None:
+def test_als_minimises_its_objective() -> None:
     likes = make_data(users=40, items=20).matrix(LIKE)
     exact = evaluate.by_als(likes, factors=4, confidence=10.0, ridge=2.0, rounds=60, steps=8)(np.arange(40))
     left, values, right = np.linalg.svd(exact, full_matrices=False)
@@ -161,7 +161,7 @@ def test_als_fits_the_likes_as_its_objective_says() -> None:
     assert np.abs(users @ items.T - exact).max() < 0.02
 
 
-def test_what_another_does_better_is_said_where_it_is_no_chance() -> None:
+def test_gains_of_references_are_reported_with_standard_errors() -> None:
     data = make_data(users=2000)
     held = split(data, ratio=0.2, min_likes=5, seed=0)
     likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)
@@ -184,7 +184,7 @@ def test_what_another_does_better_is_said_where_it_is_no_chance() -> None:
     assert evaluate.behind({"two-tower": {"recall@20": 0.1}, "parity": []}) == []
 
 
-def test_users_are_measured_by_how_much_was_known_of_them() -> None:
+def test_metrics_are_reported_by_the_number_of_known_likes() -> None:
     data = make_data()
     held = split(data, ratio=0.2, min_likes=5, seed=0)
     likes, relevant = data.matrix(LIKE, ~held), data.matrix(LIKE, held)

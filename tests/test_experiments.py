@@ -1,5 +1,5 @@
-"""Two versions beside each other: whom each serves, whole (I5 by user); what the registry refuses meanwhile; and what
-is said of them."""
+"""Experiments: which users each version serves (I5 per user), what the registry refuses meanwhile, and the reported
+figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(db: Connection, share: float = 0.5, control: str = "v2", challenger: s
 
 
 def answers(client: Client, db: Connection, user: UUID) -> dict[str, Any]:
-    """All that a user, or whoever acts for the user, is told by a version. Ids of lists have the version in them."""
+    """All answers of a version to a user, or to the service on the user's behalf. Ids of lists contain the version."""
     videos = [str(v) for v in WORLD.published[:40]]
     asks: dict[str, dict[str, Any]] = {
         "recommend_videos": {"because": True},
@@ -61,8 +61,8 @@ def answers(client: Client, db: Connection, user: UUID) -> dict[str, Any]:
     return found
 
 
-def test_i5_a_user_sees_one_version_whole(db: Connection, client: Client) -> None:
-    """Each answer is what that version gives where it serves everybody; of a version that weighs by recency, too."""
+def test_i5_a_user_sees_only_one_version(db: Connection, client: Client) -> None:
+    """Each answer equals that of the same version when it serves everybody, also for a version with recency."""
     tiny_model(db, "v3", seed=3, recency=0.4)
     users = [WORLD.usual, WORLD.many, WORLD.one_like, WORLD.only_nopes, WORLD.no_decisions, *WORLD.users[6:9]]
     alone = {"v3": {user: answers(client, db, user) for user in users}}
@@ -92,8 +92,8 @@ def test_visitors_and_operators_are_served_by_the_active_version(db: Connection,
 
 
 def test_a_larger_share_keeps_its_users_and_draws_are_independent(db: Connection) -> None:
-    """Of many users each share is met within chance, a larger share has all of a smaller one's, and another experiment
-    draws anew."""
+    """With many users, each share is met within chance, a larger share includes the smaller, and another experiment
+    draws independently."""
     users = [uuid5(NAMESPACE, f"drawn {n}") for n in range(20_000)]
     shares = (0.01, 0.1, 0.5, 0.9)
     for number in (1, 2, 77):
@@ -108,7 +108,7 @@ def test_a_larger_share_keeps_its_users_and_draws_are_independent(db: Connection
 # ------------------------------------------------------------------------------------------------ the registry
 
 
-def test_while_an_experiment_runs_its_versions_stay_what_they_are(db: Connection) -> None:
+def test_versions_cannot_change_state_during_their_experiment(db: Connection) -> None:
     tiny_model(db, "v3", seed=3, activate=False)
     db.execute("call two_tower.backfill_model('v3')")
     start(db)
@@ -126,7 +126,7 @@ def test_while_an_experiment_runs_its_versions_stay_what_they_are(db: Connection
             db.execute(statement.encode())
         assert "two-tower ab stop" in (caught.value.diag.message_hint or "")
     assert one(db, "select two_tower.active_version()") == "v2"
-    # Nobody is shown the third.
+    # The third version is shown to nobody.
     db.execute("select two_tower.retire_model('v3')")
     db.execute(STOP, ["v1"])
     assert one(db, "select two_tower.active_version()") == "v1"
@@ -134,7 +134,9 @@ def test_while_an_experiment_runs_its_versions_stay_what_they_are(db: Connection
 
 
 @pytest.mark.parametrize(("winner", "active"), [("v1", "v1"), ("v2", "v2"), (None, "v2")])
-def test_a_stop_leaves_the_winner_to_everybody(winner: str | None, active: str, db: Connection, client: Client) -> None:
+def test_stopping_an_experiment_serves_the_winner_to_everybody(
+    winner: str | None, active: str, db: Connection, client: Client
+) -> None:
     start(db)
     told = one(db, STOP, winner)
     assert (told["model_version"], told["winner"], told["changed"]) == (active, winner, winner == "v1")
@@ -162,7 +164,7 @@ def test_a_stop_leaves_the_winner_to_everybody(winner: str | None, active: str, 
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(given: Any, state: str, told: str, db: Connection) -> None:
+def test_impossible_experiments_are_refused(given: Any, state: str, told: str, db: Connection) -> None:
     with pytest.raises(psycopg.Error, match=told) as caught:
         db.execute(START, given)
     assert caught.value.sqlstate == state
@@ -187,13 +189,13 @@ def test_a_candidate_passes_its_gate_before_users_see_it(db: Connection, connect
         "select from_state, to_state, forced, report is not null from two_tower.model_events order by id desc limit 1"
     )
     assert db.execute(event).fetchall() == [("staged", "standby", True, True)]
-    # What lost is nothing that a rollback goes back to by itself.
+    # A rollback does not go back to the loser by default.
     service.execute("select two_tower.stop_experiment('v2')")
     assert one(service, "select two_tower.rollback_model()")["model_version"] == "v1"
     assert one(service, "select two_tower.activate_model('v3')")["changed"] is True
 
 
-def test_two_who_start_at_once_start_one(db: Connection, connect: Connect) -> None:
+def test_two_concurrent_starts_start_one_experiment(db: Connection, connect: Connect) -> None:
     first, second = connect(autocommit=False), connect()
     first.execute(START, ["v2", "v1", 0.1])
     for statement in (START, "select two_tower.activate_model(%s)"):
@@ -209,7 +211,7 @@ def test_two_who_start_at_once_start_one(db: Connection, connect: Connect) -> No
         db.execute("insert into two_tower.experiments (control, challenger, share) values ('a', 'b', 0.5)")
 
 
-def test_an_experiment_says_nothing_of_anybody(db: Connection, client: Client) -> None:
+def test_clients_cannot_read_experiments(db: Connection, client: Client) -> None:
     start(db)
     for role, user in (("anon", None), ("authenticated", WORLD.usual)):
         for query in (
@@ -250,7 +252,7 @@ def decided(db: Connection, user: UUID, video: UUID, kind: str, age: float) -> N
     )
 
 
-def test_figures_by_hand(db: Connection) -> None:
+def test_figures_equal_values_computed_by_hand(db: Connection) -> None:
     """A like counts once, after it was shown, from its day on, for the version that serves the user."""
     number = start(db)
     db.execute("update two_tower.experiments set started_at = now() - interval '10 days'")
@@ -299,8 +301,8 @@ def test_figures_by_hand(db: Connection) -> None:
     assert reasons == [("v1", "taste", 5, 2), ("v2", "taste", 3, 0)]
 
 
-def test_the_variance_is_that_of_users(db: Connection) -> None:
-    """As numpy has it, and as resampled users have it."""
+def test_the_variance_of_a_rate_is_that_over_users(db: Connection) -> None:
+    """It equals numpy's, and that of resampled users."""
     rng = np.random.default_rng(1)
     sums = "select two_tower.rate_variance(%s, %s, %s, %s, %s, %s)"
     for users, most in ((2, 3), (10, 5), (400, 60)):
@@ -315,8 +317,8 @@ def test_the_variance_is_that_of_users(db: Connection) -> None:
     assert one(db, sums, 2, 0, 0, 0, 0, 0) is None
 
 
-def test_no_evidence_is_too_strong_or_too_weak(db: Connection) -> None:
-    """Whatever the sizes, there is an answer: of a million users as of those who all do the same."""
+def test_tests_give_valid_intervals_for_any_variance(db: Connection) -> None:
+    """For all sizes, from a million users to users who all behave the same."""
     ask = "select p_value, low, high from two_tower.compare_rates(%s, %s, %s, %s, %s, %s, %s, %s)"
 
     def answer(rate_a: float, rate_b: float, variance: float, users: int = 10**6, hits: int = 10**5) -> Any:
@@ -365,8 +367,8 @@ def experiments(share: float, rate: float, lift: float, seed: int) -> list[tuple
 
 
 def crossed(db: Connection, rows: list[tuple[float, ...]]) -> tuple[float, float]:
-    """In which share of the runs any day's p-value was at most 0.05, and in which the interval missed at any day what
-    was so (no difference)."""
+    """Share of the runs in which any day's p-value was at most 0.05, and in which any day's interval missed the true
+    difference of 0."""
     names = [f"{name}_{side}" for side in "ab" for name in ("n", "m", "h", "m2", "h2", "mh")]
     db.execute(f"create temp table looks (run int, day int, {', '.join(f'{name} float8' for name in names)})".encode())
     copy_rows(db, f"looks (run, day, {', '.join(names)})", [(int(row[0]), int(row[1]), *row[2:]) for row in rows])
@@ -391,7 +393,7 @@ def crossed(db: Connection, rows: list[tuple[float, ...]]) -> tuple[float, float
 
 @pytest.mark.parametrize("case", some([(0.5, 0.1), (0.1, 0.02), (0.1, 0.1), (0.5, 0.4)], 1))
 def test_of_1000_experiments_without_a_difference_few_find_one(case: tuple[float, float], db: Connection) -> None:
-    """Looked at on each of 14 days, a nominal 5 % errs at most 7 %."""
+    """With a look on each of 14 days, a nominal error of 5 % is at most 7 %."""
     hit, missed = crossed(db, experiments(*case, 0.0, seed=3))
     assert hit == missed, "the interval and the p-value say the same"
     assert hit <= 0.07
@@ -403,11 +405,11 @@ def test_of_1000_experiments_with_a_difference_most_find_it(db: Connection) -> N
     assert hit >= 0.8
 
 
-# ------------------------------------------------------------------------------------------------ for people
+# ------------------------------------------------------------------------------------------------ output
 
 
 @pytest.mark.soak
-def test_verbs_and_metrics_say_the_same(
+def test_verbs_and_metrics_show_the_same_figures(
     db: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", dsn)
@@ -456,13 +458,13 @@ def test_verbs_and_metrics_say_the_same(
     assert "no experiment 7" in two_tower("ab", "status", "7", code=1)
 
 
-def test_a_rate_of_which_the_variance_is_not_known_has_no_interval(db: Connection) -> None:
+def test_a_rate_with_unknown_variance_has_no_interval(db: Connection) -> None:
     bounds = "select low is null and high is null, coalesce(low >= 0 and high <= 1, true) from two_tower.rate_interval"
     assert db.execute(f"{bounds}(0.1, null)".encode()).fetchone() == (True, True)
     assert db.execute(f"{bounds}(0.1, 0.0001)".encode()).fetchone() == (False, True)
 
 
-def test_a_decision_of_the_future_has_not_come(db: Connection) -> None:
+def test_a_decision_dated_in_the_future_does_not_count(db: Connection) -> None:
     user, video = WORLD.no_decisions, WORLD.published[0]
     shown(db, [(user, video, 0.5, "v1")])
     db.execute("insert into user_video_decisions values (%s, %s, 'like', '2099-01-01')", (user, video))

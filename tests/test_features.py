@@ -1,4 +1,4 @@
-"""Features in SQL: what the RPCs answer, to whom; and that SQL counts exactly as the trainer does (I1, I2)."""
+"""Features in SQL: the answers of the RPCs, who may read them, and that SQL counts exactly as the trainer (I1, I2)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ USER_KEYS = {
     "liked_video_ids", "noped_video_ids", "like_count", "nope_count", "like_ratio", "like_count_30d",
     "positive_ratio_30d",
     "price_mean", "price_median", "days_since_last_like", "account_age_days", "hour_of_day_mean",
-    # Beyond the contract's list: what price_mean is made of, since the encoder reads sums; and whose towers it is for.
+    # In addition to the documented list: the parts of price_mean, since the encoder reads sums, and the version.
     "price_sum", "priced_count", "model_version",
 }  # fmt: skip
 ITEM_KEYS = {
@@ -91,7 +91,7 @@ def encoded_videos(db: Connection, version: str) -> dict[str, np.ndarray]:
 
 
 def assert_one_encoder(db: Connection, data: TrainingData, version: str) -> None:
-    # SQL adds weights up in double precision.
+    # SQL sums weights in double precision.
     liked, noped = (data.matrix(label, recency=data.schema.recency).astype(np.float64) for label in (LIKE, NOPE))
     expected = user_counts(data.schema, data.item_counts, liked, noped, data.profile).toarray()
     found = encoded_users(db, version)
@@ -149,7 +149,7 @@ def test_i2_reviews_are_training_data_and_no_features(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("setting", ["extra_float_digits = -15", "datestyle = 'SQL, DMY'", "timezone = 'Asia/Tokyo'"])
-def test_i1_session_settings_do_not_show_in_features(setting: str, db: Connection, connect: Connect) -> None:
+def test_i1_features_do_not_depend_on_session_settings(setting: str, db: Connection, connect: Connect) -> None:
     other = connect()
     other.execute(f"set {setting}".encode())
     for kind, table in (("user", "auth.users"), ("video", "public.videos")):
@@ -170,10 +170,10 @@ def test_i1_embeddings_do_not_depend_on_session_settings(db: Connection, connect
         assert one(other, query.format(kind, table)) == one(db, query.format(kind, table))
 
 
-# -------------------------------------------------------------------------------------------- odd catalogues
+# -------------------------------------------------------------------------------------------- unusual catalogues
 
 
-def test_a_catalogue_without_performers_labels_and_series(clean_db: Connection) -> None:
+def test_empty_vocabularies_work_in_the_database_and_the_towers(clean_db: Connection) -> None:
     """Vocabularies of size zero, in the database and in the towers."""
     load(clean_db, WORLD)
     clean_db.execute(
@@ -188,7 +188,7 @@ def test_a_catalogue_without_performers_labels_and_series(clean_db: Connection) 
     assert one(clean_db, "select count(*) from two_tower.recommend_batch(array[%s]::uuid[], 20)", WORLD.usual) == 20
 
 
-def test_a_catalogue_without_anything_but_videos(clean_db: Connection) -> None:
+def test_a_catalogue_without_any_attributes_works(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     clean_db.execute(
         """truncate public.video_performers, public.video_tags;
@@ -205,7 +205,7 @@ def test_a_catalogue_without_anything_but_videos(clean_db: Connection) -> None:
     assert one(clean_db, "select count(*) from two_tower.recommend_batch(array[%s]::uuid[], 20)", WORLD.usual) == 20
 
 
-def test_an_empty_database_answers_everything(clean_db: Connection) -> None:
+def test_routines_answer_in_an_empty_database(clean_db: Connection) -> None:
     with pytest.raises(UserError, match="no videos"):
         dataset.read(clean_db)
     tiny_model(clean_db)
@@ -219,8 +219,8 @@ def test_an_empty_database_answers_everything(clean_db: Connection) -> None:
     assert one(clean_db, "select users_with_likes from two_tower.status") == 0
 
 
-def test_training_data_is_read_once(db: Connection) -> None:
-    """Of tens of millions of decisions each further reading takes as long as the first."""
+def test_reading_the_training_data_evaluates_it_once(db: Connection) -> None:
+    """With tens of millions of decisions, each evaluation takes as long as the first."""
     db.execute("set track_functions = 'all'")
     dataset.read(db)
     db.execute("select pg_stat_force_next_flush()")
@@ -285,7 +285,7 @@ def expected_payload(world: World, user: UUID) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, *WORLD.users[6:10]])
-def test_a_users_payload_is_what_the_rows_say(user: UUID, client: Client) -> None:
+def test_a_users_payload_equals_counts_of_the_rows(user: UUID, client: Client) -> None:
     assert payload(client, user) == expected_payload(WORLD, user)
 
 
@@ -308,7 +308,7 @@ def test_users_without_likes_have_payloads_of_zeros_but_for_their_nopes(client: 
     assert nopes["days_since_last_like"] is None
 
 
-def test_an_items_payload_is_what_the_rows_say(db: Connection, client: Client) -> None:
+def test_an_items_payload_equals_the_values_of_the_rows(db: Connection, client: Client) -> None:
     rows = {row[0]: row for row in WORLD.video_rows}
     for video in WORLD.videos[:40]:
         (found,) = client.rpc("authenticated", WORLD.usual, "get_item_embedding_features", video_id=video)
@@ -332,7 +332,7 @@ def test_an_items_payload_is_what_the_rows_say(db: Connection, client: Client) -
         }
 
 
-def test_a_video_without_anything_has_a_payload_of_nothing(client: Client) -> None:
+def test_a_video_without_attributes_has_an_empty_payload(client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_item_embedding_features", video_id=WORLD.bare_video)
     lists = ("tags", "performers", "title_words", "description_words")
     assert found == dict.fromkeys(ITEM_KEYS) | {"schema_version": 2, "content_vectors": {}} | {
@@ -348,11 +348,11 @@ def test_times_are_relative_to_the_latest_decision_and_never_to_the_clock(db: Co
     assert payload(client, WORLD.usual) == before
 
 
-# -------------------------------------------------------------------------------------------- who may ask
+# -------------------------------------------------------------------------------------------- access
 
 
 @pytest.mark.parametrize("name", ["get_user_embedding_features", "update_user_features"])
-def test_features_are_for_oneself_and_the_service(name: str, client: Client) -> None:
+def test_only_the_user_and_the_service_read_features(name: str, client: Client) -> None:
     argument = "user_id" if name.startswith("get") else "p_user_id"
     mine, other = {argument: str(WORLD.usual)}, {argument: str(WORLD.many)}
     assert len(client.rpc("authenticated", WORLD.usual, name, **mine)) == 1
@@ -382,14 +382,14 @@ def test_an_unknown_id_is_an_error(name: str, arguments: dict[str, str], client:
         client.rpc("service_role", None, name, **arguments)
 
 
-def test_someone_deleted_since_the_token_was_made_is_unknown(client: Client) -> None:
+def test_a_user_deleted_after_the_token_was_issued_is_unknown(client: Client) -> None:
     with pytest.raises(errors.NoDataFound):
         client.rpc("authenticated", NOBODY, "get_user_embedding_features", user_id=NOBODY)
 
 
 @pytest.mark.parametrize("name", ["get_user_embedding_feature_batch", "get_item_embedding_feature_batch"])
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
-def test_batches_are_for_the_service_alone(name: str, role: str, client: Client) -> None:
+def test_only_the_service_reads_batches(name: str, role: str, client: Client) -> None:
     with pytest.raises(errors.InsufficientPrivilege, match="permission denied"):
         client.rpc(role, WORLD.usual, name)
 
@@ -398,7 +398,7 @@ def test_batches_are_for_the_service_alone(name: str, role: str, client: Client)
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
-def test_pages_by_offset_and_by_key_are_the_whole(kind: str, client: Client) -> None:
+def test_pages_by_offset_and_by_key_add_up_to_all_rows(kind: str, client: Client) -> None:
     name, key = f"get_{kind}_embedding_feature_batch", "user_id" if kind == "user" else "video_id"
     whole = client.rpc("service_role", None, name, limit=10_000)
     ids = [row[key] for row in whole]
@@ -419,7 +419,7 @@ def test_pages_by_offset_and_by_key_are_the_whole(kind: str, client: Client) -> 
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
-def test_a_batch_says_the_same_as_one_by_one(kind: str, client: Client) -> None:
+def test_batches_equal_single_payloads(kind: str, client: Client) -> None:
     key = "user_id" if kind == "user" else "video_id"
     with client.as_("service_role") as connection:
         for row in rpc(connection, f"get_{kind}_embedding_feature_batch", limit=12):
@@ -467,14 +467,14 @@ def test_update_user_features_of_someone_without_likes_and_nopes(user: UUID, db:
     assert one(db, "select count(*) from public.user_features where user_id = %s", user) == 0
 
 
-def test_a_user_with_features_who_takes_everything_back_has_none(db: Connection) -> None:
+def test_a_user_who_deletes_all_decisions_loses_their_features(db: Connection) -> None:
     db.execute("delete from public.user_video_decisions where user_id = %s", (WORLD.usual,))
     db.execute("select public.update_user_features(%s)", (WORLD.usual,))
     assert one(db, "select count(*) from public.user_features where user_id = %s", WORLD.usual) == 0
 
 
-def test_stored_features_are_the_payloads(db: Connection) -> None:
-    """What a refresh stored, column by column, is what the payload says."""
+def test_stored_features_equal_the_payloads(db: Connection) -> None:
+    """Each stored column equals the payload's value."""
     differing = column(
         db,
         """select f.user_id from public.user_features f

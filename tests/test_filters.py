@@ -1,4 +1,4 @@
-"""Filters mean the same in every list, and a list is as long as asked for while as many pass."""
+"""Filters have the same meaning in every list, and lists have the requested length as long as enough videos pass."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ OUT: dict[str, set[str]] = {
     "similar_videos": {str(WORLD.published[3])},
     "recommend_from": set(LIKED),
 }
-"""What a list leaves out by itself."""
+"""Videos that a list leaves out without filters."""
 LENGTH = 100
-"""Of lists: less than there are videos, for what passes to end some lists and their length others."""
+"""Length of lists: fewer than there are videos, so that some lists end by their length and others by the filter."""
 Filter = dict[str, Any]
 
 
 class Video:
-    """What filters read of a video, from the rows of the world."""
+    """The values of a video that filters read, from the rows of the world."""
 
     def __init__(self, row: tuple[Any, ...]) -> None:
         self.id, _, _, self.maker, _, self.series, _, _, self.price, self.duration, self.released, *_ = row
@@ -61,7 +61,7 @@ NAMED: dict[str, tuple[str, Callable[[Video], bool]]] = {
         lambda v: any(tag < "8" for tag in v.tags),
     ),
 }
-"""Filters that the owner defined: the condition, and what it says."""
+"""Filters that the owner defined: the SQL condition, and the same in Python."""
 RULES: dict[str, Callable[[Video, Any], bool]] = {
     "tag_ids": lambda v, x: bool(v.tags & set(x)),
     "all_tag_ids": lambda v, x: set(x) <= v.tags,
@@ -98,7 +98,7 @@ def some_filter(name: str, rng: random.Random) -> Any:
     if name == "filters":
         return rng.sample(sorted(NAMED), rng.choice([1, 2]))
     if name.startswith("price"):
-        # Some are the price of a video, which is within the range.
+        # Some equal the price of a video, which is within the range.
         return rng.choice([round(rng.uniform(0, 40), 2), *(v.price for v in VIDEOS[:20] if v.price is not None)])
     if name.startswith("duration"):
         return rng.randrange(9000)
@@ -124,7 +124,7 @@ def filters(seed: int) -> list[Filter]:
 
 
 def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
-    """The list, of which next_videos() remembers nothing. Its id says whether filters were asked for."""
+    """The list, without logging by next_videos(). Its id says whether it had filters."""
     with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
         rows = rpc(connection, name, **LISTS[name] | {"limit": LENGTH} | arguments)
     for row in rows:
@@ -137,7 +137,7 @@ def listed(client: Client, name: str, **arguments: Any) -> list[dict[str, Any]]:
 @pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_holds_what_passes(name: str, seed: int, client: Client) -> None:
+def test_lists_contain_only_videos_that_pass_and_as_many_as_exist(name: str, seed: int, client: Client) -> None:
     for given in filters(seed):
         passing = {str(v.id) for v in VIDEOS if v.passes(given)} - OUT.get(name, set())
         rows = listed(client, name, **given)
@@ -172,14 +172,14 @@ def test_an_empty_array_and_null_are_no_filter(name: str, client: Client) -> Non
      {"price_min": "NaN"}, {"price_min": "infinity"}, {"released_after": "infinity"}, {"duration_max": -1},
      {"all_tag_ids": [str(NOBODY)]}, {"performer_ids": [str(NOBODY)]}],
 )  # fmt: skip
-def test_what_nothing_passes_is_an_empty_list(name: str, given: Filter, client: Client) -> None:
+def test_a_filter_that_no_video_passes_gives_an_empty_list(name: str, given: Filter, client: Client) -> None:
     assert listed(client, name, **given) == []
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("key", [key for key, kind in FILTERS.items() if kind.endswith("[]")] + ["tag_ids"])
-def test_a_filter_has_a_bound(name: str, key: str, client: Client) -> None:
+def test_filters_take_at_most_100_values(name: str, key: str, client: Client) -> None:
     value = "long" if key == "filters" else str(NOBODY)
     assert isinstance(listed(client, name, **{key: [value] * 100}), list)
     with pytest.raises(errors.InvalidParameterValue, match=r"at most 100 (tags|performers|makers|series|filters)"):
@@ -193,7 +193,7 @@ def test_every_list_takes_every_filter() -> None:
 
 
 def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, client: Client) -> None:
-    """Lists without it go on, and a filter by it leaves nothing."""
+    """Lists without it still work, and a filter by it passes nothing."""
     db.execute("alter table videos drop column maker")
     for name in LISTS:
         assert len(listed(client, name)) == LENGTH
@@ -204,7 +204,7 @@ def test_a_column_that_the_application_dropped_passes_no_filter(db: Connection, 
 def test_a_type_that_the_application_changed_is_read(db: Connection, client: Client) -> None:
     given: Filter = {"price_min": 10, "duration_max": 5000, "makers": MAKERS[:3]}
     expected = {name: listed(client, name, **given) for name in LISTS}
-    # What the owner defined names them, and is told of it (below).
+    # Filters of the owner depend on these columns (tested below).
     for name in NAMED:
         db.execute("select two_tower.set_filter(%s, null)", [name])
     db.execute("alter table videos drop constraint videos_price_check, drop constraint videos_duration_seconds_check")
@@ -214,7 +214,7 @@ def test_a_type_that_the_application_changed_is_read(db: Connection, client: Cli
     assert {name: listed(client, name, **given) for name in LISTS} == expected
 
 
-def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
+def test_the_planner_inlines_filters(db: Connection) -> None:
     """A call for each row would cost more than the search."""
     db.execute("set plan_cache_mode = force_generic_plan")
     db.execute("set search_path = pg_catalog")
@@ -235,7 +235,7 @@ def test_the_planner_puts_a_filter_in_place_of_its_call(db: Connection) -> None:
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("given", [["no_such"], ["long", "no_such"], [None], [""], ["v.price < 5"], ["long'); --"]])
-def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], client: Client) -> None:
+def test_clients_can_use_only_defined_filters(name: str, given: list[Any], client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="there is no filter") as caught:
         listed(client, name, filters=given)
     assert "set_filter" in str(caught.value.diag.message_hint)
@@ -247,7 +247,7 @@ def test_a_client_names_a_filter_and_writes_none(name: str, given: list[Any], cl
      ("long", "1 / (v.price - v.price) > 0"), ("Long", "true"), ("", "true"), (None, "true"), ("a b", "true"),
      ("ä", "true")],
 )  # fmt: skip
-def test_a_filter_that_cannot_be_is_refused(name: str | None, condition: str, db: Connection, client: Client) -> None:
+def test_invalid_filters_are_refused(name: str | None, condition: str, db: Connection, client: Client) -> None:
     before = listed(client, "recommend_videos", filters=["long"])
     with pytest.raises(errors.InvalidParameterValue) as caught:
         db.execute("select two_tower.set_filter(%s, %s)", [name, condition])
@@ -257,7 +257,7 @@ def test_a_filter_that_cannot_be_is_refused(name: str | None, condition: str, db
         connection.execute("select two_tower.set_filter('long', 'true')")
 
 
-def test_a_filter_is_changed_and_taken_away(db: Connection, client: Client) -> None:
+def test_filters_can_be_changed_and_removed(db: Connection, client: Client) -> None:
     whole = listed(client, "popular_videos_now")
     db.execute("select two_tower.set_filter('long', 'true')")
     assert ids(listed(client, "popular_videos_now", filters=["long"])) == ids(whole)
@@ -290,8 +290,8 @@ INDEXED: list[Filter] = [
 
 
 @pytest.mark.parametrize("given", INDEXED, ids=lambda given: "-".join(given))
-def test_few_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
-    """With it and without it, a list is the same."""
+def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
+    """Lists are the same with the index and without it."""
     with_index = {name: listed(client, name, **given) for name in LISTS}
     among = "select (two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, %s), null)).among"
     assert {v.id for v in VIDEOS if v.passes(given)} <= set(one(db, among, Jsonb(given)))
@@ -302,8 +302,8 @@ def test_few_are_found_by_an_index(given: Filter, db: Connection, client: Client
     assert {name: listed(client, name, **given) for name in LISTS} == with_index
 
 
-def test_those_that_pass_are_looked_for_once(db: Connection) -> None:
-    """Whoever searches hands on what it found to the rungs below."""
+def test_passing_videos_are_searched_only_once(db: Connection) -> None:
+    """The first stage that searches passes its result on to the later stages."""
     query = """select n.among from two_tower.model_versions m
         cross join lateral two_tower.nearest_videos(m.version, (
             select e.embedding from two_tower.user_embeddings e limit 1

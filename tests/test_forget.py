@@ -1,4 +1,4 @@
-"""``two-tower forget``: nothing is left of a user or reviewer, and what it removed is said."""
+"""``two-tower forget``: it leaves no rows of a user or reviewer, and reports what it removed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def removed(dsn: str, user: Any) -> dict[str, int]:
     return counts
 
 
-def test_nothing_is_left_but_the_account(db: Connection, dsn: str, client: Client) -> None:
+def test_forgetting_a_user_leaves_only_the_account(db: Connection, dsn: str, client: Client) -> None:
     client.rpc("authenticated", ME, "next_videos", limit=7)
     client.rpc("authenticated", ME, "set_choices", never_makers=["maker a"])
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars) select %s, id, 5 from videos limit 2", [ME]
     )
-    # Changes wait in both parts of the log.
+    # Changes are pending in both parts of the log.
     db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", [ME])
     db.execute("select two_tower.collect_user_changes()")
     db.execute("update user_video_decisions set decision_type = 'like' where user_id = %s", [ME])
@@ -73,7 +73,7 @@ def test_nothing_is_left_but_the_account(db: Connection, dsn: str, client: Clien
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("reviewer", ["reviewer-17", " 評者 ", "abcdef01-2345-4789-8abc-def012345678"])
-def test_a_reviewer_without_an_account_is_forgotten_by_the_id_of_the_file(
+def test_reviewers_are_forgotten_by_the_id_in_the_file(
     reviewer: str, db: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -88,8 +88,8 @@ def test_a_reviewer_without_an_account_is_forgotten_by_the_id_of_the_file(
     assert forget(dsn, reviewer).stdout == f"nothing is known of user {user_uuid(reviewer)}\n"
 
 
-def test_what_a_subscriber_was_left_with_goes(db: Connection, dsn: str, client: Client) -> None:
-    """Where nothing cascades, a deleted account leaves rows behind."""
+def test_rows_of_a_user_deleted_by_replication_are_forgotten(db: Connection, dsn: str, client: Client) -> None:
+    """If deletions do not cascade, a deleted account leaves rows behind."""
     client.rpc("authenticated", ME, "next_videos", limit=7)
     db.execute("set session_replication_role = replica")
     db.execute("delete from auth.users where id = %s", [ME])
@@ -98,7 +98,7 @@ def test_what_a_subscriber_was_left_with_goes(db: Connection, dsn: str, client: 
     assert tables_with(db, ME) == {"public.profiles"}
 
 
-def test_the_service_forgets_and_nobody_else(db: Connection, client: Client) -> None:
+def test_only_the_service_may_forget_users(db: Connection, client: Client) -> None:
     call = f"select two_tower.forget_user('{ME}')"
     for role, user in (("anon", None), ("authenticated", ME), ("two_tower_viewer", None)):
         with pytest.raises(errors.InsufficientPrivilege), client.as_(role, user) as connection:
@@ -110,7 +110,9 @@ def test_the_service_forgets_and_nobody_else(db: Connection, client: Client) -> 
         db.execute("select two_tower.forget_user(null)")
 
 
-def test_a_page_and_forgetting_wait_for_each_other(db: Connection, client: Client, connect: Connect) -> None:
+def test_next_videos_and_forgetting_a_user_wait_for_each_other(
+    db: Connection, client: Client, connect: Connect
+) -> None:
     client.rpc("authenticated", ME, "next_videos", limit=7)
     done: list[Any] = []
     other = connect()
@@ -146,8 +148,8 @@ def test_the_service_embeds_a_user(db: Connection, client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["recommend_videos", "embed_user"])
 @pytest.mark.parametrize("whose", [WORLD.many, ME, NOBODY])
-def test_nobody_else_asks_on_behalf_of_a_user(name: str, whose: UUID, client: Client) -> None:
-    """Not even of oneself, and whatever the token says."""
+def test_only_the_service_may_act_for_a_user(name: str, whose: UUID, client: Client) -> None:
+    """Not even for oneself, and whatever the token claims."""
     with pytest.raises(errors.InsufficientPrivilege, match="only service_role"):
         client.rpc("authenticated", ME, name, p_user_id=str(whose))
     with pytest.raises(errors.InsufficientPrivilege):
@@ -160,13 +162,13 @@ def test_nobody_else_asks_on_behalf_of_a_user(name: str, whose: UUID, client: Cl
 
 
 @pytest.mark.parametrize("name", ["recommend_videos", "embed_user"])
-def test_the_service_says_on_whose_behalf(name: str, client: Client) -> None:
+def test_the_service_must_name_the_user(name: str, client: Client) -> None:
     with pytest.raises(psycopg.Error) as caught:
         client.rpc("service_role", None, name)
     assert caught.value.sqlstate == "28000"
 
 
-def test_candidates_of_another_are_the_services(client: Client) -> None:
+def test_only_the_service_reads_candidates_of_other_users(client: Client) -> None:
     """By SQL, too."""
     call = f"select count(*) from two_tower.list_candidates(row('own', {'null, ' * 6} 0, '{WORLD.many}'), 5)"
     reasons = f"select * from two_tower.own_reasons('{{{WORLD.published[3]}}}', '{WORLD.many}')"

@@ -1,4 +1,4 @@
-"""One gate, in the database: what it is handed, what it compares with what, and its limits, of settings or one run."""
+"""The gate in the database: its inputs, its comparisons, and its limits, by settings or by overrides of a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def evaluate(dsn: str, *words: str, code: int = 0) -> dict[str, Any]:
 
 
 def like(db: Connection, at: datetime) -> None:
-    """Ten new likes of each of 40 users, of videos that they have not decided on."""
+    """Ten new likes by each of 40 users, of videos without a decision of theirs."""
     chance = random.Random(0)
     rows = [
         (user, video, at)
@@ -75,7 +75,7 @@ def put(db: Connection, name: str, value: float) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("waits", ["in the log", "collected", "for a video"])
-def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connection, dsn: str) -> None:
+def test_evaluate_ignores_users_with_pending_changes(waits: str, db: Connection, dsn: str) -> None:
     if waits == "for a video":
         db.execute(
             """update public.videos set maker = 'another', price = 39 where id in (
@@ -92,7 +92,7 @@ def test_evaluate_ignores_users_who_wait_for_a_refresh(waits: str, db: Connectio
     assert all(distance is not None and distance < 1e-5 for distance in verdict["parity"].values())
 
 
-def test_evaluate_goes_by_the_rows_and_not_by_what_is_stored(db: Connection, dsn: str) -> None:
+def test_evaluate_compares_vectors_computed_from_rows_with_stored_ones(db: Connection, dsn: str) -> None:
     db.execute(
         """update two_tower.user_embeddings
         set embedding = (select v.embedding from two_tower.video_embeddings v limit 1) where user_id = %s""",
@@ -112,7 +112,7 @@ def test_evaluate_compares_a_candidate_that_has_no_vectors_yet(db: Connection, d
     ]
 
 
-# These take changes, or count them by table; whoever asks who waits reads two_tower.pending_users.
+# These take changes, or count them by table; everything else must read two_tower.pending_users.
 MACHINERY = re.compile(
     r"sql/(40_changes|50_refresh)/.*|sql/30_inference/embed_user\.sql|sql/55_jobs/purge_logs\.sql|sql/90_privileges\.sql"
 )
@@ -151,7 +151,7 @@ def test_every_way_of_reading_a_change_log_is_found(text: str) -> None:
     assert not READS.search("exists (select from two_tower.pending_users c)")
 
 
-# ------------------------------------------------------------------------------------------------ what is compared
+# ------------------------------------------------------------------------------------------------ comparisons
 
 
 def at(moment: datetime) -> dict[str, str]:
@@ -160,7 +160,7 @@ def at(moment: datetime) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def fresh_template(cluster: Server, template: str) -> Iterator[str]:
-    """Name of a database where ``v1``, trained long ago, serves with flattering metrics, and new likes abound."""
+    """Name of a database with many new likes, where ``v1``, trained long ago, is active with overstated metrics."""
     name = f"fresh_{uuid4().hex[:12]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as admin:
         admin.execute(f"create database {name} template {template}".encode())
@@ -175,22 +175,22 @@ def fresh_template(cluster: Server, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, database: NewDatabase, fresh_template: str) -> str:
-    """A database of this test's own like that."""
+    """A copy of that database for one test."""
     monkeypatch.setattr(gate, "FRESH_USERS", 10)
     return database(template=fresh_template)
 
 
 @pytest.mark.soak
-def test_evaluate_measures_the_incumbent_anew_on_the_same_likes(fresh: str) -> None:
+def test_evaluate_measures_the_incumbent_again_on_the_same_likes(fresh: str) -> None:
     with psycopg.connect(fresh, autocommit=True) as db:
-        # The same towers under another name: on the same likes they are equal, whatever v1's record says.
+        # The same towers under another name are equal on the same likes, whatever v1's record says.
         register(db, random_model(schema_of(db), seed=6), "v2", at(LATE - timedelta(days=1)))
         verdict = evaluate(fresh, "v2", "--over-popularity", "0")
         assert verdict["measured_on"] == "likes since it was trained"
         assert verdict["incumbent"]["version"] == "v1"
         for name in ("recall@20", "ndcg@20"):
             assert 0 < verdict["metrics"]["two-tower"][name] == verdict["incumbent"]["metrics"][name] != 0.5
-        # And a worse one is found out, though its record is as flattering.
+        # And a worse one is recognised, though its record is equally overstated.
         before = verdict["incumbent"]["metrics"]
         register(db, random_model(schema_of(db), seed=0), "v3", at(LATE - timedelta(days=1)))
         own = evaluate(fresh, "v3", "--over-popularity", "0", "--max-drop", "1")["metrics"]["two-tower"]
@@ -215,7 +215,7 @@ def test_a_version_with_other_vocabularies_is_measured_on_the_same_likes(fresh: 
 
 @pytest.mark.parametrize("later", ["v1", "v2", "unknown"])
 def test_gate_compares_records_if_a_version_was_trained_on_new_likes(later: str, fresh: str) -> None:
-    """What one of both was trained on would flatter it."""
+    """Likes on which one of them was trained would favour it."""
     after = LATE + timedelta(days=1)
     meta = {"v1": at(LATE - timedelta(days=1)), "v2": at(after), "unknown": {}}[later]
     with psycopg.connect(fresh, autocommit=True) as db:
@@ -242,14 +242,14 @@ def test_evaluate_says_what_the_incumbent_was_measured_on(fresh: str) -> None:
 
 @dataclass(frozen=True)
 class Limit:
-    """A setting of the gate, values of it that ``METRICS`` beside themselves reach and miss, and what is said then."""
+    """A setting of the gate, values that ``METRICS`` compared with themselves reach and miss, and the message."""
 
     setting: str
     reached: float
     missed: float
     said: str
     option: str | None = None
-    """What overrides it on the command line."""
+    """The option that overrides it."""
 
 
 LIMITS = [
@@ -312,8 +312,8 @@ def test_each_verb_obeys_the_settings_and_its_options_override_them(
         )
 
 
-def test_train_says_what_the_gate_makes_of_the_model(db: Connection, dsn: str) -> None:
-    """A model of random likes has low metrics; which limits refuse it, the settings say."""
+def test_train_reports_the_reasons_of_the_gate(db: Connection, dsn: str) -> None:
+    """A model of random likes has low metrics; the settings determine which limits refuse it."""
     for name, value in (("gate_max_drop", 1), ("gate_over_popularity", 0), ("gate_min_recall_at_20", 0.99)):
         put(db, name, value)
     for wanted in (True, False):
@@ -324,7 +324,7 @@ def test_train_says_what_the_gate_makes_of_the_model(db: Connection, dsn: str) -
         put(db, "gate_min_recall_at_20", 0)
 
 
-def test_what_the_gate_looks_at_itself_has_overrides_too(db: Connection, candidate: TinyModel) -> None:
+def test_overrides_apply_to_the_gates_own_measurements(db: Connection, candidate: TinyModel) -> None:
     registry.backfill(db, "v2", lambda what, share: None)
     db.execute(
         """update two_tower.video_embeddings set embedding = (
@@ -345,7 +345,7 @@ def test_what_the_gate_looks_at_itself_has_overrides_too(db: Connection, candida
 
 
 @pytest.mark.parametrize("verb", ["stage_model", "activate_model"])
-def test_staging_and_activation_judge_what_they_are_handed(verb: str, db: Connection, candidate: TinyModel) -> None:
+def test_staging_and_activation_judge_the_given_measurements(verb: str, db: Connection, candidate: TinyModel) -> None:
     if verb == "activate_model":
         registry.backfill(db, "v2", lambda what, share: None)
     measured = {"metrics": {"v2": METRICS, "v1": {"two-tower": {"recall@20": 0.9, "ndcg@20": 0.1}}}}
@@ -373,7 +373,7 @@ def test_metrics_of_one_version_are_not_compared_with_a_record_of_another(db: Co
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["nan", "Infinity", "2"])
-def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connection, candidate: TinyModel) -> None:
+def test_distances_that_are_not_small_numbers_fail(distance: str, db: Connection, candidate: TinyModel) -> None:
     found = one(db, "select two_tower.gate_metrics('v2', %s)", Jsonb({"distances": {"these": distance, "those": None}}))
     assert len(found) == 1
     assert found[0].startswith("these differ by a cosine distance of")
@@ -394,14 +394,14 @@ def test_no_distance_that_is_no_small_number_passes(distance: str, db: Connectio
         ([1], "overrides of the gate must be an object, and are [1]"),
     ],
 )
-def test_an_override_that_is_none_is_refused(overrides: Any, said: str, db: Connection, candidate: TinyModel) -> None:
+def test_invalid_overrides_are_refused(overrides: Any, said: str, db: Connection, candidate: TinyModel) -> None:
     for call in ("gate_metrics('v2', null, %s)", "gate_model('v2', null, %s)", "stage_model('v2', false, null, %s)"):
         with pytest.raises(errors.InvalidParameterValue, match=re.escape(said)):
             one(db, f"select two_tower.{call}", Jsonb(overrides))
     assert one(db, "select state from two_tower.models where version = 'v2'") == "candidate"
 
 
-def test_a_distance_that_is_not_a_number_is_handed_over_as_one() -> None:
+def test_a_nan_distance_is_passed_to_the_gate_as_nan() -> None:
     """JSON has no NaN, and a null would pass."""
     unit, broken = np.eye(2, 4, dtype=np.float32), np.zeros((2, 4), dtype=np.float32)
     with np.errstate(invalid="ignore"):

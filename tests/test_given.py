@@ -1,4 +1,4 @@
-"""Versions of vectors that were computed elsewhere: served as they are, left alone by refreshes, not by deletions."""
+"""Versions of vectors that were computed elsewhere: they serve unchanged, and only deletions affect them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(dsn: str, *arguments: object, code: int = 0) -> Any:
 
 
 def vectors(ids: list[Any], name: str, path: Path, seed: int = 0, scale: float = 3.0) -> np.ndarray:
-    """Writes random vectors of ``ids``, as another program would: not of length 1, in double precision."""
+    """Writes random vectors of ``ids`` like another program: in double precision, and not of length 1."""
     made = np.random.default_rng(seed).standard_normal((len(ids), DIM)) * scale
     pl.DataFrame({name: [str(i) for i in ids], "embedding": made.tolist()}).write_parquet(path)
     return made / np.linalg.norm(made, axis=1, keepdims=True)
@@ -40,7 +40,7 @@ def vectors(ids: list[Any], name: str, path: Path, seed: int = 0, scale: float =
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Vectors of all videos but ten, of all users but five, and of some whom nobody knows."""
+    """Vectors of all but ten videos, of all but five users, and of some unknown ids."""
     nobody = ["ffffffff-ffff-ffff-ffff-ffffffffff" + f"{n:02d}" for n in range(3)]
     videos, users = tmp_path / "videos.parquet", tmp_path / "users.parquet"
     vectors([*WORLD.videos[10:], *nobody], "video_id", videos)
@@ -80,7 +80,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
         if video in given:
             assert np.allclose(json.loads(given[video]), direction, atol=1e-3)
 
-    # The list of somebody is what their vector is nearest to.
+    # A user's list has the videos nearest to the user's vector.
     user = str(WORLD.usual)
     listed = db.execute("select video_id::text from two_tower.recommend_batch(array[%s::uuid], 10)", (user,)).fetchall()
     decided = {str(video) for video in WORLD.decided(WORLD.usual)}
@@ -89,7 +89,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
     best = [v for v, _ in sorted(zip(*scores, strict=True), key=lambda pair: -pair[1]) if v in shown - decided]
     assert {video for (video,) in listed[:5]} <= set(best[:8])
 
-    # Likes, changed videos, rebuilds and repairs change nothing of them; the version beside them follows.
+    # Likes, changed videos, rebuilds and repairs do not change them; the other version is refreshed.
     before, own = given, stored(db, "v1")
     new = next(video for video in WORLD.videos if video not in WORLD.decided(WORLD.usual))
     db.execute(
@@ -111,7 +111,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
     status = CliRunner().invoke(app, ["status"], env={"DATABASE_URL": dsn})
     assert "theirs, of given vectors: it does not follow likes" in status.output
 
-    # Who is deleted is gone from it.
+    # A deleted user's vector is deleted.
     db.execute("delete from auth.users where id = %s", (user,))
     db.execute("delete from public.videos where id = %s", (WORLD.videos[20],))
     db.execute("select two_tower.forget_user(%s)", (WORLD.many,))
@@ -119,7 +119,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
     gone = {user, str(WORLD.videos[20]), str(WORLD.many)}
     assert stored(db, "theirs") == {key: value for key, value in before.items() if key not in gone}
 
-    # What needs towers says that there are none; and back.
+    # Routines that need towers say that there are none; then roll back.
     for call in ("embed_users(array[%s::uuid], 'theirs')", "embed_videos(array[%s::uuid], 'theirs')"):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="were given, and it computes none"):
             db.execute(
@@ -135,7 +135,7 @@ def test_given_vectors_are_served_unchanged_and_only_deletions_change_them(
 
 
 @pytest.mark.parametrize("active", [False, True])
-def test_visitors_and_clients_are_answered_while_given_vectors_serve(
+def test_visitors_and_clients_get_lists_from_given_vectors(
     db: Connection, dsn: str, files: tuple[Path, Path], client: Any, active: bool
 ) -> None:
     run(dsn, "upload-vectors", files[0], "--version", "theirs")
@@ -149,7 +149,7 @@ def test_visitors_and_clients_are_answered_while_given_vectors_serve(
 
 
 def test_opted_out_users_have_no_given_vector(db: Connection, dsn: str, files: tuple[Path, Path], client: Any) -> None:
-    """Who did before they came as who does afterwards, at once and for good; others keep theirs."""
+    """Whether users opt out before the upload or after it, their vector is gone at once; others keep theirs."""
     before, after = WORLD.usual, WORLD.users[6]
     client.rpc("authenticated", before, "set_choices", personalised=False)
     run(dsn, "upload-vectors", files[0], "--users", files[1], "--version", "theirs")
@@ -168,8 +168,10 @@ def test_opted_out_users_have_no_given_vector(db: Connection, dsn: str, files: t
     assert stored(db, "theirs") == others, "nobody computes them anew"
 
 
-def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_path: Path, client: Any) -> None:
-    """Users of our towers have no last one; vectors of another program mean something by it."""
+def test_sessions_use_all_128_dimensions_of_given_vectors(
+    db: Connection, dsn: str, tmp_path: Path, client: Any
+) -> None:
+    """Users of our towers have zero in the last one; vectors of another program may use it."""
     db.execute("update two_tower.settings set value = '1' where name = 'least_likers'")
     db.execute("select two_tower.update_popularity()")
     made = np.random.default_rng(3).standard_normal((len(WORLD.videos), DIM)) * 0.1
@@ -194,7 +196,7 @@ def test_a_session_is_the_mean_of_all_128_numbers(db: Connection, dsn: str, tmp_
 def test_retrain_keeps_given_vectors_and_standby_versions_of_experiments(
     db: Connection,
 ) -> None:
-    """Of versions that stand by, the oldest beyond those to be kept; one that never served is as old as its vectors."""
+    """Only surplus standby versions are retired, the oldest first; one that never served is as old as its backfill."""
     tiny_model(db, "v3", seed=3, activate=False)
     db.execute("call two_tower.backfill_model('v3', true)")
     db.execute("select two_tower.stage_given('theirs', '{}')")
@@ -243,7 +245,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing(db: Connection
     assert "current" in run(dsn, "upload-vectors", tmp_path / "good.parquet", "--version", "current", code=1)
 
 
-def test_vectors_of_any_scale_and_ids_of_any_shape_are_read(tmp_path: Path) -> None:
+def test_vectors_of_any_scale_and_ids_of_any_form_are_read(tmp_path: Path) -> None:
     for scale in (1e-6, 1.0, 1e6):
         expected = vectors(["somebody", "somebody else"], "user_id", tmp_path / "users.parquet", scale=scale)
         found = read(tmp_path / "users.parquet", "user_id")

@@ -1,4 +1,4 @@
-"""Training by gradients: no target predicts itself, nothing gets worse, two processes do as one."""
+"""Training by gradients: no target predicts itself, results do not get worse, two processes equal one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECIPE = {kind: Recipe(epochs=3, batch=48, loss="bce" if kind == "bce" else "sof
 
 
 def whole(kind: str) -> int:
-    """Items up to which the softmax is over all of them."""
+    """Most items for which the softmax is over all of them."""
     return 20_000 if kind == "whole" else 10
 
 
@@ -55,7 +55,7 @@ def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def start(part: Part, seed: int = 0) -> tuple[UserTower, ItemTower]:
-    """Towers that know the content layer's centres and nothing else: small random weights."""
+    """Towers with the content layer's centres, and small random weights otherwise."""
     user, item = part.towers(Choice())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def start(part: Part, seed: int = 0) -> tuple[UserTower, ItemTower]:
 
 
 def score(part: Part, data: TrainingData) -> gradient.Score:
-    """NDCG@20 on what ``part`` does not hold."""
+    """NDCG@20 on likes that are not in ``part``."""
     relevant = (data.matrix(LIKE) - part.likes).tocsr()
     relevant.eliminate_zeros()
 
@@ -84,7 +84,7 @@ def one_batch(part: Part, recipe: Recipe, rank: int = 0, size: int = 1) -> tuple
 
 
 def targets(batch: Batch, recipe: Recipe) -> list[tuple[int, int]]:
-    """(row of the batch, item) of every like that the batch asks for."""
+    """(row of the batch, item) of every like that is a target of the batch."""
     loss = batch.loss
     if recipe.loss == "bce":
         liked = loss["label"] == 1
@@ -117,7 +117,7 @@ def test_no_known_item_is_drawn_as_unknown(part: Part, recipe: Recipe) -> None:
         refused = loss["label"] == 0
         pairs = rows[loss["row"][refused]], batch.items[loss["column"][refused]]
         known, noped = (np.asarray(m[pairs]).ravel() for m in (examples.known, examples.nopes))
-        assert np.array_equal(known, noped)  # the others that count 0 are nopes
+        assert np.array_equal(known, noped)  # the other pairs with label 0 are nopes
         assert (known == 0).sum() > 100
         return
     candidates = batch.items[loss["candidates"]] if "candidates" in loss else batch.items
@@ -136,7 +136,7 @@ def test_no_known_item_is_drawn_as_unknown(part: Part, recipe: Recipe) -> None:
     assert not (loss["negatives"].numpy() & ~allowed).any()
 
 
-def test_it_learns_from_nothing(data: TrainingData, part: Part, recipe: Recipe) -> None:
+def test_training_from_zero_weights_beats_popularity(data: TrainingData, part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     best, scores = gradient.train(
         user, item, part.examples(), replace(recipe, epochs=6, rate=0.3), score=score(part, data)
@@ -149,7 +149,7 @@ def test_it_learns_from_nothing(data: TrainingData, part: Part, recipe: Recipe) 
     assert score(part, data)(user, item) == scores[best]
 
 
-def test_training_that_only_spoils_leaves_the_towers_as_they_came(data: TrainingData, part: Part) -> None:
+def test_training_without_improvement_keeps_the_initial_towers(data: TrainingData, part: Part) -> None:
     user, item = part.towers(Choice())
     before = {name: value.clone() for tower in (user, item) for name, value in tower.state_dict().items()}
     declining = iter(range(0, -100, -1))
@@ -161,7 +161,7 @@ def test_training_that_only_spoils_leaves_the_towers_as_they_came(data: Training
     assert all(torch.equal(before[name], value) for name, value in after.items())
 
 
-def test_dropped_ids_teach_content_where_new_items_belong() -> None:
+def test_dropping_ids_trains_content_to_place_new_items() -> None:
     data = make_data(items=150, new_items=24)
     part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
     user, item = start(part)
@@ -174,7 +174,7 @@ def test_dropped_ids_teach_content_where_new_items_belong() -> None:
     assert found["recall@4"] > 0.8  # by chance: 1/6
 
 
-def test_a_step_moves_the_rows_it_touches_and_no_others(part: Part, recipe: Recipe) -> None:
+def test_a_step_changes_only_the_rows_it_uses(part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     learner = Learner(user, item, part.examples(), recipe)
     mover = gradient._Mover(learner, recipe)
@@ -199,7 +199,7 @@ def test_the_same_seed_trains_the_same_towers(part: Part, recipe: Recipe) -> Non
     assert not torch.equal(towers[0], towers[2])
 
 
-def test_the_shares_of_two_processes_make_up_the_whole(part: Part, recipe: Recipe) -> None:
+def test_the_shares_of_two_processes_add_up_to_the_batch(part: Part, recipe: Recipe) -> None:
     user, item = start(part)
     learner = Learner(user, item, part.examples(), recipe)
     whole, first, second = (learner(one_batch(part, recipe, rank, size)[0]) for rank, size in ((0, 1), (0, 2), (1, 2)))
@@ -225,7 +225,7 @@ def test_validation_loss_is_the_softmax_over_unseen_items(part: Part, data: Trai
     users = np.flatnonzero(np.diff(held.indptr))[:7]
     user, item = start(part)
     with torch.no_grad():
-        user.weight[1 : data.schema.user[0].size] = 0  # numbers that training leaves as they are
+        user.weight[1 : data.schema.user[0].size] = 0  # inputs that training does not change
     learner = Learner(user, item, part.examples(), replace(RECIPE["whole"], nope_weight=0.0))
     scores = part.scorer(user, item, users)(np.arange(len(users))) / float(learner.log_temperature.detach().exp())
     losses = []
@@ -240,7 +240,7 @@ def test_validation_loss_is_the_softmax_over_unseen_items(part: Part, data: Trai
 
 
 @pytest.mark.parametrize("name", gradient.SCHEDULES)
-def test_steps_begin_whole_and_never_grow(name: str) -> None:
+def test_the_step_size_starts_at_1_and_never_grows(name: str) -> None:
     steps = [gradient.SCHEDULES[name](done) for done in np.linspace(0, 1, 21)]
     assert steps[0] == 1
     assert all(after <= before for before, after in pairwise(steps))
@@ -266,7 +266,7 @@ def test_epochs_after_the_closed_form_do_not_make_it_worse(data: TrainingData, l
     assert scores[model.hyperparameters["best_epoch"]] == max(scores)
     if model.hyperparameters["best_epoch"] == 0:
         assert model.metrics == closed.metrics
-    assert None not in export_towers(model.user_tower, model.item_tower)  # ONNX agrees with torch, else it raises
+    assert None not in export_towers(model.user_tower, model.item_tower)  # raises unless ONNX agrees with torch
 
 
 @pytest.mark.parametrize(("users", "items", "each"), [(5, 4, 0), (1, 3, 2), (12, 6, 5)])
@@ -278,7 +278,7 @@ def test_tiny_data_trains_by_gradients_too(users: int, items: int, each: int) ->
 
 
 def torchrun(script: Path | str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:
-    """Standard output of two processes that torchrun starts; they must end well."""
+    """Standard output of two processes that torchrun starts; they must succeed."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     target = [str(script)] if isinstance(script, Path) else ["-m", script]
     done = subprocess.run(
@@ -320,7 +320,7 @@ with gradient.joined() as processes:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_train_what_one_does(
+def test_two_processes_train_the_same_towers_as_one(
     part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
@@ -333,7 +333,7 @@ def test_two_processes_train_what_one_does(
     gradient.train(*towers, part.examples(), RECIPE[kind])
     for at, (tower, before) in enumerate(zip(towers, came, strict=True)):
         for name, value in tower.state_dict().items():
-            # Within a hundredth of the way that training went.
+            # Within a hundredth of the change by the training.
             way = (value - before.state_dict()[name]).abs().max().item()
             assert (two[f"{at}.{name}"] - value).abs().max().item() <= 0.01 * way + 1e-7, name
 
@@ -348,7 +348,7 @@ LABELS = {
 
 
 def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
-    """Everybody decides on everything, in turn by these labels; videos with two likes have an id of their own."""
+    """All users decide on all items, with these labels in turn; videos with two likes have an id of their own."""
     user, item = (axis.ravel().astype(np.int32) for axis in np.indices((users, items)))
     label = np.array([labels[(u + i) % len(labels)] for u, i in zip(user, item, strict=True)], dtype=np.int8)
     likes = np.bincount(item[label == LIKE], minlength=items)
@@ -374,7 +374,7 @@ def smallest(users: int, items: int, labels: tuple[int, ...]) -> TrainingData:
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labels", LABELS)
-def test_the_smallest_worlds_train_or_are_refused_before_the_work(
+def test_the_smallest_data_trains_or_is_refused_before_the_work(
     kind: str, labels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradient, "WHOLE", 20_000 if kind == "whole" else 0)

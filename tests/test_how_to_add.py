@@ -1,4 +1,4 @@
-"""An attribute of videos is added to a copy by the list of docs/developing.md, and is in the vectors."""
+"""An attribute of videos is added to a copy of the sources by the list in docs/developing.md, and changes vectors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
         ("c.series, c.source,", "c.series, c.source, c.director,"),
     ],
 }
-"""File → what stands there, and what takes its place."""
+"""File → replacements: old text, and new text."""
 
 SCRIPT = '''
 import sys
@@ -86,7 +86,7 @@ with psycopg.connect(dsn, autocommit=True) as db:
 '''
 
 
-def test_an_attribute_that_is_added_as_written_is_in_the_vectors(database: NewDatabase, tmp_path: Path) -> None:
+def test_an_attribute_added_by_the_documented_steps_is_in_the_vectors(database: NewDatabase, tmp_path: Path) -> None:
     section = (ROOT / "docs" / "developing.md").read_text().partition("### An attribute of videos\n")[2]
     named = set(re.findall(r"`((?:sql|py|migrations)/[\w./-]+)`", section.partition("\nClients")[0]))
     assert named >= EDITS.keys()

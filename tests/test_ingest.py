@@ -1,4 +1,4 @@
-"""A catalogue from an API that pages, throttles, fails and lies: a real HTTP server, and what becomes of it."""
+"""A catalogue from an API that pages, throttles, fails and returns wrong answers, as a real HTTP server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rows(db: Connection, query: str) -> list[Any]:
     return [row[0] if len(row) == 1 else row for row in db.execute(query.encode()).fetchall()]
 
 
-# -------------------------------------------------------------------------------------------------------- what comes in
+# -------------------------------------------------------------------------------------------------------- products
 
 
 def test_products_become_videos(db: Connection, api: Api) -> None:
@@ -86,7 +86,7 @@ def test_products_become_videos(db: Connection, api: Api) -> None:
     assert (asked["site"], asked["service"], asked["floor"], asked["sort"]) == ("FANZA", "digital", "videoa", "date")
 
 
-def test_pages_are_followed_and_a_second_run_writes_nothing(db: Connection, api: Api) -> None:
+def test_all_pages_are_read_and_a_second_run_writes_nothing(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(95)]
     (told,) = run(db, api).sections
     assert (told.pages, told.items, told.inserted) == (10, 95, 95)
@@ -101,7 +101,7 @@ def test_pages_are_followed_and_a_second_run_writes_nothing(db: Connection, api:
     assert rows(db, "select price::text from public.videos where title = 'New title'") == ["1980"]
 
 
-def test_days_and_floors_are_asked_for(db: Connection, api: Api) -> None:
+def test_only_the_requested_days_and_floors_are_imported(db: Connection, api: Api) -> None:
     api.products = [product(n, floor_code=("videoa", "videoc")[n % 2]) for n in range(100)]
     options = IngestOptions(since=date(2025, 1, 2), until=date(2025, 1, 3), pause=0)
     summary = ingest(db, source(api), [DEFAULT_FLOOR, floor("digital/videoc")], options)
@@ -114,7 +114,7 @@ def test_days_and_floors_are_asked_for(db: Connection, api: Api) -> None:
     ]
 
 
-def test_more_than_offsets_reach_is_asked_for_by_time(db: Connection, api: Api) -> None:
+def test_products_beyond_the_last_offset_are_requested_by_time(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(95)]
     api.last_offset = 30
     summary = ingest(db, source(api, page_size=10, last_offset=30), [DEFAULT_FLOOR], FAST)
@@ -136,7 +136,7 @@ def test_more_than_offsets_reach_is_asked_for_by_time(db: Connection, api: Api) 
         ({"list_price": "700"}, "700"),
     ],
 )  # fmt: skip
-def test_prices(prices: Any, expected: str | None) -> None:
+def test_prices_are_read_in_every_documented_form(prices: Any, expected: str | None) -> None:
     assert price(prices) == expected
 
 
@@ -144,11 +144,11 @@ def test_prices(prices: Any, expected: str | None) -> None:
     ("volume", "expected"),
     [("120", "7200"), (90, "5400"), ("45分", "2700"), ("1:30:05", "5405"), ("", None), ("2 discs", None), (None, None)],
 )
-def test_durations(volume: Any, expected: str | None) -> None:
+def test_durations_are_read_in_every_documented_form(volume: Any, expected: str | None) -> None:
     assert duration(volume) == expected
 
 
-def test_products_that_lack_or_distort_things(db: Connection, api: Api) -> None:
+def test_products_with_missing_or_malformed_fields_are_imported(db: Connection, api: Api) -> None:
     api.products = [
         product(1, iteminfo=None, imageURL=None, prices="?", volume=None),
         product(2, iteminfo={"genre": {"name": "one"}, "actress": [None, {"ruby": "x"}, {"name": " "}]}, imageURL={}),
@@ -174,7 +174,7 @@ def test_products_that_lack_or_distort_things(db: Connection, api: Api) -> None:
 def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
     db: Connection, api: Api, tmp_path: Path
 ) -> None:
-    """Reviews name the product; its video came first without a link, then with one, then with another id."""
+    """Reviews have the product's address; its video first has no link, then one, then one of another id."""
     plain = product(1)["URL"]
     reviews = tmp_path / "reviews.csv"
     reviews.write_text(f"product_url,reviewer_id,stars\n{plain},x,5\n", encoding="utf-8")
@@ -198,7 +198,7 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
     assert plain in rows(db, "select product_url from public.videos")
 
 
-# ---------------------------------------------------------------------------------------------- what the API does wrong
+# ---------------------------------------------------------------------------------------------- faults of the API
 
 
 @pytest.mark.sampled(2)
@@ -219,7 +219,7 @@ def test_links_carry_the_affiliate_id_and_reviews_still_find_their_video(
         pytest.param(changed(status=500), "status 500", id="500 inside"),
     ],
 )
-def test_a_passing_fault_is_asked_again(db: Connection, api: Api, fault: Fault, said: str) -> None:
+def test_a_temporary_error_is_retried(db: Connection, api: Api, fault: Fault, said: str) -> None:
     api.products = [product(n) for n in range(35)]
     api.faults = [None, fault, fault]
     lines: list[str] = []
@@ -231,7 +231,7 @@ def test_a_passing_fault_is_asked_again(db: Connection, api: Api, fault: Fault, 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", [status(500), half_json, last_page_again], ids=["500", "half", "same page"])
-def test_a_lasting_fault_ends_the_run_and_the_next_goes_on(db: Connection, api: Api, fault: Fault) -> None:
+def test_a_lasting_error_ends_the_run_and_the_next_run_continues(db: Connection, api: Api, fault: Fault) -> None:
     api.products = [product(n) for n in range(45)]
     api.faults = [None, None, fault, fault, fault, fault]
     with pytest.raises(UserError, match=r"from product 21: .*, 4 times") as caught:
@@ -262,7 +262,7 @@ def test_a_resumed_run_fetches_what_arrived_in_between(db: Connection, api: Api)
     assert fresh.items == 1
 
 
-def test_a_page_that_stays_short_is_taken_and_told(db: Connection, api: Api) -> None:
+def test_a_page_that_stays_short_is_accepted_and_reported(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(25)]
 
     def hides_one(api: Api, handler: BaseHTTPRequestHandler, document: dict[str, Any]) -> bool:
@@ -279,7 +279,7 @@ def test_a_page_that_stays_short_is_taken_and_told(db: Connection, api: Api) -> 
     assert "1 products that the API counts are not in its pages" in lines[-1]
 
 
-def test_waits_grow_and_the_server_may_ask_for_longer(db: Connection, api: Api) -> None:
+def test_waits_grow_and_respect_retry_after(db: Connection, api: Api) -> None:
     api.products = [product(1)]
     api.faults = [status(500), status(500), status(429, **{"Retry-After": "1"})]
     run(db, api, IngestOptions(pause=0, attempts=4, first_wait=0.1))
@@ -289,13 +289,13 @@ def test_waits_grow_and_the_server_may_ask_for_longer(db: Connection, api: Api) 
     assert waits[2] >= 1.0
 
 
-def test_the_rate_is_polite(db: Connection, api: Api) -> None:
+def test_requests_respect_the_rate_limit(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(40)]
     run(db, api, IngestOptions(pause=0.15))
     assert all(later - earlier >= 0.14 for earlier, later in zip(api.times, api.times[1:], strict=False))
 
 
-def test_a_broken_off_page_is_in_whole_or_not_at_all(db: Connection, api: Api) -> None:
+def test_an_interrupted_page_is_imported_completely_or_not_at_all(db: Connection, api: Api) -> None:
     api.products = [product(n) for n in range(30)]
     db.execute(
         """create function public.no_five() returns trigger language plpgsql as
@@ -321,7 +321,7 @@ def test_refused_products_are_reported_and_the_others_imported(db: Connection, a
     assert rows(db, "select count(*) from public.videos where title = '題名 5'") == [0]
 
 
-def test_a_database_that_is_not_set_up(empty_dsn: str, api: Api) -> None:
+def test_a_database_without_migrations_is_an_error(empty_dsn: str, api: Api) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as empty, pytest.raises(UserError, match="not set up"):
         run(empty, api)
 
@@ -329,7 +329,9 @@ def test_a_database_that_is_not_set_up(empty_dsn: str, api: Api) -> None:
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
-def test_credentials_are_nowhere(db: Connection, api: Api, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_credentials_are_in_no_message_file_or_log(
+    db: Connection, api: Api, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     caplog.set_level(logging.DEBUG)
     api.products = [product(n) for n in range(15)] + [product(99, URL=None, affiliateURL=None)]
     api.faults = [status(500), half_json, hang_up]
@@ -349,7 +351,9 @@ def test_credentials_are_nowhere(db: Connection, api: Api, caplog: pytest.LogCap
     assert not any(AFFILIATE_ID in address for address in rows(db, "select product_url from public.videos"))
 
 
-def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ingest_takes_credentials_from_the_environment_and_has_a_summary(
+    dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from two_tower.cli.main import app
 
     today = datetime.now(UTC) + timedelta(hours=9)

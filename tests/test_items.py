@@ -1,4 +1,4 @@
-"""Neighbours and recency: what the towers cannot say is beside them, and nothing where nothing is to be said."""
+"""Neighbours and recency: they add what towers cannot represent, and are not chosen if there is nothing to add."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def dense(table: items.Table) -> np.ndarray:
-    """The same, whichever way it is kept."""
+    """The table as a dense array."""
     return np.asarray(table.toarray() if isinstance(table, sparse.csr_matrix) else table)
 
 
@@ -47,7 +47,7 @@ def made_of(rows: list[tuple[int, int, int, float]], users: int, videos: int) ->
 
 
 def pairs(users: int, pairs: int, each: int, seed: int) -> TrainingData:
-    """Whoever likes one of two videos that belong together likes the other; which pairs, is chance."""
+    """Users who like one of two paired videos like the other; which pairs, is random."""
     rng = np.random.default_rng(seed)
     chosen = [(u, int(p)) for u in range(users) for p in rng.choice(pairs, each, replace=False)]
     return made_of([(u, 2 * p + side, LIKE, 0.0) for u, p in chosen for side in (0, 1)], users, 2 * pairs)
@@ -64,7 +64,7 @@ def noise(users: int, videos: int, each: int, seed: int, *, times: bool) -> Trai
 
 
 def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingData:
-    """Tastes move on: every user likes videos of one group after those of another."""
+    """Tastes change: every user likes videos of one group after those of another."""
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(users):
@@ -78,7 +78,7 @@ def drift(users: int, groups: int, size: int, each: int, seed: int) -> TrainingD
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
-    """300 pairs that have nothing to do with each other do not go into 127 dimensions."""
+    """300 unrelated pairs do not fit into 127 dimensions."""
     model = fit(pairs(400, 300, 12, seed))
     assert model.neighbours is not None
     assert 0 < np.diff(model.neighbours.indptr).max() <= model.hyperparameters["neighbours"]
@@ -95,7 +95,7 @@ def test_pairs_beyond_the_rank_are_found_by_neighbours(seed: int) -> None:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("times", [False, True])
-def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
+def test_random_likes_choose_neither_neighbours_nor_recency(seed: int, times: bool) -> None:
     model = fit(noise(300, 200, 12, seed, times=times))
     assert model.neighbours is None
     assert model.hyperparameters["neighbours"] == 0
@@ -104,7 +104,7 @@ def test_where_likes_are_chance_there_are_neither_neighbours_nor_recency(seed: i
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
+def test_changing_tastes_choose_recency(seed: int) -> None:
     data = drift(300, 8, 40, 10, seed)
     model = fit(data)
     assert model.hyperparameters["recency"] == model.schema.recency > 0
@@ -115,14 +115,14 @@ def test_tastes_that_move_on_make_newer_likes_count_more(seed: int) -> None:
     assert still.hyperparameters["held_out"] == "a random part of each user's"
 
 
-def test_a_table_without_weights_is_ease() -> None:
+def test_a_table_without_weights_equals_ease() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(0).random((60, 12)) < 0.4).astype(np.float32))
     (table,) = items.tables(likes, [7.0], user_power=0, item_power=0)
     assert np.allclose(items.scores(table, likes), evaluate.by_ease(likes, 7.0)(np.arange(60)), atol=1e-4)
 
 
 def every(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """All entries, also those below zero, which no regression takes when it chooses."""
+    """All entries, including negative ones, which regressions do not select otherwise."""
     matrix.eliminate_zeros()
     matrix.sort_indices()
     return matrix
@@ -130,7 +130,7 @@ def every(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
 
 @pytest.mark.parametrize("direction", [0.0, 0.3])
 @pytest.mark.parametrize(("user_power", "item_power"), [(0.0, 0.0), (0.4, 0.25), (0.75, 0.5)])
-def test_regressions_on_everything_are_the_whole_regression(
+def test_local_regressions_on_all_videos_equal_the_exact_one(
     user_power: float, item_power: float, direction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)
@@ -154,10 +154,10 @@ def test_regressions_on_everything_are_the_whole_regression(
 
 @pytest.mark.parametrize("direction", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("window", [50, 3])
-def test_what_came_later_is_regressed_on_more_than_what_came_before(
+def test_direction_weighs_later_likes_more_than_earlier_ones(
     direction: float, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each column by least squares with a ridge, its own row left out, on pairs that are counted one by one."""
+    """Each column equals ridge regression without its own row, on pairs that are counted one by one."""
     monkeypatch.setattr(items, "WINDOW", window)
     rng = np.random.default_rng(5)
     likes = sparse.csr_matrix((rng.random((60, 9)) < 0.5).astype(np.float32))
@@ -182,7 +182,7 @@ def test_what_came_later_is_regressed_on_more_than_what_came_before(
         assert np.allclose(np.asarray(table)[others, video], expected, atol=1e-4)
 
 
-def test_without_an_order_nothing_is_ahead() -> None:
+def test_direction_without_an_order_has_no_effect() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(6).random((60, 12)) < 0.4).astype(np.float32))
     alike = likes.copy()
     found = [
@@ -193,7 +193,7 @@ def test_without_an_order_nothing_is_ahead() -> None:
     assert np.allclose(found[0], found[2], atol=1e-6)
 
 
-def test_a_ridge_that_outweighs_everything_leaves_who_likes_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_large_ridge_gives_counts_of_common_likers(monkeypatch: pytest.MonkeyPatch) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(2).random((70, 11)) < 0.3).astype(np.float32))
     monkeypatch.setattr(items, "TOGETHER", {"user_power": 0.5, "item_power": 0.3})
     (ridge,) = items.tables(likes, [3e4], user_power=0.5, item_power=0.3)
@@ -202,7 +202,7 @@ def test_a_ridge_that_outweighs_everything_leaves_who_likes_both(monkeypatch: py
     assert np.allclose(regressed, dense(items.together(likes)), rtol=1e-2, atol=1e-2)
 
 
-def test_the_spectrum_is_that_of_who_likes_both() -> None:
+def test_the_spectrum_is_that_of_counts_of_common_likers() -> None:
     """At full rank, apart from the diagonal."""
     likes = sparse.csr_matrix((np.random.default_rng(4).random((70, 11)) < 0.3).astype(np.float32))
     found = items.spectral(likes, 11)
@@ -211,8 +211,8 @@ def test_the_spectrum_is_that_of_who_likes_both() -> None:
     assert np.allclose(product, dense(items.together(likes)), rtol=1e-3, atol=1e-3)
 
 
-def test_products_of_histories_are_taken_in_blocks_of_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However unequal: every fifth video here is liked along with all, the others with few."""
+def test_products_of_histories_are_computed_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if unequal: every fifth video is liked together with all, the others with few."""
     rng = np.random.default_rng(3)
     share = np.where(np.arange(60) % 5 == 0, 0.8, 0.02)
     likes = sparse.csr_matrix((rng.random((200, 60)) < share).astype(np.float32))
@@ -228,7 +228,7 @@ def test_products_of_histories_are_taken_in_blocks_of_so_many_entries(monkeypatc
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
+def test_mixed_tables_are_scaled_by_users_best_scores(share: float) -> None:
     likes = sparse.csr_matrix((np.random.default_rng(7).random((70, 40)) < 0.3).astype(np.float32))
     (regressed,) = items.tables(likes, [50.0], user_power=0.4, item_power=0.25)
     other = items.together(likes)
@@ -242,7 +242,7 @@ def test_mixed_tables_weigh_by_what_users_get_at_best(share: float) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_neighbours_are_the_largest_that_factors_leave(large: bool) -> None:
+def test_neighbours_are_the_largest_residuals_of_the_factors(large: bool) -> None:
     rng = np.random.default_rng(3)
     likes = sparse.csr_matrix((rng.random((50, 20)) < 0.3).astype(np.float32))
     dense = (rng.random((20, 20)) * (rng.random((20, 20)) < 0.6)).astype(np.float32)
@@ -254,7 +254,7 @@ def test_neighbours_are_the_largest_that_factors_leave(large: bool) -> None:
     scale = (scores**2).sum() / (scores * (likes @ dense)).sum()
     rest = scale * dense - factors.like.numpy() @ factors.item.numpy().T
     np.fill_diagonal(rest, 0)
-    rest[dense == 0] = 0  # which has no entry to correct where the table has none
+    rest[dense == 0] = 0  # missing entries of the table have no residual
     for row in range(20):
         best = np.sort(rest[row][rest[row] > 0])[::-1][:4]
         assert np.allclose(np.sort(found[row].data)[::-1], best, atol=1e-4)
@@ -286,8 +286,8 @@ def test_large_catalogues_train_by_local_regressions(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("limit", ["REGRESSED", "PAIRS"])
-def test_larger_catalogues_train_by_counting_who_likes_both(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether there are too many videos for regressions, or too many pairs of them."""
+def test_larger_catalogues_train_by_counts_of_common_likers(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many videos for regressions, or with too many pairs of them."""
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("there is no room for a regression")
@@ -305,8 +305,8 @@ def test_larger_catalogues_train_by_counting_who_likes_both(limit: str, monkeypa
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("most", [1, 3, 10, 40])
-def test_the_largest_of_each_row_are_those_that_sorting_finds(most: int, seed: int) -> None:
-    """Of equal ones the first, none below zero, whatever the order of columns."""
+def test_the_largest_entries_of_each_row_equal_those_found_by_sorting(most: int, seed: int) -> None:
+    """Of equal ones the first, none negative, in any order of columns."""
     rng = np.random.default_rng(seed)
     values = rng.integers(-2, 4, (12, 30)).astype(np.float32) * (rng.random((12, 30)) < rng.random((12, 1)))
     matrix = sparse.csr_matrix(values)
@@ -335,7 +335,7 @@ def test_a_wide_table_keeps_fewer_of_each_row(entries: int, monkeypatch: pytest.
     assert (found != items.largest(whole.copy(), most)).nnz == 0
 
 
-def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
+def test_residuals_do_not_depend_on_the_block_size() -> None:
     likes = sparse.csr_matrix((np.random.default_rng(9).random((70, 40)) < 0.3).astype(np.float32))
     table = items.together(likes)
     factors = items.spectral(likes, 6)
@@ -344,12 +344,12 @@ def test_what_factors_leave_is_the_same_in_small_blocks() -> None:
         assert np.allclose(items.residual(table, factors, likes, 4, block=block).toarray(), whole.toarray(), atol=1e-5)
 
 
-def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a table has few entries of very many."""
+def test_residuals_of_single_entries_equal_those_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a very sparse table."""
     rng = np.random.default_rng(10)
     likes = sparse.csr_matrix((rng.random((70, 40)) < 0.3).astype(np.float32))
     table = sparse.csr_matrix((rng.random((40, 40)) * (rng.random((40, 40)) < 0.2)).astype(np.float32))
-    table.setdiag(0)  # entries that are there, and say nothing
+    table.setdiag(0)  # explicit zeros
     factors = items.spectral(likes, 6)
     whole = items.residual(table, factors, likes, 4)
     monkeypatch.setattr(items, "SPARSE", 0)
@@ -359,7 +359,7 @@ def test_what_factors_leave_is_the_same_entry_by_entry(monkeypatch: pytest.Monke
         assert np.allclose(found.toarray(), whole.toarray(), atol=1e-5)
 
 
-def test_what_is_exported_is_the_score_that_was_measured() -> None:
+def test_exported_tensors_give_the_measured_scores() -> None:
     data = pairs(300, 250, 12, 4)
     model = fit(data)
     assert model.neighbours is not None
@@ -383,7 +383,7 @@ def test_what_is_exported_is_the_score_that_was_measured() -> None:
     assert np.allclose(scorer(rows), cosine + likes @ near.toarray() / length, atol=1e-4)
 
 
-def test_held_out_rows_do_not_touch_neighbours() -> None:
+def test_held_out_rows_do_not_influence_neighbours() -> None:
     data = pairs(200, 80, 6, 5)
     rng = np.random.default_rng(0)
     held = rng.random(len(data.user)) < 0.2
@@ -398,7 +398,7 @@ def test_held_out_rows_do_not_touch_neighbours() -> None:
     assert abs(found[0] - found[1]).nnz == 0
 
 
-def test_recency_weighs_what_is_measured_and_what_is_served_alike() -> None:
+def test_recency_weighs_measured_and_served_scores_equally() -> None:
     data = make_data(users=60, times=True)
     part = Part(data, np.ones(len(data.user), dtype=bool), TrainOptions())
     likes, nopes = part.history(0.7)

@@ -1,4 +1,4 @@
-"""Schedules: put in and taken out, cheap when idle, and for real in the database of pg_cron."""
+"""Jobs: scheduling and unscheduling, their cost when idle, and real runs in the database of pg_cron."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JOBS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ idle and purged
+# -------------------------------------------------------------------------------------------- idle refreshes and purges
 
 
 def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Connection) -> None:
@@ -55,7 +55,7 @@ def test_i7_an_idle_refresh_reads_little_writes_nothing_and_logs_nothing(db: Con
     assert (time.perf_counter() - started) / 100 < 0.1
 
 
-def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
+def test_i7_an_idle_refresh_after_many_changes_is_as_cheap(db: Connection) -> None:
     db.execute("select two_tower.update_popularity(), two_tower.purge_logs()")
     logs = ("user_change_log", "user_changes")
     db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
@@ -67,7 +67,7 @@ def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
     db.execute("call two_tower.refresh()")
 
     def touched(*tables: str) -> float:
-        """Pages of these that an idle refresh looks at."""
+        """Pages of these tables that an idle refresh reads."""
         query = """select sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0))::int
             from pg_statio_user_tables where schemaname = 'two_tower' and relname = any (%s)"""
         db.execute("select pg_stat_force_next_flush()")
@@ -78,7 +78,7 @@ def test_i7_an_idle_refresh_after_a_flood_is_as_cheap(db: Connection) -> None:
         return (one(db, query, list(tables)) - before) / 10
 
     assert touched("user_changes", "video_changes") < 50
-    # What decisions append to has no index. Its pages are looked at, once, until a vacuum gives them back.
+    # The log has no index. Its pages are read once, until a vacuum truncates them.
     assert touched("user_change_log") <= one(db, "select pg_relation_size('two_tower.user_change_log') / 8192") < 400
     db.execute("vacuum two_tower.user_change_log")
     assert touched("user_change_log", "user_changes", "video_changes") < 50
@@ -104,7 +104,7 @@ DUE = ("sync_user_embeddings", "sync_video_embeddings", "update_popularity", "ve
 
 
 def pretend(db: Connection, job: str, age: str, error: str | None = None) -> None:
-    """The last run of a job began so long ago."""
+    """Inserts a run of a job that began so long ago."""
     db.execute("delete from two_tower.job_runs where job = %s", (job,))
     db.execute(
         """insert into two_tower.job_runs (job, started_at, finished_at, error)
@@ -132,7 +132,7 @@ def test_a_job_is_due_when_its_period_is_over_and_an_hour_after_it_failed(job: s
 
 
 @pytest.mark.parametrize("job", DUE)
-def test_of_two_who_find_a_job_due_one_runs_it(job: str, db: Connection, connect: Connect) -> None:
+def test_two_sessions_that_find_a_job_due_run_it_once(job: str, db: Connection, connect: Connect) -> None:
     db.execute("delete from two_tower.job_runs")
     first = connect(autocommit=False)
     attempt = "select ran, error from two_tower.try_job(%s, true)"
@@ -149,14 +149,14 @@ def test_of_two_who_find_a_job_due_one_runs_it(job: str, db: Connection, connect
 
 
 @pytest.mark.parametrize("job", ["refresh", "", "nothing", "select 1"])
-def test_a_job_that_is_none_is_refused(job: str, db: Connection) -> None:
+def test_an_unknown_job_is_refused(job: str, db: Connection) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="there is no job") as caught:
         db.execute("select two_tower.try_job(%s)", (job,))
     assert "job_definitions" in (caught.value.diag.message_hint or "")
 
 
 @pytest.mark.parametrize("how", ["procedure", "command line"])
-def test_where_no_job_is_scheduled_a_refresh_purges_once_a_day(how: str, db: Connection) -> None:
+def test_without_scheduled_jobs_a_refresh_purges_once_a_day(how: str, db: Connection) -> None:
     def drain() -> None:
         if how == "procedure":
             refresh(db)
@@ -239,7 +239,7 @@ def test_i3_a_bulk_load_marks_each_user_once_and_all_are_refreshed(db: Connectio
     assert one(db, vectors, [user for user, _ in users]) == 1
 
 
-# ------------------------------------------------------------------------------------------------ pg_cron for real
+# ------------------------------------------------------------------------------------------------ pg_cron
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def scheduled(db: Connection) -> dict[str, Any]:
 
 @pytest.mark.soak
 @pytest.mark.xdist_group("cron")
-def test_schedules_are_put_in_once_and_taken_out(cron: Connection) -> None:
+def test_jobs_are_scheduled_once_and_unscheduled(cron: Connection) -> None:
     for _ in range(2):
         found = cron.execute("select job, schedule, command from two_tower.schedule_jobs()").fetchall()
         assert {job: schedule for job, schedule, _ in found} == scheduled(cron) == JOBS
@@ -298,7 +298,7 @@ def test_a_refresh_leaves_the_purge_to_pg_cron_unless_it_does_not_run_it(cron: C
 
 @pytest.mark.soak
 @pytest.mark.xdist_group("cron")
-def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Connection) -> None:
+def test_scheduled_jobs_refresh_a_like_within_70_seconds(cron: Connection) -> None:
     cron.execute("select two_tower.schedule_jobs()")
     vector = "select updated_at, embedding::text from user_embeddings where user_id = %s"
     before = cron.execute(vector, (WORLD.one_like,)).fetchone()
@@ -329,7 +329,7 @@ def test_a_like_is_in_the_vector_within_70_seconds_with_no_hand_on_it(cron: Conn
 
 @pytest.mark.xdist_group("cron")
 def test_jobs_run_as_the_owner_of_the_application_s_tables(cron: Connection) -> None:
-    """Those too that a superuser has scheduled before, or schedules later."""
+    """Including those that a superuser scheduled before, or schedules later."""
     cron.execute("select two_tower.schedule_jobs()")
     cron.execute("create role app login")
     for table in READ:
@@ -355,7 +355,7 @@ def test_jobs_run_as_the_owner_of_the_application_s_tables(cron: Connection) -> 
     with pytest.raises(errors.ObjectNotInPrerequisiteState) as caught:
         cron.execute("select two_tower.schedule_jobs()")
     assert "alter role app login" in (caught.value.diag.message_hint or "")
-    # What is of use without pg_cron is so where the owner may not use it.
+    # If the owner may not use pg_cron, everything works as without it.
     cron.execute("revoke usage on schema cron from app")
     with pytest.raises(errors.InsufficientPrivilege) as refused:
         cron.execute("select two_tower.schedule_jobs()")

@@ -1,4 +1,4 @@
-"""Deploys that nobody feels: backfills, gates, flips, rollbacks and retirements beside readers and writers (I3, I5)."""
+"""Deployments do not disturb readers and writers: backfills, gates, flips, rollbacks and retirements (I3, I5)."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ K = 10
 
 @pytest.fixture
 def dsn(database: NewDatabase, world_of: WorldOf, prepared: Prepared, request: pytest.FixtureRequest) -> str:
-    """The small world with an active model; where the test asks for :func:`staged`, with the next one staged."""
+    """The small world with an active model; for tests with the fixture :func:`staged`, with the next one staged."""
     world = world_of(ENGINE, **request.node.get_closest_marker("world").kwargs)
     return database(template=prepared(world, stage) if "staged" in request.fixturenames else world)
 
 
 @pytest.fixture
 def candidate(db: Connection) -> TinyModel:
-    """A sound model that is not registered yet."""
+    """A valid model that is not registered yet."""
     return random_model(schema_of(db), seed=2)
 
 
@@ -78,7 +78,7 @@ def set_to(db: Connection, name: str, value: str) -> None:
 
 
 def wrong_vectors(db: Connection, version: str) -> list[Any]:
-    """Ids whose stored vector is not what the version computes from the rows as they are, or is not there."""
+    """Ids whose stored vector is missing, or differs from what the version computes from the present rows."""
     query = """
         select coalesce(e.id, s.id) from (
             select video_id as id, embedding from two_tower.embed_videos(array(select id from public.videos), %(v)s)
@@ -104,7 +104,7 @@ def wrong_vectors(db: Connection, version: str) -> list[Any]:
 
 
 class Readers:
-    """Eight clients that ask for recommendations as fast as they can, and wait for a lock half a second at most."""
+    """Eight clients that request recommendations as fast as they can, and wait for locks at most half a second."""
 
     def __init__(self, connect: Connect, versions: tuple[str, ...], clients: int = 8) -> None:
         self.connect, self.clients = connect, clients
@@ -211,12 +211,12 @@ def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------------------------------------ backfill
 
 
-def test_what_changes_while_videos_are_embedded_is_made_good(db: Connection, candidate: TinyModel) -> None:
+def test_changes_during_the_embedding_of_videos_are_processed(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     db.execute("select two_tower.stage_model('v2')")
     while one(db, "select seen from two_tower.backfill_batch('v2', 'video', null, 100)"):
         pass
-    # All of it happens between a video's embedding and the attaching, and is refreshed for the active version alone.
+    # All of it happens between a video's embedding and the attaching, and is refreshed only for the active version.
     changed, gone, new = WORLD.videos[10], WORLD.videos[11], ident("video", 9999)
     db.execute("update public.videos set maker = 'maker c', price = 3 where id = %s", (changed,))
     db.execute("delete from public.video_tags where video_id = %s", (changed,))
@@ -243,7 +243,7 @@ def test_refreshes_and_likes_go_on_while_the_index_is_built(
         pass
     builder = connect(autocommit=False)
     assert builder.execute("select two_tower.index_partitions('v2')").fetchone() == (True,)
-    # The builder has built, and has not committed: whatever it locks, it holds now.
+    # The index is built, but not committed: the builder holds all of its locks now.
     db.execute("set lock_timeout = '500ms'")
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     db.execute(like, (WORLD.no_decisions, WORLD.videos[20]))
@@ -295,7 +295,7 @@ def test_several_workers_share_the_work_and_progress_only_grows(database: NewDat
 
 
 @pytest.mark.soak
-def test_procedures_side_by_side_do_the_same(db: Connection, connect: Connect, candidate: TinyModel) -> None:
+def test_concurrent_backfill_procedures_share_the_work(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     with ThreadPoolExecutor(3) as pool:
         workers = [pool.submit(connect().execute, "call two_tower.backfill_model('v2')") for _ in range(3)]
@@ -320,7 +320,7 @@ def test_a_backfill_by_the_command_line_and_procedures_share_the_work(
 
 
 @pytest.mark.soak
-def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(database: NewDatabase) -> None:
+def test_if_one_worker_fails_the_others_end_and_a_second_call_continues(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, make_world(3_000, 50))
         refresh(db)
@@ -339,9 +339,7 @@ def test_where_one_worker_fails_the_others_end_and_a_second_call_goes_on(databas
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["activate", "flip", "roll_back"])
-def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
-    how: str, db: Connection, candidate: TinyModel
-) -> None:
+def test_a_flip_is_durable_even_with_asynchronous_commits(how: str, db: Connection, candidate: TinyModel) -> None:
     if how == "roll_back":
         tiny_model(db, "v2", seed=2)
     else:
@@ -365,7 +363,7 @@ def test_a_flip_is_on_disk_when_it_is_reported_even_where_no_commit_waits(
 
 
 @pytest.mark.soak
-def test_backfilled_beside_traffic_it_is_as_fresh_as_the_active_one(
+def test_a_version_backfilled_during_traffic_is_as_fresh_as_the_active(
     db: Connection, connect: Connect, candidate: TinyModel
 ) -> None:
     register(db, candidate, "v2")
@@ -422,14 +420,14 @@ def test_a_model_worse_than_the_incumbent_is_rejected(db: Connection, candidate:
         db, "select report #>> '{reasons,0}' from two_tower.model_events where to_state = 'rejected'"
     ).startswith("ndcg@20")
     assert one(db, "select count(*) from pg_class where relname ~ '^(user|video)_embeddings_[0-9]+$'") == 2
-    register(db, worse(candidate, **{"ndcg@20": 0.48}), "v3")  # within the share that is allowed
+    register(db, worse(candidate, **{"ndcg@20": 0.48}), "v3")  # within the allowed share
     registry.activate(db, "v3", quiet)
     register(db, worse(candidate, **{"recall@20": 0.4}), "v4")
     with pytest.raises(GateFailed, match="v4 is rejected"):
         registry.activate(db, "v4", quiet)
 
 
-def test_the_first_model_is_held_against_popularity(database: NewDatabase) -> None:
+def test_the_first_model_is_compared_with_popularity(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, WORLD)
         model = random_model(schema_of(db))
@@ -442,7 +440,7 @@ def test_the_first_model_is_held_against_popularity(database: NewDatabase) -> No
         with pytest.raises(GateFailed, match="of popularity, which the first model is compared with, was not measured"):
             registry.activate(db, "v2", quiet)
         assert one(db, "select two_tower.active_version()") is None
-        # Without a user or a vector, a first model can still be put to work.
+        # Without users or vectors, a first model can still be activated.
         register(db, model, "v3")
         registry.activate(db, "v3", quiet)
         assert one(db, "select two_tower.active_version()") == "v3"
@@ -473,7 +471,7 @@ def staged(db: Connection) -> Connection:
 
 
 def refused(db: Connection, reason: str) -> None:
-    """``v2`` is refused for that one reason, nothing happens, and force goes ahead."""
+    """Asserts that ``v2`` is refused for only that reason, that nothing changes, and that force activates it."""
     with pytest.raises(psycopg.Error, match=f"model v2 does not pass its gate: {reason}") as caught:
         activate(db, "v2")
     assert caught.value.sqlstate == registry.GATE
@@ -483,19 +481,19 @@ def refused(db: Connection, reason: str) -> None:
     assert one(db, "select forced from two_tower.models where version = 'v2'")
 
 
-def test_the_gate_wants_every_video(staged: Connection) -> None:
+def test_the_gate_requires_a_vector_of_every_video(staged: Connection) -> None:
     staged.execute(
         "delete from two_tower.video_embeddings where model_version = 'v2' and video_id = %s", (WORLD.videos[9],)
     )
     refused(staged, "its backfill is not complete: it lacks the vectors of 1 videos and 0 users")
 
 
-def test_the_gate_wants_every_user(staged: Connection) -> None:
+def test_the_gate_requires_a_vector_of_every_user(staged: Connection) -> None:
     staged.execute("delete from two_tower.user_embeddings where model_version = 'v2' and user_id = %s", (WORLD.usual,))
     refused(staged, "its backfill is not complete: it lacks the vectors of 0 videos and 1 users")
 
 
-def test_the_gate_wants_what_is_stored_to_be_what_is_computed(staged: Connection) -> None:
+def test_the_gate_requires_stored_vectors_to_equal_computed_ones(staged: Connection) -> None:
     staged.execute(
         """update two_tower.video_embeddings set embedding = (
             select embedding from two_tower.video_embeddings where model_version = 'v1' order by video_id limit 1
@@ -504,12 +502,12 @@ def test_the_gate_wants_what_is_stored_to_be_what_is_computed(staged: Connection
     refused(staged, "what is stored is .* from what it computes")
 
 
-def test_the_gate_wants_the_index_to_find_what_is_near(staged: Connection) -> None:
+def test_the_gate_requires_the_index_to_find_the_nearest_videos(staged: Connection) -> None:
     set_to(staged, "gate_min_recall", "1.01")
     refused(staged, "its lists hold 1.0000 of the nearest videos, and must find 1.01")
 
 
-def test_the_gate_looks_at_the_incumbent_of_the_moment(
+def test_the_gate_compares_with_the_version_active_at_that_time(
     db: Connection, staged: Connection, candidate: TinyModel
 ) -> None:
     register(db, worse(candidate, **{"recall@20": 0.9}), "v3")
@@ -518,7 +516,7 @@ def test_the_gate_looks_at_the_incumbent_of_the_moment(
         activate(db, "v2")
 
 
-def test_what_waits_in_the_change_log_does_not_close_the_gate(staged: Connection) -> None:
+def test_pending_changes_do_not_fail_the_gate(staged: Connection) -> None:
     staged.execute("insert into public.videos (product_url, title) values ('https://videos.example/new', 'New')")
     staged.execute("update public.videos set maker = 'maker c' where id = %s", (WORLD.videos[10],))
     staged.execute(
@@ -539,8 +537,8 @@ def test_force_does_not_activate_a_version_during_its_backfill(db: Connection, c
     assert states(db) == {"v1": "active", "v2": "staged"}
 
 
-def test_a_setting_that_is_no_number_is_said(staged: Connection) -> None:
-    """Where it is set; and where it is read, for what a session without triggers has put there."""
+def test_a_setting_that_is_not_a_number_is_an_error(staged: Connection) -> None:
+    """When it is set; and when it is read, if a session without triggers wrote it."""
     said = 'the setting gate_max_drop must be a number from -1000 to 1000, and is "little"'
     with pytest.raises(errors.InvalidParameterValue, match=said):
         set_to(staged, "gate_max_drop", '"little"')
@@ -551,7 +549,7 @@ def test_a_setting_that_is_no_number_is_said(staged: Connection) -> None:
         activate(staged, "v2")
 
 
-# ------------------------------------------------------------------------------------------------ back again
+# ------------------------------------------------------------------------------------------------ rollbacks
 
 
 @pytest.mark.world(models=2)
@@ -575,7 +573,7 @@ def test_after_a_day_of_likes_the_old_version_is_as_fresh_as_the_new_one(db: Con
 
 
 @pytest.mark.world(models=2)
-def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
+def test_any_standby_version_can_be_rolled_back_to(db: Connection) -> None:
     tiny_model(db, "v3", seed=3)
     assert one(db, "select two_tower.rollback_model('v1') ->> 'previous'") == "v3"
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v3"
@@ -585,8 +583,8 @@ def test_any_version_that_is_kept_can_be_gone_back_to(db: Connection) -> None:
 
 
 @pytest.mark.world(models=2)
-def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
-    """Whoever owns the tables cannot leave the lifecycle either."""
+def test_even_the_owner_cannot_bypass_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
+    """The owner's statements on the tables are refused, too."""
     register(db, candidate, "v3")
     for statement in (
         "insert into two_tower.model_versions (version, state, schema_version, user_dim, item_dim) "
@@ -604,14 +602,14 @@ def test_the_database_keeps_the_lifecycle(db: Connection, candidate: TinyModel) 
     ):
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             db.execute(statement.encode())
-    # What is not live may go altogether; its history stays.
+    # A version that is not live may be deleted; its history stays.
     db.execute("delete from two_tower.model_versions where version = 'v3'")
     assert one(db, "select count(*) from two_tower.model_inputs where model_version = 'v3'") == 0
     assert column(db, "select to_state from two_tower.model_events where model_version = 'v3'") == ["candidate"]
 
 
 @pytest.mark.soak
-def test_service_role_does_all_of_it(db: Connection, connect: Connect, candidate: TinyModel) -> None:
+def test_service_role_can_run_the_whole_lifecycle(db: Connection, connect: Connect, candidate: TinyModel) -> None:
     service = connect()
     service.execute("set role service_role")
     register(service, candidate, "v2")
@@ -633,7 +631,7 @@ def test_service_role_does_all_of_it(db: Connection, connect: Connect, candidate
 
 
 def spoilt(model: TinyModel, graph: bytes) -> TinyModel:
-    """``model`` with another user tower, and a parity sample that admits it."""
+    """``model`` with another user tower, and a parity sample that fits its hash."""
     import hashlib
 
     assert model.metrics
@@ -651,7 +649,7 @@ def external(graph: bytes) -> bytes:
 
 
 def external_in_a_branch(graph: bytes) -> bytes:
-    """The tensor hides in an attribute of a node of a subgraph."""
+    """Hides the tensor in an attribute of a node of a subgraph."""
     model = onnx.load_from_string(graph)
     tensor = numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]), "inner")
     onnx.external_data_helper.set_external_data(tensor, "../secrets")
@@ -698,9 +696,7 @@ def one_weight_changed(graph: bytes) -> bytes:
         (lambda graph: b"", "it has no operators"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused(
-    change: Any, reason: str, db: Connection, candidate: TinyModel
-) -> None:
+def test_an_invalid_model_file_is_refused(change: Any, reason: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match=reason):
         register(db, spoilt(candidate, change(candidate.user_graph)), "v2")
     assert states(db) == {"v1": "active"}
@@ -717,7 +713,7 @@ def test_any_flipped_bit_is_refused(db: Connection, candidate: TinyModel) -> Non
     assert states(db) == {"v1": "active"}
 
 
-def test_a_sample_is_wanted_and_it_must_fit(db: Connection, candidate: TinyModel) -> None:
+def test_a_parity_sample_is_required_and_must_match(db: Connection, candidate: TinyModel) -> None:
     assert candidate.metrics
     register(db, candidate, "sound")
     parity = candidate.metrics["parity"]
@@ -734,7 +730,7 @@ def test_a_sample_is_wanted_and_it_must_fit(db: Connection, candidate: TinyModel
             register(db, replace(candidate, metrics=metrics), "v2")
 
 
-def test_files_have_a_size_limit_and_weights_a_format(db: Connection, candidate: TinyModel) -> None:
+def test_oversized_files_and_invalid_weights_are_refused(db: Connection, candidate: TinyModel) -> None:
     for weights in (
         b"",
         b"none",
@@ -751,7 +747,7 @@ def test_files_have_a_size_limit_and_weights_a_format(db: Connection, candidate:
     assert states(db) == {"v1": "active"}
 
 
-def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, candidate: TinyModel) -> None:
+def test_a_layout_that_the_encoder_does_not_support_is_refused(db: Connection, candidate: TinyModel) -> None:
     schema = candidate.feature_schema
     segments = schema["user"]["segments"]
     renamed = [segments[0], segments[1] | {"name": "loved_tags"}, *segments[2:]]
@@ -770,7 +766,7 @@ def test_a_layout_that_the_encoder_does_not_fill_is_refused(db: Connection, cand
 
 
 @pytest.mark.soak
-def test_whatever_the_bytes_they_are_judged_and_not_fallen_over(candidate: TinyModel) -> None:
+def test_checks_of_model_files_survive_any_bytes(candidate: TinyModel) -> None:
     chance = random.Random(0)
     graph = candidate.item_graph
     assert model_files.what_is_wrong_with_onnx(graph) is None
@@ -791,7 +787,7 @@ def test_whatever_the_bytes_they_are_judged_and_not_fallen_over(candidate: TinyM
 
 
 def encoded(number: int) -> bytes:
-    """A number as a protocol buffer has it."""
+    """A number in the encoding of protocol buffers."""
     found = b""
     while number > 127:
         found, number = found + bytes([number & 127 | 128]), number >> 7

@@ -26,7 +26,7 @@ def test_logq_makes_popularity_sampling_estimate_the_full_softmax() -> None:
     chance = torch.softmax(torch.randn(50), 0)
     full = torch.logsumexp(user @ items.T, 1).item()
     drawn = torch.multinomial(chance, 100_000, replacement=True)
-    # The loss is log(sum of exp(corrected)) - own corrected logit; take the own logit back out.
+    # The loss is log(sum of exp(corrected)) - own corrected logit; add the own logit back.
     log_q = torch.log(chance[drawn] * len(drawn))
     own = (user @ items[drawn[0]]).item() - log_q[0].item()
     ids = torch.arange(len(drawn))  # distinct, so that no copy is masked
@@ -42,21 +42,21 @@ def test_another_copy_of_the_target_is_no_negative() -> None:
     assert distinct.item() == pytest.approx(math.log(3))
 
 
-def test_a_refused_candidate_weighs_more() -> None:
+def test_a_noped_candidate_weighs_more() -> None:
     users, items, ids = torch.zeros(1, 2), torch.zeros(2, 2), torch.arange(2)
     refused = torch.tensor([[False, True]])
     loss = sampled_softmax(users, items, torch.tensor([0]), ids, torch.zeros(2), negatives=refused, negative_weight=2.0)
     assert loss.item() == pytest.approx(math.log(1 + 3))
 
 
-def test_what_a_user_knows_is_no_negative_but_the_target_stays() -> None:
+def test_known_items_are_no_negatives_but_the_target_stays() -> None:
     users, items, ids = torch.zeros(1, 2), torch.zeros(3, 2), torch.arange(3)
     known = torch.tensor([[True, True, False]])
     loss = sampled_softmax(users, items, torch.tensor([0]), ids, torch.zeros(3), masked=known)
     assert loss.item() == pytest.approx(math.log(2))
 
 
-def test_a_refused_item_weighs_more_in_the_full_softmax_too() -> None:
+def test_a_noped_item_weighs_more_in_the_full_softmax_too() -> None:
     scores, targets = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
     refused = torch.tensor([[False, True, False]])
     loss = full_softmax(scores, targets, negatives=refused, negative_weight=2.0)
@@ -78,7 +78,7 @@ def test_full_softmax_ignores_the_input_and_rows_without_target() -> None:
     assert full_softmax(scores, torch.zeros(2, 3)).item() == 0
 
 
-def test_temperature_divides() -> None:
+def test_temperature_divides_the_scores() -> None:
     scores, targets = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     assert full_softmax(scores, targets, temperature=2.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
     assert binary_cross_entropy(scores, targets, temperature=2.0).item() == pytest.approx(

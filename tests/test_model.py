@@ -1,4 +1,4 @@
-"""The towers: unit vectors from any input, dense and sparse paths alike, ONNX like torch, whatever the batch."""
+"""The towers: unit vectors from any input, the same by dense and sparse paths, ONNX and torch, and in any batch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_towers(sizes: dict[str, int], hidden: int = 24, seed: int = 0) -> tuple
 def user_rows(schema: FeatureSchema, n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rows = (rng.random((n, schema.user_dim)) < 0.1) * rng.integers(1, 5, (n, schema.user_dim))
-    rows[0] = 0  # someone of whom nothing is known
+    rows[0] = 0  # a user of whom nothing is known
     return rows.astype(np.float32)
 
 
@@ -78,7 +78,7 @@ def test_onnx_agrees_with_torch(name: str) -> None:
     assert parity(item_graph(item), item) < 1e-5
 
 
-def test_towers_without_a_direction_still_point_somewhere() -> None:
+def test_towers_of_zero_weights_give_unit_vectors() -> None:
     schema = make_towers(FULL)[0]
     user, item = UserTower(schema), ItemTower(schema)  # all weights zero
     rows = torch.from_numpy(user_rows(schema, 3))
@@ -89,7 +89,7 @@ def test_towers_without_a_direction_still_point_somewhere() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 16, 64, 256])
 def test_a_row_does_not_depend_on_its_batch(batch: int) -> None:
-    """Bit for bit: incremental refresh must equal a rebuild."""
+    """Bit for bit, since a refresh must equal a rebuild."""
     schema, user, item = make_towers(FULL | {"video": 700, "performer": 301}, hidden=100)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -126,7 +126,7 @@ def test_known_ids_outweigh_content_and_unknown_ids_use_content() -> None:
     assert not np.allclose(found[1], found[0], atol=1e-2)
 
 
-def test_weights_load_as_saved() -> None:
+def test_saved_weights_load_unchanged() -> None:
     from safetensors.torch import load
 
     schema, user, item = make_towers(FULL)
@@ -138,7 +138,7 @@ def test_weights_load_as_saved() -> None:
     assert np.array_equal(again[1].embed(rows[1]), item.embed(rows[1]))
 
 
-def test_an_export_that_does_not_agree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_differs_from_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _, user, item = make_towers(FULL)
     monkeypatch.setattr("two_tower.trainer.export.parity", lambda graph, tower: 0.5)
     with pytest.raises(RuntimeError, match="user tower"):

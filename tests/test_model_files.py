@@ -1,4 +1,4 @@
-"""Which ONNX files a tower may be: an allow-list of operators, looked at before any library opens the file."""
+"""ONNX files that are accepted as towers: an allow-list of operators is checked before any library opens the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS = b"\x02\0\0\0\0\0\0\0{}"
 
 
 def model(*nodes: onnx.NodeProto, constants: tuple[onnx.TensorProto, ...] = (), **more: Any) -> bytes:
-    """A file with these nodes. It need not make sense: it is to be judged before anybody tries to run it."""
+    """A file with these nodes. It need not make sense, since it is checked before anybody tries to run it."""
     source = helper.make_tensor_value_info("user_features", TensorProto.FLOAT, ["batch", 4])
     output = helper.make_tensor_value_info("user_embedding", TensorProto.FLOAT, ["batch", 128])
     graph = helper.make_graph(list(nodes), "test", [source], [output], list(constants))
@@ -40,7 +40,7 @@ def amounts(*values: int) -> onnx.TensorProto:
 
 
 def body() -> onnx.GraphProto:
-    """A graph inside an operator, of an operator that is allowed."""
+    """A graph inside an operator that consists of an allowed operator."""
     output = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])
     return helper.make_graph([helper.make_node("Identity", ["user_features"], ["inner"])], "body", [], [output])
 
@@ -52,7 +52,7 @@ def operator_file(name: str) -> bytes:
 
 
 def looped(iterations: int) -> bytes:
-    """A sound graph whose loop runs so many times."""
+    """A valid graph whose loop runs so many times."""
     inner = [
         helper.make_tensor_value_info("i", TensorProto.INT64, []),
         helper.make_tensor_value_info("c", TensorProto.BOOL, []),
@@ -72,7 +72,7 @@ def looped(iterations: int) -> bytes:
 
 
 def local_function() -> bytes:
-    """A function of the model's own, in a domain of its own and, to look harmless, in the default one."""
+    """A function of the model's own, in its own domain and, to look harmless, in the default one."""
     made = onnx.load_model_from_string(model(node("Relu")))
     function = helper.make_function(
         "", "Relu", ["x"], ["y"], [helper.make_node("Identity", ["x"], ["y"])], [helper.make_opsetid("", 17)]
@@ -97,7 +97,7 @@ def with_sparse_constant() -> bytes:
 
 
 def with_long_keys(content: bytes) -> bytes:
-    """The same file to a parser that keeps 32 bits of a field's key; to one that keeps more, fields nobody knows."""
+    """The same file for a parser that keeps 32 bits of a field's key; unknown fields for one that keeps more."""
     found = bytearray()
     view = memoryview(content)
     at = 0
@@ -194,7 +194,7 @@ def test_allowed_operators_are_of_the_onnx_standard_and_pass(name: str) -> None:
     assert model_files.what_is_wrong_with_onnx(operator_file(name)) is None
 
 
-def test_whoever_is_refused_is_told_what_is_allowed() -> None:
+def test_a_refusal_lists_the_allowed_operators() -> None:
     told = model_files.what_is_wrong_with_onnx(model(node("Loop")))
     assert all(name in told for name in ("'Loop'", *model_files.ONNX_OPERATORS))
 
@@ -207,7 +207,7 @@ def test_a_refused_file_is_named_with_the_reason(what: str) -> None:
     assert any(part in told for part in message.split("|"))
 
 
-def test_no_part_of_a_standard_operator_is_skipped_by_a_second_name() -> None:
+def test_every_occurrence_of_a_repeated_field_is_checked() -> None:
     """A field that occurs twice: a parser takes the last, so every one must be allowed."""
     harmless, harmful = node("Relu").SerializeToString(), onnx.NodeProto(op_type="Loop").SerializeToString()
     for content in (harmless + harmful, harmful + harmless):
@@ -249,15 +249,15 @@ def test_refused_files_never_reach_onnxruntime(fresh: Connection) -> None:
             fresh.execute("select two_tower.check_tower('user', %s, 4, %s, '{}', 0.001)", (file(), WEIGHTS))
         assert caught.value.sqlstate == "22023", what
     fresh.execute(LOADED)
-    # The check itself can tell: a file that passes the walk is opened.
+    # This shows that the test works: a file that passes the check is opened.
     with pytest.raises(errors.Error):
         fresh.execute("select two_tower.check_tower('user', %s, 4, %s, '{}', 0.001)", (model(node("Relu")), WEIGHTS))
     with pytest.raises(errors.Error, match="onnxruntime is loaded"):
         fresh.execute(LOADED)
 
 
-def test_a_file_that_nobody_registered_is_not_opened_either(fresh: Connection) -> None:
-    """The owner of the table, who need not be a superuser, may write it; what it says runs in the server's process."""
+def test_files_written_around_registration_are_checked_too(fresh: Connection) -> None:
+    """The table's owner, who need not be a superuser, may write a file, and its graph runs in the server's process."""
     fresh.execute("set session_replication_role = replica")
     for what, (file, _) in REFUSED.items():
         fresh.execute("update two_tower.model_files set content = %s where name = 'item_tower.onnx'", (file(),))
@@ -266,7 +266,7 @@ def test_a_file_that_nobody_registered_is_not_opened_either(fresh: Connection) -
         assert caught.value.sqlstate == "22023", what
 
 
-def test_what_our_own_trainer_exports_passes(fresh: Connection) -> None:
+def test_files_exported_by_the_trainer_pass(fresh: Connection) -> None:
     made = random_model(schema_of(fresh), seed=2)
     for content in (made.user_graph, made.item_graph):
         assert model_files.what_is_wrong_with_onnx(content) is None

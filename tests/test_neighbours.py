@@ -1,4 +1,4 @@
-"""Neighbours beside the towers: part of a version, and of every score, as the definition says in numpy."""
+"""Neighbours besides the towers: they are part of a version and of every score, by a definition in numpy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def quiet(what: str, share: float) -> None:
 def invented(videos: int, seed: int = 0, each: int = 12, scale: float = 0.3, below: float = 0.0) -> sparse.csr_matrix:
     """Random neighbours: most videos have up to ``each``, some have none; a share ``below`` of the weights is negative.
 
-    The scale is such that some neighbours pass what the towers put first, and others do not.
+    The scale is such that some neighbours overtake the videos that the towers rank first, and others do not.
     """
     rng = np.random.default_rng(seed)
     matrix = sparse.lil_matrix((videos, videos), dtype=np.float32)
@@ -97,7 +97,7 @@ def videos_of(db: Connection) -> int:
 
 
 def whole_scores(db: Connection, user: UUID, version: str) -> dict[str, float]:
-    """By definition, from the model's files: cosine and, of each like, its weights over the length of the sum."""
+    """By definition, from the model's files: the cosine plus, for each like, its weights over the length of the sum."""
     model = towers.load(db, version)
     ids = model.schema.vocabularies["video"]
     at = {video: n for n, video in enumerate(ids)}
@@ -140,7 +140,7 @@ def ranked(db: Connection, user: UUID, limit: int = 20) -> list[tuple[str, float
 
 
 def assert_by_definition(db: Connection, users: list[UUID], version: str, *limits: int) -> int:
-    """Lists and scores are the definition's; how many of the videos are in them for what neighbours add."""
+    """Asserts that lists and scores follow the definition; returns how many videos neighbours bring into them."""
     passed = 0
     for user in users:
         scores = whole_scores(db, user, version)
@@ -166,7 +166,7 @@ def assert_by_definition(db: Connection, users: list[UUID], version: str, *limit
     ids=["usual", "hardly any", "outweighs the towers", "half below zero", "all far below zero", "many each"],
 )
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
-def test_lists_are_by_the_whole_score(shape: dict[str, Any], engine: str, db: Connection) -> None:
+def test_lists_equal_the_definition_of_the_complete_score(shape: dict[str, Any], engine: str, db: Connection) -> None:
     register(db, invented(videos_of(db), **shape), engine=engine)
     activate(db)
     assert column(db, "select distinct user_engine from two_tower.model_versions where version = 'v2'") == [engine]
@@ -188,7 +188,7 @@ def test_without_neighbours_lists_are_those_of_the_towers(neighbours: str | None
         assert [UUID(v) for v, _ in ranked(db, user)] == one(db, query, user)
 
 
-def test_decisions_before_the_next_refresh_get_the_whole_score(db: Connection, client: Client) -> None:
+def test_decisions_before_a_refresh_count_in_the_complete_score(db: Connection, client: Client) -> None:
     register(db, invented(videos_of(db)))
     activate(db)
     for video in WORLD.published[5:25:2]:
@@ -202,7 +202,7 @@ def test_decisions_before_the_next_refresh_get_the_whole_score(db: Connection, c
     assert [(row["video_id"], row["score"]) for row in rows] == before
 
 
-def test_every_list_is_by_the_whole_score(db: Connection, client: Client) -> None:
+def test_every_kind_of_list_uses_the_complete_score(db: Connection, client: Client) -> None:
     register(db, invented(videos_of(db)))
     activate(db)
     own = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=20)
@@ -236,7 +236,7 @@ def test_contributions_of_decisions_sum_to_the_score(db: Connection) -> None:
             assert one(db, added, user, video) == pytest.approx(score, abs=3e-3), (user, video)
 
 
-def test_because_is_the_like_that_adds_most_to_the_whole_score(db: Connection, client: Client) -> None:
+def test_because_is_the_like_that_adds_most_to_the_complete_score(db: Connection, client: Client) -> None:
     neighbours = invented(videos_of(db), scale=1)
     register(db, neighbours, engine="sql")
     activate(db)
@@ -273,7 +273,7 @@ def test_because_is_the_like_that_adds_most_to_the_whole_score(db: Connection, c
     assert by_neighbours > 0
 
 
-def test_similar_videos_are_those_for_who_likes_nothing_else(db: Connection, client: Client) -> None:
+def test_similar_videos_are_those_for_a_user_who_likes_only_that_video(db: Connection, client: Client) -> None:
     neighbours = invented(videos_of(db))
     model = register(db, neighbours)
     activate(db)
@@ -299,7 +299,7 @@ def test_similar_videos_are_those_for_who_likes_nothing_else(db: Connection, cli
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("shape", [{}, {"scale": 5}, {"below": 0.5}], ids=["usual", "outweighs", "half below zero"])
-def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[str, Any], db: Connection) -> None:
+def test_the_index_with_neighbours_nearly_equals_exact_search(shape: dict[str, Any], db: Connection) -> None:
     register(db, invented(videos_of(db), each=60, **shape))
     activate(db)
     for limit in (1, 20, 60):
@@ -318,7 +318,7 @@ def test_the_index_beside_neighbours_gives_what_exact_search_does(shape: dict[st
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("unknown", [50, 150])
-def test_videos_of_which_nothing_is_known_are_in_no_list_by_taste(unknown: int, db: Connection, client: Client) -> None:
+def test_videos_without_any_information_are_in_no_list_by_taste(unknown: int, db: Connection, client: Client) -> None:
     db.execute(
         """insert into videos (id, product_url, title, published_at)
         select gen_random_uuid(), 'unknown ' || n, 'unknown', now() - interval '1 hour'
@@ -339,7 +339,7 @@ def test_videos_of_which_nothing_is_known_are_in_no_list_by_taste(unknown: int, 
         assert "unknown" not in by_taste
         assert one(db, "select two_tower.gate_recall('v2')") == 1
         db.execute("call two_tower.rebuild()")
-    # Whoever gives one a tag that the model knows places it.
+    # A tag that the model knows places a video.
     video = one(db, "select id from videos where title = 'unknown' limit 1")
     known = "select v.key from two_tower.vocabularies v where v.model_version = 'v2' and v.vocabulary = 'tag' limit 1"
     db.execute("insert into video_tags (video_id, tag_id) values (%s, %s)", (video, one(db, known)))
@@ -384,7 +384,7 @@ def test_a_list_is_of_one_version_whatever_is_activated_meanwhile(db: Connection
     assert ranked(reader, WORLD.usual) == expected["v2"]
 
 
-def test_retiring_removes_them_and_nobody_elses(db: Connection) -> None:
+def test_retiring_a_version_removes_only_its_neighbours(db: Connection) -> None:
     videos = videos_of(db)
     for seed, version in enumerate(("v2", "v3")):
         register(db, invented(videos, seed), version)
@@ -395,7 +395,7 @@ def test_retiring_removes_them_and_nobody_elses(db: Connection) -> None:
     assert ranked(db, WORLD.usual) == before
 
 
-def test_deleted_videos_do_no_harm(db: Connection, client: Client) -> None:
+def test_lists_and_neighbours_survive_deleted_videos(db: Connection, client: Client) -> None:
     register(db, invented(videos_of(db), scale=5))
     activate(db)
     gone = [UUID(video) for video, _ in ranked(db, WORLD.usual)[:5]] + sorted(WORLD.of(WORLD.usual, "like"))[:3]
@@ -429,7 +429,7 @@ def test_stored_lengths_equal_those_computed_from_rows(db: Connection) -> None:
     assert db.execute(computed.encode(), ([user for user, _ in stored],)).fetchall() == stored
 
 
-def test_registering_again_is_nothing_new_and_other_neighbours_are(db: Connection) -> None:
+def test_the_same_neighbours_register_again_and_others_are_refused(db: Connection) -> None:
     videos = videos_of(db)
     neighbours = invented(videos)
     model = register(db, neighbours)
@@ -450,7 +450,7 @@ def changed(neighbours: sparse.csr_matrix, **arrays: np.ndarray) -> dict[str, np
 @pytest.mark.parametrize(
     "fault", ["infinite", "not a number", "out of the vocabulary", "of another size", "half of it"]
 )
-def test_neighbours_that_cannot_be_are_refused(fault: str, db: Connection) -> None:
+def test_invalid_neighbours_are_refused(fault: str, db: Connection) -> None:
     neighbours = invented(videos_of(db))
     model = random_model(schema_of(db), 1)
     values, indices = neighbours.data.copy(), neighbours.indices.copy()
@@ -480,7 +480,7 @@ def test_neighbours_that_cannot_be_are_refused(fault: str, db: Connection) -> No
         ("array[%(a)s]::uuid[], '{-infinity}'", "is not finite"),
     ],
 )
-def test_rows_that_cannot_be_are_refused(row: str, message: str, db: Connection) -> None:
+def test_invalid_rows_of_neighbours_are_refused(row: str, message: str, db: Connection) -> None:
     first, second = schema_of(db).vocabularies["video"][:2]
     values = {"a": second, "first": first, "nobody": NOBODY}
     db.execute(f"insert into two_tower.neighbour_lists select 'v9', %(first)s, {row}".encode(), values)
@@ -498,7 +498,7 @@ def test_rows_that_cannot_be_are_refused(row: str, message: str, db: Connection)
     "delete from two_tower.neighbour_lists where model_version = 'v2'",
     "truncate two_tower.neighbour_lists",
 ])  # fmt: skip
-def test_what_is_registered_does_not_change(statement: str, db: Connection) -> None:
+def test_neighbours_of_a_registered_version_cannot_change(statement: str, db: Connection) -> None:
     register(db, invented(videos_of(db)))
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="do not change"):
         db.execute(statement.encode())
@@ -524,7 +524,7 @@ def test_an_exported_model_recommends_the_same_in_another_database(
 ) -> None:
     if not kept:
         db.execute("update two_tower.settings set value = '1000' where name = 'model_max_bytes'")
-    # The engine onnxruntime needs the files, so a version that is rows alone takes another.
+    # The engine onnxruntime needs the files, so a version with only rows uses another.
     register(db, invented(videos_of(db)), engine=ENGINE if kept else "auto")
     activate(db)
     if way == "register":
@@ -540,7 +540,7 @@ def test_an_exported_model_recommends_the_same_in_another_database(
         assert [v for v, _ in ranked(other, user)] == [v for v, _ in ranked(db, user)]
 
 
-def test_small_files_for_a_browser_leave_them_out(db: Connection, tmp_path: Path) -> None:
+def test_small_files_for_a_browser_have_no_neighbours(db: Connection, tmp_path: Path) -> None:
     register(db, invented(videos_of(db)))
     artifacts.export(db, "v2", tmp_path, max_video_features=20)
     tensors = tower_rows.tensors_of((tmp_path / "weights.safetensors").read_bytes())
@@ -548,7 +548,7 @@ def test_small_files_for_a_browser_leave_them_out(db: Connection, tmp_path: Path
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_tensors_come_back_as_they_were(seed: int) -> None:
+def test_neighbours_convert_to_tensors_and_back(seed: int) -> None:
     matrix = invented(50, seed, each=seed * 5)
     back = sparse_part.from_tensors(sparse_part.to_tensors(matrix), 50)
     assert (back is None) == (matrix.nnz == 0)

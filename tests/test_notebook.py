@@ -1,4 +1,4 @@
-"""The notebook of ``examples/``: cell after cell it trains, evaluates and explains, from a DSN alone."""
+"""The notebook of ``examples/``: its cells train, evaluate and explain with only a DSN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTEBOOK = json.loads((REPOSITORY / "examples" / "evaluate.ipynb").read_text(enc
 CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
-def test_the_notebook_is_one_and_has_no_output_of_ours() -> None:
+def test_the_notebook_is_valid_and_has_no_stored_output() -> None:
     assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
     for at, source in enumerate(CELLS):

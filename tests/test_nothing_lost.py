@@ -1,4 +1,4 @@
-"""Whatever writes, and however its transactions lie: a refresh equals a rebuild (I3), and nobody waits (I4)."""
+"""For all writers and interleavings of transactions, a refresh equals a rebuild (I3), and nobody waits (I4)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LEVELS = {
 
 @contextmanager
 def meanwhile(work: Callable[[], Any]) -> Iterator[Future[Any]]:
-    """Runs ``work`` in another thread; at the end of the block it has to have ended, and to have raised nothing."""
+    """Runs ``work`` in another thread; it must have ended without an error by the end of the block."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         yield future
@@ -54,19 +54,19 @@ def meanwhile(work: Callable[[], Any]) -> Iterator[Future[Any]]:
 
 
 def as_user(connection: Connection, user: UUID) -> None:
-    """From now on and until its transaction ends, ``connection`` speaks for ``user``."""
+    """Makes ``connection`` act for ``user`` until its transaction ends."""
     connection.execute("select set_config('request.jwt.claims', %s, true)", (json.dumps({"sub": str(user)}),))
 
 
 def until(db: Connection, condition: str) -> None:
-    """Waits until a query says true."""
+    """Waits until a query returns true."""
     deadline = time.monotonic() + 30
     while not one(db, condition):
         assert time.monotonic() < deadline, condition
         time.sleep(0.01)
 
 
-# ------------------------------------------------------------------ rows 2 and 3: versions that come and go meanwhile
+# --------------------------------------------------------------- rows 2 and 3: versions attached and retired meanwhile
 
 WRITERS = {
     "embed_user": "select public.embed_user()",
@@ -96,7 +96,7 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
             until(db, "select to_regclass('two_tower.video_embeddings_2_hnsw') is not null")
             time.sleep(0.2)
             assert not backfill.done()
-            # Neither a like, nor a list, nor a user who embeds himself feels that an attach is waiting.
+            # An attach that waits delays neither likes, nor lists, nor embed_user().
             client = connect(autocommit=False)
             client.execute("set lock_timeout = '200ms'")
             for at in range(5):
@@ -134,7 +134,7 @@ def test_row_3_a_snapshot_older_than_a_retirement_can_still_write(
 
 @pytest.mark.soak
 def test_row_3_users_embed_themselves_beside_retirements(db: Connection, connect: Connect) -> None:
-    """Whichever comes first; before, the client got 23514, that there is no partition."""
+    """Whichever comes first; formerly the client got 23514, for a missing partition."""
     stop = threading.Event()
     calls: list[int] = []
 
@@ -177,7 +177,7 @@ def test_attach_and_retirement_time_out_behind_an_open_transaction(db: Connectio
     assert one(db, "select two_tower.live_versions()") == ["v2", "v3"]
 
 
-# ------------------------------------------------------------------------- rows 6 to 8: what others hold meanwhile
+# ------------------------------------------------------------------------- rows 6 to 8: locks of others
 
 HOLDS = {
     "a deletion": "delete from auth.users where id = %s",
@@ -187,7 +187,7 @@ HOLDS = {
     "a changed decision": "update public.user_video_decisions set decision_type = 'nope' where user_id = %s",
     "the videos": "select 1 from public.videos, (select %s::uuid) as nobody for update of videos",
 }
-"""What an application may do and then take its time."""
+"""Operations of an application that then keeps its transaction open."""
 
 
 @pytest.mark.sampled(1)
@@ -204,7 +204,7 @@ def test_row_6_a_refresh_waits_for_no_row_of_the_application(
     hasty = connect()
     hasty.execute("set lock_timeout = '200ms'")
     refresh(hasty)
-    # The first features of a user refer to the user's row, and a deletion has the features' row.
+    # The first features of a user refer to the user's row, and a deletion locks the features' row.
     busy = [user] if hold in ("a deletion", "the user's row") and (hold == "a deletion" or not known) else []
     assert column(db, "select user_id from two_tower.pending_users") == busy
     with hasty.transaction():
@@ -216,7 +216,7 @@ def test_row_6_a_refresh_waits_for_no_row_of_the_application(
 
 
 def test_row_6_a_refresh_has_its_own_lock_timeout(db: Connection) -> None:
-    """Of the session's own timeout nothing is left in a refresh, nor of the refresh's in the session."""
+    """A refresh does not use the session's timeout, and the session keeps its own afterwards."""
     db.execute("""create table public.seen (patience text);
         create function public.look() returns trigger language plpgsql as
         $f$ begin insert into public.seen values (current_setting('lock_timeout')); return null; end $f$;
@@ -231,8 +231,7 @@ def test_row_6_a_refresh_has_its_own_lock_timeout(db: Connection) -> None:
 
 
 def test_row_6_users_can_be_deleted_in_any_order_during_a_refresh(db: Connection, connect: Connect) -> None:
-    """It waits for a batch at most, and no batch waits for it for longer than a moment, so nobody is the victim of a
-    deadlock."""
+    """A deletion waits at most for a batch, and a batch only briefly for a deletion, so there are no deadlocks."""
     users = sorted([USER, OTHER, WORLD.one_like], reverse=True)
     for user in users:
         db.execute(LIKE, (user, UNDECIDED[0]))
@@ -287,7 +286,7 @@ def test_row_8_concurrent_refreshes_leave_room_in_the_lock_table(db: Connection,
     db.execute(LIKE, (USER, UNDECIDED[0]))
     for refresher in refreshers:
         refresher.rollback()
-    # One transaction that refreshes all it can leaves room for the others.
+    # A transaction that refreshes as much as it can leaves room for others.
     refreshers[0].execute("select two_tower.sync_user_embeddings()")
     assert one(db, held) <= room * 0.7
     assert one(refreshers[1], batch, "80")["users"] > 0
@@ -312,7 +311,7 @@ def test_row_1_conflicting_transactions_are_retried_and_skip_nobody(failure: str
     assert_fresh(db)
 
 
-# ------------------------------------------------------------------------- row 1: whatever the isolation
+# ------------------------------------------------------------------------- row 1: isolation levels
 
 TRUNCATES = ("truncate public.user_video_decisions", "truncate public.video_tags", "truncate public.videos cascade")
 
@@ -334,7 +333,7 @@ def test_row_1_truncate_logs_users_that_its_snapshot_cannot_see(
     assert_fresh(db)
 
 
-# ---------------------------------------------------------------------- row 4: writes that fire no statement's trigger
+# ---------------------------------------------------------------------- row 4: writes without statement triggers
 
 BYPASSED = (
     f"insert into public.user_video_decisions values ('{WORLD.no_decisions}', '{UNDECIDED[0]}', 'like')",
@@ -348,7 +347,7 @@ BYPASSED = (
     "truncate public.video_tags",
     "truncate public.user_video_decisions",
 )
-"""Each changes something after those before it."""
+"""Applied in order, each changes something."""
 
 
 def test_row_4_sessions_that_replicate_are_logged(db: Connection) -> None:
@@ -365,14 +364,14 @@ def test_row_4_sessions_that_replicate_are_logged(db: Connection) -> None:
 
 
 def stored(dsn: str, *options: str) -> tuple[int, dict[str, Any]]:
-    """What ``two-tower verify`` says, and its exit code."""
+    """Exit code of ``two-tower verify``, and its answer."""
     done = CliRunner().invoke(app, ["verify", "--dsn", dsn, "--json", *options])
     assert done.exit_code in (0, 1), done.output
     return done.exit_code, json.loads(done.stdout)
 
 
 def unseen(db: Connection, write: str) -> None:
-    """``write``, while no trigger of ours is there to see it; that is named as long as it lasts."""
+    """Runs ``write`` without our triggers; ``problems`` reports their absence meanwhile."""
     tables = ("user_video_decisions", "videos", "video_tags", "video_performers")
     for table in tables:
         db.execute(f"alter table public.{table} disable trigger user".encode())
@@ -386,7 +385,7 @@ def unseen(db: Connection, write: str) -> None:
 
 
 def differing(db: Connection) -> verify.Verified:
-    """What ``two-tower verify`` compares."""
+    """The differences that ``two-tower verify`` finds."""
     return verify.verify(db, lambda what, share: None)
 
 
@@ -402,7 +401,7 @@ def test_row_4_changes_that_bypassed_triggers_are_found_and_repaired(db: Connect
     assert_fresh(db)
 
 
-def test_row_4_what_no_trigger_saw_is_repaired_by_the_command(db: Connection, dsn: str) -> None:
+def test_row_4_verify_repairs_changes_that_bypassed_triggers(db: Connection, dsn: str) -> None:
     assert stored(dsn) == (0, {
         "users": len({u for u, _, _, _ in WORLD.decisions}), "videos": len(WORLD.videos), "marked": 0,
         "differing": {"features": 0, "user_vectors": 0, "video_vectors": 0, "tastes": 0},
@@ -422,7 +421,7 @@ def test_row_4_what_no_trigger_saw_is_repaired_by_the_command(db: Connection, ds
 
 
 def test_row_4_the_daily_job_reports_changes_that_bypassed_triggers(db: Connection, dsn: str) -> None:
-    """Nobody lacks a vector, so the check of each minute is content; one of all 347 who are drawn differs."""
+    """No user lacks a vector, so the check of each minute finds nothing; one of the sampled users differs."""
     assert one(db, "select two_tower.try_job('verify')::text").startswith("(t,")
     stale = "select detail, remedy from two_tower.problems where what = 'stale'"
     assert db.execute(stale).fetchone() is None
@@ -438,7 +437,7 @@ def test_row_4_the_daily_job_reports_changes_that_bypassed_triggers(db: Connecti
     (detail, remedy) = db.execute(stale).fetchone() or ("", "")
     assert "1 features, 1 and 0 vectors and 0 tastes are not what the rows say" in detail
     assert remedy == "two-tower verify --repair && two-tower refresh"
-    # Neither a sample that misses it, nor one of some, settles it.
+    # Neither a sample without it, nor a partial one, settles it.
     db.execute("select two_tower.verify_sample(0)")
     assert stored(dsn, "--sample", "1", "--repair")[1]["users"] == 1
     assert db.execute(stale).fetchone() is not None
@@ -460,12 +459,12 @@ ALTERED = (
     f"public.user_features set like_count = like_count + 1 where user_id = '{USER}'",
     f"public.user_features set liked_video_ids = '{{}}' where user_id = '{USER}'",
 )
-"""Of every table that a refresh writes, values that no row of the application explains."""
+"""For every table that a refresh writes, values that do not follow from the application's rows."""
 
 
 @pytest.fixture
 def tasted(db: Connection) -> Connection:
-    """With a version whose users are sums, which alone has tastes."""
+    """A database with a version whose users are sums: only such versions have tastes."""
     if not sums(db, "v1"):
         tiny_model(db, "v2", engine="sql")
     return db
@@ -501,7 +500,7 @@ def test_row_4_stored_rows_of_missing_videos_are_found_and_repaired(tasted: Conn
 
 
 def test_row_4_users_with_likes_should_have_a_vector(db: Connection) -> None:
-    """Not who has features, which only a refresh writes."""
+    """It is not decided by features, which only a refresh writes."""
     db.execute("alter table public.user_video_decisions disable trigger user")
     db.execute(LIKE, (WORLD.no_decisions, UNDECIDED[0]))
     row = db.execute("select users, missing_users, share < 1 from two_tower.coverage").fetchone()
@@ -518,13 +517,13 @@ def test_row_4_users_with_likes_should_have_a_vector(db: Connection) -> None:
     assert refused.value.sqlstate == "TT003"
 
 
-# ------------------------------------------------------------------------- row 5: a log that has grown
+# ------------------------------------------------------------------------- row 5: a large log
 
 SIZE = "select pg_relation_size('two_tower.user_change_log')"
 
 
-def test_row_5_the_space_of_a_log_is_given_back_and_no_like_feels_it(db: Connection, connect: Connect) -> None:
-    """By what autovacuum does; a like waited 11 seconds for a purge."""
+def test_row_5_vacuum_truncates_the_log_without_delaying_likes(db: Connection, connect: Connect) -> None:
+    """As autovacuum does; formerly a like waited 11 seconds for a purge."""
     db.execute("alter table two_tower.user_change_log set (autovacuum_enabled = off)")
     db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 300000)")
     db.execute("delete from two_tower.user_change_log")
@@ -577,7 +576,7 @@ def test_row_5_a_snapshot_older_than_a_purge_sees_likes_and_log_rows(db: Connect
     assert one(dump, "select count(*) from two_tower.pending_users where user_id = %s", USER) == 1
 
 
-# ------------------------------------------------------------------------- row 9: imports beside imports and likes
+# ------------------------------------------------------------------------- row 9: imports during imports and likes
 
 LISTED = list(dict.fromkeys([*WORLD.videos[:60], *UNDECIDED[:30]]))
 NEW_URLS = [f"https://new.example/{n}" for n in range(60)]
@@ -613,7 +612,7 @@ IMPORTED = """select array[
 @pytest.mark.parametrize("level", ["read committed", "repeatable read"])
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("name", FILES)
-def test_row_9_two_imports_of_one_file_at_once_end_well(
+def test_row_9_two_concurrent_imports_of_one_file_succeed(
     name: str, chunk: int | None, level: str, db: Connection, connect: Connect, tmp_path: Path
 ) -> None:
     import_file, options, lines = FILES[name]
@@ -623,7 +622,7 @@ def test_row_9_two_imports_of_one_file_at_once_end_well(
     both = threading.Barrier(2)
 
     def meet(read: int, total: int | None, step: str) -> None:
-        """Both have staged what they are about to merge, unless one keeps the other from it."""
+        """Waits until both have staged their rows, unless one blocks the other."""
         if step == "merging":
             with suppress(threading.BrokenBarrierError):
                 both.wait(0.5)
@@ -643,7 +642,7 @@ def test_row_9_two_imports_of_one_file_at_once_end_well(
         set(lines[1:]) if name != "decisions" else [line for line in lines[1:] if not already(line)]
     )
     if chunk:
-        # Neither did what the other had done.
+        # Neither repeated the other's work.
         assert sum(summary.resumed for summary in done) >= len(lines) - 1 - chunk
         assert one(db, "select count(*) from two_tower.job_log where job like 'import %%' and finished_at is null") == 0
     refresh(db)
@@ -680,7 +679,7 @@ APPLICATION: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("chunk", [None, 25])
 @pytest.mark.parametrize("what", APPLICATION)
-def test_row_9_an_import_beside_an_application_that_writes_the_same(
+def test_row_9_an_import_waits_for_an_application_writing_the_same_rows(
     what: str, chunk: int | None, db: Connection, connect: Connect, tmp_path: Path
 ) -> None:
     name, statement, values = APPLICATION[what]
@@ -695,7 +694,7 @@ def test_row_9_an_import_beside_an_application_that_writes_the_same(
         application.commit()
         assert importing.result(timeout=60).rejected == 0
     again = import_file(db, path, replace(options, chunk=None))
-    # What the file had nothing to say against is the application's to change.
+    # Rows of the application that do not contradict the file stay.
     of_application = sum(already(line) for line in lines[1:] if line.startswith(str(OTHER)) and values == (OTHER,))
     assert len(lines) - 1 - of_application <= again.unchanged <= len(lines) - 1
     assert again.rejected == 0
@@ -729,7 +728,7 @@ def test_row_9_conflicting_imports_and_applications_both_succeed(
 # ---------------------------------------------------------------- row 10: connections that live across a release
 
 RELEASE: dict[str, list[tuple[str, str]]] = {
-    # Users point the other way, by a routine of another signature.
+    # Users' vectors point the other way, by a routine of another signature.
     "30_inference/user_vector.sql": [
         (
             "create or replace function two_tower.user_vector(p_taste extensions.vector)",
@@ -740,7 +739,7 @@ RELEASE: dict[str, list[tuple[str, str]]] = {
         ("comment on function two_tower.user_vector(extensions.vector)", "comment on function two_tower.user_vector"),
     ],
     "35_onnxruntime/infer_onnxruntime.sql": [
-        # So does what onnxruntime makes, and what the backend keeps of a session has another form.
+        # So do those by onnxruntime, and the backend caches sessions in another form.
         (
             "{feed.name: dense if full_batches else dense[:rows]})[0][:rows]",
             "{feed.name: dense[:rows]})[0][:rows] * -1",
@@ -748,7 +747,7 @@ RELEASE: dict[str, list[tuple[str, str]]] = {
         ("entry = (session, not same_in_any_batch(numpy, session))", "entry = (True, session)"),
         ("session, full_batches = session_for", "full_batches, session = session_for"),
     ],
-    # What runs go through from commit to commit takes one argument more.
+    # The step that runs between commits takes one argument more.
     "50_refresh/refresh_step.sql": [
         (
             "create or replace function two_tower.refresh_step(\n    inout state jsonb,",
@@ -771,7 +770,7 @@ RELEASE: dict[str, list[tuple[str, str]]] = {
         ("user_vector(extensions.vector)", "user_vector(extensions.vector, real)"),
     ],
 }
-"""Another release: file of ``sql/``, and what is written differently in it."""
+"""Another release: file of ``sql/``, and its changes."""
 WAY_BACK: dict[str, list[tuple[str, str]]] = {
     f"{path}.sql": [("create or replace function", f"drop function if exists {signature};\ncreate or replace function")]
     for path, signature in (
@@ -780,7 +779,7 @@ WAY_BACK: dict[str, list[tuple[str, str]]] = {
         ("12_backfill/backfill_step", "two_tower.backfill_step(jsonb, int)"),
     )
 }
-"""The release of this tree, which takes away what the other one has more."""
+"""The release of this tree, which removes the additions of the other."""
 
 
 def release(dsn: str, differs: dict[str, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -808,7 +807,7 @@ def test_row_10_open_connections_run_no_old_code_after_a_release(
         live.prepare_threshold = 0
 
         def everything() -> State:
-            """Through all that a backend may have kept: plans, bodies, models."""
+            """Uses everything that a backend may have cached: plans, bodies, models."""
             with live.transaction():
                 as_user(live, USER)
                 live.execute("select public.embed_user(true)")
@@ -816,14 +815,14 @@ def test_row_10_open_connections_run_no_old_code_after_a_release(
             live.execute("call two_tower.rebuild()")
             return state(live)
 
-        for _ in range(6):  # from the sixth time on a plan may be kept for all values
+        for _ in range(6):  # from the sixth run on, a plan may be generic
             before = everything()
         register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
         db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
         refreshing = live.execute("select state from two_tower.begin_refresh(p_max_changes => 20)").fetchone()
         assert refreshing is not None
         release(dsn, RELEASE, monkeypatch)
-        # What was under way goes on, and what begins now is of the new release.
+        # Runs in progress continue, and new ones use the new release.
         run, finished = refreshing[0], False
         while not finished:
             step = "select state, finished, failure from two_tower.refresh_step(%s)"
@@ -848,7 +847,7 @@ def test_row_10_open_connections_run_no_old_code_after_a_release(
 def test_row_10_a_release_in_the_middle_of_runs_loses_nothing(
     db: Connection, dsn: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is replaced while it runs fails that one call, of a refresh or of a user who embeds himself; likes never."""
+    """Replacing a running routine fails at most that call of a refresh or of embed_user(); likes never fail."""
     register(db, random_model(schema_of(db), seed=2), "v2")
     stop = threading.Event()
 
@@ -885,5 +884,5 @@ def test_row_10_a_release_in_the_middle_of_runs_loses_nothing(
             stop.set()
         assert all(future.result() > 0 for future in running)
     refresh(db)
-    db.execute("call two_tower.rebuild()")  # a vector of the other release is as good as a stale one
+    db.execute("call two_tower.rebuild()")  # a vector by the other release counts as stale
     assert_fresh(db)

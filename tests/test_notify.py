@@ -1,4 +1,4 @@
-"""Runs tell how they went, by webhook and mail; what goes wrong there is a warning and no failure."""
+"""Runs report their outcome by webhook and mail; errors of these are warnings, not failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from two_tower.notify import Channels, channels
 
 @dataclass
 class MailServer:
-    """Speaks as much SMTP as a client without TLS asks for."""
+    """Speaks as much SMTP as a client without TLS needs."""
 
     url: str = ""
     refuses: str = ""
@@ -66,7 +66,7 @@ def mail() -> Iterator[MailServer]:
     server.server_close()
 
 
-def test_mail_says_what_happened_to_everybody(mail: MailServer) -> None:
+def test_mail_reaches_all_recipients(mail: MailServer) -> None:
     told = Channels(mail=("a@example.org", "b@example.org"), smtp=mail.url, sender="runs@example.org")
     assert told.tell("a subject\nwith a break", "視聴データ <b> & more") == []
     (message,) = mail.sent
@@ -88,7 +88,7 @@ def test_a_server_that_refuses_is_a_warning(mail: MailServer, refuses: str) -> N
 @pytest.mark.parametrize(
     "smtp", ["smtp://127.0.0.1:1", "smtps://127.0.0.1:1", "smtp://nowhere.invalid", "smtp://127.0.0.1:no"]
 )
-def test_a_server_that_is_not_there_is_a_warning_without_secrets(smtp: str) -> None:
+def test_an_unreachable_server_is_a_warning_without_secrets(smtp: str) -> None:
     warnings = Channels(mail=("a@example.org",), smtp=smtp.replace("//", "//user:secret@")).tell("subject", "text")
     assert len(warnings) == 1
     assert "secret" not in warnings[0]
@@ -128,7 +128,7 @@ def test_missing_notification_settings_fail_before_the_work(monkeypatch: pytest.
         (("sync-videos", "--mode", "embeddings"), "Syncing videos failed: "),
     ],
 )
-def test_verbs_tell_of_a_run_that_could_not_begin(
+def test_verbs_notify_of_a_run_that_could_not_begin(
     verb: tuple[str, ...],
     said: str,
     webhook: Webhook,  # noqa: F811
@@ -144,7 +144,7 @@ def test_verbs_tell_of_a_run_that_could_not_begin(
 
 
 @pytest.mark.world
-def test_a_sync_tells_what_it_did(
+def test_sync_videos_notifies_of_its_result(
     dsn: str,
     webhook: Webhook,  # noqa: F811
     mail: MailServer,

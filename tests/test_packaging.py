@@ -1,4 +1,4 @@
-"""What is released works without a checkout."""
+"""Released packages work without a checkout."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, as an installation has it."""
+    """The unpacked wheel, as in an installation."""
     made = tmp_path_factory.mktemp("unpacked") / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(made)
     return made
 
 
-def test_the_wheel_has_every_file_that_a_database_is_made_of(unpacked: Path) -> None:
+def test_the_wheel_has_every_file_that_defines_the_database(unpacked: Path) -> None:
     def files(root: Path) -> set[str]:
         kinds = ("migrations/*.sql", "migrations/*.py", "sql/**/*.sql", "plpython/*.py", "plpython/*.txt")
         return {str(path.relative_to(root)) for kind in kinds for path in root.glob(kind)}
@@ -63,15 +63,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("made_of", ["wheel", "source distribution"])
-def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
+def test_a_bare_installation_serves_without_a_checkout(
     made_of: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """``two-tower up`` and ``migrate`` in a directory of one's own. The packages that it depends on are lent."""
+    """``two-tower up`` and ``migrate`` in an empty directory. Dependencies come from this environment."""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    # A path in such a file is looked in after the environment's own, and no such file there is read: not that of the
-    # checkout.
+    # A path in a .pth file is searched after the environment's own, and .pth files there, such as that of the checkout,
+    # are not read.
     (site / "lent.pth").write_text(f"{Path(psycopg.__file__).parents[1]}\n")
     released = request.getfixturevalue("wheel" if made_of == "wheel" else "source")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
@@ -102,7 +102,7 @@ def test_installed_into_a_bare_environment_it_serves_without_a_checkout(
         remove_server(Server(home))
 
 
-def test_the_source_distribution_has_what_the_wheel_is_built_of(source: Path) -> None:
+def test_the_source_distribution_has_all_files_of_the_wheel(source: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "examples/evaluate.ipynb", "setup.sh"):
@@ -113,14 +113,14 @@ def test_the_source_distribution_has_what_the_wheel_is_built_of(source: Path) ->
 
 
 def test_a_tag_is_the_version_that_is_released() -> None:
-    """What the release workflow asks of a tag, asked of the one that would be next."""
+    """The release workflow's check of a tag, for the next tag."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def run(unpacked: Path, directory: Path, program: str, *arguments: str) -> None:
-    """Runs a program with what the wheel has, as where none of the extras is installed."""
+    """Runs a program with the content of the wheel, as if no extras were installed."""
     without = f"import sys; sys.modules.update(dict.fromkeys({TRAINER!r})); "
     command = [sys.executable, "-P", "-c", without + program, *arguments]
     env = {**os.environ, "PYTHONPATH": str(unpacked)}
@@ -146,7 +146,7 @@ def test_an_installed_wheel_migrates_up_and_down(unpacked: Path, tmp_path: Path,
 
 
 @pytest.mark.soak
-def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
+def test_serving_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path, world_dsn: str) -> None:
     def two_tower(*arguments: str) -> None:
         run(unpacked, tmp_path, "from two_tower.cli.main import app; app()", *arguments, "--dsn", world_dsn)
 
@@ -157,6 +157,6 @@ def test_serving_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path,
     two_tower("sync-videos", "--skip-ingest", "--model", f"file://{tmp_path}/models")
 
 
-def test_the_page_takes_no_package_of_the_trainer(unpacked: Path, tmp_path: Path) -> None:
+def test_the_page_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path) -> None:
     pages = "from two_tower.ui import data, freshness, models, recommendations, session, users"
     run(unpacked, tmp_path, pages)

@@ -1,4 +1,4 @@
-"""An application whose decisions are partitioned: whatever is written, and wherever, is refreshed or found (I3)."""
+"""An application with partitioned decisions: all writes, to any table, are refreshed or found by verify (I3)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ IN_A_PARTITION = (
 
 @pytest.fixture(scope="module")
 def application(cluster: Server) -> Iterator[str]:
-    """Name of a database with the world in such an application's tables, and a model for it."""
+    """Name of a database with the world in the tables of such an application, and a model."""
     name = f"partitions_{uuid4().hex[:12]}"
     dsn = in_database(cluster.dsn, name)
     with psycopg.connect(cluster.dsn, autocommit=True) as admin:
@@ -83,7 +83,7 @@ def test_row_4_writes_into_a_partition_are_refreshed(db: Connection) -> None:
             assert assert_fresh(db) != before, write
 
 
-def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection, dsn: str) -> None:
+def test_row_4_verify_finds_attached_and_detached_partitions(db: Connection, dsn: str) -> None:
     for move in (
         "alter table public.user_video_decisions detach partition public.decisions_1",
         "alter table public.user_video_decisions attach partition public.decisions_1"
@@ -99,12 +99,12 @@ def test_row_4_a_partition_that_comes_or_goes_is_found_by_verify(db: Connection,
         refresh(db)
         assert one(db, "select count(*) from two_tower.problems where what = 'triggers'") == 0
     assert_fresh(db)
-    # What came back has its triggers again.
+    # The attached partition has its triggers again.
     db.execute(IN_A_PARTITION[1].format(n=1).encode())
     assert pending(db)[0] > 0
 
 
-def test_migrating_again_logs_nobody_and_going_back_leaves_nothing(db: Connection, dsn: str) -> None:
+def test_migrating_again_logs_no_changes_and_going_back_drops_triggers(db: Connection, dsn: str) -> None:
     migrate(dsn)
     assert pending(db) == (0, 0)
     migrate(dsn, to="0")

@@ -1,4 +1,4 @@
-"""The whole path by the command line, on a small world: import, train, evaluate, activate, recommend, export."""
+"""All steps by the command line, with a small world: import, train, evaluate, activate, recommend, export."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.xdist_group("path")
 
 
 def two_tower(dsn: str, *arguments: str | Path, code: int = 0) -> str:
-    """Standard output of ``two-tower``, which must exit with ``code``. In this process: one of its own would load
-    PyTorch anew for each verb. Documents have their commands run as written (``test_docs.py``)."""
+    """Standard output of ``two-tower``, which must exit with ``code``. It runs in this process, since a separate one
+    would load PyTorch again for each verb. ``test_docs.py`` runs commands as written."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"DATABASE_URL": dsn})
     assert done.exit_code == code, f"exit {done.exit_code}: {done.output}{done.exception!r}"
     return done.stdout if code == 0 else done.output
@@ -66,7 +66,7 @@ def ready(cluster: Server, trained: str) -> Iterator[str]:
         connection.execute(f"drop database {name} with (force)".encode())
 
 
-def test_from_files_to_recommendations(ready: str, world: World, tmp_path: Path) -> None:
+def test_verbs_lead_from_files_to_recommendations(ready: str, world: World, tmp_path: Path) -> None:
     dsn = ready
     (model,) = json.loads(two_tower(dsn, "model", "list", "--json"))
     assert (model["version"], model["state"]) == ("first", "candidate")
@@ -188,7 +188,7 @@ def test_reviews_alone_train_a_model_though_reviewers_are_not_users(
 
 
 @pytest.mark.soak
-def test_a_model_trained_on_shuffled_likes_does_not_pass(database: NewDatabase, world: World, tmp_path: Path) -> None:
+def test_a_model_trained_on_shuffled_likes_fails_the_gate(database: NewDatabase, world: World, tmp_path: Path) -> None:
     dsn = database()
     two_tower(dsn, "import", "catalog", world.catalog)
     decisions = pl.read_csv(world.decisions)
@@ -202,11 +202,11 @@ def test_a_model_trained_on_shuffled_likes_does_not_pass(database: NewDatabase, 
     assert "falls short" in two_tower(dsn, "evaluate", code=3)
 
 
-def test_thresholds_name_what_is_missed(ready: str) -> None:
+def test_evaluate_names_the_limit_that_is_missed(ready: str) -> None:
     assert "recall@20 is" in two_tower(ready, "evaluate", "--min-recall", "0.99", code=3)
 
 
-def test_nothing_to_learn_from_is_said(database: NewDatabase, world: World) -> None:
+def test_verbs_say_what_data_is_missing(database: NewDatabase, world: World) -> None:
     dsn = database()
     assert "there are no videos" in two_tower(dsn, "train", code=1)
     two_tower(dsn, "import", "catalog", world.catalog)

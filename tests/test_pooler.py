@@ -1,6 +1,7 @@
 """Every verb through PgBouncer in transaction mode, with an application in the same pool that must notice nothing.
 
-A session behind such a pooler is whichever is free: what one client sets, prepares or locks there meets the next one.
+Behind such a pooler, a transaction gets any free session: settings, prepared statements and locks of one client would
+affect the next.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ui_browser import Visitor, chromium, served
 from world_fixtures import column, one
 
 SERVERS = 4
-"""Sessions of the pool: few, so that all of them are met again."""
+"""Sessions of the pool: few, so that all of them are reused."""
 
 pytestmark = [pytest.mark.database, pytest.mark.xdist_group("pooler")]
 
@@ -46,7 +47,7 @@ union all select 'listens', pg_listening_channels()
 union all select 'temporary', relname::text from pg_class where relnamespace = pg_my_temp_schema()
 union all select 'cursor', name from pg_cursors where is_holdable
 """
-"""What a session would hand on to its next client."""
+"""State of a session that would affect its next client."""
 
 
 @dataclass
@@ -57,13 +58,13 @@ class Pooler:
     socket: Path
 
     def dsn(self, dsn: str) -> str:
-        """The same database and role, by way of the pooler."""
+        """The same database and role through the pooler."""
         parts = urlsplit(dsn)
         role = parts.username or "postgres"
         return f"postgresql://{role}@{parts.path}?host={quote(str(self.socket), safe='')}&port=6432"
 
     def left_behind(self, dsn: str) -> list[tuple[str, str]]:
-        """What is left in any session of the pool, each of which a transaction here holds at once."""
+        """State that is left in any session of the pool; transactions hold all of them at the same time."""
         held = [psycopg.connect(self.dsn(dsn), prepare_threshold=None) for _ in range(SERVERS)]
         try:
             return [row for connection in held for row in connection.execute(LEFT).fetchall()]
@@ -112,7 +113,7 @@ def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
 
 
 def two_tower(dsn: str, directory: Path, *words: str, code: int = 0) -> str:
-    """A verb in a process of its own; its output, both streams."""
+    """The output, both streams, of a verb in a separate process."""
     command = [str(Path(sys.executable).parent / "two-tower"), *words]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TWO_TOWER_TESTS")} | {"DATABASE_URL": dsn}
     done = subprocess.run(
@@ -123,7 +124,7 @@ def two_tower(dsn: str, directory: Path, *words: str, code: int = 0) -> str:
 
 
 class Application:
-    """Another client of the pool: a transaction in a role of its own, over and over."""
+    """Another client of the pool, which repeats a transaction with a role of its own."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn, self.errors, self.turns = dsn, list[str](), 0
@@ -200,7 +201,7 @@ def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: New
 
 @contextmanager
 def program(dsn: str, directory: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A verb that runs until it is told to end."""
+    """A verb that runs until a signal."""
     command = [str(Path(sys.executable).parent / "two-tower"), *words]
     with subprocess.Popen(command, cwd=directory, env=os.environ | {"DATABASE_URL": dsn}) as process:
         try:

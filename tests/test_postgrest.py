@@ -72,7 +72,7 @@ def api(cluster: Server, world_template: str, node_modules: Path) -> Iterator[Ap
 
 
 def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """The body of an error, which must be this one."""
+    """Asserts that the answer is this error; returns its body."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["Content-Type"].startswith("application/json")
     body: dict[str, Any] = answer.json()
@@ -81,7 +81,7 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
-# -------------------------------------------------------------------------------------------- what is there
+# -------------------------------------------------------------------------------------------- routines
 
 OWN = {
     "claim_session",
@@ -102,7 +102,7 @@ OWN = {
 }
 VISITORS = {"popular_videos_now", "recommend_from", "similar_videos", "trending_videos"}
 WRITING = {"claim_session", "log_shown", "next_videos"}
-"""What has another answer when it is called again."""
+"""Routines whose answer changes when they are called again."""
 OPERATORS = (OWN - WRITING - {"rank_candidates"}) | {
     "get_item_embedding_feature_batch",
     "get_user_embedding_feature_batch",
@@ -146,10 +146,8 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("role", "name", "arguments"), CALLS, ids=[f"{name} as {role}" for role, name, _ in CALLS])
-def test_a_routine_answers_as_the_tests_of_sql_call_it(
-    role: str, name: str, arguments: dict[str, Any], api: Api
-) -> None:
-    """A set is a list of objects, a row or a JSON value an object, and what is in it is the database's answer."""
+def test_routines_answer_over_http_as_in_sql(role: str, name: str, arguments: dict[str, Any], api: Api) -> None:
+    """A set is a list of objects, a row or a JSON value is an object, with the database's answer as content."""
     answer = api.rpc({"authenticated": ME, "anon": VISITOR, "service_role": SERVICE}[role], name, **arguments)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -166,14 +164,14 @@ def test_a_routine_answers_as_the_tests_of_sql_call_it(
         assert found == expected
 
 
-def test_every_routine_of_the_api_was_called() -> None:
+def test_every_routine_of_the_api_is_called_by_a_test() -> None:
     assert {name for _, name, _ in CALLS} | WRITING == OWN | OPERATORS
 
 
 # -------------------------------------------------------------------------------------------- by supabase-js
 
 CALLER, SERVED = WORLD.users[8], WORLD.users[9]
-"""Who calls as a user, and on whose behalf the service does."""
+"""The calling user, and the user for whom the service calls."""
 TOKENS = {"anon": VISITOR, "authenticated": sign(role="authenticated", sub=str(CALLER)), "service_role": SERVICE}
 VALUES: dict[str, Any] = {
     "liked": [str(v) for v in WORLD.published[:3]],
@@ -184,12 +182,12 @@ VALUES: dict[str, Any] = {
     "video_id": str(VIDEO),
     "video_ids": [str(v) for v in WORLD.published[:9]],
 }
-"""Argument without a default → what it is called with."""
+"""Argument without a default → its value in calls."""
 
 
 @dataclass(frozen=True)
 class Routine:
-    """An RPC as the catalogue has it."""
+    """An RPC, from the catalogue."""
 
     name: str
     arguments: dict[str, str]
@@ -206,7 +204,7 @@ class Routine:
 
 @pytest.fixture(scope="module")
 def routines(api: Api) -> list[Routine]:
-    """Every routine of ours in the schema that PostgREST shows."""
+    """All our routines in the schema that PostgREST exposes."""
     with psycopg.connect(api.dsn) as db:
         rows = db.execute(
             """select p.proname, a.names, a.types, p.pronargs - p.pronargdefaults, array(
@@ -232,7 +230,7 @@ def routines(api: Api) -> list[Routine]:
 def by_supabase_js(
     api: Api, node_modules: Path, directory: Path, calls: list[tuple[str, str, dict[str, Any]]], at_once: int = 1
 ) -> list[dict[str, Any]]:
-    """What each call is answered, ``at_once`` of them beside each other."""
+    """The answers of the calls, of which ``at_once`` run concurrently."""
     url = str(api.http.base_url).rstrip("/").removesuffix(PREFIX)
     job = directory / "job.json"
     job.write_text(json.dumps({"url": url, "tokens": TOKENS, "calls": calls, "at_once": at_once}))
@@ -245,12 +243,12 @@ def by_supabase_js(
     return answers
 
 
-def test_each_routine_as_each_role_by_supabase_js(
+def test_supabase_js_calls_each_routine_as_each_role(
     api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
 ) -> None:
-    """Whoever may execute it gets what SQL answers, and whoever may not is told so. The catalogue lists them."""
+    """Roles that may execute it get the answer of SQL, others a refusal. The catalogue lists routines and roles."""
     assert {routine.name for routine in routines} == OWN | OPERATORS
-    # What writes comes first, so that the others are answered by the same rows as SQL is below.
+    # Writing routines come first, so that the others read the same rows as SQL below.
     writing = WRITING | {"embed_user", "set_choices", "update_user_features"}
     routines = sorted(routines, key=lambda routine: routine.name not in writing)
     calls = [(role, routine.name, routine.call(role)) for routine in routines for role in TOKENS]
@@ -281,14 +279,14 @@ HOSTILE: dict[str, list[Any]] = {
     "interval": ["x", "-1 day", "100 years", "infinity", 7, None],
     "jsonb": [None, {}, "x", 5, [None], [[]], [{}], [{"video_id": "x"}], [{"rank": 10**30}], [{}] * 201],
 }
-"""Type of an argument → what no client should send."""
+"""Type of an argument → invalid values."""
 
 
 @pytest.mark.parametrize("part", some(range(4), 1))
-def test_a_hostile_argument_is_refused_in_words_or_answered(
+def test_hostile_arguments_are_answered_or_refused_with_a_message(
     part: int, api: Api, routines: list[Routine], node_modules: Path, tmp_path: Path
 ) -> None:
-    """Every argument of every routine, as whoever may call it: an error is the client's, and nothing else happens."""
+    """Every argument of every routine, as each role that may call it: only client errors, and no side effects."""
     calls: list[tuple[str, str, dict[str, Any]]] = []
     for routine in routines:
         for role in sorted(routine.roles):
@@ -312,7 +310,7 @@ def test_a_hostile_argument_is_refused_in_words_or_answered(
 
 
 def test_read_only_functions_answer_get_requests(api: Api) -> None:
-    """``limit`` in a query string is PostgREST's: it cuts the answer, and the routine has its default."""
+    """``limit`` in a query string is PostgREST's own: it truncates the answer, and the routine uses its default."""
     rows = api.rows("/rpc/recommend_videos?limit=50&select=video_id,rank&order=rank.desc", ME)
     assert [row["rank"] for row in rows] == list(range(20, 0, -1))
     assert rows[0].keys() == {"video_id", "rank"}
@@ -342,7 +340,7 @@ def test_a_session_is_claimed_once(api: Api) -> None:
     assert api.ask("DELETE", f"{DECISIONS}?user_id=eq.{user}", token).status_code == 204
 
 
-def test_what_one_user_may_log_in_a_day_has_a_bound(api: Api) -> None:
+def test_one_user_can_log_a_limited_number_of_impressions_per_day(api: Api) -> None:
     with psycopg.connect(api.dsn, autocommit=True) as db:
         limit = "update two_tower.settings set value = to_jsonb(%s) where name = 'shown_per_day'"
         db.execute(limit, (200,))
@@ -423,7 +421,7 @@ ERRORS: list[tuple[str | None, str, dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize(("token", "name", "arguments", "status", "code"), ERRORS)
-def test_a_bad_call_has_a_status_and_a_code(
+def test_an_invalid_call_has_a_status_and_a_code(
     token: str | None, name: str, arguments: dict[str, Any], status: int, code: str, api: Api
 ) -> None:
     refused(api.rpc(token, name, **arguments), status, code)
@@ -445,25 +443,25 @@ def test_a_message_says_what_is_wrong(api: Api) -> None:
     ],
     ids=["expired", "not yet valid", "forged", "without signature", "rubbish"],
 )
-def test_a_token_that_does_not_hold_ends_before_the_database(token: str, message: str, api: Api) -> None:
+def test_an_invalid_token_is_refused_before_the_database(token: str, message: str, api: Api) -> None:
     answer = api.rpc(token, "recommend_videos")
     body = refused(answer, 401, answer.json()["code"])
     assert re.fullmatch("PGRST30[0-3]", body["code"])  # which one depends on PostgREST's version
     assert re.search(message, body["message"])
 
 
-def test_a_body_that_is_no_json_is_the_clients_error(api: Api) -> None:
+def test_an_invalid_json_body_is_a_client_error(api: Api) -> None:
     answer = api.ask("POST", "/rpc/recommend_videos", ME, content="{", headers={"Content-Type": "application/json"})
     refused(answer, 400, "PGRST102")
 
 
-def test_the_schema_of_the_operators_is_not_served(api: Api) -> None:
+def test_the_schema_two_tower_is_not_exposed(api: Api) -> None:
     for method, header in (("GET", "Accept-Profile"), ("POST", "Content-Profile")):
         answer = api.ask(method, "/model_versions", SERVICE, headers={header: "two_tower"}, json={})
         refused(answer, 406, "PGRST106")
 
 
-def test_no_model_has_a_hint(dsn: str, node_modules: Path) -> None:
+def test_a_database_without_a_model_says_how_to_train_one(dsn: str, node_modules: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute("insert into auth.users (id) values (%s)", (USER,))
     with serve(dsn, node_modules) as url, httpx2.Client(base_url=url + PREFIX) as http:
@@ -485,14 +483,14 @@ def test_the_recipes_say_which_status_each_code_has() -> None:
     assert documented == measured
 
 
-# -------------------------------------------------------------------------------------------- rows of one's own
+# -------------------------------------------------------------------------------------------- own rows
 
 
 def decision(user: Any, video: Any, kind: str = "like") -> dict[str, str]:
     return {"user_id": str(user), "video_id": str(video), "decision_type": kind}
 
 
-def test_a_like_counts_and_leaves_the_list(api: Api) -> None:
+def test_a_liked_video_counts_and_leaves_the_list(api: Api) -> None:
     before = api.recommended(LIKER)
     answer = api.ask("POST", DECISIONS, LIKER, json=decision(LIKING, before[0]))
     assert (answer.status_code, answer.content) == (201, b"")
@@ -522,12 +520,14 @@ def test_a_like_counts_and_leaves_the_list(api: Api) -> None:
     ],
     ids=["another user's", "nobody's", "a visitor's", "no such decision", "no such video", "decided on already"],
 )
-def test_a_decision_that_may_not_be(token: str, row: dict[str, str], status: int, code: str, api: Api) -> None:
+def test_forbidden_or_invalid_decisions_are_refused(
+    token: str, row: dict[str, str], status: int, code: str, api: Api
+) -> None:
     refused(api.ask("POST", DECISIONS, token, json=row), status, code)
 
 
 @pytest.mark.parametrize("table", ["user_video_decisions", "user_features", "user_embeddings", "profiles"])
-def test_another_users_rows_are_not_there(table: str, api: Api) -> None:
+def test_other_users_rows_are_invisible(table: str, api: Api) -> None:
     assert {row["user_id"] for row in api.rows(f"/{table}", ME)} == {str(USER)}
     assert api.rows(f"/{table}?user_id=eq.{OTHER}", ME) == []
     assert api.rows(f"/{table}?user_id=eq.{OTHER}", SERVICE) != []
@@ -545,7 +545,7 @@ def test_another_users_decisions_cannot_be_changed(api: Api) -> None:
     assert api.rows(path, SERVICE) == before
 
 
-def test_a_vector_is_read_and_not_written(api: Api) -> None:
+def test_clients_can_read_but_not_write_vectors(api: Api) -> None:
     path = f"/user_embeddings?user_id=eq.{USER}"
     (row,) = api.rows(path, ME)
     assert len(row["embedding"].strip("[]").split(",")) == 128
@@ -564,7 +564,7 @@ def test_no_answer_has_more_than_a_thousand_rows(api: Api) -> None:
     assert answer.headers["Content-Range"] == f"0-999/{there}"
 
 
-def test_a_visitor_waits_for_a_statement_less_long_than_a_user(api: Api) -> None:
+def test_visitors_have_a_shorter_statement_timeout_than_users(api: Api) -> None:
     waiting = "select count(*) from pg_locks where relation = 'public.videos'::regclass and not granted"
     with psycopg.connect(api.dsn) as holder, ThreadPoolExecutor(1) as pool:
         holder.execute("lock table public.videos in access exclusive mode")

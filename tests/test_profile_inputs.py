@@ -1,5 +1,5 @@
-"""Columns of profiles as inputs of the user tower: off unless named, fresh by change detection, equal in every engine,
-and all there is of somebody without likes."""
+"""Columns of profiles as inputs of the user tower: off by default, refreshed after changes, equal in every engine, and
+the only input of users without likes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WORLD = make_world()
 BANDS = ("20s", "30s", "40s")
 INTERESTS = ("sea", "stars", 'trains, "old" {ones}')
 COLD = WORLD.only_skips
-"""Likes nothing, and has a profile."""
+"""A user without likes, but with a profile."""
 
 COLUMNS = """
 alter table public.profiles add column age_band text, add column interests text[], add column note text;
@@ -54,7 +54,7 @@ from (select user_id, row_number() over (order by user_id) as n from public.prof
 
 
 def profiled(db: Connection) -> None:
-    """Profiles say something, and a version that reads it is active; v1, which reads none, stands by."""
+    """Fills profiles and activates a version that reads them; v1, which reads none, is on standby."""
     for statement in COLUMNS.strip().split(";\n"):
         psycopg.ClientCursor(db).execute(statement, {"bands": list(BANDS), "interests": list(INTERESTS)})
     db.execute("select two_tower.set_profile_inputs('{interests,age_band}')")
@@ -68,7 +68,7 @@ def dsn(prepared: Prepared, database: NewDatabase, world_of: WorldOf) -> str:
 
 
 def computed(db: Connection, version: str = "profiled") -> dict[UUID, np.ndarray]:
-    """Vectors of everybody as the rows are now."""
+    """Vectors of all users, computed from the present rows."""
     found = db.execute(
         "select user_id, embedding::text from two_tower.embed_users(array(select id from auth.users), %s)", (version,)
     )
@@ -83,7 +83,7 @@ def keys(db: Connection, user: UUID) -> dict[str, list[str]]:
 
 
 def assert_fresh(db: Connection) -> dict[str, Any]:
-    """A refresh has made what a rebuild makes, bit for bit, and nothing is missing; what that is."""
+    """Asserts that a refresh equals a rebuild, bit for bit, and that nothing is missing; returns the vectors."""
     refreshed = state(db)
     db.execute("call two_tower.rebuild()")
     assert state(db) == refreshed
@@ -92,7 +92,7 @@ def assert_fresh(db: Connection) -> dict[str, Any]:
     return refreshed
 
 
-# ------------------------------------------------------------------------------------------------ off unless named
+# ------------------------------------------------------------------------------------------------ defaults
 
 
 def test_versions_without_profile_inputs_keep_their_vectors_bit_for_bit(
@@ -106,7 +106,7 @@ def test_versions_without_profile_inputs_keep_their_vectors_bit_for_bit(
     assert of_v1(database(template=prepared(world_of(ENGINE), profiled))) == of_v1(database(template=world_of(ENGINE)))
 
 
-def test_profiles_are_nobodys_business_until_columns_are_named(database: NewDatabase, world_of: WorldOf) -> None:
+def test_profiles_are_not_read_until_columns_are_named(database: NewDatabase, world_of: WorldOf) -> None:
     with psycopg.connect(database(template=world_of(ENGINE)), autocommit=True) as db:
         before = state(db)
         db.execute("alter table public.profiles add column age_band text default '20s'")
@@ -142,7 +142,7 @@ def test_only_the_owner_sets_profile_inputs(client: Client) -> None:
             connection.execute("select two_tower.set_profile_inputs('{note}')")
 
 
-# ------------------------------------------------------------------------------------------------ what is read of it
+# ------------------------------------------------------------------------------------------------ inputs
 
 VALUES: dict[str, tuple[str, list[str]]] = {
     "text": ("'  a b '", ["a b"]),
@@ -162,7 +162,7 @@ VALUES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def test_a_column_of_any_type_says_keys_and_may_change_its_type(db: Connection) -> None:
+def test_a_column_of_any_type_gives_keys_and_may_change_its_type(db: Connection) -> None:
     for kind, (value, expected) in VALUES.items():
         db.execute("alter table public.profiles drop column note")
         db.execute(f"alter table public.profiles add column note {kind.partition(',')[0]}".encode())
@@ -170,10 +170,10 @@ def test_a_column_of_any_type_says_keys_and_may_change_its_type(db: Connection) 
         db.execute(f"update public.profiles set note = {value} where user_id = '{COLD}'".encode())
         assert keys(db, COLD) == ({"profile_note": expected} if expected else {}), kind
     refresh(db)
-    # Without a new call, too.
+    # Also without a new call.
     db.execute("alter table public.profiles alter column note type int using 7")
     assert keys(db, COLD) == {"profile_note": ["7"]}
-    # A column that goes says nothing, and holds nothing up.
+    # A dropped column gives no keys, and blocks nothing.
     db.execute("alter table public.profiles drop column note")
     db.execute("update public.profiles set age_band = '40s'")
     refresh(db)
@@ -199,7 +199,7 @@ def test_a_key_of_few_users_is_no_input(db: Connection) -> None:
 
 
 def test_i2_sql_encodes_profiles_as_the_trainer_does_and_the_towers_agree(db: Connection) -> None:
-    """Every user, with a history or without: definition, sums, torch, and the client's reading of payloads."""
+    """Every user, with or without a history: definition, sums, torch, and inputs that clients derive from payloads."""
     schema = schema_of(db)
     data = dataset.read(db, schema=schema)
     assert data.profile is not None
@@ -233,12 +233,12 @@ def test_i2_sql_encodes_profiles_as_the_trainer_does_and_the_towers_agree(db: Co
         if str(user) in by_torch:
             expected = inputs[list(data.user_ids).index(str(user))].toarray()[0]
             assert np.array_equal(expected[schema.profile_inputs], row[schema.profile_inputs]), user
-    # Of somebody without a history, the profile is all there is.
+    # The profile is the only input of a user without a history.
     cold = list(data.user_ids).index(str(COLD))
     assert inputs[cold].nnz == data.profile[cold].nnz > 0
 
 
-def test_weighted_payloads_have_the_profile_among_what_is_weighed(db: Connection) -> None:
+def test_weighted_payloads_include_the_profile(db: Connection) -> None:
     db.execute("update public.user_video_decisions set weight = 2 where user_id = %s", (WORLD.usual,))
     (payload,) = column(db, "select features from two_tower.user_payloads(%s)", [WORLD.usual])
     for kind, listed in keys(db, WORLD.usual).items():
@@ -264,7 +264,7 @@ CHANGES: dict[str, str] = {
     "truncated": "truncate public.profiles",
 }
 BYPASSING = ("another key", "gone", "a new profile", "truncated")
-"""What is done again in a session that replicates, in which usual triggers do not fire."""
+"""Changes that are repeated in a session that replicates, in which usual triggers do not fire."""
 
 
 def test_i3_every_change_of_a_profile_is_in_the_vectors_after_a_refresh(db: Connection) -> None:
@@ -310,7 +310,7 @@ def test_i3_a_value_that_prints_differently_is_a_change(kind: str, before: str, 
     assert column(db, "select user_id from two_tower.user_change_log") == [COLD]
 
 
-def test_i4_without_its_key_a_profile_may_be_anybodys(db: Connection) -> None:
+def test_i4_profiles_that_lose_their_key_column_can_still_be_written(db: Connection) -> None:
     refresh(db)
     db.execute("alter table public.profiles rename column user_id to whose")
     db.execute("update public.profiles set age_band = 'other' where whose = %s", (COLD,))
@@ -318,7 +318,7 @@ def test_i4_without_its_key_a_profile_may_be_anybodys(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("value", [r'"\u0000"', '{"n": 1e1000000}'])
-def test_i4_a_column_that_nothing_reads_may_hold_what_it_likes(value: str, db: Connection) -> None:
+def test_i4_columns_of_type_json_can_be_written_but_are_no_inputs(value: str, db: Connection) -> None:
     db.execute("alter table public.profiles add column settings json")
     db.execute("update public.profiles set settings = %s where user_id = %s", (value, COLD))
     with pytest.raises(errors.InvalidParameterValue, match="of type json") as caught:
@@ -326,7 +326,7 @@ def test_i4_a_column_that_nothing_reads_may_hold_what_it_likes(value: str, db: C
     assert "jsonb" in str(caught.value.diag.message_hint)
 
 
-def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
+def test_the_parts_of_a_score_add_up_to_it(db: Connection) -> None:
     for user in (WORLD.usual, COLD):
         for video, score in db.execute(
             """select video_id, score from two_tower.preview_recommendations(array[%s::uuid], 'profiled')
@@ -344,7 +344,7 @@ def test_the_parts_of_a_score_are_the_score(db: Connection) -> None:
 
 
 def test_a_profile_of_zero_weights_has_a_list_reasons_and_a_replay(db: Connection) -> None:
-    """Weights that are zero are no rows; the profile is known all the same."""
+    """Zero weights are not stored as rows, but the profile is still known."""
     model = random_model(schema_of(db), seed=6)
     model.user_tower.weight.data[model.schema.profile_inputs] = 0
     register(db, packed(model.schema, model.user_tower, model.item_tower), "weightless")
@@ -402,15 +402,15 @@ def test_changing_profile_inputs_refreshes_all_users(db: Connection) -> None:
         assert_fresh(db)
 
 
-# ------------------------------------------------------------------------------------------------ who has no likes
+# ------------------------------------------------------------------------------------------------ users without likes
 
 
-def test_somebody_new_has_a_list_by_the_profile(db: Connection, client: Client) -> None:
+def test_new_users_get_a_list_from_their_profile(db: Connection, client: Client) -> None:
     lists = {}
     for band in BANDS:
         db.execute("update public.profiles set age_band = %s, interests = null where user_id = %s", (band, COLD))
         db.execute("delete from two_tower.user_embeddings where user_id = %s", (COLD,))
-        # Before any refresh, too.
+        # Also before a refresh.
         found = client.rpc("authenticated", COLD, "recommend_videos", limit=20)
         assert {row["reason"] for row in found} == {"taste"}
         refresh(db)
@@ -424,7 +424,7 @@ def test_somebody_new_has_a_list_by_the_profile(db: Connection, client: Client) 
     assert told["message"] == "features and embedding were up to date"
 
 
-def test_a_version_embeds_who_has_no_likes_and_says_who_is_missing(db: Connection) -> None:
+def test_users_without_likes_are_embedded_and_counted_in_coverage(db: Connection) -> None:
     wanted = "select users from two_tower.coverage where model_version = %s"
     users = {version: one(db, wanted, version) for version in ("v1", "profiled")}
     assert users["profiled"] > users["v1"]
@@ -450,14 +450,14 @@ def test_opted_out_users_have_no_vector_from_their_profile(db: Connection, clien
     assert assert_fresh(db)
 
 
-def test_who_wanted_nothing_personal_wants_none_when_forgotten(db: Connection, client: Client) -> None:
+def test_an_opted_out_user_has_no_vector_after_being_forgotten(db: Connection, client: Client) -> None:
     client.rpc("authenticated", COLD, "set_choices", personalised=False)
     db.execute("select two_tower.forget_user(%s)", (COLD,))
     assert_fresh(db)
     assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", COLD) == 0
 
 
-def test_who_is_forgotten_is_what_the_profile_says_until_that_goes(db: Connection) -> None:
+def test_a_forgotten_user_keeps_a_profile_vector_while_the_profile_exists(db: Connection) -> None:
     db.execute("select two_tower.forget_user(%s)", (WORLD.usual,))
     assert_fresh(db)
     assert WORLD.usual in computed(db)
@@ -469,7 +469,7 @@ def test_who_is_forgotten_is_what_the_profile_says_until_that_goes(db: Connectio
     assert not column(db, "select 1 from two_tower.profile_keys(%s)", WORLD.usual)
 
 
-def test_an_export_of_a_user_knows_nothing_new(db: Connection, client: Client) -> None:
+def test_exported_user_data_has_the_documented_keys(db: Connection, client: Client) -> None:
     (told,) = client.rpc("authenticated", COLD, "export_user_data")
     assert told.keys() == {"user_id", "choices", "decisions", "reviews", "impressions", "features", "vectors"}
     assert [v["model_version"] for v in told["vectors"]] == ["profiled"]
@@ -507,7 +507,7 @@ def test_segments_of_profiles_come_last_and_by_name(db: Connection) -> None:
 
 
 def with_profiles(data: TrainingData, cold: int = 6) -> TrainingData:
-    """Everybody's profile says the group that the user likes; the last ``cold`` users lose their history."""
+    """Each user's profile has the group that the user likes; the last ``cold`` users lose their history."""
     groups = 6
     schema = FeatureSchema({**data.schema.vocabularies, f"{PROFILE}group": tuple(map(str, range(groups)))})
     keep = data.user < data.n_users - cold
@@ -533,7 +533,7 @@ def test_users_without_history_get_lists_from_their_profile(epochs: int) -> None
 
 
 @pytest.mark.slow
-def test_without_attributes_of_users_there_are_none_of_profiles() -> None:
+def test_training_without_user_attributes_ignores_profiles() -> None:
     data = with_profiles(make_data())
     for epochs in (0, 1):
         model = fit(data, TrainOptions(user_attributes=False, epochs=epochs, max_seconds=3))
@@ -541,7 +541,7 @@ def test_without_attributes_of_users_there_are_none_of_profiles() -> None:
 
 
 @pytest.mark.slow
-def test_towers_of_data_without_profiles_are_those_of_before() -> None:
+def test_data_without_profiles_trains_the_same_towers() -> None:
     data = make_data(users=60)
     none, blank = data, TrainingData(**{**vars(data), "profile": None})
     rows = np.ones(len(data.user), dtype=bool)

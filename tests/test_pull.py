@@ -1,4 +1,4 @@
-"""Copies of another database: complete, consistent while it is written to, and afterwards only what changed."""
+"""Copies of another database: complete, consistent during writes, and afterwards only the changes."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def moved_by(summary: dict[str, Any]) -> int:
 
 
 def changes(summary: PullSummary) -> dict[str, tuple[int, int, int]]:
-    """Inserted, updated, deleted, where there is anything."""
+    """Numbers inserted, updated and deleted, of tables with any."""
     found = {name: (told.inserted, told.updated, told.deleted) for name, told in summary.tables.items()}
     return {name: counts for name, counts in found.items() if any(counts)}
 
 
-def test_a_copy_is_complete_and_the_second_moves_nothing(source: Connection, target: Connection) -> None:
+def test_a_copy_is_complete_and_a_second_pull_transfers_nothing(source: Connection, target: Connection) -> None:
     first = pull(target, dsn_of(source))
     assert contents(target) == contents(source)
     assert first.tables["public.videos"].inserted == 500
@@ -118,7 +118,7 @@ def test_a_copy_is_complete_and_the_second_moves_nothing(source: Connection, tar
         assert target.execute(f"select count(*) from two_tower.{log}".encode()).fetchone() == (0,)
 
 
-def test_a_later_run_moves_only_what_changed(source: Connection, target: Connection) -> None:
+def test_a_later_pull_transfers_only_changes(source: Connection, target: Connection) -> None:
     pull(target, dsn_of(source))
     source.execute("update public.videos set title = 'New' where product_url = 'u/7'")
     source.execute("insert into public.videos (product_url, title) values ('u/new', 'N')")
@@ -141,7 +141,7 @@ def test_a_later_run_moves_only_what_changed(source: Connection, target: Connect
     assert len(woken) == 2
 
 
-def test_rows_that_come_and_go_with_a_unique_name(source: Connection, target: Connection) -> None:
+def test_a_row_replaced_by_another_with_the_same_name_is_copied(source: Connection, target: Connection) -> None:
     pull(target, dsn_of(source))
     source.execute("delete from public.tags where name = 'tag 5'")
     source.execute("insert into public.tags (name) values ('tag 5')")
@@ -150,11 +150,9 @@ def test_rows_that_come_and_go_with_a_unique_name(source: Connection, target: Co
 
 
 @pytest.mark.soak
-def test_a_copy_is_of_one_moment_while_the_source_is_written_to(
-    source: Connection, new_server: Callable[..., Server]
-) -> None:
-    """Between two servers. Every transaction of the writers keeps a promise that a mixture of moments would break:
-    as many likes by the writer as nopes, and a tag for each video."""
+def test_a_copy_is_one_snapshot_of_a_source_under_writes(source: Connection, new_server: Callable[..., Server]) -> None:
+    """Between two servers. The writers' transactions keep invariants that a mixture of snapshots would break: as many
+    likes by the writer as nopes, and a tag for each video."""
     server = new_server(with_cluster=True)
     target_dsn = server.start()
     migrate(target_dsn)
@@ -212,7 +210,7 @@ def test_a_copy_is_of_one_moment_while_the_source_is_written_to(
         assert last.tables["auth.users"].inserted < 400
 
 
-def test_ids_of_users_become_pseudonyms(source: Connection, target: Connection) -> None:
+def test_user_ids_become_pseudonyms(source: Connection, target: Connection) -> None:
     pull(target, dsn_of(source), key=KEY)
     assert contents(target, users=False) == contents(source, users=False)
     theirs = {
@@ -241,7 +239,7 @@ def test_ids_of_users_become_pseudonyms(source: Connection, target: Connection) 
         pull(target, dsn_of(source), key=b"another key, just as long")
 
 
-def test_rows_of_ones_own_are_not_deleted_unasked(source: Connection, target: Connection) -> None:
+def test_rows_from_elsewhere_are_deleted_only_with_replace(source: Connection, target: Connection) -> None:
     target.execute("insert into public.videos (product_url, title) values ('mine/1', 'Mine')")
     before = contents(target)
     with pytest.raises(UserError, match=r"1 of public\.videos; nothing here was pulled before") as caught:
@@ -255,7 +253,7 @@ def test_rows_of_ones_own_are_not_deleted_unasked(source: Connection, target: Co
     assert contents(target) == contents(source)
 
 
-def test_reviews_stay_where_the_source_has_none(source: Connection, target: Connection) -> None:
+def test_imported_reviews_stay_if_the_source_has_none(source: Connection, target: Connection) -> None:
     source.execute("truncate two_tower.reviews")
     pull(target, dsn_of(source))
     target.execute("insert into two_tower.reviews select gen_random_uuid(), id, 3 from public.videos limit 5")
@@ -288,7 +286,7 @@ grant select on all tables in schema public to {role};
 """
 
 
-def test_an_application_of_its_own_making(database: NewDatabase, target: Connection) -> None:
+def test_an_application_with_a_different_schema_is_copied(database: NewDatabase, target: Connection) -> None:
     """Columns are missing or of other types, references dangle, and the role may not see auth.users."""
     dsn = database(empty=True)
     role = "reader_" + urlsplit(dsn).path[1:]
@@ -309,7 +307,7 @@ def test_an_application_of_its_own_making(database: NewDatabase, target: Connect
             assert [row[:3] for row in rows] == [(f"u/{n}", "", "980.000") for n in range(1, 6)]
             assert str(rows[0][3]) == "2024-05-01 10:00:00"
             weights = target.execute("select weight from public.user_video_decisions order by 1").fetchall()
-            assert weights == [(1,), (10,)]  # as far as they count
+            assert weights == [(1,), (10,)]  # within their bounds
             assert changes(pull(target, reader)) == {}
 
             source.execute("alter table public.user_video_decisions enable row level security")
@@ -334,7 +332,7 @@ NULLABLE = [(table.name, column) for table in TABLES for column in table.columns
 def test_a_null_of_the_source_is_filled_left_out_or_kept(
     source: Connection, target: Connection, table: str, column: str
 ) -> None:
-    """Whatever column that is read is null in two rows: both sides agree from the first pull on, and the second moves
+    """Any column that is read may be null in two rows: both sides agree after the first pull, and the second transfers
     nothing."""
     pulled = next(t for t in TABLES if t.name == table)
     # An application without our keys, checks and triggers.
@@ -360,7 +358,7 @@ def test_a_null_of_the_source_is_filled_left_out_or_kept(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("table", "column"), [(t.name, column) for t in TABLES for column in t.longest])
-def test_a_text_that_no_index_holds_is_left_out(
+def test_rows_with_texts_too_long_for_an_index_are_left_out(
     source: Connection, target: Connection, table: str, column: str
 ) -> None:
     limit = next(t for t in TABLES if t.name == table).longest[column]
@@ -381,7 +379,7 @@ def test_a_text_that_no_index_holds_is_left_out(
     assert changes(pull(target, dsn_of(source))) == {}
 
 
-def test_keys_of_the_source_that_are_there_twice(source: Connection, target: Connection) -> None:
+def test_duplicate_keys_at_the_source_are_an_error(source: Connection, target: Connection) -> None:
     source.execute("alter table public.user_video_decisions drop constraint user_video_decisions_pkey")
     source.execute("insert into public.user_video_decisions select * from public.user_video_decisions limit 1")
     with pytest.raises(UserError, match="several rows of one user_id and video_id") as caught:
@@ -390,7 +388,7 @@ def test_keys_of_the_source_that_are_there_twice(source: Connection, target: Con
     assert target.execute("select count(*) from public.user_video_decisions").fetchone() == (0,)
 
 
-def test_a_source_that_cannot_be_reached_or_read(target: Connection, empty_dsn: str) -> None:
+def test_an_unreachable_or_unreadable_source_is_an_error(target: Connection, empty_dsn: str) -> None:
     with pytest.raises(UserError, match="cannot connect to the source"):
         pull(target, "postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(UserError, match="not a connection string") as caught:
@@ -400,7 +398,7 @@ def test_a_source_that_cannot_be_reached_or_read(target: Connection, empty_dsn: 
         pull(target, empty_dsn)
 
 
-def test_a_source_that_goes_away_in_the_middle(source: Connection, target: Connection) -> None:
+def test_a_lost_connection_leaves_the_target_unchanged(source: Connection, target: Connection) -> None:
     before = contents(target)
 
     def cut(what: str, share: float) -> None:
@@ -418,7 +416,7 @@ def test_a_source_that_goes_away_in_the_middle(source: Connection, target: Conne
 
 
 @pytest.mark.soak
-def test_certificates_are_verified(
+def test_the_certificate_of_the_source_is_verified(
     source: Connection, target: Connection, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = new_server(with_cluster=True)
@@ -449,10 +447,9 @@ def test_certificates_are_verified(
 
 
 class Pooler:
-    """A transaction pooler: each transaction goes to whichever of its two server connections comes next, as it is.
+    """A transaction pooler: transactions alternate between its two server connections, without a reset.
 
-    Of the protocol it knows the frames of the server's messages, and ReadyForQuery, which says that a transaction is
-    over.
+    It knows only the frames of the server's messages, and ReadyForQuery, which shows that a transaction has ended.
     """
 
     def __init__(self, path: str) -> None:
@@ -514,7 +511,7 @@ class Pooler:
 
 
 @pytest.mark.soak
-def test_through_a_transaction_pooler(source: Connection, target: Connection) -> None:
+def test_pull_works_through_a_transaction_pooler(source: Connection, target: Connection) -> None:
     info = source.info
     pooler = Pooler(f"{info.host}/.s.PGSQL.{info.port}")
     dsn = f"postgresql://{info.user}@127.0.0.1:{pooler.port}/{info.dbname}"
@@ -529,7 +526,9 @@ def test_through_a_transaction_pooler(source: Connection, target: Connection) ->
         pooler.listener.close()
 
 
-def test_command_line(source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pull_needs_a_key_to_anonymise_and_writes_a_summary(
+    source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from two_tower.cli.main import app
 
     monkeypatch.chdir(tmp_path)

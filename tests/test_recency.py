@@ -32,7 +32,7 @@ EXPONENTS = [0.0, 0.3, 0.5, 1.0, 2.0, 10.0]
 
 
 def timed(seed: int, distinct: int) -> TrainingData:
-    """Data with ``distinct`` times, so that ties are common where there are few."""
+    """Data with ``distinct`` times; with few of them, ties are common."""
     data = make_data(users=25, items=40, each=12, seed=seed)
     times = np.random.default_rng(seed).integers(0, distinct, len(data.user)) * 1e6
     return TrainingData(**{**vars(data), "time": times.astype(np.float64)})
@@ -47,8 +47,8 @@ def test_a_place_is_the_number_of_newer_likes_and_nopes_of_the_user(distinct: in
         assert found[row] == (0 if label == SKIP else newer.sum())
 
 
-def test_a_place_counts_the_rows_at_hand() -> None:
-    """What is held out is not there, so nothing is older for it."""
+def test_places_are_counted_only_among_the_given_rows() -> None:
+    """Held-out rows do not count, so they do not make other rows older."""
     data = timed(3, 50)
     kept = np.random.default_rng(0).random(len(data.user)) < 0.5
     part = TrainingData(**{**vars(data), **{n: getattr(data, n)[kept] for n in ("user", "item", "label", "time")}})
@@ -58,12 +58,12 @@ def test_a_place_counts_the_rows_at_hand() -> None:
         assert difference.nnz == 0 or abs(difference).max() == 0
 
 
-def test_places_of_nobody() -> None:
+def test_no_rows_have_no_places() -> None:
     assert recency_places(np.array([], dtype=np.int32), np.array([])).tolist() == []
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
-def test_weights_fall_from_one_and_never_to_nothing(exponent: float) -> None:
+def test_weights_decrease_from_one_and_stay_positive(exponent: float) -> None:
     weights = decision_weights(np.array([0, 0, 1, 2, 50, 10**9]), exponent)
     assert weights.dtype == np.float32
     assert weights[:2].tolist() == [1, 1]
@@ -80,7 +80,7 @@ def test_a_matrix_without_recency_is_of_ones() -> None:
     assert weighted.data.min() < 1 == weighted.data.max()
 
 
-def test_the_schema_says_the_exponent() -> None:
+def test_the_schema_contains_the_exponent() -> None:
     data = timed(1, 30)
     schema = FeatureSchema(data.schema.vocabularies, 0.5)
     assert schema.to_json()["user"]["recency"] == 0.5
@@ -125,7 +125,7 @@ def exponent(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture
 def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytest.FixtureRequest) -> str:
-    """A database without a world, but where the test asks for :func:`db`."""
+    """A database without a world, except for tests with the fixture :func:`db`."""
     if "exponent" in request.fixturenames:
         return database(template=prepared(template, prepare, request.getfixturevalue("exponent")))
     return database()
@@ -133,7 +133,7 @@ def dsn(database: NewDatabase, template: str, prepared: Prepared, request: pytes
 
 @pytest.fixture
 def db(exponent: float, connect: Connect) -> Connection:
-    """A version that weighs decisions, in a world of ties, odd times and none at all."""
+    """A version with recency, in a world with ties, unusual times and missing ones."""
     return connect()
 
 
@@ -157,7 +157,7 @@ def engines(db: Connection) -> list[LiteralString]:
 
 
 def assert_as_defined(db: Connection) -> None:
-    """What is stored is what the exported tower answers to the weighted counts, for every user."""
+    """Asserts that stored vectors equal the outputs of the exported tower for the weighted counts, for every user."""
     stored = vectors(db, STORED)
     likers = set(column(db, "select user_id from user_video_decisions where decision_type = 'like'"))
     assert stored.keys() == likers
@@ -170,7 +170,7 @@ def assert_as_defined(db: Connection) -> None:
 
 
 def assert_as_rebuilt(db: Connection) -> None:
-    """Bit for bit; one by one, as embed_users() has it, too, and as verify says."""
+    """Asserts that stored vectors equal a rebuild bit for bit, also one by one by embed_users(), and by verify."""
     before = state(db)
     one_by_one = {
         user: one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
@@ -184,7 +184,7 @@ def assert_as_rebuilt(db: Connection) -> None:
 
 
 @pytest.mark.sampled(1)
-def test_the_input_is_what_the_trainer_weighs(db: Connection) -> None:
+def test_i2_sql_weighs_inputs_as_the_trainer_does(db: Connection) -> None:
     """I2, with weights: number by number."""
     data = dataset.read(db)
     data = replace(data, schema=replace(data.schema, recency=float(one(db, "select two_tower.recency_of('v1')"))))
@@ -192,13 +192,13 @@ def test_the_input_is_what_the_trainer_weighs(db: Connection) -> None:
 
 
 @pytest.mark.sampled(1)
-def test_sums_are_what_the_exported_tower_answers(db: Connection) -> None:
+def test_sums_equal_the_outputs_of_the_exported_tower(db: Connection) -> None:
     assert_as_defined(db)
     assert_as_rebuilt(db)
 
 
 @pytest.mark.sampled(1)
-def test_changes_weigh_the_whole_history_anew(db: Connection) -> None:
+def test_changes_reweigh_the_whole_history(db: Connection) -> None:
     user = WORLD.many
     newest = """select video_id from user_video_decisions
         where user_id = %s and decision_type <> 'skip' order by created_at desc nulls last limit 1"""
@@ -223,20 +223,20 @@ def test_changes_weigh_the_whole_history_anew(db: Connection) -> None:
     for statement, values in changes:
         before = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
         db.execute(statement.replace("{}", newest).encode(), values)
-        # Before the refresh has seen it, what is computed on the spot is what it will store.
+        # A vector computed before the refresh equals the one that the refresh will store.
         spot = one(db, "select embedding::text from two_tower.embed_users(array[%s::uuid], 'v1')", user)
         refresh(db)
         after = one(db, "select embedding::text from two_tower.user_embeddings where user_id = %s", user)
         assert spot == after, statement
         moved += before != after
         assert_as_defined(db)
-    assert moved >= 6  # a history that moves as a whole, or an untaught maker, may change nothing
+    assert moved >= 6  # a history that moves as a whole, or an unknown maker, may change nothing
     assert_as_rebuilt(db)
     assert one(db, "select count(*) from two_tower.failed_changes") == 0
 
 
 def test_a_history_moved_in_time_keeps_its_vectors(db: Connection) -> None:
-    """A place is a matter of order, never of the clock."""
+    """Places depend on the order, never on the clock."""
     db.execute("update user_video_decisions set created_at = timestamptz '2020-01-01' + random() * interval '1 year'")
     refresh(db)
     before = state(db)
@@ -247,7 +247,7 @@ def test_a_history_moved_in_time_keeps_its_vectors(db: Connection) -> None:
     }
 
 
-def test_without_times_and_for_one_like_everything_counts_once(db: Connection) -> None:
+def test_decisions_without_times_all_weigh_1(db: Connection) -> None:
     tiny_model(db, "v2", activate=False)
     db.execute("update user_video_decisions set created_at = '2024-05-01'")
     refresh(db)
@@ -286,7 +286,7 @@ def test_the_reason_is_the_like_that_adds_most(db: Connection, client: Client) -
         assert adds[row["because_video_id"]] == pytest.approx(max(adds.values()), rel=1e-3)
 
 
-def test_the_page_may_preview_what_is_weighted(db: Connection) -> None:
+def test_the_page_can_preview_lists_of_weighted_versions(db: Connection) -> None:
     preview = "select count(*) from two_tower.preview_recommendations(array[%s::uuid], 'v1')"
     with db.transaction():
         db.execute("set local role two_tower_viewer")
@@ -294,7 +294,7 @@ def test_the_page_may_preview_what_is_weighted(db: Connection) -> None:
 
 
 @pytest.mark.sampled(1)
-def test_lists_know_what_each_like_counts(db: Connection) -> None:
+def test_lists_use_the_weight_of_each_like(db: Connection) -> None:
     tiny_model(db, "v2", activate=False)
     history = "select liked, weights from two_tower.history_of(%s, %s)"
     liked, weights = db.execute(history, (WORLD.many, "v1")).fetchone() or ([], [])
@@ -307,7 +307,7 @@ def test_lists_know_what_each_like_counts(db: Connection) -> None:
     assert one(db, "select weights from two_tower.history_of(%s, 'v2')", WORLD.many) is None
 
 
-def test_a_payload_has_weighted_counts_beside_the_plain_ones(db: Connection, client: Client) -> None:
+def test_payloads_have_weighted_and_plain_counts(db: Connection, client: Client) -> None:
     (found,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.usual)
     assert found["recency"] == one(db, "select two_tower.recency_of('v1')")
     weighted = found["weighted"]
@@ -321,7 +321,7 @@ def test_a_payload_has_weighted_counts_beside_the_plain_ones(db: Connection, cli
     assert nobody["weighted"] == {}
 
 
-def test_version_1_models_weigh_nothing(clean_db: Connection) -> None:
+def test_models_of_schema_version_1_use_no_recency(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     model = tiny_model(clean_db, "v1", activate=False)
     old = replace(model, feature_schema=model.feature_schema | {"schema_version": 1})
@@ -333,7 +333,7 @@ def test_version_1_models_weigh_nothing(clean_db: Connection) -> None:
     assert towers.load(clean_db, "old").schema.recency == 0
 
 
-def test_towers_come_back_with_their_exponent(db: Connection) -> None:
+def test_towers_load_with_their_exponent(db: Connection) -> None:
     recency = one(db, "select two_tower.recency_of('v1')")
     loaded = towers.load(db, VERSION)
     assert loaded.schema.recency == recency

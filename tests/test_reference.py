@@ -1,4 +1,4 @@
-"""The pages of docs/reference/ say what the database and the command line say of themselves, all of it."""
+"""The pages of docs/reference/ are complete, and equal the descriptions in the database and the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def generator() -> ModuleType:
     return module
 
 
-def test_the_reference_is_what_the_database_and_the_verbs_say(db: Connection, request: pytest.FixtureRequest) -> None:
+def test_the_reference_is_generated_from_the_database_and_the_verbs(
+    db: Connection, request: pytest.FixtureRequest
+) -> None:
     pages = generator().pages(db)
     if request.config.getoption("--golden-update"):
         for name, text in pages.items():
@@ -41,7 +43,7 @@ def test_the_reference_is_what_the_database_and_the_verbs_say(db: Connection, re
         )
 
 
-def test_every_object_is_there_with_a_sentence(db: Connection) -> None:
+def test_every_object_has_a_description_in_the_reference(db: Connection) -> None:
     pages = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
     said = [section.split("\n\n") for name in pages for section in pages[name].split("\n## ")[1:]]
     assert [section[0] for section in said if "None" in section[-2] or "None" in section[1]] == []
@@ -55,7 +57,7 @@ def test_every_object_is_there_with_a_sentence(db: Connection) -> None:
 
 
 @pytest.mark.soak
-def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+def test_the_site_builds_without_warnings_or_network_access(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs/site", ".", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Freshness: nothing lost (I3), nobody waits (I4), equal inputs give equal bits (I1), only what changed costs (I7)."""
+"""Freshness: nothing is lost (I3), nobody waits (I4), equal inputs give equal bits (I1), only changes cost (I7)."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def pending(db: Connection) -> tuple[int, int]:
 
 
 def sums(db: Connection, version: str) -> bool:
-    """Whether users of the version are sums, which takes a taste of every video."""
+    """Whether users of the version are sums, for which every video needs a taste."""
     return bool(one(db, "select user_engine = 'sql' from two_tower.model_versions where version = %s", version))
 
 
 def assert_complete(db: Connection) -> State:
-    """What a refresh left is about users with likes and about videos that exist; returns it."""
+    """Asserts that stored rows are those of users with likes and of existing videos; returns them."""
     assert pending(db) == (0, 0)
     assert one(db, "select failed_changes from two_tower.status") == 0
     found = state(db)
@@ -81,7 +81,7 @@ def assert_complete(db: Connection) -> State:
 
 
 def assert_fresh(db: Connection) -> State:
-    """The same, and equals what a rebuild makes."""
+    """The same, and asserts that they equal a rebuild."""
     found = assert_complete(db)
     db.execute("call two_tower.rebuild()")
     rebuilt = state(db)
@@ -90,7 +90,7 @@ def assert_fresh(db: Connection) -> State:
 
 
 def refreshed(db: Connection) -> dict[str, int]:
-    """Refreshes, and says what that did."""
+    """Refreshes; returns the counts."""
     before = one(db, "select coalesce(max(id), 0) from two_tower.job_log")
     refresh(db)
     row = db.execute(
@@ -104,7 +104,7 @@ def refreshed(db: Connection) -> dict[str, int]:
 USER, MANY, VIDEO, LIKED = WORLD.usual, WORLD.many, WORLD.videos[7], next(iter(WORLD.of(WORLD.one_like, "like")))
 NOPED = min(WORLD.of(WORLD.only_nopes, "nope"))
 NEW = max(v for v in WORLD.videos if not any(v == liked and d == "like" for _, liked, d, _ in WORLD.decisions))
-"""A video that nobody likes, and no model knows: its content says where it is."""
+"""A video that nobody likes and no model knows: it is placed by its content."""
 TAG, PERFORMER = WORLD.tags[3], WORLD.performers[3]
 UNDECIDED = next(v for v in WORLD.videos if v not in WORLD.decided(USER))
 
@@ -186,7 +186,7 @@ IDLE: dict[str, str] = {
 
 
 def test_i3_refreshes_after_changes_equal_rebuilds(db: Connection) -> None:
-    """Some changes of every table, one after another; ``test_engines.py`` has each of them under each engine."""
+    """Some changes of every table, one after another; ``test_engines.py`` runs each of them under each engine."""
     changes = (
         "like becomes nope", "likes of many at once", "maker", "tag deleted", "video deleted", "user deleted",
         "tags truncated", "all decisions, truncated",
@@ -199,7 +199,7 @@ def test_i3_refreshes_after_changes_equal_rebuilds(db: Connection) -> None:
         assert assert_fresh(db) != before, change
 
 
-def test_i7_a_change_of_no_input_marks_nothing(db: Connection) -> None:
+def test_i7_a_change_that_is_no_input_logs_nothing(db: Connection) -> None:
     before = state(db)
     for change, statement in IDLE.items():
         db.execute(statement.encode())
@@ -223,7 +223,7 @@ def test_i3_a_retagged_video_changes_its_likers_and_nobody_else(db: Connection) 
     assert changed == likers
 
 
-# What a column of videos becomes, another value for each number.
+# New value of a column of videos, different for each number.
 PLACES_ALONE = {
     "title": "'Island {}'",
     "description": "'東京の夏 {}'",
@@ -241,7 +241,7 @@ MAKES_USERS = {
 
 
 def test_i7_only_users_whose_inputs_changed_follow_a_changed_video(db: Connection) -> None:
-    """Each column alone and beside another; of two videos in one statement, each for itself."""
+    """Each column alone and together with another; two videos in one statement count separately."""
     deciders: dict[UUID, set[UUID]] = {}
     for user, decided, kind, _ in WORLD.decisions:
         if kind != "skip":
@@ -263,7 +263,7 @@ def test_i7_only_users_whose_inputs_changed_follow_a_changed_video(db: Connectio
         (other, [video, other]),
     )
     assert refreshed(db)["users"] == len(deciders[other])
-    # Row by row, as a subscription applies it, what the towers do not read is not told from what users are made of.
+    # Row by row, as by a subscription, columns that the towers do not read are not distinguished from inputs of users.
     for values, reaches in (("title = 'As another server has it'", False), ("thumbnail_url = 'x', title = 'x'", True)):
         db.execute("set session_replication_role = replica")
         db.execute(f"update videos set {values} where id = %s".encode(), (video,))
@@ -272,7 +272,7 @@ def test_i7_only_users_whose_inputs_changed_follow_a_changed_video(db: Connectio
     assert_fresh(db)
 
 
-def test_i3_a_transaction_that_is_rolled_back_leaves_no_mark(db: Connection) -> None:
+def test_i3_a_rolled_back_transaction_logs_no_change(db: Connection) -> None:
     with db.transaction(force_rollback=True):
         db.execute(CHANGES["likes of many at once"].encode())
         assert pending(db) != (0, 0)
@@ -306,13 +306,13 @@ def test_i3_a_refresh_without_any_model_keeps_features(database: NewDatabase) ->
 
 
 def rows_written(db: Connection) -> int:
-    """In all tables of this database, ever; what this backend wrote is counted."""
+    """Rows ever written to all tables of this database, including those by this backend."""
     db.execute("select pg_stat_force_next_flush()")
     return int(one(db, "select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_user_tables"))
 
 
 def test_an_empty_log_does_nothing(db: Connection) -> None:
-    """An idle tick, as pg_cron makes one every minute, writes no row anywhere."""
+    """An idle run, as of pg_cron every minute, writes no row in any table."""
     refresh(db)
     before = rows_written(db)
     for _ in range(3):
@@ -359,12 +359,12 @@ TABLES = ("two_tower.user_embeddings", "two_tower.video_embeddings", "two_tower.
 
 
 def stamps(db: Connection) -> dict[str, Any]:
-    """Which transaction wrote each row of what refreshes make, by table."""
+    """The transaction that wrote each row of the tables that refreshes write."""
     return {table: one(db, f"select array_agg(t.xmin::text order by t.*) from {table} t") for table in TABLES}
 
 
-def test_i7_equal_inputs_cost_no_write(db: Connection) -> None:
-    """Everything is marked; nothing has changed."""
+def test_i7_a_refresh_of_equal_inputs_writes_no_vector(db: Connection) -> None:
+    """Everything is marked, and nothing has changed."""
     before = stamps(db)
     db.execute("insert into two_tower.user_changes (user_id) select user_id from public.user_features")
     db.execute("insert into two_tower.video_changes (video_id) select id from public.videos")
@@ -398,7 +398,7 @@ def test_a_time_box_and_a_number_of_batches_end_a_refresh(db: Connection) -> Non
 
 @pytest.fixture
 def impatient(connect: Connect) -> Connection:
-    """A connection that fails rather than wait."""
+    """A connection that fails instead of waiting."""
     connection = connect()
     connection.execute("set lock_timeout = '300ms'; set statement_timeout = '10s'")
     return connection
@@ -407,7 +407,7 @@ def impatient(connect: Connect) -> Connection:
 def test_i4_writes_do_not_wait_for_an_open_refresh_transaction(
     db: Connection, connect: Connect, impatient: Connection
 ) -> None:
-    """Same user, same video, same rows of the log: everything a client writes goes through."""
+    """Same user, same video, same rows of the log: all writes of a client succeed."""
     for change in ("like", "tagged", "price", "first like"):
         db.execute(CHANGES[change].encode())
     refresher = connect(autocommit=False)
@@ -455,14 +455,12 @@ def test_i4_refreshes_commit_asynchronously_and_restore_the_session(db: Connecti
     assert one(db, "show synchronous_commit") == "on"
 
 
-def test_i4_a_refresh_steps_over_what_another_one_holds(
-    db: Connection, connect: Connect, impatient: Connection
-) -> None:
+def test_i4_a_refresh_skips_users_locked_by_another(db: Connection, connect: Connect, impatient: Connection) -> None:
     db.execute(CHANGES["like"].encode())
     holder = connect(autocommit=False)
     assert one(holder, "select two_tower.collect_user_changes()") == 1
     assert one(holder, "select result from two_tower.refresh_batch()")["users"] == 1
-    # More comes in for the same user, and for another one.
+    # More changes of the same user, and of another one.
     db.execute(CHANGES["decisions change hands"].encode())
     db.execute(f"delete from user_video_decisions where user_id = '{USER}' and decision_type = 'nope'".encode())
     refresh(impatient)
@@ -473,7 +471,7 @@ def test_i4_a_refresh_steps_over_what_another_one_holds(
 
 
 def test_i3_a_like_committed_during_a_refresh_is_in_the_next_one(db: Connection, connect: Connect) -> None:
-    """The named interleaving: log row one - taken and read - log row two - first refresh commits."""
+    """The interleaving: log row one, taken and read; log row two; the first refresh commits."""
     first, second = [v for v in WORLD.videos if v not in WORLD.decided(USER)][:2]
     like = "insert into user_video_decisions values (%s, %s, 'like')"
     db.execute(like, (USER, first))
@@ -492,7 +490,7 @@ def test_i3_a_like_committed_during_a_refresh_is_in_the_next_one(db: Connection,
 def test_i3_i4_collecting_the_log_blocks_nobody_and_loses_nothing(
     db: Connection, connect: Connect, client: Client, impatient: Connection
 ) -> None:
-    """The named interleaving: collected - another collects, embeds, likes - the first is rolled back."""
+    """The interleaving: one collects; another collects, embeds, likes; the first is rolled back."""
     first, second = [v for v in WORLD.videos if v not in WORLD.decided(USER)][:2]
     like = "insert into user_video_decisions values (%s, %s, 'like')"
     db.execute(like, (USER, first))
@@ -510,8 +508,8 @@ def test_i3_i4_collecting_the_log_blocks_nobody_and_loses_nothing(
     assert_fresh(db)
 
 
-def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Client) -> None:
-    """Looking for one user in a log without an index would take longer, the longer it is."""
+def test_embed_user_leaves_users_in_a_long_log_to_the_refresh(db: Connection, client: Client) -> None:
+    """Searching a log without an index for one user takes longer, the longer the log is."""
     video = next(v for v in WORLD.videos if v not in WORLD.decided(USER))
     db.execute("insert into two_tower.user_change_log select gen_random_uuid() from generate_series(1, 25000)")
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (USER, video))
@@ -526,7 +524,7 @@ def test_a_user_in_a_long_log_is_left_to_the_refresh(db: Connection, client: Cli
 
 
 def test_refresh_works_with_a_publication_for_all_tables(db: Connection) -> None:
-    """A published table without a key or another identity refuses to give up its rows."""
+    """Rows of a published table without a key or another identity cannot be deleted."""
     db.execute("create publication everything for all tables")
     db.execute(CHANGES["like"].encode())
     assert pending(db) == (1, 0)
@@ -535,7 +533,7 @@ def test_refresh_works_with_a_publication_for_all_tables(db: Connection) -> None
 
 
 def test_i3_a_transaction_that_spans_a_refresh_is_not_lost(db: Connection, connect: Connect) -> None:
-    """Values of the log's sequence say nothing about the order of commits."""
+    """Values of the log's sequence are not in the order of commits."""
     slow = connect(autocommit=False)
     slow.execute(CHANGES["nope taken back"].encode())
     db.execute(CHANGES["like"].encode())
@@ -568,13 +566,13 @@ def side_by_side(*work: Callable[[], object]) -> None:
             future.result(timeout=120)
 
 
-def test_i3_two_workers_side_by_side_lose_nothing(db: Connection, connect: Connect) -> None:
+def test_i3_two_concurrent_refreshes_lose_nothing(db: Connection, connect: Connect) -> None:
     crowd(db, 1200)
     db.execute(CHANGES["price"].encode())
     workers = [connect(), connect()]
     started = one(db, "select coalesce(max(id), 0) from two_tower.job_log")
     side_by_side(*[lambda c=c: refresh(c) for c in workers])
-    # Each leaves to the other what that one holds; what it had not committed by the end is for the next.
+    # Each skips users that the other has locked; changes that were not committed by the end are for the next refresh.
     refresh(db)
     rows = column(db, "select result from two_tower.job_log where job = 'refresh' and id > %s", started)
     assert sum(r["failed"] for r in rows) == 0
@@ -620,11 +618,11 @@ def test_i3_likes_at_full_speed_while_two_refreshers_run(db: Connection, connect
     assert_fresh(db)
 
 
-# -------------------------------------------------------------------------------------------- what fails is set aside
+# -------------------------------------------------------------------------------------------- failures
 
 
-def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
-    """A weight so large that two likes of its tag are no number any more: inference fails for whoever has them."""
+def test_a_user_whose_refresh_fails_is_set_aside_and_retried(db: Connection) -> None:
+    """With a weight so large that two likes of its tag overflow, inference fails for users who have them."""
     carriers = sorted(v for v, t in WORLD.video_tags if t == WORLD.rare_tag)
     db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (MANY, carriers[0]))
@@ -633,7 +631,7 @@ def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
     with torch.no_grad():
         model.user_tower.weight[segment.offset + model.vocabularies["tag"].index(str(WORLD.rare_tag))] = 3e38
     with db.transaction():
-        # No such model can be registered; a superuser can still spoil one.
+        # No such model can be registered, but a superuser can change one.
         db.execute("set local session_replication_role = replica")
         db.execute(
             "update two_tower.model_files set content = %s where model_version = 'poison' and name = 'user_tower.onnx'",
@@ -649,24 +647,24 @@ def test_a_poisoned_user_is_set_aside_and_healed_later(db: Connection) -> None:
     assert failure[:4] == ("user", USER, "22023", 1)
     assert "not finite" in failure[4]
     assert one(db, "select failed_changes from two_tower.status") == 1
-    # Everyone else is served, and neither the failure nor an idle minute repeats.
+    # All others are refreshed, and the failure is not retried at once.
     assert one(db, "select count(*) from user_embeddings where user_id = %s", WORLD.no_decisions) == 1
     assert pending(db) == (0, 0)
     assert refreshed(db)["users"] == 0
 
-    # Its time comes: tried again, failed again, further away.
+    # When it is due, it is retried, fails, and is delayed further.
     db.execute("update two_tower.change_failures set retry_at = now()")
     assert refreshed(db)["failed"] == 1
     again = db.execute("select attempts, retry_at - failed_at > '90 seconds' from two_tower.failed_changes").fetchall()
     assert again == [(2, True)]
 
-    # The cause goes away, and so does the failure.
+    # Without the cause, the failure disappears.
     db.execute("delete from user_video_decisions where video_id = any (%s)", (carriers,))
     assert refreshed(db)["failed"] == 0
     assert_fresh(db)
 
 
-def test_a_poisoned_video_is_set_aside_with_those_who_like_it(db: Connection) -> None:
+def test_a_video_whose_refresh_fails_is_set_aside_with_its_likers(db: Connection) -> None:
     poison(db, LIKED)
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, VIDEO))
     refresh(db)
@@ -690,7 +688,7 @@ HOLDS = {
     "a like": "insert into user_video_decisions select %s, id, 'like' from videos order by id limit 1"
     " on conflict (user_id, video_id) do update set decision_type = 'nope'",
 }
-"""What an application may have done and not committed."""
+"""Uncommitted changes of an application."""
 
 users, videos = st.sampled_from(SMALL.users), st.sampled_from(SMALL.videos)
 tags, performers = st.sampled_from(SMALL.tags[:6]), st.sampled_from(SMALL.performers[:4])
@@ -741,7 +739,7 @@ operations = st.one_of(
 
 
 class Lab:
-    """A database that one history after another is played on."""
+    """A database on which histories are played one after another."""
 
     def __init__(self, dsn: str, engine: str = ENGINE) -> None:
         self.db, self.application, *self.workers = (psycopg.connect(dsn, autocommit=True) for _ in range(4))
@@ -749,7 +747,7 @@ class Lab:
         self.number = 1
         load(self.db, SMALL)
         tiny_model(self.db, engine=engine)
-        # Whoever waits for what an application holds gives up: here it holds it until it is told to let go.
+        # Waiting for locks of the application fails, since it holds them until let_go().
         self.db.execute("set lock_timeout = '200ms'")
 
     def play(self, statement: str, *values: Any) -> None:
@@ -785,17 +783,17 @@ class Lab:
                 ).fetchall():
                     self.db.execute("select two_tower.retire_model(%s)", version)
             case _:
-                # A decision of someone, or about something, that was deleted; or that the application holds.
+                # The user or video was deleted, or the application has it locked.
                 with suppress(errors.ForeignKeyViolation, errors.LockNotAvailable):
                     self.db.execute(statement.encode(), values)
 
     def let_go(self) -> None:
-        """Ends what the application has begun."""
+        """Ends the application's transaction."""
         if self.application.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             self.application.execute("commit")
 
     def embed(self, user: Any, level: str) -> None:
-        """A client's own vector, in a transaction that has looked around before."""
+        """A client calls embed_user() in a transaction that has already read."""
         worker = self.workers[0]
         with suppress(errors.NoDataFound, errors.LockNotAvailable, errors.SerializationFailure), worker.transaction():
             worker.execute(f"set transaction isolation level {level}".encode())
@@ -806,7 +804,7 @@ class Lab:
             worker.execute("select public.embed_user()")
 
     def behind(self, user: Any, video: Any, kind: str) -> None:
-        """Somebody writes while no trigger fires, and has everything compared afterwards."""
+        """A write for which no trigger fires, followed by a comparison of everything."""
         self.let_go()
         table = "alter table public.user_video_decisions"
         self.db.execute(f"{table} disable trigger user".encode())
@@ -820,7 +818,7 @@ class Lab:
         verification.repair(self.db, verification.verify(self.db, lambda what, share: None))
 
     def another(self) -> None:
-        """One more version in the middle of it: attached, filled, active."""
+        """Adds one more version meanwhile: attached, filled, active."""
         self.let_go()
         self.number += 1
         version = f"v{self.number}"
@@ -860,7 +858,7 @@ def play(lab: Lab, history: list[tuple[Any, ...]]) -> None:
     for statement, *values in history:
         lab.play(statement, *values)
     lab.let_go()
-    for _ in range(2):  # what was busy was left for the next
+    for _ in range(2):  # locked changes are left for the next one
         refresh(lab.db)
     lab.play("replicating", False)
     assert_fresh(lab.db)
@@ -875,11 +873,11 @@ def play(lab: Lab, history: list[tuple[Any, ...]]) -> None:
 )  # fmt: skip
 @given(history=st.lists(operations, min_size=10, max_size=40))
 def test_i3_any_long_history_ends_as_a_rebuild_would_have_it(lab: Lab, history: list[tuple[Any, ...]]) -> None:
-    """`make soak`: drawn anew at each run, ``SOAK_HISTORIES`` of them."""
+    """`make soak` draws ``SOAK_HISTORIES`` new histories in each run."""
     play(lab, history)
 
 
-# -------------------------------------------------------------------------------------------- one's own like, and syncs
+# -------------------------------------------------------------------------------------------- embed_user and syncs
 
 
 def own_vector(db: Connection) -> str:
@@ -913,14 +911,14 @@ def test_embed_user_says_when_there_was_nothing_to_do(db: Connection, client: Cl
         assert one(db, "select count(*) from user_embeddings where user_id = %s", user) == 0
 
 
-def test_embed_user_after_the_last_like_is_gone(db: Connection, client: Client) -> None:
+def test_embed_user_removes_the_vector_after_the_last_like(db: Connection, client: Client) -> None:
     db.execute("delete from user_video_decisions where user_id = %s", (USER,))
     assert client.rpc("authenticated", USER, "embed_user")[0]["message"] == "no likes to embed"
     refresh(db)
     assert_fresh(db)
 
 
-def test_embed_user_force_mends_a_vector_that_is_wrong(db: Connection, client: Client) -> None:
+def test_embed_user_with_force_repairs_a_wrong_vector(db: Connection, client: Client) -> None:
     right = own_vector(db)
     db.execute(
         """update two_tower.user_embeddings e set embedding = o.embedding from two_tower.user_embeddings o
@@ -932,7 +930,7 @@ def test_embed_user_force_mends_a_vector_that_is_wrong(db: Connection, client: C
     assert own_vector(db) == right
 
 
-def test_embed_user_without_a_user_or_a_model(database: NewDatabase, client: Client) -> None:
+def test_embed_user_without_a_user_or_a_model_is_an_error(database: NewDatabase, client: Client) -> None:
     with pytest.raises(errors.InvalidAuthorizationSpecification):
         client.rpc("authenticated", None, "embed_user")
     with pytest.raises(errors.InsufficientPrivilege):
@@ -1036,7 +1034,7 @@ def test_popularity_counts_likes_by_age_and_follows_them(db: Connection) -> None
 
 
 def test_popularity_is_never_older_than_a_day_where_refreshes_run(db: Connection) -> None:
-    """Nor does it take a change: likes that an earlier refresh has seen count too."""
+    """It needs no change: likes that an earlier refresh has seen count, too."""
     runs = "select count(*) from two_tower.job_runs where job = 'update_popularity'"
     db.execute("delete from two_tower.job_runs; delete from two_tower.video_popularity")
     refresh(db)
@@ -1051,7 +1049,7 @@ def test_popularity_is_never_older_than_a_day_where_refreshes_run(db: Connection
 
 
 def test_the_world_has_the_users_that_tests_rely_on() -> None:
-    """What the cases above take for granted of the world they run in."""
+    """Assumptions of the cases above about the world."""
     assert isinstance(WORLD, World)
     assert len(WORLD.of(USER, "like")) >= 2
     assert len(WORLD.of(WORLD.one_like, "like")) == 1

@@ -1,4 +1,4 @@
-"""``two-tower refresh``: what its options mark, what a dry run says, and what a limit leaves."""
+"""``two-tower refresh``: which users its options mark, what a dry run reports, and what a limit leaves."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def likers(world: World, least: int) -> int:
 
 
 def forget(db: Connection, *users: Any) -> None:
-    """Takes away vectors without a mark, as nothing but a mishap does."""
+    """Deletes vectors without logging a change, as only an accident does."""
     db.execute("delete from two_tower.user_embeddings where user_id = any (%s)", (list(users),))
 
 
-def test_without_options_it_drains_the_log(dsn: str, db: Connection) -> None:
+def test_refresh_without_options_processes_the_whole_log(dsn: str, db: Connection) -> None:
     db.execute("update user_video_decisions set decision_type = 'nope' where user_id = %s", (WORLD.one_like,))
     db.execute("update videos set price = 1 where id = %s", (WORLD.bare_video,))
     done = run(dsn)
@@ -69,7 +69,7 @@ def test_a_dry_run_says_what_is_pending_and_changes_nothing(dsn: str, db: Connec
     assert one(db, stamp) == before
 
 
-def test_min_likes_marks_who_lacks_a_vector(dsn: str, db: Connection) -> None:
+def test_min_likes_marks_users_without_a_vector(dsn: str, db: Connection) -> None:
     forget(db, WORLD.one_like, WORLD.many)
     assert run(dsn, "--min-likes", "2")["marked"] == 1
     missing = "select user_id from user_features where like_count > 0 except select user_id from user_embeddings"
@@ -90,7 +90,7 @@ def test_include_existing_marks_all_but_writes_only_changed_vectors(dsn: str, db
     assert run(dsn, "--include-existing", "--min-likes", "10")["marked"] == likers(WORLD, 10)
 
 
-def test_recent_marks_whose_last_decision_is_recent(dsn: str, db: Connection) -> None:
+def test_recent_marks_users_with_a_recent_decision(dsn: str, db: Connection) -> None:
     assert run(dsn, "--recent", "1 hour", "--include-existing")["marked"] == 0
     db.execute("alter table user_video_decisions disable trigger two_tower_update")
     db.execute("update user_video_decisions set created_at = now() where user_id = %s", (WORLD.many,))
@@ -161,7 +161,7 @@ def test_the_command_line_counts_popularity_once_a_day(dsn: str, db: Connection)
     assert one(db, runs) == 2
 
 
-def test_progress_is_told_and_ends_at_all_of_it(dsn: str, db: Connection) -> None:
+def test_progress_is_reported_and_ends_at_100_percent(dsn: str, db: Connection) -> None:
     db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     told: list[float] = []
     registry.refresh(db, lambda what, share: told.append(share))
@@ -192,7 +192,7 @@ def service(dsn: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
 
 
 def like(db: Connection, user: UUID) -> UUID:
-    """A video that the user had no decision on, and likes now."""
+    """Likes a video without a decision for the user; returns it."""
     known = "select video_id from user_video_decisions where user_id = %s"
     video = one(db, f"select id from videos where id not in ({known}) limit 1", user)
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, video))
@@ -257,7 +257,7 @@ def test_the_service_waits_for_the_database_to_start(
 
 
 @pytest.mark.soak
-def test_services_side_by_side_run_each_due_job_once(
+def test_concurrent_services_run_each_due_job_once(
     service: Callable[..., subprocess.Popen[str]], db: Connection, tmp_path: Path
 ) -> None:
     forget(db, WORLD.many)
@@ -296,5 +296,5 @@ def test_the_service_refuses_options_of_a_single_run(words: list[str], dsn: str)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "often"])
-def test_the_service_takes_seconds(seconds: str, dsn: str) -> None:
+def test_the_service_refuses_invalid_intervals(seconds: str, dsn: str) -> None:
     assert invoke(dsn, "--every", seconds).exit_code == 2

@@ -1,4 +1,4 @@
-"""Models on their way from candidate to retired, what is refused on that way, and that all engines agree (I5)."""
+"""Models from candidate to retired, refused steps, and the agreement of all engines (I5)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ UNCHANGED: dict[str, str] = {"v1": "active"}
 
 @pytest.fixture
 def candidate(db: Connection) -> TinyModel:
-    """A sound model that is not registered yet."""
+    """A valid model that is not registered yet."""
     return random_model(schema_of(db), seed=2)
 
 
@@ -63,10 +63,10 @@ def activate(db: Connection, version: str, force: bool = False) -> dict[str, Any
     return dict(one(db, "select two_tower.activate_model(%s, %s)", version, force))
 
 
-# -------------------------------------------------------------------------------------------- the whole way
+# -------------------------------------------------------------------------------------------- all steps
 
 
-def test_a_model_goes_all_the_way(db: Connection, candidate: TinyModel) -> None:
+def test_a_model_passes_through_all_states(db: Connection, candidate: TinyModel) -> None:
     assert register(db, candidate, "v2") == "v2"
     assert states(db) == {"v1": "active", "v2": "candidate"}
     metrics = one(db, "select metrics from two_tower.models where version = 'v2'")
@@ -92,7 +92,7 @@ def test_a_model_goes_all_the_way(db: Connection, candidate: TinyModel) -> None:
     assert states(db) == {"v1": "retired", "v2": "active"}
     assert one(db, "select count(*) from two_tower.video_embeddings where model_version = 'v1'") == 0
     assert one(db, "select count(*) from public.video_embeddings") == len(WORLD.videos)
-    # The record and the files stay: who was served by what can be asked later.
+    # The record and the files stay, so that one can later see which model served.
     assert one(db, "select count(*) from two_tower.model_files where model_version = 'v1'") == 3
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="no version to go back to"):
         db.execute("select two_tower.rollback_model()")
@@ -107,7 +107,7 @@ def test_rollback_goes_to_the_version_that_served_last(db: Connection) -> None:
 
 
 @pytest.mark.world(models=2)
-def test_i5_all_that_a_reader_sees_is_of_one_version(db: Connection, client: Client) -> None:
+def test_i5_views_and_lists_show_only_the_active_version(db: Connection, client: Client) -> None:
     for version in ("v2", "v1"):
         if version == "v1":
             db.execute("select two_tower.rollback_model()")
@@ -138,7 +138,7 @@ def test_a_transaction_reads_one_version_despite_activations(db: Connection, con
     assert column(reader, "select distinct model_version from public.video_embeddings") == ["v2"]
 
 
-# -------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- refusals
 
 
 def tower(
@@ -151,7 +151,7 @@ def tower(
     batch: Any = "batch",
     kind: int = TensorProto.FLOAT,
 ) -> bytes:
-    """A graph that multiplies by zeros, right but for what a test asks for."""
+    """A graph that multiplies by zeros, valid except for the arguments of a test."""
     source, output = source or f"{name}_features", output or f"{name}_embedding"
     dtype = np.float32 if kind == TensorProto.FLOAT else np.float64
     graph = helper.make_graph(
@@ -166,7 +166,7 @@ def tower(
 
 
 def flipped(content: bytes, at: bytes) -> bytes:
-    """One bit of the first occurrence of ``at`` is another."""
+    """Flips one bit of the first occurrence of ``at``."""
     position = content.index(at)
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
@@ -287,14 +287,14 @@ SPOILT: dict[str, tuple[Callable[[TinyModel], TinyModel], str]] = {
 
 @pytest.fixture(scope="module")
 def lasting(cluster: Server, world_template: str) -> Iterator[Connection]:
-    """The world, for tests that take back what they do."""
+    """The world, for tests that undo their changes."""
     with borrowed(cluster, world_template) as db:
         yield db
 
 
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", SPOILT)
-def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -> None:
+def test_an_invalid_model_is_refused(fault: str, lasting: Connection) -> None:
     spoil, message = SPOILT[fault]
     sound = random_model(schema_of(lasting), seed=2)
     with lasting.transaction(force_rollback=True):
@@ -302,13 +302,13 @@ def test_a_model_that_is_not_sound_is_refused(fault: str, lasting: Connection) -
             register(lasting, spoil(sound), "v2")
         assert caught.value.sqlstate in ("22023", "23505")
         assert states(lasting) == UNCHANGED
-        # The backend survives, and the same model without the fault is welcome.
+        # The backend survives, and the same model without the fault is accepted.
         assert register(lasting, sound, "v2") == "v2"
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", ["", "a b", "../v2", "v2'; drop table videos; --", "x" * 64, "-v2", "v2\n", "Ü"])
-def test_a_version_is_a_plain_name(version: str, db: Connection, candidate: TinyModel) -> None:
+def test_a_version_with_an_invalid_name_is_refused(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="is not a name"):
         register(db, candidate, version)
     assert states(db) == UNCHANGED
@@ -318,13 +318,13 @@ def spellings(name: str) -> list[str]:
     return [name, name.upper(), name.title(), name[:-1] + name[-1].upper()]
 
 
-def test_both_sides_reserve_the_same_names(db: Connection) -> None:
+def test_python_and_sql_reserve_the_same_names(db: Connection) -> None:
     assert set(one(db, "select two_tower.reserved_versions()")) == registry.RESERVED_VERSIONS
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", [s for name in sorted(registry.RESERVED_VERSIONS) for s in spellings(name)])
-def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: TinyModel) -> None:
+def test_a_reserved_name_is_refused_as_a_version(version: str, db: Connection, candidate: TinyModel) -> None:
     with pytest.raises(errors.InvalidParameterValue, match=f"no model version can be called {version}"):
         register(db, candidate, version)
     assert states(db) == UNCHANGED
@@ -335,7 +335,7 @@ def test_a_reserved_name_is_no_version(version: str, db: Connection, candidate: 
     assert register(db, candidate, f"{version}-1") == f"{version}-1"
 
 
-def test_registering_the_same_again_is_nothing_new(db: Connection, candidate: TinyModel) -> None:
+def test_registering_the_same_model_again_changes_nothing(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     at = one(db, "select registered_at from two_tower.models where version = 'v2'")
     assert register(db, candidate, "v2") == "v2"
@@ -382,7 +382,7 @@ def test_an_unknown_version_is_an_error(call: str, db: Connection) -> None:
         db.execute(call.encode())
 
 
-def test_without_an_active_model_operators_are_told_so(database: NewDatabase) -> None:
+def test_routines_say_that_no_model_is_active(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         for call in ("select * from two_tower.embed_users('{}')", "select two_tower.retire_model(null)"):
             with pytest.raises(errors.ObjectNotInPrerequisiteState, match="no model is active") as caught:
@@ -452,8 +452,8 @@ PATHS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def test_no_state_is_reached_but_by_the_lifecycle(db: Connection, candidate: TinyModel) -> None:
-    """Whoever can write the table cannot break the rules of it."""
+def test_only_the_transitions_of_the_lifecycle_are_possible(db: Connection, candidate: TinyModel) -> None:
+    """Not even a role that can write the table can make others."""
     register(db, candidate, "v2")
     update = "update two_tower.model_versions set state = %s where version = %s"
     for start, end in product(STATES, STATES):
@@ -467,7 +467,7 @@ def test_no_state_is_reached_but_by_the_lifecycle(db: Connection, candidate: Tin
                 db.execute(update, (end, version))
 
 
-def test_one_version_is_active_at_most(db: Connection, candidate: TinyModel) -> None:
+def test_at_most_one_version_is_active(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     backfill(db, "v2")
     with pytest.raises(errors.UniqueViolation):
@@ -477,7 +477,7 @@ def test_one_version_is_active_at_most(db: Connection, candidate: TinyModel) -> 
 # -------------------------------------------------------------------------------------------- side by side
 
 
-def test_a_second_activation_steps_aside_and_readers_do_not_wait(db: Connection, connect: Connect) -> None:
+def test_a_concurrent_activation_is_refused_and_readers_do_not_wait(db: Connection, connect: Connect) -> None:
     for version in ("v2", "v3"):
         register(db, random_model(schema_of(db), seed=int(version[1])), version)
         backfill(db, version)
@@ -515,7 +515,7 @@ def test_many_activations_at_once_leave_one_active(db: Connection, connect: Conn
     assert sorted(states(db).values()) == ["active", "standby"]
 
 
-def test_a_backfill_that_was_cut_short_resumes(db: Connection, candidate: TinyModel, connect: Connect) -> None:
+def test_an_interrupted_backfill_resumes(db: Connection, candidate: TinyModel, connect: Connect) -> None:
     register(db, candidate, "v2")
     broken = connect()
     broken.execute("set statement_timeout = '60ms'")
@@ -578,13 +578,13 @@ def test_torch_onnx_and_stored_vectors_agree(db: Connection) -> None:
         found = np.stack([vectors[ids[at]] for at in known])
         assert cosine_distance(torch_, onnx_) < 1e-5
         assert cosine_distance(onnx_, found) < 1e-3
-        # A sum taken in another order may fall on the other side of a rounding: one step of a half, no more.
+        # Sums in another order may round differently, by at most one step of half precision.
         halves = onnx_.astype(np.float16)
         assert np.all(np.abs(halves.astype(np.float32) - found) <= np.spacing(np.abs(halves)).astype(np.float32))
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)
 
 
-def test_a_registered_file_is_what_was_given(db: Connection, candidate: TinyModel) -> None:
+def test_registered_files_are_stored_unchanged(db: Connection, candidate: TinyModel) -> None:
     register(db, candidate, "v2")
     content = one(
         db, "select content from two_tower.model_files where model_version = 'v2' and name = 'user_tower.onnx'"
@@ -596,7 +596,7 @@ def test_a_registered_file_is_what_was_given(db: Connection, candidate: TinyMode
 # -------------------------------------------------------------------------------------------- driving it from Python
 
 
-def test_activate_brings_everything_up_to_date_first(database: NewDatabase) -> None:
+def test_activation_first_refreshes_everything(database: NewDatabase) -> None:
     with psycopg.connect(database(), autocommit=True) as db:
         load(db, WORLD)
         with pytest.raises(UserError, match="no candidate"):
@@ -611,7 +611,7 @@ def test_activate_brings_everything_up_to_date_first(database: NewDatabase) -> N
         assert one(db, "select count(*) from two_tower.video_popularity") > 100
 
 
-def test_new_versions_are_never_taken(db: Connection, candidate: TinyModel) -> None:
+def test_new_version_names_are_unused(db: Connection, candidate: TinyModel) -> None:
     taken = {registry.new_version(db)}
     for _ in range(3):
         version = registry.new_version(db)

@@ -1,6 +1,6 @@
-"""A replay judges a version by what it would show under the conditions of each list, and counts what it leaves out.
+"""A replay evaluates a version by the lists that it would have shown, and counts the lists that it leaves out.
 
-That it orders versions as their users would, test_simulation.py shows.
+test_simulation.py shows that it ranks versions as their users would.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ME = WORLD.usual
 
 @pytest.fixture
 def exploring(db: Connection) -> Connection:
-    """A database whose lists have chance in them."""
+    """A database with exploration in its lists."""
     setting(db, "exploration_share", 0.5)
     db.execute("select two_tower.draw_exploration()")
     return db
@@ -44,13 +44,13 @@ def page(client: Client, user: UUID, **arguments: Any) -> None:
 
 
 def logged(client: Client, user: UUID, **arguments: Any) -> None:
-    """The other way: a list, which the client logs."""
+    """The alternative to next_videos(): a list that the client logs."""
     with client.as_("authenticated", user) as connection:
         rows = rpc(connection, "recommend_videos", limit=5, **arguments)
         rpc(connection, "log_shown", shown=rows)
 
 
-# ------------------------------------------------------------------------------------------------ what is left out
+# ------------------------------------------------------------------------------------------------ exclusions
 
 FILTERS: list[dict[str, Any]] = [
     {"makers": ["maker a"]},
@@ -93,7 +93,7 @@ def test_replay_counts_and_skips_lists_with_unknown_conditions(exploring: Connec
     assert told["left_out"] == found["left_out"]
 
 
-def test_pages_that_are_left_out_are_still_what_was_shown_lately(exploring: Connection, client: Client) -> None:
+def test_pages_left_out_of_a_replay_still_count_as_shown(exploring: Connection, client: Client) -> None:
     page(client, ME, makers=["maker a"])
     page(client, ME)
     log = replay.read_log(exploring, 30)
@@ -111,9 +111,7 @@ def test_replay_says_why_all_lists_are_skipped(exploring: Connection, client: Cl
 
 
 @pytest.mark.parametrize(("at", "liked"), [("now()", 1), ("now() + interval '1 day'", 0), ("'2999-01-01'", 0)])
-def test_a_like_counts_that_came_after_the_list_and_by_now(
-    at: str, liked: int, exploring: Connection, client: Client
-) -> None:
+def test_only_likes_between_the_list_and_now_count(at: str, liked: int, exploring: Connection, client: Client) -> None:
     page(client, ME)
     video = one(exploring, "select video_id from two_tower.impressions where user_id = %s and rank = 1", ME)
     insert = (
@@ -134,8 +132,8 @@ ELIGIBLE = [
 ]
 
 
-def test_a_version_shows_nobody_what_it_may_not(exploring: Connection, client: Client) -> None:
-    """What a replay takes for a version's list, the version gives: under what the owner and the user have said."""
+def test_a_replayed_list_contains_only_videos_allowed_for_the_user(exploring: Connection, client: Client) -> None:
+    """The replayed list equals the version's list under the conditions of the owner and the user."""
     db, rng = exploring, random.Random(7)
     users = LIKING[:8]
     for user in users[::2]:
@@ -184,10 +182,10 @@ def assert_lists_are_those_of_previews(db: Connection, users: list[UUID]) -> Non
 # ------------------------------------------------------------------------------------------------ given vectors
 
 
-def test_beside_given_vectors_a_version_is_judged_alone(
+def test_a_version_is_not_compared_with_given_vectors(
     exploring: Connection, client: Client, dsn: str, tmp_path: Path
 ) -> None:
-    """They rank nothing for other histories than those of today: neither judged, nor compared with, nor asked for."""
+    """They cannot rank for past histories, so they are neither replayed, nor compared with, nor required."""
     for user in LIKING[:3]:
         page(client, user)
     path = tmp_path / "videos.parquet"

@@ -1,5 +1,5 @@
-"""A standby that answers what only reads: every routine that a client may call, every verb, behind, in conflict with
-replay, killed, and promoted while likes are written."""
+"""A standby for reading: every routine of clients and every verb, with a standby that is behind, in conflict with
+replay, killed, or promoted while likes are written."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from world_fixtures import Client, column, load, one, refresh, tiny_model
 pytestmark = [pytest.mark.database, pytest.mark.xdist_group("replicas")]
 
 LOGIN = "replicas_login"
-"""May take every role of ASKERS."""
+"""May switch to every role of ASKERS."""
 AWAY = "postgresql://postgres@/two_tower?host=/nonexistent"
 
 
 @dataclass
 class Pair:
-    """The primary, and what follows it."""
+    """The primary and its standby."""
 
     primary: Server
     standby: Server
@@ -61,7 +61,7 @@ class Pair:
         return psycopg.connect(self.standby.dsn, autocommit=True)
 
     def follow(self) -> None:
-        """Waits until the standby has all that the primary has committed."""
+        """Waits until the standby has everything that the primary has committed."""
         with self.on_primary() as db:
             turn = one(db, "update public.turns set n = n + 1 returning n")
         with self.on_standby() as db:
@@ -98,7 +98,7 @@ def standby_of(primary: Server) -> Server:
 
 
 def kill(server: Server) -> None:
-    """kill -9 of the postmaster and of all its children, and nobody else."""
+    """kill -9 of the postmaster and all its children, and of no other process."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (process / "cwd").readlink() == server.data:
@@ -135,7 +135,7 @@ def servers() -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(servers: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
-    """Both running, the standby where the primary is, and named as the environment of an operator names them."""
+    """Both running, with the standby up to date, and in the variables that an operator sets."""
     servers.standby.start()
     servers.follow()
     monkeypatch.setenv("DATABASE_URL", servers.primary.dsn)
@@ -150,7 +150,7 @@ def who(connection: Connection) -> str:
 
 @dataclass
 class Said:
-    """What was said while something was read."""
+    """Collects messages while something is read."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -195,7 +195,7 @@ def test_client_routines_answer_on_a_standby_or_name_the_primary(pair: Pair) -> 
 
 @pytest.mark.soak
 def test_read_only_routines_fail_on_a_standby_only_as_on_the_primary(pair: Pair) -> None:
-    """Every routine that only reads, with nulls; require_primary() says what a standby is."""
+    """Every routine that only reads, with nulls; require_primary() reports a standby."""
     with pair.on_primary() as db:
         calls = calls_of_routines(db)
     here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
@@ -217,7 +217,7 @@ def test_writing_routines_say_that_this_is_a_standby(pair: Pair) -> None:
     there.connection.close()
 
 
-def test_relations_have_the_same_rows(pair: Pair) -> None:
+def test_relations_have_the_same_rows_on_a_standby(pair: Pair) -> None:
     with pair.on_primary() as db:
         names = [name for name, kind, _ in relations(db) if kind != "S"]
     here, there = pair.as_anyone(pair.primary), pair.as_anyone(pair.standby)
@@ -228,7 +228,7 @@ def test_relations_have_the_same_rows(pair: Pair) -> None:
     there.connection.close()
 
 
-def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: Pair) -> None:
+def test_lists_on_a_standby_are_those_of_the_primary(pair: Pair) -> None:
     newcomer = uuid4()
     with pair.on_primary() as db:
         db.execute("insert into auth.users (id) values (%s)", (newcomer,))
@@ -257,7 +257,7 @@ def test_lists_are_the_same_and_a_user_without_a_vector_has_one_by_taste(pair: P
 
 
 def test_bulk_lists_over_two_connections_equal_those_of_the_primary(pair: Pair, tmp_path: Path) -> None:
-    """Both of one snapshot, which a standby exports like a primary."""
+    """Both use one snapshot, which a standby exports like a primary."""
     words = ["recommend", "--all", "--limit", "5", "--workers", "2", "--output"]
     for name, more in (("replica.csv", []), ("primary.csv", ["--dsn", pair.primary.dsn])):
         done = CliRunner().invoke(app, [*words, str(tmp_path / name), *more])
@@ -275,7 +275,7 @@ def test_a_standby_reports_the_same_problems_as_its_primary(pair: Pair) -> None:
 
 @pytest.mark.soak
 def test_postgrest_in_front_of_a_standby_reads(pair: Pair, node_modules: Path) -> None:
-    """What writes, it asks for in a transaction that is to be read-write, which PostgreSQL refuses itself."""
+    """PostgREST calls writing routines in a read-write transaction, which PostgreSQL itself refuses."""
     token = sign(role="authenticated", sub=str(ME))
     with (
         serve(pair.standby.dsn, node_modules, PGRST_DB_CHANNEL_ENABLED="false") as url,
@@ -288,10 +288,10 @@ def test_postgrest_in_front_of_a_standby_reads(pair: Pair, node_modules: Path) -
         assert refused.json()["message"] == "cannot set transaction read-write mode during recovery"
 
 
-# ------------------------------------------------------------------------------------------------ who is asked
+# ------------------------------------------------------------------------------------------------ askers
 
 
-def test_the_replica_answers_and_what_is_named_is_asked_itself(
+def test_reads_go_to_the_replica_unless_a_database_is_given(
     pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
@@ -306,7 +306,7 @@ def test_the_replica_answers_and_what_is_named_is_asked_itself(
     assert said.lines == []
 
 
-def test_a_replica_of_something_else_is_refused(pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_of_another_primary_is_refused(pair: Pair, cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for other in (cluster.dsn, in_database(pair.standby.dsn, "postgres"), in_database(pair.primary.dsn, "template1")):
         monkeypatch.setenv("DATABASE_READ_URL", other)
         with pytest.raises(UserError, match="is no replica of two_tower, to which DATABASE_URL leads") as caught:
@@ -368,7 +368,7 @@ def active(connection: Connection) -> object:
 
 
 def test_reads_see_earlier_commits_however_far_the_replica_lags(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A like, a refresh, whose batches do not wait for the disk, and a model version that serves."""
+    """A like, a refresh, whose batches do not wait for the disk, and an activated version."""
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME))
     like = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     behind = (
@@ -393,10 +393,10 @@ def test_reads_see_earlier_commits_however_far_the_replica_lags(pair: Pair, monk
             said = Said()
             assert reading(None, work, said, patience=0.2) == ("primary", after)
             assert re.fullmatch(behind, said.all)
-            with monkeypatch.context() as patch:  # where there is no primary to compare it with
+            with monkeypatch.context() as patch:  # without a primary to compare it with
                 patch.setenv("DATABASE_URL", AWAY)
                 assert reading(None, work, Said()) == ("replica", before)
-            # It is waited for, no longer than it takes.
+            # The read waits for the replica, and no longer than necessary.
             resume = threading.Timer(0.2, standby.execute, ["select pg_wal_replay_resume()"])
             resume.start()
             said = Said()
@@ -420,7 +420,7 @@ def test_the_page_shows_the_like_that_was_just_made(pair: Pair, caplog: pytest.L
     assert caplog.messages == []
 
 
-def test_an_idle_primary_at_the_end_of_a_segment_is_not_ahead(pair: Pair) -> None:
+def test_a_replica_has_caught_up_at_the_end_of_a_wal_segment(pair: Pair) -> None:
     with pair.on_primary() as db:
         db.execute("select pg_switch_wal()")
         said = Said()
@@ -452,7 +452,7 @@ def test_a_conflict_with_replay_is_tried_again(pair: Pair) -> None:
         finally:
             standby.execute("alter system reset max_standby_streaming_delay")
             standby.execute("select pg_reload_conf()")
-        # The session is ended where nothing of it runs at that moment.
+        # The session is terminated if it is idle at that moment.
         ended = "(canceling statement|terminating connection) due to conflict with recovery"
         assert re.fullmatch(f"warning: the replica broke off: {ended}; trying again", said.all)
         db.execute("drop table public.conflicts")
@@ -483,7 +483,7 @@ def test_transient_errors_are_retried_three_times_then_sent_to_the_primary(pair:
         assert (caught.value.sqlstate, attempts) == (state, ["replica"])
 
 
-def test_a_session_that_is_ended_is_begun_again(pair: Pair) -> None:
+def test_a_terminated_session_is_retried(pair: Pair) -> None:
     attempts = []
 
     def work(connection: Connection) -> str:
@@ -513,12 +513,12 @@ VERBS: dict[str, list[str]] = {
     "ab status": ["ab", "status", "--json"],
     "verify": ["verify", "--sample", "20"],
 }
-"""Each that only reads."""
+"""All verbs that only read."""
 
 
 @dataclass
 class Statements:
-    """Of what a verb asks the replica: how many statements, and before which of them something happens."""
+    """Counts a verb's statements on the replica, and strikes before one of them."""
 
     strike: Callable[[], None] = lambda: None
     before: int = 0
@@ -563,7 +563,7 @@ def run(directory: Path, verb: str) -> tuple[int, str]:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_whose_replica_is_killed_in_the_middle_ends_as_ever(
+def test_a_verb_finishes_on_the_primary_if_the_replica_is_killed(
     verb: str, pair: Pair, statements: Statements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("first", "second"):
@@ -583,7 +583,7 @@ def test_a_verb_whose_replica_is_killed_in_the_middle_ends_as_ever(
 
 
 def files(directory: Path) -> set[str]:
-    """Names of what lies there, whenever it was made."""
+    """Names of the files there, without times."""
     return {
         re.sub(r"\d{8}T\d{6}Z(\.\d+)?", "TIME", str(path.relative_to(directory)))
         for path in directory.rglob("*")
@@ -591,8 +591,8 @@ def files(directory: Path) -> set[str]:
     }
 
 
-def test_every_verb_that_only_reads_asks_the_replica() -> None:
-    """As the sources say, so that a new one is in the test above."""
+def test_every_verb_that_only_reads_uses_the_replica() -> None:
+    """By the sources, so that a new one must be in the test above."""
     directory = Path(reading_module.__file__).parents[1] / "cli"
     calls = sum(len(re.findall(r"\breading\(", path.read_text())) for path in directory.glob("*.py"))
     assert calls == len(VERBS)
@@ -601,8 +601,8 @@ def test_every_verb_that_only_reads_asks_the_replica() -> None:
 # ------------------------------------------------------------------------------------------------ promotion
 
 
-def test_a_promotion_in_the_middle_of_writing_loses_nothing(pair: Pair) -> None:
-    """Last of this module, since it leaves another primary, which has all likes that the old one promised to keep."""
+def test_a_promotion_during_writes_loses_nothing(pair: Pair) -> None:
+    """Last in this module, since it leaves another primary, with all likes that the old one acknowledged."""
     videos, users = WORLD.published, WORLD.users[5:25]
     promised: list[tuple[UUID, UUID]] = []
     stop = threading.Event()
@@ -650,7 +650,7 @@ def test_a_promotion_in_the_middle_of_writing_loses_nothing(pair: Pair) -> None:
         assert_fresh(db)
         db.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps({"sub": str(users[0])}),))
         assert one(db, "select public.embed_user() ->> 'success'") == "true"
-    # The old one comes back, and does not know of the new one.
+    # The old one returns, unaware of the new one.
     pair.primary.start()
     with pytest.raises(UserError, match="lead to two servers that both take writes: a standby was promoted"):
         reading(None, who, Said())

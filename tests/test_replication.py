@@ -1,4 +1,4 @@
-"""A database that subscribes to the application's tables: what another server writes is refreshed here (I3)."""
+"""A database that subscribes to the application's tables: changes on the other server are refreshed here (I3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from test_refresh import CHANGES, IDLE, assert_fresh, pending
 from two_tower.server.migrate import migrate
 from world_fixtures import column, load, make_world, one, refresh, state, tiny_model
 
-# That a session which replicates is logged, tests/test_nothing_lost.py has in every run.
+# tests/test_nothing_lost.py checks in every run that sessions that replicate are logged.
 pytestmark = [pytest.mark.database, pytest.mark.soak, pytest.mark.xdist_group("replication")]
 
 WORLD = make_world()
@@ -24,18 +24,18 @@ TABLES = (
     "public.video_performers", "public.user_video_decisions",
 )  # fmt: skip
 APPLIED = [name for name, change in CHANGES.items() if not change.startswith(("truncate auth", "truncate videos"))]
-"""A subscription truncates no table to which one of the subscriber alone refers."""
+"""Without changes that a subscription refuses: it truncates no table to which only a table of the subscriber refers."""
 
 
 @dataclass
 class Pair:
-    """The application's server, and the one that recommends."""
+    """The application's server, and the recommender's."""
 
     theirs: Connection
     ours: Connection
 
     def replicate(self) -> None:
-        """Waits until ours has all that theirs has committed."""
+        """Waits until ours has everything that theirs has committed."""
         turn = one(self.theirs, "update public.turns set n = n + 1 returning n")
         self.until(self.ours, "select coalesce(max(n), 0) = %s from public.turns", turn)
 
@@ -48,7 +48,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    """Theirs has the world and publishes it; ours has begun with empty tables and has copied it."""
+    """Theirs has the world and publishes it; ours began with empty tables and has copied it."""
     servers = [new_cluster(f"two-tower-{name}-") for name in ("theirs", "ours")]
     try:
         for server in servers:
@@ -95,7 +95,7 @@ def test_row_4_the_initial_copy_of_a_subscription_is_refreshed(pair: Pair) -> No
 
 
 def test_row_4_replicated_changes_are_refreshed(pair: Pair) -> None:
-    """Each from the world as it was; the apply worker fires rows' triggers, and a TRUNCATE's."""
+    """Each change starts from the original world; the apply worker fires row triggers, and those of TRUNCATE."""
     for change in APPLIED:
         restore(pair)
         before = state(pair.ours)
@@ -116,7 +116,7 @@ def test_row_4_changes_without_effect_rewrite_nothing(pair: Pair) -> None:
 
 
 def restore(pair: Pair) -> None:
-    """The world, as it was made, on either side."""
+    """Restores the original world on both sides."""
     with pair.theirs.transaction():
         for table in ("auth.users", "public.videos", "public.tags", "public.performers"):
             pair.theirs.execute(f"delete from {table}".encode())
@@ -137,7 +137,7 @@ def test_status_names_a_subscription_that_receives_nothing(pair: Pair) -> None:
     assert "user_video_decisions" in detail
     pair.ours.execute(remedy.encode())
     pair.until(pair.ours, "select not exists (select from two_tower.problems)")
-    # A row that cannot be applied: the worker ends and is started again, for ever.
+    # A row that cannot be applied: the worker ends and is restarted, again and again.
     video = one(pair.theirs, "select id from public.videos limit 1")
     pair.ours.execute(
         "insert into public.tags (id, name) values ('ffffffff-ffff-ffff-ffff-ffffffffffff', 'in the way')"

@@ -1,4 +1,4 @@
-"""The weekly run, with real training and a real webhook: whatever fails, the version that served serves."""
+"""The weekly run, with real training and a real webhook: whatever fails, the active version stays active."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LENIENT = ("--over-popularity", "0", "--max-drop", "1")
 
 @dataclass
 class Webhook:
-    """A server on this machine that keeps what it is told."""
+    """A local server that records the requests."""
 
     url: str
     status: int = 200
@@ -74,7 +74,7 @@ def states(db: Connection) -> dict[str, str]:
 
 
 def lenient(db: Connection) -> None:
-    """Nothing can be learned of random likes; the gate is told to let that pass."""
+    """Makes the gate pass models of random likes, from which nothing can be learned."""
     db.execute("update two_tower.settings set value = '1' where name = 'gate_max_drop'")
     db.execute("update two_tower.settings set value = '0' where name = 'gate_over_popularity'")
 
@@ -85,7 +85,9 @@ def current(directory: Path) -> str | None:
 
 
 @pytest.mark.world(models=2)
-def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
+def test_retraining_activates_publishes_notifies_and_retires(
+    db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
+) -> None:
     lenient(db)
     done = retrain(dsn, *LENIENT, "--publish", f"file://{tmp_path}", TWO_TOWER_WEBHOOK=webhook.url)
     result = json.loads(done.stdout)
@@ -97,7 +99,7 @@ def test_a_week_goes_by(db: Connection, dsn: str, webhook: Webhook, tmp_path: Pa
     assert f"v2 stands by; published to file://{tmp_path}" in webhook.text
     meta = one(db, "select meta from two_tower.models where state = 'active'")
     assert meta["lineage"]["incumbent"] == "v2"
-    # And back, if it must be.
+    # A rollback is possible.
     assert one(db, "select two_tower.rollback_model() ->> 'model_version'") == "v2"
 
 
@@ -143,9 +145,7 @@ def test_overrides_of_retrain_last_until_activation_and_are_recorded(db: Connect
     assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
 
 
-def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
-    db: Connection, dsn: str, webhook: Webhook
-) -> None:
+def test_a_refused_activation_leaves_no_staged_version(db: Connection, dsn: str, webhook: Webhook) -> None:
     lenient(db)
     db.execute("update two_tower.settings set value = '-1' where name = 'gate_max_distance'")
     done = retrain(dsn, *LENIENT, "--webhook", webhook.url, code=1)
@@ -161,9 +161,7 @@ def test_an_activation_that_is_refused_leaves_no_staged_version_behind(
 
 
 @pytest.mark.soak
-def test_a_failing_popularity_is_a_warning_and_takes_no_good_model_back(
-    db: Connection, dsn: str, webhook: Webhook
-) -> None:
+def test_failed_popularity_is_a_warning_and_undoes_no_activation(db: Connection, dsn: str, webhook: Webhook) -> None:
     lenient(db)
     db.execute("alter table two_tower.video_popularity add constraint broken check (score < 0) not valid")
     result = json.loads(retrain(dsn, *LENIENT, "--webhook", webhook.url).stdout)
@@ -173,7 +171,7 @@ def test_a_failing_popularity_is_a_warning_and_takes_no_good_model_back(
     assert "popularity was not updated" in webhook.text
 
 
-def test_nothing_to_learn_from_is_told(db: Connection, dsn: str, webhook: Webhook) -> None:
+def test_retraining_without_likes_fails_and_notifies(db: Connection, dsn: str, webhook: Webhook) -> None:
     db.execute("delete from public.user_video_decisions")
     done = retrain(dsn, "--webhook", webhook.url, code=1)
     assert "no likes to learn from" in done.stderr
@@ -181,7 +179,9 @@ def test_nothing_to_learn_from_is_told(db: Connection, dsn: str, webhook: Webhoo
     assert webhook.text.startswith("Retraining failed while training: there are no likes to learn from")
 
 
-def test_where_publishing_fails_the_old_model_stays(db: Connection, dsn: str, webhook: Webhook, tmp_path: Path) -> None:
+def test_if_publishing_fails_the_old_model_stays_active(
+    db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
+) -> None:
     lenient(db)
     (tmp_path / "file").write_text("in the way")
     retrain(dsn, *LENIENT, "--webhook", webhook.url, "--publish", f"file://{tmp_path}/file/models", code=1)
@@ -190,7 +190,7 @@ def test_where_publishing_fails_the_old_model_stays(db: Connection, dsn: str, we
 
 
 @pytest.mark.soak
-def test_where_only_the_pointer_fails_the_old_model_is_brought_back(
+def test_if_moving_current_fails_the_old_model_is_restored(
     db: Connection, dsn: str, webhook: Webhook, tmp_path: Path
 ) -> None:
     lenient(db)
@@ -203,9 +203,7 @@ def test_where_only_the_pointer_fails_the_old_model_is_brought_back(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", ["status", "nobody there", "no URL"])
-def test_a_webhook_that_fails_spoils_nothing_and_stays_secret(
-    fault: str, db: Connection, dsn: str, webhook: Webhook
-) -> None:
+def test_a_failing_webhook_is_a_warning_without_its_url(fault: str, db: Connection, dsn: str, webhook: Webhook) -> None:
     lenient(db)
     webhook.status = 500
     url = {"status": webhook.url, "nobody there": "http://127.0.0.1:9/secret", "no URL": "secret"}[fault]

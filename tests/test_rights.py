@@ -1,4 +1,4 @@
-"""What people choose about themselves, what is for whom, what one account can weigh, and what is told of one."""
+"""Users' choices, eligibility of videos for users, limits on one account's influence, and exports of user data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def choose(client: Client, user: UUID = ME, **choices: Any) -> dict[str, Any]:
 
 
 def as_viewer(db: Connection, query: str) -> list[Any]:
-    """What the role of the page gets."""
+    """The first column of a query as the role of the page."""
     db.execute("set role two_tower_viewer")
     try:
         return column(db, query)
@@ -48,7 +48,7 @@ def as_viewer(db: Connection, query: str) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ choices
 
 
-def test_what_is_left_out_of_the_call_stays(client: Client) -> None:
+def test_arguments_left_out_of_set_choices_keep_their_values(client: Client) -> None:
     tags = sorted(str(t) for t in WORLD.tags[:2])
     assert choose(client) == OPEN
     assert choose(client, personalised=False) == OPEN | {"personalised": False}
@@ -64,7 +64,7 @@ def test_what_is_left_out_of_the_call_stays(client: Client) -> None:
     ]
 
 
-def test_nobody_writes_choices_but_by_the_call(db: Connection, client: Client) -> None:
+def test_choices_can_be_written_only_by_set_choices(db: Connection, client: Client) -> None:
     choose(client, personalised=False)
     for query in (
         "select 1 from two_tower.user_choices",
@@ -90,8 +90,8 @@ def never(seed: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_never_means_in_no_list(name: str, client: Client) -> None:
-    """A list is then what it is with these filters, also beside further ones; but it was not asked for with any."""
+def test_excluded_makers_tags_and_performers_are_in_no_list(name: str, client: Client) -> None:
+    """A list equals that with these filters, also together with others, but does not count as filtered."""
     for seed in range(6):
         given = never(seed)
         as_filters = {
@@ -113,9 +113,9 @@ def test_never_means_in_no_list(name: str, client: Client) -> None:
 
 
 LARGE = 5_200
-"""More videos than a filter's passing ones are looked up one by one."""
+"""More videos than are checked one by one."""
 MOST_POPULAR = 1_000
-"""So many are looked at first."""
+"""Number of videos that are checked first."""
 LARGE_CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("none of the most popular", {"never_makers": ["loud"]}, None),
     ("the most popular alone", {"never_makers": ["quiet"]}, None),
@@ -124,10 +124,10 @@ LARGE_CASES: list[tuple[str, dict[str, Any], str | None]] = [
     ("few, by both", {"never_makers": ["loud"]}, f"v.price > {LARGE - 60}"),
     ("nothing", {"never_makers": ["loud", "quiet"]}, "v.price > 100"),
 ]
-"""What passes → choices and condition."""
+"""Case → choices and condition."""
 
 
-def test_popular_lists_of_a_large_catalogue_hold_what_may_be_shown(db: Connection, client: Client) -> None:
+def test_popular_lists_of_a_large_catalogue_skip_hidden_videos(db: Connection, client: Client) -> None:
     db.execute(
         """insert into videos (id, product_url, title, maker, price, published_at)
         select md5(n::text)::uuid, 'large ' || n, 'Large ' || n, case when n <= %s then 'loud' else 'quiet' end, n,
@@ -160,7 +160,7 @@ def test_popular_lists_of_a_large_catalogue_hold_what_may_be_shown(db: Connectio
         assert ids(rows) == expected[20:70], what
 
 
-def test_never_holds_for_candidates_mailings_and_the_page(db: Connection, client: Client) -> None:
+def test_exclusions_apply_to_candidates_batches_and_the_page(db: Connection, client: Client) -> None:
     given: dict[str, Any] = {"never_makers": ["maker a"], "never_tag_ids": [str(WORLD.tags[0])]}
     choose(client, **given)
     every = [str(v.id) for v in VIDEOS]
@@ -187,7 +187,7 @@ def test_never_holds_for_candidates_mailings_and_the_page(db: Connection, client
 OPTED_OUT = [ME, WORLD.many, WORLD.one_like, WORLD.only_nopes, WORLD.no_decisions]
 
 
-def test_without_personalisation_nothing_is_made_of_decisions(db: Connection, client: Client) -> None:
+def test_opted_out_users_have_no_features_vectors_or_personal_lists(db: Connection, client: Client) -> None:
     before = state(db)
     decided = [str(v) for v in WORLD.decided(ME)]
     everybodys = client.rpc("authenticated", WORLD.no_decisions, "recommend_videos", limit=50, exclude=decided)
@@ -210,7 +210,7 @@ def test_without_personalisation_nothing_is_made_of_decisions(db: Connection, cl
     (features,) = client.rpc("authenticated", ME, "get_user_embedding_features", user_id=str(ME))
     assert (features["like_count"], features["liked_tags"], features["price_median"]) == (0, {}, None)
     assert state(db) == after
-    # It is nobody's fault, and a rebuild comes to the same.
+    # Coverage does not count it as missing, and a rebuild has the same result.
     assert db.execute("select missing_users, users - user_vectors from two_tower.coverage").fetchall() == [(0, 0)]
     assert one(db, "select v.features || v.vectors from two_tower.verify_batch('user', null, 10000) v") == []
     assert not set(column(db, "select two_tower.stale_users()")) & set(OPTED_OUT)
@@ -222,7 +222,7 @@ def test_without_personalisation_nothing_is_made_of_decisions(db: Connection, cl
     assert state(db) == before
 
 
-def test_a_choice_that_a_subscription_applies_is_seen(db: Connection, client: Client) -> None:
+def test_choices_applied_by_a_subscription_take_effect(db: Connection, client: Client) -> None:
     db.execute("set session_replication_role = replica")
     db.execute("insert into two_tower.user_choices (user_id, personalised) values (%s, false)", [ME])
     db.execute("reset session_replication_role")
@@ -230,7 +230,7 @@ def test_a_choice_that_a_subscription_applies_is_seen(db: Connection, client: Cl
     assert one(db, "select count(*) from two_tower.user_embeddings where user_id = %s", ME) == 0
 
 
-def test_users_excluded_from_training_influence_nobody(db: Connection, client: Client) -> None:
+def test_opting_out_of_training_removes_all_influence_on_others(db: Connection, client: Client) -> None:
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars) select %s, id, 5 from videos limit 3", [ME]
     )
@@ -246,15 +246,15 @@ def test_users_excluded_from_training_influence_nobody(db: Connection, client: C
     db.execute("select two_tower.update_popularity()")
     for video, likers in db.execute("select video_id, likers from two_tower.video_popularity").fetchall():
         assert likers == counted[video] - (video in liked)
-    # The own lists are as they were.
+    # The user's own lists have not changed.
     assert [row for row in listed(client, "recommend_videos") if row["reason"] == "taste"] == lists
     choose(client, trained_on=True)
     assert sorted(db.execute("select * from two_tower.training_set()").fetchall(), key=str) == whole
 
 
 @pytest.mark.parametrize("most", [0, 1, 7, 60, 10_000])
-def test_an_account_weighs_no_more_than_the_setting(most: int, db: Connection) -> None:
-    """Its latest rows count, decisions and reviews together."""
+def test_most_decisions_limits_what_an_account_counts_in_training(most: int, db: Connection) -> None:
+    """The latest rows count, of decisions and reviews together."""
     reviewer = WORLD.no_decisions
     db.execute(
         "insert into two_tower.reviews (reviewer_id, video_id, stars, created_at)"
@@ -274,7 +274,7 @@ def test_an_account_weighs_no_more_than_the_setting(most: int, db: Connection) -
     assert sorted(found, key=str) == sorted(expected, key=str)
 
 
-def test_a_bot_moves_popularity_by_no_more_than_the_setting(db: Connection) -> None:
+def test_most_decisions_limits_what_an_account_counts_in_popularity(db: Connection) -> None:
     db.execute("update two_tower.settings set value = '20' where name = 'most_decisions'")
     bot = WORLD.no_decisions
     db.execute("select two_tower.update_popularity()")
@@ -288,7 +288,7 @@ def test_a_bot_moves_popularity_by_no_more_than_the_setting(db: Connection) -> N
     assert all(0 <= likers - before.get(video, 0) <= 1 for video, likers in after.items())
 
 
-# ------------------------------------------------------------------------------------------------ who may see what
+# ------------------------------------------------------------------------------------------------ visibility
 
 
 CONDITIONS = {
@@ -309,7 +309,7 @@ def may(db: Connection, condition: str, viewer: UUID | None) -> set[str]:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
-def test_nobody_is_shown_what_is_not_for_them(condition: str, db: Connection, client: Client) -> None:
+def test_lists_contain_only_videos_eligible_for_the_user(condition: str, db: Connection, client: Client) -> None:
     db.execute("select two_tower.set_eligible_when(%s)", [condition])
     for user in (ME, WORLD.users[0], WORLD.users[7]):
         allowed = may(db, condition, user)
@@ -328,12 +328,12 @@ def test_nobody_is_shown_what_is_not_for_them(condition: str, db: Connection, cl
         assert len(rows) >= min(200, len(visitors) - 3)
         members = listed(client, name)
         assert set(ids(members)) <= may(db, condition, ME)
-    # A page that leaves something out beside it.
+    # A request with a further exclusion.
     (tag,) = WORLD.tags[:1]
     assert set(ids(listed(client, "next_videos", tag_ids=[str(tag)]))) <= may(db, condition, ME)
 
 
-def test_a_condition_is_taken_back(db: Connection, client: Client) -> None:
+def test_a_condition_on_eligibility_can_be_removed(db: Connection, client: Client) -> None:
     before = listed(client, "recommend_videos")
     db.execute("select two_tower.set_eligible_when('false')")
     assert listed(client, "recommend_videos") == []
@@ -346,7 +346,7 @@ def test_a_condition_is_taken_back(db: Connection, client: Client) -> None:
     ["", "  ", "no_such_column", "v.maker =", "count(*) > 1", "true; drop table videos", "v.maker",
      "1 / (v.price - v.price) > 0", "maker_of(v)"],
 )  # fmt: skip
-def test_a_condition_that_cannot_be_is_refused(condition: str, db: Connection, client: Client) -> None:
+def test_an_invalid_condition_on_eligibility_is_refused(condition: str, db: Connection, client: Client) -> None:
     db.execute("select two_tower.set_eligible_when('v.maker is not null')")
     before = listed(client, "recommend_videos")
     with pytest.raises(errors.InvalidParameterValue) as caught:
@@ -367,14 +367,14 @@ def test_a_column_that_the_condition_names_is_not_dropped_unnoticed(db: Connecti
 
 
 def steered(client: Client, name: str) -> list[dict[str, Any]]:
-    """The list as an operator's rows have moved it, which is no ladder of reasons any more."""
+    """The list with promotions, whose reasons are in no fixed order."""
     with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
         return rpc(connection, name, **LISTS[name] | {"limit": 200})
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_promotions_do_not_override_user_choices(name: str, db: Connection, client: Client) -> None:
-    """Neither a pin, nor exploration, nor a boost shows what the user never wants to see, or may not."""
+    """Pins, exploration and boosts never show videos that the user excludes or is not eligible for."""
     pinned = [next(v for v in VIDEOS if v.maker == maker and v.id not in WORLD.decided(ME)) for maker in MAKERS[:3]]
     for rank, video in enumerate(pinned, 1):
         promote(db, "pin", video_id=video.id, rank=rank)
@@ -389,7 +389,7 @@ def test_promotions_do_not_override_user_choices(name: str, db: Connection, clie
     assert (rows[2]["video_id"], rows[2]["reason"]) == (str(pinned[2].id), "pinned")
 
 
-def test_no_segment_is_made_of_who_wants_no_personal_lists(db: Connection, client: Client) -> None:
+def test_users_who_opted_out_are_in_no_segment(db: Connection, client: Client) -> None:
     liked = next(v for v in VIDEOS if v.id in WORLD.of(ME, "like") and v.tags)
     video = next(v for v in VIDEOS if v.id not in WORLD.decided(ME))
     promote(db, "pin", video_id=video.id, rank=1, segment={"tag_ids": sorted(liked.tags)})
@@ -398,10 +398,10 @@ def test_no_segment_is_made_of_who_wants_no_personal_lists(db: Connection, clien
     assert {row["reason"] for row in steered(client, "recommend_videos")} <= {"popular", "newest"}
 
 
-# ------------------------------------------------------------------------------------------------ what is kept of one
+# ------------------------------------------------------------------------------------------------ exports of user data
 
 
-def test_an_export_has_all_that_is_kept(db: Connection, client: Client, dsn: str, tmp_path: Path) -> None:
+def test_exported_user_data_is_complete(db: Connection, client: Client, dsn: str, tmp_path: Path) -> None:
     client.rpc("authenticated", ME, "next_videos", limit=7)
     chosen = choose(client, never_makers=["maker a"])
     db.execute(
@@ -450,10 +450,10 @@ PATHS = {
 
 @pytest.mark.parametrize("said", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("level", ["row", "statement"])
-def test_a_trigger_of_the_application_works_as_when_the_application_writes(
+def test_triggers_of_the_application_run_with_their_usual_search_path(
     said: list[str], level: str, db: Connection, client: Client, dsn: str
 ) -> None:
-    """One that names its table and function by the path alone."""
+    """A trigger whose table and function are found only by the search path."""
     schema = "app" if said else "public"
     db.execute("create schema app; grant usage on schema app to authenticated")
     db.execute(
@@ -479,8 +479,8 @@ def test_a_trigger_of_the_application_works_as_when_the_application_writes(
         db.execute(statement.split(" set ")[0].format(db.info.dbname).encode() + b" reset search_path")
 
 
-def test_a_path_of_the_callers_is_not_the_triggers(db: Connection, client: Client) -> None:
-    """forget_user() runs as its owner, so what the caller puts in the way is not called."""
+def test_the_callers_search_path_does_not_apply_to_triggers(db: Connection, client: Client) -> None:
+    """forget_user() runs as its owner, so objects in the caller's schemas must not be used."""
     db.execute("create table activity (what text)")
     db.execute(
         """create function note() returns trigger language plpgsql as

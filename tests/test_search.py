@@ -30,7 +30,7 @@ def studies(path: Path) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
 
 
-def test_the_same_command_goes_on_and_the_best_trial_makes_the_model(data: TrainingData, tmp_path: Path) -> None:
+def test_a_search_resumes_and_its_best_trial_makes_the_model(data: TrainingData, tmp_path: Path) -> None:
     path = tmp_path / "kept" / "study.sqlite"
     fit(data, TrainOptions(search=2, study=str(path)))
     (study,) = studies(path)
@@ -42,7 +42,7 @@ def test_the_same_command_goes_on_and_the_best_trial_makes_the_model(data: Train
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 4
     assert {name: model.hyperparameters[name] for name in CHOICE} == study.best_params
     assert model.hyperparameters["best_trial"] == study.best_trial.number
-    assert study.best_value >= study.trials[0].values[0]  # the first is what the search in steps found
+    assert study.best_value >= study.trials[0].values[0]  # the first is the result of the stepwise search
     again = fit(data, TrainOptions(search=4, study=str(path)))
     assert len(studies(path)[0].trials) == 4
     for name, value in model.item_tower.state_dict().items():
@@ -68,7 +68,7 @@ def test_search_tunes_gradients_and_starts_a_new_study_for_other_data(data: Trai
     assert sorted(len(study.trials) for study in studies(path)) == [1, 2]
 
 
-def test_a_study_that_cannot_be_kept_is_said(data: TrainingData, tmp_path: Path) -> None:
+def test_a_study_that_cannot_be_stored_is_an_error(data: TrainingData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="the study cannot be kept"):
         fit(data, TrainOptions(search=1, study=str(tmp_path / "file" / "study.sqlite")))

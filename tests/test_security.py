@@ -1,7 +1,7 @@
-"""Who gets what (I6): every role at every table, view, partition, sequence and routine; what a hostile session can try.
+"""Access of every role to every table, view, partition, sequence and routine (I6), and attempts of hostile sessions.
 
-``tests/golden/access.txt`` is what they got, by trying: all rows or how many, or the SQLSTATE of the refusal. A planned
-change updates it: ``pytest tests/test_security.py --golden-update``, and the difference is the thing to review.
+``tests/golden/access.txt`` has the results of trying: all rows or their number, or the SQLSTATE of the refusal. A
+planned change updates it by ``pytest tests/test_security.py --golden-update``; review the difference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ASKERS: dict[str, tuple[str, UUID | None]] = {
 
 @pytest.fixture
 def anyone(db: Connection, dsn: str, connect: Connect) -> Iterator[Client]:
-    """A login that may take every role of ASKERS, the viewer's too, which no client's login may."""
+    """A login that may switch to every role of ASKERS, including the viewer, unlike the login of clients."""
     login = f"{urlsplit(dsn).path.removeprefix('/')}_login"
     db.execute(f"create role {login} login noinherit in role authenticator, two_tower_viewer".encode())
     connection = connect(autocommit=False, user=login)
@@ -49,7 +49,7 @@ def anyone(db: Connection, dsn: str, connect: Connect) -> Iterator[Client]:
 
 
 def attempt(client: Client, asker: str, query: str) -> str:
-    """What the asker gets of a query: the number in its only row, else how many rows it touched, else the refusal."""
+    """The result of a query for the asker: the number in its only row, the number of affected rows, or the refusal."""
     role, user = ASKERS[asker]
     try:
         with client.connection.transaction(force_rollback=True), client.as_(role, user):
@@ -76,9 +76,9 @@ def whole(db: Connection, query: str) -> str:
 
 
 def relations(db: Connection) -> list[tuple[str, str, bool]]:
-    """Name, kind and whether it has a user_id, of all that holds rows in our schemas.
+    """Name and kind of all relations with rows in our schemas, and whether they have a user_id.
 
-    But for partitions that are named by a day, at which test_shown looks.
+    Without partitions named by a day, which test_shown checks.
     """
     rows = db.execute(
         """select format('%I.%I', n.nspname, c.relname), c.relkind::text, exists (
@@ -172,7 +172,7 @@ RPCS: dict[str, str] = {
 def calls_of_routines(db: Connection) -> list[tuple[str, str, str]]:
     """Signature, volatility and a call with nulls of each routine in schema two_tower."""
     routines = db.execute(
-        # Of a strict function a constant null is the answer before anybody asks whether the caller may.
+        # A strict function with a constant null is answered before the caller's privilege is checked.
         """select p.oid::regprocedure::text, p.provolatile::text, p.prokind::text, coalesce(array_agg(
                 format(case p.prokind when 'p' then 'null::%s' else '(select null::%s)' end, format_type(a.type, null))
             order by a.at) filter (where a.type is not null), '{}'), p.proretset, format('%I.%I', n.nspname, p.proname)
@@ -205,7 +205,9 @@ def answers_of_routines(db: Connection, client: Client) -> list[str]:
     return lines
 
 
-def test_the_matrix_of_what_each_got(db: Connection, anyone: Client, request: pytest.FixtureRequest) -> None:
+def test_access_of_every_role_equals_the_golden_file(
+    db: Connection, anyone: Client, request: pytest.FixtureRequest
+) -> None:
     refresh(db)
     found = "\n".join(
         ["# relations", *rows_of_relations(db, anyone), "", "# routines", *answers_of_routines(db, anyone), ""]
@@ -219,7 +221,7 @@ def test_the_matrix_of_what_each_got(db: Connection, anyone: Client, request: py
     assert not difference, f"{difference}\n\nWhere the change is meant: pytest tests/test_security.py --golden-update"
 
 
-def test_every_public_routine_of_ours_is_in_the_matrix(db: Connection) -> None:
+def test_every_public_routine_is_in_the_access_matrix(db: Connection) -> None:
     ours = column(
         db,
         """select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace
@@ -228,10 +230,10 @@ def test_every_public_routine_of_ours_is_in_the_matrix(db: Connection) -> None:
     assert set(ours) == {name.split()[0] for name in RPCS}
 
 
-# -------------------------------------------------------------------------------------------- one's own rows
+# -------------------------------------------------------------------------------------------- own rows
 
 
-def test_a_user_sees_the_own_rows_and_no_others(db: Connection, client: Client) -> None:
+def test_a_user_sees_only_their_own_rows(db: Connection, client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         for name in ("profiles", "user_video_decisions", "user_features", "user_embeddings"):
             assert set(column(connection, f"select user_id from public.{name}")) == {ME}
@@ -241,7 +243,7 @@ def test_a_user_sees_the_own_rows_and_no_others(db: Connection, client: Client) 
 
 
 def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client) -> None:
-    """Each that a client may execute and that has an argument for a user, whatever else it is given."""
+    """Each that a client may execute and that has an argument for a user, with any other arguments."""
     routines = db.execute(
         """select p.oid::regprocedure::text, format('%I.%I(%s)', n.nspname, p.proname, string_agg(
             case when p.proargnames[a.at] ~ '(user|viewer|reviewer)_id$' then '$user'
@@ -272,7 +274,7 @@ def test_no_routine_of_clients_takes_another_user(db: Connection, client: Client
 
 
 def test_another_users_token_gives_the_other_rows(client: Client) -> None:
-    """The same connection, one transaction after the other, as a pool has it."""
+    """In the same connection, one transaction after the other, as in a pool."""
     for user in (ME, OTHER, ME):
         with client.as_("authenticated", user) as connection:
             assert set(column(connection, "select user_id from public.user_embeddings")) == {user}
@@ -280,7 +282,7 @@ def test_another_users_token_gives_the_other_rows(client: Client) -> None:
         assert column(connection, "select user_id from public.user_embeddings") == []
 
 
-def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Client) -> None:
+def test_a_user_edits_only_their_own_decisions(db: Connection, client: Client) -> None:
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME) | WORLD.decided(OTHER))
     insert = "insert into public.user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')"
     with client.as_("authenticated", ME) as connection:
@@ -350,15 +352,15 @@ def test_a_user_edits_the_own_decisions_and_no_others(db: Connection, client: Cl
         "comment on table public.videos is 'mine'",
     ],
 )  # fmt: skip
-def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: Client) -> None:
-    """As ``authenticated``, with any SQL at all; ``set role`` is what the pooled login may do, and a token may not."""
+def test_a_hostile_session_cannot_write_or_switch_roles(write: str, db: Connection, client: Client) -> None:
+    """As ``authenticated``, with any SQL; ``set role`` is a right of the pooled login, not of the token's role."""
     before = one(db, "select count(*) from two_tower.pending_users")
     with client.as_("authenticated", ME) as connection:
         if write.startswith("set role"):
-            # What a login may do is the login's, and PostgREST lets no client say SQL; the token's role is nobody else.
+            # The login may set roles, but PostgREST accepts no SQL; the token's role is a member of no other.
             assert one(connection, "select count(*) from pg_auth_members where member = 'authenticated'::regrole") == 0
         elif write.startswith("analyze"):
-            connection.execute(write.encode())  # a warning, and nothing done
+            connection.execute(write.encode())  # only a warning
         else:
             with pytest.raises((errors.InsufficientPrivilege, errors.ActiveSqlTransaction)), connection.transaction():
                 connection.execute(write.encode())
@@ -366,14 +368,14 @@ def test_a_hostile_session_gets_no_further(write: str, db: Connection, client: C
     assert one(db, "select state from two_tower.model_versions") == "active"
 
 
-def test_the_catalogue_is_everybodys_to_read(client: Client) -> None:
+def test_everybody_can_read_the_catalogue(client: Client) -> None:
     for role in ("anon", "authenticated"):
         with client.as_(role) as connection:
             assert one(connection, "select count(*) from public.videos") == len(WORLD.videos)
             assert one(connection, "select count(*) from public.video_tags") == len(WORLD.video_tags)
 
 
-def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) -> None:
+def test_only_signed_in_users_read_embeddings_of_videos(client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         assert one(connection, "select count(*) from public.video_embeddings") == len(WORLD.videos)
     with pytest.raises(errors.InsufficientPrivilege), client.as_("anon") as connection:
@@ -381,13 +383,13 @@ def test_embeddings_of_videos_are_for_those_who_are_signed_in(client: Client) ->
 
 
 @pytest.mark.world(models=2)
-def test_nothing_of_a_version_that_does_not_serve_is_shown(db: Connection, client: Client) -> None:
+def test_clients_see_only_the_active_version(db: Connection, client: Client) -> None:
     with client.as_("authenticated", ME) as connection:
         assert column(connection, "select version from two_tower.model_versions") == ["v2"]
         assert column(connection, "select distinct model_version from public.user_embeddings") == ["v2"]
 
 
-# -------------------------------------------------------------------------------------------- text stays text
+# -------------------------------------------------------------------------------------------- SQL in texts
 
 INJECTIONS = [
     "v1'; drop table public.videos; --",
@@ -456,9 +458,9 @@ def test_names_of_the_catalogue_stay_text(db: Connection, client: Client) -> Non
     assert one(db, "select count(*) from videos") == len(WORLD.videos)
 
 
-# -------------------------------------------------------------------------------------------- look-alikes
+# -------------------------------------------------------------------------------------------- stand-ins
 
-# Functions and operators that raise, in a schema that the session puts before all others.
+# Functions and operators that raise errors, in a schema that the session puts first in its path.
 TRAPS = """
 create schema evil;
 grant usage on schema evil to public;
@@ -534,7 +536,7 @@ def test_a_forged_search_path_changes_nothing(
 
 
 def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tuple[sql.Composed, list[Any]]:
-    """A call with qualified names alone, so that nothing but the routine itself can be led astray."""
+    """A call with only qualified names, so that only the routine itself can use wrong objects."""
     arrays = dict.fromkeys(("tag_ids", "exclude", "liked", "noped", "video_ids"), "_uuid")
     types = {"limit": "int4", "force": "bool", "window": "interval"} | arrays
     parts = [
@@ -545,7 +547,7 @@ def prepared(connection: Connection, name: str, arguments: dict[str, Any]) -> tu
     return query.format(sql.Identifier(name), sql.SQL(", ").join(parts)), list(arguments.values())
 
 
-def test_writing_a_decision_under_a_forged_search_path_is_logged_as_ever(db: Connection, client: Client) -> None:
+def test_decisions_under_a_forged_search_path_are_logged(db: Connection, client: Client) -> None:
     db.execute(TRAPS.encode())
     free = next(v for v in WORLD.videos if v not in WORLD.decided(ME))
     with client.as_("authenticated", ME) as connection:
@@ -555,7 +557,7 @@ def test_writing_a_decision_under_a_forged_search_path_is_logged_as_ever(db: Con
 
 
 @pytest.mark.parametrize("view", ["user_embeddings", "video_embeddings"])
-def test_views_under_a_forged_search_path_show_what_they_show(view: str, db: Connection, client: Client) -> None:
+def test_a_forged_search_path_does_not_change_views(view: str, db: Connection, client: Client) -> None:
     db.execute(TRAPS.encode())
     query = f"select pg_catalog.count(v.model_version) from public.{view} v"
     with client.as_("authenticated", ME) as connection:
@@ -578,7 +580,7 @@ def test_no_setting_of_a_session_changes_an_answer(setting: str, client: Client)
 
 
 def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
-    # Until the transaction ends, store_user_features() has it that new rows are compressed by a faster method.
+    # store_user_features() sets a faster compression of new rows until the transaction ends.
     watched = """select jsonb_object_agg(name, setting) from pg_settings
         where name !~ 'transaction' and name <> 'default_toast_compression'"""
     with client.as_("authenticated", ME) as connection:
@@ -586,7 +588,7 @@ def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
         for name, arguments in ASKED:
             rpc(connection, name, **arguments)
         after = one(connection, watched)
-    # Libraries bring their settings when they are first used.
+    # Libraries add their settings when they are first used.
     assert {name: after[name] for name in before} == before
     assert after.get("hnsw.ef_search", "40") == "40"
 
@@ -595,7 +597,7 @@ def test_a_routine_leaves_no_setting_behind(client: Client) -> None:
 
 
 def test_the_service_operates_everything_without_owning_it(db: Connection, client: Client) -> None:
-    """All that an operator's key must do: import, refresh, retrain, roll back."""
+    """Everything that an operator needs: import, refresh, retrain, roll back."""
     from world_fixtures import random_model, register, schema_of
 
     model = random_model(schema_of(db), seed=2)
@@ -630,8 +632,8 @@ def test_the_service_operates_everything_without_owning_it(db: Connection, clien
     assert one(db, "select count(*) from public.user_embeddings where user_id = %s", WORLD.no_decisions) == 1
 
 
-def test_a_claim_of_a_role_is_no_role(client: Client) -> None:
-    """The role is what PostgREST set, whatever the token says of itself."""
+def test_a_role_claimed_in_a_token_has_no_effect(client: Client) -> None:
+    """The role is the one that PostgREST set, whatever the token claims."""
     claims = json.dumps({"sub": str(ME), "role": "service_role", "app_metadata": {"role": "service_role"}})
     with client.as_("authenticated", ME) as connection:
         connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
@@ -645,8 +647,8 @@ def test_a_claim_of_a_role_is_no_role(client: Client) -> None:
                 ask()
 
 
-def test_no_client_may_keep_the_server_busy(db: Connection, client: Client) -> None:
-    """A limit of time for each role, which PostgREST applies with the role and the server at login."""
+def test_every_client_role_has_a_statement_timeout(db: Connection, client: Client) -> None:
+    """PostgREST applies it when it switches to the role, and the server at login."""
     found = dict(
         db.execute(
             """select rolname, substring(c.setting from '=(.*)')
@@ -658,7 +660,7 @@ def test_no_client_may_keep_the_server_busy(db: Connection, client: Client) -> N
     assert one(client.connection, "show statement_timeout") == "8s"
 
 
-def test_the_login_itself_may_do_nothing(client: Client, connect: Connect) -> None:
+def test_the_login_of_postgrest_has_no_rights_of_its_own(client: Client, connect: Connect) -> None:
     for query in ("table public.videos", "select * from public.recommend_videos()", "table two_tower.status"):
         with pytest.raises(errors.InsufficientPrivilege), client.connection.transaction():
             client.connection.execute(query.encode())

@@ -1,4 +1,4 @@
-"""The embedded server: up, down, psql, and doctor. It survives what happens to servers on people's machines."""
+"""The embedded server: up, down, psql, and doctor, and typical accidents on people's machines."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def await_stop(server: Server) -> None:
 # ------------------------------------------------------------------------------------------------ its life
 
 
-def test_up_creates_starts_and_prints_a_dsn_that_works(new_server: NewServer) -> None:
+def test_up_creates_and_starts_a_server_and_prints_its_dsn(new_server: NewServer) -> None:
     directory = new_server().directory
     first = two_tower("up", cwd=directory)
     assert first.returncode == 0, first.stderr
@@ -73,7 +73,7 @@ def test_up_creates_starts_and_prints_a_dsn_that_works(new_server: NewServer) ->
     assert answer["version"] in range(15, 19)
 
 
-def test_nobody_but_the_owner_has_temporary_objects(new_server: NewServer) -> None:
+def test_only_the_owner_may_create_temporary_objects(new_server: NewServer) -> None:
     dsn = new_server().start()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create temp table of_the_owner ()")
@@ -84,7 +84,7 @@ def test_nobody_but_the_owner_has_temporary_objects(new_server: NewServer) -> No
             connection.execute("create temp table of_the_visitor ()")
 
 
-def test_down_stops_it_and_again_is_no_error(new_server: NewServer) -> None:
+def test_down_stops_the_server_and_can_be_repeated(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
     for said in ("stopped", "not running"):
@@ -93,7 +93,7 @@ def test_down_stops_it_and_again_is_no_error(new_server: NewServer) -> None:
     assert not server.running
 
 
-def test_down_where_nothing_ever_ran_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_down_without_a_server_creates_nothing(tmp_path: Path) -> None:
     assert two_tower("down", cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -117,7 +117,7 @@ def test_twenty_concurrent_starts_make_one_server(new_server: NewServer) -> None
     assert one(dsns.pop(), "select 1") == 1
 
 
-def test_it_starts_after_kill_9(new_server: NewServer) -> None:
+def test_the_server_starts_after_kill_9(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
     pid = server._postmaster()
@@ -129,7 +129,7 @@ def test_it_starts_after_kill_9(new_server: NewServer) -> None:
 
 
 @pytest.mark.soak
-def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: NewServer) -> None:
+def test_a_pid_file_with_another_processs_pid_is_ignored(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
     lines = (server.data / "postmaster.pid").read_text().splitlines()
@@ -145,7 +145,7 @@ def test_a_stale_pid_file_whose_pid_now_belongs_to_another_process(new_server: N
 
 
 @pytest.mark.soak
-def test_a_damaged_pid_file(new_server: NewServer) -> None:
+def test_a_damaged_pid_file_does_not_prevent_a_start(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     for content in ("", "\n", "not a pid\n", "99999999\n"):
         server.start()
@@ -173,7 +173,7 @@ def test_a_server_that_cannot_start_says_why(new_server: NewServer) -> None:
     assert str(server.log) in str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------ where it lives
+# ------------------------------------------------------------------------------------------------ directories
 
 
 @pytest.mark.soak
@@ -193,12 +193,12 @@ ODD = ["with space", "comma,comma", "it's", 'quo"te', "per%cent", "ünïcode", "
 @pytest.mark.parametrize(
     "name", [" ".join(ODD[:4]), "".join(ODD[4:]), *(pytest.param(name, marks=pytest.mark.soak) for name in ODD)]
 )
-def test_odd_names_of_directories(new_server: NewServer, name: str) -> None:
+def test_directories_may_have_unusual_names(new_server: NewServer, name: str) -> None:
     server = new_server(name)
     assert one(server.start(), "select 1") == 1
 
 
-def test_it_never_runs_as_root_and_only_its_user_reaches_the_socket(new_server: NewServer) -> None:
+def test_the_server_is_not_root_and_only_its_user_reaches_the_socket(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
     pid = server._postmaster()
@@ -207,7 +207,7 @@ def test_it_never_runs_as_root_and_only_its_user_reaches_the_socket(new_server: 
     assert socket_path(server).parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_directory_that_the_servers_user_cannot_enter(new_server: NewServer) -> None:
+def test_a_directory_closed_to_the_servers_user_works(new_server: NewServer) -> None:
     server = new_server("closed")
     directory = server.directory
     directory.chmod(0o700)
@@ -232,7 +232,7 @@ def test_a_port_opens_tcp_with_a_password(new_server: NewServer) -> None:
 
 
 @pytest.mark.soak
-def test_the_environment_of_the_caller_stays_out_of_the_server(new_server: NewServer) -> None:
+def test_the_server_does_not_inherit_the_callers_environment(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     assert two_tower("up", cwd=server.directory, AWS_SECRET_ACCESS_KEY="hush").returncode == 0
     environ = Path(f"/proc/{server._postmaster()}/environ").read_text()
@@ -240,7 +240,7 @@ def test_the_environment_of_the_caller_stays_out_of_the_server(new_server: NewSe
     assert "PYTHONPATH" in environ
 
 
-def test_pg_cron_is_loaded_and_runs_jobs_over_the_socket_alone(new_server: NewServer) -> None:
+def test_pg_cron_is_loaded_and_runs_jobs_without_a_password(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     with psycopg.connect(server.start(), autocommit=True) as connection:
         connection.execute("create extension pg_cron")
@@ -252,13 +252,13 @@ def test_pg_cron_is_loaded_and_runs_jobs_over_the_socket_alone(new_server: NewSe
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_resources_are_sane(durable: bool) -> None:
+def test_resources_are_within_sensible_limits(durable: bool) -> None:
     settings = resources(durable)
     assert 64 <= int(settings["maintenance_work_mem"].removesuffix("MB")) <= 1024
     assert 128 <= int(settings["shared_buffers"].removesuffix("MB")) <= 4096
 
 
-# ------------------------------------------------------------------------------------------------ what is missing
+# ------------------------------------------------------------------------------------------------ missing values
 
 
 def test_a_missing_postgresql_is_named_with_its_remedy(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_missing_extension_names_the_remedy(new_server: NewServer, monkeypatch
 
 
 @pytest.mark.soak
-def test_a_cluster_of_a_version_that_is_gone(new_server: NewServer) -> None:
+def test_a_cluster_of_a_missing_version_is_an_error(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
     server.stop()
@@ -299,7 +299,7 @@ def test_without_any_database_the_error_says_how_to_get_one(tmp_path: Path, monk
 # ------------------------------------------------------------------------------------------------ which database
 
 
-def test_order_of_dsn_environment_dotenv_and_embedded_server(
+def test_a_dsn_comes_before_environment_dotenv_and_embedded_server(
     new_server: NewServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = new_server(with_cluster=True)
@@ -323,7 +323,7 @@ def test_psql_takes_what_follows_the_dashes(new_server: NewServer) -> None:
 
 
 @pytest.mark.soak
-def test_options_stand_before_or_after_the_verb(cluster: Server) -> None:
+def test_options_may_be_before_or_after_the_verb(cluster: Server) -> None:
     before = two_tower("--dsn", cluster.dsn, "--json", "doctor")
     after = two_tower("doctor", "--dsn", cluster.dsn, "--json")
     assert json.loads(before.stdout) == json.loads(after.stdout)
@@ -334,7 +334,7 @@ def test_wrong_usage_exits_2(tmp_path: Path) -> None:
     assert two_tower("doctor", "--no-such-option", cwd=tmp_path).returncode == 2
 
 
-def test_a_database_that_is_not_there_is_one_clear_message(cluster: Server) -> None:
+def test_a_missing_database_is_one_clear_message(cluster: Server) -> None:
     result = two_tower("doctor", "--dsn", in_database(cluster.dsn, "no_such_database"))
     assert result.returncode == 1
     assert 'database "no_such_database" does not exist' in result.stderr
@@ -387,7 +387,7 @@ def test_doctor_leaves_nothing_behind(empty_dsn: str) -> None:
         assert connection.execute("select count(*) from pg_namespace where nspname = 'two_tower'").fetchone() == (0,)
 
 
-def test_every_line_that_is_not_well_has_a_remedy(empty_dsn: str) -> None:
+def test_every_warning_and_failure_of_doctor_has_a_remedy(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
         for item in doctor.check(connection, empty_dsn):
             assert (item.remedy is None) == (item.level in {"ok", "info"}), item

@@ -1,4 +1,4 @@
-"""Recommendations as clients ask for them: always k good rows, never what was decided on, with a reason on each."""
+"""Recommendations for clients: always k good rows, without decided videos, and each with a reason."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ WORLD = make_world()
 COLUMNS = {"video_id", "score", "rank", "title", "thumbnail_url", "product_url", "reason", "model_version"}
 COLUMNS |= {"list_id", "propensity"}
 BECAUSE = {"because_video_id", "because_title"}
-"""Further columns of one's own list."""
+"""Further columns of a user's own list."""
 Rows = list[dict[str, Any]]
 
 
 def recommend(client: Client, user: UUID, **arguments: Any) -> Rows:
-    """The answer, after what must be true of any answer."""
+    """The answer, after assertions that hold for every answer."""
     rows = client.rpc("authenticated", user, "recommend_videos", **arguments)
     check(rows, COLUMNS | BECAUSE)
     return rows
@@ -86,7 +86,7 @@ def vectors(db: Connection, kind: str) -> dict[str, np.ndarray]:
     return {key: np.array(json.loads(text), dtype=np.float32) for key, text in db.execute(query.encode())}
 
 
-# -------------------------------------------------------------------------------------------- the list
+# -------------------------------------------------------------------------------------------- lists
 
 
 def test_the_default_is_twenty_ranked_rows(client: Client) -> None:
@@ -98,7 +98,7 @@ def test_the_default_is_twenty_ranked_rows(client: Client) -> None:
     assert all(row["title"] == titles[row["video_id"]] for row in rows)
 
 
-def test_they_are_the_nearest_of_what_the_user_has_not_decided_on(db: Connection, client: Client) -> None:
+def test_lists_are_the_nearest_videos_without_a_decision(db: Connection, client: Client) -> None:
     taste, items = vectors(db, "user")[str(WORLD.usual)], vectors(db, "video")
     norm = np.linalg.norm
     scores = {v: float(items[v] @ taste / norm(items[v]) / norm(taste)) for v in without(WORLD.usual)}
@@ -120,15 +120,15 @@ def test_they_are_the_nearest_of_what_the_user_has_not_decided_on(db: Connection
     ],
     ids=["no decisions", "only skips", "only nopes", "one like", "usual", "many decisions", "deleted"],
 )
-def test_everyone_gets_twenty_whatever_they_have_decided(user: UUID, reason: str, client: Client) -> None:
+def test_every_user_gets_twenty_videos(user: UUID, reason: str, client: Client) -> None:
     rows = recommend(client, user)
     assert len(rows) == 20
     assert rows[0]["reason"] == reason
     assert set(ids(rows)) <= without(user)
 
 
-def test_as_many_as_asked_for(db: Connection, client: Client) -> None:
-    # More than the longest list has, by videos without a vector.
+def test_lists_have_the_requested_length(db: Connection, client: Client) -> None:
+    # Videos without a vector make more than the longest list.
     db.execute(
         "insert into videos (id, product_url, title, published_at) select gen_random_uuid(), n::text, '', now()"
         " from generate_series(1, 150) n"
@@ -149,7 +149,7 @@ def test_a_limit_out_of_bounds_is_a_bad_argument(limit: int | None, client: Clie
         client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3], limit=limit)
 
 
-def test_everything_decided_but_thirty(db: Connection, client: Client) -> None:
+def test_a_user_with_30_undecided_videos_gets_those(db: Connection, client: Client) -> None:
     left = {str(v) for v in sorted(WORLD.published)[::4][:30]}
     db.execute(
         """insert into user_video_decisions
@@ -168,7 +168,7 @@ def test_everything_decided_but_thirty(db: Connection, client: Client) -> None:
     assert recommend(client, WORLD.no_decisions) == []
 
 
-def test_what_was_just_decided_is_gone_at_once(db: Connection, client: Client) -> None:
+def test_a_decision_removes_a_video_from_lists_at_once(db: Connection, client: Client) -> None:
     first = ids(recommend(client, WORLD.usual))
     for video, decision in zip(first[:3], ("like", "nope", "skip"), strict=True):
         db.execute("insert into user_video_decisions values (%s, %s, %s)", (WORLD.usual, video, decision))
@@ -189,9 +189,9 @@ def test_a_video_unpublished_a_second_ago_is_hidden(db: Connection, client: Clie
         assert not set(similar[:2]) & set(ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3])))
 
 
-def test_taste_fills_the_list_though_all_that_is_nearest_is_unpublished(db: Connection, client: Client) -> None:
+def test_lists_are_full_although_the_nearest_videos_are_unpublished(db: Connection, client: Client) -> None:
     ranked = ids(recommend(client, WORLD.usual, limit=200))
-    # More than a first look keeps, which is twice what is asked for and all that is decided.
+    # More than a first search keeps: twice the limit, plus the decided videos.
     assert len(ranked) > 2 * 3 + len(WORLD.decided(WORLD.usual)) + 3
     db.execute("update videos set published_at = null where id::text <> all (%s)", (ranked[-3:],))
     rows = recommend(client, WORLD.usual, limit=3)
@@ -199,7 +199,7 @@ def test_taste_fills_the_list_though_all_that_is_nearest_is_unpublished(db: Conn
     assert {row["reason"] for row in rows} == {"taste"}
 
 
-def test_a_new_video_without_a_vector_fills_up_at_the_end(db: Connection, client: Client) -> None:
+def test_new_videos_without_a_vector_fill_the_end_of_lists(db: Connection, client: Client) -> None:
     before = recommend(client, WORLD.many, limit=200)
     assert {row["reason"] for row in before} == {"taste"}
     assert len(before) == len(without(WORLD.many)) < 200
@@ -209,7 +209,7 @@ def test_a_new_video_without_a_vector_fills_up_at_the_end(db: Connection, client
     assert ids(after[:-1]) == ids(before)
 
 
-def test_a_user_who_has_just_begun_gets_taste_before_any_refresh(db: Connection, client: Client) -> None:
+def test_first_likes_give_a_list_by_taste_before_a_refresh(db: Connection, client: Client) -> None:
     liked = WORLD.published[5:9]
     for video in liked:
         db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.no_decisions, video))
@@ -219,7 +219,7 @@ def test_a_user_who_has_just_begun_gets_taste_before_any_refresh(db: Connection,
     assert recommend(client, WORLD.no_decisions) == at_once
 
 
-def test_embed_user_changes_ones_own_list_and_nobody_elses(db: Connection, client: Client) -> None:
+def test_embed_user_changes_only_the_callers_list(db: Connection, client: Client) -> None:
     mine, theirs = recommend(client, WORLD.usual), recommend(client, WORLD.one_like)
     for video in ids(mine)[5:10]:
         db.execute("insert into user_video_decisions values (%s, %s, 'nope')", (WORLD.usual, video))
@@ -230,7 +230,7 @@ def test_embed_user_changes_ones_own_list_and_nobody_elses(db: Connection, clien
     assert recommend(client, WORLD.one_like) == theirs
 
 
-def test_the_same_question_has_the_same_answer(db: Connection, client: Client, connect: Connect) -> None:
+def test_the_same_request_has_the_same_answer(db: Connection, client: Client, connect: Connect) -> None:
     other = Client(connect(autocommit=False, user="authenticator"))
     first = recommend(client, WORLD.usual, limit=200)
     assert recommend(other, WORLD.usual, limit=200) == first
@@ -255,7 +255,7 @@ def test_ties_are_broken_by_id(db: Connection, client: Client) -> None:
 # -------------------------------------------------------------------------------------------- filters
 
 
-def test_a_filter_by_tag(client: Client) -> None:
+def test_tags_filter_a_list_and_keep_its_order(client: Client) -> None:
     every = ids(recommend(client, WORLD.usual, limit=200))
     for tags in ([WORLD.tags[0]], [WORLD.tags[1], WORLD.tags[2]], [WORLD.tags[3], NOBODY], WORLD.tags[:10] * 10):
         carriers = set().union(*({str(v) for v in WORLD.tagged(t)} for t in tags))
@@ -266,13 +266,13 @@ def test_a_filter_by_tag(client: Client) -> None:
 
 
 @pytest.mark.parametrize("user", [WORLD.no_decisions, WORLD.only_nopes, WORLD.usual, WORLD.many])
-def test_a_filter_that_leaves_two_videos(user: UUID, client: Client) -> None:
+def test_a_filter_that_two_videos_pass_gives_those_two(user: UUID, client: Client) -> None:
     rows = recommend(client, user, tag_ids=[WORLD.rare_tag])
     assert set(ids(rows)) == {str(v) for v in WORLD.tagged(WORLD.rare_tag)} & without(user)
 
 
 @pytest.mark.parametrize("tags", [[NOBODY], [None]])
-def test_a_filter_that_nothing_passes(tags: list[Any], client: Client) -> None:
+def test_a_filter_that_no_video_passes_gives_no_rows(tags: list[Any], client: Client) -> None:
     assert recommend(client, WORLD.usual, tag_ids=tags) == []
     assert recommend(client, WORLD.no_decisions, tag_ids=tags) == []
 
@@ -292,12 +292,12 @@ def test_more_tags_than_a_hundred_are_a_bad_argument(client: Client) -> None:
 by_index = pytest.mark.xdist_group("large")
 LARGE = 6_000
 TAGGED = 6
-"""Videos that carry the tag of a thousandth of the catalogue."""
+"""Videos with the tag that a thousandth of the catalogue has."""
 
 
 @pytest.fixture(scope="module")
 def large_template(cluster: Server, world_template: str) -> Iterator[str]:
-    """The world with 6,000 videos more, in clusters, as the index of a million is asked for them."""
+    """The world with 6,000 videos more, in clusters, and an index that is searched as for a million."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(60, 128))
     vectors = centres[rng.integers(60, size=LARGE)] + 0.7 * rng.normal(size=(LARGE, 128))
@@ -322,7 +322,7 @@ def large_template(cluster: Server, world_template: str) -> Iterator[str]:
                 db.execute("insert into two_tower.user_embeddings values ('v1', %s, %s)", (user, taste))
             db.execute(index.encode())
             db.execute("analyze")
-            # What is larger than this is not searched exactly.
+            # Larger tables than the limit are not searched exactly.
             db.execute("update pg_class set reltuples = 1e6 where relname = 'video_embeddings_1'")
         yield name
         admin.execute(f"drop database {name} with (force)".encode())
@@ -338,7 +338,7 @@ def large(large_template: str, database: NewDatabase) -> Iterator[tuple[Connecti
 
 
 def decide(db: Connection, user: UUID, count: int) -> None:
-    """The user has decided on the ``count`` videos that are nearest, and on nothing else."""
+    """Replaces the user's decisions by ones on the ``count`` nearest videos."""
     db.execute("delete from user_video_decisions where user_id = %s", (user,))
     db.execute(
         """insert into user_video_decisions (user_id, video_id, decision_type)
@@ -351,7 +351,7 @@ def decide(db: Connection, user: UUID, count: int) -> None:
 
 
 def nearest(db: Connection, user: UUID, limit: int, tags: list[UUID] | None = None) -> dict[str, float]:
-    """Ids and cosines of the nearest that the user may be shown, by comparing with every video."""
+    """Ids and cosines of the nearest videos that the user may be shown, by comparing all videos."""
     rows = db.execute(
         """select e.video_id::text, 1 - (e.embedding operator(extensions.<=>) u.embedding) as score
         from user_embeddings u cross join video_embeddings e
@@ -368,7 +368,7 @@ def nearest(db: Connection, user: UUID, limit: int, tags: list[UUID] | None = No
 
 
 def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, tags: list[UUID] | None = None) -> Rows:
-    """The answer, which is complete, ordered, true to the vectors, and holds at least 95 % of the nearest."""
+    """The answer; asserts that it is complete, ordered, has right scores and at least 95 % of the nearest videos."""
     rows = client.rpc("authenticated", user, "recommend_videos", limit=limit, tag_ids=tags)
     expected = nearest(db, user, limit, tags)
     assert len(rows) == len(expected) == limit
@@ -385,7 +385,7 @@ def found_by_index(db: Connection, client: Client, user: UUID, limit: int = 20, 
 @by_index
 @pytest.mark.parametrize("decisions", [0, 1, 50, 5_000])
 @pytest.mark.parametrize("limit", [20, 200])
-def test_the_index_gives_as_many_whatever_was_decided(
+def test_the_index_fills_lists_for_any_number_of_decisions(
     decisions: int, limit: int, large: tuple[Connection, Client]
 ) -> None:
     db, client = large
@@ -394,7 +394,7 @@ def test_the_index_gives_as_many_whatever_was_decided(
 
 
 @by_index
-def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
+def test_recommend_videos_uses_the_index(large: tuple[Connection, Client]) -> None:
     db, client = large
     scans = "select idx_scan from pg_stat_user_indexes where indexrelname = 'video_embeddings_1_hnsw'"
     before = one(db, scans)
@@ -406,7 +406,7 @@ def test_it_is_the_index_that_answers(large: tuple[Connection, Client]) -> None:
 
 @pytest.mark.soak
 @by_index
-def test_how_wide_the_index_is_searched_is_measured(large: tuple[Connection, Client]) -> None:
+def test_the_width_of_index_searches_is_measured_at_activation(large: tuple[Connection, Client]) -> None:
     db, client = large
     widths = {0, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}
     for least, margins in ((0.99, widths), (1.01, {0})):
@@ -418,8 +418,8 @@ def test_how_wide_the_index_is_searched_is_measured(large: tuple[Connection, Cli
 
 
 @by_index
-def test_where_the_index_ends_the_list_does_not(large: tuple[Connection, Client]) -> None:
-    """Everything decided but thirty, the farthest of all: no scan of an index comes by them."""
+def test_lists_are_full_although_the_index_finds_nothing(large: tuple[Connection, Client]) -> None:
+    """All but the thirty farthest videos are decided, which no scan of an index reaches."""
     db, client = large
     known = one(db, "select count(*) from video_embeddings v join videos on id = video_id where published_at <= now()")
     every = list(nearest(db, WORLD.one_like, known))
@@ -437,14 +437,14 @@ def test_where_the_index_ends_the_list_does_not(large: tuple[Connection, Client]
 
 @by_index
 @pytest.mark.parametrize("tags", [WORLD.tags[:1], WORLD.tags[:2]], ids=["looked up", "by the index"])
-def test_a_filter_by_a_tag_of_many(tags: list[UUID], large: tuple[Connection, Client]) -> None:
+def test_filters_by_common_tags_use_the_index(tags: list[UUID], large: tuple[Connection, Client]) -> None:
     db, client = large
     found_by_index(db, client, WORLD.many, 20, tags)
     found_by_index(db, client, WORLD.many, 200, tags)
 
 
 @by_index
-def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> None:
+def test_a_filter_by_a_rare_tag_finds_all_its_videos(large: tuple[Connection, Client]) -> None:
     db, client = large
     decide(db, WORLD.usual, 50)
     expected = nearest(db, WORLD.usual, 20, [WORLD.rare_tag])
@@ -457,8 +457,8 @@ def test_a_filter_that_a_thousandth_passes(large: tuple[Connection, Client]) -> 
 @by_index
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.no_decisions])
-def test_a_range_gives_as_many_as_pass_it(share: float, user: UUID, large: tuple[Connection, Client]) -> None:
-    """By the index where many pass, exactly where few do; the rest of the ladder keeps to it, too."""
+def test_a_range_finds_as_many_videos_as_pass(share: float, user: UUID, large: tuple[Connection, Client]) -> None:
+    """By the index if many pass, exactly if few do; later stages of the list respect it, too."""
     db, client = large
     db.execute("update videos set duration_seconds = 1 + abs(hashtext(id::text)) % 1000000")
     most = int(share * 1_000_000)
@@ -497,7 +497,7 @@ def test_a_filter_that_all_decided_videos_but_few_others_pass(large: tuple[Conne
 
 
 @by_index
-def test_what_the_index_still_holds_but_nobody_may_see_is_hidden(large: tuple[Connection, Client]) -> None:
+def test_unpublished_videos_in_the_index_are_not_shown(large: tuple[Connection, Client]) -> None:
     db, client = large
     first = ids(found_by_index(db, client, WORLD.usual))
     db.execute("update videos set published_at = null where id = any (%s)", (first[:5],))
@@ -507,7 +507,7 @@ def test_what_the_index_still_holds_but_nobody_may_see_is_hidden(large: tuple[Co
 
 
 @by_index
-def test_diversity_by_the_index_keeps_the_best_and_gives_as_many(large: tuple[Connection, Client]) -> None:
+def test_diversity_by_the_index_keeps_the_best_and_the_length(large: tuple[Connection, Client]) -> None:
     _, client = large
     plain = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=200)
     varied = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=200, diversity=0.5)
@@ -517,8 +517,8 @@ def test_diversity_by_the_index_keeps_the_best_and_gives_as_many(large: tuple[Co
 
 
 @by_index
-def test_the_documented_query_uses_the_index_with_the_planner_as_it_is(large: tuple[Connection, Client]) -> None:
-    """As somebody who is signed in, through the views, row level security and all."""
+def test_the_documented_query_uses_the_index_with_default_settings(large: tuple[Connection, Client]) -> None:
+    """As a signed-in user, through the views, with row level security."""
     db, client = large
     db.execute("update pg_class set reltuples = 6300 where relname = 'video_embeddings_1'")
     with client.as_("authenticated", WORLD.usual) as connection:
@@ -536,7 +536,7 @@ order by v.embedding operator(extensions.<=>) (
 
 
 @pytest.mark.soak
-def test_the_bench_gives_every_figure_beside_its_baseline(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_yields_every_figure_with_its_baseline(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "USERS", 100)
     figures = list(serving.run(cluster, [1_000], 0.2, lambda what, share: None))
     assert [figure.figure for figure in figures] == [
@@ -578,7 +578,7 @@ def popularity() -> dict[str, float]:
     return scores
 
 
-def test_before_any_model_is_active_the_answer_is_popularity(bare: tuple[Connection, Client]) -> None:
+def test_without_an_active_model_lists_are_by_popularity(bare: tuple[Connection, Client]) -> None:
     db, client = bare
     refresh(db)
     db.execute("select two_tower.update_popularity()")
@@ -588,14 +588,14 @@ def test_before_any_model_is_active_the_answer_is_popularity(bare: tuple[Connect
         assert {(row["reason"], row["model_version"]) for row in rows} == {("popular", None)}
         expected = sorted(without(user) & scores.keys(), key=lambda v: (-scores[v], v))[:20]
         assert ids(rows) == expected
-        # Not the popularity: of a video with one like, that says when the like was given.
+        # Not the popularity, which for a video with one like would reveal the time of the like.
         assert [row["score"] for row in rows] == pytest.approx([1 / row["rank"] for row in rows], rel=1e-5)
     tagged = recommend(client, WORLD.usual, tag_ids=[WORLD.tags[0]])
     assert set(ids(tagged)) <= {str(v) for v in WORLD.tagged(WORLD.tags[0])} & without(WORLD.usual)
     assert len(tagged) == 20 or set(ids(tagged)) == {str(v) for v in WORLD.tagged(WORLD.tags[0])} & without(WORLD.usual)
 
 
-def test_before_anything_is_popular_the_newest_come_first(bare: tuple[Connection, Client]) -> None:
+def test_without_popularity_the_newest_videos_come_first(bare: tuple[Connection, Client]) -> None:
     db, client = bare
     db.execute("truncate user_video_decisions")
     rows = recommend(client, WORLD.no_decisions, limit=200)
@@ -605,7 +605,7 @@ def test_before_anything_is_popular_the_newest_come_first(bare: tuple[Connection
     assert {row["reason"] for row in rows} == {"popular"}
 
 
-def test_similar_videos_before_any_model(bare: tuple[Connection, Client]) -> None:
+def test_similar_videos_without_a_model_are_popular_ones(bare: tuple[Connection, Client]) -> None:
     db, client = bare
     db.execute("select two_tower.update_popularity()")
     rows = client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3], limit=100)
@@ -615,7 +615,7 @@ def test_similar_videos_before_any_model(bare: tuple[Connection, Client]) -> Non
     scores, likers = popularity(), Counter(str(v) for _, v, d, _ in WORLD.decisions if d == "like")
     published_at = {str(row[0]): row[11] for row in WORLD.video_rows}
     others = {str(v) for v in WORLD.published} - {str(WORLD.published[3])}
-    # What fewer than five people like stands where it would without their likes.
+    # A video with fewer than five likers is where it would be without their likes.
     popular = sorted((v for v in others if likers[v] >= 5), key=lambda v: (-scores[v], v))
     newest = sorted(others - set(popular), key=lambda v: (EPOCH - published_at[v], v))
     assert 0 < len(popular) < 100
@@ -627,7 +627,7 @@ def test_similar_videos_before_any_model(bare: tuple[Connection, Client]) -> Non
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-def test_similar_videos_for_anybody(role: str, client: Client) -> None:
+def test_every_role_gets_similar_videos(role: str, client: Client) -> None:
     rows = client.rpc(role, None, "similar_videos", video_id=WORLD.published[3])
     check(rows)
     assert len(rows) == 20
@@ -637,7 +637,7 @@ def test_similar_videos_for_anybody(role: str, client: Client) -> None:
 
 
 @pytest.mark.parametrize("video", [NOBODY, WORLD.unpublished_video, WORLD.future_video])
-def test_nothing_is_similar_to_what_nobody_may_see(video: UUID, client: Client) -> None:
+def test_hidden_videos_have_no_similar_videos(video: UUID, client: Client) -> None:
     with pytest.raises(errors.NoDataFound, match=str(video)):
         client.rpc("anon", None, "similar_videos", video_id=video)
 
@@ -650,10 +650,10 @@ def test_a_video_without_a_vector_has_popular_neighbours(db: Connection, client:
     assert {row["reason"] for row in rows} <= {"popular", "newest"}
 
 
-# -------------------------------------------------------------------------------------------- many users at once
+# -------------------------------------------------------------------------------------------- many users
 
 
-def test_recommend_batch_says_what_recommend_videos_says(db: Connection, client: Client) -> None:
+def test_recommend_batch_equals_recommend_videos(db: Connection, client: Client) -> None:
     users = [*WORLD.users, NOBODY]
     rows = db.execute(
         "select user_id, video_id::text, score, rank from two_tower.recommend_batch(%s, 20)", (users,)
@@ -665,7 +665,7 @@ def test_recommend_batch_says_what_recommend_videos_says(db: Connection, client:
         assert sorted(own, key=lambda row: row[2]) == expected
 
 
-def test_recommend_batch_is_the_services_alone_and_has_bounds(db: Connection, client: Client) -> None:
+def test_only_the_service_calls_recommend_batch_within_bounds(db: Connection, client: Client) -> None:
     batch = "select * from two_tower.recommend_batch(%s, %s)"
     with client.as_("service_role") as connection:
         assert len(connection.execute(batch, ([WORLD.usual], 7)).fetchall()) == 7
@@ -700,7 +700,7 @@ def test_a_file_for_everyone_is_the_same_however_many_connections_write_it(
 # -------------------------------------------------------------------------------------------- as PostgREST calls it
 
 
-def test_arguments_as_json_brings_them(client: Client) -> None:
+def test_arguments_may_be_json_strings(client: Client) -> None:
     assert len(recommend(client, WORLD.usual, limit="3")) == 3
     assert ids(recommend(client, WORLD.usual, tag_ids=[str(WORLD.rare_tag).upper()])) == ids(
         recommend(client, WORLD.usual, tag_ids=[WORLD.rare_tag])
@@ -733,7 +733,7 @@ def test_missing_and_extra_arguments_find_no_function(client: Client) -> None:
         client.rpc("authenticated", WORLD.usual, "recommend_videos", user_id=str(WORLD.many))
 
 
-def test_nobody_is_asked_to_sign_in(client: Client) -> None:
+def test_requests_without_a_user_are_refused(client: Client) -> None:
     for claims in ({}, {"sub": None}, {"email": "a@example.org"}):
         with (
             pytest.raises(errors.InvalidAuthorizationSpecification, match="not signed in"),
@@ -748,7 +748,7 @@ def test_nobody_is_asked_to_sign_in(client: Client) -> None:
 
 
 def test_an_expired_claim_opens_no_more_than_a_valid_one(client: Client) -> None:
-    """PostgREST refuses an expired token before the database hears of it; one that came through has its user's rows."""
+    """PostgREST refuses expired tokens before the database sees them; if one got through, it would read as its user."""
     with client.as_("authenticated", WORLD.usual, exp=1) as connection:
         assert rpc(connection, "recommend_videos") == recommend(client, WORLD.usual)
         assert set(column(connection, "select user_id from public.user_video_decisions")) == {WORLD.usual}
@@ -763,14 +763,14 @@ def test_an_expired_claim_opens_no_more_than_a_valid_one(client: Client) -> None
         ("get_user_embedding_features", {"user_id": str(WORLD.many)}),
     ],
 )
-def test_a_claim_of_another_user_is_not_ones_own(name: str, arguments: dict[str, str], client: Client) -> None:
+def test_a_claim_of_another_user_is_refused(name: str, arguments: dict[str, str], client: Client) -> None:
     with pytest.raises(errors.InsufficientPrivilege, match="another user"):
         client.rpc("authenticated", WORLD.usual, name, **arguments)
     assert len(client.rpc("authenticated", WORLD.many, name, **arguments)) == 1
 
 
-def test_a_connection_remembers_nobody(client: Client) -> None:
-    """The pool hands the connection to the next request."""
+def test_a_connection_forgets_the_user_after_a_transaction(client: Client) -> None:
+    """The pool gives the connection to the next request."""
     recommend(client, WORLD.usual)
     with pytest.raises(errors.InvalidAuthorizationSpecification):
         client.rpc("authenticated", None, "recommend_videos")
@@ -800,7 +800,7 @@ def test_the_documented_query_uses_the_index_of_one_version(db: Connection) -> N
 
 
 @pytest.mark.world(models=2)
-def test_the_views_show_the_active_version_alone(db: Connection) -> None:
+def test_the_views_show_only_the_active_version(db: Connection) -> None:
     assert one(db, "select count(*) from public.video_embeddings") == len(WORLD.videos)
     assert column(db, "select distinct model_version from public.user_embeddings") == ["v2"]
     types = db.execute("select * from public.user_embeddings limit 0").description
@@ -822,7 +822,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(directory, durable=False)
     try:
         server.start()
-        migrate.migrate(server.dsn)  # makes the roles too, which no dump of a database holds
+        migrate.migrate(server.dsn)  # also creates the roles, which are not in a dump of a database
         yield server
     finally:
         if before is None:
@@ -836,7 +836,7 @@ def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def poor(
     poor_server: Server, database: NewDatabase, world_of: Callable[[str], str], request: pytest.FixtureRequest
 ) -> Iterator[tuple[Connection, Client]]:
-    """The world and its active model, of an engine, restored from a dump into the server without onnxruntime."""
+    """The world with an active model of one engine, restored from a dump into the server without onnxruntime."""
     dsn = database(template=world_of(request.param))
     bindir: Path = poor_server.installation.bindir
     with psycopg.connect(poor_server.dsn, autocommit=True) as connection:
@@ -857,10 +857,10 @@ def poor(
 @pytest.mark.parametrize("poor", ["onnxruntime"], indirect=True)
 def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: tuple[Connection, Client]) -> None:
     db, client = poor
-    # Stored vectors serve as ever: the dump holds all that serving needs.
+    # Stored vectors still serve: the dump contains everything that serving needs.
     rows = recommend(client, WORLD.usual)
     assert {row["reason"] for row in rows} == {"taste"}
-    # A new user's vector cannot be computed on the spot; the list is popular then.
+    # A new user's vector cannot be computed, so the list is by popularity.
     for user in (WORLD.usual, WORLD.no_decisions):
         db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, rows[0]["video_id"]))
     db.execute("select two_tower.update_popularity()")
@@ -875,7 +875,7 @@ def test_without_onnxruntime_inference_fails_clearly_and_serving_goes_on(poor: t
     assert "Install numpy and onnxruntime for Python 3." in str(caught.value.diag.message_hint)
     assert len(recommend(client, WORLD.usual)) == 20, "the backend lives on"
 
-    # A refresh fails as a whole: no user is to blame, and the log keeps what there is to do.
+    # A refresh fails as a whole: no user is set aside, and the log keeps the changes.
     with pytest.raises(psycopg.Error, match="cannot import onnxruntime"):
         refresh(db)
     assert one(db, "select pending_user_changes from two_tower.status") == 2
@@ -896,7 +896,7 @@ def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple
     liked = recommend(client, WORLD.usual)[0]["video_id"]
     for user in (WORLD.usual, WORLD.no_decisions):
         db.execute("insert into user_video_decisions values (%s, %s, 'like')", (user, liked))
-    # A new user's vector is computed on the spot.
+    # A new user's vector is computed on request.
     assert recommend(client, WORLD.no_decisions)[0]["reason"] == "taste"
     assert client.rpc("authenticated", WORLD.usual, "embed_user")[0]["message"] == "features and embedding updated"
     db.execute("update videos set price = coalesce(price, 0) + 1 where id = %s", (liked,))
@@ -911,7 +911,7 @@ def test_without_onnxruntime_a_version_of_the_engine_sql_stays_fresh(poor: tuple
 
 @pytest.mark.parametrize("poor", ["auto"], indirect=True)
 def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tuple[Connection, Client]) -> None:
-    """Users are sums, videos were placed by onnxruntime where there was one."""
+    """Users are sums; videos were placed by onnxruntime while it was available."""
     db, client = poor
     liked = recommend(client, WORLD.usual)[0]["video_id"]
     db.execute("insert into user_video_decisions values (%s, %s, 'like')", (WORLD.usual, liked))
@@ -928,8 +928,8 @@ def test_without_onnxruntime_likes_still_count_and_changed_videos_wait(poor: tup
 
 
 def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
-    """What each of the user's decisions, and the bias, adds to the score of a video, by definition: the score is their
-    sum divided by the length of the user's."""
+    """What each of the user's decisions, and the bias, adds to the score of a video by definition: the score is the sum
+    of these terms divided by the length of the user's sum."""
     rows = db.execute(
         """with decided as (
             select d.video_id, two_tower.decision_label(d.decision_type) as label
@@ -955,7 +955,7 @@ def terms(db: Connection, user: UUID, video: str) -> dict[str, float]:
 
 @pytest.fixture
 def explained(database: NewDatabase, world_of: Callable[[str], str]) -> Iterator[tuple[Connection, Client]]:
-    """The world with a model whose users are sums, whatever engine is under test."""
+    """The world with a model whose users are sums, for any engine under test."""
     dsn = database(template=world_of("sql"))
     name = urlsplit(dsn).path.removeprefix("/")
     with (
@@ -985,7 +985,7 @@ def test_because_names_the_like_that_adds_most_to_a_score(user: UUID, explained:
 
 
 @pytest.mark.parametrize("user", [WORLD.usual, WORLD.many, WORLD.one_like])
-def test_because_is_the_same_in_every_list_of_ones_own(user: UUID, explained: tuple[Connection, Client]) -> None:
+def test_because_is_the_same_in_every_list_of_a_user(user: UUID, explained: tuple[Connection, Client]) -> None:
     db, client = explained
     rows = recommend(client, user, limit=20, because=True)
     expected = {row["video_id"]: (row["because_video_id"], row["because_title"]) for row in rows}
@@ -1005,8 +1005,8 @@ def test_because_is_the_same_in_every_list_of_ones_own(user: UUID, explained: tu
             assert (row["because_video_id"], row["because_title"]) == expected[row["video_id"]]
 
 
-def test_because_of_likes_that_few_share_is_their_content(explained: tuple[Connection, Client]) -> None:
-    """What was learnt from few stays unsaid: the reasons are the same whoever likes these."""
+def test_reasons_from_rarely_liked_videos_use_only_their_content(explained: tuple[Connection, Client]) -> None:
+    """Reasons must not reveal what was learnt from few users: they are the same whoever likes these videos."""
     db, client = explained
     liked = [str(v) for v in WORLD.published[:5]]
     db.execute("update two_tower.settings set value = '1000' where name = 'least_likers'")
@@ -1041,12 +1041,12 @@ def test_reasons_are_given_only_on_request(name: str, client: Client) -> None:
             assert (row["because_video_id"], row["because_title"]) == (None, None)
 
 
-def test_because_of_somebody_without_likes_is_nothing(client: Client) -> None:
+def test_lists_of_users_without_likes_have_no_because(client: Client) -> None:
     for row in recommend(client, WORLD.no_decisions, limit=5, because=True):
         assert (row["because_video_id"], row["because_title"]) == (None, None)
 
 
-def test_because_of_a_tower_that_is_no_sum_is_nothing(database: NewDatabase, world_of: Callable[[str], str]) -> None:
+def test_a_tower_that_is_no_sum_gives_no_because(database: NewDatabase, world_of: Callable[[str], str]) -> None:
     dsn = database(template=world_of("onnxruntime"))
     with psycopg.connect(in_database(dsn, urlsplit(dsn).path.removeprefix("/"), "authenticator")) as session:
         rows = recommend(Client(session), WORLD.usual, limit=5, because=True)

@@ -1,4 +1,4 @@
-"""``setup.sh`` where it may not install what is missing."""
+"""``setup.sh`` as a user who may not install packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that other users can enter, as none below pytest's can."""
+    """A directory that other users can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o755)
         yield Path(path)
@@ -25,9 +25,7 @@ def open_directory() -> Iterator[Path]:
 
 @pytest.mark.parametrize("options", [[], ["--test"], ["--system"], ["--test", "--system"]], ids=" ".join)
 @pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
-def test_who_may_not_install_is_told_a_command_that_exists(
-    open_directory: Path, options: list[str], sudo: bool
-) -> None:
+def test_a_user_without_root_is_told_the_command_to_run(open_directory: Path, options: list[str], sudo: bool) -> None:
     programs, checkout = open_directory / "programs", open_directory / "checkout"
     programs.mkdir()
     checkout.mkdir()

@@ -1,10 +1,10 @@
-"""Nothing that a session brings is ever called under another role than the session's own (I6).
+"""Objects that a session creates never run under another role than the session's own (I6).
 
-A session may own a temporary schema, where types are found first unless the path says otherwise, and may set any
+A session may have a temporary schema, in which types are found first unless the path says otherwise, and may set any
 ``search_path``. Here a hostile one shadows every type of ``pg_catalog`` and ``extensions``, every operator and function
-that our sources could mean, and every relation. Each stand-in does what the original does, and tells where it ran as
-another role than the caller. What is called is asked of the catalogue: every routine that a client, the viewer or the
-service may execute, every view that each may read, every trigger that a write of theirs fires.
+that our sources could use, and every relation. Each stand-in does the same as the original, and reports if it runs as
+another role than the caller. The catalogue lists what is called: every routine that a client, the viewer or the service
+may execute, every view that each may read, every trigger that their writes fire.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROLES = ("anon", "authenticated", "service_role", "two_tower_viewer")
 LOGIN = "shadowing_login"
 CLAIMS = f'{{"sub": "{WORLD.usual}"}}'
 
-# Relations and functions of the caller stand in a schema of their own, which comes right after pg_temp.
+# Relations and functions of the caller are in a schema of their own, which comes right after pg_temp.
 STAND_INS = r"""
 create schema evil;
 grant usage on schema evil to public;
@@ -142,7 +142,7 @@ grant select on all tables in schema evil to public;
 
 @pytest.fixture
 def hostile(database: NewDatabase, world_template: str) -> Iterator[str]:
-    """The DSN of a world with the stand-ins, for a login that may take each of ROLES and nothing else."""
+    """The DSN of a world with the stand-ins, for a login that may only switch to each of ROLES."""
     dsn = database(template=world_template)
     name = urlsplit(dsn).path.removeprefix("/")
     with psycopg.connect(dsn, autocommit=True) as db:
@@ -171,7 +171,7 @@ def types_of(db: Connection) -> list[str]:
 
 
 def types_in_sources(db: Connection) -> list[str]:
-    """Those of :func:`types_of` that a body, an argument, a variable or a prepared query of ours names."""
+    """Those of :func:`types_of` that are named in our bodies, arguments, variables or prepared queries."""
     source = one(
         db,
         """select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ') from pg_catalog.pg_proc p
@@ -183,7 +183,7 @@ def types_in_sources(db: Connection) -> list[str]:
 
 
 class Session:
-    """A connection of a role, perhaps with objects of its own in the way of ours."""
+    """A connection of a role, optionally with objects that shadow those that we use."""
 
     def __init__(self, dsn: str, role: str) -> None:
         self.connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
@@ -198,7 +198,7 @@ class Session:
         )
 
     def shadow(self, types: list[str]) -> None:
-        """Make look-alikes of ``types`` in pg_temp, and put pg_temp and the stand-ins before everything else."""
+        """Create stand-ins of ``types`` in pg_temp, and put pg_temp and the stand-ins first in the path."""
         made = [
             f"create domain pg_temp.{name.split('.')[1]} as {name} check (evil.told('type {name}'))" for name in types
         ]
@@ -209,7 +209,7 @@ class Session:
         return sorted({line for line in self.told if line.startswith("shadow")})
 
     def outcome(self, statement: str, *, keep: bool = False) -> str:
-        """How many rows a statement gives, or the SQLSTATE of its refusal. Undone, unless it is to be kept."""
+        """The number of rows of a statement, or the SQLSTATE of its refusal. It is undone unless ``keep``."""
         try:
             if keep:
                 cursor = self.connection.execute(statement.encode())
@@ -234,7 +234,7 @@ Ids = tuple[UUID, UUID]
 
 
 def argument(name: str, kind: str, users: Ids, videos: Ids) -> str:
-    """A value with which a call gets beyond its first checks."""
+    """A value with which a call passes its first checks."""
     these = videos if "video" in name or name in ("p_ids", "p_excluded") else users
     values = {
         "uuid": f"'{these[0]}'",
@@ -261,7 +261,7 @@ def calls(
     users: Ids = (WORLD.usual, WORLD.many),
     videos: Ids = (WORLD.published[3], WORLD.videos[5]),
 ) -> dict[str, str]:
-    """Every routine that ``role`` may execute, and every view that it may read → a statement that does."""
+    """Every routine that ``role`` may execute, and every view that it may read → a statement that does so."""
     found: dict[str, str] = {}
     routines = db.execute(
         """select format('%%I.%%I', n.nspname, p.proname), p.oid::regprocedure::text, p.prokind::text,
@@ -310,8 +310,8 @@ def writes(role: str) -> list[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> None:
-    """Every routine, view and write, with everything shadowed at once; each does what it does without that."""
+def test_objects_of_a_session_never_run_as_another_role(role: str, hostile: str) -> None:
+    """Every routine, view and write, with everything shadowed at once; each has the same result as without."""
     with session(hostile, role) as plain, session(hostile, role) as forged:
         statements = calls(plain.connection, role)
         tried = [*statements.values(), *writes(role)]
@@ -321,7 +321,7 @@ def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> N
         found = {statement: forged.outcome(statement) for statement in tried}
         assert forged.shadows() == []
         assert found == expected
-        # The look-alikes do stand in the way: what the session itself says means them.
+        # The stand-ins are effective: the session's own statements use them.
         forged.connection.execute("set evil.loud = 'on'")
         forged.connection.execute("select 'a'::text = 'b', pg_catalog.now() <= now(), count(*) from videos")
         heard = " ".join(forged.told)
@@ -333,8 +333,8 @@ def test_nothing_of_a_session_runs_as_another_role(role: str, hostile: str) -> N
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
-def test_no_single_type_leads_a_client_s_routine_astray(role: str, hostile: str) -> None:
-    """One type at a time, each in a new session, which has compiled nothing: no error hides another."""
+def test_shadowing_single_types_does_not_affect_routines_of_clients(role: str, hostile: str) -> None:
+    """One type at a time, each in a new session without compiled routines, so that no error hides another."""
     with session(hostile, role) as plain:
         tried = list(calls(plain.connection, role).values()) + writes(role)
         expected = {statement: plain.outcome(statement) for statement in tried}
@@ -347,8 +347,8 @@ def test_no_single_type_leads_a_client_s_routine_astray(role: str, hostile: str)
             assert (forged.shadows(), found) == ([], expected), name
 
 
-def test_procedures_run_nothing_of_a_session_as_another_role(hostile: str) -> None:
-    """They commit, so they have no path of their own: what the caller puts in the way runs as the caller at most."""
+def test_procedures_never_run_objects_of_a_session_as_another_role(hostile: str) -> None:
+    """They commit, so they cannot set a path of their own: objects of the caller run at most as the caller."""
     with session(hostile, "service_role") as forged:
         assert forged.outcome(writes("authenticated")[2], keep=True) != "0 rows"
         procedures = [s for s in calls(forged.connection, "service_role").values() if s.startswith("call ")]
@@ -373,7 +373,7 @@ def test_procedures_run_nothing_of_a_session_as_another_role(hostile: str) -> No
         assert one(db, "select state from two_tower.model_versions where version = 'v2'") == "retired"
 
 
-# A routine each of a kind that must be found.
+# One routine of each kind that must be found.
 CANARIES = {
     "a type, by an empty path": (
         "security definer set search_path = '' as $f$ begin return 'a'::text; end $f$",
@@ -400,7 +400,7 @@ CANARIES = {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", CANARIES)
-def test_a_routine_that_can_be_led_astray_is_found(kind: str, hostile: str, cluster: Any) -> None:
+def test_the_check_finds_routines_that_shadowing_affects(kind: str, hostile: str, cluster: Any) -> None:
     body, told = CANARIES[kind]
     with psycopg.connect(in_database(cluster.dsn, urlsplit(hostile).path[1:]), autocommit=True) as db:
         db.execute(f"create function public.canary() returns text language plpgsql {body}".encode())
@@ -412,7 +412,7 @@ def test_a_routine_that_can_be_led_astray_is_found(kind: str, hostile: str, clus
         assert told in forged.shadows()
 
 
-def test_a_trigger_that_can_be_led_astray_is_found(hostile: str, cluster: Any) -> None:
+def test_the_check_finds_triggers_that_shadowing_affects(hostile: str, cluster: Any) -> None:
     with psycopg.connect(in_database(cluster.dsn, urlsplit(hostile).path[1:]), autocommit=True) as db:
         db.execute(
             """create function public.canary() returns trigger language plpgsql security definer set search_path = ''

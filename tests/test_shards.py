@@ -1,6 +1,6 @@
 """Three servers, each with a third of the users; the first publishes catalogue and models (docs/scaling.md).
 
-What all of them make together is what one server with all users makes.
+Together they have the same results as one server with all users.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ WORLD = make_world(60, 45, seed=5)
 NAMES = ("east", "west", "north")
 FIRST = "v1"
 SETUP = [block.text for block in blocks(REPOSITORY / "docs" / "scaling.md") if block.language == "sql"]
-"""What the document has the operator run: on the first shard, and on each of the others."""
+"""The statements that the document gives the operator: for the first shard, and for each of the others."""
 PLACE = "host=east.internal dbname=app user=replicator"
-"""Where the first shard is, in the document."""
+"""The first shard's address in the document."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Three:
             return {name: one(db, query, version) for name, db in each.items()}
 
     def replicate(self) -> None:
-        """Waits until the others have all that the first has committed."""
+        """Waits until the others have everything that the first has committed."""
         with self.opened() as each:
             marker = f"marker {random.random()}"
             each["east"].execute("insert into public.tags (name) values (%s)", (marker,))
@@ -92,7 +92,7 @@ class Three:
                 until(each[name], "select exists (select from public.tags where name = %s)", marker)
 
     def register(self) -> str:
-        """Another version on the first shard; the first one on the single server, too."""
+        """Registers another version on the first shard; the first version also on the single server."""
         version = f"v{len(self.models) + 1}"
         self.models.append(version)
         model = random_model(dataset.read(self.single).schema, seed=len(self.models))
@@ -121,7 +121,7 @@ def three(cluster: Server, template: str) -> Iterator[Three]:
         for name, server in servers.items():
             server.start()
             with psycopg.connect(server.dsn, autocommit=True) as db:
-                # What was answered has to survive a kill, and what is sent is what is flushed.
+                # Acknowledged commits must survive a kill, and only flushed WAL is replicated.
                 db.execute("alter system set synchronous_commit = on")
                 db.execute("alter system set wal_level = logical")
                 db.execute("select pg_reload_conf()")
@@ -148,7 +148,7 @@ def three(cluster: Server, template: str) -> Iterator[Three]:
 
 
 def set_up(each: dict[str, Connection]) -> None:
-    """As the document says, with the catalogue on the first and a third of the users on each."""
+    """Sets up the shards by the document, with the catalogue on the first and a third of the users on each."""
     load(each["east"], WORLD)
     each["east"].execute("delete from auth.users")
     for statement in filter(str.strip, SETUP[0].split(";")):
@@ -170,7 +170,7 @@ def load_decisions(db: Connection, rows: list[Any]) -> None:
 
 
 def in_all(three: Three) -> dict[str, Any]:
-    """What the shards have together; what two of them have of one video must be the same."""
+    """The combined rows of the shards; asserts that rows of a video are the same on all."""
     found: dict[str, Any] = {}
     with three.opened() as each:
         for name, db in each.items():
@@ -204,7 +204,7 @@ def test_a_setting_that_names_no_shards_is_refused_and_shows_no_secret(setting: 
 
 
 @pytest.mark.parametrize("between", [" ", "\n", "\n  ", "\t", " \r\n"])
-def test_shards_are_named_in_order_whatever_stands_between_them(between: str) -> None:
+def test_shards_may_be_separated_by_any_white_space(between: str) -> None:
     urls = ["postgresql://a:p%20w=x@b/c?sslmode=require", "postgres://b", "postgresql:///d?host=/tmp"]
     found = parse(between.join(f"{name}={url}" for name, url in zip(NAMES, urls, strict=True)))
     assert [(shard.name, shard.dsn) for shard in found] == list(zip(NAMES, urls, strict=True))
@@ -226,10 +226,10 @@ def test_errors_name_missing_settings_unknown_shards_and_down_servers() -> None:
         assert said in " ".join(done.output.replace("│", " ").split())
 
 
-# ------------------------------------------------------------------------------------------------ three as one
+# ------------------------------------------------------------------------------------------------ three shards as one
 
 
-def test_each_user_and_video_has_what_one_server_gives_them(three: Three) -> None:
+def test_vectors_and_lists_equal_those_of_a_single_server(three: Three) -> None:
     assert set(three.serve().values()) == {FIRST}
     three.refresh()
     refresh(three.single)
@@ -239,11 +239,11 @@ def test_each_user_and_video_has_what_one_server_gives_them(three: Three) -> Non
     three.run("verify")
 
 
-def test_the_training_set_is_that_of_one_server(three: Three) -> None:
+def test_the_training_set_equals_that_of_a_single_server(three: Three) -> None:
     alone = dataset.read(three.single)
     with three.opened() as each:
         together = read_training_set(each, dataset.DatasetOptions())
-        # A user who is on two shards while being moved counts once, by the later of two decisions.
+        # A user who is on two shards while being moved counts once, with the later of two decisions.
         user = WORLD.usual
         away = each[NAMES[(WORLD.users.index(user) + 1) % 3]]
         copy_rows(away, "auth.users (id)", [(user,)])
@@ -257,7 +257,7 @@ def test_the_training_set_is_that_of_one_server(three: Three) -> None:
         assert (found.item_counts != alone.item_counts).nnz == 0
 
 
-def test_popularity_is_that_of_one_server(three: Three) -> None:
+def test_popularity_equals_that_of_a_single_server(three: Three) -> None:
     recent, at = WORLD.videos[7:10], datetime.now(UTC) - timedelta(hours=1)
     with three.opened() as each:
         for db in (*each.values(), three.single):
@@ -273,14 +273,14 @@ def test_popularity_is_that_of_one_server(three: Three) -> None:
         alone, trends = popularity(three.single)
         for db in each.values():
             assert_same_popularity(popularity(db), (alone, trends))
-            # The shard's own count adds what the others counted, and to that only its own likes.
+            # The shard's own job adds only its own likes to the counts of the others.
             db.execute("select two_tower.update_popularity()")
             assert_same_popularity(popularity(db), (alone, trends))
-        # What a shard that is left out counted stays.
+        # The counts of a shard that is left out stay.
         assert "west" in three.run("popularity", "--without", "north", "--json")
         for name in NAMES[:2]:
             assert_same_popularity(popularity(each[name]), (alone, trends))
-        # A day later what was counted of the last day is of another; popularity stays.
+        # A day later, counts of the last day are outdated; popularity stays.
         db = each["east"]
         db.execute("update two_tower.shard_popularity set counted_at = counted_at - interval '25 hours'")
         db.execute("select two_tower.update_popularity()")
@@ -291,7 +291,7 @@ def test_popularity_is_that_of_one_server(three: Three) -> None:
     three.run("popularity")
 
 
-def test_what_changes_in_the_catalogue_is_refreshed_on_each_shard(three: Three) -> None:
+def test_changes_of_the_catalogue_are_refreshed_on_each_shard(three: Three) -> None:
     retagged, gone, new = WORLD.videos[11], WORLD.videos[12], ident("video", 777)
     changes = [
         "update public.videos set price = price + 3, maker = 'another' where product_url like '%1'",
@@ -389,13 +389,13 @@ def test_a_down_shard_stops_the_activation_unless_left_out(three: Three) -> None
     assert f"two-tower shards activate {version}" in said
     three.run("activate", version)
     assert set(three.serve().values()) == {version}
-    # Back, to a version that stands by.
+    # Back to a standby version.
     three.run("activate", before)
     assert set(three.serve().values()) == {before}
 
 
 @pytest.mark.parametrize("failing", some(("west", "east", "north"), 1))
-def test_where_a_flip_fails_all_serve_what_they_served(three: Three, failing: str) -> None:
+def test_a_failed_flip_restores_the_version_of_every_shard(three: Three, failing: str) -> None:
     before, version = three.serve(), three.register()
     with three.opened(failing) as each, each[failing].transaction():
         each[failing].execute("select pg_advisory_xact_lock(hashtextextended('two_tower.activate', 0))")
@@ -454,7 +454,7 @@ def test_a_version_that_does_not_arrive_is_named(three: Three, monkeypatch: pyte
 
 
 @pytest.mark.soak
-def test_what_a_shard_retires_or_deletes_no_other_loses(three: Three) -> None:
+def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> None:
     before, version = three.serve()["east"], three.register()
     three.run("activate", version)
     with three.opened() as each:
@@ -487,12 +487,11 @@ STEPS: dict[str, tuple[str, Any, str]] = {
     "status": ("status", status, "look"),
     "verify": ("verify", verify, "verify"),
 }
-"""Verb and step → the verb, and the function that does the step for one shard, whose connection is its first
-argument."""
+"""Verb and step → the verb, and the function that does the step for one shard; its first argument is the connection."""
 
 
 def killing(three: Three, name: str, moment: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """``work``, before or after which the shard that it works on is killed, if that is ``name``."""
+    """``work``, but the shard ``name`` is killed before or after ``work`` runs on it."""
     place = conninfo_to_dict(three.urls[name])["host"]
 
     def do(connection: Connection, *arguments: Any, **options: Any) -> Any:
@@ -508,7 +507,7 @@ def killing(three: Three, name: str, moment: str, work: Callable[..., Any]) -> C
 
 
 def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str, moment: str) -> tuple[int, str]:
-    """Exit code and output of the verb in the middle of which a shard is killed, which is up again afterwards."""
+    """Exit code and output of the verb during which a shard is killed; it is up again afterwards."""
     verb, module, function = STEPS[step]
     with monkeypatch.context() as patch:
         patch.setattr(shards, "RECOVERY_SECONDS", 0.5)
@@ -522,7 +521,7 @@ def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_a_shard_is_killed_while_it_is_flipped(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killing_a_shard_during_its_flip_restores_all_shards(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
     before, version = three.serve(), three.register()
     three.replicate()
     code, said = one_kill(three, monkeypatch, "activate, flipping", "west", "before")
@@ -537,7 +536,7 @@ def test_a_shard_is_killed_while_it_is_flipped(three: Three, monkeypatch: pytest
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("step", "name", "moment"), list(product(STEPS, NAMES, ("before", "after"))))
-def test_a_shard_is_killed_in_the_middle_of_any_verb(
+def test_verbs_can_be_repeated_after_a_shard_was_killed(
     three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str, moment: str
 ) -> None:
     before = three.serve()
@@ -560,6 +559,6 @@ def test_a_shard_is_killed_in_the_middle_of_any_verb(
         for db in each.values():
             refresh(db)
             assert_fresh(db)
-            # Whoever subscribes to a server that was killed connects to it again after wal_retrieve_retry_interval.
+            # Subscribers of a server that was killed reconnect after wal_retrieve_retry_interval.
             until(db, "select not exists (select from two_tower.problems)")
     three.run("status")

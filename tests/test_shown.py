@@ -1,4 +1,4 @@
-"""What was shown: logged once and within bounds, not shown again too soon, kept for a while, gone with its user."""
+"""Impressions: logged once and within bounds, not repeated too soon, kept for a time, deleted with their user."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def a_row(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("user", [ME, WORLD.no_decisions, WORLD.only_nopes, WORLD.many])
-def test_pages_never_repeat_and_end_where_everything_was_shown(user: UUID, db: Connection, client: Client) -> None:
+def test_pages_never_repeat_and_end_when_everything_was_shown(user: UUID, db: Connection, client: Client) -> None:
     expected = ids(client.rpc("authenticated", user, "recommend_videos", limit=200))
     seen: list[str] = []
     while rows := page(client, user, 60):
@@ -57,7 +57,7 @@ def test_pages_never_repeat_and_end_where_everything_was_shown(user: UUID, db: C
     assert page(client, user) == []
 
 
-def test_a_page_is_remembered_as_it_was_given(db: Connection, client: Client) -> None:
+def test_next_videos_logs_the_page_that_it_returns(db: Connection, client: Client) -> None:
     rows = page(client, ME, 7)
     kept = db.execute(
         """select video_id::text, rank, reason, model_version, list_id::text, propensity,
@@ -70,26 +70,26 @@ def test_a_page_is_remembered_as_it_was_given(db: Connection, client: Client) ->
     assert len({row["list_id"] for row in rows}) == 1
 
 
-def test_what_was_shown_comes_again_after_the_time_that_is_set(db: Connection, client: Client) -> None:
+def test_videos_are_shown_again_after_the_time_in_the_setting(db: Connection, client: Client) -> None:
     first = page(client, ME)
     db.execute("update two_tower.settings set value = '0' where name = 'shown_again_after_hours'")
     assert ids(page(client, ME)) == ids(first)
 
 
-def test_impressions_of_others_hide_nothing(client: Client) -> None:
+def test_impressions_of_other_users_hide_no_videos(client: Client) -> None:
     expected = ids(client.rpc("authenticated", ME, "recommend_videos"))
     page(client, OTHER, 200)
     assert ids(page(client, ME)) == expected
 
 
-def test_what_was_logged_is_not_on_the_next_page(client: Client) -> None:
+def test_videos_logged_by_log_shown_are_not_on_the_next_page(client: Client) -> None:
     rows = client.rpc("authenticated", ME, "recommend_videos", limit=15)
     assert log(client, ME, rows) == 15
     assert not set(ids(page(client, ME, 30))) & set(ids(rows))
 
 
-def test_two_tabs_are_given_different_pages(db: Connection, client: Client, connect: Connect) -> None:
-    """The second waits for the first, and then knows what it gave."""
+def test_concurrent_requests_of_a_user_get_different_pages(db: Connection, client: Client, connect: Connect) -> None:
+    """The second waits for the first, and then sees its page."""
     other = Client(connect(autocommit=False, user="authenticator"))
     got: list[Rows] = []
     with client.as_("authenticated", ME) as first:
@@ -108,7 +108,7 @@ def test_two_tabs_are_given_different_pages(db: Connection, client: Client, conn
     assert not set(ids(got[0])) & set(ids(one_page))
 
 
-def test_a_page_holds_up_nobody_else(client: Client, connect: Connect) -> None:
+def test_next_videos_does_not_block_other_users(client: Client, connect: Connect) -> None:
     others = connect()
     others.execute("set statement_timeout = '2s'")
     with client.as_("authenticated", ME) as connection:
@@ -121,11 +121,11 @@ def test_a_page_holds_up_nobody_else(client: Client, connect: Connect) -> None:
         assert len(page(second, OTHER)) == 20
 
 
-# ------------------------------------------------------------------------------------------------ lists that leave out
+# ------------------------------------------------------------------------------------------------ exclusions
 
 
 @pytest.mark.parametrize("count", [1, 50, 100])
-def test_a_list_leaves_out_what_it_is_told_to(count: int, client: Client) -> None:
+def test_lists_leave_out_excluded_videos(count: int, client: Client) -> None:
     out = sorted(without(ME))[:count]
     rows = client.rpc("authenticated", ME, "recommend_videos", limit=200, exclude=out)
     assert set(ids(rows)) <= without(ME) - set(out)
@@ -136,17 +136,17 @@ def test_a_list_leaves_out_what_it_is_told_to(count: int, client: Client) -> Non
 
 
 @pytest.mark.parametrize("exclude", [None, [], [None], [str(NOBODY)], [None, str(NOBODY), str(NOBODY)]])
-def test_leaving_out_nothing_changes_nothing(exclude: Any, client: Client) -> None:
+def test_an_empty_exclusion_changes_nothing(exclude: Any, client: Client) -> None:
     expected = ids(client.rpc("authenticated", ME, "recommend_videos"))
     assert ids(client.rpc("authenticated", ME, "recommend_videos", exclude=exclude)) == expected
 
 
-def test_exclusions_have_a_bound(client: Client) -> None:
+def test_the_number_of_exclusions_is_limited(client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="at most 20000 videos"):
         client.rpc("authenticated", ME, "recommend_videos", exclude=[str(NOBODY)] * 20_001)
 
 
-def test_a_list_has_an_id_of_its_own(client: Client) -> None:
+def test_every_list_has_its_own_id(client: Client) -> None:
     def list_id(user: UUID, **arguments: Any) -> str:
         (found,) = {row["list_id"] for row in client.rpc("authenticated", user, "recommend_videos", **arguments)}
         return str(found)
@@ -164,7 +164,7 @@ def test_a_list_has_an_id_of_its_own(client: Client) -> None:
 # ------------------------------------------------------------------------------------------------ the log
 
 
-def test_a_list_that_is_logged_twice_is_logged_once(db: Connection, client: Client) -> None:
+def test_logging_a_list_twice_keeps_it_once(db: Connection, client: Client) -> None:
     rows = client.rpc("authenticated", ME, "recommend_videos", limit=10)
     assert log(client, ME, rows[:4]) == 4
     assert log(client, ME, rows) == 6
@@ -193,7 +193,7 @@ FIELDS: dict[str, list[Any]] = {
     "reason": [None, "", "because", "x" * 10_000, 1, {}],
     "propensity": [0, -1, 1.01, 1e-320, 1e39, "nan", "infinity", "x"],
 }
-"""What a field of a row cannot be."""
+"""Invalid values of a row's fields."""
 BAD: list[Any] = [
     *(None, {}, "x", 1, True, [1], [None], ["x"], [[]], [{}]),
     *([a_row(**{name: value})] for name, values in FIELDS.items() for value in values),
@@ -216,13 +216,13 @@ def test_a_refusal_names_the_row_and_the_field(client: Client) -> None:
     assert "list_id" in (caught.value.diag.message_hint or "")
 
 
-def test_more_fields_than_a_row_has_are_not_kept(db: Connection, client: Client) -> None:
+def test_unknown_fields_of_logged_rows_are_ignored(db: Connection, client: Client) -> None:
     assert log(client, ME, [a_row(user_id=str(OTHER), shown_at="2001-01-01", note="x" * 100_000)]) == 1
     (kept,) = db.execute("select user_id, shown_at::date from two_tower.impressions").fetchall()
     assert kept == (ME, one(db, "select current_date"))
 
 
-def test_no_account_fills_the_table(db: Connection, client: Client) -> None:
+def test_shown_per_day_limits_the_impressions_of_a_user(db: Connection, client: Client) -> None:
     db.execute("update two_tower.settings set value = '200' where name = 'shown_per_day'")
     rows = [a_row(list_id=str(uuid4())) for _ in range(150)]
     assert log(client, ME, rows) == 150
@@ -233,7 +233,7 @@ def test_no_account_fills_the_table(db: Connection, client: Client) -> None:
     assert log(client, OTHER, rows) == 150
 
 
-def test_a_user_who_does_not_exist_is_shown_nothing(client: Client) -> None:
+def test_impressions_of_unknown_users_are_refused(client: Client) -> None:
     for ask in (lambda: log(client, NOBODY, [a_row()]), lambda: page(client, NOBODY)):
         with pytest.raises(errors.NoDataFound, match=str(NOBODY)):
             ask()
@@ -261,7 +261,7 @@ def forget_days(db: Connection) -> None:
         db.execute(f"drop table two_tower.impressions_{day}".encode())
 
 
-def test_the_job_makes_days_ahead_and_drops_those_that_are_old(db: Connection) -> None:
+def test_purge_logs_creates_partitions_ahead_and_drops_old_ones(db: Connection) -> None:
     forget_days(db)
     for age in (200, 91, 90, 1):
         db.execute("select two_tower.make_impression_day(%s)", [today() - timedelta(days=age)])
@@ -273,14 +273,14 @@ def test_the_job_makes_days_ahead_and_drops_those_that_are_old(db: Connection) -
     assert one(db, "select two_tower.purge_logs()")["impression_days"] == 1
 
 
-def test_a_day_that_no_job_has_made_is_made_by_its_first_writer(db: Connection, client: Client) -> None:
+def test_the_first_writer_creates_a_missing_partition(db: Connection, client: Client) -> None:
     forget_days(db)
     assert len(page(client, ME)) == 20
     assert days(db) == [f"{today():%Y%m%d}"]
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati", "UTC"])
-def test_a_day_is_the_same_in_every_time_zone(zone: str, db: Connection, client: Client) -> None:
+def test_partitions_do_not_depend_on_the_time_zone(zone: str, db: Connection, client: Client) -> None:
     forget_days(db)
     with client.as_("authenticated", ME) as connection:
         connection.execute(f"set local timezone = '{zone}'".encode())
@@ -288,7 +288,7 @@ def test_a_day_is_the_same_in_every_time_zone(zone: str, db: Connection, client:
     assert days(db) == [f"{today():%Y%m%d}"]
 
 
-def test_two_first_writers_make_one_day(db: Connection, client: Client, connect: Connect) -> None:
+def test_two_concurrent_first_writers_create_one_partition(db: Connection, client: Client, connect: Connect) -> None:
     forget_days(db)
     other = Client(connect(autocommit=False, user="authenticator"))
     got: list[Rows] = []
@@ -302,8 +302,8 @@ def test_two_first_writers_make_one_day(db: Connection, client: Client, connect:
     assert len(days(db)) == 1
 
 
-def test_dropping_a_day_waits_for_nobody_for_long(db: Connection, client: Client, connect: Connect) -> None:
-    """Somebody reads on; the job gives up in time, writers go on meanwhile, and the next day drops it."""
+def test_dropping_a_partition_blocks_others_only_briefly(db: Connection, client: Client, connect: Connect) -> None:
+    """While somebody reads, the job gives up in time and writers continue; the next run drops it."""
     db.execute("select two_tower.make_impression_day(%s)", [today() - timedelta(days=100)])
     reader = connect(autocommit=False)
     reader.execute("select count(*) from two_tower.impressions")
@@ -316,7 +316,7 @@ def test_dropping_a_day_waits_for_nobody_for_long(db: Connection, client: Client
     assert one(db, "select two_tower.purge_logs()")["impression_days"] == 1
 
 
-def test_a_day_is_nobodys_to_read(db: Connection, client: Client) -> None:
+def test_clients_cannot_read_partitions_of_impressions(db: Connection, client: Client) -> None:
     page(client, ME)
     day = f"two_tower.impressions_{today():%Y%m%d}"
     assert one(db, "select relrowsecurity from pg_class where oid = %s::regclass", day)
@@ -333,8 +333,8 @@ def test_a_day_is_nobodys_to_read(db: Connection, client: Client) -> None:
 # ------------------------------------------------------------------------------------------------ erasure
 
 
-def test_what_was_shown_goes_with_the_user_at_once(db: Connection, client: Client) -> None:
-    """Also of a user who never decided on anything, of whom no log tells."""
+def test_deleting_a_user_deletes_the_impressions_at_once(db: Connection, client: Client) -> None:
+    """Also those of a user without decisions, who is in no log."""
     for user in (ME, WORLD.no_decisions, OTHER):
         page(client, user)
     db.execute("delete from auth.users where id = any (%s)", [[ME, WORLD.no_decisions]])
@@ -343,7 +343,7 @@ def test_what_was_shown_goes_with_the_user_at_once(db: Connection, client: Clien
 
 
 @pytest.mark.parametrize("first", ["the page", "the deletion"])
-def test_a_page_and_the_deletion_of_its_user_wait_for_each_other(
+def test_next_videos_and_the_deletion_of_its_user_wait_for_each_other(
     first: str, db: Connection, client: Client, connect: Connect
 ) -> None:
     page(client, ME)
@@ -381,10 +381,10 @@ def test_a_page_and_the_deletion_of_its_user_wait_for_each_other(
     assert one(db, "select count(*) from two_tower.impressions") == 0
 
 
-# ------------------------------------------------------------------------------------------------ what was tried
+# ------------------------------------------------------------------------------------------------ results
 
 
-def test_a_page_that_may_come_again_is_remembered_again(db: Connection, client: Client) -> None:
+def test_a_page_that_is_shown_again_is_logged_again(db: Connection, client: Client) -> None:
     db.execute("update two_tower.settings set value = '1' where name = 'shown_again_after_hours'")
     first = ids(page(client, ME))
     db.execute("update two_tower.impressions set shown_at = shown_at - interval '10 minutes'")
@@ -402,18 +402,18 @@ def test_a_page_that_may_come_again_is_remembered_again(db: Connection, client: 
     "value",
     [{"video_id": "x"}, {"rank": 1.5}, {"rank": 1e20}, {"propensity": "x"}, {"propensity": 1e300}, {"list_id": "1"}],
 )
-def test_a_value_that_no_list_has_is_refused(value: dict[str, Any], db: Connection, client: Client) -> None:
+def test_logged_values_that_no_list_has_are_refused(value: dict[str, Any], db: Connection, client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue):
         log(client, ME, [a_row(), a_row(**value)])
     assert column(db, OF, ME) == []
 
 
-def test_what_cannot_be_shown_is_not_kept(client: Client) -> None:
+def test_hidden_and_unknown_videos_are_not_logged(client: Client) -> None:
     hidden = [a_row(video_id=str(video)) for video in (WORLD.unpublished_video, WORLD.future_video, NOBODY)]
     assert log(client, ME, [*hidden, a_row()]) == 1
 
 
-def test_excluded_ids_may_be_of_any_shape(client: Client) -> None:
+def test_excluded_ids_may_be_written_in_any_form(client: Client) -> None:
     first = ids(client.rpc("authenticated", ME, "recommend_videos", limit=4))
     rows = client.rpc("authenticated", ME, "next_videos", limit=4, exclude=[first[:2], first[2:]])
     assert not set(ids(rows)) & set(first)

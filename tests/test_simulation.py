@@ -1,5 +1,5 @@
-"""A simulated application lives for days: pages do not repeat, an A/B finds the better of two versions, and a replay of
-what was shown orders versions as their users would."""
+"""A simulated application over several days: pages do not repeat, an experiment finds the better of two versions, and a
+replay of impressions ranks versions as their users would."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from world_fixtures import ENGINE, ident, one, packed, register, schema_of
 
 TASTES, FAME = 6, 6  # the axes of tastes, then that of fame
 VERSIONS = ("popularity", "guess", "taste")
-"""From the worst to the best: what everybody likes, a taste that is half noise, the taste by which users like."""
+"""From the worst to the best: by popularity, by tastes with half noise, by the users' true tastes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Truth:
 
 
 def truth(published: list[UUID], users: int = 120, seed: int = 5) -> Truth:
-    """Everybody likes what lies in one direction, at least a little what is famous, and hardly anything else."""
+    """Each user likes videos in one direction, famous ones at least a little, and hardly any others."""
     rng = np.random.default_rng(seed)
     place = rng.normal(size=(len(published), TASTES))
     place /= np.linalg.norm(place, axis=1, keepdims=True)
@@ -48,13 +48,13 @@ def truth(published: list[UUID], users: int = 120, seed: int = 5) -> Truth:
 
 
 def versions_of(db: Connection) -> Truth:
-    """Registers and embeds the three; ``popularity`` is active, the others stand by."""
+    """Registers and backfills the three; ``popularity`` is active, the others are on standby."""
     db.execute(
         "delete from public.user_video_decisions where video_id not in (select id from two_tower.visible_videos)"
     )
     schema = schema_of(db)
     known = [UUID(key) for key in schema.vocabularies["video"]]
-    # Of the others no version would know anything.
+    # No version would know anything about the others.
     db.execute("update public.videos set published_at = null where id <> all (%s)", [known])
     found = truth(known)
     rng = np.random.default_rng(9)
@@ -124,15 +124,15 @@ def test_an_experiment_finds_the_better_version_and_no_page_repeats(days: int, l
 
 
 @pytest.mark.database
-def test_a_replay_orders_versions_as_users_would(live: Application) -> None:
-    """From pages drawn by chance while popularity serves; nobody is shown what the others would show."""
+def test_a_replay_ranks_versions_by_their_true_like_rates(live: Application) -> None:
+    """From randomly drawn pages while ``popularity`` is active; lists of the other versions are shown to nobody."""
     db = live.connection
     with pytest.raises(UserError, match="nothing that was shown in the last 30 days was drawn by chance"):
         replay.replay(db, "taste")
     live.stays, live.comes, live.page = 0.0, 1.0, 25
     days = []
     for _ in range(2):
-        # As it is before the day: what is liked of its pages is on no later list.
+        # Before the day, since videos liked on its pages are in no later list.
         days.append({version: expected(live, version) for version in VERSIONS})
         live.day(by_chance=True)
     found = {version: replay.replay(db, version) for version in VERSIONS}
@@ -149,7 +149,7 @@ def test_a_replay_orders_versions_as_users_would(live: Application) -> None:
         assert found[version]["low"] < true[version] < found[version]["high"]
     assert found["popularity"]["difference"] is None
 
-    # The gate may ask for it.
+    # The gate can require it.
     db.execute("update two_tower.settings set value = '0.05' where name = 'gate_max_replay_drop'")
     assert judged(db, "taste") == []
     db.execute("select two_tower.activate_model('taste')")
@@ -166,14 +166,14 @@ def test_a_replay_orders_versions_as_users_would(live: Application) -> None:
 
 
 def judged(db: Connection, version: str, measured: dict[str, Any] | None = None) -> list[str]:
-    """What the gate says of a replay, which is measured unless it is given."""
+    """The gate's reasons by a replay, which is measured unless it is given."""
     found = replay.evidence(db, version) if measured is None else measured
     report = one(db, "select two_tower.gate_model(%s, %s)", version, Jsonb(found or {}))
     return [reason for reason in report["reasons"] if "replay" in reason]
 
 
 def expected(live: Application, version: str) -> float:
-    """How likely what the version shows first is liked, by the truth."""
+    """True probability that the first videos of the version are liked."""
     column = {video: number for number, video in enumerate(live.videos)}
     row = {user: number for number, user in enumerate(live.users)}
     shown = live.connection.execute(

@@ -1,6 +1,6 @@
-"""An application that likes without a pause for half an hour, beside all that the database does: nothing is lost (I3),
-and nobody waits for a lock (I4). `make soak` runs it; ``SOAK_SECONDS`` makes it shorter, ``SOAK_LIKES`` says how many
-likes a second.
+"""An application writes likes without pause for half an hour, during all work of the database: nothing is lost (I3),
+and nobody waits for a lock (I4). `make soak` runs it; ``SOAK_SECONDS`` makes it shorter, ``SOAK_LIKES`` is the number
+of likes per second.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from numbered_users n join auth.users u on u.id = n.id, numbered_videos v
 where n.number = :u::int and v.number = :v::int for key share of u
 on conflict (user_id, video_id) do update set decision_type = excluded.decision_type;
 """
-"""For pgbench: what a client waits there is the database's doing, not that of other threads of this process. A user who
-is deleted between the look and the write would end the client; hence the lock.
+"""For pgbench: its clients wait only for the database, not for other threads of this process. A user who is deleted
+between the read and the write would end the client; hence the lock.
 """
 
 
 @dataclass
 class Application:
-    """Clients that like at a given rate together; how long each like took in seconds, counted from when it was due."""
+    """Clients that write likes at a given total rate; each like's time in seconds counts from when it was due."""
 
     cluster: Server
     dsn: str
@@ -73,7 +73,7 @@ class Application:
 
     @contextmanager
     def liking(self, seconds: float) -> Iterator[None]:
-        """Likes for so long, beside what the block does; waits for the last."""
+        """Writes likes for so long, during the block; waits for the last."""
         pgbench: list[Any] = [
             self.cluster.installation.bindir / "pgbench", "-n", "-M", "prepared", "-f", "like.sql", "-c", str(CLIENTS),
             "-R", str(LIKES), "-T", str(math.ceil(seconds)), "-D", f"users={len(WORLD.users)}",
@@ -99,11 +99,11 @@ class Application:
 
 @dataclass
 class Database:
-    """What the database does meanwhile, each in a thread of its own."""
+    """The work of the database meanwhile, each kind in a thread of its own."""
 
     dsn: str
     longest: int = 0
-    """Most users and videos that waited in the log at once."""
+    """Most users and videos that were pending at once."""
     versions: int = 1
     deleted: int = 0
     dumps: list[Path] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Database:
         time.sleep(3)
 
     def dump(self, cluster: Server, to: Path) -> None:
-        """Again where pg_dump fails because a version was retired between its list of tables and its locks."""
+        """Repeated if pg_dump fails because a version was retired between its list of tables and its locks."""
         command: list[Any] = [cluster.installation.bindir / "pg_dump", "-Fc", "-f", to, self.dsn]
         while (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode:
             gone = ("does not exist", "could not open relation", "cache lookup failed")
@@ -155,17 +155,17 @@ class Database:
 
 
 def come_first(pid: int) -> None:
-    """Gives a process the processor whenever it asks, where we may, so that likes wait for nothing but the database.
+    """Gives a process real-time priority, if permitted, so that likes wait only for the database.
 
-    Two cores have more to do here than two things, and a kernel that is not preemptible lets who runs finish a tick of
-    4 ms, whatever its niceness: that would be most of what is measured.
+    Here two cores run more than two processes, and a kernel without preemption lets a process finish its tick of 4 ms,
+    whatever its niceness, which would be most of the measured time.
     """
     with suppress(PermissionError, ProcessLookupError):
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
 
 
 def assert_right(db: Connection) -> None:
-    """Incremental equals rebuild, and nothing was set aside. A backfill that a dump has caught halfway goes on."""
+    """Asserts that rows equal a rebuild, with nothing set aside. A backfill interrupted by a dump is continued."""
     for version in column(db, "select version from two_tower.model_versions where state = 'staged'"):
         db.execute("call two_tower.backfill_model(%s, true)", (version,))
     refresh(db)

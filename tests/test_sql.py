@@ -1,4 +1,4 @@
-"""What holds for every object of the schema, asked of the catalogue and of plpgsql_check."""
+"""Rules for every object of the schema, checked by the catalogue and plpgsql_check."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OURS = """
 """
 ROUTINES = f"from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {OURS}"
 
-# A set clause on a procedure forbids commit inside it; what is written in C reads no names; and what reads a value, for
-# every row of a query, is expanded in it only without one. Names in a body that is no string are bound when it is made.
+# A set clause on a procedure forbids commit inside it; routines in C resolve no names; and routines that read a value
+# for every row of a query are inlined only without one. Names in a body that is no string are bound at creation.
 WITHOUT_SEARCH_PATH = {
     "two_tower.change_key(text,uuid)",
     "two_tower.count_decisions(uuid[])",
@@ -49,12 +49,12 @@ WITHOUT_SEARCH_PATH = {
     "two_tower.decision_weight(bigint,double precision,real)",
     "two_tower.input_numbers()",
     "two_tower.input_segments()",
-    # The application's triggers run under the caller's path, as when the caller decides.
+    # The application's triggers run under the caller's path, as when the caller writes decisions.
     "claim_session(uuid[],uuid[])",
     "two_tower.refresh(integer,interval)",
     "two_tower.rebuild()",
     "two_tower.backfill_model(text,boolean)",
-    # Put in place of its call by the planner, which a set clause would forbid; every name in it is qualified.
+    # Inlined by the planner, which a set clause would prevent; every name in it is qualified.
     "two_tower.accounts()",
     "two_tower.keys_of(jsonb)",
     "two_tower.profile_keys(uuid)",
@@ -71,7 +71,7 @@ WITHOUT_SEARCH_PATH = {
     "two_tower.video_vector(extensions.vector)",
     "two_tower.times(extensions.vector,real)",
 }
-# What anybody signed in or anonymous may do with the rights of the owner.
+# Routines that clients may call with the rights of the owner.
 DEFINERS_OF_CLIENTS = {
     "embed_user",
     "export_user_data",
@@ -89,7 +89,7 @@ DEFINERS_OF_CLIENTS = {
 }
 
 
-# As pg_cron has it, which exists in one database of a cluster only.
+# As in pg_cron, which exists in only one database of a cluster.
 CRON = """
 create schema cron;
 create table cron.job (
@@ -101,8 +101,8 @@ create table cron.job_run_details (
 create function cron.schedule(text, text, text) returns bigint language sql as 'select 1::bigint';
 create function cron.unschedule(bigint) returns bool language sql as 'select true';
 """
-# Names that the contract gives to arguments, and literals that are assigned to a variable where it is declared.
-# nearest_videos() changes a parameter that its own SET clause gives back when it ends: to its caller it is STABLE.
+# Documented names of arguments, and literals that are assigned to a variable at its declaration.
+# nearest_videos() changes a setting that its own SET clause restores at its end: for its caller it is STABLE.
 HARMLESS = (
     r"name of parameter \"(limit|offset|window)\" is reserved keyword|cast \"text\" value .* \(statement block\)"
     r"|^two_tower\.nearest_videos\(.* routine is marked as STABLE"
@@ -110,14 +110,14 @@ HARMLESS = (
     r"|^two_tower\.(set_visible_when|compile_eligible)\(.* security 00000 text type variable is not sanitized"
     # A trigger's definition is SQL that change_triggers() writes, of names of tables that it quotes.
     r"|^two_tower\.make_triggers\(.* text type variable is not sanitized"
-    # The contract has it; every call computes from the rows.
+    # It is documented; every call computes from the rows.
     r"|^embed_user\(.* unused parameter \"force\""
 )
 
 
 @pytest.fixture
 def profiled(db: Connection) -> Connection:
-    """With the triggers that there are where a column of profiles is named as an input."""
+    """A database with the triggers that exist if a column of profiles is an input."""
     db.execute("alter table public.profiles add column age_band text")
     db.execute("select two_tower.set_profile_inputs('{age_band}')")
     return db
@@ -179,7 +179,7 @@ def test_every_routine_pins_its_search_path(db: Connection) -> None:
     assert set(loose) == WITHOUT_SEARCH_PATH
 
 
-def test_no_definer_goes_without_a_search_path(db: Connection) -> None:
+def test_every_definer_routine_sets_a_search_path(db: Connection) -> None:
     definers = column(db, f"select p.oid::regprocedure::text {ROUTINES} and p.prosecdef")
     assert not WITHOUT_SEARCH_PATH & set(definers)
     clients = f"""select p.proname {ROUTINES} and p.prosecdef and (
@@ -188,8 +188,8 @@ def test_no_definer_goes_without_a_search_path(db: Connection) -> None:
     assert set(column(db, clients)) == DEFINERS_OF_CLIENTS
 
 
-def test_every_routine_states_what_it_is() -> None:
-    """Volatility (of functions), security and parallel safety are written down, not left to defaults."""
+def test_every_routine_states_volatility_security_and_parallel_safety() -> None:
+    """They are stated explicitly, not left to defaults (volatility only of functions)."""
     silent = []
     for path in migrate.logic_files():
         for header in re.findall(
@@ -229,7 +229,7 @@ def test_sql_readme_names_its_folders_and_files_and_is_not_applied() -> None:
 
 
 def test_every_definer_says_why() -> None:
-    """A reader of ``security definer`` finds the reason above it, in words and not by reference."""
+    """Above ``security definer`` is its reason, in words and not by reference."""
     silent = []
     for path in migrate.logic_files():
         head = "".join(re.findall(r"^--.*\n", path.read_text().split("as $", 1)[0], re.MULTILINE))
@@ -239,8 +239,8 @@ def test_every_definer_says_why() -> None:
     assert silent == []
 
 
-def test_every_definer_is_for_somebody_else_than_the_owner(db: Connection) -> None:
-    """What only the owner calls has the owner's rights anyway; triggers are called by whoever writes."""
+def test_every_definer_routine_is_granted_to_another_role(db: Connection) -> None:
+    """Routines that only the owner calls have the owner's rights anyway; any role that writes calls triggers."""
     idle = column(
         db,
         f"""select p.oid::regprocedure::text {ROUTINES} and p.prosecdef and p.prorettype <> 'trigger'::regtype
@@ -252,7 +252,7 @@ def test_every_definer_is_for_somebody_else_than_the_owner(db: Connection) -> No
     assert idle == []
 
 
-# ---------------------------------------------------------------------------------------- rows that a statement touches
+# ---------------------------------------------------------------------------------------- rows that a statement reads
 
 _WRITE = re.compile(
     r"(?<!do )(?<!for )(?<!for no key )\b"
@@ -298,17 +298,17 @@ def unbounded(text: str) -> list[str]:
         ("-- delete from a", 0),
     ],
 )
-def test_a_statement_without_a_bound_is_found(text: str, faults: int) -> None:
+def test_updates_and_deletes_without_a_condition_are_found(text: str, faults: int) -> None:
     assert len(unbounded(text)) == faults
 
 
 @pytest.mark.slow
 def test_every_update_and_delete_has_a_condition() -> None:
-    """Supabase loads safeupdate for PostgREST's login, and it refuses others, in routines too."""
+    """Supabase loads safeupdate for PostgREST's login, which refuses others, also in routines."""
     found = [(path.name, fault) for path in migrate.logic_files() for fault in unbounded(migrate.expand(path))]
     for path in Path(two_tower.__file__).parent.rglob("*.py"):
         if path.parent.name == "bench":
-            continue  # on databases of its own
+            continue  # it works only on its own databases
         for node in ast.walk(ast.parse(path.read_text())):
             texts = [node] if isinstance(node, ast.Constant) else node.values if isinstance(node, ast.JoinedStr) else []
             text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in texts)
@@ -317,7 +317,7 @@ def test_every_update_and_delete_has_a_condition() -> None:
 
 
 def test_every_table_has_row_level_security(world_dsn: str) -> None:
-    """Partitions too, which a model makes as it is staged."""
+    """Including partitions, which staging a model creates."""
     with psycopg.connect(world_dsn) as db:
         tables = """from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where n.nspname in ('public', 'two_tower', 'auth')"""
@@ -337,7 +337,7 @@ def test_every_view_reads_with_the_rights_of_its_reader(db: Connection) -> None:
         where n.nspname in ('public', 'two_tower') and c.relkind = 'v'
             and not coalesce('security_invoker=true' = any (c.reloptions), false)""",
     )
-    # What may be shown is decided by the owner's condition, whatever policies the application has on its videos.
+    # The owner's condition decides which videos are shown, whatever policies the application has on them.
     assert views == ["two_tower.visible_videos"]
 
 
@@ -377,7 +377,7 @@ OURS = "c.relkind in ('r', 'p') and c.relnamespace in ('public'::regnamespace, '
 
 
 def test_tables_without_a_policy_are_closed_to_clients(world_dsn: str) -> None:
-    """Supabase's rls_enabled_no_policy: what has no policy is the owner's and of roles that policies do not bind."""
+    """Supabase's rls_enabled_no_policy: tables without a policy are only for their owner and roles with bypassrls."""
     with psycopg.connect(world_dsn) as db:
         closed = column(
             db,
@@ -412,7 +412,7 @@ def test_no_two_indexes_are_alike(world_dsn: str) -> None:
         assert column(db, query) == []
 
 
-def test_one_policy_decides_for_a_role_and_a_command(db: Connection) -> None:
+def test_at_most_one_policy_applies_to_a_role_and_command(db: Connection) -> None:
     """Supabase's multiple_permissive_policies: each would run for every row."""
     several = column(
         db,

@@ -1,4 +1,4 @@
-"""Every verb on a database that is not where this program needs it: one sentence, the remedy, exit code 1."""
+"""Every verb on a database that is not migrated to this program's version: one sentence, the remedy, exit code 1."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def nothing(db: Connection) -> None:
 
 
 def begun(db: Connection) -> None:
-    """What the first statement of a migration leaves behind."""
+    """The state after the first statement of a migration."""
     nothing(db)
     db.execute("create schema two_tower")
 
 
 def half(db: Connection) -> None:
-    """Broken off between the state and the logic."""
+    """Interrupted between the migrations and the logic."""
     db.execute(TEARDOWN.read_bytes())
 
 
@@ -50,10 +50,10 @@ def newer(db: Connection) -> None:
 
 
 def anothers(db: Connection) -> None:
-    """Whoever connects has no right to anything."""
+    """The connecting role has no rights."""
 
 
-# State → what is said of it, and what is advised.
+# State → its message and its remedy.
 STATES: dict[str, tuple[Callable[[Connection], None], str, str]] = {
     "not migrated": (nothing, "is not migrated", "two-tower migrate"),
     "begun": (begun, "is not migrated", "two-tower migrate"),
@@ -131,8 +131,8 @@ def test_every_verb_says_what_is_wrong_and_how_to_mend_it(
 
 
 @pytest.mark.sampled(2)
-def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
-    """They look at what is there, whatever it is, and do not end in a traceback."""
+def test_doctor_and_metrics_work_in_any_state(state: str, target: str) -> None:
+    """They report any state, and never end in a traceback."""
     result = CliRunner().invoke(app, ["doctor", "--dsn", target])
     assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.stdout
     assert "migrations" in result.stdout
@@ -142,7 +142,7 @@ def test_doctor_and_metrics_go_on(state: str, target: str) -> None:
     assert STATES[state][1] in result.stderr
 
 
-def test_the_page_says_it_too(state: str, target: str) -> None:
+def test_the_page_reports_the_same_problem(state: str, target: str) -> None:
     # A login without rights is told of the page's role first.
     told = "may not take the role two_tower_viewer" if state == "another's" else STATES[state][1]
     with pytest.raises(UserError, match=told), queries.viewer(target):
@@ -151,11 +151,11 @@ def test_the_page_says_it_too(state: str, target: str) -> None:
         actions.roll_back(target, "v1")
 
 
-def test_yoyo_s_tables_may_be_in_either_schema(dsn: str, db: Connection) -> None:
+def test_the_tables_of_yoyo_may_be_in_either_schema(dsn: str, db: Connection) -> None:
     with connect(dsn):
         pass
     db.execute("alter table two_tower._yoyo_migration set schema public")
-    # There it may be shared with an application's own migrations.
+    # In public, an application's own migrations may use the same table.
     db.execute(
         "insert into public._yoyo_migration (migration_hash, migration_id, applied_at_utc)"
         " values ('aaaa', 'theirs', now())"
@@ -184,7 +184,7 @@ def test_a_role_that_cannot_read_migrations_can_use_its_rights(role: str, dsn: s
 
 # ------------------------------------------------------------------------------------------------ who migrates
 
-# What a login that may migrate is deprived of, and what it is told.
+# Right that is revoked from a login that may migrate → the message.
 LACKS = {
     "connect": ("revoke connect on database {db} from public", "the role {role} may not connect to the database {db}"),
     "create": (
@@ -263,7 +263,7 @@ def test_a_role_without_migration_rights_is_told_what_it_lacks(
         assert "migrate as postgres" in said
         assert "grant postgres" not in said
         return
-    for _ in range(3):  # what is behind a schema is seen once it may be used
+    for _ in range(3):  # objects in a schema are checked once the schema may be used
         looked = CliRunner().invoke(app, ["migrate", "--check", "--dsn", dsn])
         for statement in re.findall(r"run: (.+)$", looked.output, re.MULTILINE):
             db.execute(statement.encode())
@@ -271,7 +271,7 @@ def test_a_role_without_migration_rights_is_told_what_it_lacks(
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_default_of_read_only_is_no_hindrance(migrator: tuple[str, Connection, str, str]) -> None:
+def test_migrate_works_with_read_only_transactions_as_the_default(migrator: tuple[str, Connection, str, str]) -> None:
     dsn, db, name, _ = migrator
     db.execute(f"alter database {name} set default_transaction_read_only = on".encode())
     for words in (["--check"], [], ["--to", "0"]):

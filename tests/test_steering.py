@@ -1,4 +1,4 @@
-"""What an operator says of lists: promotions, freshness and exploration, each row with what moved it."""
+"""Steering of lists: promotions, freshness and exploration; each row says what moved it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RANKED = ("popular", "newest", "trending")
 
 
 def lists(client: Client) -> dict[str, Ask]:
-    """Every list that there is, by how many rows it is asked for."""
+    """Every list as a function of its length."""
     similar, liked = str(WORLD.videos[10]), [str(video) for video in sorted(WORLD.of(ME, "like"))[:3]]
 
     def ask(role: str, name: str, **arguments: Any) -> Ask:
@@ -61,7 +61,7 @@ def plain(row: dict[str, Any]) -> tuple[Any, ...]:
 def moved(
     base: Rows, factor: dict[str, tuple[float, float]], pins: dict[str, int], limit: int
 ) -> list[tuple[str, str]]:
-    """Id and reason of what a list should have, by its definition: ``factor`` has boost and bury of an id."""
+    """Ids and reasons that a list should have by definition; ``factor`` is the boost or bury by id."""
     order = []
     for n, row in enumerate(base, 1):
         boost, bury = factor.get(row["video_id"], (1, 1))
@@ -108,10 +108,10 @@ def test_promotions_move_videos_by_their_definition_in_every_list(seed: int, db:
     for video, by in buries:
         promote(db, "bury", video_id=video, strength=by)
     promote(db, kind, videos={"makers": [maker], "no_tag_ids": []}, strength=strength)
-    # Of pins at one rank, the first that was said comes first: here in the order of their ids.
+    # Of pins at the same rank, the earliest comes first, which here is the order of their ids.
     for video, rank in sorted(pins.items()):
         promote(db, "pin", video_id=video, rank=rank)
-    # None of these is now.
+    # None of these is current.
     promote(db, "pin", video_id=sorted(on_all)[0], rank=1, starts_at="2999-01-01")
     promote(db, "boost", video_id=sorted(on_all)[1], strength=10, starts_at="2020-01-01", ends_at="2021-01-01")
 
@@ -141,9 +141,9 @@ def test_promotions_without_current_effect_do_not_change_lists(db: Connection, c
     before = {name: ask(30) for name, ask in lists(client).items()}
     video = before["recommend_videos"][0]["video_id"]
     promote(db, "bury", video_id=video, strength=10, ends_at="2999-01-01", starts_at="2998-01-01")
-    promote(db, "pin", video_id=uuid4(), rank=1)  # a video that is gone
+    promote(db, "pin", video_id=uuid4(), rank=1)  # a deleted video
     promote(db, "pin", video_id=WORLD.unpublished_video, rank=1)
-    setting(db, "exploration_share", 0.5)  # of a pool that nobody has drawn
+    setting(db, "exploration_share", 0.5)  # without a pool
     for name, ask in lists(client).items():
         found = ask(30)
         assert found == before[name], name
@@ -163,7 +163,7 @@ def test_pins_leave_out_videos_that_the_user_knows_or_excluded(db: Connection, c
     assert (str(decided) in ids(without)) == (decided not in {video for video, _ in WORLD.video_tags})
 
 
-def test_a_segment_is_who_starts_from_a_video_that_passes(db: Connection, client: Client) -> None:
+def test_segments_apply_to_lists_that_start_from_a_passing_video(db: Connection, client: Client) -> None:
     pinned = next(video for video in WORLD.published if video not in WORLD.decided(ME) | WORLD.decided(OTHER))
     (liked, *_) = sorted(WORLD.of(ME, "like") - WORLD.decided(OTHER))
     tag = uuid4()
@@ -184,7 +184,7 @@ def test_a_segment_is_who_starts_from_a_video_that_passes(db: Connection, client
 
 
 @pytest.mark.parametrize("half_life", [0.5, 30, 365, 3650])
-def test_newer_videos_come_up_and_less_so_the_older_they_are(half_life: float, db: Connection, client: Client) -> None:
+def test_freshness_moves_newer_videos_up_by_their_age(half_life: float, db: Connection, client: Client) -> None:
     base = client.rpc("authenticated", ME, "recommend_videos", limit=200)
     some = [row["video_id"] for row in base]
     db.execute(
@@ -200,7 +200,7 @@ def test_newer_videos_come_up_and_less_so_the_older_they_are(half_life: float, d
     for place, row in enumerate(found):
         came_up = some.index(row["video_id"]) > place
         assert row["reason"] == ("fresh" if came_up and ages[row["video_id"]] < 1 else "taste")
-    # Its like is still the reason why it is there at all.
+    # Rows still name the like because of which they are in the list.
     because = client.rpc("authenticated", ME, "recommend_videos", limit=15, because=True)
     assert all(row["because_video_id"] for row in because if row["reason"] == "fresh")
 
@@ -216,13 +216,11 @@ def exploring(db: Connection) -> Connection:
 
 
 def days(db: Connection, number: int) -> None:
-    """As if what there is had been drawn on another day."""
+    """Moves the draw of the pool to another day."""
     db.execute("update two_tower.exploration_pool set drawn_on = date '2030-01-01' + %s::int", (number,))
 
 
-def test_a_question_keeps_its_answer_for_the_day_and_has_another_the_next(
-    exploring: Connection, client: Client
-) -> None:
+def test_explored_lists_are_stable_for_a_day_and_change_the_next(exploring: Connection, client: Client) -> None:
     base = {name: ask(20) for name, ask in lists(client).items()}
     for name, ask in lists(client).items():
         assert ask(20) == base[name]
@@ -250,14 +248,14 @@ def test_explored_videos_are_new_to_the_user_and_pass_the_filter(exploring: Conn
             assert row["video_id"] in published - decided - set(excluded)
 
 
-def test_propensities_are_how_often_things_stand_there(db: Connection, client: Client) -> None:
-    """Over days, each place is explored as often as it is said, each video of the pool stands at it equally often, and
-    weighing what was seen by its propensity adds up to what there was to see."""
+def test_propensities_equal_frequencies_over_many_days(db: Connection, client: Client) -> None:
+    """Over many days, each place is explored as often as its propensity says, each video of the pool is there equally
+    often, and weighing impressions by the inverse of their propensity gives the true total."""
     share, limit, n_days = 0.3, 10, 160
     base = ids(client.rpc("authenticated", ME, "recommend_videos", limit=limit))
     setting(db, "exploration_share", share)
     db.execute("select two_tower.draw_exploration()")
-    # Pools larger and smaller than a list, less what the list holds and what the user knows.
+    # Pools larger and smaller than a list, without videos of the list and those that the user knows.
     known = {*base, *(str(video) for video in WORLD.decided(ME))}
     for size in (20, 6):
         rest = sorted(set(column(db, "select video_id::text from two_tower.exploration_pool")) - known)[:size]
@@ -286,7 +284,7 @@ def test_propensities_are_how_often_things_stand_there(db: Connection, client: C
         assert estimate == pytest.approx(n_days * places * size, rel=0.2)
 
 
-def test_pages_explore_and_remember_it(exploring: Connection, client: Client) -> None:
+def test_next_videos_explores_and_logs_propensities(exploring: Connection, client: Client) -> None:
     pages = [client.rpc("authenticated", ME, "next_videos", limit=20) for _ in range(3)]
     seen = [video for page in pages for video in ids(page)]
     assert len(set(seen)) == len(seen) == 60
@@ -297,7 +295,7 @@ def test_pages_explore_and_remember_it(exploring: Connection, client: Client) ->
     assert {"explored", "taste"} == {reason for _, reason, _ in kept}
 
 
-def test_a_pinned_place_is_not_explored(exploring: Connection, client: Client) -> None:
+def test_pinned_places_are_not_explored(exploring: Connection, client: Client) -> None:
     video = next(v for v in WORLD.published if v not in WORLD.decided(ME))
     for rank in (1, 2, 3):
         promote(exploring, "pin", video_id=video if rank == 1 else WORLD.published[-rank], rank=rank)
@@ -307,7 +305,7 @@ def test_a_pinned_place_is_not_explored(exploring: Connection, client: Client) -
         assert plain(first) == (str(video), "pinned", 1)
 
 
-def test_a_pool_is_drawn_once_a_day_of_what_fewest_were_shown(db: Connection, client: Client) -> None:
+def test_the_exploration_pool_is_drawn_daily_of_the_least_shown_videos(db: Connection, client: Client) -> None:
     shown = client.rpc("authenticated", ME, "next_videos", limit=30)
     assert one(db, "select two_tower.draw_exploration()") == 0
     setting(db, "exploration_share", 0.1)
@@ -327,7 +325,7 @@ def test_a_pool_is_drawn_once_a_day_of_what_fewest_were_shown(db: Connection, cl
     assert one(db, "select count(*) from two_tower.exploration_pool") == 0
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 VIDEO = str(WORLD.published[0])
 PIN = {"kind": "pin", "video_id": VIDEO}
@@ -337,7 +335,7 @@ BAD_ROWS: dict[str, list[dict[str, Any]]] = {
     "promotions_one_video_or_a_filter": [
         {"kind": "boost"},
         {"kind": "boost", "video_id": VIDEO, "videos": {"makers": ["a"]}},
-        # A filter that asks for nothing is none.
+        # An empty filter is invalid.
         {"kind": "boost", "videos": {}},
         {"kind": "boost", "videos": {"makers": []}},
     ],
@@ -358,7 +356,7 @@ BAD_ROWS: dict[str, list[dict[str, Any]]] = {
         )
     ],
 }
-"""Constraint → rows that it refuses: its name says what is wrong."""
+"""Constraint, whose name says what is wrong → rows that it refuses."""
 BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     (PIN | {"rank": 10**12}, "22003"),
     (PIN | {"rank": "first"}, "22P02"),
@@ -404,7 +402,7 @@ GONE = [uuid4(), WORLD.unpublished_video, WORLD.future_video]
 
 
 def odd_promotions(seed: int) -> list[dict[str, Any]]:
-    """What may be said and makes little sense: of one video at once, of no video, at one rank, for nobody, for ever."""
+    """Valid but strange promotions: several of one video, of no video, at the same rank, for nobody, without end."""
     rng = random.Random(seed)
     some = rng.sample(WORLD.published, 6)
     always = {"starts_at": "-infinity", "ends_at": "infinity"}
@@ -425,7 +423,7 @@ def odd_promotions(seed: int) -> list[dict[str, Any]]:
 
 
 def test_a_pin_beyond_the_end_of_a_list_leaves_no_gap_in_it(db: Connection, client: Client) -> None:
-    """The pinned videos are the first of the list, and have ranks after its last."""
+    """The first videos of the list are pinned at ranks after its end."""
     setting(db, "least_likers", 1)
     asked = lists(client)
     diverse = client.rpc("authenticated", ME, "recommend_videos", limit=12, diversity=0.5)
@@ -441,8 +439,8 @@ def test_a_pin_beyond_the_end_of_a_list_leaves_no_gap_in_it(db: Connection, clie
     assert len(client.rpc("authenticated", ME, "recommend_videos", limit=12, diversity=0.5)) == 12
 
 
-def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) -> None:
-    """As long as before or longer, of videos that may be shown and pass the filter, each once, numbered from 1."""
+def test_lists_stay_valid_under_any_promotions(db: Connection, client: Client) -> None:
+    """At least as long as before, with visible videos that pass the filter, each once, and ranks from 1 on."""
     setting(db, "freshness_half_life_days", 0.001)
     makers = dict(db.execute("select id::text, maker from videos").fetchall())
     published = {str(video) for video in WORLD.published}
@@ -454,7 +452,7 @@ def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) ->
         said = odd_promotions(seed)
         for row in said:
             promote(db, **row)
-        if seed % 2:  # a filter that was taken back since
+        if seed % 2:  # a filter that was removed since
             db.execute("select two_tower.set_filter('cheap', null)")
         pins = [row for row in said if row["kind"] == "pin"]
         nobodys = {str(pin["video_id"]) for pin in pins if "segment" in pin}
@@ -472,8 +470,8 @@ def test_whatever_is_promoted_lists_are_sound(db: Connection, client: Client) ->
                 assert {makers[video] for video in found} <= {"maker a", "maker b"}
 
 
-def test_a_row_that_was_moved_still_says_why_it_is_there(db: Connection, client: Client) -> None:
-    """In every list that names the like behind a row, as that list names it unmoved."""
+def test_promoted_rows_keep_their_because(db: Connection, client: Client) -> None:
+    """In every list with ``because``, moved rows have the same value as without promotions."""
     setting(db, "least_likers", 1)
     liked = [str(video) for video in sorted(WORLD.of(ME, "like"))[:3]]
 

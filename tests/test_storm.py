@@ -1,4 +1,4 @@
-"""Eight clients like at full speed while two refreshers run: nobody waits, nothing fails, nothing is lost (I3, I4)."""
+"""Eight clients write likes at full speed during two refreshes: nobody waits, nothing fails or is lost (I3, I4)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ REFRESHERS = 2
 SECONDS = 2.0
 
 
-def test_i3_i4_a_storm_of_likes_beside_two_refreshers(db: Connection, connect: Connect) -> None:
+def test_i3_i4_many_likes_during_two_refreshes(db: Connection, connect: Connect) -> None:
     until = time.monotonic() + SECONDS
     calm = threading.Event()
 
     def like(connection: Connection, seed: int) -> dict[tuple[UUID, UUID], str | None]:
-        """Writes at full speed; what each pair is in the end. Users are everyone's, a client's videos its own."""
+        """Writes at full speed; returns the final state of each pair. Clients share users, but not videos."""
         rng = random.Random(seed)
         mine = WORLD.videos[seed::CLIENTS]
         last: dict[tuple[UUID, UUID], str | None] = {}
@@ -83,7 +83,7 @@ def test_i3_i4_a_storm_of_likes_beside_two_refreshers(db: Connection, connect: C
     assert state(db) == fresh
 
 
-def test_i4_a_like_waits_for_no_refresh_that_sleeps_in_its_transaction(db: Connection, connect: Connect) -> None:
+def test_i4_likes_do_not_wait_for_a_refresh_idle_in_its_transaction(db: Connection, connect: Connect) -> None:
     db.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     db.execute("insert into two_tower.video_changes (video_id) select id from videos")
     refresher = connect(autocommit=False)

@@ -1,12 +1,12 @@
-"""A guest in somebody else's database: what ``migrate`` does to an application on Supabase, and does not do (I6).
+"""What ``migrate`` does to the database of an application on Supabase, and what it does not do (I6).
 
-The application and Supabase are those of ``supabase_fixture.py``. What these tests settle:
+The application and Supabase are those of ``supabase_fixture.py``. These tests check:
 
-- ``migrate`` refuses with one UserError whose text names everything that stands in its way, each with its remedy,
-  before it has written anything, roles included.
-- Going back leaves what was found: also the extensions and yoyo's tables that ``migrate`` made are gone.
-- A lint that we cause at WARN or above is accepted where a line of docs/security.md has its name and its object, each
-  in backticks.
+- ``migrate`` refuses with one UserError that names all obstacles, each with its remedy, before it has written anything,
+  including roles.
+- Going back restores what was found: extensions and yoyo's tables that ``migrate`` created are gone, too.
+- A lint of level WARN or above that we cause is accepted if a line of docs/security.md has its name and its object,
+  each in backticks.
 - ``two_tower.set_visible_when(text)`` takes a condition over the columns of ``videos``, unqualified.
 """
 
@@ -55,7 +55,7 @@ RPCS = sorted(
         for name in re.findall(r"create or replace function public\.(\w+)", path.read_text())
     }
 )
-"""Names of the routines that we put into ``public``."""
+"""Names of our routines in ``public``."""
 
 NAMESAKES = "".join(
     f"""
@@ -81,16 +81,16 @@ with_variants = pytest.mark.parametrize(
         pytest.param(variant, whom, id=f"{name}, by {whom}")
         for name, variant in VARIANTS.items()
         for whom in (SUPERUSER, DEVELOPER)
-        # What is a superuser's, its owner alone can adopt.
+        # Only a superuser can adopt a superuser's tables.
         if whom == SUPERUSER or not variant.superusers
     ],
 )
-"""Applications, and who migrates: the superuser, or the application's owner, who is none."""
+"""Applications, and the role that migrates: the superuser, or the application's owner, who is none."""
 
 
 @pytest.fixture(scope="module")
 def adopted(supabase: Supabase) -> str:
-    """The application, adopted, with the random model ``v1`` active and everything fresh. Nobody changes it."""
+    """The adopted application, with the random model ``v1`` active and everything fresh. Tests do not change it."""
     dsn = supabase.database()
     migrate.migrate(dsn)
     with connect_as(dsn, SUPERUSER) as db:
@@ -108,13 +108,13 @@ def served(supabase: Supabase, adopted: str) -> Iterator[str]:
 
 
 def assert_same(before: str, after: str) -> None:
-    """That two texts are equal; the failure shows every line that is not."""
+    """Asserts that two texts are equal; a failure shows all lines that differ."""
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=1)
     assert_none(list(lines))
 
 
 def assert_none(found: Iterable[object]) -> None:
-    """That nothing was found; the failure lists all that was, where pytest would cut it short."""
+    """Asserts that nothing was found; a failure lists everything, without pytest's truncation."""
     lines = [str(what) for what in found]
     assert not lines, "\n".join(lines)
 
@@ -162,7 +162,7 @@ def test_refreshes_and_models_leave_the_rows_of_the_application(new: Callable[..
 
 
 @pytest.mark.parametrize("application", [True, False], ids=["with the application", "without"])
-def test_no_table_of_ours_is_open_and_no_routine_is_everybodys(new: Callable[..., str], application: bool) -> None:
+def test_our_tables_have_rls_and_our_routines_no_public_execute(new: Callable[..., str], application: bool) -> None:
     dsn = new(application=application)
     ours = "n.nspname in ('public', 'two_tower')"
     tables = f"""select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -195,7 +195,7 @@ def test_rollback_after_use_restores_the_database(supabase: Supabase, new: Calla
     migrate.migrate(dsn)
     with connect_as(dsn, SUPERUSER) as db, connect_as(dsn, DEVELOPER) as developer:
         tiny_model(db)
-        # What comes and goes: a like, a video with a tag, a title, a user.
+        # Changes: a like, a video with a tag, a title, a user.
         with (
             connect_as(dsn, "authenticator", autocommit=False) as session,
             Client(session).as_("authenticated", CLEO) as cleo,
@@ -224,7 +224,7 @@ def test_rollback_after_use_restores_the_database(supabase: Supabase, new: Calla
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("application", [True, False], ids=["with the application", "without"])
-def test_we_cause_no_lint_but_those_that_the_documentation_names(new: Callable[..., str], application: bool) -> None:
+def test_we_cause_only_documented_lints(new: Callable[..., str], application: bool) -> None:
     dsn = new(application=application)
     with connect_as(dsn, SUPERUSER) as db:
         before = lints(db)
@@ -240,11 +240,11 @@ def test_we_cause_no_lint_but_those_that_the_documentation_names(new: Callable[.
     assert_none(lint for lint in caused if lint not in named)
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 
 def refusal(dsn: str, supabase: Supabase, login_dsn: str | None = None) -> str:
-    """What ``migrate`` says; asserts that it changed nothing, in the database or among the roles."""
+    """The message of ``migrate``; asserts that it changed neither the database nor roles."""
 
     def everything() -> str:
         with connect_as(dsn, SUPERUSER) as db:
@@ -272,7 +272,7 @@ def refusal(dsn: str, supabase: Supabase, login_dsn: str | None = None) -> str:
     ],
     ids=["a clash", "another's table", "both"],
 )
-def test_postgres_is_refused_with_one_list_of_all_that_is_in_the_way(
+def test_a_refusal_lists_all_obstacles_for_postgres(
     supabase: Supabase, new: Callable[..., str], variant: Variant, named: tuple[str, ...]
 ) -> None:
     dsn = new(variant)
@@ -280,7 +280,7 @@ def test_postgres_is_refused_with_one_list_of_all_that_is_in_the_way(
     assert [what for what in named if what not in said] == []
 
 
-def test_a_login_that_owns_nothing_is_refused_likewise(supabase: Supabase, new: Callable[..., str]) -> None:
+def test_a_login_without_tables_is_refused_with_the_remedy(supabase: Supabase, new: Callable[..., str]) -> None:
     dsn = new()
     said = refusal(dsn, supabase, login(dsn, "supabase_auth_admin"))
     assert "public.videos belongs to postgres, and the role supabase_auth_admin is no member of that" in said
@@ -295,7 +295,7 @@ def test_a_routine_with_our_signature_and_another_result_is_refused(
     said = refusal(dsn, supabase)
     assert "public.update_user_features(uuid)" in said
     assert "rename" in said
-    # The remedy helps.
+    # The remedy works.
     with connect_as(dsn, DEVELOPER) as developer:
         developer.execute("alter function public.update_user_features(uuid) rename to count_features")
     migrate.migrate(dsn)
@@ -315,7 +315,7 @@ def test_a_routine_with_one_of_our_signatures_is_refused_by_name(
         ).fetchall()
     assert {name for name, _, _ in ours} == set(RPCS)
     theirs = "set check_function_bodies = off;" + "".join(
-        # The row of counts, of the application's table of that name.
+        # The row type of the application's table of that name.
         f"create function public.{name}({arguments}) "
         f"returns {answer.replace('two_tower.', 'public.') if result == 'the same' else 'void'} "
         f"language sql set search_path = '' as $$ select 'theirs' $$;"
@@ -340,7 +340,7 @@ POLICIES = {
     "one user": f"maker = 'maker 2' or (select auth.uid()) = '{BEN}'",
     "nothing": "false",
 }
-"""What the application's policy may say of who sees a video."""
+"""Policies that the application may have on videos."""
 
 
 def listed(client: Client, role: str, user: UUID | None, call: str, *values: Any) -> list[UUID]:
@@ -349,7 +349,7 @@ def listed(client: Client, role: str, user: UUID | None, call: str, *values: Any
 
 
 def seen(db: Connection, policy: str, user: UUID | None) -> set[UUID]:
-    """What the policy shows to a user, of what is published by the date; asked of the rows, past all policies."""
+    """The published videos that the policy shows to a user, computed from the rows without policies."""
     with db.transaction():
         claims = {} if user is None else {"sub": str(user)}
         db.execute("select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),))
@@ -386,8 +386,8 @@ def test_lists_show_a_client_exactly_what_the_policy_shows(served: str, client: 
                 assert len(got) == min(count, len(visible) - 1)
 
 
-def test_a_hidden_video_gives_nothing_away(client: Client) -> None:
-    """Not what is similar to it, and not that it exists: the answer is that for an id that there is not."""
+def test_a_hidden_video_is_treated_like_an_unknown_id(client: Client) -> None:
+    """Neither similar videos nor its existence are revealed: the answer is the same as for an unknown id."""
     hidden = [*HIDDEN[:2], HIDDEN[-1]]
 
     def answer(role: str, user: UUID | None, video: UUID) -> object:
@@ -416,7 +416,7 @@ def test_bulk_lists_are_refused_while_visibility_is_unknown(served: str, client:
     assert {video for user, video in rows if user == ADA} == set(SHOWN) - decided
 
 
-def test_every_list_honours_the_condition(served: str, client: Client) -> None:
+def test_every_list_respects_the_visibility_condition(served: str, client: Client) -> None:
     with connect_as(served, SUPERUSER) as db:
         db.execute("select two_tower.set_visible_when($$ maker <> 'maker 2' $$)")
         wanted = set(column(db, "select id from public.videos where maker <> 'maker 2'"))
@@ -428,12 +428,12 @@ def test_every_list_honours_the_condition(served: str, client: Client) -> None:
         assert set(got) == shown - {video}
     with client.as_("service_role") as service:
         got = column(service, "select video_id from two_tower.recommend_batch(%s, 200)", [CLEO])
-    # The condition is all there is to it, so it says of a date of publication what is to be said.
+    # Only the condition decides, so unpublished videos are shown unless it excludes them.
     assert set(got) == wanted
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-def test_no_client_sets_the_condition(client: Client, role: str) -> None:
+def test_clients_cannot_set_the_visibility_condition(client: Client, role: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), client.as_(role, ADA) as connection:
         connection.execute("select two_tower.set_visible_when('true')")
 
@@ -443,7 +443,7 @@ def test_no_client_sets_the_condition(client: Client, role: str) -> None:
 
 @pytest.fixture
 def service(served: str) -> Iterator[Connection]:
-    """What an operator's script has on Supabase: PostgREST's login, with ``safeupdate`` loaded, as service_role."""
+    """The connection of an operator's script on Supabase: PostgREST's login, with ``safeupdate``, as service_role."""
     with connect_as(served, "authenticator") as connection:
         connection.execute("set role service_role")
         with pytest.raises(psycopg.errors.CardinalityViolation):
@@ -451,7 +451,7 @@ def service(served: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_operating_works_with_safeupdate(service: Connection, served: str) -> None:
+def test_operators_routines_work_with_safeupdate(service: Connection, served: str) -> None:
     def change() -> None:
         service.execute("update public.videos set label = 'changed' where maker = 'maker 3'")
         service.execute("delete from public.video_tags where tag_id = md5('tag 4')::uuid")
@@ -479,7 +479,7 @@ def test_operating_works_with_safeupdate(service: Connection, served: str) -> No
     service.execute("select two_tower.retire_model('v2')")
 
 
-def test_a_user_works_with_safeupdate(client: Client) -> None:
+def test_routines_of_users_work_with_safeupdate(client: Client) -> None:
     with client.as_("authenticated", CLEO) as user:
         user.execute("insert into public.user_video_decisions values (%s, %s, 'like')", (CLEO, SHOWN[1]))
         assert one(user, "select public.embed_user() ->> 'success'") == "true"
@@ -487,7 +487,7 @@ def test_a_user_works_with_safeupdate(client: Client) -> None:
 
 
 def test_no_routine_writes_without_a_where_clause(served: str) -> None:
-    """In any branch: safeupdate looks at each statement that plpgsql_check, and the validator of SQL, analyse."""
+    """In any branch: safeupdate checks each statement that plpgsql_check and the validator of SQL analyse."""
     ours = """from pg_proc p join pg_language l on l.oid = p.prolang
         where p.pronamespace in ('two_tower'::regnamespace, 'public'::regnamespace)"""
     with connect_as(served, SUPERUSER) as db:

@@ -1,4 +1,4 @@
-"""A Supabase project's variables: which database, storage and certificate they mean, and files of them."""
+"""A Supabase project's variables for database, storage and certificate, and files with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variables, and no ``.env`` here."""
+    """Removes the variables, and changes to a directory without ``.env``."""
     for name in list(os.environ):
         if name.startswith(("SUPABASE_", "NEXT_PUBLIC_", "AWS_", "PGSSL", "SYNC_")) or name.endswith("DATABASE_URL"):
             monkeypatch.delenv(name)
@@ -54,7 +54,7 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         )
     ),
 )
-def test_the_pooler_of_a_project_is_composed(
+def test_the_poolers_url_is_built_from_the_projects_variables(
     monkeypatch: pytest.MonkeyPatch,
     project: dict[str, str],
     host: tuple[dict[str, str], str],
@@ -68,7 +68,7 @@ def test_the_pooler_of_a_project_is_composed(
     assert (found["host"], str(found["port"])) == (host[1], port[1])
 
 
-def test_what_is_nearer_comes_first_and_nothing_far_is_met_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_databases_are_used_only_by_verbs_meant_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supabase.remote_database() is None
     assert near_or_remote() is None
     given(monkeypatch, SUPABASE_DB_PASSWORD="secret")
@@ -98,14 +98,14 @@ def test_the_certificate_is_trusted_and_verified(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["nonsense", "bm9uc2Vuc2U=", "-----BEGIN PRIVATE KEY-----\nxx"])
-def test_what_is_no_certificate_is_said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_certificate_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     given(monkeypatch, SUPABASE_CA_CERT=text)
     with pytest.raises(UserError, match="is no certificate"):
         supabase.trust_certificate()
     assert "PGSSLROOTCERT" not in os.environ
 
 
-def test_storage_is_the_projects_where_no_other_store_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_projects_storage_is_used_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supabase.storage() == {}
     given(monkeypatch, SUPABASE_URL="https://abcd.supabase.co/", SUPABASE_SERVICE_ROLE_KEY="service")
     given(monkeypatch, SUPABASE_REGION="aws-1-ap-northeast-1", SUPABASE_ANON_KEY="anonymous")
@@ -123,7 +123,7 @@ def test_storage_is_the_projects_where_no_other_store_is_named(monkeypatch: pyte
     assert artifacts._store("s3://models/two-tower").config["endpoint"] == "http://127.0.0.1:1"
 
 
-def test_files_of_variables_fill_what_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_env_files_set_only_missing_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "first.env").write_text(
         "# production\nexport SUPABASE_REGION=first\nSUPABASE_URL='with blanks in it'\nPGSSLMODE=\n"
         "SUPABASE_PROJECT_ID=own$x\n",
@@ -138,7 +138,7 @@ def test_files_of_variables_fill_what_is_not_set(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("where", ["before", "after", "variable"])
-def test_a_file_of_variables_says_the_database_of_a_verb(
+def test_an_env_file_can_name_the_database_of_a_verb(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
     (tmp_path / "far.env").write_text("REMOTE_DATABASE_URL=postgresql://127.0.0.1:1/nothing\n")

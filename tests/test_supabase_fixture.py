@@ -1,4 +1,4 @@
-"""The fixture is what it says: Supabase's roles, its safeupdate, its lints; and an application that works on it."""
+"""The fixture has Supabase's roles, its safeupdate and its lints, and an application that works on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def supabase() -> Iterator[Supabase]:
 
 @pytest.fixture(scope="module")
 def dsn(supabase: Supabase) -> str:
-    """An application that nobody changes."""
+    """An application that tests do not change."""
     return supabase.database()
 
 
@@ -118,9 +118,7 @@ def test_a_change_of_the_schema_tells_postgrest(dsn: str) -> None:
             assert [n.payload for n in listener.notifies(timeout=5, stop_after=1)] == ["reload schema"]
 
 
-def test_answers_and_dumps_are_the_same_twice_and_cover_every_table(
-    supabase: Supabase, dsn: str, db: Connection
-) -> None:
+def test_answers_and_dumps_are_repeatable_and_cover_every_table(supabase: Supabase, dsn: str, db: Connection) -> None:
     tables = column(
         db, "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
     )
@@ -158,7 +156,9 @@ def before(dsn: str) -> supabase_answers.Answers:
             for each row execute function suppress_redundant_updates_trigger()""",
     ],
 )
-def test_answers_tell_of_each_kind_of_harm(supabase: Supabase, before: supabase_answers.Answers, harm: str) -> None:
+def test_answers_change_after_each_kind_of_damage(
+    supabase: Supabase, before: supabase_answers.Answers, harm: str
+) -> None:
     other = supabase.database()
     with connect_as(other, "supabase_admin") as db:
         db.execute(harm.encode())
@@ -226,7 +226,7 @@ EXAMPLES = {
         "public.x",
     ),
 }
-"""For each lint something that it is about, and the object that it names."""
+"""For each lint a statement that causes it, and the object that it names."""
 
 
 def test_every_lint_has_an_example() -> None:
@@ -259,7 +259,7 @@ def test_each_lint_finds_its_example_and_only_after_the_change(db: Connection, n
     ],
     ids=str,
 )
-def test_the_application_is_in_order_but_for_what_it_chose(supabase: Supabase, variant: Variant) -> None:
+def test_the_application_has_only_the_lints_it_is_meant_to_have(supabase: Supabase, variant: Variant) -> None:
     dsn = supabase.database(variant)
     with connect_as(dsn, "supabase_admin") as db:
         found = {(lint, what) for level, lint, what in lints(db, graphql=False) if level != "INFO"}

@@ -1,5 +1,5 @@
-"""Where the program runs: terminals that are not UTF-8, disks that are full or read-only, databases of other encodings,
-servers that take no changes. Each gets its work or one sentence, never a traceback."""
+"""Unusual environments: terminals that are not UTF-8, full or read-only disks, databases of other encodings, read-only
+servers. The program works, or fails with one sentence, never with a traceback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Connection = psycopg.Connection[Any]
 
 
 def run(*words: str) -> tuple[int, str]:
-    """Exit code and output of a verb, which raised nothing."""
+    """Exit code and output of a verb; asserts that it raised no exception."""
     result = CliRunner().invoke(app, list(words))
     assert result.exception is None or isinstance(result.exception, SystemExit), (words, result.exc_info)
     return result.exit_code, result.output
@@ -50,7 +50,7 @@ SAID = "100 % – 2 × 3… → done ✓ “恋愛” ⠋ │ ━━ 👩 é"
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_terminal_takes_what_is_said(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_output_works_on_terminals_of_every_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -71,8 +71,8 @@ def test_every_terminal_takes_what_is_said(monkeypatch: pytest.MonkeyPatch, enco
     monkeypatch.undo()
 
 
-def test_a_verb_on_another_terminal(dsn: str, tmp_path: Path) -> None:
-    """A process of its own, whose JSON is JSON all the same."""
+def test_a_verb_and_its_json_work_on_a_latin_1_terminal(dsn: str, tmp_path: Path) -> None:
+    """In a separate process; its JSON is valid."""
     encoding = "latin-1"
     (tmp_path / "カ.csv").write_text("product_url,title\nu/1,髙👩\n", encoding="utf-8")
     command = [sys.executable, "-m", "two_tower", "import", "catalog", "カ.csv", "--dsn", dsn]
@@ -90,7 +90,7 @@ def test_a_verb_on_another_terminal(dsn: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EISDIR", "ENOTDIR", "EIO"])
 @pytest.mark.parametrize("named", [True, False])
-def test_a_fault_of_a_disk_is_a_sentence(code: str, named: bool) -> None:
+def test_an_error_of_the_disk_is_one_sentence(code: str, named: bool) -> None:
     number = getattr(errno, code)
     error = OSError(number, os.strerror(number), "x.part") if named else OSError(number, os.strerror(number))
     with pytest.raises(UserError) as caught, writing("x"):
@@ -98,7 +98,7 @@ def test_a_fault_of_a_disk_is_a_sentence(code: str, named: bool) -> None:
     assert caught.value.message == f"cannot write {'x.part' if named else 'x'}: {os.strerror(number)}"
 
 
-def test_a_full_disk_under_polars_is_a_sentence() -> None:
+def test_a_full_disk_under_polars_is_one_sentence() -> None:
     with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"), writing("/dev/full"):
         pl.DataFrame({"a": [1]}).write_parquet("/dev/full")
     with pytest.raises(pl.exceptions.ColumnNotFoundError), writing("x"):
@@ -106,8 +106,10 @@ def test_a_full_disk_under_polars_is_a_sentence() -> None:
 
 
 @pytest.mark.world
-def test_targets_that_cannot_be_written(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory in the place of a file, a file in the place of a directory, no space: every verb that writes one."""
+def test_every_verb_names_a_target_that_it_cannot_write(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory in the place of a file, a file in the place of a directory, no space: for every verb that writes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", dsn)
     Path("file").write_text("")
@@ -139,7 +141,7 @@ def test_targets_that_cannot_be_written(dsn: str, tmp_path: Path, monkeypatch: p
     assert found in [(0,), (1,)]
 
 
-def test_an_output_that_is_full_is_a_sentence(dsn: str, tmp_path: Path) -> None:
+def test_a_full_output_is_one_sentence(dsn: str, tmp_path: Path) -> None:
     for words in (["status", "--json"], ["model", "list"]):
         with Path("/dev/full").open("wb") as full:
             done = subprocess.run(
@@ -194,7 +196,7 @@ READERS: list[list[str]] = [
 
 
 @pytest.mark.world
-def test_verbs_that_write_say_first_that_nothing_can_be_written(
+def test_verbs_that_write_refuse_a_read_only_session_at_once(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -211,7 +213,7 @@ def test_verbs_that_write_say_first_that_nothing_can_be_written(
         assert "read-only" not in output, (words, output)
 
 
-def test_whoever_writes_is_told_of_a_standby(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbs_that_write_refuse_a_standby(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     from two_tower import rows
     from two_tower.database import require_writable
 
@@ -227,13 +229,13 @@ def test_whoever_writes_is_told_of_a_standby(db: Connection, monkeypatch: pytest
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """An S3 that answers ``refusals`` first, each a status and headers, and then holds what is put."""
+    """An S3 server that first answers with ``refusals``, each a status and headers, and then stores objects."""
 
     refusals: ClassVar[list[tuple[int, dict[str, str]]]] = []
     objects: ClassVar[dict[str, bytes]] = {}
     asked: ClassVar[list[str]] = []
     last: ClassVar[tuple[int, dict[str, str]] | None] = None
-    """What was refused, of which a HEAD is told again."""
+    """The last refusal by path, which a HEAD request gets again."""
 
     def do_GET(self) -> None:
         self.answer()
@@ -287,7 +289,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_bucket_is_asked_again_and_not_before_it_wants_to_be(
+def test_requests_to_a_bucket_are_retried_after_its_retry_after(
     bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     waited: list[float] = []
@@ -308,7 +310,7 @@ def test_a_bucket_is_asked_again_and_not_before_it_wants_to_be(
     assert bucket.asked.count("PUT") == 12
 
 
-def test_an_outage_of_a_bucket_ends(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_of_a_bucket_end_after_a_time(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PATIENCE", 0.0)
     bucket.refusals = [(503, {})] * 9
     with pytest.raises(UserError, match=r"s3://bucket/models/current/manifest\.json: .*503"):
@@ -316,11 +318,11 @@ def test_an_outage_of_a_bucket_ends(bucket: type[Bucket], monkeypatch: pytest.Mo
     bucket.refusals = [(403, {})] * 2
     with pytest.raises(UserError, match="check the URL"):
         artifacts.point("s3://bucket/models", b"{}")
-    assert len(bucket.refusals) == 1  # a refusal for good is not asked again
+    assert len(bucket.refusals) == 1  # permanent errors are not retried
 
 
 @pytest.mark.parametrize("value", ["0", "5", "120"])
-def test_a_retry_after_is_seconds_or_a_date(value: str) -> None:
+def test_retry_after_may_be_seconds_or_a_date(value: str) -> None:
     assert retry_after(value) == float(value)
     later = datetime.now(UTC) + timedelta(seconds=int(value))
     assert retry_after(format_datetime(later, usegmt=True)) == pytest.approx(float(value), abs=2)

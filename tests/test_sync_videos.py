@@ -1,4 +1,4 @@
-"""The daily job: the current model, new products, their vectors; each step alone, and a failure of each."""
+"""The daily job: the current model, new products, their vectors; each step by itself, and its failure."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_new_model_is_fetched_and_activated_once(
         second = sync_videos(other, model_url=url, ingest=None)
         assert second.model is not None
         assert (second.model["registered"], second.model["activated"]) == (False, False)
-        # Somebody goes on to v2, and then back again: the published v2 stays put aside.
+        # After an activation of v2 and a rollback, the published v2 is not activated again.
         tiny_model(db, "v2", seed=1)
         artifacts.publish(db, "v2", url, quiet)
         sync_videos(other, model_url=url, ingest=None)
@@ -110,7 +110,9 @@ def test_a_step_that_fails_does_not_keep_the_next_from_running(db: Connection, a
     assert uncovered(db) == 0
 
 
-def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sync_videos_runs_all_steps_and_writes_a_summary(
+    dsn: str, db: Connection, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from two_tower.cli.main import app
 
     def invoke(*arguments: str) -> Any:
@@ -120,7 +122,7 @@ def test_command_line(dsn: str, db: Connection, api: Api, monkeypatch: pytest.Mo
     monkeypatch.setenv("DMM_AFFILIATE_ID", "secret-990")
     monkeypatch.setenv("TWO_TOWER_DMM_ENDPOINT", api.endpoint)
     api.products = [product(1)]
-    assert invoke().exit_code == 2  # no model's address, and not told to keep the model
+    assert invoke().exit_code == 2  # neither a model's URL nor --skip-fetch
     everything = invoke("--skip-fetch", "--since", "2025-01-01", "--summary", "summary.json")
     assert everything.exit_code == 0, everything.output
     written = json.loads((tmp_path / "summary.json").read_text())

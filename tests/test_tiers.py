@@ -1,4 +1,4 @@
-"""What ``make test`` leaves to ``make soak`` is a variant of something that it runs."""
+"""Each variant that ``make test`` leaves to ``make soak`` is similar to one that it runs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_sample_is_as_small_as_the_longest_axis() -> None:
     assert len(covering(VARIANTS[1])) == 5
 
 
-def test_one_axis_is_not_thinned() -> None:
+def test_all_values_of_a_single_axis_are_sampled() -> None:
     assert covering(VARIANTS[2]) == list(range(6))
 
 
 @pytest.mark.parametrize(("count", "number"), [(35, 6), (6, 6), (5, 6), (1, 3), (7, 1), (84, 16)])
-def test_a_number_takes_so_many_from_all_parts(count: int, number: int) -> None:
+def test_a_sample_of_a_number_is_spread_evenly(count: int, number: int) -> None:
     chosen = spread(count, number)
     assert chosen[0] == 0
     assert min(count, number) / 2 <= len(chosen) <= min(count, number)
@@ -90,6 +90,6 @@ def test_soak_runs_what_test_leaves_out(arguments: list[str], passed: int, tmp_p
 
 @pytest.mark.xdist_group("groups")
 def test_tests_of_a_group_run_on_one_worker(request: pytest.FixtureRequest) -> None:
-    """pytest-xdist tells groups by the test's id, which not every pytest lets it change."""
+    """pytest-xdist recognises groups by the test's id, which some versions of pytest do not let it change."""
     by_groups = bool(getattr(request.config.option, "loadgroup", False))
     assert request.node.nodeid.endswith("@groups") is by_groups

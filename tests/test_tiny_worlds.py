@@ -1,5 +1,5 @@
-"""The smallest worlds there are: one or two users, one or two videos, all alike. Training ends with a model that
-serves, or with a sentence."""
+"""Tiny data: one or two users, one or two videos, all alike. Training ends with a model that serves, or with a clear
+error."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ WORLDS: dict[str, tuple[int, Likes, str]] = {
 
 
 ALIKE = ("one user", "two users, same likes", "one video", "all like one")
-"""Much like others of them, and left to ``make soak``."""
+"""Similar to other cases, and left to ``make soak``."""
 
 
 @pytest.mark.parametrize("split", some(["user", "temporal"], 1))
-def test_training_on_next_to_nothing(
+def test_training_on_tiny_data_gives_a_model_or_a_clear_error(
     database: Callable[..., str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""The trainer: nothing held out leaks, the same seed gives the same model, and it learns what there is to learn."""
+"""The trainer: no held-out row leaks, the same seed gives the same model, and it learns from the data."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_training_without_users_to_measure_says_so() -> None:
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_held_out_rows_do_not_influence_the_measured_towers(temporal: bool) -> None:
-    """Point in time: rows, target items and vocabulary alike. What is held out could as well not exist."""
+    """Rows, target items and vocabularies: the result is the same as if held-out rows did not exist."""
     data = make_data(users=60, items=240, each=8, times=True)
     held = split_in_time(data, ratio=0.3) if temporal else hold_out(data)
     later = np.setdiff1d(data.item[held & (data.label == LIKE)], data.item[~held & (data.label == LIKE)])
@@ -141,8 +141,8 @@ def test_no_held_out_row_is_in_the_features_that_predict_it(data: TrainingData) 
     assert counts[:, data.schema.segment("user", "liked_tags").slice].sum() == (data.label[~held] == LIKE).sum()
 
 
-def test_what_is_held_out_does_not_touch_the_validation_towers(data: TrainingData) -> None:
-    """Turning every held-out label around leaves the towers that are measured on them bit for bit the same."""
+def test_held_out_labels_do_not_change_the_validation_towers(data: TrainingData) -> None:
+    """With all held-out labels inverted, the towers that are measured on them are the same, bit for bit."""
     held = hold_out(data)
     turned = replace(data, label=np.where(held, 1 - data.label, data.label).astype(np.int8))
     towers = [Part(d, ~held, TrainOptions()).towers(Choice()) for d in (data, turned)]
@@ -151,7 +151,7 @@ def test_what_is_held_out_does_not_touch_the_validation_towers(data: TrainingDat
             assert torch.equal(value, other.state_dict()[name]), name
 
 
-def test_leaving_an_item_out_is_a_subtraction(data: TrainingData) -> None:
+def test_leaving_out_an_item_equals_a_subtraction(data: TrainingData) -> None:
     likes, nopes = data.matrix(LIKE), data.matrix(NOPE)
     one = sparse.csr_matrix(([1.0], ([0], [likes[0].indices[0]])), shape=likes.shape, dtype=np.float32)
     nothing = sparse.csr_matrix(likes.shape, dtype=np.float32)
@@ -199,7 +199,7 @@ def test_balancing_moves_spread_and_keeps_scores() -> None:
     assert torch.allclose(level, torch.ones(30))
 
 
-def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
+def test_leave_one_out_equals_refitting_without_the_item() -> None:
     generator = torch.Generator().manual_seed(0)
     features, target = torch.rand(12, 3, generator=generator), torch.rand(12, 2, generator=generator)
     likes = torch.full((12,), 100.0)
@@ -222,7 +222,7 @@ def test_videos_that_are_almost_the_same_are_placed(spread: float) -> None:
     assert float((left_out - 0.5).abs().max()) < 0.3
 
 
-def test_a_catalogue_that_says_nothing_has_one_centre() -> None:
+def test_a_catalogue_without_content_has_one_centre() -> None:
     data = make_data(tags=False)
     blank = data.item_counts.tolil()
     blank[:, :3] = 0
@@ -231,7 +231,7 @@ def test_a_catalogue_that_says_nothing_has_one_centre() -> None:
     assert len(part.towers(Choice())[1].centres) == 16
 
 
-def test_it_learns_and_shuffled_likes_teach_nothing(data: TrainingData) -> None:
+def test_training_beats_popularity_and_shuffled_likes_do_not(data: TrainingData) -> None:
     held = hold_out(data, 9)
     train = kept(data, ~held)
     rng = np.random.default_rng(0)
@@ -244,7 +244,7 @@ def test_it_learns_and_shuffled_likes_teach_nothing(data: TrainingData) -> None:
     assert nonsense < 0.6 * real
 
 
-def test_new_items_land_among_their_kind() -> None:
+def test_new_items_are_placed_near_similar_ones() -> None:
     data = make_data(items=150, new_items=24)
     model = fit(data)
     likes, nopes = data.matrix(LIKE), data.matrix(NOPE)
@@ -257,7 +257,7 @@ def test_new_items_land_among_their_kind() -> None:
     assert found["recall@4"] > 0.9
 
 
-def test_a_like_of_an_item_without_id_still_says_something() -> None:
+def test_a_like_of_an_item_without_an_id_counts() -> None:
     data = make_data(items=150, new_items=24)
     model = fit(data)
     likes = sparse.csr_matrix((np.ones(2, dtype=np.float32), ([0, 0], [126, 132])), shape=(1, 150))  # both of group 0
@@ -275,7 +275,7 @@ def test_the_same_seed_gives_the_same_model(data: TrainingData, model: TrainedMo
     assert again.metrics == model.metrics
 
 
-def test_metrics_speak_of_the_validation_split(data: TrainingData, model: TrainedModel) -> None:
+def test_metrics_are_those_of_the_validation_split(data: TrainingData, model: TrainedModel) -> None:
     metrics = model.metrics["two-tower"]
     assert metrics["recall@20"] > model.metrics["popularity"]["recall@20"]
     assert metrics["users"] > 50
@@ -300,8 +300,8 @@ def test_progress_only_grows(data: TrainingData) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_likes_that_meet_nowhere_train_too(seed: int) -> None:
-    """Where no held-out like is of a video that is known without it, there is nothing to choose by."""
+def test_likes_without_common_items_train_too(seed: int) -> None:
+    """If no held-out like is of a video that is known without it, nothing can be chosen by validation."""
     data = make_data(users=4, items=300, each=9, groups=2, tags=True, seed=seed)
     model = fit(data)
     assert np.isfinite(model.item_tower.embed(data.item_counts)).all()

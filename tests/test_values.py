@@ -1,4 +1,4 @@
-"""What users and applications write is data: no value of one row stops, or changes, what others get."""
+"""Values that users and applications write are data: no value in one row stops or changes results for others."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ NUMBERS = ("NaN", "Infinity", "-Infinity", "-1", "0", "1e-400", "1e-50", "1e-38"
            "1e12", "1e30", "1e39", "1e300", None)  # fmt: skip
 WORDS = ("like", "LIKE", " Like", "nope ", "Nope", "skip", "SKIP", "dislike", "love", "")
 REFUSED = (errors.DataError, errors.IntegrityError, errors.NotSupportedError)
-"""What a column says of a value that its type cannot hold."""
+"""Errors for a value that a column's type cannot represent."""
 KIND = "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s::regclass and attname = %s"
 SIGNS = {"like": 1, "nope": 0, "skip": -1}
 
-# Columns of the application, as somebody may have them; values that the type cannot hold are left out by the server.
+# Possible types of the application's columns; values that a type cannot represent are skipped.
 PRICES = ("numeric", "double precision", "real", "money", "text", "varchar(400)", "char(40)", "numeric(14,2)", "bigint")
 TIMES = ("timestamptz", "timestamp", "date", "text", "varchar(40)")
 TEXTS = ("text", "varchar", "char(12)", "citext", "text collate blind", "word")
@@ -56,7 +56,7 @@ DECISIONS = ("text", "varchar(20)", "char(10)", "citext", "text collate blind", 
 
 
 def adopt(db: Connection, table: str, kinds: dict[str, str], words: tuple[str | None, ...] = ()) -> None:
-    """The columns get types that the application could have given them, and lose the checks that we gave them."""
+    """Gives the columns types that an application could have, and removes our checks."""
     db.execute("create extension if not exists citext schema extensions")
     db.execute(
         "create collation if not exists blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
@@ -81,12 +81,12 @@ def adopt(db: Connection, table: str, kinds: dict[str, str], words: tuple[str | 
         db.execute(f"alter table {table} alter {name} drop not null".encode())
         through = "::numeric" if base in ("money", "bigint") else "::text"
         db.execute(f"alter table {table} alter {name} type {kind} using {name}{through}::{base}".encode())
-    # Rewriting a table fires no trigger, and some of these types round or cut what was there.
+    # Rewriting a table fires no trigger, and some of these types round or truncate values.
     db.execute("call two_tower.rebuild()")
 
 
 def write(db: Connection, table: str, name: str, values: tuple[str | None, ...], ids: list[Any], key: str) -> int:
-    """Gives rows of ``ids`` these values in turn; how many the column could hold."""
+    """Gives rows of ``ids`` these values in turn; returns how many the column could represent."""
     kind = one(db, KIND, table, name)
     held = 0
     for at, value in enumerate(values):
@@ -107,7 +107,7 @@ def order(db: Connection) -> list[Any]:
 
 
 def assert_served(db: Connection, client: Client) -> None:
-    """All that reads the rows has an answer, and the answers agree."""
+    """Asserts that all readers of the rows have an answer, and that the answers agree."""
     refresh(db)
     assert db.execute("select kind, id, error from two_tower.change_failures").fetchall() == []
     assert pending(db) == (0, 0)
@@ -154,8 +154,8 @@ VIDEO_VALUES: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("at", range(max(len(kinds) for kinds, _ in VIDEO_VALUES.values())))
-def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, client: Client) -> None:
-    """Every column takes its values under each of its types; the columns change theirs together."""
+def test_no_value_of_a_video_stops_or_changes_anything_else(at: int, db: Connection, client: Client) -> None:
+    """Every column has each of its values under each of its types; all columns change type together."""
     kinds = {name: kinds[at % len(kinds)] for name, (kinds, _) in VIDEO_VALUES.items()}
     adopt(db, "public.videos", kinds, NAMES)
     refresh(db)
@@ -163,7 +163,7 @@ def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, cl
     for name, (_, values) in VIDEO_VALUES.items():
         write(db, "public.videos", name, values, [LIKED, *liked[: len(values)]], "id")
     assert_served(db, client)
-    # Whoever did not decide on these videos has the features of before; each write alone is seen by the triggers.
+    # Users without decisions on these videos keep their features; triggers see each single write.
     for name, (_, values) in VIDEO_VALUES.items():
         for value in values:
             cast = one(db, KIND, "public.videos", name)
@@ -179,7 +179,7 @@ def test_no_value_of_a_video_stops_or_leans_anything(at: int, db: Connection, cl
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", TIMES)
-def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection, client: Client) -> None:
+def test_no_time_of_a_decision_stops_or_changes_anything_else(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"created_at": kind})
     refresh(db)
     db.execute("select two_tower.update_popularity()")
@@ -193,7 +193,7 @@ def test_no_time_of_a_decision_stops_or_leans_anything(kind: str, db: Connection
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", DECISIONS)
-def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, client: Client) -> None:
+def test_decisions_are_read_in_any_case_and_column_type(kind: str, db: Connection, client: Client) -> None:
     adopt(db, "public.user_video_decisions", {"decision_type": kind}, WORDS)
     refresh(db)
     mine = sorted(WORLD.decided(WORLD.many))
@@ -209,7 +209,7 @@ def test_words_for_decisions_in_any_case_and_type(kind: str, db: Connection, cli
     assert [read[v] for v, _ in zip(mine, words, strict=False)] == [SIGNS.get(w.strip().lower()) for w in words]
 
 
-def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client, tmp_path: Path) -> None:
+def test_no_time_of_users_or_reviews_stops_anything(db: Connection, client: Client, tmp_path: Path) -> None:
     for at, moment in enumerate(m for m in MOMENTS if m):
         db.execute("update profiles set created_at = %s where user_id = %s", (moment, WORLD.users[5 + at]))
         db.execute("update auth.users set created_at = %s where id = %s", (moment, WORLD.users[5 + at]))
@@ -231,8 +231,8 @@ def test_times_of_people_and_reviews_are_data_too(db: Connection, client: Client
     assert registry.meta("v2", model, data)["training_data"]["latest"] == "2100-01-01T00:00:00+00:00"
 
 
-def test_popularity_of_a_like_with_a_chosen_date(db: Connection, client: Client) -> None:
-    """As a signed-in client may write it; the day after, the refresh does all of its work."""
+def test_a_like_with_any_date_counts_at_most_once_in_popularity(db: Connection, client: Client) -> None:
+    """A signed-in client may write it; a day later, the refresh still does all of its work."""
     likes = {v: sum(d[1] == v and d[2] == "like" for d in WORLD.decisions) for v in WORLD.published}
     video = min(set(WORLD.published) - WORLD.decided(ME), key=lambda v: (likes[v], v))
     db.execute("select two_tower.update_popularity()")
@@ -276,7 +276,7 @@ def mend_popularity(db: Connection) -> None:
     db.execute("alter table two_tower.video_popularity drop constraint broken")
 
 
-def test_a_failing_popularity_is_named_and_stops_no_refresh(db: Connection) -> None:
+def test_failed_popularity_is_reported_and_stops_no_refresh(db: Connection) -> None:
     break_popularity(db)
     db.execute("update two_tower.job_runs set started_at = started_at - interval '2 days'")
     db.execute(
@@ -296,7 +296,7 @@ def test_a_failing_popularity_is_named_and_stops_no_refresh(db: Connection) -> N
     assert one(db, "select count(*) from two_tower.problems") == 0
 
 
-def test_a_failing_popularity_takes_no_activation_back(db: Connection, dsn: str) -> None:
+def test_failed_popularity_undoes_no_activation(db: Connection, dsn: str) -> None:
     from world_fixtures import tiny_model
 
     tiny_model(db, "v2", seed=2, activate=False)
@@ -392,7 +392,7 @@ WRITES = {
 def test_the_application_still_writes_after_dropping_a_column(how: str, table: str, name: str, db: Connection) -> None:
     rest = next(n for n in COLUMNS[table] if n != name)
     change = f"rename {name} to elsewhere" if how == "rename" else f"drop {name} cascade"
-    # A session that has run the triggers before, and one that has not.
+    # In a session that has run the triggers before, and in one that has not.
     for write_ in WRITES[table]:
         with db.transaction(force_rollback=True):
             db.execute(write_.format(rest=rest).encode())
@@ -427,7 +427,7 @@ def test_the_application_still_writes_after_dropping_a_column(how: str, table: s
 
 
 def castable(to: str, kind: str = "implicit") -> str:
-    """An enum of the application with a cast that fails wherever we call it, as where it needs another path."""
+    """An enum of the application with a cast that fails whenever we call it, such as one that needs another path."""
     return f"""create type public.word as enum ('2024-01-01', '7', 'like', 'skip');
     create function public.meant(public.word) returns {to} language plpgsql
     as $$ begin return nowhere.{to.replace(" ", "_")}($1); end $$;
@@ -491,8 +491,8 @@ ODD: dict[str, tuple[str, str, str, str]] = {
         )
     },
 }
-"""What makes a type that a migration would not accept of some column, its name, and two values that it can hold."""
-# Two that were ambiguous, one whose values do not compare, one whose cast fails.
+"""Statements that create a type that migrations would not accept for some column, its name, and two values of it."""
+# Two with ambiguous operators, one whose values cannot be compared, one whose cast fails.
 FIRST = ("char", "enum to numeric", "json", "enum to text")
 KINDS_OF_COLUMNS = some(sorted(ODD, key=lambda kind: kind not in FIRST), len(FIRST))
 VALUES = (
@@ -508,7 +508,7 @@ VALUES = (
 
 
 def retype(db: Connection, table: str, names: tuple[str, ...], kind: str) -> None:
-    """Gives columns of the application another type, all rows with the same value."""
+    """Gives columns of the application another type, with the same value in all rows."""
     _, shown, value, _ = ODD[kind]
     dropped = column(
         db,
@@ -536,7 +536,7 @@ def retype(db: Connection, table: str, names: tuple[str, ...], kind: str) -> Non
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS_OF_COLUMNS)
-def test_columns_may_get_any_type_and_everything_goes_on(kind: str, db: Connection, client: Client) -> None:
+def test_columns_may_change_to_any_type_without_errors(kind: str, db: Connection, client: Client) -> None:
     made, shown, _, other = ODD[kind]
     db.execute("create extension if not exists citext schema public")
     db.execute(made.encode())
@@ -572,7 +572,7 @@ def test_the_application_still_writes_after_columns_change_their_type(kind: str,
     db.execute("create extension if not exists citext schema public")
     db.execute(made.encode())
     value = sql.SQL(f"{{}}::text::{shown}").format(other)
-    # The id of a video is in a view and policies of ours, so PostgreSQL keeps its type.
+    # Views and policies of ours use the id of a video, so PostgreSQL does not let its type change.
     columns = {
         "user_video_decisions": ("user_id", "video_id", "decision_type", "created_at"),
         "video_tags": ("video_id", "tag_id"),
@@ -600,9 +600,9 @@ def test_the_application_still_writes_after_columns_change_their_type(kind: str,
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("rows", ["origin", "replica"])
-def test_columns_may_be_called_anything(rows: str, db: Connection, client: Client) -> None:
-    """As variables, arguments, results and aliases of ours are, and as columns of other tables: writes go on. So does
-    everything else, unless a column has one of the prefixes by which our variables are told from columns."""
+def test_columns_may_have_any_name(rows: str, db: Connection, client: Client) -> None:
+    """Like our variables, arguments, results and aliases, or like columns of other tables: writes still work. So does
+    everything else, unless a column has one of the prefixes that distinguish our variables from columns."""
     names = column(
         db,
         r"""select distinct m[1] from pg_proc p join pg_language l on l.oid = p.prolang
@@ -652,7 +652,7 @@ def test_columns_may_be_called_anything(rows: str, db: Connection, client: Clien
 @pytest.mark.parametrize(
     "change", ["drop created_at", "rename created_at to since", "alter created_at type json using '{}'"]
 )
-def test_profiles_need_not_say_since_when_later_either(change: str, db: Connection, client: Client) -> None:
+def test_profiles_may_lose_created_at_later(change: str, db: Connection, client: Client) -> None:
     db.execute(
         f"alter table profiles alter created_at drop default, {change}".encode()
         if "type" in change
@@ -681,7 +681,7 @@ def test_unknown_decision_words_are_named(db: Connection) -> None:
     assert one(db, "select count(*) from two_tower.problems") == 0
 
 
-def test_what_a_table_of_ours_refuses_is_still_refused(db: Connection) -> None:
+def test_checks_of_our_tables_still_apply(db: Connection) -> None:
     for change in ("price = -1", "price = 1e12", "price = 'NaN'", "duration_seconds = -1"):
         with pytest.raises(psycopg.IntegrityError):
             db.execute(f"update videos set {change} where id = %s".encode(), (LIKED,))
@@ -724,7 +724,7 @@ READERS = {
     "most_decisions": POPULARITY,
     "product_urls": (),
 }
-"""By setting: what reads it, but for registrations, which tests/test_artifacts.py has."""
+"""By setting: its readers, except registrations, which tests/test_artifacts.py checks."""
 
 
 def refusal(db: Connection, query: str, *values: object) -> psycopg.Error | None:
@@ -736,9 +736,9 @@ def refusal(db: Connection, query: str, *values: object) -> psycopg.Error | None
     return None
 
 
-def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection, request: pytest.FixtureRequest) -> None:
-    """Either it is refused where it is set, in a sentence that says what is allowed, or everything has an answer;
-    without ``--soak``, every third value that is allowed is read."""
+def test_no_value_of_a_setting_breaks_its_readers(db: Connection, request: pytest.FixtureRequest) -> None:
+    """Either it is refused when it is set, with a message that says what is allowed, or all readers work; without
+    ``--soak``, every third allowed value is read."""
     every = 1 if request.config.getoption("--soak") else 3
     before = db.execute("select name, value from two_tower.settings order by name").fetchall()
     assert {name for name, _ in before} == READERS.keys()
@@ -766,7 +766,7 @@ def test_no_value_of_a_setting_breaks_what_reads_it(db: Connection, request: pyt
 
 
 def test_readers_refuse_an_invalid_setting_that_bypassed_its_trigger(db: Connection) -> None:
-    """A session without triggers may write it. A refresh goes on."""
+    """A session without triggers can write one. Refreshes continue."""
     db.execute("set session_replication_role = replica")
     db.execute("update two_tower.settings set value = '1e400'")
     db.execute("reset session_replication_role")

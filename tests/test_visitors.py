@@ -1,4 +1,4 @@
-"""Lists for somebody who is not signed in, and what becomes of their likes at sign-in."""
+"""Lists for visitors who are not signed in, and how their likes become decisions at sign-in."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def like(db: Connection, video: str, users: Iterable[UUID], age: timedelta) -> N
 
 
 def likers(db: Connection) -> dict[str, int]:
-    """How many like each video, from the decisions."""
+    """Number of likers of each video, from the decisions."""
     query = "select video_id::text, count(*) from user_video_decisions where decision_type = 'like' group by 1"
     return dict(db.execute(query.encode()).fetchall())
 
@@ -56,7 +56,7 @@ def likers(db: Connection) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_a_session_gets_what_a_user_with_these_likes_gets(count: int, db: Connection, client: Client) -> None:
+def test_a_session_gets_the_list_of_a_user_with_the_same_likes(count: int, db: Connection, client: Client) -> None:
     least(db, 1)
     counted = {str(v) for v in column(db, "select video_id from two_tower.video_popularity")}
     liked = [v for v in PUBLISHED if v in counted][:count]
@@ -73,7 +73,7 @@ def test_a_session_gets_what_a_user_with_these_likes_gets(count: int, db: Connec
     assert not set(ids(mine)) & set(liked)
 
 
-def test_a_nope_counts_too(db: Connection, client: Client) -> None:
+def test_nopes_of_a_session_count(db: Connection, client: Client) -> None:
     least(db, 1)
     noped = sorted(likers(db).keys() & set(PUBLISHED[10:]))[:20]
     without = visit(client, "recommend_from", liked=PUBLISHED[:3], limit=200, exclude=noped)
@@ -87,7 +87,7 @@ def test_a_nope_counts_too(db: Connection, client: Client) -> None:
     "nothing",
     [{"liked": []}, {"liked": None}, {"liked": [None]}, {"liked": [str(NOBODY)]}, {"liked": [], "noped": None}],
 )
-def test_no_likes_are_popular(nothing: dict[str, Any], client: Client) -> None:
+def test_a_session_without_likes_gets_popular_videos(nothing: dict[str, Any], client: Client) -> None:
     rows = visit(client, "recommend_from", **nothing)
     assert len(rows) == 20
     assert ids(rows) == ids(visit(client, "popular_videos_now"))
@@ -100,7 +100,7 @@ def test_videos_hidden_from_visitors_reveal_nothing(video: UUID, client: Client)
     assert {row["reason"] for row in visit(client, "recommend_from", liked=[str(video)])} <= {"popular", "newest"}
 
 
-def test_a_session_has_a_bound(client: Client) -> None:
+def test_the_length_of_a_session_is_limited(client: Client) -> None:
     assert len(visit(client, "recommend_from", liked=[str(NOBODY)] * 300, noped=PUBLISHED[:100] * 2)) == 20
     with pytest.raises(errors.InvalidParameterValue, match="500 videos together, not 501"):
         visit(client, "recommend_from", liked=[str(NOBODY)] * 300, noped=[str(NOBODY)] * 201)
@@ -109,8 +109,8 @@ def test_a_session_has_a_bound(client: Client) -> None:
 # ------------------------------------------------------------------------------------------------ few likers
 
 
-def test_rarely_liked_videos_are_known_by_content_alone(db: Connection, client: Client) -> None:
-    """Whoever likes it, and whatever else they like: what the model has learnt of it moves no list."""
+def test_rarely_liked_videos_are_placed_only_by_content(db: Connection, client: Client) -> None:
+    """Whoever likes the video, and whatever else they like, its learnt place and taste affect no list."""
     least(db, 1_000_000)
     video = next(v for v in PUBLISHED[3:] if v in likers(db))
     asked: list[tuple[str, dict[str, Any]]] = [
@@ -135,14 +135,14 @@ def test_rarely_liked_videos_are_known_by_content_alone(db: Connection, client: 
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 1000])
-def test_nothing_is_popular_by_fewer_people_than_that(number: int, db: Connection, client: Client) -> None:
+def test_videos_with_fewer_likers_than_the_setting_are_not_popular(number: int, db: Connection, client: Client) -> None:
     least(db, number)
     rows = visit(client, "popular_videos_now", limit=200)
     assert len(rows) == len(PUBLISHED)
     counted = likers(db)
     known = {v for v, count in counted.items() if count >= number} & set(PUBLISHED)
     assert {row["video_id"] for row in rows if row["reason"] == "popular"} == known
-    # What fewer like stands where it would stand if nobody did.
+    # Videos with fewer likers are where they would be without likes.
     dates = dict(db.execute("select id::text, published_at from videos").fetchall())
     newest = [row["video_id"] for row in rows if row["reason"] == "newest"]
     expected = sorted(set(PUBLISHED) - known, key=lambda v: (dates[v], v), reverse=True)
@@ -150,11 +150,11 @@ def test_nothing_is_popular_by_fewer_people_than_that(number: int, db: Connectio
     assert [row["score"] for row in rows] == pytest.approx([1 / row["rank"] for row in rows], rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ what is liked of late
+# ------------------------------------------------------------------------------------------------ trends
 
 
 @pytest.mark.parametrize("window", ["1 day", "24 hours", "7 days", "30 days"])
-def test_a_window_counts_the_people_of_its_days(window: str, db: Connection, client: Client) -> None:
+def test_trends_count_likers_within_their_window(window: str, db: Connection, client: Client) -> None:
     hour, day = timedelta(hours=1), timedelta(days=1)
     ages = {PUBLISHED[0]: hour, PUBLISHED[1]: 2 * day, PUBLISHED[2]: 20 * day, PUBLISHED[3]: 31 * day}
     for number, (video, age) in enumerate(ages.items()):
@@ -170,7 +170,7 @@ def test_a_window_counts_the_people_of_its_days(window: str, db: Connection, cli
     assert [row["score"] for row in rows] == pytest.approx([1 / row["rank"] for row in rows], rel=1e-5)
 
 
-def test_a_trend_ends(db: Connection, client: Client) -> None:
+def test_a_video_without_recent_likes_stops_trending(db: Connection, client: Client) -> None:
     like(db, PUBLISHED[0], WORLD.users[:20], timedelta(hours=1))
     db.execute("select two_tower.update_popularity()")
     assert visit(client, "trending_videos")[0]["reason"] == "trending"
@@ -183,7 +183,7 @@ def test_a_trend_ends(db: Connection, client: Client) -> None:
 @pytest.mark.parametrize(
     "window", [None, "0", "2 days", "-1 day", "1 day 1 second", "100 years", "30 days 00:00:00.000001"]
 )
-def test_a_window_is_one_of_three(window: str | None, client: Client) -> None:
+def test_other_windows_than_1_7_and_30_days_are_refused(window: str | None, client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="window must be 1 day, 7 days or 30 days"):
         visit(client, "trending_videos", window=window)
 
@@ -207,7 +207,7 @@ def test_a_list_for_visitors_is_the_same_for_all_and_stores_nothing(
 
 
 @pytest.mark.parametrize(("name", "arguments"), LISTS)
-def test_a_list_for_visitors_keeps_to_tags_and_leaves_out(name: str, arguments: dict[str, Any], client: Client) -> None:
+def test_lists_for_visitors_respect_tags_and_exclusions(name: str, arguments: dict[str, Any], client: Client) -> None:
     tag = max(WORLD.tags, key=lambda t: len(WORLD.tagged(t)))
     tagged = {str(v) for v in WORLD.tagged(tag)} & set(PUBLISHED) - set(arguments.get("liked") or ())
     rows = visit(client, name, **arguments, limit=200, tag_ids=[str(tag)])
@@ -219,7 +219,7 @@ def test_a_list_for_visitors_keeps_to_tags_and_leaves_out(name: str, arguments: 
 @pytest.mark.sampled
 @pytest.mark.parametrize(("name", "arguments"), LISTS)
 @pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": 201}, {"limit": None}, {"tag_ids": [str(NOBODY)] * 101}])
-def test_a_list_for_visitors_has_bounds(
+def test_arguments_of_lists_for_visitors_have_bounds(
     name: str, arguments: dict[str, Any], bad: dict[str, Any], client: Client
 ) -> None:
     with pytest.raises(errors.InvalidParameterValue):
@@ -245,7 +245,7 @@ def claim(client: Client, user: UUID | None, **session: Any) -> int:
     return int(count)
 
 
-def test_a_session_becomes_decisions_once(db: Connection, client: Client) -> None:
+def test_claiming_a_session_writes_its_decisions_once(db: Connection, client: Client) -> None:
     user = WORLD.no_decisions
     session = {"liked": PUBLISHED[:5], "noped": PUBLISHED[3:8]}
     assert [claim(client, user, **session) for _ in range(3)] == [8, 0, 0]
@@ -259,7 +259,7 @@ def test_a_session_becomes_decisions_once(db: Connection, client: Client) -> Non
     assert client.rpc("authenticated", user, "recommend_videos")[0]["reason"] == "taste"
 
 
-def test_what_the_user_has_decided_on_stays(db: Connection, client: Client) -> None:
+def test_claiming_a_session_keeps_existing_decisions(db: Connection, client: Client) -> None:
     user = WORLD.only_nopes
     decided = [str(v) for v in WORLD.decided(user)]
     new = next(v for v in PUBLISHED if v not in decided)
@@ -279,7 +279,7 @@ def test_claiming_an_empty_session_claims_nothing(nothing: dict[str, Any], clien
     assert claim(client, WORLD.no_decisions, **nothing) == 0
 
 
-def test_a_session_that_is_claimed_has_a_bound_and_a_user(client: Client) -> None:
+def test_claiming_a_session_needs_a_user_and_is_limited(client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="not 501"):
         claim(client, WORLD.no_decisions, liked=[str(NOBODY)] * 501)
     with pytest.raises(errors.InvalidAuthorizationSpecification):
@@ -289,7 +289,7 @@ def test_a_session_that_is_claimed_has_a_bound_and_a_user(client: Client) -> Non
 
 
 @pytest.mark.parametrize("kind", ["varchar(20)", "enum"])
-def test_a_session_is_claimed_whatever_type_decisions_have(kind: str, db: Connection, client: Client) -> None:
+def test_sessions_can_be_claimed_with_any_type_of_decisions(kind: str, db: Connection, client: Client) -> None:
     constraint = one(
         db,
         """select quote_ident(conname) from pg_constraint
@@ -304,7 +304,7 @@ def test_a_session_is_claimed_whatever_type_decisions_have(kind: str, db: Connec
     assert claim(client, WORLD.no_decisions, liked=PUBLISHED[:2], noped=PUBLISHED[2:3]) == 3
 
 
-# ------------------------------------------------------------------------------------------------ what was tried
+# ------------------------------------------------------------------------------------------------ results
 
 
 def test_no_list_of_a_visitor_ranks_by_the_likes_of_few(db: Connection, client: Client) -> None:
@@ -317,7 +317,7 @@ def test_no_list_of_a_visitor_ranks_by_the_likes_of_few(db: Connection, client: 
 
 
 @pytest.mark.parametrize("diversity", [0, 0.5])
-def test_a_list_of_nothing_is_empty(diversity: float, client: Client) -> None:
+def test_a_filter_that_no_video_passes_gives_an_empty_list(diversity: float, client: Client) -> None:
     nothing: dict[str, Any] = {"diversity": diversity, "makers": ["nobody"]}
     assert visit(client, "recommend_from", liked=PUBLISHED[:4], **nothing) == []
     assert visit(client, "similar_videos", video_id=PUBLISHED[0], **nothing) == []

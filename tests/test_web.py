@@ -28,13 +28,13 @@ def publish(db: Connection, version: str, directory: Path, *, current: bool) -> 
 def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A published model of a world with a hundred users and more."""
     load(db, WORLD)
-    # Everybody but one has decisions that count more or less than others.
+    # All users but one have decisions of different weights.
     db.execute(
         """update user_video_decisions set weight = (array[0.01, 0.8, 1, 3])[1 + abs(hashtext(video_id::text)) %% 4]
         where user_id <> %s""",
         (WORLD.usual,),
     )
-    # And nearly all have a profile that says something, some of it in lists; two like nothing, and have that alone.
+    # Nearly all users have profiles with values, some of them lists; two have no likes, only profiles.
     db.execute("alter table public.profiles add column age_band int, add column interests text[]")
     db.execute(
         """update public.profiles set age_band = abs(hashtext(user_id::text)) %% 4 * 10,
@@ -50,7 +50,7 @@ def model(db: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Pat
 def in_node(
     modules: Path, directory: Path, users: list[Any], videos: list[Any], version: str | None = None
 ) -> dict[str, Any]:
-    """What a browser makes of the payloads; of users by the version that each names, or all by ``version``."""
+    """A browser's results for the payloads: users by the version in their payload, or all by ``version``."""
     job = {"module": str(MODULE), "users": users, "videos": videos, "version": version}
     (directory / "job.json").write_text(json.dumps(job))
     driver = Path(__file__).parent / "web_driver.mjs"
@@ -77,7 +77,7 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
     worst = np.abs(np.array(found["users"]) - np.stack(list(expected.values()))).max()
     assert worst <= 2e-3
 
-    # And the input is the encoder's own, number by number.
+    # And the input equals the encoder's, number by number.
     inputs = db.execute(
         "select e.user_id::text, e.input::text from two_tower.encode_users(%s::uuid[], 'v1') e",
         (list(expected),),
@@ -88,7 +88,7 @@ def test_a_hundred_users_get_the_stored_vector(db: Connection, client: Client, m
 
 
 def assert_each_by_the_own_version(db: Connection, client: Client, directory: Path, node_modules: Path) -> None:
-    """While an experiment runs: users of both versions get what is stored of them in theirs, from no other model."""
+    """During an experiment, users of both versions get their stored vector of that version, and load no other model."""
     rows = db.execute(
         """select e.user_id::text, e.model_version, e.embedding::text from two_tower.user_embeddings e
         where e.model_version = two_tower.served_version(e.user_id) order by e.user_id limit 20"""
@@ -113,7 +113,7 @@ def test_i5_a_browser_goes_by_the_version_that_serves_its_user(
 
 
 @pytest.mark.soak
-def test_i5_also_where_one_of_both_weighs_decisions_by_recency(
+def test_i5_a_browser_handles_versions_with_and_without_recency(
     db: Connection, client: Client, model: Path, node_modules: Path
 ) -> None:
     tiny_model(db, "v2", recency=0.5)

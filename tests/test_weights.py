@@ -1,4 +1,4 @@
-"""What a decision says itself that it counts: the same in features, sums, training, payloads, lists and reasons."""
+"""A decision's own weight has the same effect in features, sums, training, payloads, lists and reasons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GIVEN = np.array([0.01, 0.2, 0.5, 0.8, 1, 1.25, 3, 10], dtype=np.float32)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 2.0, 10.0])
-def test_a_weight_is_a_factor_beside_that_of_the_place(exponent: float) -> None:
+def test_weights_multiply_with_those_of_recency(exponent: float) -> None:
     places = np.array([0, 1, 7, 10**6])
     for given in GIVEN:
         found = decision_weights(places, exponent, np.full(4, given))
@@ -46,7 +46,7 @@ def test_a_weight_is_a_factor_beside_that_of_the_place(exponent: float) -> None:
     np.testing.assert_array_equal(decision_weights(places, exponent, np.ones(4)), decision_weights(places, exponent))
 
 
-def test_weights_of_one_train_what_no_weights_do() -> None:
+def test_weights_of_1_train_the_same_model_as_none() -> None:
     data = make_data(users=40, items=30, times=True)
     ones = replace(data, weight=np.ones(len(data.user), dtype=np.float32))
     for label in (LIKE, NOPE, SKIP):
@@ -75,7 +75,7 @@ def test_training_uses_weights_and_counts_use_likes() -> None:
     np.testing.assert_allclose(table, expected, atol=1e-4)
 
 
-def test_a_ranking_is_judged_by_likes_whatever_they_weigh() -> None:
+def test_rankings_are_measured_by_likes_without_weights() -> None:
     data = make_data(users=30, items=20, each=6)
     weighed = replace(data, weight=np.random.default_rng(0).choice(GIVEN, len(data.user)))
     scorer = evaluate.by_chance(data.n_items)
@@ -83,7 +83,7 @@ def test_a_ranking_is_judged_by_likes_whatever_they_weigh() -> None:
     assert rankings[0] == rankings[1]
 
 
-def test_losses_count_a_pair_by_its_weight() -> None:
+def test_losses_weigh_pairs_by_their_weight() -> None:
     import torch
 
     users, places = torch.eye(3)[:2], torch.eye(3)
@@ -108,7 +108,7 @@ WEIGH: LiteralString = """
 
 
 def prepare(db: Connection, recency: float) -> None:
-    """A version, in a world in which everybody but one has decisions of all weights."""
+    """A version in a world in which all users but one have decisions of all weights."""
     load(db, WORLD)
     db.execute(WEIGH, (WORLD.usual,))
     tiny_model(db, recency=recency)
@@ -129,7 +129,7 @@ def test_stored_vectors_equal_tower_outputs_for_weighted_inputs(db: Connection) 
     assert_as_rebuilt(db)
 
 
-def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: Connection) -> None:
+def test_only_changes_of_the_bounded_weight_are_logged(db: Connection) -> None:
     user = WORLD.many
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_weight_check")
     update = "update user_video_decisions set weight = %s::real where user_id = %s and video_id = %s"
@@ -139,7 +139,7 @@ def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: C
     counts = 1.0
     db.execute(update, (counts, user, first))
     refresh(db)
-    # Beyond the bounds that our table checks and an adopted one may not have, the nearer bound counts.
+    # Values outside the bounds, which an adopted table may not check, count as the nearer bound.
     for value, bounded in (
         *((w, w) for w in (0.3, 7, 1)),
         *((w, 10) for w in (10, 11, 1e30, "Infinity")),
@@ -164,8 +164,8 @@ def test_a_changed_weight_is_a_change_and_one_that_counts_the_same_is_none(db: C
     assert_as_rebuilt(db)
 
 
-def test_the_weight_may_be_of_any_type_and_absent(db: Connection, tmp_path: Path) -> None:
-    """An adopted table's is as the application has it."""
+def test_the_column_weight_may_have_any_type_or_be_absent(db: Connection, tmp_path: Path) -> None:
+    """An adopted table keeps the application's column."""
     rebuilt = "call two_tower.rebuild()"
     expected = state(db)
     db.execute("alter table user_video_decisions drop constraint user_video_decisions_weight_check")
@@ -205,7 +205,7 @@ def test_the_weight_may_be_of_any_type_and_absent(db: Connection, tmp_path: Path
         import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,weight\n{user},{WORLD.videos[5]},like,2\n"))
 
 
-def test_lists_reasons_and_payloads_count_alike(db: Connection, client: Client) -> None:
+def test_lists_reasons_and_payloads_use_the_same_weights(db: Connection, client: Client) -> None:
     recency = float(one(db, "select two_tower.recency_of('v1')"))
     liked, weights = db.execute(
         "select liked, weights from two_tower.history_of(%s, 'v1')", (WORLD.many,)
@@ -220,7 +220,7 @@ def test_lists_reasons_and_payloads_count_alike(db: Connection, client: Client) 
         ).fetchall()
     )
     assert found["weights"] == pytest.approx(given)
-    # Of who weighs nothing, all is as it was before decisions had weights.
+    # A user without weights gets the same payload as before decisions had weights.
     (plain,) = client.rpc("service_role", None, "get_user_embedding_features", user_id=WORLD.usual)
     assert "weights" not in plain
     assert ("weighted" in plain) == (recency > 0)
@@ -302,7 +302,7 @@ def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path) -> Non
     assert imported("weight", "0.5", " 2 ", "10", "")[0] == about(0.5, 2, 10, 1)
     found, summary = imported("weight", "0.5", "2", "10", "")
     assert (summary.unchanged, summary.updated, found) == (4, 0, about(0.5, 2, 10, 1))
-    assert imported("maker", "", "", "", "")[0] == about(0.5, 2, 10, 1)  # a file that says nothing leaves what is there
+    assert imported("maker", "", "", "", "")[0] == about(0.5, 2, 10, 1)  # a file without values keeps existing weights
     assert imported("stars", "5", "4", "2.5", "0")[0] == about(1, 0.8, 0.5, 0.01)
     assert imported("watched", "1", "0.25", "0", "")[0] == about(1, 0.25, 0.01, 0.01)
     assert imported("maker", "", "", "", "", weight=3)[0] == about(3, 3, 3, 3)
@@ -314,7 +314,7 @@ def test_imports_say_what_decisions_count(db: Connection, tmp_path: Path) -> Non
     ):
         found, summary = imported(header, bad)
         assert (found[0], summary.rejected) == (2, 1), (header, bad)
-    # One star is no weak refusal.
+    # One star does not make a weak nope.
     import_decisions(db, _file(tmp_path, f"user_id,video_id,decision,stars\n{user},{WORLD.videos[20]},nope,1"))
     assert one(db, of, user, WORLD.videos[20]) == 1
     refresh(db)

@@ -1,4 +1,4 @@
-"""The whole path of the README as hosts have it that give nobody a superuser: pgvector is there, PL/Python is not.
+"""All steps of the README on a hosted database without a superuser: pgvector is available, PL/Python is not.
 
 The role that does everything may create roles and owns its database, as on Supabase, RDS or Neon.
 """
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.xdist_group("without_superuser")
 
 @pytest.fixture(scope="module")
 def owner(cluster: Server, template: str) -> Iterator[str]:
-    """A role as hosts give their customers. A superuser migrated first, and made service_role."""
+    """A role like those of hosts' customers. A superuser migrated first, and created service_role."""
     with role_of(cluster) as name:
         yield name
 
 
 @contextmanager
 def role_of(cluster: Server) -> Iterator[str]:
-    """A role as hosts give their customers."""
+    """A role like those of hosts' customers."""
     name = f"owner_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create role {} login createrole").format(sql.Identifier(name)))
@@ -45,14 +45,14 @@ def role_of(cluster: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hosted(cluster: Server, owner: str) -> Iterator[str]:
-    """An empty database of that role's, with pgvector; the connection string is the role's."""
+    """An empty database of that role, with pgvector; the connection string is the role's."""
     with database_of(cluster, owner) as dsn:
         yield dsn
 
 
 @contextmanager
 def database_of(cluster: Server, owner: str) -> Iterator[str]:
-    """An empty database of a role's, with pgvector, as hosts make it; the connection string is the role's."""
+    """An empty database of a role, with pgvector, as hosts create it; the connection string is the role's."""
     name = f"hosted_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner)))
@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return generate(tmp_path_factory.mktemp("world"), users=300, videos=300)
 
 
-def test_the_whole_path_takes_neither_a_superuser_nor_a_language(hosted: str, world: World, tmp_path: Path) -> None:
+def test_all_verbs_work_without_a_superuser_or_plpython(hosted: str, world: World, tmp_path: Path) -> None:
     two_tower(hosted, "migrate", "--check")
     two_tower(hosted, "migrate")
     two_tower(hosted, "migrate")
@@ -97,7 +97,7 @@ def test_the_whole_path_takes_neither_a_superuser_nor_a_language(hosted: str, wo
         two_tower(hosted, "refresh")
         assert one(db, vector, user) != before
         assert one(db, "select two_tower.gate_parity('first', 1000)") <= 1e-6
-        # What is new has no row of its own: its content places it.
+        # A new video has no row of its own: its content places it.
         db.execute("insert into public.videos (product_url, title, published_at) values ('new', 'New', now())")
         two_tower(hosted, "refresh")
         assert one(
@@ -124,7 +124,7 @@ def test_exported_files_are_the_towers(hosted: str, tmp_path: Path) -> None:
     assert {"user_tower.onnx", "item_tower.onnx", "weights.safetensors"} <= names
 
 
-def test_the_way_back_leaves_nothing(hosted: str) -> None:
+def test_going_back_removes_schema_two_tower(hosted: str) -> None:
     migrate.migrate(hosted, to="0")
     with psycopg.connect(hosted, autocommit=True) as db:
         assert one(db, "select to_regnamespace('two_tower')") is None
@@ -135,7 +135,7 @@ def test_the_way_back_leaves_nothing(hosted: str) -> None:
 
 @pytest.fixture(scope="module")
 def plain_server() -> Iterator[tuple[Server, str]]:
-    """A server of its own, where nobody can give service_role bypassrls, and a role that migrates there."""
+    """A separate server, where nobody can grant service_role bypassrls, and a role that migrates there."""
     server = new_cluster("two-tower-server-")
     try:
         server.start()
@@ -147,7 +147,7 @@ def plain_server() -> Iterator[tuple[Server, str]]:
 
 @pytest.fixture(scope="module")
 def plain_service(plain_server: tuple[Server, str]) -> Iterator[tuple[Server, str]]:
-    """This server, and a database with the world, where migrations made service_role."""
+    """This server, and a database with the world, whose migrations created service_role."""
     server, role = plain_server
     with database_of(server, role) as dsn:
         migrate.migrate(dsn)
@@ -175,7 +175,7 @@ READ_BY_SERVICE = [
 
 
 @pytest.mark.soak
-def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[Server, str]) -> None:
+def test_service_role_without_bypassrls_sees_all_our_rows(plain_service: tuple[Server, str]) -> None:
     server, dsn = plain_service
     with psycopg.connect(dsn, autocommit=True) as db:
         assert not one(db, "select rolbypassrls from pg_roles where rolname = 'service_role'")
@@ -195,7 +195,7 @@ def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[S
             service.execute("set role service_role")
             for query, rows in seen.items():
                 assert sorted(map(str, service.execute(query.encode()).fetchall())) == rows, query
-            # It writes what the application's server writes, and drives the refresh.
+            # It writes like the application's server, and runs the refresh.
             user, video = service.execute(
                 """insert into public.user_video_decisions (user_id, video_id, decision_type)
                 select u.user_id, v.id, 'like' from public.user_features u, public.videos v
@@ -212,7 +212,7 @@ def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[S
             assert deleted.rowcount == 1
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 service.execute("delete from two_tower.model_versions")
-        # Nobody else sees more by it.
+        # No other role sees more because of it.
         with psycopg.connect(admin, autocommit=True) as visitor:
             for role in ("anon", "authenticated"):
                 visitor.execute(f"set role {role}".encode())
@@ -223,7 +223,7 @@ def test_a_service_that_bypasses_nothing_sees_all_of_ours(plain_service: tuple[S
                         visitor.execute("select from public.user_video_decisions")
 
 
-def test_policies_for_the_service_are_there_as_long_as_it_needs_them(plain_service: tuple[Server, str]) -> None:
+def test_policies_for_service_role_exist_while_it_needs_them(plain_service: tuple[Server, str]) -> None:
     server, dsn = plain_service
     admin = in_database(server.dsn, urlsplit(dsn).path.removeprefix("/"))
     with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(admin, autocommit=True) as superuser:

@@ -61,7 +61,7 @@ def words(db: Connection, text: str | None) -> list[str]:
     return column(db, "select w from two_tower.words_of(%s) w", text)
 
 
-def test_texts_are_split_into_words_whatever_the_session_takes_strings_for(clean_db: Connection) -> None:
+def test_texts_split_the_same_under_any_string_settings(clean_db: Connection) -> None:
     for setting in ("on", "off"):
         clean_db.execute(f"set standard_conforming_strings = {setting}".encode())
         found = {text: words(clean_db, text) for text in SPLIT}
@@ -73,7 +73,8 @@ def test_texts_are_split_into_words_whatever_the_session_takes_strings_for(clean
 def test_every_character_is_part_of_a_word_or_between_words(
     clean_db: Connection, request: pytest.FixtureRequest
 ) -> None:
-    """Of the first planes; without ``--soak`` all up to the currencies, those around odd spaces, and a fifteenth."""
+    """Characters of the first planes; without ``--soak`` all up to the currencies, those around unusual spaces, and a
+    fifteenth of the rest."""
     odd = column(
         clean_db,
         """select distinct n from generate_series(1, 200000) n
@@ -85,7 +86,7 @@ def test_every_character_is_part_of_a_word_or_between_words(
     assert odd == []
 
 
-def test_words_have_inputs_where_they_are_neither_rare_nor_common(clean_db: Connection) -> None:
+def test_only_words_neither_rare_nor_common_have_inputs(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     data = dataset.read(clean_db)
     likes = np.asarray(data.matrix(LIKE).sum(axis=0)).ravel()
@@ -129,7 +130,7 @@ def test_a_new_title_moves_a_new_video_and_no_user(engine: str, clean_db: Connec
     assert users == everybody
 
 
-def test_a_model_from_before_there_were_words_goes_on(clean_db: Connection) -> None:
+def test_models_from_before_words_were_inputs_still_work(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     data = dataset.read(clean_db)
     keys = dict(data.schema.vocabularies) | dict.fromkeys(WORDS.values(), ())
@@ -159,13 +160,13 @@ def test_a_model_from_before_there_were_words_goes_on(clean_db: Connection) -> N
 
 
 def told_by(data: TrainingData, vocabulary: str) -> TrainingData:
-    """The same data, in which what tags said is said by words. Every other vocabulary but that of videos is empty."""
+    """The same data with the tags as words. All other vocabularies except that of videos are empty."""
     keys = dict(data.schema.vocabularies)
     keys |= {vocabulary: tuple(keys["tag"]), "tag": ()}
     return replace(data, schema=FeatureSchema(keys))
 
 
-def test_what_a_schema_knows_counts_however_common_it_has_become(clean_db: Connection) -> None:
+def test_words_of_a_schema_count_however_common_they_become(clean_db: Connection) -> None:
     load(clean_db, WORLD)
     schema = dataset.read(clean_db).schema
     word = schema.vocabularies["title_word"][0]
@@ -175,14 +176,14 @@ def test_what_a_schema_knows_counts_however_common_it_has_become(clean_db: Conne
     assert again.item_counts[:, schema.segment("item", "title_words").offset].sum() == len(WORLD.videos)
 
 
-def test_long_texts_take_no_longer_than_they_are_long(clean_db: Connection) -> None:
+def test_long_texts_are_split_within_a_second(clean_db: Connection) -> None:
     for text in ("㌖" * 4000, "あ" * 4000, "あいうえお" * 800, "a" * 100_000, "東京 " * 30_000):
         with clean_db.transaction():
             clean_db.execute("set local statement_timeout = '1s'")
             assert sum(map(len, words(clean_db, text))) <= 8000
 
 
-def test_a_few_descriptions_are_no_further_from_the_rest_than_many() -> None:
+def test_rare_descriptions_are_no_further_apart_than_frequent_ones() -> None:
     rng = np.random.default_rng(0)
     distances = []
     for share in (1.0, 0.05):
@@ -206,7 +207,7 @@ def test_a_few_descriptions_are_no_further_from_the_rest_than_many() -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("vocabulary", WORDS.values())
-def test_words_alone_place_new_videos(vocabulary: str) -> None:
+def test_words_are_enough_to_place_new_videos(vocabulary: str) -> None:
     data = told_by(make_data(items=150, new_items=24), vocabulary)
     model = fit(data)
     counts = user_counts(data.schema, data.item_counts, data.matrix(LIKE), data.matrix(NOPE))
@@ -216,7 +217,7 @@ def test_words_alone_place_new_videos(vocabulary: str) -> None:
     assert np.take_along_axis(mine, best, axis=1).mean() > 0.9
 
 
-def test_words_that_say_nothing_are_left_out() -> None:
+def test_words_without_information_are_left_out() -> None:
     data = make_data(items=150, new_items=24)
     columns = data.schema.segment("item", "id").offset
     noise = (np.random.default_rng(0).random((data.n_items, 60)) < 0.1).astype(np.float32)

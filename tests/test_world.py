@@ -1,4 +1,4 @@
-"""The demo's world: the same each time, long-tailed, and with tastes that show in the likes."""
+"""The demo's data: the same each time, long-tailed, and with tastes that show in the likes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def matrix(world: World, path: Path, kind: str | None = None) -> np.ndarray:
-    """[users, videos]: who has a row about what."""
+    """[users, videos]: whether the user has a row about the video."""
     rows = pl.read_csv(path)
     if kind:
         rows = rows.filter(decision=kind)
@@ -84,11 +84,11 @@ def test_tastes_show_in_the_likes(world: World) -> None:
     worth /= worth.std(axis=1, keepdims=True)
     liked, noped, skipped = (worth[matrix(world, world.decisions, kind)].mean() for kind in ("like", "nope", "skip"))
     assert liked > 1.5
-    assert noped < skipped - 0.1  # both are of popular videos, and nopes also of what is not to one's taste
+    assert noped < skipped - 0.1  # both are of popular videos, and nopes also of videos against the user's taste
     assert noped < 0.2
 
 
-def test_popularity_tells_a_little_and_the_truth_much_more(world: World) -> None:
+def test_true_tastes_predict_likes_far_better_than_popularity(world: World) -> None:
     known, held = matrix(world, world.decisions), matrix(world, world.heldout)
     likes = matrix(world, world.decisions, "like").sum(axis=0)
     popularity = recall_at_20(np.broadcast_to(likes, known.shape), known, held)

@@ -1,10 +1,10 @@
-"""Which generated variants ``make test`` runs, and which are left to ``make soak``.
+"""Which variants of tests ``make test`` runs, and which are left to ``make soak``.
 
-A test over several axes, such as every change under every engine, makes their product. Under the mark ``sampled``
-``make test`` takes so many of the variants that every value of every axis is there; ``make soak`` takes all. With a
-number, ``sampled(6)``, it takes so many of variants that are alike, from all parts of their list. The mark ``soak``
-leaves to ``make soak`` what takes seconds and whose promise a cheaper test holds too, and single variants: :func:`some`
-of many like the others run each time.
+A test over several axes, such as every change under every engine, has their product as variants. With the mark
+``sampled``, ``make test`` runs just enough variants to cover each value of each axis; ``make soak`` runs all. With a
+number, as in ``sampled(6)``, it runs that many of similar variants, spread over their list. The mark ``soak`` leaves
+slow tests, whose promise a cheaper test also checks, to ``make soak``. :func:`some` does so for all but a few
+parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Variant = Mapping[str, Hashable]
 
 
 def covering(variants: Sequence[Variant]) -> list[int]:
-    """Where in ``variants`` those are that together have each value of each axis; few, and always the same ones."""
+    """Positions in ``variants`` of a few that together have each value of each axis; always the same ones."""
     missing = {value for variant in variants for value in variant.items()}
     chosen = []
     while missing:
@@ -29,7 +29,7 @@ def covering(variants: Sequence[Variant]) -> list[int]:
 
 
 def spread(count: int, number: int) -> list[int]:
-    """At most ``number`` places of ``count``, the first among them, as far apart as they can be."""
+    """At most ``number`` positions of ``count``, including the first, as far apart as possible."""
     return list(range(0, count, -(-count // number)))
 
 
@@ -38,7 +38,7 @@ def add_option(parser: pytest.Parser) -> None:
 
 
 def thin(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects what is left to ``make soak``; but whoever names a test runs all of it."""
+    """Deselects what is left to ``make soak``, except for tests that are named on the command line."""
     if config.getoption("--soak") or any("::" in argument for argument in config.args):
         return
     left = set(left_to_soak(items))
@@ -47,7 +47,7 @@ def thin(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def left_to_soak(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """The items that ``make test`` does without."""
+    """The items that ``make test`` does not run."""
     left = []
     sampled: dict[tuple[str, object], list[pytest.Function]] = {}
     for item in items:
@@ -66,10 +66,10 @@ def left_to_soak(items: Iterable[pytest.Item]) -> list[pytest.Item]:
 
 
 def _key(value: object) -> Hashable:
-    """The same for the same value; values that cannot be hashed are told apart by their identity."""
+    """A hashable key that is equal for equal values; unhashable values are distinguished by identity."""
     return (type(value), value) if isinstance(value, Hashable) else id(value)
 
 
 def some(values: Iterable[object], number: int) -> list[Any]:
-    """Parameters: the first ``number`` of ``values`` for every run, the others for ``make soak`` alone."""
+    """Parameters: the first ``number`` of ``values`` for every run, the others only for ``make soak``."""
     return [value if at < number else pytest.param(value, marks=pytest.mark.soak) for at, value in enumerate(values)]

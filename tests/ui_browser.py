@@ -1,4 +1,4 @@
-"""``two-tower ui`` in a process of its own, and Debian's Chromium to look at it with."""
+"""``two-tower ui`` in a separate process, and Debian's Chromium to open it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever a page asks of elsewhere fails
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # requests of a page to other hosts fail
 ]
 PICTURE = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"><rect width="16" height="9" fill="#7aa2c8"/></svg>'
 )
 PATIENCE = 40_000
-"""Milliseconds to wait for what should come; a machine that builds beside the tests is slow."""
+"""Milliseconds to wait for an expected change; a machine that builds beside the tests is slow."""
 
 
 @contextmanager
 def served(dsn: str, directory: Path, *options: str) -> Iterator[str]:
-    """The page for a database; its address. ``directory`` gets the log."""
+    """Serves the page for a database and yields its address. ``directory`` gets the log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,7 +55,7 @@ def served(dsn: str, directory: Path, *options: str) -> Iterator[str]:
 
 
 class Pictures(BaseHTTPRequestHandler):
-    """The same picture at every address."""
+    """Serves the same picture at every address."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -89,7 +89,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @contextmanager
 def chromium(height: int = 1000) -> Iterator[BrowserContext]:
-    """Headless, with an empty profile, which the pages of one context share."""
+    """A headless Chromium with an empty profile, which the pages of one context share."""
     program = shutil.which("chromium")
     assert program, "chromium is not installed; run ./setup.sh --test"
     with sync_playwright() as playwright:
@@ -104,7 +104,7 @@ def chromium(height: int = 1000) -> Iterator[BrowserContext]:
 
 
 class Visitor:
-    """One visit: a page, what its console complained of, and the hosts that it asked for something."""
+    """One visit: a page, the errors of its console, and the hosts that it requested."""
 
     def __init__(self, browser: BrowserContext, url: str, *, phone: bool = False, dark: bool = False) -> None:
         self.complaints: list[str] = []
@@ -126,24 +126,24 @@ class Visitor:
             self.complaints.append(message.text)
 
     def go(self, title: str) -> None:
-        """To a page by its link, and until it has stopped working."""
+        """Opens a page by its link, and waits until it is idle."""
         self.page.get_by_role("link", name=title, exact=True).click()
         expect(self.page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
         self.settle()
 
     def settle(self) -> None:
-        """Until the server has run the page to its end."""
+        """Waits until the server has finished running the page."""
         expect(self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_visible()
         expect(self.page.locator('[data-stale="true"]')).to_have_count(0)
 
     def press(self, name: str) -> None:
-        """A button of the page, once the page has stopped working."""
+        """Presses a button of the page once the page is idle."""
         self.settle()
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def choose(self, label: str, option: str) -> None:
-        """An option of a select box. A page that is drawn anew closes the list, or takes the click back: goes on until
-        the box shows the option."""
+        """Chooses an option of a select box. A page that is redrawn closes the list, or undoes the click, so this
+        repeats until the box shows the option."""
         box = self.page.get_by_role("combobox", name=label, exact=True)
         wanted = self.page.get_by_role("option", name=option).first
         until = time.monotonic() + PATIENCE / 1000
@@ -163,9 +163,9 @@ class Visitor:
                     raise
 
     def videos(self, key: str) -> list[str]:
-        """Ids of the cards in a list that has some, from above, when the page has stopped working."""
+        """Ids of the cards in a list that is not empty, from top to bottom, once the page is idle."""
         cards = self.page.locator(f".st-key-{key} .tt-card")
-        expect(cards.first).to_be_visible()  # before the first run begins, a page looks settled too
+        expect(cards.first).to_be_visible()  # a page also looks idle before its first run begins
         self.settle()
         found: list[str] = cards.evaluate_all("cards => cards.map(card => card.dataset.video)")
         return found

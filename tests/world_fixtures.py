@@ -1,6 +1,6 @@
 """A small world, a model with random weights for it, and clients as PostgREST makes them.
 
-Nothing here trains: weights are drawn from a seed, which is all that a test of the database needs.
+Nothing is trained: weights are drawn from a seed, which is enough for tests of the database.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def ident(kind: str, number: int) -> UUID:
 
 @dataclass(frozen=True)
 class World:
-    """Rows of a catalogue and of what users decided. Some users and videos are odd on purpose."""
+    """Rows of a catalogue and of decisions. Some users and videos are deliberately unusual."""
 
     users: list[UUID]
     videos: list[UUID]
@@ -60,7 +60,7 @@ class World:
     only_nopes: UUID
     one_like: UUID
     many: UUID
-    """Decided on hundreds of videos."""
+    """A user with decisions on most videos."""
     usual: UUID
     bare_video: UUID
     """Published, with neither tags nor performers nor anything else that is optional."""
@@ -83,7 +83,7 @@ WORDS = (
     *("island", "Straße", "wind's", "l\u2019été", "don't", "2001", "MACHINE", "ocean", "glass", "ﬁre"),
     *("星の船", "東京", "ｶﾀｶﾅ", "カタカナ", "夏", "ถนนสายหนึ่ง", "서울 이야기", "Ёлка", "café", "cafe\u0301"),
 )  # fmt: skip
-"""In titles and descriptions: of scripts with spaces and without, and words that are written in two ways."""
+"""Words for titles and descriptions: in scripts with spaces and without, and with two spellings."""
 
 
 @cache
@@ -182,12 +182,12 @@ METRICS = {
     "two-tower": {"recall@20": 0.5, "ndcg@20": 0.5},
     "popularity": {"recall@20": 0.1, "ndcg@20": 0.1},
 }
-"""What a trainer would report of a model that is better than popularity; nobody measured it."""
+"""Invented metrics of a model that is better than popularity."""
 
 
 @dataclass
 class TinyModel:
-    """Towers with random weights, and all that ``two_tower.register_model`` takes. Change a field to spoil it."""
+    """Towers with random weights, and all arguments of ``two_tower.register_model``. Tests may change fields."""
 
     user_tower: UserTower
     item_tower: ItemTower
@@ -220,7 +220,7 @@ def random_model(schema: FeatureSchema, seed: int = 0) -> TinyModel:
 
 
 def packed(schema: FeatureSchema, user: UserTower, item: ItemTower) -> TinyModel:
-    """These towers with their files, and a sample of what they answer."""
+    """These towers with their files, and a parity sample of their outputs."""
     from safetensors.torch import save
 
     from two_tower.lifecycle.registry import parity_sample
@@ -254,8 +254,8 @@ def schema_of(db: Connection) -> FeatureSchema:
 
 
 def fingerprint(db: Connection) -> str:
-    """A hash of all that a training may read: every row of the application, what was imported and chosen, the settings,
-    and our routines."""
+    """A hash of all inputs of a training: every row of the application, imports, users' choices, the settings, and our
+    routines."""
     relations = db.execute(
         """select format('%I.%I', n.nspname, c.relname)
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -275,7 +275,7 @@ ENGINE = os.environ.get("TEST_ENGINE", "auto")
 
 
 def rows_of(model: TinyModel) -> list[tower_rows.Row]:
-    """The weights of a model as they are put in ``two_tower.model_weights``."""
+    """The weights of a model as rows of ``two_tower.model_weights``."""
     from two_tower.lifecycle import tower_rows
 
     tensors = {f"user.{k}": v.detach().numpy() for k, v in model.user_tower.state_dict().items()}
@@ -294,7 +294,7 @@ def register(
 ) -> str:
     """``two_tower.register_model`` itself, by name, so that a test can pass it anything.
 
-    With the weights as rows, unless the engine does without.
+    Stores the weights as rows, unless the engine does not need them.
     """
     from two_tower.lifecycle import tower_rows
 
@@ -306,7 +306,7 @@ def register(
 
 
 def register_model(db: Connection, model: TinyModel, version: str = "v1", meta: dict[str, Any] | None = None) -> str:
-    """The call alone: whether there are rows, and what the setting is, stays as it is."""
+    """Only the call of ``two_tower.register_model``: rows and settings stay as they are."""
     row = db.execute(
         """select two_tower.register_model(
             p_version => %s, p_user_tower => %s, p_item_tower => %s, p_feature_schema => %s, p_normalizer => '{}',
@@ -335,7 +335,7 @@ def tiny_model(
     engine: str = ENGINE,
     recency: float = 0.0,
 ) -> TinyModel:
-    """Registers a random model for the database at hand and makes it the active one. ``db`` is in autocommit mode."""
+    """Registers a random model for this database and activates it. ``db`` is in autocommit mode."""
     from two_tower.lifecycle import registry
 
     model = random_model(replace(schema_of(db), recency=recency), seed)
@@ -354,7 +354,7 @@ State = dict[str, Any]
 
 
 def state(db: Connection) -> State:
-    """All that refreshes make: features, and vectors and tastes of every version, to the bit; but not when."""
+    """Everything that refreshes write, bit for bit: features, and vectors and tastes of every version; no times."""
     features = db.execute("select user_id, (to_jsonb(f) - 'updated_at')::text from public.user_features f").fetchall()
     found: State = {f"features {key}": text for key, text in features}
     for kind, table, values in (
@@ -371,7 +371,7 @@ def state(db: Connection) -> State:
 
 
 def poison(db: Connection, video: UUID) -> None:
-    """Nothing about this video, and about those who like or dislike it, can be stored until :func:`heal`."""
+    """Makes every write about this video, and about users who like or nope it, fail until :func:`heal`."""
     who = "select distinct user_id from user_video_decisions where video_id = %s and decision_type <> 'skip'"
     users = ", ".join(f"'{user}'" for user in column(db, who, video))
     for table, allowed in (
@@ -383,7 +383,7 @@ def poison(db: Connection, video: UUID) -> None:
 
 
 def heal(db: Connection) -> None:
-    """Takes away what :func:`poison` put there."""
+    """Removes what :func:`poison` created."""
     for table in ("two_tower.video_embeddings", "public.user_features"):
         db.execute(f"alter table {table} drop constraint poisoned".encode())
 
@@ -392,7 +392,7 @@ def heal(db: Connection) -> None:
 
 
 class Client:
-    """A connection as PostgREST has it: role ``authenticator``, which takes another role for one transaction."""
+    """A connection like PostgREST's: role ``authenticator``, which switches to another role for one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         assert not connection.autocommit
@@ -408,13 +408,13 @@ class Client:
             yield self.connection
 
     def rpc(self, role: str, user: UUID | str | None, name: str, **arguments: Any) -> list[Any]:
-        """What a routine answers, row by row, called with named JSON arguments as PostgREST's query has it."""
+        """The rows of a routine that is called with named JSON arguments, as in PostgREST's query."""
         with self.as_(role, user) as connection:
             return rpc(connection, name, **arguments)
 
 
 def rpc(connection: Connection, name: str, **arguments: Any) -> list[Any]:
-    """What ``POST /rpc/name`` answers to ``arguments``, row by row, inside a transaction of :meth:`Client.as_`."""
+    """The rows of ``POST /rpc/name`` with ``arguments``, inside a transaction of :meth:`Client.as_`."""
     columns = connection.execute(
         """select a.name, format_type(t.oid, null) from pg_proc p
         cross join unnest(p.proargnames, coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes)

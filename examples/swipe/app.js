@@ -1,4 +1,4 @@
-// One video at a time, liked or not; a list that follows; and a session that becomes decisions when its visitor signs in.
+// One video at a time to like or not; a list that follows the likes; a session that becomes decisions when its visitor signs in.
 import { signedIn, visitor } from './config.js'
 
 const PAGE = 10
@@ -7,7 +7,7 @@ const at = (id) => document.getElementById(id)
 let client = visitor()
 let known = false // whether somebody is signed in
 let cards = []
-// What a visitor decided. Nothing of it is stored in the database before the visitor signs in.
+// A visitor's decisions, which are stored in the database only when the visitor signs in.
 let session = JSON.parse(localStorage.getItem('session')) ?? { liked: [], noped: [] }
 
 async function ask(name, args) {
@@ -16,7 +16,7 @@ async function ask(name, args) {
   return data
 }
 
-// The next cards: of a user, what was not shown today; of a visitor, by what the session likes, or what is popular.
+// The next cards: for a user, videos not shown today; for a visitor, videos by the likes of the session, or popular ones.
 async function nextCards() {
   if (known) return ask('next_videos', { limit: PAGE })
   const exclude = [...session.liked, ...session.noped]
@@ -39,7 +39,7 @@ async function decide(decision_type) {
   } else {
     session[decision_type === 'like' ? 'liked' : 'noped'].push(video.video_id)
     localStorage.setItem('session', JSON.stringify(session))
-    cards = [] // the session has changed, and so has what suits it
+    cards = [] // the session has changed, and with it the recommendations
   }
   await Promise.all([showCard(), showList()])
 }
@@ -54,7 +54,7 @@ function entry({ title, reason, because_title }) {
 
 let listed = []
 
-// The best for who is signed in, each with the like that adds most to its score.
+// The best videos for the signed-in user, each with the like that adds most to its score.
 async function showList(more = false) {
   if (!known) return at('list').replaceChildren()
   const rows = await ask('recommend_videos', { limit: PAGE, because: true, exclude: more ? listed : [] })
@@ -75,7 +75,7 @@ async function signIn() {
   await Promise.all([showCard(), showList()])
 }
 
-// One thing after the other, so that two quick presses are two decisions; what fails is said.
+// One action after the other, so that two quick presses are two decisions; errors are shown.
 let busy = Promise.resolve()
 const inTurn = (work) => () => {
   busy = busy.then(work).then(() => (at('error').textContent = ''), (error) => (at('error').textContent = error.message))

@@ -1,5 +1,5 @@
-// How the page reaches the database. On Supabase, the project's URL and its anon key are all it takes, with anonymous
-// sign-ins allowed; an application that has its own sign-in puts it here.
+// How the page connects to the database. On Supabase it needs only the project's URL and its anon key, with anonymous
+// sign-ins allowed; an application with a sign-in of its own puts it here.
 const URL = 'https://PROJECT.supabase.co'
 const ANON_KEY = 'the key'
 

@@ -1,4 +1,4 @@
-"""Metrics as a version's record names them, and as people read them."""
+"""Names of metrics in a version's record, and for people."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TITLES = {
     "auc": "AUC",
     "coverage@20": "Coverage@20",
 }
-"""Name in ``model_documents.metrics`` → heading of a table, in the order of its columns."""
+"""Name in ``model_documents.metrics`` → heading in tables, in the order of columns."""
 HEADLINE = ("recall@20", "ndcg@20")
-"""What the gate compares, and what a line about a version says of it."""
+"""The metrics that the gate compares, and that a line about a version shows."""
 
 _NAMES = {"recall": "Recall", "ndcg": "NDCG", "map": "MAP", "precision": "Precision"}
 
 
 def titles(names: Collection[str]) -> dict[str, str]:
-    """Those of these metrics that are for people → headings, in order: :data:`TITLES`, then other lengths of lists."""
+    """Metrics to show among ``names`` → headings, in order: :data:`TITLES`, then other lengths of lists."""
     found = {name: title for name, title in TITLES.items() if name in names}
     others = [(int(m[2]), list(_NAMES).index(m[1]), m) for n in names if (m := _of_a_length(n)) and n not in TITLES]
     return found | {m[0]: f"{_NAMES[m[1]]}@{m[2]}" for _, _, m in sorted(others, key=lambda each: each[:2])}

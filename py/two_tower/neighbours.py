@@ -1,7 +1,7 @@
-"""The sparse part of a score: what a like of one video adds to others, beside what the towers say.
+"""The sparse part of a score: what a like of one video adds to others, in addition to the towers.
 
-For a user, whose sum ``s`` of what the history adds has the length ``|s|`` before it is scaled to 1, the score of a
-video is ``cos(s, place) + sum over the likes of weight * neighbours[like, video] / |s|``.
+For a user whose history has the sum ``s``, of length ``|s|`` before it is scaled to 1, the score of a video is
+``cos(s, place) + sum over the likes of weight * neighbours[like, video] / |s|``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 from two_tower.errors import UserError
 
-if TYPE_CHECKING:  # scipy comes with the trainer; what merely registers a model does without
+if TYPE_CHECKING:  # scipy comes with the trainer; registering a model does not need it
     from scipy import sparse
 
 
 class Neighbours(NamedTuple):
-    """Tensors ``neighbours.…`` of the weights: CSR over the vocabulary ``video``. A row is a liked video, a column the
-    one whose score it adds to; values are on the scale of a user's sum before it is scaled to length 1."""
+    """The tensors ``neighbours.…`` of the weights: CSR over the vocabulary ``video``. Rows are liked videos, columns
+    the videos whose score they add to; values are on the scale of a user's sum before it is scaled to length 1."""
 
     indptr: np.ndarray
     """[videos + 1] int64"""
@@ -31,13 +31,13 @@ class Neighbours(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """By which the database knows whether a version that is registered again has the same neighbours."""
+        """A hash by which the database checks that a version registered again has the same neighbours."""
         return hashlib.sha256(b"".join(tensor.tobytes() for tensor in self)).hexdigest()
 
 
 def read(tensors: Mapping[str, np.ndarray], videos: int) -> Neighbours | None:
-    """The neighbours among the tensors of a model, or None where there are none. Raises UserError where they are no CSR
-    of ``videos`` rows and columns."""
+    """The neighbours among the tensors of a model, or None if there are none. Raises UserError if they are no CSR
+    matrix of ``videos`` rows and columns."""
     found = [tensors.get(f"neighbours.{name}") for name in Neighbours._fields]
     if all(tensor is None for tensor in found):
         return None
@@ -54,7 +54,7 @@ def read(tensors: Mapping[str, np.ndarray], videos: int) -> Neighbours | None:
 
 
 def _wrong(found: list[np.ndarray | None], videos: int) -> str | None:
-    """What is wrong with the three arrays."""
+    """What is wrong with the three arrays; None if they are valid."""
     for name, tensor in zip(Neighbours._fields, found, strict=True):
         if tensor is None:
             return f"there is no {name}"
@@ -81,7 +81,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], videos: int) -> sparse.csr_m
 
 
 def to_tensors(neighbours: sparse.csr_matrix | None) -> dict[str, np.ndarray]:
-    """The tensors that :func:`from_tensors` made a matrix of."""
+    """The tensors of a matrix: the inverse of :func:`from_tensors`."""
     if neighbours is None or not neighbours.nnz:
         return {}
     types = {"indptr": np.int64, "indices": np.int32, "data": np.float32}

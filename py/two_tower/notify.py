@@ -1,6 +1,6 @@
-"""Telling people how a run went: a webhook, as Slack's incoming ones take it, and mail over SMTP.
+"""Notifications about a run: by a webhook in the format of Slack's incoming webhooks, and by mail over SMTP.
 
-Whatever goes wrong here is a warning of the run and never its failure. URLs are secrets, and in no message.
+An error here is a warning of the run, never its failure. URLs are secrets, and are in no message.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Channels:
     """Who is told."""
 
     webhook: str | None = None
-    """URL that takes ``{"text": ...}``."""
+    """URL that accepts ``{"text": ...}``."""
     mail: tuple[str, ...] = ()
     smtp: str | None = None
-    """``smtp://user:password@host:587`` or ``smtps://…``; TLS is a must where there is a password."""
+    """``smtp://user:password@host:587`` or ``smtps://…``; a password requires TLS."""
     sender: str | None = None
 
     def tell(self, subject: str, text: str) -> list[str]:
-        """Tells everybody; what went wrong."""
+        """Sends to all channels; returns the errors."""
         return self._post(text) + self._send(subject, text)
 
     def _post(self, text: str) -> list[str]:
@@ -43,7 +43,7 @@ class Channels:
             with httpx2.Client(transport=httpx2.HTTPTransport(retries=2), timeout=SECONDS) as client:
                 answer = client.post(self.webhook, json={"text": text})
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return [f"the webhook was not told: {type(error).__name__}"]
+            return [f"the webhook was not notified: {type(error).__name__}"]
         return [] if answer.is_success else [f"the webhook answered {answer.status_code}"]
 
     def _send(self, subject: str, text: str) -> list[str]:
@@ -85,14 +85,14 @@ def _connected(url: str) -> smtplib.SMTP:
 
 
 def channels(webhook: str | None = None, mail: list[str] | None = None) -> Channels:
-    """Those given, else those of the environment. Raises UserError where mail is wanted and no server is named."""
+    """The given channels, or else those of the environment. Raises UserError if mail is requested without a server."""
     settings = Settings()
     to = tuple(mail or [address.strip() for address in (settings.mail_to or "").split(",") if address.strip()])
     smtp = settings.smtp.get_secret_value() if settings.smtp else None
     if smtp and urlsplit(smtp).scheme not in ("smtp", "smtps"):
         raise UserError("TWO_TOWER_SMTP is no mail server", "write it as smtp://user:password@host:587, or smtps://…")
     if to and not smtp:
-        raise UserError("mail takes TWO_TOWER_SMTP", "set it to smtp://user:password@host:587, or smtps://…")
+        raise UserError("mail needs TWO_TOWER_SMTP", "set it to smtp://user:password@host:587, or smtps://…")
     if bad := [address for address in to if "@" not in address or any(c in address for c in "\r\n")]:
         raise UserError(f"{bad[0]!r} is no address for mail")
     return Channels(webhook or settings.webhook, to, smtp, settings.mail_from)

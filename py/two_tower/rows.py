@@ -1,4 +1,4 @@
-"""Answers of queries that have one row, or one column."""
+"""Results of queries with one row or one column."""
 
 from __future__ import annotations
 

@@ -15,38 +15,38 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     database_read_url: str | None = Field(default=None, validation_alias="DATABASE_READ_URL")
-    """A replica of ``DATABASE_URL``, which answers what only reads (:mod:`two_tower.server.reading`)."""
+    """A replica of ``DATABASE_URL`` for operations that only read (:mod:`two_tower.server.reading`)."""
     pg_bindir: Path | None = None
-    """Directory of ``postgres``, ``initdb`` and ``pg_config``, where the newest that is found is not the one wanted."""
+    """Directory of ``postgres``, ``initdb`` and ``pg_config``, if the newest that is found is not the right one."""
     webhook: str | None = None
-    """URL that runs tell how they went. A secret: whoever has it can write to the channel."""
+    """URL to which runs report their outcome. A secret: whoever has it can write to the channel."""
     mail_to: str | None = None
-    """Addresses, with commas between them, that runs send mail to."""
+    """Addresses, separated by commas, to which runs send mail."""
     mail_from: str | None = None
     smtp: SecretStr | None = None
     """The mail server, ``smtp://user:password@host:587`` or ``smtps://…``."""
     server_packages: Path | None = None
-    """Directory that the embedded server's Python imports numpy and onnxruntime from, in place of its own."""
+    """Directory from which the embedded server's Python imports numpy and onnxruntime, in place of its own."""
     shards: SecretStr | None = None
-    """``NAME=URL`` of each of several servers that share a catalogue, with spaces or lines between them; the first
-    publishes it. A secret, since URLs may hold passwords."""
+    """``NAME=URL`` of each of several servers that share a catalogue, separated by spaces or lines; the first publishes
+    it. A secret, since URLs may contain passwords."""
     ui_read_only: bool = False
-    """Whether the page of ``two-tower ui`` leaves out everything that changes something."""
+    """Whether the page of ``two-tower ui`` has no actions that change anything."""
     pull_from: SecretStr | None = None
-    """What ``two-tower pull`` copies from: a connection string, which a command line would show to others."""
+    """Connection string of the database that ``two-tower pull`` copies; a command line would show it to others."""
     anonymise_key: SecretStr | None = None
-    """What ``two-tower pull --anonymise`` hashes ids of users with."""
+    """Key with which ``two-tower pull --anonymise`` hashes user ids."""
     dmm_api_id: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DMM_API_ID", "FANZA_API_ID"))
     dmm_affiliate_id: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("DMM_AFFILIATE_ID", "FANZA_API_AFFILIATE_ID")
     )
-    """The affiliate id that the API asks for; its last three digits are 990 to 999."""
+    """The affiliate id that the API requires; its last three digits are 990 to 999."""
     dmm_link_affiliate_id: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("DMM_LINK_AFFILIATE_ID", "FANZA_LINK_AFFILIATE_ID")
     )
-    """The affiliate id that links to products carry."""
+    """The affiliate id in links to products."""
     remote_database_url: SecretStr | None = Field(default=None, validation_alias="REMOTE_DATABASE_URL")
-    """The far database: what ``pull`` copies from, and ``sync-videos`` works on, where nothing nearer is named."""
+    """The remote database that ``pull`` copies and ``sync-videos`` works on, unless another is given."""
     supabase_db_url: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_URL")
     supabase_db_password: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_PASSWORD")
     supabase_url: str | None = Field(

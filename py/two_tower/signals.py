@@ -1,4 +1,4 @@
-"""How verbs that run until they are told to end are told."""
+"""Ending verbs that run until a signal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 @contextmanager
 def until_signalled() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set, in the main thread; the second of a kind does what it would have done
-    without this. Shells start what runs in the background with SIGINT ignored; here it counts all the same."""
+    """An event that SIGTERM and SIGINT set; only in the main thread. A second signal of a kind has its usual effect.
+
+    Shells start background processes with SIGINT ignored; here it counts even then.
+    """
     stop = Event()
 
     def handle(number: int, _frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass
 class Visit:
-    """What one user was shown in one session, page by page, and the likes among it."""
+    """The pages that one user was shown in one session, and the likes among them."""
 
     user: UUID
     version: str | None
@@ -32,21 +32,21 @@ class Visit:
 
 @dataclass
 class Application:
-    """``connection`` is in autocommit mode, with a role that may become ``authenticated``, and that owns the tables."""
+    """``connection`` is in autocommit mode; its role owns the tables and may switch to ``authenticated``."""
 
     connection: Connection
     users: list[UUID]
     videos: list[UUID]
     chance: np.ndarray
-    """[users, videos]: how likely each likes each when it is shown."""
+    """[users, videos]: probability that a user likes a video when it is shown."""
     rng: np.random.Generator
     page: int = 8
     comes: float = 0.9
     """Share of the users who come on a day."""
     stays: float = 0.6
-    """How likely a user who liked something turns the page; one who liked nothing, half as likely."""
+    """Probability that a user who liked something turns the page; half of it for one who liked nothing."""
     nopes: float = 0.1
-    """How likely what is not liked is noped."""
+    """Probability that a video that is not liked is noped."""
 
     def __post_init__(self) -> None:
         self._row = {user: number for number, user in enumerate(self.users)}

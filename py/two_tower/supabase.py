@@ -1,4 +1,4 @@
-"""The environment of a Supabase project, by the names its pipelines have: database, pooler, storage, certificate."""
+"""Variables of a Supabase project, by the names in its pipelines: database, pooler, storage, certificate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from two_tower.errors import UserError
 from two_tower.settings import Settings
 
 SESSION_PORT = 5432
-"""Of the pooler, for sessions: what a job over many statements takes."""
+"""The pooler's port for sessions, which a job of many statements needs."""
 
 
 def load_env_file(path: Path) -> None:
-    """Takes the lines of a ``.env`` file into the environment; what is set there already stays. An empty value is none.
+    """Adds the variables of a ``.env`` file to the environment, unless they are set already. Empty values are ignored.
 
-    Raises UserError where it cannot be read.
+    Raises UserError if it cannot be read.
     """
     from dotenv import dotenv_values
 
@@ -37,9 +37,9 @@ def load_env_file(path: Path) -> None:
 
 
 def remote_database(settings: Settings | None = None) -> str | None:
-    """The far database: ``REMOTE_DATABASE_URL``, ``SUPABASE_DB_URL``, or the pooler of the project, by its password.
+    """The remote database: ``REMOTE_DATABASE_URL``, ``SUPABASE_DB_URL``, or the project's pooler with its password.
 
-    None where none of them is set. Raises UserError where there is a password, and not what it takes besides.
+    None if none of them is set. Raises UserError if there is a password without the other variables of the pooler.
     """
     settings = settings or Settings()
     for given in (settings.remote_database_url, settings.supabase_db_url):
@@ -70,10 +70,10 @@ def _project(settings: Settings) -> str | None:
 
 
 def trust_certificate(settings: Settings | None = None) -> None:
-    """Has libpq trust ``SUPABASE_CA_CERT``, unless ``PGSSLROOTCERT`` says whom: a certificate, or one in Base64.
+    """Makes libpq trust ``SUPABASE_CA_CERT``, a certificate or its Base64, unless ``PGSSLROOTCERT`` is set.
 
-    Connections whose URL does not say otherwise are verified in full. The file is gone when the program ends. Raises
-    UserError where it is no certificate.
+    Connections are then fully verified unless their URL says otherwise. The file is deleted when the program ends.
+    Raises UserError if it is no certificate.
     """
     settings = settings or Settings()
     if settings.supabase_ca_cert is None or os.environ.get("PGSSLROOTCERT"):
@@ -98,9 +98,9 @@ def trust_certificate(settings: Settings | None = None) -> None:
 
 
 def storage(settings: Settings | None = None) -> dict[str, str]:
-    """What an S3 client takes to reach the project's storage by ``SUPABASE_SERVICE_ROLE_KEY``; empty without it.
+    """Settings of an S3 client for the project's storage with ``SUPABASE_SERVICE_ROLE_KEY``; empty without that key.
 
-    That key is a session's token; the others only name the project (https://supabase.com/docs/guides/storage/s3).
+    The key is a session token; the others only name the project (https://supabase.com/docs/guides/storage/s3).
     """
     settings = settings or Settings()
     if not settings.supabase_url or settings.supabase_service_role_key is None:

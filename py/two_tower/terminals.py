@@ -1,4 +1,4 @@
-"""Terminals that are not UTF-8: what they lack is written in ASCII."""
+"""Output to terminals that are not UTF-8: characters that they lack are written in ASCII."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _in_ascii(character: str) -> str:
 
 
 def settle() -> None:
-    """Keeps standard output and standard error from failing on a character that their encoding lacks."""
+    """Prevents standard output and standard error from failing on a character that their encoding lacks."""
     codecs.register_error(ERRORS, _plain)
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
@@ -30,5 +30,5 @@ def settle() -> None:
 
 
 def is_unicode() -> bool:
-    """Whether standard output takes every character."""
+    """Whether the encoding of standard output has every character."""
     return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")

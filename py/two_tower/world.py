@@ -1,11 +1,11 @@
-"""A small generated data set with known tastes: the demo's catalogue and decisions.
+"""A small generated data set with known tastes, for the demo.
 
     python -c "from two_tower.world import generate; print(generate('world').counts)"
 
-Each user mixes a few of 25 interests, follows some performers, and belongs to a scene whose mood no tag shows.
-So content explains part of the likes, other people's likes another part, popularity a third, and chance the rest. Likes
-are drawn without replacement by utility (Gumbel top-k, Plackett-Luce); nopes by popularity and distaste; skips by
-popularity alone. On one machine, a seed always gives the same files, byte for byte.
+Each user has a few of 25 interests, follows some performers, and likes certain moods, which no tag shows. So content
+explains one part of the likes, other people's likes a second, popularity a third, and chance the rest. Likes are drawn
+without replacement by utility (Gumbel top-k, Plackett-Luce), nopes by popularity and distaste, skips only by
+popularity. On one machine, a seed always gives the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ INTERESTS: dict[str, str] = {
     "medicine": "surgery, outbreak, ambulance, village doctor, amnesia, clinic",
     "comedy": "mistaken identity, prank, bad landlord, talent show, parrot, karaoke",
 }
-"""Interest → its six tags, the commonest first."""
+"""Interest → its six tags, the most common first."""
 
 _TITLES = (
     "The {0}", "A {0} in Winter", "Beyond the {0}", "The {0} and the {1}", "Last {0}", "{0} at Dawn", "My {0}",
@@ -62,14 +62,14 @@ _START = np.datetime64("2025-01-01T00:00:00", "s")
 _SECONDS = 548 * 86_400
 """Eighteen months of decisions."""
 MOODS = 8
-"""Dimensions of what other people's likes tell and the catalogue does not."""
+"""Dimensions of taste that other people's likes show, but the catalogue does not."""
 HELD_OUT = 0.2
-"""Share of everybody's likes, the last in time, that the database never sees."""
+"""Share of each user's likes, the latest, that are never put into the database."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The files' counts, and the truth behind them. Arrays follow the order of ``users`` and ``videos``."""
+    """The counts of the files, and the true tastes behind them. Arrays are in the order of ``users`` and ``videos``."""
 
     catalog: Path
     decisions: Path
@@ -79,7 +79,7 @@ class World:
     videos: list[str]
     """Product URLs."""
     utility: np.ndarray
-    """[users, videos] float32: what the likes were drawn by, before chance."""
+    """[users, videos] float32: the utility by which likes were drawn, before random noise."""
     counts: dict[str, int]
     """Rows by kind: videos, likes, nopes, skips, heldout."""
 
@@ -115,7 +115,7 @@ def generate(directory: Path | str, users: int = 3000, videos: int = 3000, seed:
 
 
 def _catalogue(rng: np.random.Generator, n: int) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
-    """The catalogue; interests [n, 25]; performers [n, 600] as 0 or 1; moods [n, MOODS], partly their maker's."""
+    """The catalogue; interests [n, 25]; performers [n, 600] as 0 or 1; moods [n, MOODS], in part those of the maker."""
     kinds, stars, makers, labels, lines = len(INTERESTS), 600, 60, 3, 220
     tags = [tag.split(", ") for tag in INTERESTS.values()]
     by_interest = _long_tail(kinds, 0.6)
@@ -173,7 +173,7 @@ def _catalogue(rng: np.random.Generator, n: int) -> tuple[pl.DataFrame, np.ndarr
 
 
 def _taste(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Shares of interest [n, 25]: two to four each."""
+    """Shares of interests [n, 25]; each user has two to four."""
     kinds = len(INTERESTS)
     taste = np.zeros((n, kinds), np.float32)
     for user in range(n):
@@ -188,7 +188,7 @@ def _utility(
     """[users, videos] float32."""
     n, videos = len(taste), len(interest)
     followed = np.zeros((n, performers.shape[1]), np.float32)
-    shown = interest.T @ performers  # [interests, performers]: who appears in what
+    shown = interest.T @ performers  # [interests, performers]: how much performers appear in each interest
     for user in range(n):
         likely = taste[user] @ shown + 1e-3
         followed[user, rng.choice(len(likely), rng.integers(2, 7), replace=False, p=likely / likely.sum())] = 1
@@ -204,7 +204,7 @@ _KINDS = ("like", "nope", "skip")
 
 
 def _decisions(rng: np.random.Generator, utility: np.ndarray, affinity: np.ndarray) -> pl.DataFrame:
-    """Decisions (user, video, decision, created_at, heldout), by user and time."""
+    """Decisions (user, video, decision, created_at, heldout), in order of user and time."""
     n, videos = utility.shape
     likes = np.clip(rng.lognormal(np.log(42), 0.85, n), 3, videos // 6).astype(np.int64)
     nopes = np.minimum((likes * rng.uniform(0.1, 0.7, n)).astype(np.int64), videos // 6)
@@ -244,7 +244,7 @@ _LABELS = ("Blue", "Gold", "Studio")
 
 
 def _long_tail(n: int, power: float) -> np.ndarray:
-    """Zipf's shares of n things, the largest first."""
+    """Shares of n things by Zipf's law, the largest first."""
     shares = np.arange(1, n + 1, dtype=np.float64) ** -power
     return shares / shares.sum()
 

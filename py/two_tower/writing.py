@@ -1,4 +1,4 @@
-"""Writing files: whatever keeps one from being written is said in one sentence."""
+"""Writing files, with one-sentence errors for a file that cannot be written."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HINTS = {
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Raises UserError where the body cannot write ``path`` or a file below it: a full or read-only disk, a missing
-    right, a directory in the place of a file or the other way round."""
+    """Raises UserError if the body cannot write ``path`` or a file below it: because of a full or read-only disk, a
+    missing right, or a directory in the place of a file or the other way round."""
     try:
         yield
     except OSError as error:
         raise unwritable(error, path) from error
     except Exception as error:
-        # polars says some faults of the disk as faults of the file.
+        # polars reports some errors of the disk as errors of the file.
         if type(error).__module__.startswith("polars") and " (os error " in str(error):
             code = int(str(error).rsplit(" (os error ", 1)[1].split(")")[0])
             raise unwritable(OSError(code, os.strerror(code)), path) from error
@@ -36,6 +36,6 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def unwritable(error: OSError, path: Path | str) -> UserError:
-    """What is said of an error that came while ``path`` was written; the error may name another file."""
+    """The UserError for an error that occurred while ``path`` was written; it names the error's own file, if any."""
     where = error.filename if isinstance(error.filename, str | Path) else path
     return UserError(f"cannot write {where}: {error.strerror or error}", _HINTS.get(error.errno or 0))

@@ -36,7 +36,7 @@ CREATE TYPE two_tower.video_filter AS (
 	viewer_id uuid
 );
 
-COMMENT ON TYPE two_tower.video_filter IS 'Which videos a list may have, as it passes between routines; two_tower.passing() says what it means';
+COMMENT ON TYPE two_tower.video_filter IS 'Which videos a list may have, as routines pass it; two_tower.passing() defines its meaning';
 
 CREATE TYPE two_tower.list_question AS (
 	kind text,
@@ -50,7 +50,7 @@ CREATE TYPE two_tower.list_question AS (
 	user_id uuid
 );
 
-COMMENT ON TYPE two_tower.list_question IS 'What a list is asked for, as it passes between routines';
+COMMENT ON TYPE two_tower.list_question IS 'A request for a list, as routines pass it';
 
 CREATE TYPE two_tower.user_counts AS (
 	user_id uuid,
@@ -68,7 +68,7 @@ CREATE TYPE two_tower.user_counts AS (
 	priced_count integer
 );
 
-COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as they pass between routines';
+COMMENT ON TYPE two_tower.user_counts IS 'Raw counts of one user, as routines pass them';
 
 CREATE FUNCTION auth.uid() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -1924,7 +1924,7 @@ CREATE TABLE two_tower.catalogue_rule (
     CONSTRAINT catalogue_rule_one_check CHECK (one)
 );
 
-COMMENT ON TABLE two_tower.catalogue_rule IS 'What a video must be to be shown, and to whom, as two_tower.set_visible_when() and two_tower.set_eligible_when() were told';
+COMMENT ON TABLE two_tower.catalogue_rule IS 'Which videos are shown, and to whom, as set by two_tower.set_visible_when() and two_tower.set_eligible_when()';
 
 CREATE TABLE two_tower.change_failures (
     kind text NOT NULL,
@@ -1937,7 +1937,7 @@ CREATE TABLE two_tower.change_failures (
     CONSTRAINT change_failures_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'video'::text])))
 );
 
-COMMENT ON TABLE two_tower.change_failures IS 'Users and videos set aside because refreshing them failed';
+COMMENT ON TABLE two_tower.change_failures IS 'Users and videos that are set aside because their refresh failed';
 
 CREATE TABLE two_tower.content_vectors (
     video_id uuid NOT NULL,
@@ -1946,9 +1946,9 @@ CREATE TABLE two_tower.content_vectors (
     CONSTRAINT content_vectors_encoder_check CHECK ((encoder ~ '^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$'::text))
 );
 
-COMMENT ON TABLE two_tower.content_vectors IS 'What encoders of images or texts make of videos, of length 1: inputs that place a video, from the next training on';
+COMMENT ON TABLE two_tower.content_vectors IS 'Vectors of videos by encoders of images or texts, of length 1: inputs that place a video, from the next training on';
 
-COMMENT ON COLUMN two_tower.content_vectors.encoder IS 'Names what its vectors can be compared with; a version reads those of the encoders that it was trained on';
+COMMENT ON COLUMN two_tower.content_vectors.encoder IS 'Vectors of the same encoder can be compared; a version reads those of the encoders that it was trained on';
 
 CREATE TABLE two_tower.model_versions (
     version text NOT NULL,
@@ -1976,7 +1976,7 @@ CREATE TABLE two_tower.model_versions (
     CONSTRAINT model_versions_version_check CHECK ((version ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'::text))
 );
 
-COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and its state; one is active at most';
+COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and its state; at most one is active';
 
 CREATE VIEW two_tower.coverage WITH (security_invoker='true');
 
@@ -2010,7 +2010,7 @@ COMMENT ON COLUMN two_tower.experiments.share IS 'Share of the users whom the ch
 
 COMMENT ON COLUMN two_tower.experiments.stopped_at IS 'Null while it runs';
 
-COMMENT ON COLUMN two_tower.experiments.winner IS 'Which of both went on to serve everybody; null where nobody said that one is better';
+COMMENT ON COLUMN two_tower.experiments.winner IS 'The version that serves everybody since; null if none was chosen as better';
 
 ALTER TABLE two_tower.experiments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.experiments_id_seq
@@ -2027,7 +2027,7 @@ CREATE TABLE two_tower.exploration_pool (
     drawn_on date NOT NULL
 );
 
-COMMENT ON TABLE two_tower.exploration_pool IS 'The videos that few have been shown, of which exploration shows some today';
+COMMENT ON TABLE two_tower.exploration_pool IS 'Videos that few users have been shown; exploration shows some of them today';
 
 CREATE VIEW two_tower.failed_changes WITH (security_invoker='true');
 
@@ -2037,7 +2037,7 @@ CREATE TABLE two_tower.impression_users (
     user_id uuid NOT NULL
 );
 
-COMMENT ON TABLE two_tower.impression_users IS 'Users who have impressions, which go when this row goes, with the user';
+COMMENT ON TABLE two_tower.impression_users IS 'Users with impressions, which are deleted with this row, and this row with the user';
 
 CREATE TABLE two_tower.impressions (
     user_id uuid NOT NULL,
@@ -2055,9 +2055,9 @@ PARTITION BY RANGE (shown_at);
 
 COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
 
-COMMENT ON COLUMN two_tower.impressions.list_id IS 'Which list it stood in, as the list itself says; two_tower.was_filtered() tells of it whether filters were asked for';
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'The id that the list returned; two_tower.was_filtered() says whether the list had filters';
 
-COMMENT ON COLUMN two_tower.impressions.propensity IS 'How likely it was to stand there; null where the client did not say';
+COMMENT ON COLUMN two_tower.impressions.propensity IS 'Probability of the video at this rank; null if the client did not give it';
 
 CREATE TABLE two_tower.installation (
     one boolean DEFAULT true NOT NULL,
@@ -2101,7 +2101,7 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 ALTER TABLE ONLY two_tower.user_change_log REPLICA IDENTITY FULL;
 
-COMMENT ON TABLE two_tower.user_change_log IS 'Users of changed decisions, as triggers append them';
+COMMENT ON TABLE two_tower.user_change_log IS 'Users of changed decisions, appended by triggers';
 
 CREATE TABLE two_tower.user_changes (
     user_id uuid NOT NULL,
@@ -2110,7 +2110,7 @@ CREATE TABLE two_tower.user_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: out of user_change_log, likers of changed videos, and those marked';
+COMMENT ON TABLE two_tower.user_changes IS 'Users to refresh: from user_change_log, likers of changed videos, and marked users';
 
 CREATE VIEW two_tower.pending_users WITH (security_invoker='true');
 
@@ -2151,7 +2151,7 @@ CREATE TABLE two_tower.model_events (
     report jsonb
 );
 
-COMMENT ON TABLE two_tower.model_events IS 'Every change of state of a model version, with what its gate found and whether it was overruled';
+COMMENT ON TABLE two_tower.model_events IS 'Every change of state of a model version, with the findings of its gate and whether they were overruled';
 
 ALTER TABLE two_tower.model_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.model_events_id_seq
@@ -2181,7 +2181,7 @@ CREATE TABLE two_tower.model_inputs (
     "position" integer NOT NULL
 );
 
-COMMENT ON TABLE two_tower.model_inputs IS 'What the encoder looks up: the position of each key in each segment, by version';
+COMMENT ON TABLE two_tower.model_inputs IS 'The encoder''s lookup table: the position of each key in each segment, by version';
 
 CREATE TABLE two_tower.model_segments (
     model_version text NOT NULL,
@@ -2195,7 +2195,7 @@ CREATE TABLE two_tower.model_segments (
     CONSTRAINT model_segments_tower_check CHECK ((tower = ANY (ARRAY['user'::text, 'item'::text])))
 );
 
-COMMENT ON TABLE two_tower.model_segments IS 'Runs of inputs of each tower, by version';
+COMMENT ON TABLE two_tower.model_segments IS 'Segments of the inputs of each tower, by version';
 
 ALTER TABLE two_tower.model_versions ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.model_versions_number_seq
@@ -2215,7 +2215,7 @@ CREATE TABLE two_tower.model_weights (
     CONSTRAINT model_weights_tower_check CHECK ((tower = ANY (ARRAY['user'::text, 'item'::text])))
 );
 
-COMMENT ON TABLE two_tower.model_weights IS 'The weights of both towers as rows, by version: what the engine sql computes vectors from';
+COMMENT ON TABLE two_tower.model_weights IS 'The weights of both towers as rows, by version: the engine sql computes vectors from them';
 
 CREATE VIEW two_tower.models WITH (security_invoker='true');
 
@@ -2227,7 +2227,7 @@ CREATE TABLE two_tower.named_filters (
     CONSTRAINT named_filters_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,62}$'::text))
 );
 
-COMMENT ON TABLE two_tower.named_filters IS 'Filters of lists by name, as two_tower.set_filter() was told';
+COMMENT ON TABLE two_tower.named_filters IS 'Filters of lists by name, defined by two_tower.set_filter()';
 
 CREATE TABLE two_tower.neighbour_lists (
     model_version text NOT NULL,
@@ -2240,7 +2240,7 @@ WITH (toast_tuple_target='8160');
 ALTER TABLE ONLY two_tower.neighbour_lists ALTER COLUMN neighbour_ids SET STORAGE EXTERNAL;
 ALTER TABLE ONLY two_tower.neighbour_lists ALTER COLUMN weights SET STORAGE EXTERNAL;
 
-COMMENT ON TABLE two_tower.neighbour_lists IS 'What liking a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
+COMMENT ON TABLE two_tower.neighbour_lists IS 'What a like of a video adds to the scores of which others, by version; two_tower.video_neighbours has it by pairs';
 
 CREATE TABLE two_tower.settings (
     name text NOT NULL,
@@ -2248,7 +2248,7 @@ CREATE TABLE two_tower.settings (
     description text NOT NULL
 );
 
-COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each with what it means';
+COMMENT ON TABLE two_tower.settings IS 'Settings that operators may change, each with its meaning';
 
 CREATE VIEW two_tower.status WITH (security_invoker='true');
 
@@ -2263,7 +2263,7 @@ CREATE TABLE two_tower.profile_inputs (
     CONSTRAINT profile_inputs_name_check CHECK ((name ~ '^[a-z][a-z0-9_]{0,54}$'::text))
 );
 
-COMMENT ON TABLE two_tower.profile_inputs IS 'Columns of public.profiles that user towers may read, as two_tower.set_profile_inputs() was told';
+COMMENT ON TABLE two_tower.profile_inputs IS 'Columns of public.profiles that user towers may read, as set by two_tower.set_profile_inputs()';
 
 CREATE TABLE two_tower.promotions (
     id bigint NOT NULL,
@@ -2288,13 +2288,13 @@ END),
     CONSTRAINT promotions_strength_above_1_up_to_10 CHECK (((strength > (1)::double precision) AND (strength <= (10)::double precision)))
 );
 
-COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or have at a rank (pin), and from when to when';
+COMMENT ON TABLE two_tower.promotions IS 'Which videos lists move up (boost) or down (bury), or place at a rank (pin), and from when to when';
 
-COMMENT ON COLUMN two_tower.promotions.videos IS 'A filter of the videos that are moved, where that is not one';
+COMMENT ON COLUMN two_tower.promotions.videos IS 'A filter of the promoted videos, instead of a single one';
 
-COMMENT ON COLUMN two_tower.promotions.segment IS 'For whom: lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
+COMMENT ON COLUMN two_tower.promotions.segment IS 'Only for lists that start from a video that passes this filter, because its user likes it or asks about it; null for everybody';
 
-COMMENT ON COLUMN two_tower.promotions.strength IS 'By how much ranks are divided (boost) or multiplied (bury); of several that say something of a video, the strongest counts';
+COMMENT ON COLUMN two_tower.promotions.strength IS 'Factor by which ranks are divided (boost) or multiplied (bury); of several promotions of a video, the strongest counts';
 
 ALTER TABLE two_tower.promotions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME two_tower.promotions_id_seq
@@ -2317,7 +2317,7 @@ CREATE TABLE two_tower.reviews (
 
 COMMENT ON TABLE two_tower.reviews IS 'Star reviews to train on, by reviewers who need not be users';
 
-COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, where that is a user, whose deletion takes the review too';
+COMMENT ON COLUMN two_tower.reviews.user_id IS 'The reviewer, if that is a user, with whom the review is deleted';
 
 CREATE TABLE two_tower.shard_popularity (
     shard text NOT NULL,
@@ -2330,7 +2330,7 @@ CREATE TABLE two_tower.shard_popularity (
     CONSTRAINT shard_popularity_days_check CHECK ((days = ANY (ARRAY[0, 1, 7, 30])))
 );
 
-COMMENT ON TABLE two_tower.shard_popularity IS 'What users of the other shards like, as two_tower.own_popularity() counted it there: two_tower.update_popularity() adds it';
+COMMENT ON TABLE two_tower.shard_popularity IS 'Likes of users of the other shards, counted there by two_tower.own_popularity(); two_tower.update_popularity() adds them';
 
 CREATE TABLE two_tower.shards (
     name text NOT NULL,
@@ -2338,9 +2338,9 @@ CREATE TABLE two_tower.shards (
     asked_at timestamp with time zone
 );
 
-COMMENT ON TABLE two_tower.shards IS 'The shards that two-tower shards was told of, and which model version each served when it was asked last';
+COMMENT ON TABLE two_tower.shards IS 'The shards known to two-tower shards, and the model version that each served when it was last asked';
 
-COMMENT ON COLUMN two_tower.shards.asked_at IS 'Null where it never was';
+COMMENT ON COLUMN two_tower.shards.asked_at IS 'Null if it was never asked';
 
 CREATE VIEW two_tower.sizes WITH (security_invoker='true');
 
@@ -2365,7 +2365,7 @@ CREATE TABLE two_tower.user_choices (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE two_tower.user_choices IS 'What users have chosen about themselves, written by set_choices()';
+COMMENT ON TABLE two_tower.user_choices IS 'Users'' choices about themselves, written by set_choices()';
 
 CREATE VIEW two_tower.video_attributes WITH (security_invoker='true');
 
@@ -2390,7 +2390,7 @@ CREATE TABLE two_tower.video_popularity (
     likers integer NOT NULL
 );
 
-COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, and by how many people, written by two_tower.update_popularity()';
+COMMENT ON TABLE two_tower.video_popularity IS 'Time-decayed likes per video, and the number of its likers, written by two_tower.update_popularity()';
 
 CREATE TABLE two_tower.video_tastes (
     model_version text NOT NULL,
@@ -2400,7 +2400,7 @@ CREATE TABLE two_tower.video_tastes (
 )
 PARTITION BY LIST (model_version);
 
-COMMENT ON TABLE two_tower.video_tastes IS 'What a like and a nope of each video adds to a user, one partition per model version; null where that is nothing';
+COMMENT ON TABLE two_tower.video_tastes IS 'What a like and a nope of each video adds to a user, one partition per model version; null if nothing';
 
 CREATE TABLE two_tower.video_trends (
     days integer NOT NULL,
@@ -2409,7 +2409,7 @@ CREATE TABLE two_tower.video_trends (
     CONSTRAINT video_trends_days_check CHECK ((days = ANY (ARRAY[1, 7, 30])))
 );
 
-COMMENT ON TABLE two_tower.video_trends IS 'By how many people each video was liked within the last so many days, written by two_tower.update_popularity()';
+COMMENT ON TABLE two_tower.video_trends IS 'How many people liked each video within the last so many days, written by two_tower.update_popularity()';
 
 CREATE VIEW two_tower.visible_videos;
 

@@ -55,7 +55,7 @@ def compared(figure: str, rounds: Sequence[tuple[float, float]], unit: str) -> F
     return Figure(figure, statistics.median(values), statistics.median(baselines), ratio, unit)
 
 
-# ------------------------------------------------------------------------------------------------ where it runs
+# ------------------------------------------------------------------------------------------------ environment
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def new_database(server: Server, name: str, template: str | None = None) -> None
         connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
 
 
-# ------------------------------------------------------------------------------------------------ what is in it
+# ------------------------------------------------------------------------------------------------ contents
 
 # Ids are hashes of a kind and a number, so that any statement can name the same thing again.
 _CATALOGUE = """

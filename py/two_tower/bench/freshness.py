@@ -258,7 +258,7 @@ def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, fl
         return _execute(connection, "select public.embed_user()"), like
 
 
-# ------------------------------------------------------------------------------------------------ liking
+# ------------------------------------------------------------------------------------------------ likes
 
 
 def like_rates(server: Server, scale: Scale) -> list[Figure]:

@@ -23,7 +23,7 @@ app = typer.Typer(
     ),
 )
 def dataset_export(
-    directory: Annotated[Path, typer.Argument(help="Gets runs/<time>/, and latest, which leads to the newest.")],
+    directory: Annotated[Path, typer.Argument(help="Gets runs/<time>/, and latest, a link to the newest.")],
     run_id: Annotated[str | None, typer.Option(help="A name for the run; by default the time, as for auto.")] = None,
     snapshot_inputs: Annotated[
         bool, typer.Option("--snapshot-inputs", help="Keep decisions and reviews as they were, in inputs/.")

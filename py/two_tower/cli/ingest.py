@@ -187,7 +187,7 @@ def sync_videos(
         typer.Option(
             envvar="SYNC_VIDEO_OUTPUT_ROOT",
             metavar="DIR",
-            help="Gets runs/TIME/ with summary.json and model_meta.json, and latest, which leads to the newest.",
+            help="Gets runs/TIME/ with summary.json and model_meta.json, and latest, a link to the newest.",
         ),
     ] = None,
     webhook: Webhook = None,

@@ -80,7 +80,7 @@ def train(
     ] = "video_id",
     out_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="With --train: gets runs/VERSION/, and latest, which leads to the newest."),
+        typer.Option(metavar="DIR", help="With --train: gets runs/VERSION/, and latest, a link to the newest."),
     ] = None,
     mode: Mode = "all",
     min_stars: MinStars = 4.0,

@@ -1,6 +1,6 @@
 /**
- * From the payloads of get_user_embedding_features and get_item_embedding_features to the inputs of the towers, in the browser.
- * The same counts at the same positions as the database's encoder has them; all that is not linear is inside the towers.
+ * Converts the payloads of get_user_embedding_features and get_item_embedding_features to inputs of the towers, in the browser.
+ * Counts and positions are those of the database's encoder; everything that is not linear is inside the towers.
  *
  *     import * as ort from "onnxruntime-web";
  *     import { loadModel, userFeatures } from "./two-tower.js";
@@ -12,8 +12,8 @@
  *     const { user_embedding } = await session.run({ user_features: new ort.Tensor("float32", input, [1, input.length]) });
  *     // user_embedding.data: Float32Array(128) of length 1; its cosine with a video's vector is the score
  *
- * The payload names the version that serves the user, which during an experiment need not be the current one: load that version, and keep it
- * for as long as payloads name it.
+ * The payload names the version that serves the user, which during an experiment may not be the current one: load that version, and keep it
+ * as long as payloads name it.
  *
  * No dependencies, no build step.
  */
@@ -48,7 +48,7 @@ async function fetchJson(url) {
  * @param {object} payload  of get_user_embedding_features
  * @param {{version: string, schema: object, vocabularies: Object<string, Object<string, number>>}} model  of loadModel
  * @returns {Float32Array} of model.schema.user.dim numbers
- * @throws {Error} where the payload is for another version than the model's: a vector of one says nothing beside videos of another
+ * @throws {Error} if the payload is for another version than the model: vectors of different versions cannot be compared
  */
 export function userFeatures(payload, model) {
   if (payload.model_version !== model.version) {
@@ -57,7 +57,7 @@ export function userFeatures(payload, model) {
     );
   }
   checkSchema(payload, model.schema);
-  // Without weights, a payload has plain counts alone.
+  // Without weights, a payload has only plain counts.
   return features(payload.weighted ?? payload, model.schema.user, model.vocabularies);
 }
 
@@ -74,7 +74,7 @@ export function itemFeatures(payload, model, videoId) {
   return features({ ...payload, id: videoId }, model.schema.item, model.vocabularies);
 }
 
-/** What an older version of the schema has, a payload has, too. */
+/** Payloads contain everything that older versions of the schema need. */
 function checkSchema(payload, schema) {
   if (!(payload.schema_version >= schema.schema_version)) {
     throw new Error(`the payload has schema version ${payload.schema_version}, the model ${schema.schema_version}`);
@@ -98,7 +98,7 @@ function features(payload, side, vocabularies) {
   return row;
 }
 
-/** A payload holds counts by key, a list of keys, one key, or nothing. */
+/** A value of a payload is counts by key, a list of keys, one key, or nothing. */
 function counts(value) {
   if (value === null || value === undefined) return [];
   if (Array.isArray(value)) return value.map((key) => [key, 1]);

@@ -185,7 +185,7 @@ def ingest(
             for task in _tasks(connection, source, section, options):
                 summary.sections.append(task.summary)
                 if task.summary.resumed:
-                    say(f"{section}: goes on at product {task.offset:,}, where an earlier run was broken off")
+                    say(f"{section}: continues at product {task.offset:,}, where an earlier run was interrupted")
                 task.run(connection, asker, rejects, progress)
                 if task.summary.missing:
                     say(f"{section}: {task.summary.missing:,} products that the API counts are not in its pages")

@@ -46,7 +46,7 @@ class Dmm:
         settings = Settings()
         if settings.dmm_api_id is None or settings.dmm_affiliate_id is None:
             raise UserError(
-                "the DMM API takes DMM_API_ID and DMM_AFFILIATE_ID",
+                "the DMM API needs DMM_API_ID and DMM_AFFILIATE_ID",
                 "set both in the environment or in .env; they have no options, since command lines are seen by others",
             )
         link = settings.dmm_link_affiliate_id

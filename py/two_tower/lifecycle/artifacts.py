@@ -98,11 +98,11 @@ def export(
     users: bool = True,
     runtime: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write every file of ``version`` into ``directory``, ``manifest.json`` last; their paths.
+    """Write all files of ``version`` into ``directory``, ``manifest.json`` last; returns their paths.
 
     All come from one snapshot. A directory with a manifest is complete. With ``max_video_features``, the towers'
     vocabulary has at most that many videos: small files for a browser, whose vectors fit the version's index.
-    Users' vectors are left out unless ``users``; files of the ``runtime`` are copied beside the others.
+    Users' vectors are included only with ``users``; files of the ``runtime`` are copied beside the others.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _files(
             meta = meta | {"sizes": registry.sizes(less.schema), "lineage": lineage}
         else:
             made, parity = towers.files(whole, metrics.get("parity"))
-            files = made | files  # what is kept stays as it is
+            files = made | files  # stored files take precedence
             parity = {
                 tower: sample | {"sha256": hashlib.sha256(files[f"{tower}_tower.onnx"]).hexdigest()}
                 for tower, sample in parity.items()
@@ -217,7 +217,7 @@ def _files(
         group by s.vocabulary""",
         {"v": version},
     )
-    # A JSON object from key to index, which is what a client looks up.
+    # A JSON object from key to index, since clients look up indexes by key.
     for name, listed in keys:
         if name == "video" and max_video_features is not None:
             del listed[max_video_features:]
@@ -260,10 +260,10 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def register(connection: psycopg.Connection[Any], directory: Path, version: str | None = None) -> tuple[str, bool]:
-    """Register the exported files of ``directory`` as a candidate, perhaps under another name.
+    """Register the exported files of ``directory`` as a candidate, optionally under another name.
 
-    Its version, and whether it is new: the same content again changes nothing. Raises UserError where a file is missing
-    or is not what the manifest says, psycopg.Error where the database refuses the model.
+    Returns its version, and whether it is new: registering the same content again changes nothing. Raises UserError if
+    a file is missing or does not match the manifest, psycopg.Error if the database refuses the model.
     """
     manifest = _manifest(_read(directory / MANIFEST))
     registry.require_version_name(version or manifest["version"])
@@ -324,7 +324,7 @@ def _manifest(content: bytes) -> dict[str, Any]:
         raise UserError("the manifest is not one of two-tower's") from error
     bad = [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]
     if bad or not whole:
-        raise UserError(f"the manifest names no proper files: {bad}")
+        raise UserError(f"the manifest has invalid names of files: {bad}")
     return dict(manifest)
 
 
@@ -359,9 +359,9 @@ def publish(
 ) -> dict[str, Any]:
     """Upload ``version`` and, to ``activate`` it, make it the current one.
 
-    ``{"version", "url", "uploaded", "current"}``. The manifest of ``current`` moves last, in one put, so that it names
-    the old version or the new one. A version that is published already is left as it is. ``users`` and ``runtime`` as
-    :func:`upload` has them.
+    Returns ``{"version", "url", "uploaded", "current"}``. The manifest of ``current`` is replaced last, by one put, so
+    it names either the old version or the new one. A version that is already published stays as it is. ``users`` and
+    ``runtime`` are as in :func:`upload`.
     """
     manifest, uploaded = upload(connection, version, url, progress, users=users, runtime=runtime)
     if activate:
@@ -379,12 +379,12 @@ def upload(
     users: bool = False,
     runtime: Path | None = None,
 ) -> tuple[bytes, int]:
-    """Export ``version`` and put its files below ``url``, the manifest last; the manifest, and how many files were put.
+    """Export ``version`` and upload its files below ``url``, the manifest last; returns it and the number of files.
 
-    With vectors of ``users`` if asked to, and with what onnxruntime-web loads from the directory ``runtime``. Raises
-    UserError where another model is published under that version.
+    ``users`` includes users' vectors; ``runtime`` is a directory with the files that onnxruntime-web loads. Raises
+    UserError if another model is published under that version.
     """
-    registry.require_version_name(version)  # a database may have one from before they were refused
+    registry.require_version_name(version)  # a database may have an older one with a reserved name
     store = _store(url)
     beside = [] if runtime is None else runtime_files(runtime)
     with tempfile.TemporaryDirectory() as made:
@@ -406,7 +406,7 @@ def upload(
 
 
 def runtime_files(directory: Path) -> list[Path]:
-    """What onnxruntime-web loads of its ``dist``. Raises UserError where there is nothing of it."""
+    """The files of its ``dist`` that onnxruntime-web loads. Raises UserError if there are none."""
     found = sorted(path for path in directory.glob("ort-wasm*") if RUNTIME.fullmatch(path.name))
     if not any(path.suffix == ".wasm" for path in found):
         raise UserError(
@@ -417,7 +417,7 @@ def runtime_files(directory: Path) -> list[Path]:
 
 
 def _attributes(url: str, name: str) -> Any:
-    """As what a browser is to take a file. A directory keeps no such thing."""
+    """Content type of a file for browsers; None for a directory, which cannot store it."""
     kind = CONTENT_TYPES.get(Path(name).suffix)
     return {"Content-Type": kind} if kind and url.startswith("s3:") else None
 
@@ -425,7 +425,7 @@ def _attributes(url: str, name: str) -> Any:
 def point(url: str, manifest: bytes) -> None:
     """Make the published version of ``manifest`` the current one at ``url``: its files are copied, then the manifest.
 
-    Where that fails, ``current`` is made what it was before.
+    If that fails, ``current`` is restored.
     """
     import obstore
 
@@ -462,8 +462,9 @@ def _copy_to_current(store: Any, url: str, manifest: bytes) -> None:
 def fetch(connection: psycopg.Connection[Any], url: str, version: str | None, progress: Progress) -> dict[str, Any]:
     """Download a published version (None: the current one), verify every file, and register it as a candidate.
 
-    ``{"version", "url", "registered"}``; a version that is already registered stays as it is. Files are in a temporary
-    directory until all are verified, and registering is one statement, so an interruption leaves nothing behind.
+    Returns ``{"version", "url", "registered"}``; a version that is already registered stays as it is. Files are in a
+    temporary directory until all are verified, and registering is one statement, so an interruption leaves nothing
+    behind.
     """
     if version:
         registry.require_version_name(version)
@@ -544,7 +545,7 @@ def _store(url: str) -> Any:
                 client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
                 retry_config={"max_retries": 0},  # patiently() retries
             )
-    raise UserError(f"{url} is no place to publish to", "give file:///absolute/path or s3://bucket/prefix")
+    raise UserError(f"models cannot be published to {url}", "give file:///absolute/path or s3://bucket/prefix")
 
 
 def _get(store: Any, url: str, path: str) -> bytes | None:

@@ -52,7 +52,7 @@ class Measured:
     metrics: dict[str, Any]
     """Recommender → metrics, the version's own as ``two-tower``."""
     incumbent: Incumbent | None
-    """None where no version is active, or this one is."""
+    """None if no version is active, or if this one is."""
     parity: dict[str, float | None]
     """Comparison → largest cosine distance; None if there was nothing to compare."""
     fresh: bool
@@ -84,10 +84,9 @@ def judge(
 
 
 def measure(connection: Connection, version: str, also: Sequence[int] = ()) -> Measured:
-    """Measure ``version``, and the active one beside it. Raises UserError where there is no such version.
+    """Measure ``version``, and the active one for comparison. Raises UserError if there is no such version.
 
-    ``also``: lengths of lists beside 20. Where a training measured, there are those that it was told.
-
+    ``also``: lengths of lists besides 20; metrics recorded by a training have those that the training was given.
     ``connection`` is in autocommit mode.
     """
     found = {
@@ -113,7 +112,7 @@ def measure(connection: Connection, version: str, also: Sequence[int] = ()) -> M
         incumbent = None if active is None else Incumbent(active, others[active])
         return Measured(version, "likes since it was trained", metrics, incumbent, compared, fresh=True)
     metrics = found[version][1]
-    metrics.pop("parity", None)  # the sample by which the database knows the files
+    metrics.pop("parity", None)  # the sample by which the database verifies the files
     incumbent = None if active is None else Incumbent(active, found[active][1].get("two-tower") or {})
     return Measured(version, "likes held out of its training", metrics, incumbent, compared, fresh=False)
 
@@ -126,9 +125,9 @@ def _since(
     k: int = 20,
     also: Sequence[int] = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
-    """Metrics on likes after ``moment`` (seconds), from histories before it; None where too few users have any.
+    """Metrics on likes after ``moment`` (seconds), from histories before it; None if too few users have any.
 
-    Those of ``towers`` and of references by recommender, and those of other versions ``beside`` by version.
+    Returns those of ``towers`` and of references by recommender, and those of other versions in ``beside`` by version.
     """
     # One snapshot, so that the versions are measured on the same likes.
     with connection.transaction():
@@ -180,7 +179,7 @@ def parity(connection: Connection, version: str, towers: Towers | None = None) -
                     where not exists (select from two_tower.{waiting} c where c.{id_} = known.id) and {settled}
                     order by hashtextextended(id::text, 0) limit two_tower.gate_setting('gate_sample')::int
                 ),
-                -- From the rows as they are: what is stored of an input is not asked.
+                -- From the present rows, not from stored inputs.
                 inputs as (
                     select array_agg(e.{id_}) as ids, array_agg(e.input) as inputs
                     from two_tower.{encode}(array(select id from sample), {version}) e

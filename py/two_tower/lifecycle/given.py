@@ -102,9 +102,9 @@ def upload(
 
 
 def read(path: Path, key: str) -> pl.DataFrame:
-    """``id`` (UUID as text) and ``embedding`` [DIM] of a Parquet file; of an id that is there twice, the last.
+    """``id`` (UUID as text) and ``embedding`` [DIM] of a Parquet file; the last one for a repeated id.
 
-    Raises UserError where a vector is not whole.
+    Raises UserError if a vector is incomplete.
     """
     try:
         frame = pl.read_parquet(path)
@@ -142,7 +142,7 @@ def _refuse(frame: pl.DataFrame, where: pl.Series, path: Path, what: str) -> Non
 
 
 def _batches(frame: pl.DataFrame | None) -> Iterator[tuple[list[UUID], list[str]]]:
-    """Ids and vectors as text, of length 1, which a half can hold whatever they were before."""
+    """Ids and vectors as text, scaled to length 1, so that half precision can represent them."""
     for part in frame.iter_slices(BATCH) if frame is not None else ():
         vectors = part["embedding"].to_numpy().astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -55,7 +55,7 @@ def write(
             total, done = max(1, len(users)), 0
 
             def some(one: psycopg.Connection[Any], draft: Path, first: int, last: int) -> int:
-                """The users from ``first`` to before ``last``; rows written."""
+                """Writes the users from ``first`` to before ``last``; returns the number of rows."""
                 nonlocal done
                 rows = 0
                 with draft.open("wb") as file, one.cursor() as cursor:

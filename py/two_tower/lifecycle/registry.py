@@ -86,7 +86,7 @@ def meta(version: str, model: TrainedModel, data: TrainingData, incumbent: str |
 
 
 def sizes(schema: FeatureSchema) -> dict[str, Any]:
-    """What a description says of how much a model reads."""
+    """The numbers of inputs in a model's description."""
     return {
         "user_dim": schema.user_dim,
         "item_dim": schema.item_dim,
@@ -95,9 +95,9 @@ def sizes(schema: FeatureSchema) -> dict[str, Any]:
 
 
 def register(connection: Connection, model: TrainedModel, data: TrainingData, version: str | None = None) -> str:
-    """Export ``model`` and register it as a candidate; its version.
+    """Export ``model`` and register it as a candidate; returns its version.
 
-    Raises psycopg.Error where the database refuses it, UserError where it was not measured.
+    Raises psycopg.Error if the database refuses it, UserError if it was not measured.
     """
     from two_tower.trainer.export import export_towers
     from two_tower.trainer.train import unmeasured
@@ -254,9 +254,9 @@ class Refreshed:
     """What a refresh did."""
 
     counts: dict[str, int]
-    """``users`` and ``videos`` looked at, ``vectors`` written, users and videos ``failed``."""
+    """``users`` and ``videos`` processed, ``vectors`` written, users and videos ``failed``."""
     jobs: dict[str, dict[str, Any]]
-    """Jobs that were due and followed it → their result, with ``error`` where they failed."""
+    """Jobs that were due and followed it → their result, with ``error`` if they failed."""
 
 
 def refresh(
@@ -323,10 +323,10 @@ def pending(connection: Connection) -> dict[str, int]:
 def mark_users(
     connection: Connection, recent: str | None, min_likes: int, include_existing: bool, limit: int | None
 ) -> int:
-    """Put users with at least ``min_likes`` likes into the change log; how many.
+    """Put users with at least ``min_likes`` likes into the change log; returns their number.
 
-    By default those who lack a vector of a live version, with ``include_existing`` all; with ``recent``, a PostgreSQL
-    interval, only those with a decision within it. Raises psycopg.DataError if the interval is invalid.
+    By default these are users without a vector of a live version, with ``include_existing`` all; with ``recent``, a
+    PostgreSQL interval, only those with a decision within it. Raises psycopg.DataError if the interval is invalid.
     """
     row = connection.execute(
         "select two_tower.mark_users(%s::interval, %s, %s, %s)", (recent, min_likes, include_existing, limit)
@@ -399,9 +399,9 @@ class _Share:
     PHASES: ClassVar = {
         "video": "embedding videos",
         "attach": "building the index",
-        "change": "looking at what changed meanwhile",
+        "change": "processing changes since the start",
         "user": "embedding users",
-        "finish": "looking for what is missing",
+        "finish": "checking for missing vectors",
     }
 
     def __init__(self, done: int | None, total: int, progress: Progress) -> None:
@@ -413,7 +413,7 @@ class _Share:
         """Go through the steps of one worker."""
         for step in steps:
             with self.telling:
-                # What it begins with is in the figure already.
+                # The work done before the start is in the figure already.
                 self.done += 0 if "total" in step else step["done"]
                 self.progress(self.PHASES[step["phase"]], min(1.0, self.done / max(self.total, 1)))
             if self.stop.is_set():
@@ -473,7 +473,7 @@ def flip(
 
 @contextmanager
 def asking_the_gate() -> Iterator[None]:
-    """Raises GateFailed where the database says that a gate refuses."""
+    """Raises GateFailed if the database says that a gate refuses."""
     try:
         yield
     except psycopg.Error as error:
@@ -483,7 +483,7 @@ def asking_the_gate() -> Iterator[None]:
 
 
 def evidence(measured: dict[str, Any] | None, overrides: dict[str, float] | None) -> tuple[Jsonb | None, Jsonb | None]:
-    """What is measured and overridden, as the database's gate takes them."""
+    """Measurements and overrides in the form that the database's gate takes."""
     return Jsonb(measured) if measured else None, Jsonb(overrides) if overrides else None
 
 

@@ -41,11 +41,11 @@ class Plan:
     publish_users: bool = False
     """Whether vectors of users are published, too."""
     channels: Channels = field(default_factory=Channels)
-    """Who hears how it went."""
+    """Channels that are notified of the outcome."""
     keep: int = 1
-    """Versions that stay warm behind the active one; older ones are retired."""
+    """Number of standby versions to keep; older ones are retired."""
     workers: int = 1
-    """Connections that embed side by side."""
+    """Connections that compute vectors in parallel."""
 
 
 @dataclass
@@ -176,7 +176,7 @@ def surplus(connection: Connection, keep: int) -> list[str]:
     return [version for (version,) in rows]
 
 
-# ------------------------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------------------------ notifications
 
 
 def _success(run: Run, plan: Plan) -> str:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from two_tower.trainer.dataset import DatasetOptions
 
 ARRIVAL_SECONDS = 30.0
-"""How long a version that the first shard has may take to be on the others."""
+"""Seconds that a version of the first shard may take to arrive on the others."""
 
 RECOVERY_SECONDS = 10.0
-"""How long a shard that broke off may take to be asked again: a server that lost a backend starts anew in less."""
+"""Seconds to wait for a shard whose connection broke: a server that lost a backend restarts in less."""
 
 
 # ------------------------------------------------------------------------------------------------ activation
@@ -193,7 +193,7 @@ def stage(
         def told(what: str, share: float) -> None:
             progress(f"{name}: {what}", share)
 
-        # The encoder's plan needs statistics, and autovacuum analyses replicated rows only after a while.
+        # The encoder's query plan needs statistics, and autovacuum analyses replicated rows only after a while.
         connection.execute("analyze two_tower.model_inputs, two_tower.model_weights, two_tower.neighbour_lists")
         registry.refresh(connection, told)
         registry.backfill(connection, version, told, workers=workers, force=force, overrides=overrides)

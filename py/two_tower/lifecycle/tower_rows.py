@@ -157,7 +157,7 @@ def store_neighbours(
     try:
         ids = np.frombuffer(b"".join(UUID(video).bytes for video in videos), dtype="V16")
     except ValueError as error:
-        raise UserError(f"the vocabulary of videos holds what is no id: {error}", "export the model anew") from error
+        raise UserError(f"the vocabulary of videos contains an invalid id: {error}", "export the model anew") from error
     with connection.cursor().copy(
         "copy two_tower.neighbour_lists (model_version, video_id, neighbour_ids, weights) from stdin (format binary)"
     ) as copy:

@@ -30,7 +30,7 @@ class Towers:
     user: UserTower
     item: ItemTower
     neighbours: sparse.csr_matrix | None = None
-    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
+    """[videos, videos] over the vocabulary: what a like of the row's video adds to the score of the column's."""
 
 
 def load(connection: Connection, version: str) -> Towers:
@@ -60,7 +60,7 @@ def load(connection: Connection, version: str) -> Towers:
         if not rows:
             raise UserError(
                 f"model {version} has no weights in this database",
-                "a version whose weights are rows alone loses them when it is retired; export it before that",
+                "a version whose weights are only rows loses them when it is retired; export it before that",
             )
         tensors = tower_rows.to_tensors(rows, schema.user_dim, schema.item_dim)
         neighbours = tower_rows.read_neighbours(connection, version, keys["video"])

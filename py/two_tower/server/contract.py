@@ -1,6 +1,6 @@
-"""What we need of a server and of the application's tables, and the names that we take in schema ``public``.
+"""What we need of a server and of the application's tables, and the names that we use in schema ``public``.
 
-``migrate``, ``migrate --sql`` and ``doctor`` check against it; nothing here asks a database.
+``migrate``, ``migrate --sql`` and ``doctor`` check against it; this module queries no database.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ VECTOR_NEEDED = (0, 8, 0)
 """pgvector with iterative index scans."""
 
 VECTOR = "vector"
-"""What pgvector's extension is called."""
+"""Name of pgvector's extension."""
 
 EXTENSIONS = {VECTOR: "postgresql-{}-pgvector", "plpython3u": "postgresql-plpython3-{}"}
-"""The Debian package that has each for a major version. pgvector must be there; PL/Python is for one engine."""
+"""The Debian package of each extension for a major version. pgvector is required; only one engine needs PL/Python."""
 
 ROLES = ("anon", "authenticated", "service_role", "authenticator", "two_tower_viewer")
-"""Roles that routines are granted to, or that clients log in as."""
+"""Roles to which routines are granted, or as which clients log in."""
 
 FILTERS = {
     "all_tag_ids": "uuid[]",
@@ -60,7 +60,7 @@ ROUTINES = {
     "set_choices(boolean, boolean, text[], uuid[], uuid[], uuid)": 0,
     "export_user_data(uuid)": 0,
 }
-"""Signatures of the routines that we make in schema ``public``, and how many arguments a call must give at least."""
+"""Signatures of the routines that we create in schema ``public``, and the fewest arguments of a call."""
 
 ARGUMENTS = {
     "embed_user": ("force", "p_user_id"),
@@ -88,7 +88,7 @@ ARGUMENTS = {
     ),
     "export_user_data": ("p_user_id",),
 }
-"""The names of their arguments, by which PostgREST chooses among routines of one name."""
+"""Names of their arguments, by which PostgREST chooses among routines of the same name."""
 
 INDEXES = {
     "videos": (
@@ -104,20 +104,20 @@ INDEXES = {
     "video_performers": ("video_performers_performer_id_idx",),
     "user_video_decisions": ("user_video_decisions_video_id_idx",),
 }
-"""Names of indexes that come with a table that we make."""
+"""Names of the indexes of a table that we create."""
 
 NAMES = ("user_features", "user_embeddings", "video_embeddings")
-"""Relations that we make in ``public`` where the name is free; else in ``two_tower`` alone, unless names are taken."""
+"""Relations that we create in ``public`` if the name is free, or else only in ``two_tower``, unless names are taken."""
 
 IN_TWO_TOWER = {
     "user_features": "two_tower.user_features",
     "user_embeddings": "two_tower.active_user_embeddings",
     "video_embeddings": "two_tower.active_video_embeddings",
 }
-"""Where what the public names show is found in any case."""
+"""The relations in ``two_tower`` that exist in any case, and that the public names show."""
 
 ASIDE = "_before_two_tower"
-"""What a relation or routine of the application is called while ``--take-names`` has its name."""
+"""Suffix of a relation or routine of the application while ``--take-names`` uses its name."""
 
 UUID, TEXT, NUMBER, TIME = "uuid", "text", "a number", "a date or time"
 
@@ -145,7 +145,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "video_performers": {"video_id": UUID, "performer_id": UUID},
     "user_video_decisions": {"user_id": UUID, "video_id": UUID, "decision_type": TEXT, "created_at": TIME},
 }
-"""What the application's tables must have, by table. ``profiles`` is looked at by itself: its key may be ``id``."""
+"""Required columns of the application's tables. ``profiles`` is checked separately: its key may be ``id``."""
 
 KEYS = {
     "videos": ("id",),
@@ -155,13 +155,13 @@ KEYS = {
     "video_performers": ("video_id", "performer_id"),
     "user_video_decisions": ("user_id", "video_id"),
 }
-"""Columns that must be unique together and never null."""
+"""Columns that must be unique together and not null."""
 
 TRIGGERED = ("user_video_decisions", "videos", "video_tags", "video_performers")
 """Tables that get triggers."""
 
 TRIGGERS = tuple(f"two_tower_{what}" for what in ("insert", "update", "delete", "truncate", "row"))
-"""Their names, on each of these tables."""
+"""Their names on each of these tables."""
 
 READ = (*COLUMNS, "profiles")
-"""Tables of the application that routines of ours read with the rights of their owner."""
+"""Tables of the application that our routines read with the rights of the routines' owner."""

@@ -1,6 +1,6 @@
-"""Checks a PostgreSQL for what the recommender needs. Each line that is not well says how to mend it.
+"""Checks a PostgreSQL for what the recommender needs. Each warning and failure says how to mend it.
 
-Works against any server and leaves nothing behind: what must be tried is tried in a transaction that is rolled back.
+Works with any server and leaves nothing behind: what must be tried is tried in a transaction that is rolled back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAINTENANCE_WANTED_MB = 256
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``ok`` is false only for what keeps the recommender from working (level ``fail``)."""
+    """One finding. ``ok`` is false only for a fault that keeps the recommender from working (level ``fail``)."""
 
     name: str
     ok: bool
@@ -51,7 +51,7 @@ def _fail(name: str, detail: str, remedy: str) -> Check:
 
 
 def check(connection: Connection, dsn: str | None = None) -> list[Check]:
-    """Every finding, in the order in which to mend them. ``dsn`` serves the look at pending migrations.
+    """All findings, in the order in which to mend them. ``dsn`` is used to look for pending migrations.
 
     ``connection`` must be in autocommit mode or outside a transaction.
     """
@@ -78,12 +78,12 @@ def server_version(number: int) -> Check:
     if major < OLDEST:
         return _fail("PostgreSQL", f"{major}.{minor}", f"move to PostgreSQL {OLDEST} to {NEWEST} (pg_upgrade)")
     if major > NEWEST:
-        return _warn("PostgreSQL", f"{major}.{minor}", f"not tested; PostgreSQL {OLDEST} to {NEWEST} is")
+        return _warn("PostgreSQL", f"{major}.{minor}", f"not tested; PostgreSQL {OLDEST} to {NEWEST} are")
     return _well("PostgreSQL", f"{major}.{minor}")
 
 
 def extension(connection: Connection, name: str) -> Check:
-    """Installed in this database or installable by this role, and new enough."""
+    """Whether an extension is installed, or installable by this role, and new enough."""
     title = f"extension {name}"
     row = connection.execute(
         "select default_version, installed_version from pg_available_extensions where name = %s", (name,)
@@ -122,14 +122,14 @@ def extension(connection: Connection, name: str) -> Check:
 
 
 def optional(found: Check) -> Check:
-    """What the engine onnxruntime needs; without it, vectors are computed in SQL, which is no fault."""
+    """A requirement only of the engine onnxruntime; without it, vectors are computed in SQL, so it is no fault."""
     if found.ok:
         return found
     return _warn(found.name, f"{found.detail}; the engine is sql, which needs neither", f"to have it: {found.remedy}")
 
 
 def server_python(connection: Connection) -> Check:
-    """numpy and onnxruntime, imported by a backend: which Python the server runs is not seen from the shell."""
+    """Whether a backend can import numpy and onnxruntime: a shell does not show which Python the server runs."""
     title = "onnxruntime in the server"
     probe = """
         do $plpython$
@@ -155,7 +155,7 @@ def server_python(connection: Connection) -> Check:
         return _fail(
             title,
             f"cannot be tried: {_first_line(error)}",
-            "mend extension plpython3u first; untrusted languages take a superuser to create and to use",
+            "mend extension plpython3u first; only a superuser can create and use untrusted languages",
         )
     if "error" in found:
         python = found["python"]
@@ -171,7 +171,7 @@ def server_python(connection: Connection) -> Check:
 
 
 def maintenance_memory(connection: Connection) -> Check:
-    """An HNSW build that outgrows ``maintenance_work_mem`` goes on slowly, on disk."""
+    """Whether ``maintenance_work_mem`` is large enough: an HNSW build that exceeds it continues slowly, on disk."""
     found = one(connection, "select setting::bigint / 1024 from pg_settings where name = 'maintenance_work_mem'")
     if found < MAINTENANCE_WANTED_MB:
         return _warn(
@@ -185,7 +185,7 @@ def maintenance_memory(connection: Connection) -> Check:
 def scheduler(connection: Connection) -> Check:
     """pg_cron is optional: without it, something else must call ``two-tower refresh``."""
     major = connection.info.server_version // 10000
-    # Asked of pg_settings, since the list of preloaded libraries is hidden from ordinary roles.
+    # From pg_settings, since the list of preloaded libraries is hidden from ordinary roles.
     row = connection.execute("select setting from pg_settings where name = 'cron.database_name'").fetchone()
     home = row[0] if row else None
     if home is None:
@@ -212,7 +212,7 @@ def scheduler(connection: Connection) -> Check:
 
 
 def migrations(connection: Connection, dsn: str) -> Check:
-    """Whether this database is where this checkout wants it."""
+    """Whether all migrations of this checkout are applied."""
     if not connection.execute("select 1 from pg_namespace where nspname = 'two_tower'").fetchone():
         return _fail("migrations", f"none in database {connection.info.dbname}", "two-tower migrate")
     try:
@@ -233,7 +233,7 @@ def migrations(connection: Connection, dsn: str) -> Check:
 
 
 def active_model(connection: Connection) -> Check:
-    """For information: without a model, recommendations are what is popular."""
+    """For information: without a model, recommendations are popular videos."""
     none = _well("active model", "none; recommendations are by popularity until `two-tower model activate`", "info")
     try:
         with _rolled_back(connection):
@@ -243,7 +243,7 @@ def active_model(connection: Connection) -> Check:
     return _well("active model", str(row[0]), "info") if row and row[0] else none
 
 
-# ------------------------------------------------------------------------------------------------ means
+# ------------------------------------------------------------------------------------------------ helpers
 
 
 @contextmanager

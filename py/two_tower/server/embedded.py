@@ -1,9 +1,9 @@
 """The embedded PostgreSQL: a private cluster in ``.two-tower/`` of a working directory.
 
-It listens on a Unix socket that only its owner (and root) can reach, so local connections need no password. Its
-databases, log and the packages of its Python live together; removing the directory removes all of it.
+It listens on a Unix socket that only its owner (and root) can reach, so local connections need no password. The
+directory contains its databases, its log and the packages of its Python; removing the directory removes everything.
 
-``python -m two_tower.server.embedded`` installs the packages of the server's Python, and nothing else.
+``python -m two_tower.server.embedded`` only installs the packages of the server's Python.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _START_SECONDS = 300  # a crash recovery may take minutes
 
 
 class Server:
-    """The cluster that belongs to a working directory.
+    """The cluster of a working directory.
 
-    ``durable=False`` is for tests: a crash of the machine may lose it, and it writes several times faster.
+    ``durable=False`` is for tests: writes are several times faster, but a crash of the machine may lose the cluster.
     """
 
     def __init__(self, directory: Path | str = ".", *, durable: bool = True) -> None:
@@ -53,11 +53,11 @@ class Server:
         self.durable = durable
         self._link = self.directory / HOME
 
-    # -------------------------------------------------------------------------------------------- looking
+    # -------------------------------------------------------------------------------------------- state
 
     @property
     def home(self) -> Path:
-        """Where everything of this cluster lives: ``.two-tower``, or what it links to."""
+        """The directory with all files of this cluster: ``.two-tower``, or the target of that link."""
         return self._link.resolve()
 
     @property
@@ -83,7 +83,7 @@ class Server:
 
     @property
     def tcp_dsn(self) -> str | None:
-        """The same over 127.0.0.1 with a password, where the server was started with a port."""
+        """The same over 127.0.0.1 with a password, if the server was started with a port."""
         lines = self._pid_lines()
         if not self.running or len(lines) < 6 or not lines[5].strip():
             return None
@@ -92,7 +92,7 @@ class Server:
 
     @property
     def installation(self) -> Installation:
-        """The PostgreSQL that made this cluster or, for a new one, the preferred one. UserError if there is none."""
+        """The PostgreSQL that created this cluster or, for a new one, the preferred one. UserError if there is none."""
         found = installations()
         if (self.data / "PG_VERSION").exists():
             made_by = int((self.data / "PG_VERSION").read_text())
@@ -110,14 +110,14 @@ class Server:
             raise UserError(f"PostgreSQL {found[0].version} lacks extension {' and '.join(missing)}", REMEDY)
         return found[0]
 
-    # -------------------------------------------------------------------------------------------- doing
+    # -------------------------------------------------------------------------------------------- actions
 
     def start(self, port: int | None = None, say: Say = lambda _: None) -> str:
-        """Start the cluster, creating it first, and return its DSN once it takes connections. Again does nothing.
+        """Start the cluster, creating it if necessary, and return its DSN once it accepts connections.
 
-        ``port`` also opens 127.0.0.1 with a password. ``say`` hears of steps that take time.
+        Does nothing if it is running. ``port`` also opens 127.0.0.1 with a password. ``say`` is told of slow steps.
         """
-        installation = self.installation  # before anything is made, so that a failure leaves nothing
+        installation = self.installation  # before anything is created, so that a failure leaves nothing behind
         with self._locked():
             if not self.running:
                 packages = self._provide_packages(installation, say)
@@ -136,7 +136,7 @@ class Server:
             return self.dsn
 
     def stop(self) -> bool:
-        """Stop the cluster, cutting its connections. False if it was not running."""
+        """Stop the cluster, ending its connections. False if it was not running."""
         if not self.running:
             return False
         with self._locked():
@@ -154,18 +154,18 @@ class Server:
             return True
 
     def provide_packages(self, say: Say = lambda _: None) -> Path:
-        """Install numpy and onnxruntime for the server's Python where they are missing; returns their directory."""
+        """Install numpy and onnxruntime for the server's Python if they are missing; returns their directory."""
         with self._locked():
             return self._provide_packages(self.installation, say)
 
-    # -------------------------------------------------------------------------------------------- its directory
+    # -------------------------------------------------------------------------------------------- directory
 
     def _account(self) -> Account | None:
         return Account.for_server(self.data)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time makes, starts or stops this cluster. Creates ``home``."""
+        """Lets one process at a time create, start or stop this cluster. Creates ``home``."""
         self._make_home()
         try:
             handle = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -181,10 +181,10 @@ class Server:
             os.close(handle)
 
     def _make_home(self) -> None:
-        """Make ``.two-tower``; as a link to a shared place if the server's user cannot enter here (under ``/root``)."""
+        """Create ``.two-tower``; a link to a shared place if the server's user has no access here (as in ``/root``)."""
         account = self._account()
         if self._link.is_symlink() and not self._link.exists():
-            self._link.unlink()  # what it led to was removed
+            self._link.unlink()  # its target was removed
         if self._link.exists():
             if account and not account.can_enter(self.home):
                 raise UserError(
@@ -205,7 +205,7 @@ class Server:
                 home.rmdir()
 
     def _private(self, directory: Path) -> Path:
-        """Make a directory that belongs to the server alone."""
+        """Create a directory that only the server can access."""
         directory.mkdir(mode=0o700, exist_ok=True)
         account = self._account()
         owner = account.uid if account else os.geteuid()
@@ -217,7 +217,7 @@ class Server:
         return directory
 
     def _write(self, path: Path, text: str) -> None:
-        """A file that belongs to the server's user, whole or not at all, whoever wrote the last one."""
+        """Write a file that belongs to the server's user, atomically, whoever owned the previous one."""
         draft = path.with_name(path.name + ".new")
         draft.unlink(missing_ok=True)
         draft.touch(mode=0o600)
@@ -227,7 +227,7 @@ class Server:
         draft.rename(path)
 
     def _socket_directory(self, port: int) -> Path:
-        """``run/`` of the home; a short name under ``/tmp`` where that is too long for a socket, or unfit for libpq."""
+        """``run/`` in ``home``; a short name under ``/tmp`` if that is too long for a socket, or invalid for libpq."""
         here = self.home / "run"
         if len(os.fsencode(here / f".s.PGSQL.{port}")) <= _SOCKET_LIMIT and "," not in str(here):
             return self._private(here)
@@ -235,10 +235,10 @@ class Server:
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return self._private(Path("/tmp") / f"two-tower-{account.uid if account else os.geteuid()}-{digest}")  # noqa: S108
 
-    # -------------------------------------------------------------------------------------------- its Python
+    # -------------------------------------------------------------------------------------------- Python
 
     def _provide_packages(self, installation: Installation, say: Say) -> Path:
-        """The directory for the server's PYTHONPATH: as set, of this home, or of the repository; else made now."""
+        """The directory for the server's PYTHONPATH: as set, in ``home`` or in the repository; or else created now."""
         chosen = Settings().server_packages
         if chosen:
             return chosen
@@ -256,17 +256,17 @@ class Server:
 
     def _environment(self, packages: Path) -> dict[str, str]:
         env = {"PYTHONPATH": str(packages), "PYTHONNOUSERSITE": "1", "TZ": "UTC"}
-        # A backend multiplies nothing with numpy, and starting threads for it is a quarter of what loading it takes.
+        # A backend multiplies no matrices with numpy, and starting threads takes a quarter of the time to load it.
         env["OPENBLAS_NUM_THREADS"] = "1"
         version = packages.name.removeprefix("site-packages-").replace(".", "")
         if not (packages / "onnxruntime" / "__pycache__" / f"__init__.cpython-{version}.pyc").exists():
-            env["PYTHONPYCACHEPREFIX"] = str(self._private(self.home / "pycache"))  # else every backend compiles anew
+            env["PYTHONPYCACHEPREFIX"] = str(self._private(self.home / "pycache"))  # or every backend would recompile
         return env
 
-    # -------------------------------------------------------------------------------------------- its life
+    # -------------------------------------------------------------------------------------------- life cycle
 
     def _create(self, installation: Installation) -> None:
-        """initdb and ``create database``, under another name until both are done: an interrupted one leaves no ruin."""
+        """initdb and ``create database``, under a temporary name, so that an interruption leaves no broken cluster."""
         draft = self.home / "data.new"
         if draft.exists():
             shutil.rmtree(draft)
@@ -278,8 +278,8 @@ class Server:
         ]  # fmt: skip
         result = run_as(account, command, cwd=self.home)
         if result.returncode == 0:
-            # A single-user backend, so that pg_cron finds its database at the very first start. Nobody but the owner
-            # needs temporary objects there (docs/security.md).
+            # A single-user backend, so that pg_cron finds its database at the first start. Only the owner needs
+            # temporary objects there (docs/security.md).
             command = [installation.bindir / "postgres", "--single", "-D", draft.name, "template1"]
             statements = f"create database {DATABASE}\nrevoke temporary on database {DATABASE} from public\n"
             result = run_as(account, command, cwd=self.home, text=statements)
@@ -297,7 +297,7 @@ class Server:
             **resources(self.durable),
         }
         if "pg_cron" in installation.extensions:
-            # Background workers need neither TCP nor a password to reach the database.
+            # Background workers then need neither TCP nor a password to connect.
             settings |= {
                 "shared_preload_libraries": "pg_cron",
                 "cron.database_name": DATABASE,
@@ -314,7 +314,7 @@ class Server:
         if not self.log.exists():
             self._write(self.log, "")
         written = self.log.stat().st_size
-        # Relative names: pg_ctl hands them to a shell, and a directory's name may hold quotes or dollars.
+        # Relative names: pg_ctl passes them to a shell, and a directory's name may contain quotes or dollars.
         command: list[str | Path] = [
             installation.bindir / "pg_ctl", "start", "-D", self.data.name, "-l", self.log.name, "-w",
             "-t", str(_START_SECONDS),
@@ -327,7 +327,7 @@ class Server:
             raise UserError("PostgreSQL did not start:\n" + "\n".join(said), f"its log: {self.log}")
 
     def _set_password(self) -> None:
-        """A password for 127.0.0.1, made once and kept beside the cluster."""
+        """Set a password for 127.0.0.1, generated once and stored beside the cluster."""
         from psycopg import sql
 
         path = self.home / "password"
@@ -338,14 +338,14 @@ class Server:
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(ROLE), password))
 
     def _wait_until_ready(self) -> None:
-        """Wait for a server that someone else started, perhaps still in crash recovery."""
+        """Wait for a server that another process started, and which may still be in crash recovery."""
         deadline = time.monotonic() + _START_SECONDS
         while not any(line.strip() == "ready" for line in self._pid_lines()[7:8]):
             if not self.running or time.monotonic() > deadline:
                 raise UserError("PostgreSQL is not getting ready", f"its log: {self.log}")
             time.sleep(0.05)
 
-    # -------------------------------------------------------------------------------------------- its processes
+    # -------------------------------------------------------------------------------------------- processes
 
     def _pid_lines(self) -> list[str]:
         """postmaster.pid: pid, data directory, start time, port, socket directory, address, shared memory, status."""
@@ -358,7 +358,7 @@ class Server:
             raise UserError(f"the server in {self.directory} belongs to {owner}", f"run this as {owner}") from error
 
     def _postmaster(self) -> int | None:
-        """Pid of the live postmaster: the process of that number, if the cluster is its working directory."""
+        """Pid of the live postmaster: the process in the pid file, if the cluster is its working directory."""
         lines = self._pid_lines()
         if not lines or not lines[0].strip().isdigit():
             return None
@@ -366,10 +366,10 @@ class Server:
         return pid if _working_directory(Path("/proc") / str(pid)) == self.data else None
 
     def _clear_remains(self, sockets: Path) -> None:
-        """After a kill: wait for orphaned backends, then remove pid file and sockets.
+        """After a kill: wait for orphaned backends, then remove the pid file and sockets.
 
-        PostgreSQL removes those of a dead pid, but takes any live one for a postmaster: another process that got the
-        number since, or a zombie, which containers without an init keep.
+        PostgreSQL removes those of a dead pid, but takes any live process for a postmaster: another one that got the
+        pid since, or a zombie, which stays in containers without an init.
         """
         if not (self.data / "postmaster.pid").exists():
             return
@@ -383,7 +383,7 @@ class Server:
 
 
 def _working_directory(process: Path) -> Path | None:
-    """Of a process below ``/proc``; None if it is gone or another user's."""
+    """Working directory of a process below ``/proc``; None if the process ended or is another user's."""
     try:
         return (process / "cwd").readlink()
     except OSError:

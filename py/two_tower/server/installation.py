@@ -16,7 +16,7 @@ REMEDY = "run `make setup`, which installs what is missing"
 
 @dataclass(frozen=True)
 class Installation:
-    """An installed PostgreSQL: its programs, its extensions, and the Python that PL/Python is linked with."""
+    """An installed PostgreSQL: its programs, its extensions, and the Python that its PL/Python uses."""
 
     bindir: Path
     version: int
@@ -25,12 +25,12 @@ class Installation:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order of preference: what can run the recommender first, then the newest. ``setup.sh`` chooses alike."""
+        """Order of preference: those that can run the recommender first, then the newest, as in ``setup.sh``."""
         return len(self.extensions & {"vector", "plpython3u"}), self.version
 
 
 def installations() -> list[Installation]:
-    """Every supported PostgreSQL on this machine, the preferred one first."""
+    """All supported PostgreSQLs on this machine, the preferred one first."""
     chosen = Settings().pg_bindir
     if chosen:
         found = [_inspect(chosen / "pg_config")]
@@ -44,7 +44,7 @@ def installations() -> list[Installation]:
 
 
 def _inspect(config: Path) -> Installation | None:
-    """What ``pg_config`` says of itself; None where it belongs to a client without a server."""
+    """The installation that ``pg_config`` describes; None for a client without a server."""
     if not config.exists():
         return None
     answer = subprocess.run(

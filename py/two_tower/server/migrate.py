@@ -1,11 +1,11 @@
-"""State by yoyo migrations, each with its way back; logic re-applied as a whole.
+"""State by yoyo migrations, each with a rollback; logic applied again as a whole.
 
-``migrations/`` holds what runs once. ``sql/`` holds routines, views, triggers and privileges, applied in the order of
-their paths every time. ``-- include FILE`` inside a PL/Python body stands for the text of that file, so that what is
-deployed, and dumped, needs no file.
+Files of ``migrations/`` run once. ``sql/`` has routines, views, triggers and privileges, which are applied every time,
+in the order of their paths. ``-- include FILE`` inside a PL/Python body is replaced by the text of that file, so
+deployed or dumped routines need no file.
 
-All of a run is one transaction, behind a look at everything that could be refused (``preflight``): at no instant,
-and after no failure, is there half of it.
+A run is one transaction, after checks of everything that could fail (``preflight``), so nobody ever sees half of it,
+even after a failure.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ MIGRATIONS = DATABASE_FILES / "migrations"
 LOGIC = DATABASE_FILES / "sql"
 TEARDOWN = LOGIC / "teardown.sql"
 ONNXRUNTIME = LOGIC / "35_onnxruntime"
-"""Routines in PL/Python, which are made where this role may make them."""
+"""Routines in PL/Python, which are created if this role may create them."""
 
 LOCK = 7207_0001
-"""Advisory lock of one migration at a time."""
+"""Key of the advisory lock that permits one migration at a time."""
 
 SETTINGS = """-- Routines refer to each other in any order; tests check every body with plpgsql_check.
 set local check_function_bodies = off;
@@ -52,7 +52,7 @@ set local search_path = pg_catalog, pg_temp;"""
 
 REMEMBER = """do $there$
 begin
-    -- Relations and routines that there are where we make ours.
+    -- Relations and routines that exist already in our schemas.
     perform set_config('two_tower.there', '0' || coalesce(string_agg(',' || o.oid, ''), ''), true)
     from (
         select c.oid from pg_catalog.pg_class c
@@ -69,7 +69,7 @@ declare
     v_there oid[] := string_to_array(current_setting('two_tower.there'), ',')::oid[];
     v_granted record;
 begin
-    -- Taken from every other role than ours: what default privileges of the application gave it on what is new.
+    -- Revoke what the application's default privileges granted to other roles on our new objects.
     for v_granted in
         with ours as (
             select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name,
@@ -89,7 +89,7 @@ begin
         select distinct o.name, pg_get_userbyid(a.grantee) as role
         from ours o cross join lateral aclexplode(o.acl) a
         where a.grantee not in (0, o.owner) and o.oid <> all (v_there)
-            -- Those whom the migrations and 90_privileges.sql give what they have.
+            -- The roles to which migrations and 90_privileges.sql grant privileges.
             and pg_get_userbyid(a.grantee)
             not in ('anon', 'authenticated', 'service_role', 'authenticator', 'two_tower_viewer')
     loop
@@ -99,12 +99,12 @@ end
 $close$;"""
 
 RELOAD = "notify pgrst, 'reload schema';"
-"""PostgREST keeps what it once read."""
+"""PostgREST caches the schema."""
 
 _INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
 _VECTOR = re.compile(r"(?<![\w.])extensions\.")
 _ATTEMPTS = 20
-_PATIENCE_MS = 2000  # how long one statement may wait for the application's locks, and make others wait behind it
+_PATIENCE_MS = 2000  # how long a statement may wait for the application's locks, and block others behind it
 
 
 def migrate(
@@ -116,13 +116,13 @@ def migrate(
 ) -> dict[str, list[str]]:
     """Applies pending migrations and then all of ``sql/``; with ``to``, goes forward or back to that migration.
 
-    ``to`` is a migration's id or its number; ``"0"`` goes back to nothing. Going back drops the logic; the checkout
-    whose newest migration that is applies its own. ``take_names`` renames what the application has under names of ours
-    in ``public``, until the way back. ``say`` hears what happens to what was there, line by line.
+    ``to`` is a migration's id or its number; ``"0"`` removes everything. Going back drops the logic; it is applied
+    again by the checkout whose newest migration is ``to``. ``take_names`` renames objects of the application in
+    ``public`` that have names of ours; going back restores them. ``say`` is told of each change to existing objects.
 
-    Returns the ids ``applied`` and ``rolled_back``. All of it is one transaction, which is tried again where the
-    application holds a lock for too long. Twenty at once are fine: they take turns by an advisory lock, and the later
-    ones find nothing to do. Raises UserError, with everything that is in the way, before anything is written.
+    Returns the ids ``applied`` and ``rolled_back``. A run is one transaction, which is repeated if the application
+    holds a lock for too long. Several runs at once are safe: they take turns by an advisory lock, and the later ones
+    find nothing to do. Raises UserError, with everything that is in the way, before anything is written.
     """
     with _connection(dsn, "two-tower migrate") as connection:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -143,11 +143,11 @@ def migrate(
             except psycopg.Error as error:
                 _explain_event_trigger(connection, error)
                 raise
-    raise AssertionError  # the last attempt returns or raises
+    raise AssertionError  # unreachable: the last attempt returns or raises
 
 
 def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.Error) -> None:
-    """Raises UserError where the error comes from an event trigger of the application's, which forbids a definition."""
+    """Raises UserError if the error comes from an event trigger of the application that forbids a statement."""
     context = error.diag.context or ""
     if connection.closed:
         return
@@ -157,7 +157,7 @@ def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.E
         from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid join pg_namespace n on n.oid = p.pronamespace
         where e.evtenabled <> 'D' order by 1"""
     ).fetchall():
-        # With its schema, unless that is on the path.
+        # The context has the function's schema, unless that is on the path.
         if f"function {schema}.{function}() " in context or f"function {function}() " in context:
             raise UserError(
                 f"the event trigger {name} refuses what is to be done, and nothing was changed: "
@@ -168,7 +168,7 @@ def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.E
 
 
 def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
-    """What would keep ``migrate`` from beginning, and what it would change. Changes nothing."""
+    """What would prevent ``migrate``, and what it would change. Changes nothing."""
     with _connection(dsn, "two-tower migrate --check") as connection, _transaction(connection, take_names):
         connection.execute("set transaction read only")
         report = preflight.look(connection)
@@ -176,7 +176,7 @@ def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Repo
             return report
         _refuse_newer(connection, _marks(connection), [m.id for m in yoyo.read_migrations(str(MIGRATIONS))])
         ahead = [f"migration {name} is applied" for name in waiting(connection)]
-        logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are made anew"]
+        logic = [] if report.problems else ["the routines, views and triggers of schema two_tower are replaced"]
         return preflight.Report(report.problems, [*report.changes, *ahead, *logic], report.notes)
 
 
@@ -187,13 +187,13 @@ def pending(dsn: str | None = None) -> list[str]:
 
 
 def apply_logic(connection: psycopg.Connection[Any]) -> None:
-    """Runs every file of ``sql/`` but the teardown, inside the caller's transaction.
+    """Runs all files of ``sql/`` except the teardown, inside the caller's transaction.
 
-    What is new of ours is closed to roles that default privileges have let in; what was there may have been opened by
-    an operator, and stays.
+    Privileges that default privileges granted on our new objects are revoked; those on existing objects may have been
+    granted by an operator, and stay.
     """
     if not one(connection, "select nullif(current_setting('two_tower.there', true), '') is not null"):
-        # Nobody has looked before the migrations, since plain yoyo ran them.
+        # Plain yoyo ran the migrations, so existing objects were not recorded before.
         installed = one(connection, "select exists (select from two_tower.installation)")
         connection.execute(REMEMBER if installed else "set local two_tower.there = '0'")
     shown = _signatures(connection)
@@ -203,7 +203,7 @@ def apply_logic(connection: psycopg.Connection[Any]) -> None:
     ).fetchone()
     for name, text in logic(row[0] if row else "extensions", onnxruntime=preflight.python_usable(connection)):
         try:
-            # Bytes, not a template: nothing here is a parameter.
+            # Bytes, not a template: there are no parameters.
             connection.execute(text.encode())
         except psycopg.Error as error:
             error.add_note(f"while applying {name}")
@@ -214,12 +214,12 @@ def apply_logic(connection: psycopg.Connection[Any]) -> None:
 
 
 def logic(vector: str = "extensions", *, onnxruntime: bool = False) -> Iterator[tuple[str, str]]:
-    """What ``apply_logic`` runs, in its order: a name for it, and its text.
+    """What ``apply_logic`` runs, in order: name and text of each part.
 
-    ``vector`` is the schema of pgvector, quoted. Without ``onnxruntime`` what a superuser has made of it stays.
+    ``vector`` is the schema of pgvector, quoted. Without ``onnxruntime``, existing routines of it stay as they are.
     """
     yield "settings", SETTINGS
-    # Settings called hnsw.* are known once pgvector is loaded; before that, only a superuser may name them.
+    # Settings hnsw.* are known once pgvector is loaded; before, only a superuser may set them.
     yield "pgvector", f"do $load$ begin perform '[1]'::{vector}.vector; end $load$;"
     for path in logic_files():
         if onnxruntime or path.parent != ONNXRUNTIME:
@@ -245,17 +245,17 @@ where (i.program, i.logic_sha256) is distinct from (excluded.program, excluded.l
 
 
 def logic_files() -> list[Path]:
-    """The files of ``sql/`` in the order in which they apply."""
+    """The files of ``sql/`` in the order in which they are applied."""
     return sorted(path for path in LOGIC.rglob("*.sql") if path != TEARDOWN)
 
 
 def logic_checksum() -> str:
-    """sha256 of all that ``apply_logic`` runs."""
+    """sha256 of everything that ``apply_logic`` runs."""
     return hashlib.sha256("\0".join(expand(path) for path in logic_files()).encode()).hexdigest()
 
 
 def expand(path: Path) -> str:
-    """Text of an SQL file with its includes in place."""
+    """Text of an SQL file with its includes."""
     return _INCLUDE.sub(lambda match: (DATABASE_FILES / match[1]).read_text().strip("\n"), path.read_text())
 
 
@@ -294,7 +294,7 @@ def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, 
             preflight.put_aside(connection)
         apply_logic(connection)
         if where == "public":
-            # Plain yoyo reads these while its hooks run, so that it cannot do this itself.
+            # Plain yoyo reads these tables while its hooks run, so the hooks cannot do this.
             ownership.hand_over(connection, _history(connection, [m.id for m in known]))
     if where == "two_tower" and not wanted:
         backend.drop()
@@ -307,7 +307,7 @@ def _run(connection: psycopg.Connection[Any], to: str | None, take_names: bool, 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no types
     """yoyo inside a transaction of ours: its steps and marks on our connection, its tables in the given schema.
 
-    As it comes, it applies each migration on a connection of its own, and commits its tables in ``public`` first.
+    By default it applies each migration on a connection of its own, and first commits its tables in ``public``.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
@@ -315,20 +315,20 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
         self.DatabaseError = psycopg.Error
         self.migration_table = default_migration_table
         self.has_transactional_ddl = True
-        # What yoyo makes goes into the first schema of the path.
+        # yoyo creates its tables in the first schema of the path.
         connection.execute(sql.SQL("set local search_path = {}").format(sql.Identifier(schema)))
 
     def copy(self) -> _Backend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The connection is the caller's."""
+        """Does nothing: the connection is the caller's."""
 
     def transaction(self, rollback_on_exit: bool = False) -> SavepointTransactionManager:
         return SavepointTransactionManager(self, rollback_on_exit=rollback_on_exit)
 
     def lock(self, timeout: float = 10) -> Any:
-        return nullcontext()  # an advisory lock of the transaction holds already
+        return nullcontext()  # the transaction has an advisory lock already
 
     def ensure_internal_schema_updated(self) -> None:
         if internalmigrations.needs_upgrading(self):
@@ -350,7 +350,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 
 
 def closed(table: str) -> list[str]:
-    """What keeps everybody but its owner from one of yoyo's tables."""
+    """Statements that restrict one of yoyo's tables to its owner."""
     return [
         f"alter table {table} enable row level security",
         f"revoke all on {table} from public",
@@ -359,10 +359,10 @@ def closed(table: str) -> list[str]:
 
 
 def _connection(dsn: str | None, application_name: str) -> psycopg.Connection[Any]:
-    """One whose transactions are what ours have to be, whatever the default."""
+    """A connection whose transactions have the mode that we need, whatever the default."""
     connection = open_connection(resolve_dsn(dsn), autocommit=True, settle=False, application_name=application_name)
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    # A standby refuses the mode; the look says that it is one.
+    # A standby refuses this mode; preflight reports that it is one.
     connection.read_only = None if connection.info.parameter_status("in_hot_standby") == "on" else False
     return connection
 
@@ -377,13 +377,14 @@ def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Itera
         yield
 
 
-# ------------------------------------------------------------------------------------------------ what was applied
+# ------------------------------------------------------------------------------------------------ applied migrations
 
 
 def _marks(connection: psycopg.Connection[Any]) -> str:
-    """The schema where it is written down what was applied: ``public`` where plain ``yoyo apply`` began, else ours."""
+    """The schema with the record of what was applied: ``public`` if plain ``yoyo apply`` began, else ours."""
     known = [m.id for m in yoyo.read_migrations(str(MIGRATIONS))]
-    # Without ours nothing is read: what has the name of yoyo's table may be a view, which runs as whoever migrates.
+    # Nothing is read without tables of ours: a relation named as yoyo's table may be a view, which would run code as
+    # the role that migrates.
     if (
         _exists(connection, "two_tower.created_objects")
         and _exists(connection, "public._yoyo_migration")
@@ -405,7 +406,7 @@ def _applied(connection: psycopg.Connection[Any]) -> set[str]:
 
 
 def _history(connection: psycopg.Connection[Any], known: list[str]) -> list[str]:
-    """yoyo's own tables in ``public``, unless an application keeps migrations of its own there."""
+    """yoyo's own tables in ``public``, unless the application keeps migrations of its own there."""
     if _applied(connection) - set(known):
         return []
     rows = connection.execute(
@@ -433,13 +434,13 @@ def _refuse_newer(connection: psycopg.Connection[Any], where: str, known: list[s
 
 
 def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
-    """Whether there is such a relation, or for a name without a dot such a schema."""
+    """Whether there is a relation of this name, or for a name without a dot, a schema."""
     function = "to_regclass" if "." in name else "to_regnamespace"
     return bool(one(connection, f"select {function}(%s) is not null", (name,)))
 
 
 def _signatures(connection: psycopg.Connection[Any]) -> list[str]:
-    """What PostgREST shows of ours, as far as it can change; types by oid, which no ``search_path`` changes."""
+    """The changeable parts of our objects that PostgREST shows; types by oid, which no ``search_path`` affects."""
     rows = connection.execute(
         """select row(
             p.proname, p.proargtypes, p.proallargtypes, p.proargmodes, p.proargnames, p.pronargdefaults,

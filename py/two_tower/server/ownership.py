@@ -22,7 +22,7 @@ relations as (
         or c.oid in (select to_regclass(t) from unnest(%(tables)s::text[]) as t)
         or c.oid in (
             select to_regclass(m.name) from made m
-            -- As in teardown.sql: a relation of that name without what ours have is the application's, made since.
+            -- As in teardown.sql: a relation of that name without our marks was created later by the application.
             where m.kind = 'table' and (
                 not starts_with(m.name, 'public.')
                 or exists (
@@ -46,7 +46,7 @@ objects as (
     union all
     select 2, 'table ' || r.oid::regclass, r.owner from relations r
     union all
-    -- What is a table's goes with it.
+    -- Sequences and row types change owner with their tables.
     select 3, 'type ' || t.oid::regtype, t.typowner
     from pg_type t left join pg_class c on c.oid = t.typrelid
     where t.typnamespace = 'two_tower'::regnamespace and t.typtype in ('c', 'e', 'r')
@@ -62,10 +62,10 @@ select o.what from objects o where o.owner <> %(owner)s::regrole order by o.n, o
 
 
 def hand_over(connection: psycopg.Connection[Any], tables: Sequence[str] = ()) -> None:
-    """Gives all of ours that belongs to somebody else to the role of :func:`preflight.owner`, if there is one.
+    """Gives all our objects that belong to another role to that of :func:`preflight.owner`, if there is one.
 
-    Inside the caller's transaction, as a superuser; doing it again changes nothing. Jobs of ours in pg_cron run as that
-    role from then on. ``tables`` are further ones of ours, in ``public``.
+    Runs inside the caller's transaction, as a superuser; repeating it changes nothing. From then on our jobs in pg_cron
+    run as that role. ``tables`` are further tables of ours, in ``public``.
     """
     role = preflight.owner(connection)
     if role is None:
@@ -74,7 +74,7 @@ def hand_over(connection: psycopg.Connection[Any], tables: Sequence[str] = ()) -
     values = {"owner": owner.as_string(connection), "tables": list(tables)}
     for (what,) in connection.execute(_OURS, values).fetchall():
         connection.execute(sql.SQL("alter {} owner to {}").format(sql.SQL(what), owner))  # quoted by the server
-    # Who migrated may take the role that the page reads as.
+    # The role that migrated may switch to the role as which the page reads.
     connection.execute(sql.SQL("grant two_tower_viewer to {}").format(owner))
     _hand_over_jobs(connection, role)
 
@@ -88,7 +88,7 @@ def _hand_over_jobs(connection: psycopg.Connection[Any], role: str) -> None:
         return
     if made[0]:
         connection.execute(sql.SQL("grant usage on schema cron to {}").format(sql.Identifier(role)))
-    # A name may be taken by a job of the role's own, which stays.
+    # The role may have a job of the same name already, which stays.
     connection.execute(
         """select case when exists (select from cron.job o where o.jobname = j.jobname and o.username = %(role)s)
             then cron.unschedule(j.jobid)::text

@@ -1,4 +1,4 @@
-"""Settings of the embedded server that follow from the machine."""
+"""Settings of the embedded server that depend on the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _memory() -> int:
 
 
 def resources(durable: bool) -> dict[str, str]:
-    """Settings by the size of the machine. Throwaway clusters stay small: several may run side by side."""
+    """Settings by the size of the machine. Throwaway clusters are small, since several may run at the same time."""
     mb = _memory() >> 20
     maintenance = min(max(mb // 16, 64), 1024) if durable else 128
     shared_memory = shutil.disk_usage("/dev/shm").free >> 20 if Path("/dev/shm").exists() else 0  # noqa: S108
@@ -33,7 +33,7 @@ def resources(durable: bool) -> dict[str, str]:
         "max_wal_size": "4GB" if durable else "1GB",
         "checkpoint_timeout": "15min",
         "random_page_cost": "1.1",
-        "jit": "off",  # compiling a query costs more than any query here
+        "jit": "off",  # compiling takes longer than any query here
         "timezone": "UTC",
         "log_timezone": "UTC",
     }

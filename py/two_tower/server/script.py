@@ -1,7 +1,7 @@
-"""All that ``migrate`` does to an empty database, or to one with an application's tables, as one file of plain SQL.
+"""Everything that ``migrate`` does to an empty database, or to one with an application's tables, as one file of SQL.
 
-For those who reach their database by a console, or by another tool's migrations. The file is one transaction; what it
-leaves is what ``migrate`` leaves as an ordinary role, so that ``migrate`` goes on from there.
+For databases that are reached only by a console, or by another tool's migrations. The file is one transaction, with the
+same result as ``migrate`` as an ordinary role, so ``migrate`` can continue from it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from two_tower.server import contract, migrate
 
 
 def script() -> str:
-    """The file. It connects to nothing, and names no role and no address."""
+    """The text of the file. It opens no connection, and names no role and no address."""
     return "\n\n".join(text.strip() for text in _parts()) + "\n"
 
 
 def _parts() -> Iterator[str]:
     yield f"""-- pg-two-tower {metadata.version("pg-two-tower")}, written by `two-tower migrate --sql`.
--- Run it once, as the role that owns the application's tables: all of it in one go, since it is one transaction.
--- Vectors are computed in SQL (engine sql); what takes a superuser is left out."""
+-- Run it once and as a whole, since it is one transaction, as the role that owns the application's tables.
+-- Vectors are computed in SQL (engine sql); what needs a superuser is left out."""
     yield "begin;"
     yield f"""set local search_path = pg_catalog, pg_temp;
 set local lock_timeout = '2s';
@@ -47,7 +47,7 @@ do $lock$ begin perform pg_advisory_xact_lock({migrate.LOCK}); end $lock$;"""
 
 
 class _Written(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no types
-    """yoyo without a database: it keeps the statements that it is asked for."""
+    """yoyo without a database: it collects the statements."""
 
     def __init__(self) -> None:
         self.migration_table = default_migration_table
@@ -58,7 +58,7 @@ class _Written(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no t
 
 
 def _yoyo() -> list[str]:
-    """yoyo's own tables, but for the lock, which it makes when it needs it."""
+    """Statements that create yoyo's own tables, except the lock, which it creates when it needs it."""
     written = _Written()
     v2.create_log_table(written)
     v2.create_version_table(written)
@@ -88,7 +88,7 @@ select a.migration_hash, a.migration_id, clock_timestamp() at time zone 'UTC' fr
 
 
 def _guard() -> str:
-    """Refuses, with the first reason, what ``preflight`` would refuse with all of them."""
+    """A block that raises the first reason for which ``preflight`` would refuse the database."""
     ids = {
         table: [column for column, kind in columns.items() if kind == contract.UUID]
         for table, columns in contract.COLUMNS.items()

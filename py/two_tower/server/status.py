@@ -1,7 +1,7 @@
 """``two-tower status``: how fresh, complete and healthy the recommender is, for people, scripts and monitors.
 
-The figures and the judgement come from views in the database (``two_tower.status``, ``coverage``, ``jobs``, ``sizes``,
-``problems``), so that a monitor that only speaks SQL sees the same. This module shows them.
+The figures and the verdict come from views in the database (``two_tower.status``, ``coverage``, ``jobs``, ``sizes``,
+``problems``), so that a monitor with only SQL sees the same. This module shows them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
 SHOWN = 8
-"""How many tables, and how many of those set aside, people are shown; JSON has every table."""
+"""How many tables, and how many users and videos set aside, the terminal shows; JSON has all tables."""
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Report:
-    """What the views say, all of it in one snapshot: a list of rows of each, keyed by column."""
+    """The contents of the views in one snapshot: for each a list of rows, keyed by column."""
 
     status: Row
     coverage: list[Row]
@@ -38,10 +38,10 @@ class Report:
     sample: list[Row]
     problems: list[Row]
     replica: str | None = None
-    """How the replica stands, where one is named. It is no promise: where it cannot answer, the primary does."""
+    """State of the replica, if one is named. It guarantees nothing: if the replica cannot answer, the primary does."""
 
     def as_json(self) -> dict[str, Any]:
-        """One object: the columns of ``two_tower.status`` at the top, the rest by name."""
+        """One object: the columns of ``two_tower.status`` at the top level, the other views by name."""
         rest = {name: getattr(self, name) for name in ("coverage", "jobs", "set_aside", "sizes", "sample", "problems")}
         return {"healthy": not self.problems, **self.status, **rest, "replica": self.replica}
 
@@ -49,8 +49,8 @@ class Report:
 def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout_s: int = 0) -> Report:
     """Read the views in one read-only transaction; with ``sample``, measure that many users of each live version.
 
-    ``connection`` is outside a transaction. A statement may take ``timeout_s`` seconds, for ever if 0. Raises
-    psycopg.Error where the database cannot be read.
+    ``connection`` is outside a transaction. A statement may take ``timeout_s`` seconds, without limit if 0. Raises
+    psycopg.Error if the database cannot be read.
     """
     import psycopg
     from psycopg.rows import dict_row
@@ -78,16 +78,16 @@ def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout
         )
 
 
-# ------------------------------------------------------------------------------------------------ for people
+# ------------------------------------------------------------------------------------------------ output
 
 
 def command(remedy: str) -> str:
-    """A remedy as a command line: statements go to psql."""
+    """A remedy as a command line: SQL statements go to psql."""
     return remedy if remedy.startswith(("two-tower ", "systemctl ")) else f"two-tower psql -- -c {shlex.quote(remedy)}"
 
 
 def render(report: Report) -> RenderableType:
-    """The report for a terminal, what is broken at the end."""
+    """The report for a terminal, with problems at the end."""
     status, now = report.status, datetime.now(UTC)
     pending = status["pending_user_changes"] + status["pending_video_changes"]
     rate = status["vectors_per_second"]
@@ -162,7 +162,7 @@ def _active(status: Row) -> str:
 
 
 def _table(*headings: str | None) -> Table:
-    """A table without lines; headings that begin with ``>`` are of numbers."""
+    """A table without lines; headings that begin with ``>`` are of columns of numbers."""
     table = Table(box=None, show_header=headings[0] is not None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in headings:
         text = heading or ""
@@ -171,7 +171,7 @@ def _table(*headings: str | None) -> Table:
 
 
 def _share(share: float) -> str:
-    """Never rounded up to 100 %."""
+    """A percentage, never rounded up to 100 %."""
     return "100 %" if share == 1 else f"{min(share, 0.9999):.2%}".replace("%", " %")
 
 

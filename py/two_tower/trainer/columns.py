@@ -1,7 +1,7 @@
-"""Columns out of a binary COPY of rows of one width, kept in temporary files and mapped: tens of millions of rows take
-room on a disk, and memory as long as somebody looks at them.
+"""Columns from a binary COPY of fixed-width rows, in memory-mapped temporary files: tens of millions of rows take room
+on a disk, and memory only while they are read.
 
-The files have no name any more when they are filled. They lie where ``TMPDIR`` says, which had better be no ``tmpfs``.
+The files are unlinked as soon as they are created. They are in ``TMPDIR``, which should not be a ``tmpfs``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import psycopg
 from psycopg import sql
 
 HEADER = 19
-"""Bytes before the first row: signature, flags, length of an extension."""
+"""Bytes before the first row: signature, flags, length of the extension."""
 TRAILER = 2
 """Bytes after the last row."""
 CHUNK = 4 << 20
-"""Bytes of rows that are turned into columns at once."""
+"""Bytes of rows that are converted to columns at once."""
 
 
 def read_columns(
     connection: psycopg.Connection[Any], query: sql.Composed, row: np.dtype[Any], types: Mapping[str, npt.DTypeLike]
 ) -> dict[str, np.ndarray]:
-    """What ``query``, a COPY to standard output in binary, answers; read only.
+    """The columns of ``query``, a binary COPY to standard output; read only.
 
-    ``row``: a field of two bytes, then by twos the length and the value of each column; ``types``: of the columns
-    that are kept, by the names that ``row`` gives their values.
+    ``row``: a field of two bytes, then the length and the value of each column; ``types``: the types of the columns to
+    keep, by the names that ``row`` gives their values.
     """
     files: dict[str, BinaryIO] = {}
     try:
@@ -53,13 +53,13 @@ def read_columns(
         return found
     finally:
         for file in files.values():
-            file.close()  # the map stays, and with it the room on the disk
+            file.close()  # the mapping keeps the room on the disk
 
 
 def _append(
     files: Mapping[str, BinaryIO], types: Mapping[str, npt.DTypeLike], packed: bytearray, row: np.dtype[Any]
 ) -> int:
-    """How many whole rows there were, which are in the files now."""
+    """Appends the whole rows to the files; returns their number."""
     rows = np.frombuffer(packed, row, len(packed) // row.itemsize)
     for name, file in files.items():
         file.write(rows[name].astype(types[name]).tobytes())
@@ -67,5 +67,5 @@ def _append(
 
 
 def _rest(packed: bytearray, row: np.dtype[Any]) -> bytearray:
-    """What comes after the whole rows."""
+    """The bytes after the last whole row."""
     return packed[len(packed) // row.itemsize * row.itemsize :]

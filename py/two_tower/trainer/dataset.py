@@ -1,7 +1,7 @@
-"""Reading a :class:`~two_tower.features.TrainingData` out of the database, through COPY and in one snapshot.
+"""Reads a :class:`~two_tower.features.TrainingData` from the database, by COPY and in one snapshot.
 
-SQL decides what a label is (``two_tower.training_set``) and what an item carries (``two_tower.video_attributes``);
-here keys become positions. What users decided is mapped from files (:mod:`.columns`); memory is that of the catalogue.
+SQL defines labels (``two_tower.training_set``) and attributes of items (``two_tower.video_attributes``); this module
+turns keys into positions. Decisions are mapped from files (:mod:`.columns`), so only the catalogue takes memory.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ from two_tower.trainer.columns import read_columns
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What to train on, and how much of it has an input of its own."""
+    """What to train on, and which keys get inputs of their own."""
 
     min_stars: float = 4.0
     """Reviews with at least this many stars are likes."""
     max_negative_stars: float = 2.0
-    """Reviews with at most this many stars are nopes; what lies between is known, and neither."""
+    """Reviews with at most this many stars are nopes; those between count as known, and as neither."""
     mode: str = "all"
     """One of :data:`MODES`."""
     max_tag_features: int = 2_000
-    """Of these, and of the next four, 0 or less: as many as there are."""
+    """Inputs for tags, at most. In this and the next four limits, 0 or less means no limit."""
     max_performer_features: int = 5_000
     max_video_features: int | None = None
-    """None: as many as there are with :attr:`min_video_likes`. Each is 1.5 kB of weights in the database."""
+    """None: all videos with :attr:`min_video_likes`. Each takes 1.5 kB of weights in the database."""
     min_video_likes: int = 2
-    """What one user alone likes says nothing of who else would, and its weights would give that user's taste away."""
+    """A video that only one user likes does not tell who else would like it, and its weights would reveal that user's
+    taste."""
     max_category_features: int = 1_000
-    """Of makers, labels, series and sources, and of what profiles have in one column, each."""
+    """For each of makers, labels, series, sources, and each column of profiles."""
     max_word_features: int = 2_000
-    """Of titles and of descriptions, each. Of vectors of encoders there is always all."""
+    """For each of titles and descriptions. Vectors of encoders always have all their inputs."""
 
     def limit(self, vocabulary: str) -> int | None:
-        """The most entries that a vocabulary may have; None where there may be any number."""
+        """The most entries that a vocabulary may have; None for no limit."""
         named = {
             "tag": self.max_tag_features,
             "performer": self.max_performer_features,
@@ -82,7 +83,7 @@ _TYPES: dict[str, npt.DTypeLike] = {
     "user_id": "V16", "item": np.int32, "label": np.int8, "time": np.float64, "weight": np.float32,
 }  # fmt: skip
 
-# The one statement that evaluates what is learnt from, which takes as long each time.
+# The only statement that evaluates the training set, since each evaluation takes equally long.
 _INTERACTIONS = """
 copy (
     with items as (
@@ -110,7 +111,7 @@ MODES: dict[str, LiteralString] = {
         )
     )""",
 }
-"""What is learnt from: decisions, and reviews of pairs that nobody decided on; the former alone; the latter alone."""
+"""The training set: decisions, and reviews of pairs without a decision; only the former; only the latter."""
 
 _ITEMS = """
 copy (
@@ -125,8 +126,8 @@ copy (
 ) to stdout (format csv, header)
 """
 
-# A word of titles or descriptions must be in so many videos that somebody likes, and in no more than this share of
-# them: another says nothing of what is like what.
+# A word of titles or descriptions must be in at least so many of the liked videos, and in at most this share of
+# them: rarer and more common words tell nothing about which videos are similar.
 FEWEST_VIDEOS, COMMON = 2, 0.1
 _WORDS = """
 copy (
@@ -155,7 +156,7 @@ copy (
 """
 
 
-# As profiles are now: nothing says what they were.
+# Profiles as they are now: their history is not stored.
 _PROFILES = """
 copy (
     select {} + u.place - 1 as position, k.kind, k.key
@@ -165,7 +166,7 @@ copy (
 ) to stdout (format csv, header)
 """
 ASKED = 100_000
-"""Users whose profiles are asked for at once."""
+"""Users whose profiles are read at once."""
 
 _VECTORS = """
 copy (
@@ -176,22 +177,23 @@ copy (
 """
 
 Vectors: TypeAlias = dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
-"""Encoder and how many numbers → positions [m] of items in order, and their vectors [m, numbers] float32, of length 1.
-What has more numbers or fewer is another encoder's, whatever it is called."""
+"""Encoder and size of its vectors → sorted positions [m] of items, and their vectors [m, size] float32, of length 1.
+Vectors of another size count as another encoder's, even under the same name."""
 
 FEWEST_USERS = 5
-"""Users who must share a key of their profiles, for it to have an input: what one alone has gives that user's taste
-away."""
+"""Users who must share a key of their profiles for it to have an input: a key of only one user would reveal that user's
+taste."""
 
 
 def read(
     connection: psycopg.Connection[Any], options: DatasetOptions | None = None, schema: FeatureSchema | None = None
 ) -> TrainingData:
-    """The whole training set, laid out by ``schema``, by default one of the vocabularies that ``options`` bound.
+    """The whole training set, laid out by ``schema``, by default one with vocabularies within the limits of
+    ``options``.
 
-    Raises UserError where there is nothing to learn from.
+    Raises UserError if there is nothing to learn from.
 
-    Runs in one repeatable-read transaction, so that a like that arrives meanwhile is in all of it or in none of it.
+    Runs in one repeatable-read transaction, so a like that arrives meanwhile is in all of the result or in none of it.
     """
     options = options or DatasetOptions()
     with connection.transaction():
@@ -205,7 +207,7 @@ def read(
 
 
 def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
-    """What the users of one of several databases decided, in one snapshot."""
+    """The decisions of the users of one of several databases, in one snapshot."""
     with connection.transaction():
         connection.execute(_SNAPSHOT)
         decided = _decided(connection, options)
@@ -214,10 +216,10 @@ def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> P
 
 
 def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], options: DatasetOptions) -> TrainingData:
-    """The training set of all ``parts``, with the catalogue of ``connection``: what :func:`read` would make of one
-    database that had the users of all.
+    """The training set of all ``parts``, with the catalogue of ``connection``: the same as :func:`read` would return
+    for one database with all the users.
 
-    What was decided on videos that this catalogue has not, or no longer, is left out. Raises UserError as read().
+    Decisions on videos that are not in this catalogue are left out. Raises UserError as read() does.
     """
     liked = {video for part in parts for video in part.decided.liked(part.item_ids)}
     with connection.transaction():
@@ -235,9 +237,9 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
 
 
 def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
-    """All parts as one, by the positions of ``item_ids``, which are in order.
+    """All parts as one, by positions in the sorted ``item_ids``.
 
-    A user who is being moved may be in two of them: of what is there twice, the later counts.
+    A user who is being moved may be in two parts: of two decisions on the same video, the later counts.
     """
     user_ids = np.unique(np.concatenate([part.decided.user_ids for part in parts]))
     columns: list[list[np.ndarray]] = [[], [], [], [], []]
@@ -266,14 +268,14 @@ def _decided(connection: psycopg.Connection[Any], options: DatasetOptions) -> De
     stars = map(sql.Literal, (options.min_stars, options.max_negative_stars))
     labelled = sql.SQL(MODES[options.mode]).format(*stars)
     columns = read_columns(connection, sql.SQL(_INTERACTIONS).format(labelled=labelled), _ROW, _TYPES)
-    halves = columns.pop("user_id").view(np.uint64).reshape(-1, 2)  # rows of one user follow each other
+    halves = columns.pop("user_id").view(np.uint64).reshape(-1, 2)  # rows of one user are adjacent
     first = np.append(True, (halves[1:] != halves[:-1]).any(axis=1))[: len(halves)]
     user_ids = [str(UUID(bytes=each.tobytes())) for each in halves[first]]
     return Decided(np.array(user_ids, dtype=str), np.cumsum(first, dtype=np.int32) - 1, **columns)
 
 
 def _profiles(connection: psycopg.Connection[Any], user_ids: np.ndarray) -> pl.DataFrame:
-    """What the profiles of these users [n_users] have, as :func:`laid_out` takes it."""
+    """The profiles of these users [n_users], as :func:`laid_out` takes them."""
     found = [
         pl.read_csv(_copy(connection, _PROFILES, start, user_ids[start : start + ASKED].tolist()), infer_schema=False)
         for start in range(0, max(len(user_ids), 1), ASKED)
@@ -282,7 +284,7 @@ def _profiles(connection: psycopg.Connection[Any], user_ids: np.ndarray) -> pl.D
 
 
 def _vectors(connection: psycopg.Connection[Any]) -> Vectors:
-    """What encoders make of the videos, as :func:`laid_out` takes it."""
+    """The vectors of encoders, as :func:`laid_out` takes them."""
     rows: list[tuple[str, int, np.ndarray]] = []
     with connection.cursor().copy(_VECTORS) as copy:
         copy.set_types(["int4", "text", "bytea"])
@@ -294,7 +296,7 @@ def _vectors(connection: psycopg.Connection[Any]) -> Vectors:
 
 
 def stacked(rows: Iterable[tuple[str, int, np.ndarray]]) -> Vectors:
-    """Encoders, positions of items and their vectors as :data:`Vectors` has them."""
+    """Rows of encoder, position of an item, and vector, as :data:`Vectors`."""
     alike: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}
     for encoder, position, vector in rows:
         alike.setdefault((encoder, len(vector)), []).append((position, vector))
@@ -315,8 +317,8 @@ def _items(connection: psycopg.Connection[Any]) -> pl.DataFrame:
 def _attributes(
     connection: psycopg.Connection[Any], liked: Sequence[str], schema: FeatureSchema | None
 ) -> pl.DataFrame:
-    """Attributes as :func:`laid_out` takes them; of words those that tell something of the videos that are ``liked``,
-    or those of ``schema``."""
+    """Attributes as :func:`laid_out` takes them. Words are those of ``schema``, or else those that are neither too rare
+    nor too common among the ``liked`` videos."""
     kinds = list(WORDS.values())
     attributes = pl.read_csv(_copy(connection, _ATTRIBUTES, kinds), infer_schema=False)
     if schema is None:
@@ -340,7 +342,7 @@ def _require_likes(decided: Decided, items: pl.DataFrame, options: DatasetOption
 
 @dataclass(frozen=True)
 class Decided:
-    """Who decided what, as :class:`TrainingData` has it."""
+    """Decisions by user and item, as :class:`TrainingData` has them."""
 
     user_ids: np.ndarray
     user: np.ndarray
@@ -356,13 +358,13 @@ class Decided:
 
 @dataclass(frozen=True)
 class Part:
-    """What the users of one database decided, on which catalogue."""
+    """The decisions of the users of one database, and its catalogue."""
 
     decided: Decided
     item_ids: np.ndarray
     """[n_items] str, in order: the positions of ``decided.item``"""
     profiles: pl.DataFrame
-    """``position`` of a user, ``kind``, ``key``, of what these users' profiles have"""
+    """``position`` of a user, ``kind``, ``key``: the keys of these users' profiles"""
 
 
 def laid_out(
@@ -376,8 +378,8 @@ def laid_out(
 ) -> TrainingData:
     """The training set of decisions on ``items`` (``video_id`` and :data:`ITEM_NUMERIC`, in the order of positions).
 
-    ``attributes``: ``video_id``, ``kind``, ``key`` of what they carry. ``profiles``: ``position`` of a user, ``kind``,
-    ``key`` of what the user's profile has. ``vectors``: what encoders make of the items.
+    ``attributes``: ``video_id``, ``kind``, ``key``. ``profiles``: ``position`` of a user, ``kind``, ``key``.
+    ``vectors``: the encoders' vectors of the items.
     """
     likes = np.bincount(decided.item[decided.label == LIKE], minlength=items.height)
     entries = _entries(items, attributes)
@@ -415,7 +417,7 @@ def _copy(connection: psycopg.Connection[Any], statement: LiteralString, *values
 
 
 def _entries(items: pl.DataFrame, attributes: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """By vocabulary: ``position`` of an item and ``key`` that it carries, one row each."""
+    """By vocabulary: a row with the ``position`` of an item and the ``key`` for each key of each item."""
     positions = items.select("video_id", pl.int_range(pl.len(), dtype=pl.Int32).alias("position"))
     carried = (
         attributes.join(positions, on="video_id").select("kind", "position", "key").sort("kind", "position", "key")
@@ -426,10 +428,8 @@ def _entries(items: pl.DataFrame, attributes: pl.DataFrame) -> dict[str, pl.Data
 
 
 def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, least: int) -> tuple[str, ...]:
-    """The most liked keys, most liked first, ties by key; none with fewer than ``least`` likes.
-
-    Nor one longer than the registry's key, an index, holds.
-    """
+    """The most liked keys, most liked first, ties by key; none with fewer than ``least`` likes, and none too long for
+    the registry's index."""
     counted = (
         entries.with_columns(pl.Series("likes", likes[entries["position"].to_numpy()]))
         .filter(pl.col("key").str.len_bytes() <= LONGEST_NAME)
@@ -442,7 +442,7 @@ def _vocabulary(entries: pl.DataFrame, likes: np.ndarray, limit: int | None, lea
 
 
 def _profile_vocabularies(profiles: pl.DataFrame, options: DatasetOptions) -> dict[str, tuple[str, ...]]:
-    """Of each column that has any: the keys that most users share, ties by key; none of fewer than FEWEST_USERS."""
+    """For each column with any: the keys that most users share, ties by key; none of fewer than FEWEST_USERS users."""
     counted = (
         profiles.filter(pl.col("kind").str.starts_with(PROFILE) & (pl.col("key").str.len_bytes() <= LONGEST_NAME))
         .group_by("kind", "key")
@@ -474,8 +474,8 @@ def _encode_profiles(profiles: pl.DataFrame, schema: FeatureSchema, n_users: int
 
 
 def _numbers_of(vectors: Vectors, likes: np.ndarray) -> tuple[str, ...]:
-    """The numbers of each encoder of which FEWEST_VIDEOS that somebody likes have a vector; where its vectors differ in
-    how many they have, so many as most of those."""
+    """Keys of the vector dimensions of each encoder with vectors of at least FEWEST_VIDEOS liked videos; if its vectors
+    have several sizes, the most frequent size counts."""
     telling: dict[str, tuple[int, int]] = {}
     for (encoder, numbers), (at, _) in vectors.items():
         liked = int((likes[at] > 0).sum())

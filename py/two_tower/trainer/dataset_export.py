@@ -1,8 +1,8 @@
-"""``two-tower dataset export DIR``: what the trainer reads, as Parquet, for those who train elsewhere.
+"""``two-tower dataset export DIR``: the trainer's input as Parquet, for training elsewhere.
 
-``DIR/runs/<time>/`` holds one export; ``DIR/latest`` leads to the newest, and changes only when an export is complete.
-Interactions are split as the trainer splits them. What a user's features count is the training part alone, so that no
-held-out label is in them.
+``DIR/runs/<time>/`` holds one export; ``DIR/latest`` links to the newest, and changes only when an export is complete.
+Interactions are split as the trainer splits them. A user's features count only the training part, so they contain no
+held-out label.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _COUNTED = {
     "liked_series": "series",
     "liked_sources": "source",
 }
-"""Column of a user's features → that of an item's; named as in the payload of ``get_user_embedding_features``."""
+"""Column of user features → column of item features; named as in the payload of ``get_user_embedding_features``."""
 
 
 def export(
@@ -97,11 +97,12 @@ def export(
     seed: int = 0,
     progress: Progress = lambda _what, _share: None,
 ) -> dict[str, Any]:
-    """Writes one run, named ``run`` or by the time, and makes it the latest; its summary.
+    """Writes one run, named ``run`` or by the time, and makes it the latest; returns its summary.
 
-    ``snapshot_inputs``: decisions and reviews as they were, too. ``neg_per_pos``: videos drawn as negatives for each
-    like of the training part, from what a user is not known to know there: a draw that left the held-out likes out
-    would tell of them. Raises UserError where there is nothing to learn from, or nothing can be written.
+    ``snapshot_inputs``: also writes the decisions and reviews as they are in the database. ``neg_per_pos``: negatives
+    drawn for each like of the training part, among the videos that the user is not known to know in that part: leaving
+    out the held-out likes would reveal them. Raises UserError if there is nothing to learn from, or the files cannot be
+    written.
     """
     from two_tower.trainer.splits import split
 
@@ -168,7 +169,7 @@ def export(
 def user_features(train: pl.DataFrame, items: pl.DataFrame, user_ids: np.ndarray) -> pl.DataFrame:
     """One row per user, counted from ``train``; named as in the payload of ``get_user_embedding_features``.
 
-    Counts by key are lists of ``{key, count}``. What is relative in time is so to the user's latest known decision.
+    Counts by key are lists of ``{key, count}``. Times are relative to the user's latest known decision.
     """
     newest = pl.col("created_at").max().over("user_id")
     recent = pl.col("created_at") > newest - pl.duration(days=30)
@@ -216,7 +217,7 @@ def user_features(train: pl.DataFrame, items: pl.DataFrame, user_ids: np.ndarray
 
 
 def _items(connection: psycopg.Connection[Any], item_ids: np.ndarray) -> pl.DataFrame:
-    """What the item tower reads of every video, with names and address, in the order of ``item_ids``."""
+    """The item tower's input for every video, with names and address, in the order of ``item_ids``."""
     data = io.BytesIO()
     with connection.cursor().copy(_ITEMS) as copy:
         for block in copy:
@@ -227,12 +228,12 @@ def _items(connection: psycopg.Connection[Any], item_ids: np.ndarray) -> pl.Data
         *(pl.col(name).cast(kind) for name, kind in _NUMBERS.items()),
         pl.col("released_at").str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us").dt.replace_time_zone("UTC"),
     )
-    # Of a video that came or went since the interactions were read, there is the id alone, or nothing.
+    # A video that was deleted since the interactions were read has only its id; a new one is left out.
     return pl.DataFrame({"video_id": item_ids}).join(typed, on="video_id", how="left", maintain_order="left")
 
 
 def _vectors(data: TrainingData) -> list[pl.Series]:
-    """A column for each encoder, lists of numbers; null where it says nothing of a video."""
+    """A column for each encoder, of lists of numbers; null for a video without a vector."""
     counts = data.item_counts[:, data.schema.segment("item", VECTORS).slice].tocsc()
     of = np.array([key.rpartition(":")[0] for key in data.schema.vocabularies[VECTOR]], dtype=str)
     found = []
@@ -244,8 +245,8 @@ def _vectors(data: TrainingData) -> list[pl.Series]:
 
 
 def _negatives(data: TrainingData, train: np.ndarray, each: int, seed: int) -> pl.DataFrame:
-    """``user_id``, ``video_id``, ``label`` 0: for each like ``each`` videos that somebody knows; not what the user is
-    known to know, and a pair once.
+    """``user_id``, ``video_id``, ``label`` 0: for each like, ``each`` videos that anybody knows, without those that the
+    user is known to know; each pair once.
     """
     rng = np.random.default_rng(seed)
     known = np.unique(data.item[train])
@@ -271,7 +272,7 @@ _INPUTS: dict[str, LiteralString] = {
         from two_tower.reviews
         where reviewer_id not in (select c.user_id from two_tower.user_choices c where not c.trained_on)""",
 }
-"""What labels are made of, as it is in the database."""
+"""The rows from which labels are computed, as they are in the database."""
 
 
 def _snapshot(connection: psycopg.Connection[Any], query: LiteralString) -> pl.DataFrame:
@@ -287,7 +288,7 @@ def _snapshot(connection: psycopg.Connection[Any], query: LiteralString) -> pl.D
 
 
 def _joined(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    """How many decisions and reviews are of a video that there is."""
+    """How many decisions and reviews refer to an existing video."""
     found: dict[str, Any] = {}
     for name, table in (("decisions", "public.user_video_decisions"), ("reviews", "two_tower.reviews")):
         rows, joined = connection.execute(
@@ -300,7 +301,7 @@ def _joined(connection: psycopg.Connection[Any]) -> dict[str, Any]:
 
 
 def _cids(items: pl.DataFrame) -> dict[str, int]:
-    """Videos whose address has a content id of DMM, as ``/cid=abc00123/``, and those whose has none."""
+    """Numbers of videos whose address has a content id of DMM, as in ``/cid=abc00123/``, and of those without."""
     having = int(items["product_url"].str.contains(r"[/?&]cid=[^/&]+").fill_null(value=False).sum())
     return {"with_cid": having, "without_cid": len(items) - having}
 

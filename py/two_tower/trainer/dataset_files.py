@@ -1,11 +1,12 @@
-"""A :class:`~two_tower.features.TrainingData` from files, such as those of ``two-tower dataset export``: no database.
+"""A :class:`~two_tower.features.TrainingData` from files such as those of ``two-tower dataset export``, without a
+database.
 
     two-tower train --train interactions_train.parquet --val interactions_val.parquet --items item_features.parquet
 
-Parquet, or CSV by any other name. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and what was
-decided: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
-have their id, and what the item tower reads, as ``item_features.parquet`` names it; lists are lists, or texts that
-:mod:`two_tower.lists` reads.
+Files are Parquet or CSV, whatever their names. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and
+the decision: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known.
+Items have their id and the item tower's input, with the column names of ``item_features.parquet``; lists are lists, or
+texts that :mod:`two_tower.lists` reads.
 """
 
 from __future__ import annotations
@@ -37,33 +38,33 @@ DECISIONS = {"like": LIKE, "nope": NOPE, "dislike": NOPE, "skip": SKIP}
 USERS = ("user_id", "reviewer_id")
 TIMES = ("created_at", "timestamp")
 FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-"""Of times as text, with a blank between date and time; UTC where they do not say another zone."""
+"""Formats of times as text, with a blank between date and time; UTC unless they state another zone."""
 NAMES = ("tags", "performers")
 CONTENT = tuple(name for name in ITEM_SEGMENTS if name not in ("id", VECTORS))
 OF_ENCODER = "vector_"
-"""What begins the name of a column of vectors of one encoder: ``vector_clip``."""
+"""Prefix of the columns of encoders' vectors, such as ``vector_clip``."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What files hold."""
+    """The contents of the files."""
 
     data: TrainingData
     held: np.ndarray | None
     """[n] bool: the rows that came from ``val``; None without such a file."""
     addresses: dict[str, str]
-    """Item → ``product_url``, of those that have one."""
+    """Item → ``product_url``, for items that have one."""
     joined: int
-    """Interactions that name an item of the catalogue."""
+    """Interactions with an item of the catalogue."""
     interactions: int
-    """All of them, apart from those that neither like, refuse nor skip."""
+    """All likes, nopes and skips."""
 
 
 def load(
     train: Path, val: Path | None, items: Path, options: DatasetOptions | None = None, *, item_key: str = "video_id"
 ) -> Loaded:
-    """Read the files. Interactions with items that ``items`` lacks are left out; in ``val`` and ``train`` both, ``val``
-    counts. Raises UserError where a file cannot be read, or lacks what it must have."""
+    """Read the files. Interactions with items that ``items`` lacks are left out; if one is in both ``val`` and
+    ``train``, ``val`` counts. Raises UserError if a file cannot be read, or lacks a required column."""
     options = options or DatasetOptions()
     catalogue = _table(items)
     _require(catalogue, items, item_key)
@@ -115,7 +116,7 @@ def _table(path: Path) -> pl.DataFrame:
 
 
 def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
-    """The first of these columns that there is."""
+    """The first of these columns that exists."""
     found = next((name for name in names if name in frame.columns), None)
     if found is None:
         raise UserError(f"{path} has no column {' or '.join(names)}", f"it has {', '.join(frame.columns)}")
@@ -123,7 +124,7 @@ def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
 
 
 def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.DataFrame:
-    """``user``, ``item``, ``label``, ``time``, ``weight``: what likes, refuses or skips; the last of a pair counts."""
+    """``user``, ``item``, ``label``, ``time``, ``weight`` of likes, nopes and skips; the last of a pair counts."""
     frame = _table(path)
     user, what = _require(frame, path, *USERS), _require(frame, path, "label", "decision", "stars")
     item, given = _require(frame, path, item_key, "item_id"), pl.col(what)
@@ -164,7 +165,7 @@ def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.Data
 
 
 def _seconds(kind: pl.DataType, column: pl.Expr) -> pl.Expr:
-    """Seconds since 1970 of a time, or of text or a number that says one."""
+    """Seconds since 1970, from a time, a text or a number."""
     if kind == pl.String:
         text = column.str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
         column = pl.coalesce(
@@ -177,7 +178,7 @@ def _seconds(kind: pl.DataType, column: pl.Expr) -> pl.Expr:
 
 
 def _numbers(catalogue: pl.DataFrame) -> pl.DataFrame:
-    """``video_id`` and what :data:`~two_tower.features.ITEM_NUMERIC` names; null where it is not known."""
+    """``video_id`` and the columns of :data:`~two_tower.features.ITEM_NUMERIC`; null if unknown."""
 
     def number(name: str) -> pl.Expr:
         known = name in catalogue.columns
@@ -193,7 +194,7 @@ def _numbers(catalogue: pl.DataFrame) -> pl.DataFrame:
 
 
 def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
-    """What encoders make of the items, of the columns of lists of numbers that are called so."""
+    """The encoders' vectors of the items, from the columns with the prefix :data:`OF_ENCODER`."""
     rows: list[tuple[str, int, np.ndarray]] = []
     for name in catalogue.columns:
         if not name.startswith(OF_ENCODER):
@@ -216,7 +217,7 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
 
 
 def _attributes(catalogue: pl.DataFrame, liked: pl.Series, path: Path) -> pl.DataFrame:
-    """``video_id``, ``kind``, ``key``: what items carry. Of words, those that the training reads from a database."""
+    """``video_id``, ``kind``, ``key`` of the items. Words are chosen as for a training from a database."""
     parts = [pl.DataFrame(schema={"video_id": pl.String, "kind": pl.String, "key": pl.String})]
     for segment in CONTENT:
         if segment not in catalogue.columns:

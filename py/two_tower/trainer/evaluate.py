@@ -1,7 +1,7 @@
-"""Ranking metrics by full ranking over the catalogue with the seen excluded, and the references to compare with.
+"""Metrics of full rankings of the catalogue without seen items, and the references to compare with.
 
-Everything works on score blocks ``scorer(rows) -> [len(rows), n_items]``, so memory is bounded by the block. Per
-user, then averaged over users with something relevant:
+Everything works on blocks of scores ``scorer(rows) -> [len(rows), n_items]``, so the block bounds memory. Metrics are
+per user, then averaged over users with a relevant item:
 
     Recall@K = hits / |relevant|        NDCG@K: binary gain, log2(rank + 1), ideal over min(|relevant|, K)
     Precision@K = hits / K
@@ -28,35 +28,35 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 """Positions of users [b] -> scores [b, n_items], float32, higher is better."""
 
 HISTORY_LENGTHS = (5, 20, 100, np.inf)
-"""Known likes, at most, of the users who are measured together."""
+"""Upper ends of the ranges of known likes whose users are measured together."""
 
 EASE_LIMIT = 12_000
-"""Items up to which the dense EASE^R reference is computed; it holds three matrices of items x items."""
+"""Most items for which the dense EASE^R reference is computed; it needs three matrices of items x items."""
 
 ALS_LIMIT = 400_000
-"""Likes up to which the ALS reference is fitted, in a minute or less."""
+"""Most likes to which the ALS reference is fitted, in a minute or less."""
 
 BLOCK = 50_000
-"""Pairs of a user and an item whose factors are held at once."""
+"""Pairs of a user and an item whose factors are in memory at once."""
 
 SCORES = 30_000_000
-"""Scores of users and items that are held at once."""
+"""Scores of users and items that are in memory at once."""
 
 DRAWN = 1_000_000
-"""Values of users that a bootstrap draws at once."""
+"""Values per user that a bootstrap draws at once."""
 
 MEASURED = 200_000_000
-"""Scores of users and items that are ranked to measure a recommender, where :data:`LEAST_USERS` have fewer."""
+"""Scores of users and items that are ranked to measure a recommender, unless those of :data:`LEAST_USERS` are more."""
 
 LEAST_USERS = 2_000
 
 ENOUGH = 300
-"""Users of one number of known likes from which on a difference is worth saying."""
+"""Fewest users in a range of known likes for which a difference is reported."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Metrics per user, in the order of ``users`` (positions of those with something relevant)."""
+    """Metrics per user, in the order of ``users`` (positions of users with a relevant item)."""
 
     users: np.ndarray
     """[u] int"""
@@ -65,7 +65,7 @@ class Ranking:
     coverage: float
 
     def mean(self, where: np.ndarray | None = None) -> dict[str, float]:
-        """Averages over users, or over those with ``where`` [u] true; NaN where there are none."""
+        """Averages over users, or over those with ``where`` [u] true; NaN if there are none."""
         kept = np.ones(len(self.users), dtype=bool) if where is None else where
         return {name: float(v[kept].mean()) if kept.any() else float("nan") for name, v in self.values.items()}
 
@@ -94,10 +94,10 @@ def rank(
     auc: bool = True,
     block: int = 512,
 ) -> Ranking:
-    """Rank the ``candidates`` (item positions; default all) less the ``seen`` for every user with a relevant one.
+    """Rank the ``candidates`` (item positions; default all), without ``seen`` ones, for users with a relevant one.
 
-    ``relevant``, ``seen``: [n_users, n_items], non-zero where true. ``also``: lengths of lists to measure beside ``k``.
-    ``block``: users at once, at most.
+    ``relevant``, ``seen``: [n_users, n_items], non-zero where true. ``also``: lengths of lists to measure besides
+    ``k``. ``block``: most users at once.
     """
     n_items = relevant.shape[1]
     block = max(1, min(block, SCORES // max(n_items, 1)))
@@ -146,9 +146,9 @@ def rank(
 
 
 def asked(relevant: sparse.csr_matrix, most: int, seed: int = 0) -> tuple[np.ndarray, sparse.csr_matrix]:
-    """Positions of at most ``most`` users, fewer where there are many items, and what is ``relevant`` for these alone.
+    """Positions of at most ``most`` users, fewer for many items, and ``relevant`` with only the entries of these users.
 
-    ``relevant``: [n_users, n_items]; the answer has the same shape.
+    ``relevant``: [n_users, n_items]; the result has the same shape.
     """
     n_users, n_items = relevant.shape
     users = np.flatnonzero(np.diff(relevant.indptr))
@@ -160,14 +160,14 @@ def asked(relevant: sparse.csr_matrix, most: int, seed: int = 0) -> tuple[np.nda
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions [b, k] of the k best of scores [b, n], best first; equal ones that are both shown go by position."""
+    """Positions [b, k] of the k best scores [b, n], best first; equal scores in the result are in order of position."""
     found = np.sort(torch.topk(torch.from_numpy(scores), k, dim=1, sorted=False).indices.numpy(), axis=1)
     order = np.argsort(-np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1)
 
 
 def _auc(scores: np.ndarray, wanted: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """[b]: Mann-Whitney statistic of the wanted among the rest, hidden items (of score -inf) apart; a tie is half."""
+    """[b]: Mann-Whitney statistic of wanted items against the rest without hidden items (-inf); a tie is half."""
     wanted = wanted & ~hidden
     values = np.full(len(scores), 0.5)
     ordered = np.sort(scores, axis=1)
@@ -184,7 +184,7 @@ def _auc(scores: np.ndarray, wanted: np.ndarray, hidden: np.ndarray) -> np.ndarr
 
 def by_vectors(users: np.ndarray, items: np.ndarray) -> Scorer:
     """Cosine of unit vectors ``users`` [n_users, d] and ``items`` [n_items, d]."""
-    # By the same library as all else in a training: threads of two of them wait for each other's processors.
+    # By the same library as everything else in a training: threads of two libraries would compete for the processors.
     across = torch.from_numpy(items).T
     return lambda rows: (torch.from_numpy(users[rows]) @ across).numpy()
 
@@ -192,9 +192,9 @@ def by_vectors(users: np.ndarray, items: np.ndarray) -> Scorer:
 def with_neighbours(
     towers: Scorer, likes: sparse.csr_matrix, neighbours: sparse.csr_matrix, length: np.ndarray | None = None
 ) -> Scorer:
-    """Scores of ``towers``, and what each like [n_users, m] of a user adds to its neighbours [m, n_items].
+    """Scores of ``towers``, plus what each like [n_users, m] of a user adds to its neighbours [m, n_items].
 
-    ``length`` [n_users]: of a user's sum, where ``towers`` are of unit vectors. Who has none has no neighbours either.
+    ``length`` [n_users]: of the users' sums, if ``towers`` scores unit vectors. With length 0, neighbours add nothing.
     """
     reach = np.ones(likes.shape[0]) if length is None else np.where(length > 0, 1 / np.maximum(length, TINY), 0)
     scaled = (sparse.diags(reach.astype(np.float32)) @ likes).tocsr()
@@ -208,14 +208,14 @@ def by_popularity(likes: sparse.csr_matrix) -> Scorer:
 
 
 def by_chance(n_items: int, seed: int = 0) -> Scorer:
-    """Uniform scores, the same for a user in every call."""
+    """Uniform random scores, the same for a user in every call."""
     return lambda rows: np.stack(
         [np.random.default_rng((seed, int(r))).random(n_items, dtype=np.float32) for r in rows]
     )
 
 
 def by_item_knn(likes: sparse.csr_matrix, neighbours: int = 100) -> Scorer:
-    """Cosine of like columns, the ``neighbours`` nearest of each item, summed over the history."""
+    """Cosine of columns of likes, to the ``neighbours`` nearest of each item, summed over the history."""
     norm = np.sqrt(np.asarray(likes.sum(axis=0)).ravel())
     unit = (likes @ sparse.diags(1 / np.maximum(norm, 1))).tocsr().astype(np.float32)
     across, nearest = unit.T.tocsr(), []
@@ -245,8 +245,8 @@ def by_als(
     steps: int = 3,
     seed: int = 0,
 ) -> Scorer:
-    """Implicit alternating least squares (Hu, Koren, Volinsky 2008, ICDM), a side by ``steps`` of conjugate gradients
-    (Takacs, Pilaszy, Tikk 2011, RecSys). A like counts 1 + ``confidence`` times what is no like does."""
+    """Implicit alternating least squares (Hu, Koren, Volinsky 2008, ICDM), each side by ``steps`` of conjugate
+    gradients (Takacs, Pilaszy, Tikk 2011, RecSys). A like weighs 1 + ``confidence``, any other pair 1."""
     rng = np.random.default_rng(seed)
     both = likes.tocsr().astype(np.float32), likes.T.tocsr().astype(np.float32)
     sides = [(rng.standard_normal((m.shape[0], factors)) / factors).astype(np.float32) for m in both]
@@ -305,10 +305,10 @@ def report(
     also: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """``metrics.json``: scorer name -> metrics overall, with intervals, by the number of known likes, and for cold
-    items; and by how much the NDCG of each is ahead of that of the first, with standard errors.
+    """``metrics.json``: scorer name -> metrics overall with intervals, by the number of known likes, and for cold
+    items; and the difference of each NDCG to that of the first scorer, with standard errors.
 
-    ``likes``: what was known in training; an item is cold when nobody liked it there.
+    ``likes``: those known in training; an item without any is cold.
     """
     cold = np.flatnonzero(np.asarray(likes.sum(axis=0)).ravel() == 0)
     count = np.asarray(likes.sum(axis=1)).ravel()
@@ -338,7 +338,7 @@ def report(
 
 
 def behind(metrics: dict[str, Any]) -> list[str]:
-    """Where another does better than the towers, by more than two standard errors: a sentence each."""
+    """A sentence for each case in which a reference beats the towers by more than two standard errors."""
     return [
         f"users with {bucket} likes are better served by {name}: NDCG {found['ndcg']:.4f} higher, "
         f"standard error {found['standard_error']:.4f}"
@@ -350,12 +350,13 @@ def behind(metrics: dict[str, Any]) -> list[str]:
 
 
 def _by_likes(ranking: Ranking, count: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Metrics of users by how many likes [u] of theirs were known."""
+    """Metrics of users by their number of known likes [u]."""
     return {name: ranking.mean(where) | {"users": int(where.sum())} for name, where in _buckets(count)}
 
 
 def _buckets(count: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Names, as ``6-20``, and users [u] of so many likes [u]; who has none is in the first. None that is empty."""
+    """Names, such as ``6-20``, and masks [u] of the users with so many likes; users without likes are in the first.
+    Empty ranges are left out."""
     least: float = 0
     for most in HISTORY_LENGTHS:
         where = (count >= least) & (count <= most)

@@ -1,8 +1,8 @@
 """Towers -> ONNX and safetensors.
 
-The graphs are written node by node with ``onnx.helper``: they are some tens of standard operators, so the file says
-exactly what runs, whatever exporter a release of torch brings, and :func:`parity` compares it with torch on every
-export. Opset 17, IR version 8: understood by onnxruntime since 1.12, onnxruntime-web included.
+The graphs are written node by node with ``onnx.helper``. They consist of a few dozen standard operators, so a file does
+not depend on the exporter of a release of torch; :func:`parity` compares it with torch on every export. Opset 17, IR
+version 8: supported by onnxruntime and onnxruntime-web since 1.12.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from two_tower.trainer.model import INNER, TINY, VECTOR, ItemTower, UserTower
 OPSET = 17
 IR_VERSION = 8
 LARGEST = 2**31 - 2**20
-"""Bytes of weights that a file of protocol buffers can hold, which ends at 2 GB."""
+"""Most bytes of weights in a file, since protocol buffers are limited to 2 GB."""
 
 
 class _Graph:
@@ -90,7 +90,7 @@ def item_graph(tower: ItemTower) -> bytes:
     numeric = g.columns("item_features", 0, tower.start, "numeric")
     known = g.add("Cast", [g.add("Greater", [numeric, zero], "positive")], "present", to=TensorProto.FLOAT)
     known = g.add("Mul", [known, g.constant("used", _array(tower.used))], "known")
-    # Whole vectors per row, see VECTOR.
+    # Rows of whole vectors, see VECTOR.
     wide = g.add("Pad", [numeric, g.constant("vector_pads", [0, 0, 0, VECTOR - tower.start], np.int64)], "wide")
     score = g.add("Log", [g.add("Add", [g.add("Max", [wide, zero], "clamped"), one], "shifted")], "logarithm_wide")
     score = g.columns(score, 0, tower.start, "logarithm")
@@ -120,7 +120,7 @@ def item_graph(tower: ItemTower) -> bytes:
         own = g.add("MatMul", [identity, g.constant("own", _array(tower.own))], "own_place")
         place = g.add("Add", [own, place], "long_place")
     if not len(tower.centres) and not tower.own.shape[0]:
-        # Nothing tells items apart; there must be a row for each all the same.
+        # Nothing distinguishes items, but the output must still have a row for each.
         nothing = g.add("ReduceMax", [known], "anything_known", axes=[1], keepdims=1)
         place = g.add("Add", [place, g.add("Mul", [nothing, zero], "nothing")], "long_place")
     square = g.add("ReduceSumSquare", [place], "square", axes=[1], keepdims=1)
@@ -135,9 +135,9 @@ def export_towers(
 ) -> tuple[bytes | None, bytes | None, bytes]:
     """(user_tower.onnx, item_tower.onnx, weights.safetensors), None for a tower that is too large for ONNX.
 
-    ``neighbours`` [videos, videos] go into the weights, as CSR; the graphs know nothing of them.
+    ``neighbours`` [videos, videos] go into the weights, as CSR; the graphs do not contain them.
 
-    Raises RuntimeError where ONNX and torch disagree.
+    Raises RuntimeError if ONNX and torch disagree.
     """
     graphs = _checked("user", user_tower), _checked("item", item_tower)
     weights = {f"user.{k}": v.detach().contiguous() for k, v in user_tower.state_dict().items()}

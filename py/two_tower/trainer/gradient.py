@@ -1,20 +1,21 @@
-"""Training both towers by gradients, from wherever they start.
+"""Training of both towers by gradients, from given weights.
 
     torchrun --nproc-per-node 2 -m two_tower train --epochs 10
 
-An example is a user. A random part of the history is the input; the rest is what to find (likes) and what to refuse
-(nopes), so no target is ever among the features that predict it. What is trained is what is served: the cosine on
-:data:`two_tower.features.DIM` dimensions, whose last one, the norm's, is zero for a user and needs no gradient.
+An example is a user. A random part of the history is the input; the rest are the positives (likes) and negatives
+(nopes), so no target is ever among the features that predict it. The score that is trained is the one that is served:
+the cosine on :data:`two_tower.features.DIM` dimensions. The last, the norm dimension, is zero for a user and needs no
+gradient.
 
-Up to :data:`WHOLE` items the softmax is over all that anybody knows; what nobody had the chance to like is no negative.
-Above, it is over the batch's own targets and items
-drawn uniformly beside them, with the logQ correction (Yi et al. 2019; the mixture: Yang et al. 2020, "Mixed negative
-sampling for learning two-tower neural networks in recommendations", WWW). Ids of items are dropped at random, so that
-content learns where to put an item that has none. First layers are tables of rows: a step reads, moves and decays the
-rows that its users and items touch, and no others. Decay pulls towards the start.
+Up to :data:`WHOLE` items, the softmax is over all items that anybody knows; items that nobody could have liked are no
+negatives. Above, it is over the batch's own targets and additional items drawn uniformly, with the logQ correction (Yi
+et al. 2019; the mixture: Yang et al. 2020, "Mixed negative sampling for learning two-tower neural networks in
+recommendations", WWW). Item ids are dropped at random, so that the content weights learn to place items without an id.
+First layers are tables of rows: a step reads, updates and decays only the rows that its users and items use. Decay
+pulls towards the initial weights.
 
-With several processes each draws the same plan for the whole batch, and works on its share of the users. The result
-is that of one process, but for the order of sums.
+With several processes, each draws the same plan for the whole batch and works on its share of the users. The result
+is that of one process, except for the order of summation.
 """
 
 from __future__ import annotations
@@ -38,23 +39,23 @@ from two_tower.trainer.loss import binary_cross_entropy, full_softmax, sampled_s
 from two_tower.trainer.model import INNER, ItemTower, UserTower
 
 WHOLE = 20_000
-"""Items up to which the softmax is over the whole catalogue."""
+"""Most items for which the softmax is over the whole catalogue."""
 
 SCORES = 10_000_000
-"""Scores of what was held out that are looked at at once: there are half a dozen numbers for each."""
+"""Scores of held-out decisions that are computed at once: each takes about six numbers in memory."""
 
 TARGETS = 4
-"""Most likes, and most nopes, that a user has in one sampled batch."""
+"""Most likes, and most nopes, of a user in one sampled batch."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda done: 1.0,
 }
-"""Share of the steps that are done -> share of the full rate."""
+"""Share of the steps done so far -> share of the full rate."""
 
 TEMPERATURES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Where the temperature may start: wherever the loss of the first batch is least. It is trained from there."""
+"""Initial temperatures: training starts from the one with the least loss on the first batch."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +66,31 @@ class Recipe:
     loss: str = "softmax"
     """``softmax`` or ``bce``."""
     rate: float = 0.1
-    """Step of a weight, in root mean squares of its table, at the beginning."""
+    """Initial step of a weight, relative to the root mean square of its table."""
     schedule: str = "linear"
-    """How the step falls over the epochs, one of :data:`SCHEDULES`."""
+    """How the step decreases over the epochs, one of :data:`SCHEDULES`."""
     dropout: float = 0.5
-    """Share of a history that is left out of the input, and is the target."""
+    """Share of a history that is left out of the input and becomes the target."""
     id_dropout: float = 0.1
     """Share of the items of a batch that are placed by their content though they have an id."""
     decay: float = 0.01
-    """Share of the way back to the start that a touched weight goes with each full step."""
+    """Share of its difference to the initial value that an updated weight loses with each full step."""
     nope_weight: float = 1.0
-    """What a noped item counts for among the negatives, beyond being one."""
+    """Additional weight of a noped item among the negatives."""
     neg_per_pos: int = 4
-    """Items drawn per target that its user is not known to know. A softmax over all items draws none."""
+    """Items drawn per target, among those that its user is not known to know. A softmax over all items draws none."""
     batch: int = 512
     """Users per step, over all processes."""
     patience: int = 3
-    """Epochs without a better one after which training ends."""
+    """Epochs without improvement after which training ends."""
     attributes: bool = True
-    """Whether users are counted by the attributes of what they like, and not by the videos alone."""
+    """Whether a user's input includes the attributes of liked videos, besides the videos themselves."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What is known of users and items, and nothing held out."""
+    """The training part of the data about users and items."""
 
     schema: FeatureSchema
     item_counts: sparse.csr_matrix
@@ -102,9 +103,9 @@ class Examples:
     """[n_users, n] as :attr:`~two_tower.features.TrainingData.profile`"""
     known: sparse.csr_matrix = field(init=False)
     met: np.ndarray = field(init=False)
-    """[m] int: items that anybody knows"""
+    """[m] int: items with a decision of any user"""
     chance: np.ndarray = field(init=False)
-    """[n_items] how probably a sampled target is this item"""
+    """[n_items] probability that a sampled target is this item"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "known", (self.likes + self.nopes + self.skips).tocsr())
@@ -123,19 +124,19 @@ class Batch:
     items: np.ndarray
     """[u] int: distinct items"""
     named: np.ndarray
-    """[u] bool: placed by its id"""
+    """[u] bool: whether an item is placed by its id"""
     share: float
-    """Of the whole batch's loss, times the number of processes, since their gradients are averaged."""
+    """Share of the whole batch's loss, times the number of processes, since their gradients are averaged."""
     loss: dict[str, Any]
-    """Arguments of the loss, but for the vectors."""
+    """Arguments of the loss, except the vectors."""
 
 
 class Learner(nn.Module):
-    """Both towers' weights, trained in place, and a loss for a batch. The towers' centres and constants stay."""
+    """Both towers' weights, trained in place, and the loss of a batch. The towers' centres and constants are fixed."""
 
     def __init__(self, user: UserTower, item: ItemTower, examples: Examples, recipe: Recipe) -> None:
         super().__init__()
-        self.towers, self.examples, self.recipe = (user, item), examples, recipe  # no submodules: see the tables
+        self.towers, self.examples, self.recipe = (user, item), examples, recipe  # no submodules: the tables train them
         self.weight = nn.EmbeddingBag(len(user.weight), INNER, mode="sum", sparse=True, _weight=user.weight.data)
         self.own = nn.Embedding(len(item.own), INNER, sparse=True, _weight=item.own.data)
         self.taste = nn.Parameter(user.bias.data)
@@ -195,7 +196,7 @@ class Learner(nn.Module):
 
 
 def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Generator, rank: int, size: int) -> Batch:
-    """The share of process ``rank`` of ``size`` in a step over users ``rows``. Draws the same whatever the rank."""
+    """The share of process ``rank`` of ``size`` in a step over users ``rows``. All ranks draw the same."""
     likes, nopes = examples.likes[rows], examples.nopes[rows]
     kept = [rng.random(m.nnz) >= recipe.dropout for m in (likes, nopes)]
     inputs = [_where(m, keep) for m, keep in zip((likes, nopes), kept, strict=True)]
@@ -223,7 +224,7 @@ def draw(examples: Examples, recipe: Recipe, rows: np.ndarray, rng: np.random.Ge
 def _counted(
     examples: Examples, recipe: Recipe, users: np.ndarray, likes: sparse.csr_matrix, nopes: sparse.csr_matrix
 ) -> Any:
-    """What the user tower reads of ``users`` [b] by histories [b, n_items], as training has it: [b, user_dim]."""
+    """The user tower's input for ``users`` [b] with histories [b, n_items] in training: [b, user_dim]."""
     schema = examples.schema
     profile = None if examples.profile is None else examples.profile[users]
     counts = user_counts(schema, examples.item_counts, likes, nopes, profile)
@@ -247,7 +248,7 @@ def _where(matrix: sparse.csr_matrix, keep: np.ndarray) -> sparse.csr_matrix:
 
 
 def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Values [n] at ``rows`` and ``columns`` [n]; where n is 0, SciPy answers with a matrix."""
+    """Values [n] at ``rows`` and ``columns`` [n]; SciPy would return a matrix if n is 0."""
     return np.asarray(matrix[rows, columns]).ravel() if len(rows) else np.empty(0, dtype=matrix.dtype)
 
 
@@ -270,7 +271,7 @@ def _sampled(
     rank: int,
     size: int,
 ) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Candidates are all targets of the batch, items drawn uniformly, and nopes, each of which only its user sees."""
+    """Candidates are all targets of the batch, items drawn uniformly, and nopes, each for its own user only."""
     met = examples.met
     row, target = _some(wanted, TARGETS, rng)  # [p] each
     noping, noped = _some(refused, TARGETS, rng)
@@ -310,7 +311,7 @@ def _pairs(
     rank: int,
     size: int,
 ) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Likes are 1; nopes, and drawn items that their user is not known to know [b, n_items], are 0."""
+    """Likes are 1; nopes, and drawn items not in the user's ``known`` [b, n_items], are 0."""
     liking, liked = wanted.nonzero()
     noping, noped = refused.nonzero()
     drawing = np.repeat(liking, recipe.neg_per_pos)
@@ -331,7 +332,7 @@ def _pairs(
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that train together. Rank 0 alone reads the database, decides, and registers."""
+    """The processes that train together. Only rank 0 reads the database, decides, and registers."""
 
     rank: int = 0
     size: int = 1
@@ -347,11 +348,11 @@ class Processes:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes that torchrun started, or this one alone. Others than rank 0 are to :func:`follow` it."""
+    """The processes that torchrun started, or only this one. All but rank 0 must :func:`follow` it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
-    # Rank 0 may solve a closed form for long before it asks the others for anything.
+    # Rank 0 may solve a closed form for a long time before it needs the others.
     torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
     processes = Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     try:
@@ -363,7 +364,7 @@ def joined() -> Iterator[Processes]:
 
 
 def follow(processes: Processes) -> None:
-    """Take part in whatever rank 0 trains, until it is done."""
+    """Take part in each training of rank 0 until there are no more."""
     while (job := processes.share()) is not None:
         _run(*job, score=None, processes=processes)
 
@@ -373,7 +374,7 @@ Score = Callable[[UserTower, ItemTower], float]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Decisions that the examples lack, by which epochs are measured. Rows are the same users."""
+    """Decisions that are not in the examples, by which epochs are measured. Rows are users."""
 
     users: np.ndarray
     """[u] int: positions in the examples"""
@@ -384,10 +385,10 @@ class HeldOut:
 
 @torch.no_grad()
 def held_out_loss(learner: Learner, held: HeldOut, block: int = 512) -> float:
-    """The loss of what was held out, from all that is known of its users; NaN where nobody likes anything of it.
+    """The loss on held-out decisions, with the users' whole training histories as input; NaN without held-out likes.
 
-    With ``bce``, over pairs, with negatives that are the same in every epoch. Else over users: a softmax over all that
-    anybody knows, also where training samples it.
+    With ``bce``, over pairs, with the same negatives in every epoch. Otherwise over users: a softmax over all items
+    that anybody knows, even if training samples it.
     """
     examples, recipe = learner.examples, learner.recipe
     if recipe.loss != "bce":
@@ -418,7 +419,7 @@ def held_out_loss(learner: Learner, held: HeldOut, block: int = 512) -> float:
 
 
 Told = Callable[[dict[str, Any]], None]
-"""Hears of every epoch: ``epoch``, ``train_loss`` and ``val_loss`` (null where there is none), ``score``."""
+"""Called after every epoch with ``epoch``, ``train_loss`` and ``val_loss`` (None if there is none), ``score``."""
 
 
 def train(
@@ -436,10 +437,10 @@ def train(
 ) -> tuple[int, list[float]]:
     """Train the towers in place. Only rank 0 calls this; the others :func:`follow`.
 
-    With ``score``, the epoch of the best score stays, epoch 0 being the towers as they came; else that of ``until`` or
-    the last. ``tell`` is told of every epoch, and ends the training by answering false; ``told`` hears what each with
-    a score came to, its loss on ``held`` included. Answers the epoch that stayed and the scores, the first that of
-    epoch 0.
+    With ``score``, the epoch of the best score is kept, epoch 0 being the initial towers; otherwise that of ``until``
+    or the last. ``tell`` is called at every epoch, and ends the training by returning false; ``told`` gets the results
+    of each epoch with a score, including its loss on ``held``. Returns the epoch that was kept, and the scores from
+    epoch 0 on.
     """
     processes = processes or Processes()
     job = (user, item, examples, recipe, recipe.epochs if until is None else until)
@@ -521,9 +522,9 @@ def _set_temperature(learner: Learner, batch: Batch) -> None:
 
 
 class _Mover:
-    """Adam (Kingma, Ba 2015) that keeps and moves the rows a step touches, and no others.
+    """Adam (Kingma, Ba 2015) that updates only the rows that a step uses, with their moments.
 
-    Steps are relative to the size of what they move, and decay goes towards the start of it.
+    Steps are relative to the size of the weights, and decay is towards their initial values.
     """
 
     def __init__(self, learner: Learner, recipe: Recipe) -> None:
@@ -536,7 +537,7 @@ class _Mover:
 
     @torch.no_grad()
     def move(self, part: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        """A step at ``part`` of the full rate, by the gradients, which are then forgotten."""
+        """A step at ``part`` of the full rate by the gradients, which are then cleared."""
         self.step += 1
         correction = (1 - betas[1] ** self.step) ** 0.5 / (1 - betas[0] ** self.step)
         for weight, rate, start, mean, square in zip(
@@ -556,6 +557,6 @@ class _Mover:
 
 
 def _size(weights: torch.Tensor) -> float:
-    """Root mean square of the weights that are not zero; of a table of zeros, that of a unit vector's entries."""
+    """Root mean square of the weights that are not zero; for a table of zeros, that of a unit vector's entries."""
     present = weights.detach()[weights.detach() != 0]
     return float(present.square().mean().sqrt()) if len(present) else INNER**-0.5

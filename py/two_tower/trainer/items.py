@@ -1,16 +1,15 @@
-"""What a like of one video says of every other: a regression between videos, and its split into factors and neighbours.
+"""How a like of one video predicts likes of others: a regression between videos, split into factors and neighbours.
 
-The regression is EASE^R (Steck 2019, "Embarrassingly shallow autoencoders for sparse data", WWW) in which a user's row
-counts for less the more it holds, and the ridge of a video grows with its likes. Up to :data:`EXACT` videos it is
-solved whole. Above, every video has a regression of its own, on those most often liked along with it (Ning, Karypis
-2011, "SLIM: sparse linear methods for top-n recommender systems", ICDM, there with feature selection). With a ridge
-that outweighs everything, what is left is how often two videos are liked together, in powers of their likes (Fu
-et al. 2022, "Revisiting neighborhood-based link prediction for collaborative filtering", WWW): a table of
-:data:`CANDIDATES` numbers per video, which may be mixed with the regressions, and is all there is where these would
-not fit (:func:`regressable`).
+The regression is EASE^R (Steck 2019, "Embarrassingly shallow autoencoders for sparse data", WWW), in which longer rows
+of users weigh less, and the ridge of a video grows with its likes. Up to :data:`EXACT` videos it is solved exactly.
+Above, every video has a regression of its own, on the videos most often liked together with it (Ning, Karypis 2011,
+"SLIM: sparse linear methods for top-n recommender systems", ICDM, there with feature selection). In the limit of a
+large ridge, the result is how often two videos are liked together, scaled by powers of their likes (Fu et al. 2022,
+"Revisiting neighborhood-based link prediction for collaborative filtering", WWW): a table of :data:`CANDIDATES` numbers
+per video. It may be mixed with the regressions, and replaces them if they do not fit (:func:`regressable`).
 
-127 dimensions hold the coarse part of such a table. The largest entries that they leave, a few per video, go beside
-them as neighbours.
+127 dimensions hold the coarse part of such a table. The largest entries of the rest, a few per video, are stored
+besides them as neighbours.
 """
 
 from __future__ import annotations
@@ -25,45 +24,45 @@ from scipy import sparse
 from two_tower.trainer.linear import Factors, column_sums, low_rank_svd, to_torch
 
 EXACT = 8_000
-"""Videos up to which the regression is solved whole: it holds three matrices of videos x videos."""
+"""Most videos for which the regression is solved exactly: this needs three matrices of videos x videos."""
 
 LOCAL = 20_000
-"""Videos up to which a search tries regressions of every one, which take half a millisecond each."""
+"""Most videos for which a search tries a regression per video; each takes half a millisecond."""
 
 REGRESSED = 100_000
-"""Videos up to which there are regressions at all."""
+"""Most videos for which there are regressions at all."""
 
 PAIRS = 400_000_000
-"""Pairs of videos that somebody likes both of, up to which there are: a number is held for each, for a moment two."""
+"""Most pairs of videos liked together for which there are regressions: each pair takes one number, briefly two."""
 
 CANDIDATES = 1_000
-"""Entries that a row of a larger table keeps, at most."""
+"""Most entries in a row of a larger table."""
 
 ENTRIES = 60_000_000
-"""Entries that all rows keep, unless that were fewer than :data:`REGRESSORS` each."""
+"""Most entries in all rows, unless that would be fewer than :data:`REGRESSORS` per row."""
 
 TOGETHER = {"user_power": 0.75, "item_power": 0.5}
-"""Of the table without a ridge, and of the spectrum of a large catalogue."""
+"""Exponents of :func:`together`, and of the spectrum of a large catalogue."""
 
 COLUMNS = 0.7
-"""Power of the likes by which the column of a table without a ridge is divided, in powers of its row."""
+"""Exponent for columns in :func:`together`, relative to that for rows."""
 
 WINDOW = 50
-"""Likes of a user between two that say something of their order, at most."""
+"""Most positions between two likes of a user whose order counts."""
 
 REGRESSORS = 100
-"""Videos on which a video of a larger table is regressed."""
+"""Videos on which each video of a larger table is regressed."""
 
 SCORES = 60_000_000
-"""Scores that are factorised at once, unless those are of fewer than :data:`LEAST_ROWS` users."""
+"""Scores that are factorised at once, unless :data:`LEAST_ROWS` users have more."""
 
 LEAST_ROWS = 2_000
 
 SPARSE = 200
-"""Entries of a whole row for each that a table has, from which on products of factors are computed for those alone."""
+"""If less than one in so many entries of a table is stored, products of factors are computed for these alone."""
 
 PRODUCTS = 30_000_000
-"""Entries of a product of histories that are held at once, unless one row has more."""
+"""Entries of a product of histories that are in memory at once, unless one row has more."""
 
 Table: TypeAlias = np.ndarray | sparse.csr_matrix
 """[n_videos, n_videos]: row = the liked video, column = the one whose score it adds to; the diagonal is zero."""
@@ -78,13 +77,13 @@ def tables(
     order: sparse.csr_matrix | None = None,
     direction: float = 0.0,
 ) -> Iterator[Table]:
-    """The regression of the histories ``likes`` [n_users, n_videos] of weights, for one ridge after the other.
+    """The regressions of the histories ``likes`` [n_users, n_videos] of weights, for each ridge in turn.
 
     A user's row weighs ``like_count ** -user_power``; the ridge of a video is ``ridge * like_count ** (2 item_power)``,
     counts in multiples of their mean.
 
-    With a ``direction`` from 0 to 1, what is regressed on counts a like that came ``1 + direction`` times, and one that
-    was there before ``1 - direction`` times: ``order`` [n_users, n_videos] is the greater, the newer a like is.
+    With a ``direction`` from 0 to 1, the target counts a later like ``1 + direction`` times, and an earlier one
+    ``1 - direction`` times. ``order`` [n_users, n_videos] is larger for newer likes.
     """
     weighted, items = _weighted(likes, user_power, item_power)
     ahead = direction * _ahead(weighted, order) if direction and order is not None else None
@@ -95,7 +94,7 @@ def tables(
 
 
 def regressable(likes: sparse.csr_matrix, *, seed: int = 0) -> bool:
-    """Whether :func:`tables` of ``likes`` [n_users, n_videos] fit, by a sample of the videos where there are many."""
+    """Whether :func:`tables` of ``likes`` [n_users, n_videos] fit, estimated from a sample if there are many videos."""
     n_items = likes.shape[1]
     if n_items <= EXACT:
         return True
@@ -107,9 +106,9 @@ def regressable(likes: sparse.csr_matrix, *, seed: int = 0) -> bool:
 
 
 def _ahead(weighted: sparse.csr_matrix, order: sparse.csr_matrix) -> sparse.csr_matrix:
-    """[n_videos, n_videos]: products of a user's likes, positive where the column's is newer than the row's.
+    """[n_videos, n_videos]: products of a user's likes, positive if the column's is newer than the row's.
 
-    Of pairs at most :data:`WINDOW` apart in a user's likes.
+    Only pairs at most :data:`WINDOW` apart in a user's likes count.
     """
     weighted, order = weighted.sorted_indices(), order.sorted_indices()
     user = np.repeat(np.arange(weighted.shape[0]), np.diff(weighted.indptr))
@@ -149,7 +148,7 @@ def _exact(weighted: sparse.csr_matrix, ridge: float, ahead: sparse.csr_matrix |
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     if ahead is None:
         return (-inverse / inverse.diagonal()).fill_diagonal_(0).numpy()
-    # The target is gram + ahead: inverse (gram + ahead), less what keeps the diagonal zero.
+    # The target is gram + ahead, so the result is inverse (gram + ahead), less what keeps the diagonal zero.
     more = inverse @ torch.from_numpy(ahead.toarray())
     return (more - inverse * ((1 + more.diagonal()) / inverse.diagonal())).fill_diagonal_(0).numpy()
 
@@ -157,9 +156,9 @@ def _exact(weighted: sparse.csr_matrix, ridge: float, ahead: sparse.csr_matrix |
 def _local(
     weighted: sparse.csr_matrix, ridges: Sequence[float], ahead: sparse.csr_matrix | None
 ) -> list[sparse.csr_matrix]:
-    """Every column by ridge on the :data:`REGRESSORS` whose columns have the largest products with it."""
+    """Every column by ridge regression on the :data:`REGRESSORS` columns with the largest products with it."""
     n_items = weighted.shape[1]
-    # The most liked first: then row by row, what is at or before the diagonal is little, and has every pair once.
+    # The most liked first: then each row has few entries up to the diagonal, and these contain every pair once.
     order = np.argsort(-np.diff(weighted.tocsc().indptr), kind="stable")
     weighted = weighted[:, order].tocsr()
     transposed, before = weighted.T.tocsr(), None if ahead is None else ahead.T.tocsr()[order][:, order]
@@ -172,7 +171,7 @@ def _local(
     half, targets = sparse.vstack(halves, format="csr"), sparse.vstack(chosen, format="csr")
     found = [np.zeros(targets.nnz, dtype=np.float32) for _ in ridges]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a second one takes longer to be called than a matrix of a hundred rows takes
+    torch.set_num_threads(1)  # calling a second one takes longer than a matrix of a hundred rows
     try:
         for item in range(n_items):
             within = slice(targets.indptr[item], targets.indptr[item + 1])
@@ -194,10 +193,10 @@ def _local(
 
 
 def together(likes: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Who likes both, of weights ``likes`` [n_users, n_videos] of histories: the :data:`CANDIDATES` largest per row.
+    """Weighted counts of the users who like both videos, from the histories ``likes`` [n_users, n_videos] of weights.
 
-    A user counts for ``like_count ** -user_power`` of :data:`TOGETHER`; a row is divided by ``like_count **
-    item_power``, a column by that to the power :data:`COLUMNS`.
+    A user weighs ``like_count ** -user_power`` of :data:`TOGETHER`; a row is divided by ``like_count ** item_power``, a
+    column by that to the power :data:`COLUMNS`. Each row keeps its :data:`CANDIDATES` largest entries.
     """
     weighted, items = _weighted(likes, **TOGETHER)
     transposed, parts = weighted.T.tocsr(), []
@@ -210,9 +209,10 @@ def together(likes: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def blocks(histories: sparse.csr_matrix) -> Iterator[slice]:
-    """Rows of ``histories.T @ histories`` [n_videos, n_videos] to compute at once: of at most :data:`PRODUCTS` entries.
+    """Rows of ``histories.T @ histories`` [n_videos, n_videos] to compute at once: at most :data:`PRODUCTS` entries.
 
-    What everybody likes is liked along with everything: a thousand such rows are as large as a hundred thousand others.
+    Their number varies, since very popular videos are liked together with almost all others: a thousand such rows are
+    as large as a hundred thousand others.
     """
     length = np.diff(histories.indptr)
     reach = np.repeat(length, length).astype(np.float32)
@@ -227,24 +227,24 @@ def blocks(histories: sparse.csr_matrix) -> Iterator[slice]:
 
 
 def without_diagonal(part: sparse.csr_matrix, start: int) -> sparse.csr_matrix:
-    """Rows from ``start`` on of a square matrix, zero where a row is its column."""
+    """Rows of a square matrix, from ``start`` on, with a zero diagonal."""
     row = np.repeat(np.arange(start, start + part.shape[0]), np.diff(part.indptr))
     part.data[part.indices == row] = 0
     return part
 
 
 def largest(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """The ``most`` largest entries of each row that are above zero, columns in order; of equal ones the first."""
+    """The ``most`` largest positive entries of each row, columns in order; of equal ones the first."""
     matrix.sort_indices()
     length = np.diff(matrix.indptr)
-    least = np.zeros(matrix.shape[0], dtype=matrix.dtype)  # what is above it stays
+    least = np.zeros(matrix.shape[0], dtype=matrix.dtype)  # larger entries are kept
     for long in np.flatnonzero(length > most):
         values = matrix.data[matrix.indptr[long] : matrix.indptr[long + 1]]
         least[long] = max(np.partition(values, len(values) - most)[len(values) - most], 0)
     row = np.repeat(np.arange(matrix.shape[0]), length)
     bound = least[row]
     kept = matrix.data > bound
-    # What equals the last that stays, as long as there is room.
+    # Entries equal to the smallest one kept, as long as there is room.
     room = most - np.bincount(row[kept], minlength=matrix.shape[0])
     equal = np.flatnonzero((matrix.data == bound) & (bound > 0))
     place = np.arange(len(equal)) - np.searchsorted(row[equal], row[equal])
@@ -254,7 +254,7 @@ def largest(matrix: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
 
 
 def mixed(regressed: Table, together: Table, share: float, likes: sparse.csr_matrix, *, seed: int = 0) -> Table:
-    """Both tables in one, the second for ``share`` of it, on a scale on which the best scores of users are alike."""
+    """A mixture of both tables, with weight ``share`` for the second, scaled so that users' best scores are similar."""
     n_users, n_items = likes.shape
     some = likes[np.sort(np.random.default_rng(seed).permutation(n_users)[: max(1, min(500, SCORES // n_items))])]
 
@@ -262,7 +262,7 @@ def mixed(regressed: Table, together: Table, share: float, likes: sparse.csr_mat
         return float(torch.topk(torch.from_numpy(scores(table, some)), min(20, n_items), dim=1).values.mean())
 
     levels = best(regressed), best(together)
-    if min(levels) <= 0:  # one of them says nothing of anyone
+    if min(levels) <= 0:  # one of them has no information
         return regressed if levels[0] > 0 else together
     return (1 - share) / levels[0] * regressed + share / levels[1] * together
 
@@ -274,7 +274,7 @@ def scores(table: Table, likes: sparse.csr_matrix) -> np.ndarray:
 
 
 def factors(table: Table, likes: sparse.csr_matrix, rank: int, *, seed: int = 0) -> Factors:
-    """The best ``rank`` dimensions of the scores of the users, weighted and cut as in :class:`.linear.HistoryModel`."""
+    """The best ``rank`` dimensions of the users' scores, weighted and clipped as in :class:`.linear.HistoryModel`."""
     n_users, n_items = likes.shape
     rows = min(n_users, max(LEAST_ROWS, SCORES // n_items))
     chosen = np.sort(np.random.default_rng(seed).permutation(n_users)[:rows])
@@ -291,12 +291,12 @@ def factors(table: Table, likes: sparse.csr_matrix, rank: int, *, seed: int = 0)
 
 
 def spectral(likes: sparse.csr_matrix, rank: int, *, seed: int = 0) -> Factors:
-    """``rank`` dimensions of :func:`together`, but for its diagonal, from the spectrum of the histories.
+    """``rank`` dimensions of :func:`together`, except for its diagonal, from the spectrum of the histories.
 
-    They cost a factorisation of the histories, where :func:`factors` takes one of scores of as many users as fit.
+    This factorises the histories, while :func:`factors` factorises the scores of as many users as fit.
     """
     weighted, _ = _weighted(likes, **TOGETHER)
-    # The same products, both sides divided by the same power.
+    # The same products, with both sides divided by the same power.
     items = _power(column_sums(likes), -(1 - COLUMNS) / 2 * TOGETHER["item_power"])
     weighted = (weighted @ sparse.diags(1 / items)).tocsr().astype(np.float32)
     forward, backward = to_torch(weighted), to_torch(weighted.T)
@@ -315,15 +315,15 @@ def spectral(likes: sparse.csr_matrix, rank: int, *, seed: int = 0) -> Factors:
 def residual(
     table: Table, factors: Factors, likes: sparse.csr_matrix, most: int, *, seed: int = 0, block: int = 1_000
 ) -> sparse.csr_matrix:
-    """The ``most`` largest entries per row of what ``factors`` leave of the table, on the scale of the factors.
+    """The ``most`` largest entries per row of the table minus the scores of ``factors``, on the scale of the factors.
 
-    Where the table has no entry, what is right is unknown, and nothing is left.
+    Entries that are missing in the table are unknown, and have no residual.
     """
     n_users, n_items = likes.shape
     some = likes[np.sort(np.random.default_rng(seed).permutation(n_users)[: max(1, min(500, SCORES // n_items))])]
     whole = torch.from_numpy(scores(table, some))
     held = torch.from_numpy(some @ factors.like.numpy()) @ factors.item.T
-    # A projection of scores has with them the product that it has with itself.
+    # The product of scores with their projection equals that of the projection with itself.
     scale = float(held.square().sum()) / max(float((held * whole).sum()), 1e-12)
     if not 0 < scale < 1e6:
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
@@ -337,7 +337,7 @@ def residual(
             parts.append(largest(sparse.csr_matrix((rest, rows.indices, rows.indptr), rows.shape), most))
             continue
         part = torch.from_numpy(rows if isinstance(rows, np.ndarray) else rows.toarray())
-        # All products of a block take less than those of its entries one by one, unless these are very few.
+        # Computing all products of a block is faster than those of single entries, unless these are very few.
         left = torch.where(part == 0, 0, scale * part - factors.like[start : start + block] @ factors.item.T)
         best = torch.topk(left, min(most, n_items), dim=1)
         row = np.repeat(np.arange(len(left)), best.values.shape[1])

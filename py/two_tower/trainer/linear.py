@@ -1,21 +1,20 @@
-"""The closed forms behind both towers: taste from histories, place from content. Nothing here is trained by gradients.
+"""The closed forms behind both towers: tastes from histories, places from content. They need no gradients.
 
 Histories. EASE^R (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW) regresses every item on all
-others and forbids that an item predicts itself. :class:`HistoryModel` solves it at low rank, without an item x item
-matrix:
+others; no item may predict itself. :class:`HistoryModel` solves it at low rank, without an item x item matrix:
 
-- the inputs are likes and nopes; the target is likes plus a little of the skips and nopes (what was watched at all);
+- the inputs are likes and nopes; the target is likes plus a small part of the skips and nopes (all that was watched);
 - a user's row is weighted by ``like_count ** -user_power``;
-- the user side of the Gram matrix is diagonalised once (exactly where it is small, by a randomised SVD where it isn't),
-  after which every ridge strength costs a few products with sparse matrices;
-- the *scores* of the training users, not the item x item weights, are factorised, and of them what is above zero: the
-  few dimensions go where users are, and to what they may be shown.
+- the user side of the Gram matrix is diagonalised once (exactly if it is small, otherwise by a randomised SVD), after
+  which every ridge strength costs a few products with sparse matrices;
+- the positive *scores* of the training users are factorised, not the item x item weights: so the few dimensions are
+  spent on actual users, and on items that they may be shown.
 
 With B = [likes, nopes] scaled by row weights, Y the weighted target, M = (B B' + I)^-1 and c the
 multipliers of the constraint, the scores are Y - M (Y + B c) and the weights on the inputs are B' M (Y + B c) - c.
 
-Content. :class:`ContentModel` is a kernel ridge regression from what is known of an item to its place, with exact
-leave-one-out predictions: how well an item would be placed if it were new.
+Content. :class:`ContentModel` is a kernel ridge regression from the content of an item to its place, with exact
+leave-one-out predictions, which show how well an item would be placed if it were new.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
 warnings.filterwarnings("ignore", message="Sparse invariant checks")
 
 DENSE = 60_000_000
-"""Scores that are held in memory at once."""
+"""Scores that are in memory at once."""
 
 LEAST_ROWS = 4_000
-"""Fewer users than this say too little of where scores vary, when there are more."""
+"""Users that it takes to see where scores vary, if there are as many."""
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -56,7 +55,7 @@ def column_sums(matrix: sparse.spmatrix) -> np.ndarray:
 def orthonormal(tall: torch.Tensor) -> torch.Tensor:
     """An orthonormal basis of the columns of [m, r], by Cholesky: several times as fast as Householder's QR.
 
-    Its error grows with the square of the condition number; where float32 does not allow that, QR it is.
+    Its error grows with the square of the condition number; if that is too much for float32, QR is used.
     """
     factor, failed = torch.linalg.cholesky_ex(tall.T @ tall)
     pivots = factor.diagonal()
@@ -76,10 +75,10 @@ def low_rank_svd(
     oversample: int = 32,
     start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Leading singular triplets U [m, rank], s [rank], V [columns, rank] of an operator known by its products.
+    """Leading singular triplets U [m, rank], s [rank], V [columns, rank] of an operator given by its products.
 
     Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4), from ``start`` [columns, any], a guess
-    of V, where there is one.
+    of V, if given.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(columns, rank + oversample, generator=generator) / columns**0.5
@@ -109,10 +108,10 @@ class Factors:
 
 
 def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, length: float = 0.8) -> Factors:
-    """The same factors on axes in which an index finds its way, given the tastes [n_users, rank] of the users.
+    """The same factors on axes that suit an approximate index, given the tastes [n_users, rank] of the users.
 
-    A ``share`` of the tastes' spread (1/2: all of it) moves from tastes to places, which leaves every score as it is.
-    Then the length of a place is raised to the power ``length``: the few very popular items stand out less.
+    A ``share`` of the tastes' spread (1/2: all of it) moves from tastes to places, which does not change scores.
+    Then the length of a place is raised to the power ``length``, so that the few very popular items stand out less.
     """
     spread, axes = torch.linalg.eigh(tastes.T @ tastes / max(len(tastes), 1))
     spread = spread.clamp(min=max(1e-6 * float(spread.max()), 1e-20))
@@ -123,7 +122,7 @@ def balance(factors: Factors, tastes: torch.Tensor, *, share: float = 0.3, lengt
 
 
 class HistoryModel:
-    """The spectrum of the training histories, from which :meth:`solve` derives factors for any ridge and target."""
+    """The spectrum of the training histories; :meth:`solve` derives factors from it for any ridge and target."""
 
     def __init__(
         self,
@@ -140,13 +139,13 @@ class HistoryModel:
     ) -> None:
         """``likes``, ``nopes``, ``skips``: [n_users, n_items] of weights, disjoint; at least one user and one item.
 
-        Up to ``exact`` users the spectrum is complete; above, the ``rank`` largest values of it are kept. They are
-        found sooner from ``start``, the :attr:`inputs` of a model of similar histories.
+        Up to ``exact`` users the spectrum is complete; above, only its ``rank`` largest values are kept. ``start``, the
+        :attr:`inputs` of a model of similar histories, speeds up finding them.
         """
         self.seed = seed
         self.label = (likes, nopes, skips)
-        self.inputs: torch.Tensor | None  # [2 n_items, rank], axes of likes and nopes; None where the spectrum is exact
-        self.last: torch.Tensor | None = None  # the axes that were found last: a start for those of a similar ridge
+        self.inputs: torch.Tensor | None  # [2 n_items, rank], axes of likes and nopes; None if the spectrum is exact
+        self.last: torch.Tensor | None = None  # the latest axes: a start for those of a similar ridge
         like_count = np.maximum(np.asarray(likes.sum(axis=1)).ravel(), 1)  # [n_users]
         self.row = ((like_count / like_count.mean()) ** -user_power).astype(np.float32)
         self.weight = (1.0, nope_input)
@@ -183,20 +182,21 @@ class HistoryModel:
         return (to_torch(matrix.T) @ self.basis).T
 
     def solve(self, ridge: float, rank: int, *, skip_target: float = 0.4, nope_target: float = 0.2) -> Factors:
-        """Factors at ridge strength ``ridge``, in likes, or the least that a truncated spectrum allows.
+        """Factors at ridge strength ``ridge``, in likes, or the smallest that a truncated spectrum allows.
 
-        ``rank`` is cut to what the data have.
+        ``rank`` is limited to that of the data.
         """
         likes, nopes, skips = self.label
         if self.tail:
-            # The constraint takes what is not kept as constant. Where that outweighs the ridge, scores are rubbish.
+            # The constraint treats the values that are not kept as constant. If they outweigh the ridge, scores are
+            # useless.
             ridge = max(ridge, 1.5 * float(self.values[-1]))
         target = (sparse.diags(self.row) @ (likes + skip_target * skips + nope_target * nopes)).tocsr()
         n_items = target.shape[1]
         scale = ridge**-0.5
         block, projected = [scale * b for b in self.block], [scale * p for p in self.projected]
         target_projected = self._project(target)
-        # M = rest I - basis diag(shrink) basis'; outside the kept spectrum it is taken as constant.
+        # M = rest I - basis diag(shrink) basis'; outside the kept spectrum it is treated as constant.
         rest = ridge / (self.tail + ridge)
         shrink = rest - ridge / (self.values + ridge)  # [r]
 
@@ -216,7 +216,7 @@ class HistoryModel:
         corrected_projected = target_projected + sum(
             projected[i] * torch.from_numpy(multiplier[:, i]) for i in (0, 1)
         )  # [r, n_items]
-        # Scores with the rows' weights taken off, as low rank + sparse.
+        # Scores without the weights of rows, as low rank + sparse.
         left = torch.from_numpy(1 / self.row)[:, None] * self.basis  # [n_users, r]
         right = shrink[:, None] * corrected_projected  # [r, n_items]
         direct = (sparse.diags(1 / self.row) @ (target - rest * corrected)).tocsr()
@@ -234,12 +234,12 @@ class HistoryModel:
     def _axes(self, left: torch.Tensor, right: torch.Tensor, direct: sparse.csr_matrix, rank: int) -> torch.Tensor:
         """Axes [n_items, rank] on which the weighted scores ``left @ right + direct`` [n_users, n_items] vary most.
 
-        Where a block of scores fits into memory, what is below zero counts as zero: no one will be shown it.
+        If a block of scores fits into memory, negative scores count as zero: such items are not shown.
         """
         n_users, n_items = direct.shape
         rank = min(rank, n_users, n_items)
         rows = min(n_users, DENSE // n_items)
-        # The first time, from where the corrected target varies most.
+        # The first time, start from where the corrected target varies most.
         start = right[:rank].T if self.last is None else self.last
         guess: dict[str, Any] = {"iterations": 2 if self.last is None else 1, "seed": self.seed, "start": start}
         if rows < min(n_users, LEAST_ROWS):
@@ -276,11 +276,11 @@ class ContentModel:
         square_width: float,
         doubt: float = 30.0,
     ) -> None:
-        """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: one of few counts for less."""
+        """``features`` [n, width]; ``centres`` [h, width], rows of it; ``likes`` [n]: an item with few weighs less."""
         self.square_width = square_width
         self.weight = (likes / (likes + doubt))[:, None]  # [n, 1]
         between = gaussian(centres, centres, self.square_width)
-        # More where centres are so close to each other, and so many, that rounding outweighs the least.
+        # More if centres are so many, and so close to each other, that rounding outweighs the smallest jitter.
         for jitter in (1e-3, 1e-2, 0.1, 1.0):
             self.factor, failed = torch.linalg.cholesky_ex(between + jitter * torch.eye(len(centres)))  # [h, h]
             if not failed:
@@ -305,7 +305,7 @@ class ContentModel:
 
 
 def gaussian(a: torch.Tensor, b: torch.Tensor, square_width: float) -> torch.Tensor:
-    """[n, d], [m, d] -> exp(-|a - b|^2 / (2 square_width)) [n, m]; quick where most of ``a`` is zero, as content is"""
+    """[n, d], [m, d] -> exp(-|a - b|^2 / (2 square_width)) [n, m]; fast if most of ``a`` is zero, as in content"""
     products = torch.from_numpy(sparse.csr_matrix(a.numpy()) @ np.ascontiguousarray(b.numpy().T))
     square = a.square().sum(dim=1, keepdim=True) - 2 * products + b.square().sum(dim=1)
     return torch.exp(-square.clamp(min=0) / (2 * square_width))

@@ -1,8 +1,8 @@
-"""Losses over scores of users against items. Pure functions: they know nothing of the towers.
+"""Losses over scores of users against items. Pure functions, independent of the towers.
 
 Sampled softmax with logQ correction as in Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus
-item recommendations" (RecSys): an item drawn with probability q is seen too often by a factor q, so log q is taken
-off its logit.
+item recommendations" (RecSys): an item drawn with probability q is overrepresented by a factor q, so log q is
+subtracted from its logit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def full_softmax(
     negatives: torch.Tensor | None = None,
     negative_weight: float = 0.0,
 ) -> torch.Tensor:
-    """Multinomial likelihood over the whole catalogue, averaged over rows with a target; 0 where none has.
+    """Multinomial likelihood over the whole catalogue, averaged over rows with a target; 0 if there are none.
 
     ``scores`` [b, n]; ``targets`` [b, n] non-negative weights, normalised per row; ``masked`` [b, n] bool:
-    candidates left out (what the user's input already holds); ``negatives`` [b, n] bool and ``negative_weight`` as in
+    candidates left out (those already in the user's input); ``negatives`` [b, n] bool and ``negative_weight`` as in
     :func:`sampled_softmax`. Source: Liang et al. 2018, "Variational autoencoders for collaborative filtering".
     """
     logits = scores / temperature
@@ -55,16 +55,16 @@ def sampled_softmax(
     negative_weight: float = 0.0,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Softmax of each user's positive against all candidates of the batch, corrected for how they were sampled.
+    """Softmax of each user's positive against all candidates of the batch, corrected for the sampling.
 
-    Averaged over the users; 0 where there are none.
+    Averaged over the users; 0 if there are none.
 
     ``users`` [b, d]; ``items`` [c, d], the in-batch positives and any mixed negatives; ``positive`` [b] int, the
     column of each user's target; ``ids`` [c] int, item ids, so that another copy of the target ("accidental hit") is
-    masked; ``log_q`` [c], log of how often each candidate is expected in the batch; ``masked`` [b, c] bool, candidates
-    left out (what else the user is known to know), the target apart; ``negatives`` [b, c] bool, candidates the user
-    refused: their logits are raised by ``log(1 + negative_weight)``, as if drawn so much more often; ``weights`` [b]:
-    what each positive counts.
+    masked; ``log_q`` [c], log of the expected number of each candidate in the batch; ``masked`` [b, c] bool, candidates
+    left out (others that the user is known to know; the target is never left out); ``negatives`` [b, c] bool,
+    candidates noped by the user: their logits are raised by ``log(1 + negative_weight)``, as if drawn that much more
+    often; ``weights`` [b] of the positives.
     """
     logits = users @ items.T / temperature - log_q  # [b, c]
     if negatives is not None:
@@ -84,9 +84,9 @@ def binary_cross_entropy(
     temperature: torch.Tensor | float = 1.0,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Pointwise loss on explicit feedback, averaged over the pairs; 0 where there are none.
+    """Pointwise loss on explicit feedback, averaged over the pairs; 0 if there are none.
 
-    ``scores``, ``labels`` (1 like, 0 nope or never seen) and ``weights`` have one shape.
+    ``scores``, ``labels`` (1 like, 0 nope or never seen) and ``weights`` have the same shape.
     """
     logits = scores / temperature
     total = functional.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="sum")

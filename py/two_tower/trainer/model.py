@@ -1,11 +1,11 @@
-"""The two towers: raw counts in, unit vectors of :data:`two_tower.features.DIM` out. They know nothing of the loss.
+"""The two towers, from raw counts to unit vectors of :data:`two_tower.features.DIM` dimensions.
 
-An inner product is served exactly by cosine: the item vector is ``[v, sqrt(1 - |v|^2)]`` and the user vector
-``[w, 0] / |w|``, so their cosine is ``w . v / |w|`` and an item may be short (niche) or long (popular) on the unit
-sphere.
+Cosine ranks exactly like an inner product: the item vector is ``[v, sqrt(1 - |v|^2)]`` and the user vector
+``[w, 0] / |w|``, so their cosine is ``w . v / |w|``, and the place ``v`` of an item on the unit sphere may be short
+(niche) or long (popular).
 
-Each tower has two equivalent paths: ``forward`` on dense rows, which is what is exported, and ``embed`` on SciPy rows,
-whose cost is that of the entries present.
+Each tower has two equivalent paths: ``forward`` on dense rows, which is exported, and ``embed`` on sparse SciPy rows,
+whose cost is proportional to the entries present.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ INNER = DIM - 1
 """Dimensions left for the inner product."""
 
 TINY = 1e-12
-"""A shorter taste has no direction."""
+"""Shorter tastes have no direction."""
 
 VECTOR = 16
-"""float32 values in the widest vector register. Rows of transcendental functions are whole vectors: the scalar code
-that finishes an odd row may differ in the last bit, and an embedding must not depend on its place in a batch."""
+"""float32 values in the widest vector register. Rows to which transcendental functions are applied have a multiple of
+this length: the scalar code for the remainder may differ in the last bit, and an embedding must not depend on its place
+in a batch."""
 
 
 class UserTower(nn.Module):
-    """A weight per input count, a bias (the taste of someone of whom nothing is known), and the norm.
+    """A weight per input count, a bias (the taste of a user of whom nothing is known), and the norm.
 
-    A liked video whose id is in the vocabulary counts by that id, another by its tags, performers, ...: the weight
-    of an id is the difference to what its content already adds, since both are in the input.
+    A liked video counts by its tags, performers, …, and also by its id if this is in the vocabulary: the weight of an
+    id is the difference to what its content already adds.
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
@@ -46,7 +47,7 @@ class UserTower(nn.Module):
 
     @staticmethod
     def direct(taste: torch.Tensor) -> torch.Tensor:
-        """[b, INNER] -> [b, INNER] of unit length; the first axis where the taste is zero. Its gradient is finite."""
+        """[b, INNER] -> [b, INNER] of unit length; the first axis if the taste is zero. The gradient is finite."""
         norm = (taste * taste).sum(dim=1, keepdim=True).clamp(min=TINY**2).sqrt()  # [b, 1]
         first = torch.zeros_like(taste) + torch.eye(1, INNER)  # [b, INNER]
         return torch.where(norm > TINY, taste / norm, first)
@@ -70,7 +71,7 @@ class UserTower(nn.Module):
 
     @torch.no_grad()
     def length(self, counts: sparse.csr_matrix) -> np.ndarray:
-        """[m, user_dim] sparse -> [m] float32: how long the sums are before :meth:`finish`; 0 where they are none."""
+        """[m, user_dim] sparse -> [m] float32: lengths of the sums before :meth:`finish`; 0 without a direction."""
         found = self.sums(counts).norm(dim=1)
         return torch.where(found > TINY, found, 0.0).numpy()
 
@@ -81,13 +82,13 @@ class UserTower(nn.Module):
 
 
 class ItemTower(nn.Module):
-    """A place of its own for an item whose id is known, else the place its content suggests.
+    """The learnt place of an item whose id is known, or else the place that its content suggests.
 
-    Content is placed by one hidden layer of Gaussian units, each around the content of a known item.
+    Content is placed by one hidden layer of Gaussian units, each centred on the content of a known item.
     """
 
     def __init__(self, schema: FeatureSchema, hidden: int = 0) -> None:
-        """``hidden`` units, rounded up to whole vectors; those that stay unused keep weights of zero."""
+        """``hidden`` units, rounded up to whole vectors; unused ones keep weights of zero."""
         super().__init__()
         identity = schema.segment("item", "id")
         self.start, self.stop = len(ITEM_NUMERIC), identity.offset
@@ -95,7 +96,7 @@ class ItemTower(nn.Module):
         hidden = -(-hidden // VECTOR) * VECTOR
         self.mean = nn.Buffer(torch.zeros(len(ITEM_NUMERIC)))
         self.divisor = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))
-        self.used = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))  # 0 for a number that takes no part
+        self.used = nn.Buffer(torch.ones(len(ITEM_NUMERIC)))  # 0 for a number that is not used
         self.square_width = nn.Buffer(torch.ones(()))
         self.scale = nn.Buffer(torch.ones(width))  # of each feature of the content
         self.centres = nn.Parameter(torch.zeros(hidden, width))
@@ -107,7 +108,7 @@ class ItemTower(nn.Module):
     def load(cls, schema: FeatureSchema, tensors: dict[str, torch.Tensor]) -> ItemTower:
         """The tower whose ``state_dict`` is ``tensors``."""
         tower = cls(schema, hidden=len(tensors["centres"]))
-        # Towers from before there were words have no scale.
+        # Towers from before words were features have no scale.
         tower.load_state_dict({"scale": tower.scale} | tensors)
         return tower
 
@@ -136,17 +137,17 @@ class ItemTower(nn.Module):
 
     @staticmethod
     def cut(place: torch.Tensor) -> torch.Tensor:
-        """[b, INNER] -> [b, INNER]; what is longer than 1 is cut to 1. A user's cosine is the inner product with it."""
+        """[b, INNER] -> [b, INNER], at most of length 1. A user's cosine is the inner product with it."""
         return place / (place * place).sum(dim=1, keepdim=True).clamp(min=1).sqrt()
 
     def finish(self, place: torch.Tensor) -> torch.Tensor:
-        """[b, INNER] -> [b, DIM] of unit length: the place, cut, and what its length leaves to 1."""
+        """[b, INNER] -> [b, DIM] of unit length: the place, at most of length 1, and the norm dimension."""
         square = (place * place).sum(dim=1, keepdim=True)  # [b, 1]
         return torch.cat([self.cut(place), (1 - square).clamp(min=0).sqrt()], dim=1)
 
     @torch.no_grad()
     def near(self, counts: sparse.csr_matrix) -> torch.Tensor:
-        """The hidden layer by the entries present: [b, item_dim] sparse -> [b, hidden]."""
+        """The hidden layer from sparse entries: [b, item_dim] sparse -> [b, hidden]."""
         numbers = 2 * self.start
         numeric = self.standardise(torch.from_numpy(counts[:, : self.start].toarray())) * self.scale[:numbers]
         named = (counts[:, self.start : self.stop] @ sparse.diags(self.scale[numbers:].numpy())).tocsr()
@@ -159,7 +160,7 @@ class ItemTower(nn.Module):
 
     @torch.no_grad()
     def suggest(self, counts: sparse.csr_matrix, block: int = 4096) -> torch.Tensor:
-        """Where content alone puts the items: [m, item_dim] sparse -> [m, INNER]."""
+        """The places of items by content alone: [m, item_dim] sparse -> [m, INNER]."""
         blocks = (counts[start : start + block] for start in range(0, counts.shape[0], block))
         return torch.cat([torch.zeros(0, INNER), *(self.near(rows) @ self.outward + self.bias for rows in blocks)])
 

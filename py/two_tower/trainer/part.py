@@ -1,4 +1,4 @@
-"""A part of the interactions as matrices, and the towers and neighbours that a :class:`.options.Choice` makes of it."""
+"""A part of the interactions as matrices, and the towers and neighbours that a :class:`.options.Choice` derives."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from two_tower.trainer.options import Choice, TrainOptions
 from two_tower.trainer.splits import sample
 
 PARAMETERS = 12_000_000
-"""Weights of the hidden layer of the item tower, at most."""
+"""Most weights of the hidden layer of the item tower."""
 
 NUMERIC_WEIGHT = 1.5
-"""Standard deviation of a numeric content feature, beside a tag's 0 or 1."""
+"""Standard deviation of a numeric content feature; a tag is 0 or 1."""
 
 PROFILE_DOUBT = 30.0
-"""Users that the mean taste counts for, beside those who share a key of their profiles."""
+"""Users that the mean taste is worth when it is averaged with that of the users who share a key of their profiles."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the known videos are, and where their content alone would put them."""
+    """Places of the known videos, and those that their content alone suggests."""
 
     own: torch.Tensor
     """[n_videos, rank]"""
     suggested: torch.Tensor
-    """[n_videos, rank], each by a regression that left it out; the mean place where a video is no example"""
+    """[n_videos, rank], each by a regression without that video; the mean place for a video that is no example"""
     outward: torch.Tensor
     """[hidden, rank]"""
     bias: torch.Tensor
@@ -56,10 +56,10 @@ class Part:
         search: bool = False,
     ) -> None:
         """``guess``: the :attr:`guess` of another part of the same data, which saves time; ``search``: for comparing
-        candidates, for which fewer hidden units do."""
+        candidates, which takes fewer hidden units."""
         self.data, self.options, self.rows = data, options, rows
         self.likes, self.nopes, self.skips = (data.matrix(label, rows) for label in (LIKE, NOPE, SKIP))
-        # A key that nobody liked in these rows was not in the vocabulary when they were all that was known.
+        # With only these rows, a key without likes in them would not be in the vocabulary.
         liked = column_sums(sparse.diags(column_sums(self.likes)) @ abs(data.item_counts)) > 0
         liked[: len(ITEM_NUMERIC)] = True
         self.item_counts = (data.item_counts @ sparse.diags(liked.astype(np.float32))).tocsr()  # [n_items, item_dim]
@@ -67,9 +67,9 @@ class Part:
         identity = data.schema.segment("item", "id")
         self.ids = self.item_counts[:, identity.slice].tocsr()  # [n_items, n_videos]
         self.known = [(m @ self.ids).tocsr() for m in (self.likes, self.nopes, self.skips)]  # [n_users, n_videos]
-        # How well a video is known is how many like it, whatever their likes weigh.
+        # How well a video is known depends on the number of its likes, not on their weights.
         self.like_count = torch.from_numpy(column_sums(self.known[0].sign())).float()  # [n_videos]
-        self.item_tower = ItemTower(data.schema)  # with the normaliser's constants alone
+        self.item_tower = ItemTower(data.schema)  # with only the normaliser's constants
         numeric = torch.from_numpy(data.item_counts[:, : len(ITEM_NUMERIC)].toarray())
         self.item_tower.used[ITEM_NUMERIC.index("price")] = float(options.use_price_feature)
         for i in range(len(ITEM_NUMERIC)):
@@ -84,19 +84,19 @@ class Part:
         self.taught = order[: min(20_000, max(1_000, 200_000_000 // width))]
         counts = self.ids.T.tocsr()[self.taught.numpy()] @ self.item_counts  # [e, item_dim]
         self.content = self.item_tower.content(torch.from_numpy(counts[:, : self.item_tower.stop].toarray()))
-        # A centre that another equals adds nothing but a singular matrix.
+        # Equal centres would make the matrix singular.
         rows = self.content.numpy()
         distinct = {blake2b(rows[at], digest_size=16).digest(): at for at in reversed(range(len(rows)))}
         self.centres = sorted(distinct.values())[
             : min(options.search_hidden if search else options.hidden, PARAMETERS // width)
         ]
-        self.guess = guess  # axes of the first spectrum that was found, from which others are found sooner
+        self.guess = guess  # axes of the first spectrum, with which others are found faster
         self._histories: tuple[Any, HistoryModel] | None = None
-        self._solved: dict[Any, Factors] = {}  # the last of them, by what they depend on
+        self._solved: dict[Any, Factors] = {}  # the last ones, by what they depend on
         self._content_model: tuple[Any, ContentModel] | None = None  # the last, with what it depends on
-        self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by how
+        self._placed: tuple[Factors | None, dict[Any, Placement]] = None, {}  # of the last factors, by hyperparameters
         self._table: tuple[Any, items.Table] | None = None  # the last, with what it depends on
-        # Neighbours that were found last, with what they depend on and how many there may be.
+        # The last neighbours, with what they depend on and their largest number per video.
         self._near: tuple[Factors, Any, int, sparse.csr_matrix] | None = None
         self._weighted: tuple[float, tuple[sparse.csr_matrix, sparse.csr_matrix]] = 0.0, (self.likes, self.nopes)
         self._places: np.ndarray | None = None  # of the rows, from the newest of each user's
@@ -119,7 +119,7 @@ class Part:
             return self._solved[solution]
         if self._histories is None or self._histories[0] != spectrum:
             used = [m[sample(n_users, users, self.options.seed)] for m in self.known]
-            self._histories = None  # its memory goes to the next
+            self._histories = None  # frees its memory for the next
             model = HistoryModel(
                 *used,
                 user_power=choice.user_power,
@@ -142,9 +142,9 @@ class Part:
         return items.spectral(self.known[0], INNER, seed=self.options.seed)
 
     def table(self, choice: Choice) -> items.Table:
-        """What a like of each known video says of every other."""
+        """How a like of each known video predicts likes of the others."""
         if self._table is None or self._table[0] != choice.table():
-            self._table = None  # its memory goes to the next
+            self._table = None  # frees its memory for the next
             if choice.together == 1:
                 found: items.Table = items.together(self.known[0])
             else:
@@ -159,11 +159,11 @@ class Part:
         return items.mixed(regressed, together, share, self.known[0], seed=self.options.seed)
 
     def keep(self, choice: Choice, table: items.Table) -> None:
-        """``table`` is the :meth:`table` of ``choice``, and need not be found again."""
+        """Keep ``table`` as the :meth:`table` of ``choice``, so that it is not computed again."""
         self._table = choice.table(), table
 
     def regressed(self, choices: Sequence[Choice]) -> Iterator[items.Table]:
-        """The tables of choices that differ in their ``item_ridge`` alone, before anything is mixed with them."""
+        """The tables of choices that differ only in their ``item_ridge``, before anything is mixed with them."""
         first = choices[0]
         return items.tables(
             self.known[0],
@@ -175,7 +175,7 @@ class Part:
         )
 
     def neighbours(self, choice: Choice, factors: Factors) -> sparse.csr_matrix | None:
-        """[n_videos, n_videos] what the factors leave of the table, on the scale of :meth:`place`; None for nothing."""
+        """[n_videos, n_videos] the table minus the factors' scores, on the scale of :meth:`place`; None if empty."""
         if not choice.neighbours or factors.item.shape[1] == 0:
             return None
         key = choice.table()
@@ -192,7 +192,7 @@ class Part:
         return found if found.nnz else None
 
     def history(self, recency: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """[n_users, n_items] what likes and nopes weigh."""
+        """[n_users, n_items] weights of likes and of nopes."""
         if self._weighted[0] != recency:
             if self._places is None:
                 self._places = self.data.places(self.rows).astype(np.int32)
@@ -201,14 +201,14 @@ class Part:
         return self._weighted[1]
 
     def examples(self) -> Examples:
-        """What the gradients learn from."""
+        """The training data of the gradients."""
         return Examples(self.data.schema, self.item_counts, self.likes, self.nopes, self.skips, self.data.profile)
 
     def content_says(self, factors: Factors) -> tuple[sparse.csr_matrix, torch.Tensor]:
-        """What a liked video says of a user by its content alone: ``features @ weights``.
+        """Features and weights whose product predicts the taste of a liked video from its content alone.
 
-        The features of the known videos [n_videos, 1 + named counts], the first of them 1, and weights of each
-        [1 + named counts, rank], regressed on what these videos say themselves.
+        Features of the known videos are [n_videos, 1 + named counts], the first of them 1; their weights
+        [1 + named counts, rank] are a regression of these videos' own tastes.
         """
         placing = self.data.schema.segment("item", next(iter(PLACING)))
         counts = self.ids.T.tocsr() @ self.item_counts[:, len(ITEM_NUMERIC) : placing.offset]
@@ -220,7 +220,8 @@ class Part:
         return features, torch.linalg.solve(gram, to_torch(features.T @ weight) @ factors.like)
 
     def hinted(self, factors: Factors, said: torch.Tensor, choice: Choice) -> Factors:
-        """The same factors, but the fewer likes a video has, the more counts what its content says [n_videos, rank]."""
+        """The same factors, averaged with predictions from content ``said`` [n_videos, rank] for videos with few
+        likes."""
         likes = self.like_count[:, None]
         return replace(factors, like=(likes * factors.like + choice.hint * said) / (likes + choice.hint).clamp(min=1))
 
@@ -230,9 +231,9 @@ class Part:
         return to_torch(likes) @ factors.like + to_torch(nopes) @ factors.nope
 
     def profile_says(self, tastes: torch.Tensor) -> torch.Tensor:
-        """[n profile keys, rank]: what each key of a profile says of a taste, beside the mean of ``tastes`` [n_users].
+        """[n profile keys, rank]: what each key of a profile adds to the mean of ``tastes`` [n_users, rank].
 
-        A ridge regression, so that keys that go together share what they say.
+        A ridge regression, so that correlated keys share their effect.
         """
         assert self.data.profile is not None
         known = np.flatnonzero(np.diff(self.likes.indptr))
@@ -242,19 +243,19 @@ class Part:
         return torch.linalg.solve(gram, to_torch(profile.T.tocsr()) @ (tastes[known] - tastes[known].mean(dim=0)))
 
     def from_profiles(self, tastes: torch.Tensor, users: np.ndarray) -> torch.Tensor:
-        """[u, rank] what the profiles of ``users`` [u] say of their tastes, given everybody's [n_users, rank]."""
+        """[u, rank] what the profiles of ``users`` [u] add to their tastes, given everybody's [n_users, rank]."""
         assert self.data.profile is not None
         return to_torch(self.data.profile[users]) @ self.profile_says(tastes)
 
     def placing(self, name: str) -> slice:
-        """Columns of the content that are this segment of items."""
+        """Columns of this item segment in the content."""
         segment, numbers = self.data.schema.segment("item", name), len(ITEM_NUMERIC)
         return slice(segment.offset + numbers, segment.offset + segment.size + numbers)
 
     def _spread(self, name: str) -> float:
-        """Of the rows of the content that have any of this segment, the mean squared length there.
+        """The mean squared length of this segment, over rows of the content where it is not empty.
 
-        Vectors of an encoder lie around a direction that all share, which says nothing: theirs is from the mean.
+        Vectors of an encoder share a common direction without information, so their mean is subtracted first.
         """
         rows = self.content[:, self.placing(name)]
         if name == VECTORS:
@@ -264,17 +265,16 @@ class Part:
         return float(square[square > 0].mean()) if bool((square > 0).any()) else 0.0
 
     def scale(self, choice: Choice) -> tuple[torch.Tensor, float]:
-        """What each feature of the content [width] counts, and the squared width of the kernel.
+        """The scale of each feature of the content [width], and the squared width of the kernel.
 
-        Without words and vectors, features count 1, and the squared width is ``bandwidth`` times their variance,
-        summed.
+        Without words and vectors, scales are 1, and the squared width is ``bandwidth`` times the sum of variances.
         """
         variance = self.content.var(dim=0, unbiased=False)
         placing = {name: self.placing(name) for name in PLACING}
         rest = variance.sum().item() - sum(variance[columns].sum().item() for columns in placing.values())
-        # Of the videos that have any, so that few of them are no further from the others than many would be.
+        # Over videos that have any, so that videos with a rare segment are no further from the others.
         spread = {name: self._spread(name) for name in placing}
-        # Where there is nothing else, they are the content.
+        # If there is nothing else, they are the content.
         rest = rest if rest > 1e-6 else max(sum(spread.values()), 1e-6)
         scale = torch.ones(self.content.shape[1])
         for name, columns in placing.items():
@@ -284,7 +284,7 @@ class Part:
     def content_model(self, choice: Choice) -> ContentModel:
         key = choice.kernel()
         if self._content_model is None or self._content_model[0] != key:
-            self._content_model = None  # its memory goes to the next
+            self._content_model = None  # frees its memory for the next
             scale, square_width = self.scale(choice)
             content, likes = self.content * scale, self.like_count[self.taught].clamp(min=0.3)
             model = ContentModel(content, content[self.centres], likes, square_width=square_width)
@@ -292,7 +292,7 @@ class Part:
         return self._content_model[1]
 
     def place(self, factors: Factors, choice: Choice) -> Placement:
-        """Places of the known videos, longest 1, and how content suggests them."""
+        """Places of the known videos, the longest of length 1, and their prediction from content."""
         if self._placed[0] is not factors:
             self._placed = factors, {}
         placed, how = self._placed[1], (*choice.kernel(), choice.content_ridge)
@@ -322,7 +322,7 @@ class Part:
         neighbours: sparse.csr_matrix | None = None,
         recency: float = 0.0,
     ) -> evaluate.Scorer:
-        """Whole scores of ``users`` [u], by this part's history alone, for all items."""
+        """Complete scores of ``users`` [u] for all items, using only this part's history."""
         likes, nopes = (m[users] for m in self.history(recency))
         profile = None if self.data.profile is None else self.data.profile[users]
         counts = user_counts(self.data.schema, self.item_counts, likes, nopes, profile)
@@ -352,7 +352,7 @@ class Part:
         item_tower.centres[: len(self.centres)] = self.content[self.centres] * item_tower.scale
         item_tower.square_width.fill_(square_width)
 
-        # A liked video without an id of its own speaks by its content; one with an id, by the difference to that.
+        # A liked video without an id of its own counts by its content; one with an id adds the difference to that.
         features, by_content = self.content_says(factors)
         said = to_torch(features) @ by_content
         factors = self.hinted(factors, said, choice)

@@ -1,4 +1,4 @@
-"""Directories that keep one run beside the other: ``DIR/runs/NAME``, and ``DIR/latest``, which leads to the newest."""
+"""Directories of runs: ``DIR/runs/NAME``, and ``DIR/latest``, a link to the newest."""
 
 from __future__ import annotations
 

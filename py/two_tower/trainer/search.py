@@ -37,7 +37,7 @@ CHOICE = {
     "prior": (0.05, 50.0, True),
     "hint": (0.0, 300.0, False),
 }
-"""Of the closed form: name -> lowest, highest, whether on a logarithmic scale."""
+"""Ranges for the closed form: name -> lowest, highest, whether on a logarithmic scale."""
 
 RECIPE = {
     "rate": (1e-3, 0.2, True),
@@ -46,7 +46,7 @@ RECIPE = {
     "decay": (1e-4, 0.1, True),
     "nope_weight": (0.0, 4.0, False),
 }
-"""Of the gradients, where there are any."""
+"""Ranges for the gradients, if they are used."""
 
 Trial = Callable[["Choice", "Recipe | None"], float]
 

@@ -1,4 +1,4 @@
-"""Which interactions are held out, to choose hyperparameters and to measure, and which users measure."""
+"""Which interactions are held out to choose hyperparameters and to measure, and samples of users to measure on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from two_tower.features import LIKE, SKIP, TrainingData
 
 
 def split(data: TrainingData, *, ratio: float, min_likes: int, seed: int) -> np.ndarray:
-    """[n] bool: the rows held out. Per user the latest ``ratio`` of the rows; where all times are equal, a random part.
+    """[n] bool: the rows held out. Per user the latest ``ratio`` of the rows; if all times are equal, a random part.
 
     Users with fewer than ``min_likes`` likes keep everything.
     """
@@ -30,7 +30,7 @@ def split(data: TrainingData, *, ratio: float, min_likes: int, seed: int) -> np.
 def split_in_time(data: TrainingData, *, ratio: float) -> np.ndarray:
     """[n] bool: the rows held out, all from one point in time on: that of the newest ``ratio`` of likes and nopes.
 
-    What happened at that very time is on one side of it; an unknown time is before it. Raises UserError where there is
+    Rows of exactly that time are all on the same side; an unknown time counts as before. Raises UserError if there is
     no such point.
     """
     times = np.sort(data.time[data.label != SKIP])
@@ -44,7 +44,7 @@ def split_in_time(data: TrainingData, *, ratio: float) -> np.ndarray:
 
 
 def sample(n: int, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of ``range(n)``, in order."""
+    """A random sample of at most ``most`` of ``range(n)``, in order."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

@@ -23,39 +23,39 @@ from two_tower.trainer.part import Part, Placement
 from two_tower.trainer.splits import sample
 
 HISTORIES = 15_000
-"""Videos up to which factors may come from the spectrum of the histories."""
+"""Most videos for which factors may come from the spectrum of the histories."""
 
 EACH = 15
-"""Likes per video, in the mean, where they do in a catalogue too large for :data:`items.EXACT`: of videos that few
-watched, the leading values of the spectrum say nothing."""
+"""Mean number of likes per video that this takes in a catalogue larger than :data:`items.EXACT`: the leading values of
+the spectrum have no information about videos that few watched."""
 
 NEIGHBOURS = (10, 20, 50)
-"""Neighbours that a video may have, at most."""
+"""Largest numbers of neighbours of a video that are tried."""
 
 DIRECTION = (0.15, 0.3)
-"""Directions of a regression between videos that are tried where times differ."""
+"""Directions of a regression between videos that are tried if times differ."""
 
 TOGETHER = (0.3, 0.5, 0.7)
-"""Shares of counting who likes both that are tried in a large catalogue."""
+"""Shares of :func:`items.together` that are tried in a large catalogue."""
 
 PROFILE_WORTH = (1.0, 3.0, 10.0)
-"""What profiles may count beside what is popular."""
+"""Weights of profiles that are tried."""
 
 RECENCY = (0.25, 0.5, 0.75, 1.0, 1.5)
-"""Exponents of recency that are tried where times differ."""
+"""Exponents of recency that are tried if times differ."""
 
 SURE = 2.0
-"""Standard errors of the difference by which more must be better than less."""
+"""Standard errors by which more complexity must improve the result."""
 
 SURE_SCORES = 60_000_000
-"""Scores by which that is decided, where they are of more users than :attr:`TrainOptions.val_users`."""
+"""Scores on which that is decided, if they are of more users than :attr:`TrainOptions.val_users`."""
 
 SURE_USERS = 6_000
-"""Most users by whom it is."""
+"""Most users on whom that is decided."""
 
 
 class StepwiseSearch:
-    """Search for a :class:`Choice`, and a recipe, on held-out likes; features contain nothing that is held out."""
+    """Search for a :class:`Choice`, and a recipe, on held-out likes; features contain no held-out rows."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class StepwiseSearch:
         processes: Processes,
         told: gradient.Told = lambda epoch: None,
     ) -> None:
-        """``held`` [n]: rows unknown to the features; ``asked`` [n]: those of them whose likes are the targets."""
+        """``held`` [n]: rows left out of the features; ``asked`` [n]: those of them whose likes are the targets."""
         self.options, self.tell, self.deadline, self.processes = options, tell, deadline, processes
         self.told = told
         self.part = Part(data, ~held, options, search=True)
@@ -79,7 +79,7 @@ class StepwiseSearch:
         many = max(options.val_users, min(SURE_USERS, SURE_SCORES // max(data.n_items, 1)))
         self.many = users[sample(len(users), many, options.seed)]
         self.history: list[dict[str, Any]] = []
-        self.epochs: list[dict[str, Any]] = []  # of the training that is measured
+        self.epochs: list[dict[str, Any]] = []  # of the measured training
         self._in_time = bool(data.places(~held).any())
 
     def run(self, *, by_gradients: bool = False) -> Choice:
@@ -118,7 +118,7 @@ class StepwiseSearch:
             ("hint", (0.0, 3.0, 30.0, 300.0)),
             ("prior", (0.1, 1.0, 10.0, 50.0)),
             ("popular", (0.01, 0.1, 0.5, 2.0, 8.0)),
-            # Never less than 1: for whom there is nothing else, it is all there is, and these users all have a history.
+            # At least 1: users without a history depend on it, and none of those measured here is without one.
             *([("profile", PROFILE_WORTH)] if by_profile else []),
         ):
             if time.monotonic() < self.deadline:
@@ -129,13 +129,13 @@ class StepwiseSearch:
                         found_by[choice] = self._values(choice, scorer, self.users, whole=True)
                 best = max(found_by, key=lambda choice: found_by[choice].mean())
 
-        # Lists of what is new lean on what everybody likes, and these users cannot tell how much: as usual, unless more
-        # or less of it pays.
+        # Lists of new videos depend on what is popular, and these users cannot tell how much: so keep the default,
+        # unless another value improves the result.
         usual = replace(best, popular=Choice.popular)
         return usual if usual in found_by and not _surely(found_by[best] - found_by[usual]) else best
 
     def _sources(self) -> list[tuple[Choice, Factors]]:
-        """The best factors of the histories, if their spectrum is informative enough, and those of the items."""
+        """The best factors from histories, if their spectrum is informative enough, and those from items."""
         found, n_videos = [], self.part.known[0].shape[1]
         known = self.part.known[0].nnz >= EACH * n_videos or n_videos <= items.EXACT
         if known and n_videos <= HISTORIES:
@@ -192,7 +192,7 @@ class StepwiseSearch:
     def _best_table(
         self, best: tuple[float, Choice, items.Table] | None, tried: Iterable[tuple[Choice, items.Table]]
     ) -> tuple[float, Choice, items.Table]:
-        """``best``, or the table of ``tried`` that ranks better by itself."""
+        """``best``, or the best table of ``tried`` if it ranks better by itself."""
         likes = self.part.known[0][self.many]
         for choice, table in tried:
             score = float(self._values(choice, partial(_by_table, table, likes), self.many).mean())
@@ -202,7 +202,7 @@ class StepwiseSearch:
         return best
 
     def _neighbours(self, found: list[tuple[Choice, Factors]]) -> tuple[Choice, Factors, sparse.csr_matrix | None]:
-        """The factors, and the number of neighbours beside them, which is zero unless they gain."""
+        """The factors, and the number of neighbours besides them, which is zero unless they improve the result."""
         alone, beside = [], []
         for choice, factors in found:
             alone.append((self._known(choice, factors, None), choice, factors, None))
@@ -221,7 +221,7 @@ class StepwiseSearch:
         return best[1:]
 
     def _recency(self, best: Choice, factors: Factors, near: sparse.csr_matrix | None) -> Choice:
-        """The recency exponent; unchanged unless another gains."""
+        """``best``, with another recency exponent if that improves the result."""
         tried = {recency: self._known(replace(best, recency=recency), factors, near) for recency in (0.0, *RECENCY)}
         recency = max(tried, key=lambda each: tried[each].mean())
         return replace(best, recency=recency) if _surely(tried[recency] - tried[best.recency]) else best
@@ -238,8 +238,8 @@ class StepwiseSearch:
     def fitted(
         self, choice: Choice, recipe: Recipe | None, most: int | None = None
     ) -> tuple[UserTower, ItemTower, sparse.csr_matrix | None, int, list[float]]:
-        """Towers that know nothing of what is held out, neighbours beside them before any gradient, the epoch that is
-        kept of the towers' training, and its scores, which are of the towers alone."""
+        """Towers trained without held-out rows, the neighbours that go with them before gradients, the epoch that was
+        kept, and the scores by epoch, which are of the towers alone."""
         factors = self.part.factors(choice, most)
         user_tower, item_tower = self.part.towers(choice, factors)
         near = self.part.neighbours(choice, factors)
@@ -252,7 +252,7 @@ class StepwiseSearch:
 
         def told(epoch: dict[str, Any]) -> None:
             self.history.append(epoch)
-            if most is None:  # else it is one of many trials
+            if most is None:  # otherwise it is one of many trials
                 self.epochs.append(epoch)
                 self.told(epoch)
 
@@ -277,7 +277,7 @@ class StepwiseSearch:
         neighbours: sparse.csr_matrix | None = None,
         recency: float = 0.0,
     ) -> float:
-        """Recall@k + NDCG@k over the users of the search on the whole catalogue."""
+        """Recall@k + NDCG@k of the users of the search on the whole catalogue."""
         scorer = self.part.scorer(user_tower, item_tower, self.users, neighbours, recency)
         k, relevant, seen = self.options.k, self.relevant[self.users], self.seen[self.users]
         mean = evaluate.rank(scorer, relevant, seen, k=k, auc=False).mean()
@@ -288,11 +288,11 @@ class StepwiseSearch:
     ) -> dict[str, Any]:
         """Metrics of the result of :meth:`fitted` on all held-out likes, with those of the references."""
         k, seed = self.options.k, self.options.seed
-        # References know likes as they are defined: there, or not there.
+        # References are defined on likes without weights.
         likes = self.part.likes.sign()
         references, left_out = evaluate.references(likes, seed)
         asked, relevant = evaluate.asked(self.relevant, self.options.measured_users, seed)
-        # What users are counted by is several times as large as what they decided, so it is of those who are asked.
+        # Only for the measured users: features are several times as large as decisions.
         whole = self.part.scorer(user_tower, item_tower, asked, neighbours, recency)
 
         def own(rows: np.ndarray) -> np.ndarray:
@@ -303,7 +303,7 @@ class StepwiseSearch:
         return report | ({"left_out": left_out} if left_out else {})
 
     def _climb(self, best: Choice, factors: Factors, score: float) -> tuple[Choice, Factors, float]:
-        """Halve or double the ridge while that helps."""
+        """Halve or double the ridge as long as that improves the score."""
         for step in (0.5, 2.0):
             moved = False
             while 1 < best.ridge < 10_000 and time.monotonic() < self.deadline:
@@ -322,7 +322,7 @@ class StepwiseSearch:
         return choice, factors, self._score(choice, tastes, factors.item)
 
     def _content(self, best: Choice, tastes: torch.Tensor, factors: Factors) -> tuple[Choice, Placement]:
-        """How content places an item, measured by leaving each item out, as if it were new."""
+        """How content places an item, measured by leaving out each item as if it were new."""
         top, placement, chosen = -1.0, None, best
         changes: list[dict[str, Any]] = [{}, {"bandwidth": 1.0}]
         for name in PLACING:
@@ -369,7 +369,7 @@ class StepwiseSearch:
         *,
         whole: bool = False,
     ) -> evaluate.Scorer:
-        """Whole scores of ``users``, whose tastes these are, times the length of the taste."""
+        """Complete scores of ``users`` with these tastes, times the length of the taste."""
         towers = evaluate.by_vectors(tastes.numpy(), places.numpy())
         if near is None:
             return towers
@@ -393,5 +393,5 @@ def _by_table(table: items.Table, likes: sparse.csr_matrix, rows: np.ndarray) ->
 
 
 def _surely(gain: np.ndarray) -> bool:
-    """Whether the mean of differences [n] is above zero by more than chance."""
+    """Whether the mean of the differences [n] is significantly above zero."""
     return len(gain) > 1 and float(gain.mean()) > SURE * float(gain.std()) / len(gain) ** 0.5

@@ -1,12 +1,12 @@
 """Fit both towers to a :class:`~two_tower.features.TrainingData`.
 
-1. Hold out a part of each user's interactions, the newest where times differ, or all from one point in time on. On the
-   rest, choose from what the factors come, the ridge, the worth of skips and nopes, how many neighbours a video has,
-   how much more newer decisions count, the weight of what is popular, and how content places an item that is new, each
-   by how well the whole score ranks the held-out likes.
-2. Where asked to, go on by gradients (:mod:`two_tower.trainer.gradient`) and keep the epoch that ranks them best, which
-   may be none.
-3. Measure the towers so chosen on what was held out, then fit again on everything.
+1. Hold out a part of each user's interactions, the newest if times differ, or all from one point in time on. With the
+   rest, choose the source of the factors, the ridge, the values of skips and nopes, the number of neighbours of a
+   video, how much more newer decisions count, the weight of what is popular, and how content places a new item, each by
+   how well the complete score ranks the held-out likes.
+2. On request, continue by gradients (:mod:`two_tower.trainer.gradient`) and keep the epoch that ranks them best, which
+   may be epoch 0.
+3. Measure the chosen towers on the held-out part, then fit again on everything.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class TrainedModel:
     item_tower: ItemTower
     schema: FeatureSchema
     metrics: dict[str, Any]
-    """Recommender -> metrics on the validation split: ``two-tower``, by towers that had not seen it, and the
+    """Recommender -> metrics on the validation split, for ``two-tower``, with towers trained without it, and for the
     references. Empty without a split."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per candidate that was tried, and per epoch of gradients, in order."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """What each epoch of the measured training came to, see :data:`~two_tower.trainer.gradient.Told`."""
+    """The results of each epoch of the measured training, see :data:`~two_tower.trainer.gradient.Told`."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     neighbours: sparse.csr_matrix | None = None
-    """[videos, videos] over the vocabulary: what liking the row's video adds to the score of the column's."""
+    """[videos, videos] over the vocabulary: what a like of the row's video adds to the score of the column's."""
 
     def loss(self) -> dict[str, Any]:
         """``loss`` of ``model_meta.json``: its name and its value by epoch, on held-out rows if there are any."""
@@ -89,9 +89,9 @@ def fit(
 ) -> TrainedModel:
     """Train on ``data``. The same data, options, machine and thread count give the same model, bit for bit.
 
-    ``held`` [n] bool: what is held out, in place of what the options say. ``told`` hears of the epochs of gradients.
-    Raises UserError where ``data`` cannot be split in time and are to be, and, ``to_register``, where nothing could be
-    measured: before the work, since no database takes such a model. Of several ``processes``, rank 0 calls this.
+    ``held`` [n] bool: the rows to hold out instead of those by the options. ``told`` gets the epochs of gradients.
+    Raises UserError if ``data`` is to be split in time and cannot be, and, with ``to_register``, if nothing could be
+    measured: before the work, since no database takes such a model. Of several ``processes``, only rank 0 calls this.
     """
     options = options or TrainOptions()
     processes = processes or Processes()
@@ -103,7 +103,7 @@ def fit(
         held = split_in_time(data, ratio=options.val_ratio)
     elif held is None:
         held = split(data, ratio=options.val_ratio, min_likes=options.min_likes, seed=options.seed)
-    # Users without a history before the split are left out: nothing is known to predict from.
+    # Users without a history before the split are left out: nothing is known that could predict their likes.
     asked = held & np.isin(data.user, data.user[~held])
     liked = data.label == LIKE
     known = np.diff(data.item_counts[:, data.schema.segment("item", "id").slice].tocsr().indptr) > 0
@@ -128,7 +128,7 @@ def fit(
         tell("fitting what is measured", 0.6)
         user_tower, item_tower, neighbours, best_epoch, scores = trials.fitted(choice, recipe)
         if best_epoch and neighbours is not None:
-            # Neighbours hold what the factors leave out, not what trained towers do, so gradients have none.
+            # Neighbours correct the factors, not towers trained by gradients, so these have none.
             closed = trials.fitted(choice, None)
             if trials.judge(*closed[:3], choice.recency) >= max(scores):
                 user_tower, item_tower, neighbours, best_epoch, _ = closed
@@ -138,7 +138,7 @@ def fit(
         before = time.monotonic()
         metrics, history = trials.measure(user_tower, item_tower, neighbours, choice.recency), trials.history
         epochs = trials.epochs
-        started += time.monotonic() - before  # the references are not training
+        started += time.monotonic() - before  # references do not count as training
         guess = trials.part.guess
         del trials, user_tower, item_tower, neighbours
     tell("fitting to everything", 0.7)
@@ -163,7 +163,7 @@ def fit(
 
 
 def unmeasured() -> UserError:
-    """Why a model has no metrics, and how to mend it."""
+    """The error for a model without metrics."""
     return UserError(
         "the model cannot be measured: no like can be held out of a video that others like, too",
         "it takes users with five likes or more who like some of the same; collect more likes first",

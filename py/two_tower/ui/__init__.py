@@ -1,5 +1,5 @@
-"""``two-tower ui``: a page to look at users, data, recommendations, models, what was shown and freshness, in a browser.
+"""``two-tower ui``: a web page about users, data, recommendations, models, what was shown, and freshness.
 
-``app.py`` is the script that Streamlit runs, and each page is a module of its own. All that is shown is asked for in
-``queries/``, as a role that may only read; all that is done, in ``actions.py``.
+``app.py`` is the script that Streamlit runs, with a module for each page. ``queries/`` reads, as a role that may only
+read; ``actions.py`` writes.
 """

@@ -1,8 +1,8 @@
-"""What the page does, each on a short connection of its own.
+"""The actions of the page, each on a short connection of its own.
 
-A like is written as the user's own, the way PostgREST writes it: as ``authenticated``, with the claims of a token. What
-is done to models is done as whoever the connection string names, where that role may. That login need not have rights
-of its own to what users write, so only what is done to models looks at whether the database is migrated.
+A like is written as PostgREST would write it for the user: as ``authenticated``, with the claims of a token. Actions on
+models run as the login of the connection string, if it has the rights. That login may have no rights of its own to the
+decisions, so only actions on models check whether the database is migrated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DECISIONS = ("like", "nope", "skip")
 
 @dataclass(frozen=True)
 class Promotion:
-    """A row of ``two_tower.promotions`` to be: of one ``video``, or of the ``videos`` that pass a filter."""
+    """A row to add to ``two_tower.promotions``: for one ``video``, or for the ``videos`` that pass a filter."""
 
     kind: str
     video: UUID | None = None
@@ -45,7 +45,7 @@ def abilities(dsn: str) -> dict[str, bool]:
     """Whether the login may ``decide`` on a user's behalf, ``activate`` a model, ``roll_back``, ``experiment`` and
     ``promote``."""
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
-        # From PostgreSQL 16 on a role may be granted without the right to take it.
+        # From PostgreSQL 16 on, a role may be granted without the right to switch to it.
         option = "set" if connection.info.server_version >= 160000 else "member"
         found = row(
             connection,
@@ -70,7 +70,7 @@ def abilities(dsn: str) -> dict[str, bool]:
 
 @contextmanager
 def _as_user(connection: psycopg.Connection[Any], user: UUID) -> Iterator[None]:
-    """A transaction as PostgREST makes it for a user's token."""
+    """A transaction like PostgREST's for a user's token."""
     claims = json.dumps({"sub": str(user), "role": "authenticated"})
     with connection.transaction():
         connection.execute("set local role authenticated")
@@ -79,9 +79,9 @@ def _as_user(connection: psycopg.Connection[Any], user: UUID) -> Iterator[None]:
 
 
 def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
-    """Write a user's decision on a video, or take it back with None, then have the user embedded; what to tell.
+    """Write a user's decision on a video, or delete it with None, then embed the user; returns a message.
 
-    Without an active model the decision is written all the same. Raises psycopg.Error where the database refuses it.
+    The decision is written even without an active model. Raises psycopg.Error if the database refuses it.
     """
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         with _as_user(connection, user):
@@ -104,10 +104,10 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
 
 
 def replay(dsn: str, user: UUID, likes: int = 4, limit: int = 10) -> list[dict[str, Any]]:
-    """A user's first likes made once more, one after the other: the ``liked`` title (None before the first) and the
-    ``videos`` that were recommended then, each with its ``title`` and ``reason``. All of it is undone at the end.
+    """Repeats a user's first likes in turn: the ``liked`` title (None before the first) and the ``videos`` recommended
+    then, each with its ``title`` and ``reason``. Everything is rolled back at the end.
 
-    Raises psycopg.Error where the database refuses, as without an active model.
+    Raises psycopg.Error if the database refuses, such as without an active model.
     """
     with connect(dsn, autocommit=True, application_name="two-tower ui", migrated=False) as connection:
         steps: list[dict[str, Any]] = []
@@ -135,19 +135,19 @@ def replay(dsn: str, user: UUID, likes: int = 4, limit: int = 10) -> list[dict[s
 
 
 def activate(dsn: str, version: str, progress: Progress) -> dict[str, Any]:
-    """Embed what ``version`` lacks, ask its gate and make it serve. Raises GateFailed with what the gate says."""
+    """Compute the vectors that ``version`` lacks, check its gate and activate it. Raises GateFailed if that refuses."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return registry.activate(connection, version, progress)
 
 
 def roll_back(dsn: str, version: str) -> dict[str, Any]:
-    """Make a version that stands by serve again, at once."""
+    """Activate a standby version again, at once."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return registry.roll_back(connection, version)
 
 
 def start_experiment(dsn: str, control: str, challenger: str, share: float, progress: Progress) -> dict[str, Any]:
-    """Serve ``share`` of the users by ``challenger``. Raises GateFailed with what its gate says."""
+    """Serve ``share`` of the users by ``challenger``. Raises GateFailed with the reasons of its gate."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         return experiments.start(connection, control, challenger, share, progress)
 
@@ -159,7 +159,7 @@ def stop_experiment(dsn: str, winner: str) -> dict[str, Any]:
 
 
 def add_promotion(dsn: str, promotion: Promotion) -> dict[str, Any]:
-    """Have lists follow it from now on; its ``id`` and ``kind``. Raises psycopg.Error with what is wrong with it."""
+    """Apply a promotion from now on; returns its ``id`` and ``kind``. Raises psycopg.Error if it is invalid."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection:
         number, kind = row(
             connection,
@@ -180,7 +180,7 @@ def add_promotion(dsn: str, promotion: Promotion) -> dict[str, Any]:
 
 
 def end_promotion(dsn: str, number: int) -> dict[str, Any]:
-    """End it at once; one that has not begun is taken away. Raises UserError where none of this number goes on."""
+    """End it at once; one that has not begun is deleted. Raises UserError if no promotion of this number is active."""
     with connect(dsn, autocommit=True, application_name="two-tower ui") as connection, connection.transaction():
         gone = connection.execute(
             "delete from two_tower.promotions where id = %s and starts_at >= now() returning id", (number,)

@@ -1,4 +1,4 @@
-"""The page itself, as Streamlit runs it: ``two-tower ui``."""
+"""The script of ``two-tower ui`` that Streamlit runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = {
 
 
 def main() -> None:
-    """Navigation above, one page below."""
+    """The navigation, and below it one page."""
     look.frame()
     pages = [
         st.Page(module.page, title=title, url_path=title.lower(), default=title == "Users")

@@ -1,4 +1,4 @@
-"""What there is to learn from: how attributes are spread over items and over likes, and who lacks what."""
+"""The training data: distributions of attributes over items and likes, and what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the vectors are behind, how fast they follow, and what fails."""
+"""How far vectors are behind, how fast they are refreshed, and what fails."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from two_tower.ui.session import affordable, answered, ask, ask_lately, behind
 WINDOWS = {"hour": 1, "day": 24, "week": 168, "month": 720}
 COLOURS = {"users": LIKES, "videos": ITEMS, "failed": NOPES}
 EVERY = 10
-"""Seconds between two looks."""
+"""Seconds between two updates of the page."""
 
 
 def page() -> None:
-    """Lag, coverage, throughput, jobs and failures; looks again by itself."""
+    """Lag, coverage, throughput, jobs and failures; updates itself."""
     look.heading("Freshness", f"Whether the vectors keep up with the likes. Looks again every {EVERY} seconds.")
     window = st.segmented_control("Window", list(WINDOWS), default="day", key="window", required=True)
     _live(window)
@@ -65,7 +65,7 @@ def _show(window: str) -> None:
 
 
 def duration(lag: timedelta | None) -> str:
-    """A length of time in its two largest units; no lag is none."""
+    """A duration in its two largest units; None is no lag."""
     if lag is None:
         return "none"
     seconds = int(lag.total_seconds())
@@ -79,7 +79,7 @@ def duration(lag: timedelta | None) -> str:
 
 
 def covered(vectors: int, wanted: int) -> str:
-    """The share that has a vector, never rounded up to all; a dash where nobody needs one."""
+    """The share with a vector, never rounded up to 100 %; a dash if nobody needs one."""
     if not wanted:
         return "–"
     share = min(1.0, vectors / wanted)
@@ -87,7 +87,7 @@ def covered(vectors: int, wanted: int) -> str:
 
 
 def _problems() -> None:
-    """What is broken. To look for it reads all decisions; where those are many, only when somebody asks."""
+    """Problems. Searching for them reads all decisions; if there are many, only on request."""
     if ask_lately(queries.sampled) < 1:
         if not affordable("problems", "What is broken is looked for in all decisions."):
             return
@@ -146,7 +146,7 @@ def _throughput(window: str) -> None:
 
 
 def _lag(found: list[dict[str, Any]], axis: alt.X) -> None:
-    """How long the oldest change had waited when a refresh began."""
+    """Age of the oldest change at the start of each refresh."""
     values = [{"at": row["at"].isoformat(), "lag": row["lag"]} for row in found if row["lag"] is not None]
     if not values:
         return

@@ -1,6 +1,6 @@
-"""How things look: cards of videos, charts of one style, and what stands where there is nothing to show.
+"""Appearance: cards of videos, charts of one style, and messages for what is empty.
 
-Text from the database is escaped here, whatever language or markup it has.
+Text from the database is escaped here, whatever language or markup it contains.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _LETTERS = (
     "M151.2 17.9h9.2a4.6 4.6 0 1 0-1.6 3.5"  # e
     "M164.4 13.3v9.2M164.4 17.6a4.4 4.4 0 0 1 4.4-4.3"  # r
 )
-"""The name as strokes, which look alike whatever fonts there are."""
+"""The name as strokes, which do not depend on fonts."""
 INK = "#64748b"
-"""Of the name: to be read on a light page and on a dark one."""
+"""Colour of the name, readable on a light page and on a dark one."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect x="5" y="9" width="9" height="19" rx="2.5" '
     'fill="#2563eb"/><rect x="18" y="4" width="9" height="24" rx="2.5" fill="#ea580c"/></svg>'
@@ -45,12 +45,12 @@ LOGO = (
     'stroke-linejoin="round"/></svg>'
 )
 ITEMS, LIKES, RECOMMENDED, NOPES = "#7c8aa0", "#2563eb", "#ea580c", "#e11d48"
-"""Colours of the catalogue, of likes, of recommendations and of nopes, on every page. Each can be told from a light
-page and from a dark one."""
+"""Colours of the catalogue, likes, recommendations and nopes on every page. Each is visible on a light page and on a
+dark one."""
 TEAL, VIOLET = "#0d9488", "#8b5cf6"
-"""Of what else is compared."""
+"""Colours of anything else that is compared."""
 COLOURS = (RECOMMENDED, LIKES, ITEMS, TEAL, VIOLET, NOPES)
-"""Of versions side by side; of an experiment the control first, then its challenger."""
+"""Colours of versions that are compared; in an experiment, first the control, then the challenger."""
 SERIES = {"items": ITEMS, "likes": LIKES, "recommendations": RECOMMENDED}
 
 _CSS = """
@@ -62,7 +62,7 @@ _CSS = """
 .tt-thumb { position: relative; flex: none; width: 5.9rem; height: 3.32rem; border-radius: .4rem; overflow: hidden;
     background-size: cover; }
 .tt-thumb img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; background: inherit; }
-/* Of pictures that do not load, and of those alone, this covers the browser's sign for that. */
+/* Covers the browser's symbol for a picture that did not load; it has no effect on pictures that did. */
 .tt-thumb img::after { content: ""; position: absolute; inset: 0; background: inherit; background-size: cover; }
 .tt-images { display: flex; gap: .22rem; margin-top: .25rem; }
 .tt-images img { width: 2.6rem; height: 1.5rem; border-radius: .2rem; object-fit: cover; }
@@ -94,7 +94,7 @@ div[class*="st-key-cards-"] [data-testid="stHorizontalBlock"], div[class*="st-ke
     border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); padding-bottom: .45rem; }
 div[class*="st-key-card-"] button { min-height: 1.6rem; padding: 0 .45rem; }
 div[class*="st-key-card-"] button p { font-size: .8rem; }
-/* Whoever goes by the keyboard sees where. Text boxes and lists show it by their frame. */
+/* A visible focus for the keyboard. Text boxes and lists show it by their frame. */
 .stApp :is(a, button, summary, [role="radio"], [role="switch"], [role="slider"], [tabindex="0"]):focus-visible,
 [role="dialog"] :is(a, button, [role="radio"]):focus-visible {
     outline: 2px solid light-dark(#2563eb, #93c5fd) !important; outline-offset: 2px; border-radius: .25rem; }
@@ -109,20 +109,20 @@ div[class*="st-key-card-"] button p { font-size: .8rem; }
 
 
 def frame() -> None:
-    """Title, icon and style; once per page. All of it is here, so that nothing is loaded from elsewhere."""
+    """Title, icon and style; once per page. They are inline, so that nothing is loaded from elsewhere."""
     st.set_page_config(page_title=NAME, page_icon=ICON, layout="wide")
     st.logo(LOGO, size="large")
     st.html(_CSS)
 
 
 def heading(title: str, text: str) -> None:
-    """The title of a page and what it is for."""
+    """The title and the purpose of a page."""
     st.title(title, anchor=False)
     st.caption(text)
 
 
 def nothing(what: str, then: str, command: str | None = None) -> None:
-    """What stands where there is nothing to show: what is missing, and how to come by it."""
+    """A message in place of empty content: what is missing, and how to get it."""
     with st.container(border=True, key=f"empty-{quote(what, safe='')}"):
         st.markdown(f"**{plain(what)}**")
         st.markdown(plain(then))
@@ -131,17 +131,17 @@ def nothing(what: str, then: str, command: str | None = None) -> None:
 
 
 def plain(text: str) -> str:
-    """Text in which nothing is Markdown."""
+    """The text with Markdown escaped."""
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+-.!|$~:" else c for c in text)
 
 
 def number(value: float | None) -> str:
-    """A count, with thin groups of three digits; a dash where there is none."""
+    """A count, with thin spaces between groups of three digits; a dash for None."""
     return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1, in per cent."""
+    """A share between 0 and 1 as a percentage."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
@@ -149,20 +149,20 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 IMAGES = 5
-"""Pictures of a video, beside the first, that its card shows."""
+"""Further pictures of a video that its card shows."""
 
 
 def card(
     video: dict[str, Any], note: str, rank: int | None = None, known: Iterable[str] = (), pictures: Collection[str] = ()
 ) -> str:
-    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` stand out. Its own pictures
-    are shown where ``pictures`` (:func:`pictures_of`) have them, the first over the poster."""
+    """HTML of one video. ``note`` is HTML of the line under the title; tags in ``known`` are highlighted. Pictures of
+    the video are shown if they are in ``pictures`` (:func:`pictures_of`), the first of them over the poster."""
     title = video["title"] or "untitled"
     link = address(video["product_url"])
     shown = escape(title)
     if link:
         shown = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
-    # A picture that does not load leaves the one behind it to be seen.
+    # If a picture does not load, the one behind it is visible.
     image, *others = [
         f'<img src="{escape(url)}" alt="" loading="lazy" referrerpolicy="no-referrer">'
         for url in [url for url in _images(video) if url in pictures][: IMAGES + 1]
@@ -192,12 +192,12 @@ def _images(video: dict[str, Any]) -> list[str]:
 
 
 def pictures_of(videos: Iterable[dict[str, Any]]) -> set[str]:
-    """Which of the pictures of these videos to ask the browser for."""
+    """The pictures of these videos that the browser should load."""
     return loadable(url for video in videos for url in _images(video)[: IMAGES + 1])
 
 
 def mark(text: str, kind: str = "") -> str:
-    """HTML of a word that stands out: ``kind`` is up, down, like or nope."""
+    """HTML of a highlighted word: ``kind`` is up, down, like or nope."""
     return f'<span class="tt-mark {kind}">{escape(text)}</span>'
 
 
@@ -205,7 +205,7 @@ def mark(text: str, kind: str = "") -> str:
 
 
 def show(drawn: alt.Chart | alt.LayerChart | alt.FacetChart, described: str) -> None:
-    """A chart as wide as there is room, with a description for those who do not see it."""
+    """A chart of full width, with a description for screen readers."""
     st.altair_chart(drawn, width="stretch", alt=described)
 
 
@@ -215,12 +215,12 @@ def chart(values: Sequence[dict[str, Any]]) -> alt.Chart:
 
 
 def coloured(field: str, colours: Mapping[str, str]) -> alt.Color:
-    """Colour by a field's value; :func:`legend` says which is which."""
+    """Colour by a field's value; :func:`legend` shows the meaning."""
     return alt.Color(field, scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
 
 
 def table(rows: Sequence[dict[str, Any]], described: str, **columns: Any) -> None:
-    """Rows as they are, as high as they need and no higher than the screen; ``columns`` say how some are formatted."""
+    """A table of rows, at most as high as the screen; ``columns`` are formats of some columns."""
     st.dataframe(
         list(rows),
         hide_index=True,
@@ -232,12 +232,12 @@ def table(rows: Sequence[dict[str, Any]], described: str, **columns: Any) -> Non
 
 
 def moment(label: str | None = None) -> Any:
-    """How a table shows a time."""
+    """The format of times in a table."""
     return st.column_config.DatetimeColumn(label, format="YYYY-MM-DD HH:mm:ss")
 
 
 def legend(colours: Mapping[str, str]) -> None:
-    """What the colours of the charts below it stand for."""
+    """The meaning of the colours of the charts below it."""
     keys = "".join(
         f'<span class="tt-key"><i style="background:{colour}"></i>{escape(name)}</span>'
         for name, colour in colours.items()
@@ -246,7 +246,7 @@ def legend(colours: Mapping[str, str]) -> None:
 
 
 def shares(found: Sequence[dict[str, Any]], names: Sequence[str], title: str) -> Any:
-    """Of each ``value``, the shares called ``names`` as dots on one line: what lies apart differs."""
+    """A line for each ``value`` with a dot for each share in ``names``: the farther apart, the more they differ."""
     order = [row["value"] for row in found]
     points = [{"value": row["value"], "series": name, "share": row[name]} for row in found for name in names]
     base = chart(points).encode(

@@ -1,4 +1,4 @@
-"""Versions beside each other, what their gates said, and which of them serves."""
+"""Comparison of versions, decisions of their gates, and which version serves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, TEAL, number, percent
 from two_tower.ui.session import ask, behind, do, dsn, may, refusal, tell
 
 REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": TEAL, "popularity": ITEMS}
-"""Recommenders that are drawn, and their colours."""
+"""Recommenders in the charts, and their colours."""
 FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in TITLES.values()}
 
 
@@ -54,13 +54,13 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------- what serves
+# ------------------------------------------------------------------------------------------------- the active version
 
 
 def _serve(found: list[dict[str, Any]]) -> None:
     active = next((row for row in found if row["state"] == "active"), None)
-    serving = active["version"] if active else ""  # part of keys, so that a choice ends with what it was made beside
-    # One that only an experiment showed to users is nothing to go back to.
+    serving = active["version"] if active else ""  # part of keys, so that a change of version resets the choices
+    # A version that served only in an experiment is no version to go back to.
     standby = [row for row in found if row["state"] == "standby" and row["activated_at"]]
     standby.sort(key=lambda row: row["activated_at"], reverse=True)
     ready = [
@@ -119,11 +119,11 @@ def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
 
 
 def progress_bar() -> Progress:
-    """A bar below, for work that says how far it is."""
+    """A progress bar, for work that reports its progress."""
     bar, context = st.progress(0.0), get_script_run_ctx()
 
     def advance(what: str, share: float) -> None:
-        # Threads of a backfill call it, too, and are not of the page by themselves.
+        # Threads of a backfill call it, too, and do not belong to the page's session otherwise.
         add_script_run_ctx(current_thread(), context)
         bar.progress(min(1.0, max(0.0, share)), text=f"{what} …")
 
@@ -135,7 +135,7 @@ def _serves(found: dict[str, Any]) -> str:
     return f"{found['model_version']} serves{previous}."
 
 
-# ------------------------------------------------------------------------------------------------- what is known
+# ------------------------------------------------------------------------------------------------- metrics and details
 
 
 def _plots(found: list[dict[str, Any]]) -> None:
@@ -206,7 +206,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _findings(report: dict[str, Any]) -> str:
-    """A gate's report in one line: its reasons to say no, or else what it measured."""
+    """A gate's report in one line: its reasons to refuse, or else what it measured."""
     if report.get("reasons"):
         return "; ".join(report["reasons"])
     parts = []
@@ -244,7 +244,7 @@ def _details(found: list[dict[str, Any]]) -> None:
 
 
 def _run(meta: dict[str, Any]) -> None:
-    """What a training learnt from, how long it took, and how its loss fell."""
+    """A training's data, its duration, and its loss by epoch."""
     data, chosen, loss = (meta.get(name) or {} for name in ("training_data", "hyperparameters", "loss"))
     facts = {
         "trained at": meta.get("trained_at") or meta.get("given_at"),

@@ -1,7 +1,7 @@
-"""Pictures of videos: posters that are drawn here, and which of the catalogue's own the browser is asked to load.
+"""Pictures of videos: posters that are drawn here, and the choice of the catalogue's pictures that the browser loads.
 
-A browser complains in its console of every picture whose host does not exist. So the page looks names of hosts up
-first, and asks for pictures of those that have an address; in the place of the others stays the poster.
+A browser logs an error in its console for every picture whose host does not exist. So the page first resolves host
+names, and uses only pictures whose hosts have an address; the poster replaces the others.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 PATIENCE = 1.0
-"""Seconds that one list of videos waits for names to be looked up. What is found later is there at the next look."""
+"""Seconds that one list of videos waits for host names. What is resolved later is used the next time."""
 LOOKED_UP_FOR = 600
-"""Seconds for which an answer holds."""
+"""Seconds for which an answer is cached."""
 RESERVED = (".example", ".invalid", ".test")
 """Names that never have an address (RFC 2606)."""
 
@@ -27,7 +27,7 @@ _asked: dict[str, tuple[float, Future[bool]]] = {}
 
 
 def address(url: str | None) -> str | None:
-    """The address if it is one of the web, so that nothing else is opened or loaded."""
+    """The address if it is a web address, so that nothing else is opened or loaded."""
     if not url:
         return None
     try:
@@ -54,7 +54,7 @@ def _lookup(host: str) -> Future[bool]:
 
 
 def loadable(urls: Iterable[str | None]) -> set[str]:
-    """Those of these addresses whose hosts exist, as far as that is known within :data:`PATIENCE`."""
+    """Those of the addresses whose hosts are known within :data:`PATIENCE` to exist."""
     lookups: dict[str, Future[bool]] = {}
     for url in urls:
         host = str(urlsplit(url).hostname) if url and address(url) else None
@@ -96,7 +96,7 @@ _SCENES = (_hills, _towers, _waves, _rings, _stripes)
 
 
 def poster(video: UUID, title: str) -> str:
-    """A data address of a poster: a scene and colours that are the video's own, and the first letters of its title."""
+    """A data URL of a poster: a scene and colours derived from the video's id, and the first letters of its title."""
     scene, hue = _SCENES[video.int // 360 % len(_SCENES)], video.int % 360
     other = (hue + 40 + video.int // 7200 % 100) % 360
     sun = 24 + video.int // 720_000 % 112

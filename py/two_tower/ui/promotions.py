@@ -1,4 +1,4 @@
-"""What an operator says of lists: which videos they have higher, lower, or at a rank."""
+"""Promotions: videos that an operator puts higher or lower in lists, or at a fixed rank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE, MANY = "one video", "all that pass a filter"
 
 
 def section() -> None:
-    """Those that hold, are planned or have ended; to add one, and to end one."""
+    """Current, planned and ended promotions, with buttons to add one and to end one."""
     st.subheader("Promotions", anchor=False)
     found = ask(queries.promotions)
     if found:
@@ -56,7 +56,7 @@ def section() -> None:
 
 
 def told(row: dict[str, Any]) -> str:
-    """What a promotion does, in a few words."""
+    """A short description of a promotion."""
     what = f"videos with {_filter(row['videos'])}" if row["videos"] else str(row["title"] or row["video_id"])
     if row["kind"] == "pin":
         return f"pin at rank {row['rank']}: {what}"
@@ -118,7 +118,7 @@ def _add() -> None:
 
 
 def _read(label: str, wanted: str, problems: list[str]) -> dict[str, Any] | None:
-    """A filter as JSON; what is wrong with it goes to ``problems``."""
+    """A filter from JSON; errors are added to ``problems``."""
     text = st.text_input(label, placeholder=wanted, key=f"filter-{label}").strip()
     if not text:
         return None

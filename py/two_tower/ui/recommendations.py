@@ -1,4 +1,4 @@
-"""What a model recommends overall: to whom, how varied, how popular, and whether it resembles the data."""
+"""What a model recommends overall: its reach, variety and popularity bias, and how it compares with the data."""
 
 from __future__ import annotations
 

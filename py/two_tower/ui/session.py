@@ -1,4 +1,4 @@
-"""Of the running page: its database, its settings, and answers that are remembered for a while."""
+"""State of the running page: its database, its settings, and cached answers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ T = TypeVar("T")
 STATE = st.session_state
 
 LATELY, AGGREGATES = 10, 300
-"""Seconds for which answers, and sums over everything, are remembered."""
+"""Seconds for which answers, and sums over everything, are cached."""
 
 CATCH_UP_S = 1.0
-"""How long a question waits for the replica before the primary answers it."""
+"""Seconds that a query waits for the replica before the primary answers it."""
 
 
 @st.cache_resource(show_spinner=False)
 def dsn() -> str:
-    """The database, which the command line put into the environment."""
+    """The connection string, which the command line put into the environment."""
     return resolve_dsn()
 
 
 def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
-    """The answer of a question, and the statements that it was asked by. From the replica, where there is one that has
-    what was committed by now, what this page wrote included."""
+    """The answer of a query function, and its statements. It comes from the replica if there is one that has everything
+    committed by now, including what this page wrote."""
 
     def answer(connection: queries.Connection) -> tuple[Any, list[str]]:
         with queries.written_down() as statements:
@@ -54,7 +54,7 @@ def _lately(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
 
 
 def ask_anew(question: Callable[..., T], *arguments: Any) -> T:
-    """The answer of a function of :mod:`queries`, as it is now."""
+    """The current answer of a function of :mod:`queries`."""
     answer: T = _answer(question.__name__, arguments)[0]
     return answer
 
@@ -72,14 +72,14 @@ def ask_lately(question: Callable[..., T], *arguments: Any) -> T:
 
 
 def behind(question: Callable[..., Any], *arguments: Any, lately: bool = False) -> None:
-    """The SQL of a figure above, to be copied: what :func:`ask` asked for it, or where that is said, ask_lately()."""
+    """The SQL of a figure above, to be copied: the statements of :func:`ask`, or with ``lately`` of ask_lately()."""
     statements = (_lately if lately else _now)(question.__name__, arguments)[1]
     with st.popover("SQL", type="tertiary", help="The statement behind this figure"):
         st.code("\n\n".join(statements), language="sql", wrap_lines=True)
 
 
 def affordable(what: str, cost: str) -> bool:
-    """Whether somebody asked for what takes long to count. Until then says what it costs, beside a button."""
+    """Whether the user asked for an expensive figure. Until then, shows its cost and a button."""
     key = f"afford-{what}"
     if not STATE.get(key):
         left, right = st.columns([4, 1], vertical_alignment="center")
@@ -92,7 +92,7 @@ def affordable(what: str, cost: str) -> bool:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Says what cannot be answered, with what to do about it, where it would have stood."""
+    """Shows an error, with its remedy, in place of an answer that failed."""
     try:
         yield
     except UserError as error:
@@ -104,7 +104,7 @@ def answered() -> Iterator[None]:
 
 
 def forget(everything: bool = False) -> None:
-    """Ask anew from here on; sums over everything, too, where that is said."""
+    """Clear cached answers; with ``everything``, also sums over everything."""
     _now.clear()
     if everything:
         _lately.clear()
@@ -116,7 +116,7 @@ def _abilities(target: str) -> dict[str, bool]:
 
 
 def may(what: str) -> bool:
-    """Whether the login may do it (:func:`actions.abilities`), and the page was not started to be looked at only."""
+    """Whether the login may do it (:func:`actions.abilities`), and the page was not started with ``--read-only``."""
     return not Settings().ui_read_only and _abilities(dsn())[what]
 
 
@@ -128,7 +128,7 @@ def refusal(what: str, role: str) -> str:
 
 
 def do(page: str, action: Callable[[], dict[str, Any]], outcome: Callable[[dict[str, Any]], str]) -> None:
-    """Do it, and show the page of that name anew with what came of it."""
+    """Do it, and reload the page of that name with the outcome."""
     done = refused = None
     try:
         done = outcome(action())
@@ -142,7 +142,7 @@ def do(page: str, action: Callable[[], dict[str, Any]], outcome: Callable[[dict[
 
 
 def tell(page: str) -> None:
-    """What came of the last action on this page. It stays until the next: a reconnecting browser asks for all anew."""
+    """Show the outcome of the last action on this page, until the next one: a reconnecting browser reruns the page."""
     done, refused = STATE.get(f"told-{page}", (None, None))
     if done:
         st.success(look.plain(done))

@@ -1,4 +1,4 @@
-"""What was shown, how it was liked, and two versions side by side."""
+"""What was shown, how it was liked, and the comparison of two versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from two_tower.ui.session import affordable, ask, ask_lately, behind, do, dsn, m
 
 WINDOWS = {"week": 7, "month": 30, "all that is kept": 36_500}
 TIMES = 20
-"""How many times as many impressions are counted when somebody asks for it."""
+"""Factor by which more impressions are counted on request."""
 
 
 def page() -> None:
@@ -134,7 +134,7 @@ def _between(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def _plot(found: dict[str, Any]) -> None:
-    """Like rates from the start to the end of each day, with the intervals that hold at all looks."""
+    """Like rates from the start to the end of each day, with intervals that are valid at all looks together."""
     colours = dict(zip((found["control"], found["challenger"]), COLOURS, strict=False))
     values = [{**row, "day": row["day"].isoformat()} for row in found["days"]]
     base = look.chart(values).encode(
@@ -155,7 +155,7 @@ def _plot(found: dict[str, Any]) -> None:
     look.show(alt.layer(band, line, points).properties(height=240), "Like rates of both versions by day")
 
 
-# ------------------------------------------------------------------------------------------------- what was shown
+# ------------------------------------------------------------------------------------------------- impressions
 
 
 def _impressions(days: int) -> None:
@@ -215,7 +215,7 @@ ABOUT = [alt.Tooltip("day:T", format="%Y-%m-%d"), alt.Tooltip("model_version:N",
 
 
 def by_day(found: list[dict[str, Any]], colours: dict[str, str]) -> alt.Chart:
-    """A chart of rows with ``day`` and ``model_version``, which its marks are yet to be said of."""
+    """A chart, still without marks, of rows with ``day`` and ``model_version``."""
     chart: alt.Chart = look.chart([{**row, "day": row["day"].isoformat()} for row in found]).encode(
         x=alt.X("yearmonthdate(day):T", title=None, axis=alt.Axis(format="%d %b", labelOverlap=True)),
         color=look.coloured("model_version:N", colours),

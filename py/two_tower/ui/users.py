@@ -1,4 +1,4 @@
-"""One user: the history, and beside it what one model recommends, or two."""
+"""One user: the history, and the recommendations of one model or two."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SHOWN = {"Likes": ("like",), "Nopes": ("nope",), "Skips": ("skip",), "All": ("li
 
 
 def page() -> None:
-    """Choose a user, compare lists, like as the user and see the lists change."""
+    """Choose a user, compare lists, like videos as the user and see the lists change."""
     look.heading("Users", "What somebody liked, beside what a model recommends for it. Who and which, on the left.")
     found = ask(queries.situation)
     if not found["videos"]:
         look.nothing("There are no videos yet.", "Import a catalogue first.", "two-tower import catalog catalog.csv")
         return
-    # In the sidebar, which is closed where there is little room, so that there, too, a list is what one sees first.
+    # In the sidebar, which is closed on a small screen, so that a list is the first thing to see there, too.
     with st.sidebar:
         user, wanted = _choose_user()
         versions = ask(queries.versions)
@@ -54,7 +54,7 @@ def page() -> None:
     with columns[0]:
         _history(user, limit, acting, liked)
         if acting and taste["likes"]:
-            # The address with which the demo ends asks for it, once.
+            # The URL that the demo prints at its end requests it, once.
             told_to = st.query_params.get("replay") == "true" and not STATE.get("replayed")
             if st.button("Replay the first likes", help="How the list grew with them. Nothing is changed.") or told_to:
                 STATE.replayed = True
@@ -67,7 +67,7 @@ def page() -> None:
 
 
 def _choose_user() -> tuple[UUID | None, str]:
-    """Who is looked at, and what was searched for."""
+    """The chosen user, and the search text."""
     wanted = st.text_input(
         "Find a user",
         placeholder="an id, its beginning, or an imported id",
@@ -154,7 +154,7 @@ def _about(user: UUID, taste: dict[str, Any], version: str | None) -> None:
 
 
 def _tell() -> None:
-    """What came of the last click, once."""
+    """Show the outcome of the last click, once."""
     told = STATE.pop("told", None)
     if told:
         st.toast(look.plain(told), icon=":material/check:")
@@ -216,7 +216,7 @@ def _list(
 
 @st.dialog("Like by like", width="large")
 def _replay(user: UUID) -> None:
-    """The list of a user without a history, and after each of the first likes, with what is new marked."""
+    """The list without a history, and after each of the first likes, with new videos marked."""
     try:
         with st.spinner("Replaying …"):
             steps = actions.replay(dsn(), user)
@@ -239,7 +239,7 @@ def _replay(user: UUID) -> None:
 
 @st.dialog("Why this video", width="large")
 def _why(user: UUID, video: dict[str, Any], version: str) -> None:
-    """What each decision of the user adds to the score of a video, or takes from it."""
+    """What each decision of the user adds to the score of a video, or subtracts from it."""
     st.markdown(f"**{look.plain(video['title'] or 'untitled')}** for `{user}`, by {look.plain(version)}")
     found = ask(queries.contributions, user, video["video_id"], version)
     if not found:
@@ -267,7 +267,7 @@ def _why(user: UUID, video: dict[str, Any], version: str) -> None:
 
 
 def _part(row: dict[str, Any]) -> str:
-    """What one part of a score comes from. Places tell apart two videos of one title."""
+    """The source of one part of a score. Places distinguish videos with the same title."""
     if row["kind"] == "everybody":
         return "what holds for everybody"
     if row["kind"] == "profile":
@@ -278,7 +278,7 @@ def _part(row: dict[str, Any]) -> str:
 
 
 def _note(video: dict[str, Any], places: dict[UUID, int], compared: bool, before: dict[UUID, int] | None) -> str:
-    """The line under a title: score or reason, the user's decision, the place on the other list and on the last one."""
+    """The line under a title: score or reason, the user's decision, ranks on the other list and before the change."""
     taste = video["reason"] == "taste"
     parts = [f"score <b>{video['score']:.3f}</b>" if taste else f"<b>{escape(video['reason'])}</b>"]
     if video["decision"]:
@@ -312,7 +312,7 @@ def _button(label: str, user: UUID, video: UUID, decision: str | None, where: st
 
 
 def _decide(user: UUID, video: UUID, decision: str | None) -> None:
-    """Write the decision, and remember the lists so that what moves can be marked."""
+    """Write the decision, and remember the lists so that moves can be marked."""
     STATE.before = STATE.get("ranks", {})
     STATE.ranks = {}
     try:

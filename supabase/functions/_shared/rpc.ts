@@ -1,5 +1,5 @@
-// What both functions share: the caller's own token goes on to PostgREST, so the database decides what the caller may do, and no
-// function holds a key that may do more.
+// Shared by both functions: the caller's own token is passed on to PostgREST, so the database decides what the caller may do, and no
+// function has a key with more rights.
 import { createClient } from '@supabase/supabase-js'
 
 const CORS = {
@@ -8,7 +8,7 @@ const CORS = {
   'Access-Control-Allow-Headers': 'authorization, apikey, content-type, x-client-info',
 }
 
-// PostgREST answers 500 to some that are the caller's to mend.
+// PostgREST answers 500 to some errors that the caller can mend.
 const STATUS: Record<string, number> = { P0002: 404, '28000': 401 }
 
 export type Arguments = Record<string, unknown>
@@ -22,7 +22,7 @@ function problem(status: number, code: string, message: string, hint: string | n
   return json(status, { success: false, code, message, hint })
 }
 
-// Whom a token names. PostgREST verifies it; here it only says whether a user asks for itself. A key that is no JWT names nobody.
+// The user id in a token. PostgREST verifies the token; here it only shows whether users ask for themselves. A key that is no JWT has none.
 function subject(authorization: string): string | null {
   try {
     const payload = authorization.split('.')[1].replaceAll('-', '+').replaceAll('_', '/')

@@ -1,5 +1,5 @@
-// POST {"force"?: boolean, "user_id"?: uuid}: makes the vector of the caller fresh, or, with the service's key, that of user_id.
-// Answers {"success", "user_id", "message", "model_version"}.
+// POST {"force"?: boolean, "user_id"?: uuid}: refreshes the vector of the caller, or, with the service's key, that of user_id.
+// Returns {"success", "user_id", "message", "model_version"}.
 import { handler, onBehalf } from '../_shared/rpc.ts'
 
 Deno.serve(handler(({ user_id, ...args }, authorization) => ({

@@ -205,7 +205,7 @@ def seems_ten_point(cells: pl.Series) -> bool:
     return above.n_unique() >= 3 and len(above) * 20 >= len(found) and float(above.max()) <= 10  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------------------------------ moments
+# ------------------------------------------------------------------------------------------------------------ times
 
 
 def as_text(cells: pl.Series) -> pl.Series:

@@ -1,4 +1,4 @@
-"""What somebody thinks of a video, as a number: what reviews and decisions have in common."""
+"""Feedback on videos as numbers: the common part of reviews and decisions."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def binary_rows(columns: Mapping[str, Any]) -> bytes:
 
 
 class Feedback(OfProducts):
-    """What somebody thinks of a video, as a number."""
+    """Feedback on videos as numbers."""
 
     refers_to_products = True
     user_column: LiteralString
-    """Of the table that it goes to."""
+    """The user's column in the target table."""
     value_column: LiteralString
     shown: LiteralString
-    """SQL of a value as the report of rejects shows it, from a row ``t``."""
+    """SQL of a value for the report of rejects, from a row ``t``."""
     staged: LiteralString = "line bigint, user_id uuid, video_id uuid, value real, created_at timestamptz"
     """Columns of the temporary tables, in the order in which :meth:`pack` has them."""
 
@@ -61,9 +61,9 @@ class Feedback(OfProducts):
         super().__init__(task, cursor, columns)
         _, self.user, self.label = self.order(columns)
         (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
-        """Clocks differ, by time zones that a file does not name too."""
+        """A day of tolerance, since clocks differ, and files may lack time zones."""
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
-        # Videos that this transaction makes, each for rows that are not in yet.
+        # Videos that this transaction creates for rows that are not written yet.
         cursor.execute("create temp table created (id uuid) on commit drop")
         cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
         self.sending: Future[None] | None = None
@@ -75,19 +75,19 @@ class Feedback(OfProducts):
 
     @abstractmethod
     def values(self, label: pl.Series) -> tuple[pl.Series, str]:
-        """The numbers that labels stand for, null where they stand for none, and the reason to reject those."""
+        """The numbers of labels, null for an invalid label, and the reason to reject those."""
 
     @staticmethod
     def word(value: float) -> str:
-        """What a number stands for."""
+        """The meaning of a number."""
         return f"{value:g}"
 
     def weigh(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, pl.Expr, str]]]:
-        """``batch`` with whatever else :meth:`more` reads of it, and faults that rows may have in that."""
+        """``batch`` with further columns for :meth:`more`, and the faults that rows may have in these."""
         return batch, []
 
     def more(self, batch: pl.DataFrame) -> dict[str, Any]:
-        """Columns that are staged between the value and the time."""
+        """Further columns to stage, between the value and the time."""
         return {}
 
     def stage(self, batch: pl.DataFrame) -> None:
@@ -120,11 +120,11 @@ class Feedback(OfProducts):
         self.pack(self.create_videos(batch) if creating else batch)
 
     def known_users(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows whose user may have them."""
+        """The rows of existing users."""
         return batch
 
     def create_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Inserts the products that the catalogue lacks, with nothing but their address. All rows are good."""
+        """Inserts the products that the catalogue lacks, with only their address. All rows are valid."""
         new = batch.filter(pl.col("video").is_null())
         unknown = new[self.item].unique(maintain_order=True)
         if len(unknown) == 0:
@@ -166,7 +166,7 @@ class Feedback(OfProducts):
         return self.with_videos(batch.drop("video"))
 
     def pack(self, batch: pl.DataFrame) -> None:
-        """Copies the rows to where they go first."""
+        """Copies the rows into the first table for them."""
         if len(batch) == 0:
             return
         videos = batch["video"].to_numpy()
@@ -222,7 +222,7 @@ class Feedback(OfProducts):
         self.cursor.execute("analyze pg_temp.changes")
 
     def write_changes(self, steps: Sequence[LiteralString | sql.Composed]) -> list[int]:
-        """Writes ``changes``: the last two steps update and insert; what the steps before them wrote."""
+        """Writes ``changes``: the last two steps update and insert; returns the counts of the steps before them."""
         written = self.write_rows("pg_temp.changes", steps)
         *others, updated, inserted = written.counts
         self.summary.updated += updated
@@ -240,7 +240,7 @@ class Feedback(OfProducts):
         return others
 
     def take_back_videos(self) -> None:
-        """Deletes what was made for rows that the database then refused, all of them."""
+        """Deletes created videos if the database then refused all of their rows."""
         self.summary.items_created -= self.cursor.execute(
             "delete from public.videos v using pg_temp.created n where v.id = n.id and not exists ("
             " select from pg_temp.changes c where c.video_id = v.id"

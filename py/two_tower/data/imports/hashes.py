@@ -1,4 +1,4 @@
-"""Distinct values among millions, and repeated ones, by hashes of them."""
+"""Finding distinct and repeated values among millions by their hashes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Distinct:
 
 
 class Repeats:
-    """A Bloom filter: tells which 64-bit hashes came before, and takes a few new ones for old: one in two thousand over
-    ten million, one in thirty over a hundred million. Memory: 64 MB."""
+    """A Bloom filter that tells which 64-bit hashes came before. It takes a few new ones for old: one in 2,000 for ten
+    million, one in 30 for a hundred million. Memory: 64 MB."""
 
     multipliers = (1, 0x9FB21C651E98DF25)
 
@@ -33,7 +33,7 @@ class Repeats:
         self.bits = np.zeros(1 << 26, np.uint8)
 
     def among(self, hashes: np.ndarray) -> np.ndarray:
-        """Whether each came before, earlier calls included; remembers them."""
+        """Whether each came before, including earlier calls; remembers them."""
         repeated = np.ones(len(hashes), bool)
         for multiplier in self.multipliers:
             place = hashes * np.uint64(multiplier) >> np.uint64(35)

@@ -1,4 +1,4 @@
-"""What one kind of file holds, how it is merged, and what becomes of rows that a table refuses."""
+"""The content of one kind of file, its merge, and the handling of rows that a table refuses."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from two_tower.data.imports.task import Import
 
 ANALYZE: LiteralString = "if v_to - v_from > 1000 then analyze {}; end if"
-"""A step: the steps after it are planned for what is in a table, but where rows are done one by one."""
+"""A step that updates statistics, so that later steps are planned for the table's content, except for few rows."""
 
 
 DEADLOCKS = 5
-"""Times that rows are written before a deadlock with the application fails the import."""
+"""Attempts to write rows before a deadlock with the application fails the import."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What came of writing rows."""
+    """The result of writing rows."""
 
     counts: list[int]
     """Rows that each step wrote."""
     refused: pl.DataFrame
-    """``line``, ``field`` (null where the database names none) and ``reason`` of the rows that it refused."""
+    """``line``, ``field`` (null if the database names none) and ``reason`` of the rows that it refused."""
 
 
-# Halves wait on a stack, so that lines come in order. The index is made only where it is needed. Classes of errors that
-# are raised: connections, transactions, rights and definitions, resources, limits, states and locks, the operator, the
-# system, the server itself. But 54000 is a value that is too long for an index or for a full-text vector.
+# Halves are on a stack, so that lines come in order. The index is created only when it is needed. Classes of errors
+# that are raised: connections, transactions, rights and definitions, resources, limits, states and locks, the operator,
+# the system, the server itself. But 54000 is a value that is too long for an index or for a full-text vector.
 _WRITE_ROWS = sql.SQL(
     """do $two_tower_import$
 declare
@@ -72,7 +72,7 @@ begin
             then
                 raise;
             elsif sqlstate = '23505' and v_again <> array[v_from, v_to] then
-                -- Somebody else may have put it there meanwhile: once more, in a snapshot that has it.
+                -- Another session may have inserted it meanwhile: try again, in a snapshot that has it.
                 v_again := array[v_from, v_to];
                 v_starts := v_starts || v_from;
                 v_ends := v_ends || v_to;
@@ -103,18 +103,18 @@ $two_tower_import$"""
 
 
 class Kind(ABC):
-    """What one kind of file holds, and how it is merged."""
+    """The content of one kind of file, and its merge."""
 
     name: str
     analyze: LiteralString
-    """Gathers statistics of the tables that this kind fills."""
+    """Statement that gathers statistics of the tables that this kind fills."""
     required: tuple[tuple[str, ...], ...]
-    """Groups of alternatives."""
+    """Required columns, as groups of alternatives."""
     optional: tuple[str, ...] = ()
     lists: ClassVar[Iterable[str]] = ()
-    """Columns that hold several values."""
+    """Columns with several values in a cell."""
     refers_to_products: ClassVar[bool] = False
-    """Whether its rows are about products of the catalogue, and from users."""
+    """Whether its rows are from users and about products of the catalogue."""
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         self.task = task
@@ -125,11 +125,11 @@ class Kind(ABC):
             "select coalesce((select value #>> '{}' from two_tower.settings where name = 'product_urls'), 'as_written')"
         )
         self.normalise = normaliser(urls)
-        """How addresses of products are written, where not as they are."""
+        """Normalises addresses of products; None keeps them as they are."""
 
     @staticmethod  # noqa: B027 - most kinds learn nothing from it
     def look(task: Import, batch: pl.DataFrame) -> None:
-        """Looks at a batch that was just read, before any of it is staged."""
+        """Inspects a batch that was just read, before any of it is staged."""
 
     @abstractmethod
     def stage(self, batch: pl.DataFrame) -> None:
@@ -143,18 +143,18 @@ class Kind(ABC):
         """Waits until the connection is free."""
 
     def count_distinct(self) -> None:  # noqa: B027 - most kinds count as they merge
-        """Says how many users and items the file has, where merging has not."""
+        """Counts users and items of the file, unless the merge has counted them."""
 
     def finish(self) -> None:  # noqa: B027 - most kinds have nothing to do once
-        """Does, in the file's last transaction, what is to be done once."""
+        """Does the work that is needed once, in the file's last transaction."""
 
     def write_rows(self, table: LiteralString, steps: Sequence[LiteralString | sql.Composed]) -> Written:
-        """Runs ``steps`` on all rows of ``table``; where one fails, on halves of them, down to each that it refuses.
+        """Runs ``steps`` on all rows of ``table``; if one fails, on halves of them, down to single refused rows.
 
-        Each step is a statement about the rows whose ``line`` is between ``v_from`` and ``v_to``; together they are
-        done or undone. What is not the fault of a row, such as a missing right or a lost lock, is raised. Somebody
-        else may write the same rows meanwhile: what is there by then, steps have to look for, and a deadlock undoes
-        all of them, and their locks, before they are done again.
+        Each step is a statement about the rows whose ``line`` is between ``v_from`` and ``v_to``; together they succeed
+        or are undone. Errors that are not caused by a row, such as a missing right or a lost lock, are raised. Others
+        may write the same rows meanwhile: steps must check for existing rows, and a deadlock undoes all steps and
+        their locks before they are repeated.
         """
         self.cursor.execute("drop table if exists pg_temp.refused")
         self.cursor.execute("create temp table refused (line bigint, field text, reason text) on commit drop")
@@ -178,8 +178,8 @@ class Kind(ABC):
         return Written(counts, pl.DataFrame(refused, schema=schema, orient="row"))
 
     def reject_refused(self, written: Written, table: LiteralString, fields: Mapping[str, tuple[str, str]]) -> None:
-        """Reports rows that the database refused. ``fields``: its column → the file's, and an expression of its value
-        in ``table`` (``t``)."""
+        """Reports rows that the database refused. ``fields``: column of the database → that of the file, and an
+        expression for its value in ``table`` (``t``)."""
         for (refused, reason), lines in written.refused.group_by("field", "reason", maintain_order=True):
             column, value = fields.get(str(refused), (str(refused or ""), "''"))
             values = self.cursor.execute(
@@ -193,7 +193,7 @@ class Kind(ABC):
             self.task.rejects.add_rows(frame.sort("line"), column, f"refused by the database: {reason}")
 
     def types(self, table: LiteralString) -> dict[str, str]:
-        """Column → type. Numbers are compared as they will be rounded; a text too long fails and is not cut."""
+        """Column → type. Numbers are compared after rounding; a text that is too long fails, and is not truncated."""
         return dict(
             self.cursor.execute(
                 "select attname, format_type(atttypid, case typcategory when 'S' then -1 else atttypmod end)"
@@ -212,8 +212,8 @@ class Kind(ABC):
         return self.cursor.execute(query).fetchone()
 
     def take_turns(self, what: LiteralString) -> None:
-        """Waits for other imports that write to the same tables, and keeps them waiting until the transaction ends:
-        each would wait for rows of the other, or do its work again."""
+        """Waits for other imports into the same tables, and makes them wait until the transaction ends: otherwise they
+        would wait for rows of each other, or repeat work."""
         self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.' || %s, 0))", [what])
 
     def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
@@ -224,16 +224,16 @@ class Kind(ABC):
 
 
 LINK = "[?&]lurl=http"
-"""What an affiliate link to a product contains. The catalogue knows it by the address that it leads to as well."""
+"""Part of every affiliate link to a product. The catalogue also finds such a product by the link's target."""
 
 
 def leads_to(link: str) -> str:
-    """The address of the product that an affiliate link leads to."""
+    """The product's address to which an affiliate link leads."""
     return parse_qs(urlsplit(link).query)["lurl"][0]
 
 
 def new_id(table: LiteralString, kind: str, name: LiteralString) -> sql.Composed:
-    """SQL of the id that ``name`` has in every database; a random one where something of another name has taken it."""
+    """SQL of the id that ``name`` has in every database; a random one if a row with another name has that id."""
     parts = {"table": sql.Identifier("public", table), "kind": sql.Literal(kind), "name": sql.SQL(name)}
     return sql.SQL(
         "case when exists (select from {table} o where o.id = two_tower.named_id({kind}, {name}))"

@@ -28,7 +28,7 @@ class OfProducts(Kind):
         self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
         self.video_ids = np.empty(0, UUID_BYTES)
         self.seen = np.empty(0, bool)
-        """Of ``video_ids``, those that a row is about."""
+        """Which of ``video_ids`` have a row in the file."""
         query = sql.SQL(
             "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
             " to stdout (format csv)"
@@ -51,7 +51,7 @@ class OfProducts(Kind):
             self.know(led["item"], led["id"])
 
     def know(self, items: pl.Series, ids: pl.Series) -> None:
-        """Adds videos to those that can be referred to."""
+        """Adds videos to the known ones."""
         start = len(self.videos)
         at = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True)
         self.videos = pl.concat([self.videos, pl.DataFrame({"item": items, "video": at})])
@@ -59,7 +59,7 @@ class OfProducts(Kind):
         self.seen = np.concatenate([self.seen, np.zeros(len(ids), bool)])
 
     def read_items(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows with their product as the catalogue would write it, and with ``video``, where it is known."""
+        """The rows with their product as the catalogue would write it, and with ``video`` if it is known."""
         shown = texts(batch[self.item])
         no_id = (ids(batch[self.item]).is_null() & shown.is_not_null()).alias("item_is_no_id")
         batch = batch.with_columns(shown, no_id)
@@ -70,7 +70,7 @@ class OfProducts(Kind):
         return self.with_videos(batch)
 
     def faults_of_items(self) -> list[tuple[str, pl.Expr, str]]:
-        """What may be wrong with the product of a row, apart from its being unknown."""
+        """Possible faults of a row's product, except that it is unknown."""
         item = pl.col(self.item)
         faults = [(self.item, item.is_null(), "empty"), (self.item, pl.col("item_is_no_id"), NO_ID)]
         if self.item == "video_id":
@@ -78,5 +78,5 @@ class OfProducts(Kind):
         return faults
 
     def with_videos(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows with ``video``, where a product is known."""
+        """The rows with ``video``, if the product is known."""
         return batch.join(self.videos, left_on=self.item, right_on="item", how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Star reviews, whose reviewers need not be users."""
+"""Star reviews by reviewers who need not be users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reviews(Feedback):
 
     @staticmethod
     def look(task: Import, batch: pl.DataFrame) -> None:
-        """Finds out by the first rows whether five stars are ten points, and stops at later rows that say so."""
+        """Decides by the first rows whether stars go to 10; an error if later rows show that the decision was wrong."""
         if task.options.scale or task.scale == 10 or not seems_ten_point(batch["stars"]):
             return
         if task.scale_is_settled:
@@ -57,17 +57,17 @@ class Reviews(Feedback):
         return stars(label, self.task.scale), f"not a number from 0 to {self.task.scale:g}"
 
     def claim_empty_table(self) -> bool:
-        """Takes an empty table for this import alone, without its indexes, if the role may.
+        """Locks an empty table for this import and drops its indexes, if the role may.
 
-        The first import is the largest. Rows that go straight to their table, which is indexed once they are in, take
-        a fifth of the time of rows that are staged, sorted and inserted; checking the foreign key once for all takes
-        a twentieth of the time of checking each row. Nobody misses an empty table meanwhile.
+        The first import is the largest. Rows that are copied directly into their table, which is indexed afterwards,
+        take a fifth of the time of rows that are staged, sorted and inserted; checking the foreign key once for all
+        takes a twentieth of the time of checking each row. Nobody needs the empty table meanwhile.
         """
         may = (
             "select pg_has_role(relowner, 'usage') and has_parameter_privilege('session_replication_role', 'set')"
             " and not exists (select from two_tower.reviews) from pg_class where oid = 'two_tower.reviews'::regclass"
         )
-        # Whoever has looked at the table lets go of it before asking for it alone, or two would wait for each other.
+        # The lock by reading the table is released before the exclusive one is requested, or two would deadlock.
         with self.cursor.connection.transaction(force_rollback=True):
             empty = self.one(may)[0]
         if empty:
@@ -78,7 +78,7 @@ class Reviews(Feedback):
                     raise psycopg.Rollback(claim)
         if not empty:
             return False
-        # A new file of a table is filled from its start to its end, so that the order of ctid is that of the rows.
+        # A new table file is filled from start to end, so the order of ctid is that of the rows.
         self.cursor.execute("truncate two_tower.reviews")
         self.cursor.execute("drop table if exists pg_temp.repeated")
         self.cursor.execute("create temp table repeated (reviewer_id uuid, video_id uuid) on commit drop")
@@ -113,7 +113,7 @@ class Reviews(Feedback):
             self.merge_staged()
 
     def finish_table(self) -> None:
-        """Gives the table, which has the rows already, its indexes and its constraints back."""
+        """Restores the indexes and constraints of the table, which already has the rows."""
         self.cursor.execute("set local maintenance_work_mem = '256MB'")
         self.cursor.execute("analyze pg_temp.repeated")
         self.cursor.execute("drop table if exists pg_temp.suspects")
@@ -130,7 +130,7 @@ class Reviews(Feedback):
         )
         for definition in self.indexes:
             self.cursor.execute(definition)
-        # A video that was deleted meanwhile takes its reviews along; none can go from here on.
+        # Reviews of videos deleted meanwhile are removed; from here on, no video can be deleted.
         self.cursor.execute("lock table public.videos in share mode")
         orphans = 0
         videos = [UUID(bytes=video) for video in self.video_ids[self.seen].tolist()]
@@ -151,7 +151,7 @@ class Reviews(Feedback):
             "reviewer_id",
             "t.stars <> l.value or t.created_at is distinct from coalesce(l.created_at, t.created_at)",
         )
-        # Whoever may not read users leaves them to finish(), which writes such rows twice.
+        # If the role may not read users, finish() links them, which writes such rows twice.
         (reads,) = self.one(
             "select coalesce(bool_or("
             "has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')), false)"

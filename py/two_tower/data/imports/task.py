@@ -1,4 +1,4 @@
-"""One file on its way into the database: its transactions, its chunks, where it was broken off, what came of it."""
+"""The import of one file: its transactions, its chunks, its resumption, and its result."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from two_tower.rows import one
 
 Unknown = Literal["reject", "create"]
 ReadProgress = Callable[[int, int | None, str], None]
-"""Called with bytes read, bytes in all (None where unknown), and what is being done."""
+"""Called with bytes read, total bytes (None if unknown), and the current step."""
 
 ENOUGH_ROWS = 1_000
-"""Rows of a file in chunks from which on the share of rejected ones tells something."""
+"""Fewest rows of a file in chunks after which the share of rejected ones is checked."""
 
 WORTH_ANALYZING = 1_000
-"""Rows written from which on an import leaves fresh statistics behind."""
+"""Fewest written rows after which an import updates statistics."""
 
 _SEE_OPERATORS: LiteralString = """
 select set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''),
@@ -47,35 +47,35 @@ where a.attnum > 0 and not a.attisdropped and a.attrelid in (
     to_regclass('public.user_video_decisions')
 )
 """
-"""Where a column is of an extension's type, such as citext, it is compared as its operators compare. Last on the
-path, since the application's triggers may lean on the rest of it."""
+"""A column of an extension's type, such as citext, is compared by the extension's operators. Its schema comes last in
+the path, since the application's triggers may depend on the rest."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What is the same for every import."""
+    """Options of all imports."""
 
     rejects: Path | None = None
-    """Where the report of rejected rows goes; else ``<name of the file>.rejects.csv`` in the working directory."""
+    """Path of the report of rejected rows; by default ``<name of the file>.rejects.csv`` in the working directory."""
     delimiter: str | None = None
-    """Else a comma, semicolon or tab, by the header."""
+    """By default a comma, semicolon or tab, by the header."""
     encoding: str | None = None
-    """Else UTF-8, UTF-16 by its byte order mark, or what Japanese is in beyond doubt."""
+    """By default UTF-8, UTF-16 by its byte order mark, or a Japanese encoding that is detected beyond doubt."""
     backslashes: bool | None = None
-    """Whether a backslash in a CSV escapes what follows it, as in dumps of MySQL; else as the first rows show."""
+    """Whether a backslash in a CSV escapes what follows, as in dumps of MySQL; by default the first rows decide."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Column of the file → the name that it has here."""
+    """Column of the file → its name here."""
     unknown: Unknown = "reject"
-    """What becomes of a review or decision about a product that the catalogue lacks."""
+    """What to do with a review or decision about a product that the catalogue lacks."""
     dry_run: bool = False
     """Do everything, then roll back."""
     chunk: int | None = None
-    """Rows per transaction; else the file is one transaction."""
+    """Rows per transaction; by default the file is one transaction."""
     say: Say = lambda _: None
     header: tuple[str, ...] = ()
-    """The columns of a CSV without a line that names them."""
+    """The columns of a CSV without a header line."""
     scale: float | None = None
-    """How many stars of the file are five; else 5, or 10 where the stars of the first rows go to 10."""
+    """The file's highest rating, which becomes five stars; by default 5, or 10 if stars of the first rows go to 10."""
     most_rejected: float = 1.0
     """The share of rejected rows above which nothing is imported."""
 
@@ -91,20 +91,20 @@ class ImportSummary:
     unchanged: int = 0
     rejected: int = 0
     duplicates: int = 0
-    """Rows that a later row of the file (of the chunk), with the same key, replaced; of vectors, that were taken
-    together with another of the same video."""
+    """Rows replaced by a later row of the file (or chunk) with the same key; for vectors, those combined with another
+    of the same video."""
     resumed: int = 0
-    """Rows that an earlier run, broken off, had brought in, and that this one passed over."""
+    """Rows that an earlier, interrupted run had imported, and that this one skipped."""
     users: int = 0
-    """Distinct users among the rows that were taken, and those that only the database refused."""
+    """Distinct users in accepted rows, and in those that only the database refused."""
     items: int = 0
     """Distinct videos among them."""
     users_created: int = 0
     items_created: int = 0
     joined: float | None = None
-    """Of reviews and decisions: the share of the rows whose product the catalogue knew."""
+    """For reviews and decisions: the share of rows whose product the catalogue has."""
     distribution: dict[str, int] = field(default_factory=dict)
-    """Of reviews: rows by stars, to the nearest half. Of decisions: rows by decision. Without those rejected."""
+    """For reviews: rows by stars, to the nearest half. For decisions: rows by decision. Without rejected rows."""
     seconds: float = 0.0
     rejects: Path | None = None
     """The report, if a row was rejected."""
@@ -116,7 +116,7 @@ class ImportSummary:
 
 
 class Import:
-    """One file on its way into one transaction, or into one per chunk."""
+    """The import of one file in one transaction, or in one per chunk."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Import:
         self.options = options or ImportOptions()
         self.progress = progress or (lambda *_: None)
         self.sender: ThreadPoolExecutor
-        """The thread in which rows go to the database while the next are read and checked."""
+        """The thread that sends rows to the database while the next are read and checked."""
         name = source.name if isinstance(source, Table) else str(source)
         stem = "stdin" if name == "-" else Path(name).name.split(".")[0]
         self.rejects = rejects or Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
@@ -141,9 +141,9 @@ class Import:
         self.items = Distinct()
         self.joined = 0
         self.chunks = 0
-        """Transactions that are committed."""
+        """Committed transactions."""
         self.scale = self.options.scale or 5.0
-        """What five stars are in the file."""
+        """The file's highest rating, which becomes five stars."""
         self.scale_is_settled = False
 
     def run(self, kind: type[Kind], **arguments: Any) -> ImportSummary:
@@ -168,7 +168,7 @@ class Import:
             ) from error
 
     def done(self) -> str:
-        """What a failure has left in the database."""
+        """What a failed import has left in the database."""
         return f"{self.chunks} chunks are in" if self.chunks else "nothing is imported"
 
     def transfer(self, kind: type[Kind], **arguments: Any) -> ImportSummary:
@@ -192,12 +192,14 @@ class Import:
                     ThreadPoolExecutor(1) as self.sender,
                 ):
                     if outermost:
-                        # What others commit meanwhile is seen, whatever the database has for a default.
+                        # Commits of others during the import are visible, whatever the database's default is.
                         cursor.execute("set transaction isolation level read committed")
                     cursor.execute("set local jit = off")
                     cursor.execute("set local work_mem = '128MB'")
                     cursor.execute(_SEE_OPERATORS)
-                    cursor.execute("set constraints all immediate")  # a row is refused with its statement, or never
+                    cursor.execute(
+                        "set constraints all immediate"
+                    )  # a row is refused by its statement, not at the commit
                     if resumption:
                         resumption.catch_up(cursor)
                     work = kind(self, cursor, columns, **arguments)
@@ -228,7 +230,7 @@ class Import:
                     if batch is None:
                         work.finish()
                     self.require_accepted(table.rows, finished=batch is None)
-                    self.rejects.flush()  # a full disk ends the import before it is in
+                    self.rejects.flush()  # a full disk fails the import before the commit
                     if resumption:
                         resumption.record(cursor, last, finished=batch is None)
                 self.chunks += 1
@@ -246,13 +248,13 @@ class Import:
         summary.unchanged = taken - summary.inserted - summary.updated
         summary.distribution = dict(sorted(summary.distribution.items()))
         if summary.inserted + summary.updated >= WORTH_ANALYZING and not self.options.dry_run:
-            # A refresh may follow before autovacuum has looked, and would plan for empty tables.
+            # A refresh may follow before autovacuum runs, and would plan for empty tables.
             self.conn.execute(kind.analyze)
         summary.seconds = round(time.monotonic() - started, 3)
         return summary
 
     def require_accepted(self, rows: int, *, finished: bool) -> None:
-        """Raises UserError where more of the rows so far were rejected than may be: the file is not what it seems."""
+        """Raises UserError if more of the rows so far were rejected than allowed: it may be the wrong kind of file."""
         rejected = self.rejects.rows + self.rejects.passed_over
         if (
             not self.own_rejects
@@ -270,7 +272,7 @@ class Import:
         )
 
     def open(self, kind: type[Kind]) -> Table:
-        """The file, its header read."""
+        """Opens the file and reads its header."""
         if isinstance(self.source, Table):
             return self.source
         return open_table(
@@ -286,7 +288,7 @@ class Import:
         )
 
     def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
-        """The rows of ``batch`` that have none of ``faults``, each (column, condition, reason). The first counts."""
+        """The rows of ``batch`` without ``faults``, each (column, condition, reason). The first one is reported."""
         faults = list(faults)
         which = pl.coalesce(pl.when(condition).then(i) for i, (_, condition, _) in enumerate(faults))
         marked = batch.with_columns(which.alias("fault"))
@@ -301,20 +303,20 @@ class Import:
 
 
 class Resumption:
-    """How far a file is in, in chunks: kept in the job log, committed with each chunk.
+    """The position up to which a file is imported in chunks, in the job log, committed with each chunk.
 
-    A run that was broken off is gone on with by the next, and two at once share the work: each chunk begins after the
-    last that is in. A file is the same if its name, size and time of change are, and it is read in the same way. What
-    comes through a pipe starts over, which is safe: rows that are in already are not written again.
+    The next run continues an interrupted one, and two concurrent runs share the work: each chunk begins after the last
+    one that is committed. A file is the same if its name, size and modification time are, and it is read in the same
+    way. A pipe starts over, which is safe: existing rows are not written again.
     """
 
     def __init__(self, task: Import, kind: type[Kind]) -> None:
         self.task = task
         self.run: int | None = None
         self.after = 0
-        """The last line that is in already."""
+        """The last line that is already imported."""
         self.rows = 0
-        """Rows passed over."""
+        """Skipped rows."""
         path = Path(str(task.source))
         if str(task.source) == "-" or not path.is_file():
             if task.own_rejects:
@@ -351,7 +353,7 @@ class Resumption:
                 " select coalesce((select id from made), (select id from latest))",
                 {"job": job, "file": file},
             )
-            # Nobody is in the middle of a chunk now, or writes the report.
+            # No other run is in the middle of a chunk now, or writes the report.
             self.catch_up(cursor)
             if task.own_rejects:
                 task.rejects.begin(self.after)
@@ -362,7 +364,7 @@ class Resumption:
             )
 
     def catch_up(self, cursor: psycopg.Cursor[Any]) -> None:
-        """Waits for the chunk of another run of the same file, and goes on after it."""
+        """Waits for the chunk of another run of the same file, and continues after it."""
         if self.run is None:
             return
         row = cursor.execute(
@@ -371,13 +373,13 @@ class Resumption:
             [self.run],
         ).fetchone()
         if row is None:
-            return  # purged from the job log, as what has taken a week is
+            return  # purged from the job log after a week
         line, finished = row
         self.after = sys.maxsize if finished else line
         self.task.rejects.pass_over(self.after)
 
     def rest(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """The rows that are not in yet."""
+        """The rows that are not imported yet."""
         if not self.after:
             return batch
         left = batch.filter(pl.col("line") > self.after)
@@ -385,7 +387,7 @@ class Resumption:
         return left
 
     def record(self, cursor: psycopg.Cursor[Any], line: int, *, finished: bool) -> None:
-        """Says, in the transaction of a chunk, that it is in."""
+        """Records the position in the transaction of a chunk."""
         cursor.execute(
             "update two_tower.job_runs set"
             " result = result || jsonb_build_object('line', greatest((result ->> 'line')::bigint, %s)),"
@@ -395,14 +397,14 @@ class Resumption:
 
 
 def require_plain(name: str, batch: pl.DataFrame, lists: Iterable[str]) -> None:
-    """Raises UserError where a column has lists for values whose rows have one."""
+    """Raises UserError if a column has lists where a row must have a single value."""
     for column, kind in batch.schema.items():
         if isinstance(kind, pl.List) and column not in lists:
             raise UserError(f"{name}: the column {column} holds lists, where each row has one value")
 
 
 def choose_columns(table: Table, kind: type[Kind]) -> list[str]:
-    """The columns to read: the first present of each group of alternatives, and whatever optional ones there are."""
+    """The columns to read: the first present one of each group of alternatives, and all optional ones."""
     chosen, missing = [], []
     for group in kind.required:
         present = [name for name in group if name in table.columns]

@@ -1,4 +1,4 @@
-"""What an encoder of images or texts makes of videos: inputs that place a video."""
+"""Vectors of videos by an encoder of images or texts: inputs that place a video."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
 
 MOST_NUMBERS = 2_000
-"""Of a vector. SQL: ``two_tower.unit_vector``."""
+"""Most numbers in a vector. SQL: ``two_tower.unit_vector``."""
 
 NUMBERS_THERE = sql.SQL(
     "select (select cardinality(c.vector) from two_tower.content_vectors c where c.encoder = {} limit 1)"
 )
 
 BLOCK = 2_000
-"""Vectors that are written as text at once."""
+"""Vectors that are converted to text at once."""
 
 
 class Vectors(OfProducts):
@@ -36,7 +36,7 @@ class Vectors(OfProducts):
         self.encoder = encoder
         self.vector = columns[1]
         self.numbers = self.numbers_there()
-        """How many each vector has: as many as those of the encoder that are there, else as the first."""
+        """Size of the vectors: that of the encoder's stored vectors, or else of the first one in the file."""
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.changes")
         cursor.execute("create temp table staged (line bigint, video_id uuid, vector real[]) on commit drop")
 
@@ -84,13 +84,13 @@ class Vectors(OfProducts):
 
     def merge(self) -> None:
         self.take_turns("content_vectors")
-        # Another import may have been the first meanwhile.
+        # Another import may have stored the first vectors meanwhile.
         if self.numbers and (there := self.numbers_there()) not in (None, self.numbers):
             raise UserError(
                 f"vectors of {self.encoder} have {there} numbers, and those of the file {self.numbers}",
                 "another encoder takes another --encoder",
             )
-        # Several images of one video are one vector, whose direction is between theirs.
+        # Vectors of several images of a video are combined into their mean direction.
         self.cursor.execute(
             "create temp table changes on commit drop as"
             " with means as ("

@@ -39,9 +39,9 @@ def pull(
 ) -> PullSummary:
     """Makes the tables of ``target`` equal to those at ``source_dsn``, in one transaction.
 
-    ``key`` turns ids of users into pseudonyms. Rows of ``target`` that the source lacks are deleted only if the last
-    pull came from the same source with the same key, or with ``replace``. Raises UserError where the source cannot be
-    read in full, or rows would be deleted that did not come from it; nothing has changed then.
+    ``key`` turns user ids into pseudonyms. Rows of ``target`` that the source lacks are deleted only if the last pull
+    came from the same source with the same key, or with ``replace``. Raises UserError, with nothing changed, if the
+    source cannot be read in full, or rows would be deleted that did not come from it.
     """
     started = time.monotonic()
     with _open(source_dsn, say) as source:
@@ -50,13 +50,13 @@ def pull(
             f"{info.user}@{info.host}:{info.port}/{info.dbname}", anonymised=key is not None, dry_run=dry_run
         )
         try:
-            # A row's text must be the same on both sides; and no limit of the role may end a long copy.
+            # A row's text must be the same on both sides, and no time limit of the role may end a long copy.
             with settled_transaction(source), settled_transaction(target, force_rollback=dry_run):
                 Run(source, target, key, summary, say, progress).run(replace)
         except psycopg.errors.InsufficientPrivilege as error:
             raise UserError(
                 f"not everything can be read or written: {error.diag.message_primary}",
-                "at the source take a role that sees all rows: the tables' owner, or one with BYPASSRLS",
+                "at the source, use a role that sees all rows: the tables' owner, or one with BYPASSRLS",
             ) from error
         except psycopg.OperationalError as error:
             if not source.closed and not target.closed:
@@ -79,7 +79,7 @@ def _open(dsn: str, say: Say) -> Connection:
             "to verify its certificate: sslmode=verify-full&sslrootcert=FILE in the connection string",
         ) from error
     except psycopg.ProgrammingError:
-        # The message repeats the string, and with it a password.
+        # The message repeats the string, which may contain a password.
         raise UserError("--from is not a connection string", "postgresql://user:password@host:5432/database") from None
     source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     source.read_only = True

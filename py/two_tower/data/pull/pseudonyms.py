@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable, Iterator
 
 _REMEMBERED = 200_000
-"""Users whose pseudonyms are kept at hand."""
+"""Users whose pseudonyms are cached."""
 
 _HEADER = 19  # of a binary COPY: signature, flags, length of an extension
 
@@ -19,7 +19,7 @@ class Pseudonyms:
         self.known: dict[bytes, bytes] = {}
 
     def of(self, user: bytes) -> bytes:
-        """The id that stands for a user's, both of 16 bytes: HMAC-SHA256 under the key, as a UUID of version 8."""
+        """The pseudonym of a user id, both of 16 bytes: HMAC-SHA256 under the key, as a UUID of version 8."""
         found = self.known.get(user)
         if found is None:
             made = bytearray(hmac.digest(self.key, user, "sha256")[:16])
@@ -41,7 +41,7 @@ class Pseudonyms:
             at = 0 if begun else _HEADER
             begun = True
             while (end := _end_of_row(buffer, at)) is not None:
-                if end - at > 2:  # else the trailer
+                if end - at > 2:  # otherwise it is the trailer
                     buffer[at + 6 : at + 22] = self.of(bytes(buffer[at + 6 : at + 22]))
                 at = end
             yield bytes(buffer[:at])
@@ -53,7 +53,7 @@ class Pseudonyms:
 
 
 def _end_of_row(buffer: bytearray, at: int) -> int | None:
-    """Where the row of a binary COPY that begins at ``at`` ends; None if it is not all there."""
+    """End of the row of a binary COPY that begins at ``at``; None if it is incomplete."""
     if at + 2 > len(buffer):
         return None
     fields = int.from_bytes(buffer[at : at + 2], signed=True)

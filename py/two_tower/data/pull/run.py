@@ -27,23 +27,23 @@ ROWS_PER_BUCKET = 64
 _BLOCK = 256 << 10
 
 _FILL = {"text": "''", "text[]": "'{}'", TIME: "timestamptz 'epoch'"}
-"""What stands for a null where there must be a value: by type, and always the same, or every pull would copy it."""
+"""Replacement for a null where a value is required, by type; always the same, or every pull would copy the row."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A table on both sides: the columns that both have, as each side says them."""
+    """A table on both sides, with their common columns."""
 
     table: PulledTable
     columns: dict[str, str]
-    """Column → type in which it travels."""
+    """Column → type in which it is transferred."""
     theirs: sql.Composable
-    """What to select from at the source."""
+    """The relation to select from at the source."""
     target_types: dict[str, str]
     fill: dict[str, str]
-    """Columns that must not be null here, each with the SQL that stands for a null there."""
+    """Columns that must not be null here, each with the SQL that replaces a null there."""
     buckets: int
-    """A power of two; 0 where a bucket is a user."""
+    """A power of two; 0 if a bucket is a user."""
 
 
 class Run:
@@ -66,7 +66,7 @@ class Run:
         self.progress = progress
 
     def run(self, replace: bool) -> None:
-        self.source.execute("set local row_security = off")  # an error instead of some of the rows
+        self.source.execute("set local row_security = off")  # an error instead of only some of the rows
         self.target.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
         pairs = self.pairs()
         scopes: dict[str, tuple[sql.Composable, sql.Composable]] = {}
@@ -85,10 +85,10 @@ class Run:
         self.target.execute("select two_tower.link_reviewers()")
         self.record()
 
-    # ------------------------------------------------------------------------------------------------- what there is
+    # ------------------------------------------------------------------------------------------------- tables
 
     def pairs(self) -> list[Pair]:
-        """The tables that both sides have, with their common columns. UserError if the source lacks what it takes."""
+        """The tables that both sides have, with their common columns. UserError if the source lacks a required one."""
         theirs, ours = self.describe(self.source), self.describe(self.target)
         found, missing = [], []
         partial: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ class Run:
                 for name, kind in table.columns.items()
                 if name in there
                 and name in here
-                # A list travels where both sides have an array of it.
+                # A list is copied if both sides have it as an array.
                 and (not kind.endswith("[]") or {side[name]["type"][-2:] for side in (there, here)} == {"[]"})
             }
             if table.name == USERS and "id" not in there:
@@ -116,7 +116,7 @@ class Run:
                 self.say(f"the source has no {table.name}, or this role may not read it: it is left as it is here")
                 continue
             elif table.schema == "two_tower" and self.is_empty(table):
-                continue  # reviews that were imported here stay
+                continue  # keeps reviews that were imported here
             needed = [name for name in (*table.key, *table.needed) if name in columns]
             partial[table.name] = [name for name in needed if not there.get(name, {}).get("not_null")]
             rows = max((row["rows"] for row in there.values()), default=-1)
@@ -134,7 +134,7 @@ class Run:
         if missing:
             raise UserError(
                 f"the source lacks, or this role may not read: {', '.join(missing)}",
-                "take a role that may select from the application's tables",
+                "use a role that may select from the application's tables",
             )
         return [
             replace(pair, theirs=self.whole_rows(pair, names)) if names or pair.table.longest else pair
@@ -144,7 +144,7 @@ class Run:
 
     @staticmethod
     def describe(connection: Connection) -> dict[str, dict[str, dict[str, Any]]]:
-        """Table → column → type, whether it must not be null, and the table's rows as estimated (-1: never)."""
+        """Table → column → type, whether it must not be null, and the table's estimated rows (-1: never estimated)."""
         rows = connection.execute(
             "select n.nspname || '.' || c.relname, a.attname,"
             " format_type(a.atttypid, case t.typcategory when 'S' then -1 else a.atttypmod end),"
@@ -163,7 +163,7 @@ class Run:
         return found
 
     def users_elsewhere(self, theirs: dict[str, dict[str, Any]]) -> sql.Composable:
-        """Users as the tables name them that refer to users, where auth.users cannot be read."""
+        """The users in the tables that refer to users, if auth.users cannot be read."""
         tables = [
             name for name in ("public.profiles", "public.user_video_decisions") if "user_id" in theirs.get(name, {})
         ]
@@ -172,7 +172,7 @@ class Run:
         return sql.SQL("(select user_id as id from ({}) as named)").format(sql.SQL(" union ").join(selects))
 
     def whole_rows(self, pair: Pair, needed: list[str]) -> sql.Composable:
-        """The rows that have all that is ``needed``, and nothing that no index holds; says how many have not."""
+        """The rows with all ``needed`` values and without values too long for an index; counts and reports others."""
         table, relation = pair.table, pair.theirs
         conditions = [sql.SQL("{} is not null").format(sql.Identifier(name)) for name in needed]
         conditions += [
@@ -191,7 +191,7 @@ class Run:
     def is_empty(self, table: PulledTable) -> bool:
         return not one(self.source, sql.SQL("select exists (select from {})").format(table.identifier))
 
-    # ------------------------------------------------------------------------------------------------- what differs
+    # ------------------------------------------------------------------------------------------------- differences
 
     def compare(self, pair: Pair) -> tuple[sql.Composable, sql.Composable]:
         """Conditions for the rows to copy at the source, and for the rows here that they replace."""
@@ -237,8 +237,8 @@ class Run:
         )
 
     def digest(self, connection: Connection, pair: Pair, relation: sql.Composable) -> tuple[pl.DataFrame, int]:
-        """Bucket, number of rows, and the sum of their hashes; and its size in bytes."""
-        # A pseudonym's hash would be another; the bucket says already whose the rows are.
+        """Bucket, number of rows, and the sum of their hashes; and the size of this answer in bytes."""
+        # A pseudonym would have another hash, and the bucket already identifies the user.
         hashed = [name for at, name in enumerate(pair.columns) if at or pair.buckets]
         row = sql.SQL("row({})::text").format(
             sql.SQL(", ").join(self.cell(pair, name, canonical=True) for name in hashed)
@@ -259,7 +259,7 @@ class Run:
 
     @staticmethod
     def cell(pair: Pair, name: str, *, canonical: bool = False) -> sql.Composable:
-        """A column of ``t`` in the type in which it travels; ``canonical``: equal values have equal texts."""
+        """A column of ``t`` in the type in which it is transferred; ``canonical``: equal values have equal texts."""
         value: sql.Composable = sql.SQL("{}::" + pair.columns[name]).format(sql.Identifier("t", name))
         if name in pair.fill:
             value = sql.SQL("coalesce({}, {})").format(value, sql.SQL(pair.fill[name]))
@@ -320,13 +320,13 @@ class Run:
 
     @staticmethod
     def equal(pair: Pair) -> sql.Composable:
-        """That ``s`` and ``t`` have the same key."""
+        """The condition that ``s`` and ``t`` have the same key."""
         return sql.SQL(" and ").join(
             sql.SQL("{} = {}").format(sql.Identifier("s", name), sql.Identifier("t", name)) for name in pair.table.key
         )
 
     def merge(self, pair: Pair) -> None:
-        """Writes the rows that are new, or other than they are here."""
+        """Writes the rows that are new here or different."""
         table, told = pair.table, self.summary.tables[pair.table.name]
         if not told.copied:
             return
@@ -368,7 +368,7 @@ class Run:
         """A column of ``s`` in the type that it has here."""
         return sql.SQL("{}::" + pair.target_types[name]).format(sql.Identifier("s", name))
 
-    # ----------------------------------------------------------------------------------------------- what came before
+    # ----------------------------------------------------------------------------------------------- previous pulls
 
     def require_right_to_delete(self, replace: bool) -> None:
         """Raises UserError if this would delete rows that did not come from this source."""
@@ -389,7 +389,7 @@ class Run:
         )
 
     def fingerprint(self) -> str | None:
-        """Of the key, if there is one."""
+        """Fingerprint of the key, if there is one."""
         return self.pseudonyms.fingerprint() if self.pseudonyms else None
 
     def record(self) -> None:
@@ -403,7 +403,7 @@ class Run:
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in larger pieces: the source sends every row by itself."""
+    """The same bytes in larger pieces, since the source sends each row separately."""
     held, size = [], 0
     for block in blocks:
         held.append(block)

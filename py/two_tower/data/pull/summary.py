@@ -15,15 +15,15 @@ class TableSummary:
     buckets: int = 0
     changed_buckets: int = 0
     copied: int = 0
-    """Rows that crossed the wire."""
+    """Rows that were transferred."""
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
     orphans: int = 0
     """Rows that refer to a user, video, tag or performer that the source does not have; they are left out."""
     incomplete: int = 0
-    """Rows without what a row must have, such as a tag's name, or with a longer name or address than an index holds;
-    they are left out."""
+    """Rows without a required value, such as a tag's name, or with a name or address too long for an index; they are
+    left out."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class PullSummary:
     """Role, host, port and database; no password."""
     tables: dict[str, TableSummary] = field(default_factory=dict)
     bytes: int = 0
-    """Of rows and of digests that the source sent."""
+    """Bytes of rows and digests that the source sent."""
     anonymised: bool = False
     dry_run: bool = False
     seconds: float = 0.0

@@ -11,22 +11,22 @@ from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
 
 @dataclass(frozen=True)
 class PulledTable:
-    """A table, its key, and the columns that are copied where both sides have them."""
+    """A table, its key, and the columns that are copied if both sides have them."""
 
     name: str
     key: tuple[str, ...]
     columns: dict[str, str]
-    """Name → the type in which it travels. Those of the key come first."""
+    """Name → the type in which it is transferred. Columns of the key come first."""
     user: bool = False
     """Whether the first column is the id of a user."""
     parents: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Column → the table and the column that it refers to."""
     required: tuple[str, ...] = ()
-    """Columns without which nothing can be pulled; none where the table may be missing."""
+    """Columns without which nothing can be pulled; none if the table may be missing."""
     needed: tuple[str, ...] = ()
-    """Columns, beside those of the key, without whose value a row means nothing."""
+    """Columns, besides those of the key, whose values a row needs to be useful."""
     longest: dict[str, int] = field(default_factory=dict)
-    """Columns that an index here holds, and how many bytes in UTF-8 it takes."""
+    """Columns in an index here, and the most bytes in UTF-8 that it takes."""
 
     @property
     def schema(self) -> str:
@@ -52,7 +52,7 @@ TIME = "timestamptz"
 USERS = "auth.users"
 
 WEIGHT = "weight"
-"""What a decision counts, which travels within its bounds."""
+"""A decision's own weight, which is transferred within its bounds."""
 
 TABLES = (
     PulledTable(USERS, ("id",), {"id": "uuid", "created_at": TIME}, user=True),
@@ -119,7 +119,7 @@ TABLES = (
         parents=_VIDEO,
         needed=("stars",),
     ),
-    # Where training takes place, who is not to be trained on must be known.
+    # The database that trains must know who opted out of training.
     PulledTable(
         "two_tower.user_choices",
         ("user_id",),

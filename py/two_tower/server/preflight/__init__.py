@@ -1,7 +1,7 @@
-"""What a database must be for ``two-tower migrate``, asked before anything is written.
+"""Requirements of ``two-tower migrate`` on a database, checked before anything is written.
 
-Every reason to refuse is a row of one list, each with what mends it, so that nobody mends one only to meet the next.
-Nothing here changes anything.
+All reasons to refuse are in one list, each with its remedy, so that nobody mends one only to meet the next. Nothing
+here changes anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Problem", "Report", "look", "owner", "put_aside", "python_usable", "
 
 @dataclass(frozen=True)
 class Report:
-    """``problems`` keep ``migrate`` from beginning; ``changes`` are what it would do to what is there."""
+    """``problems`` prevent ``migrate``; ``changes`` are what it would change in the database."""
 
     problems: list[Problem]
     changes: list[str]
@@ -39,12 +39,12 @@ def require(connection: Connection) -> Report:
 
 
 def require_reach(connection: Connection) -> None:
-    """Raises UserError with all that keeps this session from looking any further, or from writing at all."""
+    """Raises UserError with everything that prevents this session from checking further, or from writing at all."""
     _refuse(list(server.reach(connection)))
 
 
 def reaches(connection: Connection) -> bool:
-    """Whether :func:`look` could look at everything."""
+    """Whether :func:`look` could check everything."""
     return not any(server.reach(connection))
 
 
@@ -59,12 +59,12 @@ def _refuse(problems: list[Problem]) -> None:
 
 
 def _hold(connection: Connection) -> None:
-    """Keeps what is about to be looked at from being replaced by something else until the transaction ends."""
+    """Locks the tables to be checked, so that nobody replaces them before the transaction ends."""
     for table in column(
         connection,
         """select quote_ident(relname) from pg_class
         where relnamespace = 'public'::regnamespace and relname = any (%s) and relkind in ('r', 'p')
-            -- One that this role may not read is a reason to refuse anyway.
+            -- A table that this role may not read is a reason to refuse anyway.
             and has_table_privilege(oid, 'select')
         order by 1""",
         (list(READ),),
@@ -73,13 +73,13 @@ def _hold(connection: Connection) -> None:
 
 
 def look(connection: Connection) -> Report:
-    """Everything that would be refused, and everything that would change, for the role that is connected.
+    """All problems and all changes for the connected role.
 
-    ``two_tower.take_names``, a setting of the transaction, says whether names in ``public`` are taken.
+    The transaction's setting ``two_tower.take_names`` says whether names in ``public`` are taken.
     """
     take_names = one(connection, "select coalesce(current_setting('two_tower.take_names', true), '') = 'on'")
     if blocked := list(server.reach(connection)):
-        note = "what is behind this was not looked at: `two-tower migrate --check` again, once it is mended"
+        note = "this prevented further checks: run `two-tower migrate --check` again once it is mended"
         return Report([*server.server(connection), *blocked], [], [note])
     problems = [
         *server.server(connection),

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogues say of the application's objects, and of ours."""
+"""Facts about the application's objects, and ours, from PostgreSQL's catalogues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Connection = psycopg.Connection[Any]
 
 
 def relation(connection: Connection, table: str) -> tuple[str, str, bool, bool] | None:
-    """Kind, owner, whether the owner's rights are ours, whether policies are forced; None where there is none such."""
+    """Kind, owner, whether we have the owner's rights, whether policies are forced; None if there is no such table."""
     row = connection.execute(
         """select c.relkind::text, quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'usage'),
             c.relforcerowsecurity
@@ -37,7 +37,7 @@ def column_types(connection: Connection, table: str) -> dict[str, tuple[str, str
             select d.attname, d.shown, d.attnotnull, t.oid, t.typtype, t.typbasetype, t.typname
             from typed d join pg_type t on t.oid = d.typbasetype where d.typtype = 'd'
         )
-        -- An ordinary role makes no base type, and may give any other the name of one.
+        -- An ordinary role cannot create a base type, but it can name another type like one.
         select attname, shown,
             case typtype when 'e' then 'enum' when 'b' then typname::text else 'another' end, attnotnull
         from typed where typtype <> 'd'""",
@@ -53,7 +53,7 @@ def recorded(connection: Connection, kind: str) -> set[str]:
 
 
 def taken_signatures(connection: Connection) -> list[str]:
-    """Routines of the application that have a signature of ours, qualified."""
+    """Qualified signatures of ours that routines of the application have."""
     ours = recorded(connection, "routine")
     return [
         name

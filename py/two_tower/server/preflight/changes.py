@@ -1,4 +1,4 @@
-"""What ``migrate`` would change, and what is worth knowing without being a reason to refuse."""
+"""What ``migrate`` would change, and notes that are no reason to refuse."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def changes(connection: Connection, take_names: bool) -> Iterator[str]:
         "select exists (select from pg_namespace where nspname = 'two_tower' and nspowner = %s::regrole)",
         (quoted(connection, whose),),
     ):
-        yield f"all that is ours belongs to {whose}, who owns the application's tables: routines run as that role"
+        yield f"our objects belong to {whose}, who owns the application's tables: routines run as that role"
     if one(connection, "select to_regclass('two_tower.created_objects') is not null"):
         return
     yield "schema two_tower is created, for models, vectors, the change log and operators' routines"
@@ -47,10 +47,10 @@ def changes(connection: Connection, take_names: bool) -> Iterator[str]:
                 "and the role two_tower_viewer may read the columns that the page shows"
             )
         else:
-            yield f"table {table} is yours: it is read, and gets nothing" + (
+            yield f"table {table} is yours: it is only read" + (
                 ""
                 if table.startswith("auth.")
-                else " but that the role two_tower_viewer may read the columns that the page shows"
+                else ", and the role two_tower_viewer may read the columns that the page shows"
             )
     for name in NAMES:
         kind = "table" if name == "user_features" else "view"
@@ -84,7 +84,7 @@ from pg_roles where rolname = current_user
 
 
 def notes(connection: Connection) -> Iterator[str]:
-    """What is no reason to refuse, and worth knowing."""
+    """Facts that are worth knowing, but no reason to refuse."""
     if not one(connection, "select to_regprocedure('two_tower.infer_onnxruntime(text, text, bytea)') is not null"):
         if one(connection, PYTHON_OFFERED):
             yield "users' vectors are computed in SQL, videos' by onnxruntime where it is installed (engine auto)"
@@ -122,7 +122,7 @@ def notes(connection: Connection) -> Iterator[str]:
         ):
             yield f"the role {role} may not log in, so pg_cron cannot run jobs as that role (alter role {name} login)"
     found = relation(connection, "user_video_decisions")
-    # A superuser looks: what is behind a view or a foreign table would run as one.
+    # A superuser may be connected: code behind a view or a foreign table would run as superuser.
     if (
         found is None
         or found[0] != "r"
@@ -135,7 +135,7 @@ def notes(connection: Connection) -> Iterator[str]:
     if "decision_type" in types:
         words = column(
             connection,
-            # Not by a cast to text, which the application may have made: it would run as whoever migrates.
+            # Not by a cast to text, which the application may have defined: it would run as the role that migrates.
             """select distinct left(w.word, 100) from public.user_video_decisions d
             cross join lateral (select concat(d.decision_type) as word) as w
             where d.decision_type is not null and lower(btrim(w.word)) not in ('like', 'nope', 'skip')

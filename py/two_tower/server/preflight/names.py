@@ -1,4 +1,4 @@
-"""Names that ours must have, and the application may have already."""
+"""Names that our objects need, and that the application may already use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def schemas(connection: Connection) -> Iterator[Problem]:
     ):
         yield Problem(
             "auth.users is no table with a unique id of type uuid",
-            "users are known by a uuid, which foreign keys of ours refer to: give the table such a column, unique",
+            "users are identified by a uuid, to which our foreign keys refer: give the table such a unique column",
         )
     if one(
         connection,
@@ -84,8 +84,8 @@ def routines(connection: Connection, take_names: bool) -> Iterator[Problem]:
         elif (aside := _aside(connection, signature)) is not None:
             yield Problem(f"{aside} exists, so {signature} cannot be put aside under that name", "rename one of them")
     for signature, least in ROUTINES.items():
-        # A call that gives as many arguments as both take, of types that are the same so far, could mean either. So
-        # could one of PostgREST's, which gives by name what both must be given and nothing that either does not take.
+        # A call with a number of arguments that both accept, if their types agree so far, would be ambiguous. So would
+        # a call by PostgREST that gives all arguments by name that either needs, and none that only one accepts.
         for theirs in column(
             connection,
             """select p.oid::regprocedure::text from pg_proc p cross join generate_series(0, 100) as given
@@ -156,7 +156,7 @@ def relations(connection: Connection, take_names: bool) -> Iterator[Problem]:
         )
         return
     for name in NAMES:
-        # A relation of this name is put aside, or ours is in two_tower alone.
+        # A relation of this name is put aside, or ours is only in two_tower.
         if one(connection, "select to_regclass(%s) is null", (f"public.{name}",)):
             yield from taken_names(connection, name)
         if (
@@ -180,14 +180,14 @@ def relations(connection: Connection, take_names: bool) -> Iterator[Problem]:
 
 
 def taken_names(connection: Connection, *names: str) -> Iterator[Problem]:
-    """Names of tables or indexes to be made that an index, a sequence or a type has."""
+    """Problems with names of tables or indexes to be created that an index, a sequence or a type has."""
     for name, kind in connection.execute(
         """select c.relname::text, case c.relkind when 'S' then 'sequence' when 'c' then 'type' else 'index' end
         from pg_class c
         where c.relnamespace = 'public'::regnamespace and c.relname = any (%(names)s)
             and c.relkind in ('i', 'I', 'S', 'c')
         union all
-        -- The type of an array makes way by itself.
+        -- PostgreSQL renames an array's type by itself.
         select t.typname::text, 'type' from pg_type t
         where t.typnamespace = 'public'::regnamespace and t.typname = any (%(names)s) and t.typrelid = 0
             and not exists (select from pg_type e where e.typarray = t.oid)
@@ -201,7 +201,7 @@ def taken_names(connection: Connection, *names: str) -> Iterator[Problem]:
 
 
 def put_aside(connection: Connection) -> None:
-    """Renames the application's routines whose signatures ours take, and records it. For ``--take-names`` alone."""
+    """Renames the application's routines that have signatures of ours, and records it; only for ``--take-names``."""
     for signature in taken_signatures(connection):
         name = signature.removeprefix("public.").partition("(")[0]
         connection.execute(f"alter routine {signature} rename to {name}{ASIDE}")  # quoted by the server

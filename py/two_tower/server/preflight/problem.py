@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason to refuse, and what mends it."""
+    """A reason to refuse, and its remedy."""
 
     what: str
     remedy: str

@@ -1,4 +1,4 @@
-"""What may keep a server, or the role that migrates, from taking ours; and to whom ours is to belong."""
+"""Problems with the server or with the rights of the role that migrates; and who is to own our objects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server(connection: Connection) -> Iterator[Problem]:
 
 
 def reach(connection: Connection) -> Iterator[Problem]:
-    """What this session cannot change, or cannot even look into: asking on would end with a plain error."""
+    """What this session cannot change, or cannot even read: further checks would end with an error of PostgreSQL."""
     if one(connection, "select pg_is_in_recovery()"):
         yield Problem("this server is a standby, which takes no changes", "connect to the primary")
     role = one(connection, "select quote_ident(current_user)")
@@ -75,7 +75,7 @@ def _usage(connection: Connection, schemas: list[str]) -> Iterator[Problem]:
 
 
 def as_member(connection: Connection, owner: str) -> str:
-    """How to get what takes being ``owner``, quoted; nobody is told to make others superusers."""
+    """How to act as ``owner`` (quoted), without making anybody a superuser."""
     if one(connection, "select rolsuper from pg_roles where oid = %s::regrole", (owner,)):
         return f"migrate as {owner}"
     return f"migrate as {owner}; or as a superuser run: grant {owner} to " + one(
@@ -118,11 +118,11 @@ def rights(connection: Connection) -> Iterator[Problem]:
 
 
 def owner(connection: Connection) -> str | None:
-    """The role to whom a superuser who migrates hands over all that is ours; None where it stays with whoever migrates.
+    """The role to which a superuser who migrates gives all our objects; None if they stay with the role that migrates.
 
-    Routines of ours run as their owner and read the application's tables, and whoever owns a table may put a view in
-    its place that calls what he likes. So nobody owns ours who may do more than the owner of those tables: it is he, or
-    where they are a superuser's, the owner of schema ``public``, who may drop them, or whoever has ours already.
+    Our routines run as their owner and read the application's tables, and the owner of a table may replace it by a view
+    that calls any function. So our owner must have no more rights than the owner of those tables. It is that owner; or,
+    if they belong to a superuser, the owner of schema ``public``, who may drop them; or the present owner of ours.
     """
     if not one(connection, "select rolsuper from pg_roles where rolname = current_user"):
         return None
@@ -141,7 +141,7 @@ def owner(connection: Connection) -> str | None:
 
 
 def _owners(connection: Connection) -> dict[str, str]:
-    """Owners of the tables that we read, by table, but for those of superusers."""
+    """Owners of the tables that we read, by table, without superusers."""
     rows = connection.execute(
         """select c.relname::text, o.rolname::text from pg_class c join pg_roles o on o.oid = c.relowner
         where c.relnamespace = 'public'::regnamespace and c.relname = any (%s)
@@ -153,7 +153,7 @@ def _owners(connection: Connection) -> dict[str, str]:
 
 
 def ownership(connection: Connection) -> Iterator[Problem]:
-    """What keeps the role of :func:`owner` from running what it is to own."""
+    """What prevents the role of :func:`owner` from running our routines."""
     role = owner(connection)
     if role is None:
         return
@@ -165,7 +165,7 @@ def ownership(connection: Connection) -> Iterator[Problem]:
             f"{whose} could have {role} run anything",
             f"give the tables to one role, such as: alter table public.{table} owner to {name}",
         )
-    # What we made ourselves is handed over.
+    # Objects that we created are handed over.
     made = [*recorded(connection, "table"), *recorded(connection, "schema"), *recorded(connection, "function")]
     tables = [f"public.{table}" for table in READ if table not in others and f"public.{table}" not in made]
     for schema in column(
@@ -261,7 +261,7 @@ def extensions(connection: Connection) -> Iterator[Problem]:
 
 
 def python_usable(connection: Connection) -> bool:
-    """Whether this role makes routines in PL/Python, once migrations have run: only a superuser may."""
+    """Whether this role can create routines in PL/Python after the migrations: only a superuser can."""
     return bool(
         one(
             connection,

@@ -1,4 +1,4 @@
-"""What may be wrong with the application's tables."""
+"""Problems with the application's tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tables(connection: Connection) -> Iterator[Problem]:
             continue
         kind, owner, mine, forced = found
         name = f"public.{table}"
-        # Of a partitioned table the partitions get its rows' triggers, too, and those that are attached later.
+        # Row triggers of a partitioned table apply to its partitions, including those that are attached later.
         if kind != "r" and not (kind == "p" and table in TRIGGERED):
             yield Problem(
                 f"{name} is a {_KINDS.get(kind, 'relation')}, "
@@ -78,7 +78,7 @@ def tables(connection: Connection) -> Iterator[Problem]:
 
 
 def _absent(connection: Connection, table: str) -> Iterator[Problem]:
-    """A table that is to be made takes free names; one that was there, and is gone, is not made anew."""
+    """A table to be created needs free names; one that existed and is gone is not created again."""
     if one(connection, "select to_regprocedure('two_tower.refresh(int, interval)') is not null"):
         yield Problem(
             f"public.{table} is gone, which routines of ours read",
@@ -117,7 +117,7 @@ def _key(
 
 
 def _fits(wanted: str, shown: str, base: str, _: bool) -> bool:
-    """Other columns than ids may be of any type that the conversions of sql/20_features take."""
+    """Whether a column's type fits. Columns other than ids may have any type that ``sql/04_values`` converts."""
     if wanted == UUID:
         return base == "uuid"
     if wanted == NUMBER:
@@ -144,7 +144,7 @@ def profiles(connection: Connection) -> Iterator[Problem]:
 
 
 def catalogue_rule(connection: Connection) -> Iterator[Problem]:
-    """What somebody said of which videos may be shown, which a view is made of, must fit the table as it is now."""
+    """The owner's condition on which videos may be shown, from which a view is created, must fit the present table."""
     if one(
         connection,
         "select to_regclass('two_tower.catalogue_rule') is null or to_regclass('public.videos') is null",
@@ -155,7 +155,7 @@ def catalogue_rule(connection: Connection) -> Iterator[Problem]:
         return
     try:
         with connection.transaction():
-            # Parsed alone, as one statement: a plan would call what the owner's condition calls, as whoever migrates.
+            # Only parsed, as one statement: planning could call the condition's functions as the role that migrates.
             query = f"select v.id from public.videos v where ({condition})"  # noqa: S608
             result = connection.pgconn.prepare(b"", query.encode())
             if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
@@ -163,5 +163,5 @@ def catalogue_rule(connection: Connection) -> Iterator[Problem]:
     except psycopg.Error as error:
         yield Problem(
             f"videos cannot be shown by the condition {condition!r}: {error.diag.message_primary}",
-            "say it anew: select two_tower.set_visible_when('…')",
+            "set it again: select two_tower.set_visible_when('…')",
         )

@@ -1,7 +1,7 @@
-"""What the page shows, asked for as the role ``two_tower_viewer`` in transactions that can write nothing.
+"""The queries of the page, as the role ``two_tower_viewer`` in read-only transactions.
 
-Every question is aggregated and limited by the database. Functions take the connection of :func:`viewer`, and answer
-with plain rows (dicts), which Streamlit can cache.
+The database aggregates and limits every answer. Functions take the connection of :func:`viewer`, and return plain rows
+(dicts), which Streamlit can cache.
 """
 
 from __future__ import annotations

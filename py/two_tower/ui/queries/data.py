@@ -11,18 +11,18 @@ NAMED: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
     "tag": ("public.video_tags", "public.tags", "tag_id"),
     "performer": ("public.video_performers", "public.performers", "performer_id"),
 }
-"""Of attributes with a table: the one that says what a video carries, the one with the names, and the key of these."""
+"""For attributes with tables: the table of pairs with videos, the table with the names, and the key of the latter."""
 
 COLUMNS: dict[str, LiteralString] = {"maker": "maker", "label": "label", "series": "series", "source": "source"}
-"""Of attributes that are texts of a video: the column."""
+"""For attributes that are texts of a video: the column."""
 
 KINDS = (*NAMED, *COLUMNS)
 """Attributes of videos whose distribution is shown."""
 
 
 def totals(connection: Connection) -> Row:
-    """How many ``videos``, ``published`` ones, ``users`` who decided, ``likes``, ``nopes`` and ``skips`` there are. Of
-    many decisions, users are those who liked or noped something."""
+    """Numbers of ``videos``, ``published`` ones, ``users`` with decisions, ``likes``, ``nopes`` and ``skips``. If there
+    are many decisions, users are those with a like or a nope."""
     source = decisions(connection)
     users: LiteralString = f"(select count(*) from (select distinct user_id from {source.table}) as u)"
     if source.factor > 1:
@@ -45,8 +45,8 @@ def totals(connection: Connection) -> Row:
 
 
 def liked(connection: Connection) -> LiteralString:
-    """SQL of ``liked (video_id, likes)``, one of the tables of a ``with``. Where there are many decisions, from the
-    likers that the daily job ``two_tower_popularity`` counted last, and on a sample before it has."""
+    """SQL of ``liked (video_id, likes)``, a common table expression. If there are many decisions, from the last counts
+    of the daily job ``two_tower_popularity``, or before its first run from a sample."""
     source = decisions(connection)
     if source.factor > 1 and connection.execute("select 1 as one from two_tower.video_popularity limit 1").fetchone():
         return """liked as not materialized (
@@ -59,8 +59,8 @@ def liked(connection: Connection) -> LiteralString:
 
 
 def carried(connection: Connection, kind: str, *, every: bool = False) -> Source:
-    """``(video_id, value)`` of what videos carry: of a sample where there are many, unless ``every`` one is asked for.
-    A text that is empty is none."""
+    """``(video_id, value)`` of an attribute, from a sample if there are many, unless ``every`` one is needed. Empty
+    texts are left out."""
     if kind in NAMED:
         table, named, key = NAMED[kind]
         source = Source(table) if every else attributes(connection, table)
@@ -75,9 +75,8 @@ def carried(connection: Connection, kind: str, *, every: bool = False) -> Source
 
 
 def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
-    """The values of an attribute that the most likes have: ``value``, ``items`` and ``likes`` that carry it, and the
-    shares of all items and of all likes that those are. ``values`` says how many values there are altogether, of a
-    sample how many there are in it."""
+    """The values of an attribute with the most likes: ``value``, its ``items`` and ``likes``, and their shares of all
+    items and of all likes. ``values`` is the number of all values, or of those in the sample."""
     source = carried(connection, kind)
     return rows(
         connection,
@@ -95,7 +94,7 @@ def attribute(connection: Connection, kind: str, limit: int = 25) -> list[Row]:
     )
 
 
-# What a video may lack, as a condition on v and on its row of liked, l. A "not exists" would read all tags, even for a
+# What a video may lack, as a condition on v and on its row l of liked. A "not exists" would read all tags, even for a
 # sample of videos.
 LACKS: dict[str, LiteralString] = {
     "tags": "(select true from public.video_tags t where t.video_id = v.id limit 1) is null",
@@ -112,7 +111,7 @@ LACKS: dict[str, LiteralString] = {
 
 
 def missing(connection: Connection) -> list[Row]:
-    """Who lacks what: ``what``, how many ``items`` lack it and how many ``likes`` those have, and the shares."""
+    """Missing values: ``what``, the number of ``items`` that lack it, the number of their ``likes``, and the shares."""
     source = videos(connection)
     flags = ", ".join(f"{condition} as lacks_{at}" for at, condition in enumerate(LACKS.values()))
     sums = ", ".join(
@@ -124,7 +123,7 @@ def missing(connection: Connection) -> list[Row]:
     return rows(
         connection,
         f"""with {liked(connection)},
-        -- Materialized, or each condition is asked twice, for items and for likes.
+        -- Materialized, or each condition would be evaluated twice, for items and for likes.
         videos as materialized (
             select l.likes, {flags} from {source.called("v")} left join liked l on l.video_id = v.id
         )
@@ -140,7 +139,7 @@ def missing(connection: Connection) -> list[Row]:
 
 
 def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
-    """Videos that lack it, those with the most likes first: ``title``, ``product_url``, ``likes``."""
+    """Videos that lack ``what``, those with the most likes first: ``title``, ``product_url``, ``likes``."""
     return rows(
         connection,
         f"""with {liked(connection)}
@@ -152,12 +151,13 @@ def lacking(connection: Connection, what: str, limit: int = 20) -> list[Row]:
 
 
 def spread(connection: Connection) -> list[Row]:
-    """How likes are spread: of ``who`` (users, videos), how many have up to so many likes; bounds double."""
+    """Distribution of likes: for ``who`` (users, videos), the ``number`` with at least ``least`` likes and fewer than
+    the next bound; bounds double."""
     of_videos = videos(connection)
     counts: LiteralString = f"""select count(*) filter (where decision_type::text = 'like') as likes, 1 as number
             from {decisions(connection).table} group by user_id"""
     if decisions(connection).factor > 1:
-        # A sample of decisions has a part of everybody's.
+        # A sample of decisions would have a part of each user's.
         users = features(connection)
         counts = f"select like_count as likes, {users.counted} as number from {users.table} group by like_count"
     return rows(

@@ -1,4 +1,4 @@
-"""Refreshes and other jobs, and what is broken."""
+"""Refreshes and other jobs, and problems."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 
 def status(connection: Connection) -> Row:
-    """The row of ``two_tower.status``. Where there are many decisions, users with likes, and those of them who have a
-    vector, are counted on a sample of the features, and what else would read every row is left out."""
+    """The row of ``two_tower.status``. If there are many decisions, users with likes, and those of them with a vector,
+    are counted on a sample of the features, and other columns that would read every row are left out."""
     if decisions(connection).factor == 1:
         return row(connection, "select * from two_tower.status")
     users = features(connection)
@@ -51,7 +51,7 @@ def jobs(connection: Connection) -> list[Row]:
 
 
 def runs(connection: Connection, limit: int = 50) -> list[Row]:
-    """The latest runs of all jobs, imports among them: ``job``, times, ``result``, ``error``."""
+    """The latest runs of all jobs, including imports: ``job``, times, ``result``, ``error``."""
     return rows(
         connection,
         "select job, started_at, finished_at, result, error from two_tower.job_log order by id desc limit %s",
@@ -60,9 +60,9 @@ def runs(connection: Connection, limit: int = 50) -> list[Row]:
 
 
 def throughput(connection: Connection, hours: int) -> list[Row]:
-    """Refreshes in 60 equal stretches of the last ``hours``: ``at``, ``until``, ``users`` and ``videos`` looked
-    at, ``vectors`` written, ``failed`` ones, ``seconds`` that refreshes took, and the longest ``lag`` that one of them
-    found, in seconds; ``since`` and ``now``, the ends of it."""
+    """Refreshes in 60 equal intervals of the last ``hours``: ``at``, ``until``, ``users`` and ``videos`` processed,
+    ``vectors`` written, ``failed`` ones, ``seconds`` that refreshes took, and the longest ``lag`` that one of them
+    found, in seconds; ``since`` and ``now``, the bounds of the whole time."""
     return rows(
         connection,
         """select b.at, b.at + make_interval(secs => %(hours)s * 60) as until,
@@ -84,7 +84,7 @@ def throughput(connection: Connection, hours: int) -> list[Row]:
 
 
 def failures(connection: Connection, limit: int = 100) -> list[Row]:
-    """Users and videos that were set aside, the latest first."""
+    """Users and videos that are set aside, the latest first."""
     return rows(
         connection,
         """select kind, id, sqlstate, error, attempts, failed_at, retry_at

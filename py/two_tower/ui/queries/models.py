@@ -1,4 +1,4 @@
-"""Versions, what became of them, and what the gate asks for."""
+"""Versions, their changes of state, and the limits of the gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from two_tower.ui.queries.viewer import Connection, Row, rows
 
 
 def models(connection: Connection, limit: int = 50) -> list[Row]:
-    """The newest versions, newest first: ``state``, ``metrics`` less the parity sample, ``meta``, sizes and times."""
+    """The latest versions, newest first: ``state``, ``metrics`` without parity sample, ``meta``, sizes and times."""
     return rows(
         connection,
         """select m.version, m.state, m.forced, m.registered_at, m.backfilled_at, m.activated_at,
@@ -18,7 +18,7 @@ def models(connection: Connection, limit: int = 50) -> list[Row]:
 
 
 def events(connection: Connection, limit: int = 100) -> list[Row]:
-    """The latest changes of state, latest first, with what the gate found (``report``) where it was asked."""
+    """The latest changes of state, latest first, with the findings of the gate (``report``) if it was checked."""
     return rows(
         connection,
         """select at, model_version, from_state, to_state, forced, role, report
@@ -28,7 +28,7 @@ def events(connection: Connection, limit: int = 100) -> list[Row]:
 
 
 def thresholds(connection: Connection) -> list[Row]:
-    """``name``, ``value`` and ``description`` of what the gate asks for."""
+    """``name``, ``value`` and ``description`` of the gate's limits."""
     return rows(
         connection,
         "select name, value, description from two_tower.settings where name like 'gate\\_%' order by name",

@@ -1,4 +1,4 @@
-"""What a version recommends, beside what there is and what is liked."""
+"""What a version recommends, compared with the catalogue and with likes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from two_tower.ui.queries.sizes import features, vectors
 from two_tower.ui.queries.viewer import Connection, Row, row, rows
 
 BANDS = 10
-"""Groups of equally many videos, by popularity."""
+"""Number of groups of equal size into which videos are divided by popularity."""
 
 
 def reach(connection: Connection, version: str) -> Row:
-    """Of a version: ``users`` with likes and those of them ``reached`` by a vector, ``published`` videos and those with
-    a vector (``embedded``)."""
+    """Numbers of a version: ``users`` with likes, those of them with a vector (``reached``), ``published`` videos, and
+    those with a vector (``embedded``)."""
     users = features(connection)
     return row(
         connection,
@@ -27,7 +27,7 @@ def reach(connection: Connection, version: str) -> Row:
         from (
             select {users.counted} as users, {users.scaled("count(e.found)")}::bigint as reached
             from {users.called("f")}
-            -- One by one: a join might read the vectors of everybody.
+            -- One by one: a join might read the vectors of all users.
             left join lateral (
                 select true as found from two_tower.user_embeddings e
                 where e.user_id = f.user_id and e.model_version = %(version)s limit 1
@@ -39,8 +39,8 @@ def reach(connection: Connection, version: str) -> Row:
 
 
 def sample(connection: Connection, version: str, users: int, limit: int) -> list[Row]:
-    """What a version recommends to a sample of users, by hash of their ids: ``video_id``, its ``times`` on a list, on
-    whose lists (``readers``, numbers from 1), and how many ``users`` were asked."""
+    """What a version recommends to a sample of users, chosen by hash of their ids: ``video_id``, how many ``times`` it
+    is on a list, on whose (``readers``, numbers from 1), and the number of ``users`` in the sample."""
     return rows(
         connection,
         f"""with asked as (
@@ -64,8 +64,8 @@ def sample(connection: Connection, version: str, users: int, limit: int) -> list
 def against_data(
     connection: Connection, kind: str, videos: tuple[UUID, ...], times: tuple[int, ...], limit: int = 20
 ) -> list[Row]:
-    """``value``, and the shares of items, of likes and of recommendations (``videos``, each so many ``times``) that
-    carry it; those first whose share of recommendations or likes is largest."""
+    """``value``, and its shares of items, of likes and of recommendations (``videos``, each so many ``times``), in
+    descending order of the larger of the last two."""
     source = carried(connection, kind)
     return rows(
         connection,
@@ -97,8 +97,8 @@ def against_data(
 def reached(
     connection: Connection, kind: str, videos: tuple[UUID, ...], readers: tuple[int, ...], limit: int = 50
 ) -> list[Row]:
-    """Of each ``value`` that what is shown carries: its ``places`` on lists, the ``videos`` there that are different,
-    and the ``users`` whom it reaches. ``videos`` and ``readers`` are pairs, one for each place."""
+    """For each ``value`` on lists: its ``places``, the number of distinct ``videos`` there, and the ``users`` whom it
+    reaches. The arguments ``videos`` and ``readers`` are pairs, one for each place."""
     return rows(
         connection,
         f"""with shown as (select * from unnest(%(videos)s::uuid[], %(readers)s::int[]) as s (video_id, reader))
@@ -112,8 +112,8 @@ def reached(
 
 
 def by_popularity(connection: Connection, videos: tuple[UUID, ...], times: tuple[int, ...]) -> list[Row]:
-    """Published videos in ten bands of equal size, band 1 with the most likes: the shares of all likes and of
-    recommendations that each has."""
+    """Published videos in bands of equal size, band 1 with the most likes: their shares of items, of likes and of
+    recommendations."""
     return rows(
         connection,
         f"""with {liked(connection)},

@@ -1,4 +1,4 @@
-"""What was shown to users, what came of it, and the experiment on users."""
+"""What was shown to users, how they decided on it, and the experiment on users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from two_tower.ui.queries.viewer import Connection, Row, row, rows, write_down
 
 
 def impressions_by_day(connection: Connection, days: int) -> list[Row]:
-    """``day`` (UTC), ``model_version``, ``shown`` videos and the ``users`` who saw them, of the last ``days``."""
+    """``day`` (UTC), ``model_version``, ``shown`` videos and the ``users`` who saw them, for the last ``days``."""
     return rows(
         connection,
         """select (i.shown_at at time zone 'UTC')::date as day,
@@ -27,8 +27,8 @@ def rates(connection: Connection, days: int) -> list[Row]:
 
 
 def rates_by_day(connection: Connection, days: int) -> list[Row]:
-    """``day`` (UTC) on which videos were first ``shown`` to a user, ``model_version``, and the ``like_rate`` and
-    ``nope_rate`` of these, whenever they were decided on."""
+    """``day`` (UTC) on which videos were first ``shown`` to a user, ``model_version``, and their ``like_rate`` and
+    ``nope_rate``, whenever the user decided."""
     return rows(
         connection,
         """select (o.shown_at at time zone 'UTC')::date as day,
@@ -42,8 +42,8 @@ def rates_by_day(connection: Connection, days: int) -> list[Row]:
 
 
 def popular_by_day(connection: Connection, days: int) -> list[Row]:
-    """``day`` (UTC), ``model_version``, and the ``share`` of what was shown that is of the tenth of the published
-    videos that most people like; ``liked``, the share of all likes that these have."""
+    """``day`` (UTC), ``model_version``, and the ``share`` of shown videos that are among the most liked tenth of the
+    published ones; ``liked``, the share of this tenth in all likes."""
     return rows(
         connection,
         """with ranked as materialized (
@@ -75,7 +75,7 @@ def experiment(connection: Connection) -> Row | None:
 
 
 def started(connection: Connection) -> Row:
-    """Whether there was an experiment, and for how many ``days`` (rounded up, 0 without one) it has shown something."""
+    """How many ``days`` ago the latest experiment started, rounded up; 0 without one."""
     return row(
         connection,
         """select coalesce(max(ceil(extract(epoch from now() - e.started_at) / 86400)), 0)::int as days
@@ -84,7 +84,7 @@ def started(connection: Connection) -> Row:
 
 
 def comparable(connection: Connection) -> Row:
-    """``active``, the version that serves, and ``others`` that could be compared with it."""
+    """``active``, the serving version, and ``others`` that could be compared with it."""
     return row(
         connection,
         """select two_tower.active_version() as active, array(
@@ -98,8 +98,8 @@ def comparable(connection: Connection) -> Row:
 
 
 def promotions(connection: Connection, limit: int = 200) -> list[Row]:
-    """What an operator says of lists, what holds now first: the columns of ``two_tower.promotions``, the ``title`` of
-    the one video where it is of one, and its ``state``: current, planned or ended."""
+    """Promotions, the current ones first: the columns of ``two_tower.promotions``, the ``title`` of a single promoted
+    video, and the ``state``: current, planned or ended."""
     return rows(
         connection,
         """select p.id, p.kind, p.video_id, v.title, p.videos, p.segment, p.strength, p.rank, p.starts_at, p.ends_at,

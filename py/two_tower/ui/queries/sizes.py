@@ -1,7 +1,7 @@
-"""How much of a large table is read: all of it, or a sample, so that a page is there within two seconds.
+"""How much of a large table is read: all of it, or a sample, so that a page is displayed within two seconds.
 
-A sample is of pages of the table (``tablesample system``), the same at every look until the table changes, and what is
-counted in it is multiplied by what it stands for.
+A sample consists of pages of the table (``tablesample system``) and stays the same until the table changes. Counts in
+it are scaled up.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ AT_MOST = {
     "attributes": 100_000,
     "videos": 20_000,
 }
-"""Rows that one figure reads. Features are wide, and each impression is looked up among the decisions."""
+"""Most rows that one figure reads. Features are wide, and each impression is looked up among the decisions."""
 
 _ESTIMATED: LiteralString = """case
     when c.reltuples > 0 and c.relpages > 0
         then c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::int)
     else pg_relation_size(c.oid) / 100.0
 end"""
-"""Rows of a relation c: as densely as when it was analysed last, or else by what a row of ours takes."""
+"""Estimated rows of a relation c: by its density when it was last analysed, or else by the size of a typical row."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What to read rows from, a table or a sample of it, and how many rows each row read stands for."""
+    """A table or a sample of it, and the number of rows that each row read represents."""
 
     relation: LiteralString
     clause: LiteralString = ""
     factor: float = 1.0
     rows: float = 0.0
-    """As many rows as the table has, by the server's estimate."""
+    """Number of rows of the table, by the server's estimate."""
 
     @property
     def table(self) -> LiteralString:
@@ -50,16 +50,16 @@ class Source:
 
     @property
     def counted(self) -> LiteralString:
-        """SQL for how many rows of the table the rows read stand for."""
+        """SQL for the number of rows of the table that the rows read represent."""
         return f"{self.scaled('count(*)')}::bigint"
 
     def scaled(self, figure: LiteralString) -> LiteralString:
-        """SQL for what a count or a sum over the rows read, ``figure``, is over the table."""
+        """SQL that scales ``figure``, a count or a sum over the rows read, up to the table."""
         return figure if self.factor == 1 else f"round({figure} * {self.factor!r}::numeric)"
 
 
 def _rows(connection: Connection, table: LiteralString) -> float:
-    """The server's estimate; from its size where it was never analysed; 0 where there is nothing to estimate."""
+    """The server's estimate; by its size if it was never analysed; 0 if it does not exist."""
     found = connection.execute(
         """select coalesce(
             sum("""
@@ -67,7 +67,7 @@ def _rows(connection: Connection, table: LiteralString) -> float:
         + """), 0
         )::float8 as rows
         from (
-            -- Of a table that is not partitioned there is no such tree.
+            -- For a table that is not partitioned, the tree is empty.
             select to_regclass(%(table)s) as relid
             union
             select t.relid from pg_partition_tree(to_regclass(%(table)s)) t
@@ -92,7 +92,7 @@ def decisions(connection: Connection) -> Source:
 
 
 def features(connection: Connection) -> Source:
-    """Rows of ``two_tower.user_features``, which is a view where the table is in public."""
+    """Rows of ``two_tower.user_features``, which is a view if the table is in public."""
     found = connection.execute(
         "select relkind = 'v' as is_view from pg_class where oid = 'two_tower.user_features'::regclass"
     ).fetchone()
@@ -101,7 +101,7 @@ def features(connection: Connection) -> Source:
 
 
 def vectors(connection: Connection) -> Source:
-    """Rows of ``two_tower.user_embeddings``, of every version."""
+    """Rows of ``two_tower.user_embeddings``, of all versions."""
     return _source(connection, "two_tower.user_embeddings", AT_MOST["vectors"])
 
 
@@ -111,7 +111,7 @@ def videos(connection: Connection) -> Source:
 
 
 CARRIED: tuple[LiteralString, ...] = ("public.video_tags", "public.video_performers")
-"""Which attributes videos carry, a row for each."""
+"""Tables with a row for each pair of a video and an attribute."""
 
 
 def attributes(connection: Connection, table: LiteralString) -> Source:
@@ -120,14 +120,14 @@ def attributes(connection: Connection, table: LiteralString) -> Source:
 
 
 def sampled(connection: Connection) -> float:
-    """The least share of a table that figures of everything are counted on, 1 where that is all of each."""
+    """The smallest share of a table that figures about everything read; 1 if they read all of each."""
     read = (decisions(connection), videos(connection), *(attributes(connection, table) for table in CARRIED))
     return 1 / max(source.factor for source in read)
 
 
 def shown_days(connection: Connection, days: int, times: int = 1) -> int:
-    """The last days, at most so many, whose impressions are few enough to be counted as a page opens, or ``times`` as
-    many as that; 0 where those of one day are too many."""
+    """The number of last days, at most ``days``, whose impressions are few enough to count when a page opens, or
+    ``times`` as many; 0 if a single day has too many."""
     left = float(AT_MOST["impressions"] * times)
     found = connection.execute(
         """select p.ago, p.rows

@@ -1,4 +1,4 @@
-"""Users, what they decided on, and what they are recommended."""
+"""Users, their decisions, and their recommendations."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ order by d.likes desc, f.user_id
 
 
 def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[Row]:
-    """``user_id``, ``likes``, ``nopes``, ``skips`` of users who fit, most likes first.
+    """``user_id``, ``likes``, ``nopes``, ``skips`` of matching users, most likes first.
 
-    ``text`` is an id, the beginning of one, or an id of the application's that an import made a UUID of. Without it,
-    those with the most likes; of many users, of a sample. A whole id is found even where nothing is known of it.
+    ``text`` is an id, the beginning of one, or an id of the application that an import converted to a UUID. Without it,
+    the users with the most likes; if there are many users, from a sample. A complete id is returned even if nothing is
+    known about it.
     """
     text = text.strip()
     digits = text.replace("-", "").lower()
@@ -37,7 +38,7 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
             f"""with found as (
                 (select user_id from {features(connection).table} order by like_count desc, user_id limit %(limit)s)
                 union all
-                -- Before the first refresh nobody has features.
+                -- Before the first refresh, no user has features.
                 (select distinct user_id from public.user_video_decisions
                 where not exists (select from two_tower.user_features) order by user_id limit %(limit)s)
             ) {_COUNTED}""",
@@ -66,8 +67,8 @@ def find_users(connection: Connection, text: str = "", limit: int = 50) -> list[
 
 
 def random_user(connection: Connection) -> UUID | None:
-    """Somebody with features, where there is anybody."""
-    # Drawn once, in a subquery: drawn for each row, it would read the index from its beginning, and stop near there.
+    """A random user with features; None if there is none."""
+    # Drawn once, in a subquery: drawn for each row, it would always end near the beginning of the index.
     found = connection.execute(
         """(
             select user_id from two_tower.user_features where user_id >= (select gen_random_uuid())
@@ -79,7 +80,7 @@ def random_user(connection: Connection) -> UUID | None:
 
 
 def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
-    """Counts and times of a user's decisions, ``tags`` liked most (name, likes), whether a change is ``pending``."""
+    """Counts and times of a user's decisions, most liked ``tags`` (name, likes), whether a change is ``pending``."""
     return row(
         connection,
         """select count(*) filter (where decision_type::text = 'like') as likes,
@@ -107,7 +108,7 @@ def taste(connection: Connection, user: UUID, limit: int = 12) -> Row:
     )
 
 
-# An adopted table may have no list of images, or one of JSON: the row called absent has it then, as for decisions.
+# An adopted table may have no column of images, in which case that of the row called absent is used, or one of JSON.
 _CARD: LiteralString = """v.title, v.thumbnail_url, v.product_url, v.maker,
 (
     select i.urls
@@ -125,7 +126,7 @@ array(
 
 
 def history(connection: Connection, user: UUID, decisions: tuple[str, ...], limit: int = 20) -> list[Row]:
-    """Videos that a user decided on, latest first: ``video_id``, ``decision``, ``created_at``, what a card shows."""
+    """Videos that a user decided on, latest first: ``video_id``, ``decision``, ``created_at``, columns of a card."""
     return rows(
         connection,
         f"""select h.video_id, h.decision, h.created_at, {_CARD}
@@ -145,7 +146,7 @@ def history(connection: Connection, user: UUID, decisions: tuple[str, ...], limi
 
 def recommendations(connection: Connection, user: UUID, version: str | None, limit: int, known: bool) -> list[Row]:
     """What a version recommends to a user, best first: ``rank``, ``video_id``, ``score``, ``reason``, the user's own
-    ``decision`` on it, and what a card shows. With ``known``, also what the user has decided on."""
+    ``decision`` on it, and columns of a card. With ``known``, includes videos that the user has decided on."""
     return rows(
         connection,
         f"""select r.rank, r.video_id, r.score, r.reason, r.decision, {_CARD}
@@ -160,9 +161,9 @@ def recommendations(connection: Connection, user: UUID, version: str | None, lim
 
 
 def contributions(connection: Connection, user: UUID, video: UUID, version: str, limit: int = 12) -> list[Row]:
-    """What the score of a video for a user is made of, the largest part first: ``kind`` (like, nope, everybody,
-    others), the ``title`` of what was decided on, the ``value`` that it adds, the ``number`` of decisions, and its
-    ``place``. All beyond the first ``limit`` are one, others. Empty where the version's towers are no sums."""
+    """The parts of a video's score for a user, the largest first: ``kind`` (like, nope, everybody, others), the
+    ``title`` of the video decided on, the ``value`` that it adds, the ``number`` of decisions, and its ``place``. Parts
+    beyond the first ``limit`` are combined as others. Empty if the version's user tower is no sum."""
     return rows(
         connection,
         """with parts as (

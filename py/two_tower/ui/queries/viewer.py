@@ -1,4 +1,4 @@
-"""The role that the page reads as, and answers of its questions as plain rows."""
+"""The role as which the page reads, and its queries' answers as plain rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROLE = "two_tower_viewer"
 
 @contextmanager
 def viewer(dsn: str) -> Iterator[Connection]:
-    """A transaction that reads what the viewer's role may, or the login where the role is bound by policies; it writes
-    nothing. What it sets ends with it, since behind a pooler its session is the next client's.
+    """A read-only transaction as the viewer's role, or as the login if policies restrict that role. Its settings end
+    with it, since behind a pooler the next client gets its session.
 
-    Raises UserError where the database is not migrated or the login may not take the role, psycopg.OperationalError
-    where there is no connection.
+    Raises UserError if the database is not migrated or the login may not switch to the role, psycopg.OperationalError
+    if there is no connection.
     """
     with open_connection(
         dsn, autocommit=True, row_factory=dict_row, application_name="two-tower ui", connect_timeout=10
@@ -38,7 +38,7 @@ def viewer(dsn: str) -> Iterator[Connection]:
         require_migrated(connection, ROLE)
         with connection.transaction():
             connection.execute("set transaction read only")
-            # Where whoever migrated could not let the role see all rows, the login reads for it.
+            # If the role that migrated could not let the viewer's role see all rows, the login reads itself.
             if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
                 try:
                     connection.execute(f"set local role {ROLE}")
@@ -55,8 +55,7 @@ _statements: ContextVar[list[str] | None] = ContextVar("statements", default=Non
 
 @contextmanager
 def written_down() -> Iterator[list[str]]:
-    """What :func:`rows`, :func:`row` and :func:`one` ask meanwhile, as statements with their values in them, to be
-    copied into psql."""
+    """The statements of :func:`rows`, :func:`row` and :func:`one` meanwhile, with their values, to copy into psql."""
     statements: list[str] = []
     token = _statements.set(statements)
     try:
@@ -66,14 +65,14 @@ def written_down() -> Iterator[list[str]]:
 
 
 def write_down(statement: str) -> None:
-    """Adds a statement to :func:`written_down` that is asked elsewhere."""
+    """Adds a statement that runs elsewhere to :func:`written_down`."""
     statements = _statements.get()
     if statements is not None:
         statements.append(statement)
 
 
 def _abridged(statement: str) -> str:
-    """Without lists of more than fifty ids, which an answer above gave."""
+    """The statement without lists of more than fifty ids, which come from an answer above."""
     short, lists = re.subn(r"'\{[^']{2000,}\}'", "'{...}'", statement)
     return f"-- {{...}} stands for what the statements above it on the page found.\n{short}" if lists else statement
 
@@ -81,7 +80,7 @@ def _abridged(statement: str) -> str:
 def _ask(connection: Connection, query: LiteralString, values: Any) -> psycopg.Cursor[DictRow]:
     if _statements.get() is not None:
         text = psycopg.ClientCursor(connection).mogrify(query, values)
-        # The first line begins where a Python string did, the others are indented with the code around them.
+        # The first line has no indentation; the others have that of the surrounding Python code.
         first, _, others = text.partition("\n")
         write_down(_abridged(f"{first}\n{dedent(others)}".strip() + ";"))
     return connection.execute(query, values)
