@@ -158,7 +158,7 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
         return cells.fill_nan(None)  # what pandas writes for an empty cell
     try:
         if kind == pl.Binary:
-            return cells.cast(pl.String)
+            return _text_or_uuids(cells)
         if isinstance(kind, pl.Categorical | pl.Enum | pl.Null):
             return cells.cast(pl.String)
         if isinstance(kind, pl.Struct) and len(kind.fields) == 1 and isinstance(kind.fields[0].dtype, pl.List):
@@ -185,6 +185,16 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
             "write it as text, as a list of texts, or as a list of structs with a field name",
         )
     return cells
+
+
+def _text_or_uuids(cells: pl.Series) -> pl.Series:
+    """Bytes as text: in UTF-8, or UUIDs in 16 bytes each, as Parquet stores them."""
+    try:
+        return cells.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        if not (cells.drop_nulls().bin.size() == 16).all():
+            raise
+    return cells.bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "$1-$2-$3-$4-")
 
 
 def _without_nul(frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
