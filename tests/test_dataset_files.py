@@ -167,6 +167,10 @@ def test_files_are_read_as_imports_read_them(tmp_path: Path) -> None:
         f"{tmp_path}/train.csv: 2 of 6 rows are left out: see train.rejects.csv",
     ]
     assert any("stars go to 10" in line for line in said)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "train.csv").write_text("user_id,video_id,label\n7,1,1\n7,2,maybe\n")
+    load(tmp_path / "train.csv", tmp_path / "other" / "train.csv", tmp_path / "items.csv")
+    assert pl.read_csv(tmp_path / "val.rejects.csv")["value"].to_list() == ["maybe"]
     reported = pl.read_csv(tmp_path / "train.rejects.csv")
     assert reported.select("line", "column", "value").rows() == [(6, "stars", "good"), (7, "stars", "")]
     assert pl.read_csv(tmp_path / "items.rejects.csv")["line"].to_list() == [4]

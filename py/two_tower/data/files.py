@@ -138,7 +138,7 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
                 frame = scan.select(pl.col(original[c]).alias(c) for c in wanted).slice(start, PARQUET_ROWS).collect()
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise UserError(f"{name}, after row {start}: {error}") from error
-            frame = frame.with_columns(_plain(name, frame[column]) for column in wanted)
+            frame = frame.with_columns(plain(name, frame[column]) for column in wanted)
             frame = frame.with_columns(pl.int_range(start + 1, start + 1 + len(frame), dtype=pl.Int64).alias("line"))
             table.rows += len(frame)
             yield _without_nul(frame, rejects).with_columns(pl.col(pl.String).replace("", None))
@@ -148,8 +148,9 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
     return table
 
 
-def _plain(name: str, cells: pl.Series) -> pl.Series:
-    """A column in one of the types that the cell readers know: bytes and categories as text, lists as lists of text.
+def plain(name: str, cells: pl.Series) -> pl.Series:
+    """A column of Parquet in one of the types that the cell readers know: bytes and categories as text, lists as lists
+    of text.
 
     Raises UserError if its cells have several fields, so that it is unclear which one is meant.
     """
@@ -163,7 +164,7 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
             return cells.cast(pl.String)
         if isinstance(kind, pl.Struct) and len(kind.fields) == 1 and isinstance(kind.fields[0].dtype, pl.List):
             # A list as BigQuery writes it, and others that do not say to Parquet that it is one.
-            return _plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
+            return plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
         if isinstance(kind, pl.Array):
             cells = cells.arr.to_list()
         if isinstance(kind, pl.List | pl.Array):

@@ -75,7 +75,7 @@ class Loaded:
     joined: int
     """Interactions that name an item of the catalogue."""
     interactions: int
-    """All of them, apart from those that neither like, refuse nor skip."""
+    """All of them that can be used."""
 
 
 def load(
@@ -92,9 +92,9 @@ def load(
     cannot be read, lacks what it must have, or has more rows than not that cannot be used."""
     options = options or DatasetOptions()
     catalogue = _catalogue(items, item_key, say)
-    parts = [_interactions(train, item_key, options, say).with_columns(held=pl.lit(value=False))]
+    parts = [_interactions(train, "train", item_key, options, say).with_columns(held=pl.lit(value=False))]
     if val is not None:
-        parts.append(_interactions(val, item_key, options, say).with_columns(held=pl.lit(value=True)))
+        parts.append(_interactions(val, "val", item_key, options, say).with_columns(held=pl.lit(value=True)))
     told = pl.concat(parts).unique(["user", "item"], keep="last", maintain_order=True)
     if catalogue.height == 0:
         raise UserError(f"{items} has no items")
@@ -128,10 +128,10 @@ def load(
 class _File:
     """The columns of a file that are wanted, and the report of the rows that cannot be used."""
 
-    def __init__(self, path: Path, needed: Sequence[Sequence[str]], others: Iterable[str], say: Say) -> None:
-        """``needed``: groups of columns, of each of which the file has one; ``others`` may be missing."""
+    def __init__(self, path: Path, role: str, needed: Sequence[Sequence[str]], others: Iterable[str], say: Say) -> None:
+        """``role`` names the report. The file has one column of each group of ``needed``, and may lack ``others``."""
         self.path, self.say = path, say
-        self.rejects = Rejects(Path(f"{path.name.split('.')[0]}.rejects.csv"))
+        self.rejects = Rejects(Path(f"{role}.rejects.csv"))
         self.rejects.begin()
         known = {*others, *(name for group in needed for name in group)}
         with self.rejects, open_table(path, self.rejects, expected=known, renamed=_of_encoders(path), say=say) as table:
@@ -170,9 +170,9 @@ def _first_of(columns: Sequence[str], path: Path, names: Sequence[str]) -> str:
     return found
 
 
-def _interactions(path: Path, item_key: str, options: DatasetOptions, say: Say) -> pl.DataFrame:
+def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions, say: Say) -> pl.DataFrame:
     """``user``, ``item``, ``label``, ``time``, ``weight``: what likes, refuses or skips; the last of a pair counts."""
-    file = _File(path, (USERS, LABELS, (item_key, "item_id")), (*TIMES, "weight"), say)
+    file = _File(path, role, (USERS, LABELS, (item_key, "item_id")), (*TIMES, "weight"), say)
     user, what, item = file.chosen
     require_plain(str(path), file.frame, ())
     frame = with_ids(with_ids(file.frame, user, "user_is_no_id"), item, "item_is_no_id")
@@ -224,7 +224,7 @@ def _labels(file: _File, column: str, options: DatasetOptions) -> tuple[pl.Serie
 def _catalogue(path: Path, item_key: str, say: Say) -> pl.DataFrame:
     """The items, by ``item``, each once: the last row of several. Numbers are Float64, ``released_at`` is Datetime,
     and names are lists."""
-    file = _File(path, ((item_key,),), (*NUMBERS, "released_at", "product_url", *CONTENT), say)
+    file = _File(path, "items", ((item_key,),), (*NUMBERS, "released_at", "product_url", *CONTENT), say)
     vectors = [name for name in file.frame.columns if name.startswith(OF_ENCODER)]
     require_plain(str(path), file.frame, (*NAMES, *WORDS, *vectors))
     frame = with_ids(file.frame, item_key, "item_is_no_id")

@@ -60,24 +60,28 @@ def ids(cells: pl.Series) -> pl.Series:
     if cells.dtype.is_decimal():
         whole = texts(cells)
         return whole.set(whole.str.contains(".", literal=True), None)
-    if not cells.dtype.is_float():
-        found = texts(cells)
-        odd = found.str.contains(_ODD_ID).fill_null(value=False)
-        return found.zip_with(~odd, _plain_ids(found.set(~odd, None))) if odd.any() else found
-    exact = (cells == cells.floor()) & (cells.abs() < EXACT)
-    return texts(cells.set(~exact.fill_null(value=False), None))
+    if cells.dtype.is_float():
+        exact = (cells == cells.floor()) & (cells.abs() < EXACT)
+        return texts(cells.set(~exact.fill_null(value=False), None))
+    return _ids_of(texts(cells))
 
 
-def _plain_ids(odd: pl.Series) -> pl.Series:
-    """Ids of texts that :data:`_ODD_ID` matches."""
-    inside = odd.str.extract("([0-9a-f]{24})").fill_null(odd.str.extract(r"^(\d+)\.0+$"))
-    exact = odd.set(~odd.str.contains("e+", literal=True).fill_null(value=True), None)
-    return inside.fill_null(ids(exact.cast(pl.Float64, strict=False)))
+def _ids_of(found: pl.Series) -> pl.Series:
+    """:func:`ids` of texts that :func:`texts` has read."""
+    odd = found.str.contains(_ODD_ID).fill_null(value=False)
+    if not odd.any():
+        return found
+    written = found.set(~odd, None)
+    inside = written.str.extract("([0-9a-f]{24})").fill_null(written.str.extract(r"^(\d+)\.0+$"))
+    exact = written.set(~written.str.contains("e+", literal=True).fill_null(value=True), None)
+    return found.zip_with(~odd, inside.fill_null(ids(exact.cast(pl.Float64, strict=False))))
 
 
 def with_ids(batch: pl.DataFrame, column: str, fault: str) -> pl.DataFrame:
     """``batch`` with the ids in ``column``, and ``fault``, whether a cell holds something that is none, which stays."""
-    read, shown = ids(batch[column]), texts(batch[column])
+    cells = batch[column]
+    shown = texts(cells)
+    read = ids(cells) if cells.dtype.is_numeric() else _ids_of(shown)
     none = read.is_null() & shown.is_not_null()
     return batch.with_columns(read.fill_null(shown).alias(column), none.alias(fault))
 
