@@ -443,7 +443,7 @@ def test_names_of_rows_that_r_writes_are_no_column(here: Path, names: list[str])
         text = as_r(content, names, sep, quoted)
         found, said = read(text_file(text))
         assert found == content, text
-        assert any("a cell that the header does not name" in line for line in said)
+        assert any("the first cell of each row is passed over" in line for line in said)
 
 
 @pytest.mark.parametrize("text", [
@@ -462,6 +462,14 @@ def test_a_text_that_is_a_formula_for_excel_is_the_text(here: Path) -> None:
         text_file('product_url,title\nu/1,="0012"\n"=""u/2""","=""a, b"""\nu/3,=""\nu/4,="a" & "b"\nu/5,=x\n')
     )
     assert found == [("u/1", "0012"), ("u/2", "a, b"), ("u/3", None), ("u/4", '="a" & "b"'), ("u/5", "=x")]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|", "::"])
+def test_a_delimiter_at_the_end_of_rows_alone_is_no_cell(here: Path, mark: str) -> None:
+    lines = ["product_url,title", "u/1,One,", "u/2,,", ",Three,"]
+    found, said = read(text_file("".join(line.replace(",", mark) + "\n" for line in lines)))
+    assert found == [("u/1", "One"), ("u/2", None), (None, "Three")]
+    assert "the last cell of each row is passed over" in said[-1]
 
 
 QUOTES_OF_TITLES = [

@@ -16,7 +16,7 @@ from typing import Self
 import polars as pl
 
 from two_tower.data import encodings
-from two_tower.data.dialects import MARKED_LINE, UNIT, UNMARKED, csv_records, has_row_names, is_escaped, unescaped
+from two_tower.data.dialects import MARKED_LINE, UNIT, UNMARKED, csv_records, is_escaped, unescaped, unnamed_cell
 from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
@@ -184,9 +184,12 @@ def open_csv(
         feed.replace(delimiter, UNIT)
         delimiter = UNIT
     refuse_repeated(name, columns, expected)
-    if not names and feed.more() and has_row_names(header, feed.lines[feed.at :], delimiter, len(columns)):
-        columns = ["", *columns]
-        say(f"{name}: each row begins with a cell that the header does not name, as R writes it; it is passed over")
+    if not names and feed.more():
+        place = unnamed_cell(header, feed.lines[feed.at :], delimiter, len(columns))
+        if place is not None:
+            columns.insert(place, "")
+            which = "first" if place == 0 else "last"
+            say(f"{name}: the {which} cell of each row is passed over, since the header does not name it")
     if backslashes is None and feed.more() and is_escaped(feed.lines[feed.at :], delimiter, len(columns)):
         backslashes = True
         say(f"{name}: a backslash escapes what follows it (--no-backslashes reads it as a letter)")

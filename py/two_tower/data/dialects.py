@@ -20,18 +20,19 @@ def csv_records(lines: Iterable[str], delimiter: str, *, strict: bool = False) -
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " ", strict=strict)
 
 
-def has_row_names(header: str, lines: list[str], delimiter: str, width: int) -> bool:
-    """Whether the first rows have a cell more than the header, with different values in front, as R's ``write.table``
-    writes row names. Where a text may hold the delimiter, only quotes tell them from a row with such a text."""
-    if delimiter != "\t" and not (header.startswith('"') and lines[0].startswith('"')):
-        return False
+def unnamed_cell(header: str, lines: list[str], delimiter: str, width: int) -> int | None:
+    """The place of the cell that the first rows have and the header does not name: 0, of row names as R's
+    ``write.table`` writes them, or ``width``, after a delimiter at the end; None where the rows fit the header, or may
+    hold a delimiter in a text that is not quoted."""
     sample = "".join(lines[:SAMPLE_LINES])
     longer = _whole_rows(sample, delimiter, width + 1)
-    return (
-        0 < len(longer) == len({row[0] for row in longer})
-        and all(row[0] for row in longer)
-        and not _whole_rows(sample, delimiter, width)
-    )
+    if not longer or _whole_rows(sample, delimiter, width):
+        return None
+    if not any(row[-1] for row in longer):
+        return width
+    certain = delimiter == "\t" or (header.startswith('"') and lines[0].startswith('"'))
+    names = {row[0] for row in longer}
+    return 0 if certain and len(names) == len(longer) and "" not in names else None
 
 
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
