@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -423,6 +424,74 @@ def test_a_header_that_is_repeated_is_passed_over(
         import_catalog(shop, text_file("product_url,title\nu/1,T\ntitle,product_url\nT,u/1\n"))
 
 
+def as_r(rows: list[tuple[str, str | None]], names: list[str], sep: str, quoted: bool) -> str:
+    """What ``write.table(rows, sep = sep, quote = quoted)`` of R writes."""
+    quote = '"' if quoted else ""
+
+    def cell(text: str | None) -> str:
+        return "NA" if text is None else quote + text.replace('"', '\\"' if quoted else '"') + quote
+
+    lines: list[list[str | None]] = [["product_url", "title"]]
+    lines += [[name, url, title] for name, (url, title) in zip(names, rows, strict=True)]
+    return "".join(sep.join(map(cell, line)) + "\n" for line in lines)
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], ["7", "12", "9"], ["a", "b c", "d"]], ids=" ".join)
+def test_names_of_rows_that_r_writes_are_no_column(here: Path, names: list[str]) -> None:
+    content = [("u/1", 'The "best", of all'), ("u/2", None), ("u/3", "Three")]
+    for sep, quoted in ((" ", True), (",", True), (";", True), ("\t", True), ("\t", False)):
+        text = as_r(content, names, sep, quoted)
+        found, said = read(text_file(text))
+        assert found == content, text
+        assert any("the first cell of each row is passed over" in line for line in said)
+
+
+@pytest.mark.parametrize("text", [
+    "product_url,title\nu/1,Hello, world\nu/2,Good bye, moon\n", 'product_url,title\n"u/1",a,"b"\n"u/2",c,"d"\n',
+    '"product_url","title"\n"u/1","a","b"\n"u/1","c","d"\n', '"product_url","title"\n"1","u/1","b"\n"u/1","c"\n',
+    "product_url\ttitle\n\tu/1\ta\n\tu/2\tb\n",
+])  # fmt: skip
+def test_rows_with_a_cell_too_many_stay_rejected(shop: Connection, text: str) -> None:
+    """A comma in a title, the same or no name in each row, rows that fit the header among them."""
+    refused = [line for line, *_ in rejects(import_catalog(shop, text_file(text)))]
+    assert refused == ([2] if text.count('"') == 14 else [2, 3])
+
+
+def test_a_text_that_is_a_formula_for_excel_is_the_text(here: Path) -> None:
+    found, _ = read(
+        text_file('product_url,title\nu/1,="0012"\n"=""u/2""","=""a, b"""\nu/3,=""\nu/4,="a" & "b"\nu/5,=x\n')
+    )
+    assert found == [("u/1", "0012"), ("u/2", "a, b"), ("u/3", None), ("u/4", '="a" & "b"'), ("u/5", "=x")]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|", "::"])
+def test_a_delimiter_at_the_end_of_rows_alone_is_no_cell(here: Path, mark: str) -> None:
+    lines = ["product_url,title", "u/1,One,", "u/2,,", ",Three,"]
+    found, said = read(text_file("".join(line.replace(",", mark) + "\n" for line in lines)))
+    assert found == [("u/1", "One"), ("u/2", None), (None, "Three")]
+    assert "the last cell of each row is passed over" in said[-1]
+
+
+QUOTES_OF_TITLES = [
+    ("u/1", '"Weird" Al'), ("u/2", '"Open'), ("u/3", 'Close"'), ("u/4", '"a" and "b"'), ("u/5", '12" & 7"'),
+    ("u/6", '"'), ("u/7", '""x'), ("u/8", "plain"), ("u/9", '"last'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", ["\t", "::"])
+def test_quotes_are_letters_where_they_quote_no_cell(here: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """In formats that usually quote nothing, wherever in the row, and where a block of the file ends anywhere."""
+    for columns, block in itertools.product((["product_url", "title"], ["title", "product_url"]), (1 << 22, 30)):
+        monkeypatch.setattr(csv_file, "BLOCK", block)
+        lines = [mark.join(row if columns[0] == "product_url" else row[::-1]) for row in QUOTES_OF_TITLES]
+        found, _ = read(text_file(mark.join(columns) + "\n" + "\n".join(lines) + "\n"))
+        assert found == QUOTES_OF_TITLES, (columns, block)
+    quoted = [("u/1", "Heroes"), ("u/2", f"a{mark}b"), ("u/3", "two\nlines"), ("u/4", 'a "b"'), ("u/5", '"Weird" Al')]
+    text = written(quoted[:4], "utf-8", {"delimiter": "\0"}).decode().replace("\0", mark)
+    text = text.replace(f"a{mark}b", f'"a{mark}b"').replace("Heroes", '"Heroes"')
+    assert read(text_file(text + f'u/5{mark}"Weird" Al\n'))[0] == quoted
+
+
 # -------------------------------------------------------------------------------------------------------------- times
 
 MOMENTS = [
@@ -533,6 +602,47 @@ def test_an_id_is_the_same_person_in_every_type(shop: Connection) -> None:
     refused = import_reviews(shop, Path("typed.parquet"))
     assert [(line, column) for line, column, *_ in rejects(refused)] == [(n, "reviewer_id") for n in (1, 2, 3, 4)]
     assert ids(pl.Series([float("nan"), -0.0])).to_list() == [None, "0"]
+
+
+def test_an_id_is_the_same_in_every_way_that_programs_write_it() -> None:
+    """pandas, R and mongoexport; but what a spreadsheet rounded could be anybody."""
+    object_id = "507f1f77bcf86cd799439011"
+    same = {
+        "7": ["7", " 7 ", "7.0", "7.00"],
+        "100000": ["100000", "100000.0", "1e+05"],
+        "123400": ["1.234e+05"],
+        object_id: [object_id, f"ObjectId({object_id})", f'ObjectId("{object_id}")'],
+    }
+    for expected, ways in same.items():
+        assert ids(pl.Series(ways)).to_list() == [expected] * len(ways)
+        assert ids(pl.Series(ways, dtype=pl.Categorical)).to_list() == [expected] * len(ways)
+    names = [
+        "1e5",
+        "1.5",
+        "v1.0",
+        "1.0.0",
+        "007",
+        "-7.0",
+        "a.0",
+        "E+1",
+        "ObjectId()",
+        "12e+05",
+        "https://x.example/1.0",
+    ]
+    assert ids(pl.Series(names)).to_list() == names
+    rounded = ["1.23457E+11", "1E+12", "1e+17", "1.23456e+04", None]
+    assert ids(pl.Series(rounded)).to_list() == [None, None, None, None, None]
+
+
+def test_an_id_that_a_spreadsheet_rounded_is_nobody(shop: Connection) -> None:
+    text = "product_url,reviewer_id,stars\nu/1,1.23457E+11,5\nu/2,7.0,5\nu/2,7,5\n1E+12,8,5\n"
+    summary = import_reviews(shop, text_file(text))
+    found = [(line, column, value) for line, column, value, _ in rejects(summary)]
+    assert found == [(2, "reviewer_id", "1.23457E+11"), (5, "product_url", "1E+12")]
+    assert (summary.users, summary.duplicates) == (1, 1)
+    catalog = import_catalog(shop, text_file("product_url,title\n1E+12,T\n1.0,T\n"))
+    assert [reject[:3] for reject in rejects(catalog)] == [(2, "product_url", "1E+12")]
+    assert rows(shop, "select count(*) from public.videos where product_url = '1'") == [1]
 
 
 def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None:
@@ -804,6 +914,18 @@ def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
 def test_numbers_of_decimal_type_are_ids_as_others_are(here: Path) -> None:
     numbers = pl.Series([Decimal("7.0"), Decimal("10.0"), Decimal("8.5"), None], dtype=pl.Decimal(20, 1))
     assert ids(numbers).to_list() == ["7", "10", None, None]
+
+
+def test_uuids_of_parquet_are_uuids_and_other_bytes_are_texts(here: Path) -> None:
+    """As DuckDB and Arrow write them, in 16 bytes; a text of 16 bytes is none."""
+    given = [uuid.UUID(int=n << 64 | n | 0x8000000000000000) for n in range(1, 200)] + [
+        uuid.uuid4() for _ in range(200)
+    ]
+    pl.DataFrame({"product_url": [each.bytes for each in given], "title": "T"}).write_parquet("uuids.parquet")
+    assert [url for url, _ in read(Path("uuids.parquet"))[0]] == [str(each) for each in given]
+    texts = ["sixteen letters!", "恋愛恋愛恋x", "u/1", "àààààààà"]
+    pl.DataFrame({"product_url": [each.encode() for each in texts], "title": "T"}).write_parquet("texts.parquet")
+    assert [url for url, _ in read(Path("texts.parquet"))[0]] == texts
 
 
 def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here: Path) -> None:

@@ -16,6 +16,7 @@ from conftest import Connection
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.features import DIM
+from two_tower.ids import user_uuid
 from two_tower.lifecycle.given import read
 from two_tower.lifecycle.retrain import surplus
 from world_fixtures import make_world, one, refresh, tiny_model
@@ -254,5 +255,8 @@ def test_vectors_of_any_scale_and_ids_of_any_form_are_read(tmp_path: Path) -> No
         assert found["id"].str.contains("^[0-9a-f-]{36}$").all()
     pl.DataFrame({"user_id": ["a", "a"], "embedding": [[1.0] * DIM, [2.0] * DIM]}).write_parquet(tmp_path / "twice")
     assert read(tmp_path / "twice", "user_id")["embedding"].to_list() == [[2.0] * DIM]
+    for same in ([7], [7.0], ["7.0"], [" 7 "], [b"7"]):  # a person is the same here as for an import
+        pl.DataFrame({"user_id": same, "embedding": [[1.0] * DIM]}).write_parquet(tmp_path / "seven")
+        assert read(tmp_path / "seven", "user_id")["id"].to_list() == [str(user_uuid("7"))], same
     with pytest.raises(UserError, match="cannot read"):
         read(tmp_path / "nothing", "user_id")

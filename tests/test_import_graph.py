@@ -23,7 +23,7 @@ GROUND = "the modules of two_tower itself"
 ARROWS: dict[str, set[str]] = {
     GROUND: set(),
     "data": set(),
-    "trainer": set(),
+    "trainer": {"data"},
     "server": set(),
     "lifecycle": {"data", "trainer"},
     "bench": {"lifecycle", "server", "trainer"},

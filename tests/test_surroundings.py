@@ -188,7 +188,10 @@ def test_a_database_of_another_encoding_is_refused_by_name(
 WRITERS = [
     ["import", "catalog", "catalog.csv"], ["train"], ["retrain"], ["refresh"], ["forget", "x"], ["verify"],
     ["model", "activate", "v1"], ["model", "rollback"], ["model", "retire", "v1"], ["model", "backfill", "v1"],
-    ["model", "fetch", "file:///nowhere"], ["model", "register", "nowhere"],
+    ["model", "fetch", "file:///nowhere"], ["model", "register", "nowhere"], ["model", "upload-vectors", "nowhere"],
+    ["import", "reviews", "nowhere"], ["import", "decisions", "nowhere", "--create-users"],
+    ["import", "vectors", "nowhere", "--encoder", "clip"], ["ab", "start", "v1", "v2"], ["ab", "stop"],
+    ["pull", "--from", "postgresql://nobody@localhost:1/nothing"],
 ]  # fmt: skip
 READERS: list[list[str]] = [
     ["status"], ["model", "list"], ["recommend", "--all", "--output", "recs.csv"], ["model", "export", "model"],

@@ -23,12 +23,27 @@ WORLDS: dict[str, tuple[int, Likes, str]] = {
     "one video": (1, [(u, 0, "like") for u in range(20)], "tag"),
     "two videos": (2, [(u, v, ("like", "nope")[(u + v) % 2]) for u in range(20) for v in range(2)], ""),
     "only nopes": (10, [(u, v, "nope") for u in range(5) for v in range(10)], "tag"),
+    "only skips": (10, [(u, v, "skip") for u in range(5) for v in range(10)], "tag"),
+    "everything is decided": (9, [(u, v, ("nope", "like")[u * v % 3 > 0]) for u in range(9) for v in range(9)], "tag"),
+    "many tags": (
+        10,
+        [(u, (u * 3 + v) % 10, "like") for u in range(10) for v in range(5)],
+        "|".join(map(str, range(3000))),
+    ),
     "all like one": (10, [(u, 0, "like") for u in range(20)], "tag"),
     "all like all": (20, [(u, v, "like") for u in range(20) for v in range(20)], ""),
 }
 
 
-ALIKE = ("one user", "two users, same likes", "one video", "all like one")
+ALIKE = (
+    "only skips",
+    "everything is decided",
+    "many tags",
+    "one user",
+    "two users, same likes",
+    "one video",
+    "all like one",
+)
 """Similar to other cases, and left to ``make soak``."""
 
 

@@ -31,7 +31,7 @@ MapOption = Annotated[
 DelimiterOption = Annotated[
     str | None,
     typer.Option(
-        show_default=False, help="Else comma, semicolon, tab, vertical bar or ::, whichever the header or sep= shows."
+        show_default=False, help="Else comma, semicolon, tab, vertical bar, :: or space, as the header or sep= shows."
     ),
 ]
 HeaderOption = Annotated[

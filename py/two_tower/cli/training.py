@@ -241,7 +241,7 @@ def train(
 
             name = version or name_by_time(out_dir, datetime.now(UTC))
             require_free(out_dir, name)
-            loaded = load(train_file, val_file, items_file, options, item_key=item_key)
+            loaded = load(train_file, val_file, items_file, options, item_key=item_key, say=say)
             with bar() as progress:
                 model = fit(loaded.data, chosen, progress, processes, held=loaded.held, told=told)
             where = write_trained(model, loaded.data, name, out_dir, loaded.addresses)

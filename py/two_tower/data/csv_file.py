@@ -7,7 +7,6 @@ import csv
 import gzip
 import io
 import re
-import string
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Self
 import polars as pl
 
 from two_tower.data import encodings
+from two_tower.data.dialects import MARKED_LINE, UNIT, UNMARKED, csv_records, is_escaped, unescaped, unnamed_cell
 from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
@@ -30,19 +30,18 @@ LONGEST_CELL = 1 << 20
 SAMPLE = 1 << 18
 """Bytes from which an encoding is detected."""
 
-SAMPLE_LINES = 2_000
-"""Lines from which it is told whether backslashes escape."""
-
-NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT")
+NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT", "0000-00-00", "0000-00-00 00:00:00")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon"}
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon", " ": "space"}
 _RULE = re.compile(r"(?=.*--)[-+\s,;|:]+")
 """The line below the names that sqlcmd, sqlplus and psql draw."""
-_UNIT = "\x1f"
-"""ASCII's unit separator, which replaces a delimiter of several characters."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
 """A first line that tells Excel the delimiter."""
+_UNQUOTED = ("\t", UNIT)
+"""Delimiters of formats that usually have no quotes around cells, so that a cell may begin with a quote of its own."""
+_TEXT_FORMULA = r'^="([^"]*)"$'
+"""How exporters keep Excel from reading a text such as 0012 as a number."""
 
 
 def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: Say) -> Iterator[tuple[bytes, int]]:
@@ -173,7 +172,7 @@ def open_csv(
         found = {mark: len(expected & set(_names(header, mark, rename))) for mark in _DELIMITERS}
         if names:
             found = {mark: int(line.count(mark) == len(names) - 1) for mark in _DELIMITERS}
-        delimiter = max(found, key=lambda mark: (found[mark], line.count(mark)))
+        delimiter = max(found, key=lambda mark: (found[mark], mark != " " and line.count(mark)))
         if delimiter != ",":
             say(f"{name}: its columns are separated by {_DELIMITERS[delimiter]}s")
     columns = _names(header, "," if names else delimiter, rename)
@@ -182,10 +181,16 @@ def open_csv(
         if feed.more() and _RULE.fullmatch(feed.peek()):
             feed.skip()
     if len(delimiter) > 1:
-        feed.replace(delimiter, _UNIT)
-        delimiter = _UNIT
+        feed.replace(delimiter, UNIT)
+        delimiter = UNIT
     refuse_repeated(name, columns, expected)
-    if backslashes is None and feed.more() and _is_escaped(feed.lines[feed.at :], delimiter, len(columns)):
+    if not names and feed.more():
+        place = unnamed_cell(header, feed.lines[feed.at :], delimiter, len(columns))
+        if place is not None:
+            columns.insert(place, "")
+            which = "first" if place == 0 else "last"
+            say(f"{name}: the {which} cell of each row is passed over, since the header does not name it")
+    if backslashes is None and feed.more() and is_escaped(feed.lines[feed.at :], delimiter, len(columns)):
         backslashes = True
         say(f"{name}: a backslash escapes what follows it (--no-backslashes reads it as a letter)")
     if backslashes:
@@ -206,61 +211,11 @@ def refuse_repeated(name: str, columns: list[str], expected: set[str]) -> None:
 def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
     """The columns that a header names: trimmed, in lower case, full width as half width, renamed."""
     if len(delimiter) > 1:
-        header, delimiter = header.replace(delimiter, _UNIT), _UNIT
+        header, delimiter = header.replace(delimiter, UNIT), UNIT
     if delimiter.isascii():
         header = unicodedata.normalize("NFKC", header)
-    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])]
+    names = [cell.strip() for cell in next(csv_records([header], delimiter), [])]
     return [rename.get(name, name.lower()) for name in names]
-
-
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-_MEANT = {b"n": "\n", b"t": "\t", b"r": "\r", b"b": "\b", b"Z": "\x1a"}
-_MEANT |= {sign.encode(): sign for sign in ("\n", "\t", _UNIT, *string.punctuation)}
-"""What follows a backslash → what both mean, as MySQL and PostgreSQL write them; anything else means itself."""
-_NONCHARACTERS = (*range(0xFDD0, 0xFDF0), *(plane << 16 | 0xFFFE for plane in range(1, 17)))
-_MARKS = {each: chr(mark).encode() for each, mark in zip(_MEANT, _NONCHARACTERS, strict=False)}
-"""What stands for them while lines and cells are told; Unicode has these for the inside of programs."""
-_UNMARKED = {_MARKS[each].decode(): meant for each, meant in _MEANT.items()}
-_MARKED_LINE = _MARKS[b"\n"]
-_NO_MARKS = {b"N": b"\\N", b"0": b"\0"}
-"""Of nothing, and of a byte that no text may hold, readers of cells say what they say elsewhere."""
-
-
-def _unescaped(block: bytes) -> bytes:
-    """Lines in which each backslash and what follows it are one character."""
-    return _ESCAPE.sub(lambda found: _MARKS.get(found[1]) or _NO_MARKS.get(found[1], found[1]), block)
-
-
-def _is_escaped(lines: list[str], delimiter: str, width: int) -> bool:
-    """Whether more of the first rows have ``width`` cells if a backslash escapes what follows it; or as many, and
-    either each quote in a cell has a backslash before it, or nothing is written as ``\\N``, and backslashes are
-    before nothing but what is escaped, as dumps have them."""
-    sample = "".join(lines[:SAMPLE_LINES])
-    if "\\" not in sample:
-        return False
-    plain, escaped = (_whole_rows(text, delimiter, width) for text in (sample, _unescaped(sample.encode()).decode()))
-    if len(plain) != len(escaped):
-        return len(escaped) > len(plain)
-    cells = [cell for record in plain for cell in record]
-    quotes = sum(cell.count('"') for cell in cells)
-    if quotes and quotes == sum(cell.count('\\"') for cell in cells):
-        return True
-    is_dump = "\\N" in cells and not any(cell.startswith('"') for line in lines for cell in line.split(delimiter))
-    return is_dump and all(found[1] in {*_MARKS, *_NO_MARKS} for found in _ESCAPE.finditer(sample.encode()))
-
-
-def _whole_rows(text: str, delimiter: str, width: int) -> list[list[str]]:
-    """Records that have ``width`` cells."""
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = []
-    while True:
-        try:
-            if len(record := next(reader)) == width:
-                rows.append(record)
-        except csv.Error:
-            continue
-        except StopIteration:
-            return rows
 
 
 class _Feed:
@@ -271,6 +226,8 @@ class _Feed:
         self.lines: list[str] = []
         self.at = 0
         self.line = 1  # the number of the line that comes next
+        self.taken: list[str] = []
+        """Lines of the record that is being read."""
 
     def __iter__(self) -> Self:
         return self
@@ -280,7 +237,8 @@ class _Feed:
             raise StopIteration
         self.at += 1
         text = self.lines[self.at - 1]
-        self.line += 1 + text.count(_MARKED_LINE.decode())
+        self.taken.append(text)
+        self.line += 1 + text.count(MARKED_LINE.decode())
         return text
 
     def more(self) -> bool:
@@ -295,6 +253,12 @@ class _Feed:
 
     def skip(self) -> None:
         next(self)
+
+    def give_back(self) -> None:
+        """Takes back all lines of a record but its first."""
+        back = self.taken[1:]
+        self.lines, self.at = back + self.lines[self.at :], 0
+        self.line -= sum(1 + text.count(MARKED_LINE.decode()) for text in back)
 
     def rest(self) -> tuple[bytes, int]:
         """What is left of the block at hand, else the next block; and the number of its first line."""
@@ -322,10 +286,10 @@ class _Feed:
             block, line = block + more, line if block else at
             # The end of a line that is escaped is none, and what it goes on with is in the next block.
             if (len(block) - len(block[:-1].rstrip(b"\\")) - 1) % 2 == 0:
-                yield _unescaped(block), line
+                yield unescaped(block), line
                 block = b""
         if block:
-            yield _unescaped(block[:-2] + b"\n"), line
+            yield unescaped(block[:-2] + b"\n"), line
 
     def push(self, block: bytes, line: int) -> None:
         """Takes back what ``rest`` returned, to be read line by line."""
@@ -366,7 +330,7 @@ class _CsvReader:
                     self.feed.push(*rest)
                     frame = self._carefully(names)
                 if self.escaped:
-                    frame = frame.with_columns(pl.col(names).str.replace_many(_UNMARKED))
+                    frame = frame.with_columns(pl.col(names).str.replace_many(UNMARKED))
                 if again := self._repeated_headers(frame, names):
                     headers += again
                     self.table.rows -= len(again)
@@ -390,7 +354,7 @@ class _CsvReader:
         named = named.filter(first.str.strip_chars().str.to_lowercase().is_in(self.header_words))
         found = []
         for line, *row in named.select("line", *names).rows():
-            cells = [_names(cell or "", _UNIT, self.rename) for cell in row]
+            cells = [_names(cell or "", UNIT, self.rename) for cell in row]
             if cells == [[name] for name in names]:
                 found.append(line)
             elif sorted(cells) == [[name] for name in sorted(names)]:
@@ -403,7 +367,7 @@ class _CsvReader:
     def _quickly(self, block: bytes, line: int, names: list[str]) -> pl.DataFrame | None:
         """The block's records, or None if counting delimiters cannot show that every row is well-formed."""
         rows, width = block.count(b"\n"), len(self.columns)
-        if any(odd in block for odd in (b'"', b"\0", b"\r", _MARKED_LINE)):
+        if any(odd in block for odd in (b'"', b"\0", b"\r", MARKED_LINE)):
             return None
         if block.count(self.delimiter.encode()) != rows * (width - 1):
             return None
@@ -432,22 +396,31 @@ class _CsvReader:
         """The records that begin in the block at hand."""
         width = len(self.columns)
         where = [self.columns.index(name) for name in names]
-        reader = csv.reader(self.feed, delimiter=self.delimiter, skipinitialspace=True, strict=True)
+        reader = csv_records(self.feed, self.delimiter, strict=True)
         lines: list[int] = []
         records: list[list[str]] = []
         while self.feed.at < len(self.feed.lines):
             start, first = self.feed.line, self.feed.peek()
+            self.feed.taken = []
+            plain = first.removesuffix("\n").split(self.delimiter) if self.delimiter in _UNQUOTED else []
             try:
                 record = next(reader)
+                # Two rows of which each has a quote would be one, with a cell that holds the end of the first.
+                merged = len(self.feed.taken) > 1 and any(self.delimiter in cell and "\n" in cell for cell in record)
             except csv.Error as error:
-                self._reject_broken(start, first, str(error))
-                continue
+                if len(plain) != width:
+                    self._reject_broken(start, first, str(error))
+                    continue
+                merged = True
+            if merged and len(plain) == width:
+                self.feed.give_back()
+                record = plain
             if not record or (len(record) == 1 and not record[0].strip()):
                 continue  # a blank line
             self.table.rows += 1
             if len(record) != width:
                 reason = f"{len(record)} cells where the header has {width}{self._advice(''.join(record))}"
-                shown = ("," if self.delimiter == _UNIT else self.delimiter).join(record)
+                shown = ("," if self.delimiter == UNIT else self.delimiter).join(record)
                 self.rejects.add(start, "", shown, reason)
             elif any("\0" in cell for cell in record):
                 column = next(c for c, cell in zip(self.columns, record, strict=True) if "\0" in cell)
@@ -458,6 +431,9 @@ class _CsvReader:
         cells = zip(*records, strict=True) if records else ([] for _ in names)
         data = {name: pl.Series(column, dtype=pl.String) for name, column in zip(names, cells, strict=True)}
         frame = pl.DataFrame({"line": pl.Series(lines, dtype=pl.Int64), **data})
+        frame = frame.with_columns(pl.col(names).str.replace(_TEXT_FORMULA, "$1"))
+        if self.delimiter == UNIT:  # one inside quotes
+            frame = frame.with_columns(pl.col(names).str.replace_all(UNIT, "::", literal=True))
         return frame.with_columns(pl.when(~pl.col(names).is_in(["", *NOTHING])).then(pl.col(names)))
 
     def _advice(self, text: str) -> str:

@@ -138,7 +138,7 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
                 frame = scan.select(pl.col(original[c]).alias(c) for c in wanted).slice(start, PARQUET_ROWS).collect()
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise UserError(f"{name}, after row {start}: {error}") from error
-            frame = frame.with_columns(_plain(name, frame[column]) for column in wanted)
+            frame = frame.with_columns(plain(name, frame[column]) for column in wanted)
             frame = frame.with_columns(pl.int_range(start + 1, start + 1 + len(frame), dtype=pl.Int64).alias("line"))
             table.rows += len(frame)
             yield _without_nul(frame, rejects).with_columns(pl.col(pl.String).replace("", None))
@@ -148,8 +148,9 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
     return table
 
 
-def _plain(name: str, cells: pl.Series) -> pl.Series:
-    """A column in one of the types that the cell readers know: bytes and categories as text, lists as lists of text.
+def plain(name: str, cells: pl.Series) -> pl.Series:
+    """A column of Parquet in one of the types that the cell readers know: bytes and categories as text, lists as lists
+    of text.
 
     Raises UserError if its cells have several fields, so that it is unclear which one is meant.
     """
@@ -158,12 +159,12 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
         return cells.fill_nan(None)  # what pandas writes for an empty cell
     try:
         if kind == pl.Binary:
-            return cells.cast(pl.String)
+            return _text_or_uuids(cells)
         if isinstance(kind, pl.Categorical | pl.Enum | pl.Null):
             return cells.cast(pl.String)
         if isinstance(kind, pl.Struct) and len(kind.fields) == 1 and isinstance(kind.fields[0].dtype, pl.List):
             # A list as BigQuery writes it, and others that do not say to Parquet that it is one.
-            return _plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
+            return plain(name, cells.struct.field(kind.fields[0].name).alias(cells.name))
         if isinstance(kind, pl.Array):
             cells = cells.arr.to_list()
         if isinstance(kind, pl.List | pl.Array):
@@ -185,6 +186,16 @@ def _plain(name: str, cells: pl.Series) -> pl.Series:
             "write it as text, as a list of texts, or as a list of structs with a field name",
         )
     return cells
+
+
+def _text_or_uuids(cells: pl.Series) -> pl.Series:
+    """Bytes as text: in UTF-8, or UUIDs in 16 bytes each, as Parquet stores them."""
+    try:
+        return cells.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        if not (cells.drop_nulls().bin.size() == 16).all():
+            raise
+    return cells.bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "$1-$2-$3-$4-")
 
 
 def _without_nul(frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:

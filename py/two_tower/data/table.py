@@ -15,6 +15,7 @@ from typing import IO, Self
 
 import polars as pl
 
+from two_tower.errors import UserError
 from two_tower.writing import writing
 
 LONGEST_VALUE = 200
@@ -99,6 +100,20 @@ class Rejects:
             with writing(self.path):
                 self._file.write(report.write_csv(include_header=False))
             self.rows += len(rows)
+
+    def require_few(self, source: str, rows: int, most: float, done: str, remedy: str = "") -> None:
+        """Raises UserError if more than the share ``most`` of ``rows`` is rejected: the file is not what it seems.
+        ``done`` says what has become of it."""
+        rejected = self.rows + self.passed_over
+        if rejected <= most * rows:
+            return
+        self.flush()
+        (column, reason), count = self.reasons.most_common(1)[0]
+        where = f" in the column {column}" if column else ""
+        raise UserError(
+            f"{source}: {rejected:,} of {rows:,} rows are rejected, {count:,} of them{where}: {reason}; {done}",
+            f"{self.path} has them by line{remedy}",
+        )
 
 
 @dataclass

@@ -17,6 +17,8 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
+from two_tower.data.files import plain
+from two_tower.data.imports.cells import ids
 from two_tower.errors import UserError
 from two_tower.features import DIM
 from two_tower.ids import UUID_PATTERN, user_uuid
@@ -118,7 +120,7 @@ def read(path: Path, key: str) -> pl.DataFrame:
     if not isinstance(kind, pl.List | pl.Array) or not kind.inner.is_numeric():
         raise UserError(f"{path}: embedding is {kind}, and must be lists of {DIM} numbers")
     listed = frame.select(
-        pl.col(key).cast(pl.String).str.strip_chars().alias("id"),
+        ids(plain(str(path), frame[key])).alias("id"),
         pl.col("embedding").cast(pl.List(pl.Float32)).alias("embedding"),
     )
     _refuse(listed, listed["id"].is_null() | (listed["id"] == ""), path, f"has no {key}")

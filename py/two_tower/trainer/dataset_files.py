@@ -3,21 +3,38 @@ database.
 
     two-tower train --train interactions_train.parquet --val interactions_val.parquet --items item_features.parquet
 
-Files are Parquet or CSV, whatever their names. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and
-the decision: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known.
-Items have their id and the item tower's input, with the column names of ``item_features.parquet``; lists are lists, or
-texts that :mod:`two_tower.lists` reads.
+The files are read as imports read them (:mod:`two_tower.data`), and rows that cannot be used are reported in the same
+way. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and the
+decision: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
+have their id and the item tower's input, with the column names of ``item_features.parquet``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from two_tower.data.files import open_table
+from two_tower.data.imports.cells import (
+    NO_ID,
+    NO_TIME,
+    listed,
+    numbers,
+    read_price,
+    seems_ten_point,
+    stars,
+    texts,
+    timestamps,
+    with_ids,
+)
+from two_tower.data.imports.decisions import NO_LABEL, labels
+from two_tower.data.imports.task import require_plain, without
+from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.features import (
     EPOCH,
@@ -31,14 +48,16 @@ from two_tower.features import (
     WORDS,
     TrainingData,
 )
-from two_tower.lists import NO_LIST, split_lists
+from two_tower.lists import NO_LIST
+from two_tower.progress import Say
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
-DECISIONS = {"like": LIKE, "nope": NOPE, "dislike": NOPE, "skip": SKIP}
 USERS = ("user_id", "reviewer_id")
+LABELS = ("label", "decision", "stars")
 TIMES = ("created_at", "timestamp")
-FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-"""Formats of times as text, with a blank between date and time; UTC unless they state another zone."""
+NUMBERS = ("price", "duration_seconds")
+MOST_REJECTED = 0.5
+"""The share of rows that cannot be used above which a file is not what it seems."""
 NAMES = ("tags", "performers")
 CONTENT = tuple(name for name in ITEM_SEGMENTS if name not in ("id", VECTORS))
 OF_ENCODER = "vector_"
@@ -57,22 +76,26 @@ class Loaded:
     joined: int
     """Interactions with an item of the catalogue."""
     interactions: int
-    """All likes, nopes and skips."""
+    """All likes, nopes and skips that can be used."""
 
 
 def load(
-    train: Path, val: Path | None, items: Path, options: DatasetOptions | None = None, *, item_key: str = "video_id"
+    train: Path,
+    val: Path | None,
+    items: Path,
+    options: DatasetOptions | None = None,
+    *,
+    item_key: str = "video_id",
+    say: Say = lambda _: None,
 ) -> Loaded:
-    """Read the files. Interactions with items that ``items`` lacks are left out; if one is in both ``val`` and
-    ``train``, ``val`` counts. Raises UserError if a file cannot be read, or lacks a required column."""
+    """Read the files. Interactions with items that ``items`` lacks are left out; in ``val`` and ``train`` both, ``val``
+    counts. Rows that cannot be used go to a report per file, in the working directory. Raises UserError where a file
+    cannot be read, lacks what it must have, or has more rows than not that cannot be used."""
     options = options or DatasetOptions()
-    catalogue = _table(items)
-    _require(catalogue, items, item_key)
-    catalogue = catalogue.with_columns(pl.col(item_key).cast(pl.String).alias("item")).drop_nulls("item")
-    catalogue = catalogue.unique("item", keep="last", maintain_order=True).sort("item")
-    parts = [_interactions(train, item_key, options).with_columns(held=pl.lit(value=False))]
+    catalogue = _catalogue(items, item_key, say)
+    parts = [_interactions(train, "train", item_key, options, say).with_columns(held=pl.lit(value=False))]
     if val is not None:
-        parts.append(_interactions(val, item_key, options).with_columns(held=pl.lit(value=True)))
+        parts.append(_interactions(val, "val", item_key, options, say).with_columns(held=pl.lit(value=True)))
     told = pl.concat(parts).unique(["user", "item"], keep="last", maintain_order=True)
     if catalogue.height == 0:
         raise UserError(f"{items} has no items")
@@ -94,7 +117,7 @@ def load(
     )
     liked = rows.filter(pl.col("label") == LIKE)["item"].unique()
     data = laid_out(
-        decided, _numbers(catalogue), _attributes(catalogue, liked, items), options, vectors=_vectors(catalogue, items)
+        decided, _numbers(catalogue), _attributes(catalogue, liked), options, vectors=_vectors(catalogue, items)
     )
     addresses = {}
     if "product_url" in catalogue.columns:
@@ -103,93 +126,140 @@ def load(
     return Loaded(data, held, addresses, rows.height, told.height)
 
 
-def _table(path: Path) -> pl.DataFrame:
+class _File:
+    """The columns of a file that are wanted, and the report of the rows that cannot be used."""
+
+    def __init__(self, path: Path, role: str, needed: Sequence[Sequence[str]], others: Iterable[str], say: Say) -> None:
+        """``role`` names the report. The file has one column of each group of ``needed``, and may lack ``others``."""
+        self.path, self.say = path, say
+        self.rejects = Rejects(Path(f"{role}.rejects.csv"))
+        self.rejects.begin()
+        known = {*others, *(name for group in needed for name in group)}
+        with self.rejects, open_table(path, self.rejects, expected=known, renamed=_of_encoders(path), say=say) as table:
+            self.chosen = [_first_of(table.columns, path, group) for group in needed]
+            optional = [n for n in table.columns if n not in self.chosen and (n in others or n.startswith(OF_ENCODER))]
+            batches = list(table.batches([*self.chosen, *optional]))
+        empty = dict.fromkeys(["line", *self.chosen, *optional], pl.String)
+        frame = pl.concat(batches) if batches else pl.DataFrame(schema=empty)
+        self.frame = frame.with_columns(texts(cells) for cells in frame if cells.dtype == pl.String)
+        self.rows = table.rows
+
+    def without(self, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
+        """The rows that have none of ``faults``. Raises UserError where they are fewer than the others."""
+        with self.rejects:
+            found = without(self.frame, faults, self.rejects)
+        self.rejects.require_few(str(self.path), self.rows, MOST_REJECTED, "nothing is trained")
+        if self.rejects.rows:
+            self.say(f"{self.path}: {self.rejects.rows:,} of {self.rows:,} rows are left out: see {self.rejects.path}")
+        return found
+
+
+def _of_encoders(path: Path) -> Mapping[str, str]:
+    """Columns of vectors, which keep the letters of their encoder's name. Only Parquet has such columns."""
     try:
-        with path.open("rb") as file:
-            parquet = file.read(4) == b"PAR1"
-        return pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"cannot read {path}: {reason}", "it must be Parquet, or CSV in UTF-8 with a heading"
-        ) from error
+        names = pl.read_parquet_schema(path)
+    except (OSError, pl.exceptions.PolarsError):
+        return {}
+    return {name: name for name in names if name.startswith(OF_ENCODER)}
 
 
-def _require(frame: pl.DataFrame, path: Path, *names: str) -> str:
-    """The first of these columns that exists."""
-    found = next((name for name in names if name in frame.columns), None)
+def _first_of(columns: Sequence[str], path: Path, names: Sequence[str]) -> str:
+    """The first of ``names`` that a file has."""
+    found = next((name for name in names if name in columns), None)
     if found is None:
-        raise UserError(f"{path} has no column {' or '.join(names)}", f"it has {', '.join(frame.columns)}")
+        raise UserError(f"{path} has no column {' or '.join(names)}", f"it has {', '.join(columns)}")
     return found
 
 
-def _interactions(path: Path, item_key: str, options: DatasetOptions) -> pl.DataFrame:
+def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions, say: Say) -> pl.DataFrame:
     """``user``, ``item``, ``label``, ``time``, ``weight`` of likes, nopes and skips; the last of a pair counts."""
-    frame = _table(path)
-    user, what = _require(frame, path, *USERS), _require(frame, path, "label", "decision", "stars")
-    item, given = _require(frame, path, item_key, "item_id"), pl.col(what)
-    if what == "decision":
-        label = given.cast(pl.String).str.to_lowercase().replace_strict(DECISIONS, default=None, return_dtype=pl.Int8)
-    elif what == "label":
-        number = given.cast(pl.Float64, strict=False)
-        label = pl.when(number.is_in([float(LIKE), float(NOPE), float(SKIP)])).then(number).cast(pl.Int8)
-    else:
-        stars = given.cast(pl.Float64, strict=False)
-        label = (
-            pl.when(stars >= options.min_stars)
-            .then(LIKE)
-            .when(stars <= options.max_negative_stars)
-            .then(NOPE)
-            .when(stars.is_not_null())
-            .then(SKIP)
-            .cast(pl.Int8)
-        )
-    time = next((name for name in TIMES if name in frame.columns), None)
-    seconds = pl.lit(0.0) if time is None else _seconds(frame.schema[time], pl.col(time))
-    if time is not None:
-        unread = frame.filter(pl.col(time).is_not_null() & (pl.col(time).cast(pl.String) != "") & seconds.is_null())
-        if unread.height:
-            raise UserError(f"{path}: {unread[0, time]!r} in {time} is no time", "write it as 2026-01-31T12:00:00Z")
-    found = frame.select(
-        pl.col(user).cast(pl.String).alias("user"),
-        pl.col(item).cast(pl.String).alias("item"),
-        label.alias("label"),
-        seconds.alias("time"),
-        (pl.col("weight").cast(pl.Float32, strict=False) if "weight" in frame.columns else pl.lit(1.0, pl.Float32))
-        .fill_nan(None)
-        .fill_null(1.0)
-        .clip(LEAST_GIVEN, MOST_GIVEN)
-        .alias("weight"),
+    file = _File(path, role, (USERS, LABELS, (item_key, "item_id")), (*TIMES, "weight"), say)
+    user, what, item = file.chosen
+    require_plain(str(path), file.frame, ())
+    frame = with_ids(with_ids(file.frame, user, "user_is_no_id"), item, "item_is_no_id")
+    label, reason = _labels(file, what, options)
+    time = next((frame[name] for name in TIMES if name in frame.columns), None)
+    weight = frame["weight"] if "weight" in frame.columns else None
+    file.frame = frame.with_columns(
+        label.alias("what"),
+        (pl.lit(None, pl.Datetime("us")) if time is None else timestamps(time)).alias("when"),
+        (pl.lit(1.0) if weight is None else numbers(weight)).alias("counts"),
     )
-    return found.drop_nulls(["user", "item", "label"]).with_columns(pl.col("time").fill_null(0.0))
+    faults = [
+        *((name, pl.col(name).is_null(), "empty") for name in (user, item)),
+        (user, pl.col("user_is_no_id"), NO_ID),
+        (item, pl.col("item_is_no_id"), NO_ID),
+        (what, pl.col("what").is_null(), reason),
+    ]
+    if time is not None:
+        faults.append((time.name, pl.col(time.name).is_not_null() & pl.col("when").is_null(), NO_TIME))
+    if weight is not None:
+        good = pl.col("counts").is_between(LEAST_GIVEN, MOST_GIVEN).fill_null(value=False)
+        reason = f"not a weight from {LEAST_GIVEN:g} to {MOST_GIVEN:g}"
+        faults.append(("weight", pl.col("weight").is_not_null() & ~good, reason))
+    return file.without(faults).select(
+        pl.col(user).alias("user"),
+        pl.col(item).alias("item"),
+        pl.col("what").cast(pl.Int8).alias("label"),
+        (pl.col("when").dt.epoch("us") / 1e6).fill_null(0.0).alias("time"),
+        pl.col("counts").cast(pl.Float32).fill_null(1.0).alias("weight"),
+    )
 
 
-def _seconds(kind: pl.DataType, column: pl.Expr) -> pl.Expr:
-    """Seconds since 1970, from a time, a text or a number."""
-    if kind == pl.String:
-        text = column.str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
-        column = pl.coalesce(
-            *(text.str.to_datetime(form, time_zone="UTC", time_unit="us", strict=False) for form in FORMATS),
-            pl.from_epoch((text.cast(pl.Float64, strict=False) * 1e6).cast(pl.Int64), "us").dt.replace_time_zone("UTC"),
-        )
-    elif kind.is_numeric():
-        return column.cast(pl.Float64)
-    return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+def _labels(file: _File, column: str, options: DatasetOptions) -> tuple[pl.Series, str]:
+    """LIKE, NOPE or SKIP; null of a cell that is none; and the reason to reject those."""
+    cells = file.frame[column]
+    if column != "stars":
+        found = labels(cells)
+        # As exports of a data set write it.
+        return found.set((texts(cells).is_in(["-1", "-1.0"])).fill_null(value=False), float(SKIP)), NO_LABEL
+    scale = 10.0 if seems_ten_point(cells) else 5.0
+    if scale != 5:
+        file.say(f"{file.path}: stars go to 10, so 10 are read as 5")
+    given = pl.col("stars")
+    liked = pl.when(given >= options.min_stars).then(LIKE).when(given <= options.max_negative_stars).then(NOPE)
+    meant = pl.when(given.is_not_null()).then(liked.otherwise(SKIP)).cast(pl.Float32)
+    return stars(cells, scale).alias("stars").to_frame().select(meant).to_series(), f"not a number from 0 to {scale:g}"
+
+
+def _catalogue(path: Path, item_key: str, say: Say) -> pl.DataFrame:
+    """The items, by ``item``, each once: the last row of several. Numbers are Float64, ``released_at`` is Datetime,
+    and names are lists."""
+    file = _File(path, "items", ((item_key,),), (*NUMBERS, "released_at", "product_url", *CONTENT), say)
+    vectors = [name for name in file.frame.columns if name.startswith(OF_ENCODER)]
+    require_plain(str(path), file.frame, (*NAMES, *WORDS, *vectors))
+    frame = with_ids(file.frame, item_key, "item_is_no_id")
+    faults = [(item_key, pl.col(item_key).is_null(), "empty"), (item_key, pl.col("item_is_no_id"), NO_ID)]
+    read: dict[str, tuple[pl.Series, str]] = {}
+    for name in frame.columns:
+        if name in NUMBERS:
+            read[name] = numbers(frame[name], read_price) if name == "price" else numbers(frame[name]), "not a number"
+        elif name == "released_at":
+            read[name] = timestamps(frame[name]), NO_TIME
+        elif name in NAMES:
+            read[name] = listed(frame[name]), NO_LIST
+    for name, (_, reason) in read.items():
+        faults.append((name, pl.col(name).is_not_null() & pl.col(f"{name}_read").is_null(), reason))
+    file.frame = frame.with_columns(cells.alias(f"{name}_read") for name, (cells, _) in read.items())
+    found = file.without(faults).with_columns(
+        pl.col(item_key).alias("item"), *(pl.col(f"{name}_read").alias(name) for name in read)
+    )
+    return found.unique("item", keep="last", maintain_order=True).sort("item")
 
 
 def _numbers(catalogue: pl.DataFrame) -> pl.DataFrame:
     """``video_id`` and the columns of :data:`~two_tower.features.ITEM_NUMERIC`; null if unknown."""
 
-    def number(name: str) -> pl.Expr:
-        known = name in catalogue.columns
-        return (pl.col(name).cast(pl.Float64, strict=False) if known else pl.lit(None, pl.Float64)).alias(name)
+    def known(name: str) -> pl.Expr:
+        return pl.col(name) if name in catalogue.columns else pl.lit(None)
 
-    days = pl.lit(None, pl.Float64)
-    if "released_at" in catalogue.columns:
-        seconds = _seconds(catalogue.schema["released_at"], pl.col("released_at"))
-        days = (seconds / 86400).floor() - (date.fromisoformat(EPOCH) - date(1970, 1, 1)).days
+    since = known("released_at").cast(pl.Datetime("us")) - datetime.combine(
+        date.fromisoformat(EPOCH), datetime.min.time()
+    )
     return catalogue.select(
-        pl.col("item").alias("video_id"), number("price"), number("duration_seconds"), days.alias("released_days")
+        pl.col("item").alias("video_id"),
+        *(known(name).cast(pl.Float64).alias(name) for name in NUMBERS),
+        (since.dt.total_seconds() / 86400).floor().alias("released_days"),
     )
 
 
@@ -216,21 +286,16 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
     return stacked(rows)
 
 
-def _attributes(catalogue: pl.DataFrame, liked: pl.Series, path: Path) -> pl.DataFrame:
-    """``video_id``, ``kind``, ``key`` of the items. Words are chosen as for a training from a database."""
+def _attributes(catalogue: pl.DataFrame, liked: pl.Series) -> pl.DataFrame:
+    """``video_id``, ``kind``, ``key``: what items carry. Of words, those that the training reads from a database."""
     parts = [pl.DataFrame(schema={"video_id": pl.String, "kind": pl.String, "key": pl.String})]
     for segment in CONTENT:
         if segment not in catalogue.columns:
             continue
         keys = catalogue[segment]
         if catalogue.schema[segment] != pl.List:
-            text = keys.cast(pl.String)
-            if segment in NAMES:
-                text = text.str.strip_chars()
-                keys = split_lists(text).list.eval(pl.element().str.strip_chars())
-                if (bad := text.filter(keys.is_null() & text.is_not_null())).len():
-                    raise UserError(f"{path}: {bad[0]!r} in {segment} {NO_LIST}")
-            elif segment in WORDS:
+            text = texts(keys)
+            if segment in WORDS:
                 keys = text.str.split("|").list.eval(pl.element().str.strip_chars())
             else:
                 keys = pl.select(pl.concat_list(text)).to_series()

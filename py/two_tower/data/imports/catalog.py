@@ -15,7 +15,6 @@ from two_tower.data.imports.cells import (
     PRICES,
     RELEASES,
     has_too_long,
-    ids,
     listed,
     listed_addresses,
     names,
@@ -26,6 +25,7 @@ from two_tower.data.imports.cells import (
     texts,
     timestamps,
     too_long,
+    with_ids,
 )
 from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
@@ -102,16 +102,13 @@ class Catalog(Kind):
             self.links = dict(zip(self.normalise(led), self.links.values(), strict=True)) | dict(known.iter_rows())
 
     def stage(self, batch: pl.DataFrame) -> None:
-        shown = texts(batch["product_url"])
-        no_id = (ids(batch["product_url"]).is_null() & shown.is_not_null()).alias("product_url_is_no_id")
+        batch = with_ids(batch, "product_url", "product_url_is_no_id")
         several = [name for name in self.texts if name == self.several]
         prose = [name for name in self.texts if name not in (*self.read, *several)]
         cells = [name for name in self.read if batch.schema.get(name) == pl.String]
         lists = {name: listed(batch[name]) for name in self.present}
         lists |= {name: listed_addresses(batch[name]) for name in several}
         batch = batch.with_columns(
-            shown,
-            no_id,
             *(names(batch[name]) for name in prose),
             *(texts(batch[name]) for name in cells),
             *(_no_list(batch[name], lists[name]) for name in lists),

@@ -17,13 +17,14 @@ import polars as pl
 
 from two_tower.lists import split_lists
 
+NO_TIME = "not a time that reads one way only, such as 2025-01-31T12:00:00Z"
 PRICES = (1e-6, 1e12)
 """A sum of prices could not hold smaller ones (except 0), or larger ones, beside others."""
 # In UTC and without zone, as timestamps has them.
 _CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 FIRST_MOMENT = datetime(1970, 1, 1)
-NO_ID = "a number with a fraction, or too large to be told from the next, is no id"
+NO_ID = "a number that is rounded, has a fraction, or is too large to be told from the next, is no id"
 EXACT = 2**53
 """Above this, double precision skips whole numbers, so two ids could become one."""
 
@@ -47,15 +48,42 @@ def texts(cells: pl.Series) -> pl.Series:
     return cells.cast(pl.String).str.strip_chars().replace("", None)
 
 
+_ODD_ID = r"^(?:\d+\.0+|\d(?:\.\d+)?[eE]\+\d+|ObjectId\(\"?[0-9a-f]{24}\"?\))$"
+
+
 def ids(cells: pl.Series) -> pl.Series:
-    """Cells as ids: as :func:`texts`, null where a number has a fraction, or is too large to tell from the next."""
+    """Cells as ids: as :func:`texts`, null where a number has a fraction, or is too large to tell from the next.
+
+    Texts as programs write whole numbers are these numbers: ``7.0`` (pandas, where a cell of the column is empty),
+    ``1e+05`` (R). Null of ``1.23457E+11``, which a spreadsheet rounded. MongoDB's ``ObjectId(…)`` is what it encloses.
+    """
     if cells.dtype.is_decimal():
         whole = texts(cells)
         return whole.set(whole.str.contains(".", literal=True), None)
-    if not cells.dtype.is_float():
-        return texts(cells)
-    exact = (cells == cells.floor()) & (cells.abs() < EXACT)
-    return texts(cells.set(~exact.fill_null(value=False), None))
+    if cells.dtype.is_float():
+        exact = (cells == cells.floor()) & (cells.abs() < EXACT)
+        return texts(cells.set(~exact.fill_null(value=False), None))
+    return _ids_of(texts(cells))
+
+
+def _ids_of(found: pl.Series) -> pl.Series:
+    """:func:`ids` of texts that :func:`texts` has read."""
+    odd = found.str.contains(_ODD_ID).fill_null(value=False)
+    if not odd.any():
+        return found
+    written = found.set(~odd, None)
+    inside = written.str.extract("([0-9a-f]{24})").fill_null(written.str.extract(r"^(\d+)\.0+$"))
+    exact = written.set(~written.str.contains("e+", literal=True).fill_null(value=True), None)
+    return found.zip_with(~odd, inside.fill_null(ids(exact.cast(pl.Float64, strict=False))))
+
+
+def with_ids(batch: pl.DataFrame, column: str, fault: str) -> pl.DataFrame:
+    """``batch`` with the ids in ``column``, and ``fault``, whether a cell holds something that is none, which stays."""
+    cells = batch[column]
+    shown = texts(cells)
+    read = ids(cells) if cells.dtype.is_numeric() else _ids_of(shown)
+    none = read.is_null() & shown.is_not_null()
+    return batch.with_columns(read.fill_null(shown).alias(column), none.alias(fault))
 
 
 def names(cells: pl.Series) -> pl.Series:

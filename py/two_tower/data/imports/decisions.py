@@ -18,6 +18,20 @@ from two_tower.errors import UserError
 from two_tower.features import LEAST_GIVEN, MOST_GIVEN
 from two_tower.ids import user_uuids
 
+LABELS: Mapping[str, float] = {
+    "like": 1, "1": 1, "true": 1, "t": 1,
+    "nope": 0, "dislike": 0, "0": 0, "false": 0, "f": 0,
+    "skip": -1,
+}  # fmt: skip
+"""What each word for a decision means, in lower case; PostgreSQL writes t and f."""
+NO_LABEL = "not a decision: like, nope, dislike, skip, 1 or 0"
+
+
+def labels(cells: pl.Series) -> pl.Series:
+    """1 for a like, 0 for a nope and -1 for a skip, as Float32; null if a cell is none of :data:`LABELS`."""
+    words = texts(cells).str.normalize("NFKC").str.to_lowercase().str.strip_suffix(".0")
+    return words.replace_strict(LABELS, default=None, return_dtype=pl.Float32)
+
 
 class Decisions(Feedback):
     name = "decisions"
@@ -34,16 +48,6 @@ class Decisions(Feedback):
         "watched": (0, 1, 1),
     }
     """Column with a decision's weight → its bounds, and the value that weighs 1. The first present one is read."""
-    labels: Mapping[str, float] = {
-        "like": 1,
-        "1": 1,
-        "true": 1,
-        "nope": 0,
-        "dislike": 0,
-        "0": 0,
-        "false": 0,
-        "skip": -1,
-    }
 
     def __init__(
         self,
@@ -144,9 +148,7 @@ class Decisions(Feedback):
         return columns[1], columns[0], columns[2]
 
     def values(self, label: pl.Series) -> tuple[pl.Series, str]:
-        words = texts(label).str.normalize("NFKC").str.to_lowercase().str.strip_suffix(".0")
-        known = words.replace_strict(self.labels, default=None, return_dtype=pl.Float32)
-        return known, "not a decision: like, nope, dislike, skip, 1 or 0"
+        return labels(label), NO_LABEL
 
     @staticmethod
     def word(value: float) -> str:

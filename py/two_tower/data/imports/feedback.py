@@ -12,7 +12,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, ids, outside, texts, timestamps, too_long
+from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, NO_TIME, outside, timestamps, too_long, with_ids
 from two_tower.data.imports.hashes import hash_uuids
 from two_tower.data.imports.kind import new_id
 from two_tower.data.imports.products import OfProducts
@@ -91,9 +91,7 @@ class Feedback(OfProducts):
         return {}
 
     def stage(self, batch: pl.DataFrame) -> None:
-        shown = texts(batch[self.user])
-        no_id = (ids(batch[self.user]).is_null() & shown.is_not_null()).alias("user_is_no_id")
-        batch = self.read_items(batch.with_columns(shown, no_id))
+        batch = self.read_items(with_ids(batch, self.user, "user_is_no_id"))
         values, reason = self.values(batch[self.label])
         batch = batch.with_columns(values.alias("value"))
         self.task.joined += len(batch) - batch["video"].null_count()
@@ -114,7 +112,7 @@ class Feedback(OfProducts):
         if "created_at" in batch.columns:
             batch = batch.with_columns(timestamps(batch["created_at"]).alias("created"))
             bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
-            faults.append(("created_at", bad, "not a time that reads one way only, such as 2025-01-31T12:00:00Z"))
+            faults.append(("created_at", bad, NO_TIME))
             faults.append(("created_at", outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
         batch = self.known_users(self.task.reject(batch, faults))
         self.pack(self.create_videos(batch) if creating else batch)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from two_tower.data.addresses import by_normal
-from two_tower.data.imports.cells import NO_ID, ids, texts
+from two_tower.data.imports.cells import NO_ID, with_ids
 from two_tower.data.imports.kind import LINK, Kind, leads_to
 from two_tower.data.imports.task import Import
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, uuid_bytes
@@ -60,9 +60,7 @@ class OfProducts(Kind):
 
     def read_items(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows with their product as the catalogue would write it, and with ``video`` if it is known."""
-        shown = texts(batch[self.item])
-        no_id = (ids(batch[self.item]).is_null() & shown.is_not_null()).alias("item_is_no_id")
-        batch = batch.with_columns(shown, no_id)
+        batch = with_ids(batch, self.item, "item_is_no_id")
         if self.item == "video_id":
             batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
         elif self.normalise:

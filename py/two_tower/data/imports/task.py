@@ -58,7 +58,7 @@ class ImportOptions:
     rejects: Path | None = None
     """Path of the report of rejected rows; by default ``<name of the file>.rejects.csv`` in the working directory."""
     delimiter: str | None = None
-    """By default a comma, semicolon or tab, by the header."""
+    """By default a comma, semicolon, tab, vertical bar, two colons or a space, by the header."""
     encoding: str | None = None
     """By default UTF-8, UTF-16 by its byte order mark, or a Japanese encoding that is detected beyond doubt."""
     backslashes: bool | None = None
@@ -255,21 +255,9 @@ class Import:
 
     def require_accepted(self, rows: int, *, finished: bool) -> None:
         """Raises UserError if more of the rows so far were rejected than allowed: it may be the wrong kind of file."""
-        rejected = self.rejects.rows + self.rejects.passed_over
-        if (
-            not self.own_rejects
-            or not (finished or rows >= ENOUGH_ROWS)
-            or rejected <= self.options.most_rejected * rows
-        ):
-            return
-        self.rejects.flush()
-        (column, reason), most = self.rejects.reasons.most_common(1)[0]
-        where = f" in the column {column}" if column else ""
-        raise UserError(
-            f"{self.summary.source}: {rejected:,} of {rows:,} rows are rejected, {most:,} of them{where}: {reason};"
-            f" {self.done()}",
-            f"{self.rejects.path} has them by line; --most-rejected 1 imports the others all the same",
-        )
+        if self.own_rejects and (finished or rows >= ENOUGH_ROWS):
+            remedy = "; --most-rejected 1 imports the others all the same"
+            self.rejects.require_few(self.summary.source, rows, self.options.most_rejected, self.done(), remedy)
 
     def open(self, kind: type[Kind]) -> Table:
         """Opens the file and reads its header."""
@@ -288,18 +276,24 @@ class Import:
         )
 
     def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
-        """The rows of ``batch`` without ``faults``, each (column, condition, reason). The first one is reported."""
-        faults = list(faults)
-        which = pl.coalesce(pl.when(condition).then(i) for i, (_, condition, _) in enumerate(faults))
-        marked = batch.with_columns(which.alias("fault"))
-        if marked["fault"].null_count() < len(marked):
-            bad = marked.filter(pl.col("fault").is_not_null())
-            for i in bad["fault"].unique().sort():
-                column, _, reason = faults[i]
-                rows = bad.filter(fault=i).select("line", pl.col(column).alias("value"))
-                self.rejects.add_rows(rows.with_columns(as_text(rows["value"])), column, reason)
-            return batch.filter(marked["fault"].is_null())
+        """As :func:`without`, with this import's report."""
+        return without(batch, faults, self.rejects)
+
+
+def without(batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]], rejects: Rejects) -> pl.DataFrame:
+    """The rows of ``batch`` that have none of ``faults``, each (column, condition, reason); the others go to
+    ``rejects``, by the first of their faults. ``batch`` has ``line``."""
+    faults = list(faults)
+    which = pl.coalesce(pl.when(condition).then(i) for i, (_, condition, _) in enumerate(faults))
+    marked = batch.with_columns(which.alias("fault"))
+    if marked["fault"].null_count() == len(marked):
         return batch
+    bad = marked.filter(pl.col("fault").is_not_null())
+    for i in bad["fault"].unique().sort():
+        column, _, reason = faults[i]
+        rows = bad.filter(fault=i).select("line", pl.col(column).alias("value"))
+        rejects.add_rows(rows.with_columns(as_text(rows["value"])), column, reason)
+    return batch.filter(marked["fault"].is_null())
 
 
 class Resumption:
