@@ -39,6 +39,7 @@ def found(
     return Load(rate, 10, took, errors, messages, every, every, (0.5, 1.0))
 
 
+@pytest.mark.soak
 def test_a_small_load_yields_every_figure(cluster: Server, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rate and all requests, beside refreshes and alone, on a server that is there already."""
     monkeypatch.setattr(load, "DATABASE", "bench_load_toy")

@@ -41,6 +41,7 @@ def own_files(directory: Path) -> dict[str, Path]:
     return {"catalog": world.catalog, "reviews": directory / "reviews.csv"}
 
 
+@pytest.mark.soak
 def test_the_demo_measures_its_lists_on_likes_that_the_database_never_saw(
     new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

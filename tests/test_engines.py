@@ -308,7 +308,7 @@ def add_versions(db: Connection, engine: str) -> None:
     tiny_model(db, "v3", seed=3, activate=False, engine=engine)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ["sql", "onnxruntime"])
 @pytest.mark.parametrize("case", LATE)
 def test_i3_a_like_before_the_refresh_of_its_video(

@@ -318,7 +318,7 @@ with gradient.joined() as processes:
 """
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_does(
     part: Part, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch

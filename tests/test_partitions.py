@@ -64,7 +64,7 @@ def dsn(application: str, database: NewDatabase) -> str:
     return database(template=application)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("change", list(CHANGES)[::4])
 def test_row_4_writes_to_a_partitioned_table_are_refreshed(change: str, db: Connection) -> None:
     before = state(db)

@@ -513,6 +513,7 @@ class Pooler:
         return head + (server.recv(rest, socket.MSG_WAITALL) if rest else b""), head[:1] == b"Z"
 
 
+@pytest.mark.soak
 def test_through_a_transaction_pooler(source: Connection, target: Connection) -> None:
     info = source.info
     pooler = Pooler(f"{info.host}/.s.PGSQL.{info.port}")

@@ -122,7 +122,7 @@ def assert_none(found: Iterable[object]) -> None:
 # ------------------------------------------------------------------------------------------------ adoption
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @with_variants
 def test_adoption_changes_no_answers_and_rollback_restores_the_database(
     supabase: Supabase, new: Callable[..., str], variant: Variant, whom: str

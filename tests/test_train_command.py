@@ -62,6 +62,7 @@ def test_two_processes_register_one_model_the_same_as_one_process(loaded: str) -
     assert float(row[0]) == pytest.approx(0.2, abs=0.01)
 
 
+@pytest.mark.soak
 def test_trials_and_their_best_are_in_the_models_document(loaded: str, tmp_path: Path) -> None:
     arguments = ("train", "--search", "2", "--search-timeout", "600", "--study", tmp_path / "s.sqlite")
     two_tower(loaded, *arguments, "--version", "tuned")

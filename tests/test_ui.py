@@ -339,6 +339,7 @@ def recommended(db: Connection, user: UUID, version: str, known: bool = False) -
     return column(db, query, user, version, known)
 
 
+@pytest.mark.soak
 def test_searching_nobody_says_so(visitor: Visitor) -> None:
     box = visitor.page.get_by_role("textbox", name="Find a user")
     box.fill("nobody _at_ all")
@@ -424,6 +425,7 @@ def test_a_like_moves_the_video_to_the_history_and_changes_the_list(visitor: Vis
     assert one(db, decision, user, liked) == "nope"
 
 
+@pytest.mark.soak
 def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: Visitor) -> None:
     find(visitor, USER)
     own = {str(video) for video in WORLD.published[::2]}
@@ -523,6 +525,7 @@ def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db:
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
+@pytest.mark.soak
 def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Connection) -> None:
     going = "select count(*) from two_tower.promotions where (ends_at <= now()) is not true"
     video = WORLD.videos[20]

@@ -638,8 +638,8 @@ def test_columns_may_be_called_anything(rows: str, db: Connection, client: Clien
     assert pending(db) != (0, 0)
     for table in tables:
         prefixed = "select attname from pg_attribute where attrelid = %s::regclass and attname ~ '^[cvp]_'"
-        for name in column(db, prefixed, table):
-            db.execute(sql.SQL(f"alter table {table} drop {{}}").format(sql.Identifier(name)))
+        dropped = [sql.SQL("drop {}").format(sql.Identifier(name)) for name in column(db, prefixed, table)]
+        db.execute(sql.SQL(f"alter table {table} ") + sql.SQL(", ").join(dropped))
     refresh(db)
     assert_fresh(db)
     assert column(db, "select what from two_tower.problems") == []

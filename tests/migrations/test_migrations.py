@@ -509,7 +509,7 @@ def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
         seen = stop_at(patch, 0, how)
         migrate.migrate(rehearsal, target, take_names=True)
     assert len(seen) > 100
-    stops = seen if request.config.getoption("--soak") else [*seen[:: len(seen) // 6], seen[-1]]
+    stops = seen if request.config.getoption("--soak") else [*seen[:: len(seen) // 4], seen[-1]]
     for stop in stops:
         with monkeypatch.context() as patch:
             stop_at(patch, stop, how)
