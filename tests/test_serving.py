@@ -480,6 +480,23 @@ def test_a_range_gives_as_many_as_pass_it(share: float, user: UUID, large: tuple
 
 
 @by_index
+def test_a_filter_that_all_decided_videos_but_few_others_pass(large: tuple[Connection, Client]) -> None:
+    """The share of the decided videos that pass only says how to begin."""
+    db, client = large
+    decide(db, WORLD.usual, 60)
+    left = list(nearest(db, WORLD.usual, 10_000))[500::1000]
+    db.execute(
+        """update videos v set duration_seconds = case
+            when v.id = any (%s::uuid[])
+                or exists (select from user_video_decisions d where (d.user_id, d.video_id) = (%s, v.id)) then 1 else 2
+        end""",
+        (left, WORLD.usual),
+    )
+    rows = client.rpc("authenticated", WORLD.usual, "recommend_videos", limit=len(left), duration_max=1)
+    assert ids(rows) == left
+
+
+@by_index
 def test_what_the_index_still_holds_but_nobody_may_see_is_hidden(large: tuple[Connection, Client]) -> None:
     db, client = large
     first = ids(found_by_index(db, client, WORLD.usual))

@@ -17,6 +17,9 @@ declare
     v_given text[];
     v_met text[];
     v_ids uuid[];
+    -- Bounds of a price, a little outside and a little inside of what is asked for.
+    v_outer numeric[];
+    v_inner numeric[];
 begin
     if p_viewer_id is not null then
         select c.* into v_choices from two_tower.user_choices c
@@ -94,47 +97,47 @@ begin
     loop
         exit when cardinality(v_ids) <= v_few;
     end loop;
-    -- Ranges, where the column has an index, the application's or ours, and the type that we give it: statements do not compile for others. An index
-    -- finds a little more than price_of() and time_of() have in the range; away from its ends, a price is in it without asking.
+    -- Ranges, where the column has an index, the application's or ours, and the type that we give it. A statement is planned when it is first
+    -- executed, and so never for a column of another type. An index finds a little more than price_of() and time_of() have in the range; away
+    -- from its ends, a price is in it without asking.
     if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.price_min, v_filter.price_max) is not null
         and two_tower.is_indexed('price', 'numeric') then
-        -- The bounds are computed here: in the statement they would be for every row. Most ranges are met by many, which the index alone says.
-        execute 'select array(
-            select v.id from public.videos v
-            where v.price between $3 and $4
-                and (
-                    v.price between $5 and $6
-                    or two_tower.price_of(v.price) >= coalesce(($1).price_min, 0) and two_tower.price_of(v.price) <= coalesce(($1).price_max, 1e12)
-                )
-            limit $2
-        )
-        where not exists (select from public.videos v where v.price between $5 and $6 offset $2 - 1)'
-        into v_ids
-        using v_filter, v_few + 1,
-            (coalesce(v_filter.price_min, 0) * 0.999999)::numeric, (coalesce(v_filter.price_max, 1e12) * 1.000001)::numeric,
-            (greatest(v_filter.price_min, 1e-30) * 1.000001)::numeric, (least(v_filter.price_max, 9e11) * 0.999999)::numeric;
+        -- The bounds are computed here: in the statements they would be for every row. Most ranges are met by many, which the index alone says.
+        v_outer := array[coalesce(v_filter.price_min, 0) * 0.999999, coalesce(v_filter.price_max, 1e12) * 1.000001];
+        v_inner := array[greatest(v_filter.price_min, 1e-30) * 1.000001, least(v_filter.price_max, 9e11) * 0.999999];
+        v_ids := null;
+        if not exists (select from public.videos v where v.price between v_inner[1] and v_inner[2] offset v_few) then
+            v_ids := array(
+                select v.id from public.videos v
+                where v.price between v_outer[1] and v_outer[2]
+                    and (
+                        v.price between v_inner[1] and v_inner[2]
+                        or two_tower.price_of(v.price) >= coalesce(v_filter.price_min, 0)
+                        and two_tower.price_of(v.price) <= coalesce(v_filter.price_max, 1e12)
+                    )
+                limit v_few + 1
+            );
+        end if;
         v_met := '{price_min,price_max}';
     end if;
     if (cardinality(v_ids) <= v_few) is not true and coalesce(v_filter.duration_min, v_filter.duration_max) is not null
         and two_tower.is_indexed('duration_seconds', 'integer') then
-        execute 'select array(
+        v_ids := array(
             select v.id from public.videos v
-            where v.duration_seconds between greatest(($1).duration_min, 0) and coalesce(($1).duration_max, 2147483647)
-            limit $2
-        )'
-        into v_ids using v_filter, v_few + 1;
+            where v.duration_seconds between greatest(v_filter.duration_min, 0) and coalesce(v_filter.duration_max, 2147483647)
+            limit v_few + 1
+        );
         v_met := '{duration_min,duration_max}';
     end if;
     if (cardinality(v_ids) <= v_few) is not true and (v_filter.released_after >= timestamptz '1900-01-01 00:00+00') is true
         and two_tower.is_indexed('product_released_at', 'timestamp with time zone')
         and two_tower.is_indexed('distribution_started_at', 'timestamp with time zone') then
-        execute 'select array(
+        v_ids := array(
             select v.id from public.videos v
-            where (v.product_released_at > ($1).released_after or v.distribution_started_at > ($1).released_after)
-                and coalesce(two_tower.time_of(v.product_released_at), two_tower.time_of(v.distribution_started_at)) > ($1).released_after
-            limit $2
-        )'
-        into v_ids using v_filter, v_few + 1;
+            where (v.product_released_at > v_filter.released_after or v.distribution_started_at > v_filter.released_after)
+                and coalesce(two_tower.time_of(v.product_released_at), two_tower.time_of(v.distribution_started_at)) > v_filter.released_after
+            limit v_few + 1
+        );
         v_met := '{released_after}';
     end if;
     if cardinality(v_ids) <= v_few then

@@ -26,8 +26,10 @@ declare
     c_unmeasured constant int := 20000;
     -- So many are enough unless videos among them may not be shown, and cost a fraction of sorting all.
     c_enough constant int := 2 * p_wanted + cardinality(p_excluded);
-    c_width constant int := least(1000, p_wanted + coalesce(p_near, cardinality(p_excluded)) + coalesce(p_margin, 1000));
+    c_near constant int := coalesce(p_near, cardinality(p_excluded));
+    c_width constant int := least(1000, p_wanted + c_near + coalesce(p_margin, 1000));
     v_exact boolean := p_margin = 0;
+    v_share real;
     v_ways text[];
     v_way text;
 begin
@@ -40,13 +42,20 @@ begin
         where m.version = p_version;
     end if;
 
+    if not (p_filter is null) and among is null and not v_exact and cardinality(p_excluded) >= 20 then
+        -- What one decided on says how many of the videos near one's taste pass.
+        select count(p.passes)::real / count(*) into v_share
+        from unnest(p_excluded[: 40]) as d (id)
+        left join lateral two_tower.passing(p_filter, d.id) as p (passes) on true;
+    end if;
     v_ways := case
         when among is not null then array['among']
         -- A filter may leave few of the best, and sorting them is most of the work.
         when v_exact and not (p_filter is null) then array['all']
         when v_exact then array['enough', 'all']
+        when v_share * (c_width - c_near) >= 1.3 * p_wanted then array['once', 'glance']
         when not (p_filter is null) then array['glance']
-        -- A scan that may go on remembers what it leaves, and takes a fifth longer for it.
+        -- A scan that may go on remembers what it leaves, and takes a fifth longer for it, or a third.
         else array['once', 'index', 'all']
     end;
     loop
@@ -122,14 +131,20 @@ begin
                 array_agg((1 - n.distance)::real order by n.distance + 0, n.video_id)
             into ids, cosines
             from (
-                select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
-                from two_tower.video_embeddings e
-                -- Joined, it costs a fraction of a sub-select, whose every condition is begun anew for each row.
-                cross join lateral two_tower.passing(p_filter, e.video_id) as p (passes)
-                where e.model_version = p_version and e.placed
-                    and e.video_id not in (select unnest(p_excluded))
-                    and (select true from two_tower.visible_videos v where v.id = e.video_id)
-                order by e.embedding OPERATOR(extensions.<=>) p_vector limit p_wanted
+                select c.video_id, c.distance
+                from (
+                    select e.video_id, e.embedding OPERATOR(extensions.<=>) p_vector as distance
+                    from two_tower.video_embeddings e
+                    -- Joined, it costs a fraction of a sub-select, whose every condition is begun anew for each row.
+                    cross join lateral two_tower.passing(p_filter, e.video_id) as p (passes)
+                    where e.model_version = p_version and e.placed
+                        and e.video_id not in (select unnest(p_excluded))
+                    order by e.embedding OPERATOR(extensions.<=>) p_vector
+                    -- Whether it is visible is asked of the few that pass.
+                    offset 0
+                ) as c
+                where (select true from two_tower.visible_videos v where v.id = c.video_id)
+                limit p_wanted
             ) as n;
         end if;
         exit when cardinality(ids) = p_wanted;
