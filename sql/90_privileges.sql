@@ -187,8 +187,9 @@ two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interva
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
 two_tower.schedule_jobs(), two_tower.unschedule_jobs(), two_tower.purge_logs(interval),
 two_tower.job_definitions(), two_tower.cron_jobs(), two_tower.cron_running(), two_tower.retry_failures(), two_tower.model_setting(text),
-two_tower.setting_error(text, jsonb, text), two_tower.gate_coverage(text), two_tower.sample_models(int), two_tower.tune_search(text),
-two_tower.change_triggers(), two_tower.lacking_triggers(),
+two_tower.setting_error(text, jsonb, text), two_tower.count_coverage(text[]), two_tower.gate_coverage(text), two_tower.sample_models(int),
+two_tower.tune_search(text),
+two_tower.coverage_problems(text, text, boolean, bigint, bigint), two_tower.change_triggers(), two_tower.lacking_triggers(),
 two_tower.liking_users(), two_tower.verify_batch(text, uuid, int, uuid[]), two_tower.verify_sample(int),
 two_tower.log_verified(jsonb), two_tower.mark_changes(text, uuid[]),
 two_tower.start_experiment(text, text, double precision, boolean, jsonb, jsonb), two_tower.stop_experiment(text)
@@ -251,8 +252,8 @@ two_tower.active_version(), two_tower.own_version(), two_tower.backfilled_share(
 two_tower.preview_recommendations(uuid[], text, int, boolean),
 two_tower.preview_contributions(uuid, uuid, text),
 two_tower.job_definitions(), two_tower.cron_jobs(),
-two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.gate_coverage(text), two_tower.model_setting(text),
+two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.count_coverage(text[]), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
 two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
-two_tower.count_by_profile(text)
+two_tower.count_by_profile(text), two_tower.coverage_problems(text, text, boolean, bigint, bigint)
 to two_tower_viewer;

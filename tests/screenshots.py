@@ -3,8 +3,8 @@
     make demo ARGS=--no-ui
     make screenshots DSN='the DSN that it prints'
 
-Writes ``docs/screenshots/*.png``, and fails on errors of a page or its console. It does not change the database.
-``tests/test_ui.py`` takes them of its own world.
+Writes ``docs/screenshots/*.png``, prints the seconds that each page took to draw, and fails on errors of a page or its
+console. It does not change the database. ``tests/test_ui.py`` takes them of its own world.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def take(browser: BrowserContext, dsn: str, target: Path, user: str = "") -> Non
     with tempfile.TemporaryDirectory() as directory, served(dsn, Path(directory)) as url:
         visitor = Visitor(browser, f"{url}/?find={user}")
         for title in PAGES:
-            visitor.go(title)
+            print(f"{title}: {visitor.go(title):.1f} s")
             if title == "Users":
                 _beside(visitor)
             _write(visitor, target / f"{title.lower()}.png")

@@ -110,6 +110,15 @@ def test_a_healthy_system_says_so_and_shows_what_it_is(dsn: str, db: Connection)
     )
 
 
+@pytest.mark.world(models=2)
+def test_looking_reads_all_decisions_once_for_all_versions(dsn: str, db: Connection) -> None:
+    name = dsn.split("?")[0].rpartition("/")[2]
+    db.execute(f"alter database {name} set track_functions = 'all'".encode())
+    assert status(dsn)[0] == 0
+    calls = "select funcname, calls from pg_stat_user_functions where funcname in ('liking_users', 'coverage_problems')"
+    assert sorted(db.execute(calls.encode()).fetchall()) == [("coverage_problems", 2), ("liking_users", 1)]
+
+
 def test_looking_changes_nothing(dsn: str, db: Connection) -> None:
     like(db)
     writes = """select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_user_tables"""

@@ -177,6 +177,15 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
     visitor.page.keyboard.press("Escape")
 
 
+def test_a_page_asks_all_that_it_shows_on_one_connection(visitor: Visitor, db: Connection) -> None:
+    sessions = "select sessions from pg_stat_database where datname = current_database()"
+    for title in (*PAGES[1:], "Users"):
+        before = one(db, sessions)
+        visitor.go(title)
+        # Another is the login's own, which is asked for its abilities once a minute.
+        assert one(db, sessions) - before <= 2, title
+
+
 CONTRAST = """elements => elements.map(element => {
     const parts = text => {
         const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true})

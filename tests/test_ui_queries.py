@@ -113,6 +113,28 @@ def test_a_login_that_may_not_look_is_told_whom_to_ask(dsn: str) -> None:
     assert 'grant two_tower_viewer to "authenticator";' in str(caught.value.hint)
 
 
+def test_questions_asked_together_share_a_connection_and_leave_nothing(dsn: str, db: Connection) -> None:
+    session = "select unnest(array[pg_backend_pid()::text, current_user::text, current_setting('statement_timeout')])"
+    pids = []
+    with queries.Viewers() as viewers:
+        for _ in range(3):
+            with viewers.viewer(dsn) as connection:
+                pid, *state = column_of(connection, session)
+                pids.append(pid)
+                assert state == [queries.ROLE, "30s"]
+            after = column_of(connection, session)
+            assert after[1] != queries.ROLE
+            assert after[2] == "0"
+        assert len(set(pids)) == 1
+        # One that broke off is followed by another.
+        assert one(db, "select pg_terminate_backend(%s, 30000)", int(pids[0]))
+        with pytest.raises(psycopg.OperationalError), viewers.viewer(dsn):
+            pass
+        with viewers.viewer(dsn) as connection:
+            assert column_of(connection, session)[0] != pids[0]
+    assert connection.closed
+
+
 def test_going_back_takes_the_role_out_of_the_database(dsn: str, db: Connection) -> None:
     held = """select count(*) from pg_shdepend where refobjid = 'two_tower_viewer'::regrole
         and dbid = (select oid from pg_database where datname = current_database())"""

@@ -52,18 +52,13 @@ select 'set_aside',
     'select two_tower.retry_failures()'
 from two_tower.failed_changes f having count(*) > 0
 union all
--- A version that is still being backfilled is not complete, and need not be.
-select 'coverage',
-    format('model %s (%s) lacks the vectors of %s %ss, and the change log has none of them', m.version, m.state, l.missing, l.kind),
-    case l.kind when 'video' then 'select two_tower.sync_video_embeddings()' else 'two-tower refresh --min-likes 1' end
-from two_tower.model_versions m
-cross join lateral two_tower.gate_coverage(m.version) as g
-cross join lateral (
-    select 'video' as kind, g.videos as missing
-    union all
-    select 'user', g.users
-) as l
-where m.version = any(two_tower.live_versions()) and (m.backfilled_at is not null or m.state <> 'staged') and l.missing > 0
+-- The word is a constant, so that `where what <> 'coverage'` spares the reading of all decisions.
+select 'coverage', p.detail, p.remedy
+from two_tower.count_coverage(two_tower.live_versions()) as c
+join two_tower.model_versions m on m.version = c.model_version
+cross join lateral two_tower.coverage_problems(
+    m.version, m.state, m.backfilled_at is not null, c.missing_videos, c.missing_users
+) as p
 union all
 -- Until all is compared, or what differs is in the change log: another sample need not meet it.
 select 'stale',

@@ -435,6 +435,12 @@ CREATE FUNCTION two_tower.count_by_profile(p_version text) RETURNS bigint
 
 COMMENT ON FUNCTION two_tower.count_by_profile(p_version text) IS 'How many users have no like, and have, or should have, a vector of a version because of their profile';
 
+CREATE FUNCTION two_tower.count_coverage(p_versions text[]) RETURNS TABLE(model_version text, liking_users bigint, missing_videos bigint, missing_users bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.count_coverage(p_versions text[]) IS 'Of each version, how many users have a like and so should have a vector of it, and how many videos, and users with a like or a profile that the version reads, lack one; it must be attached';
+
 CREATE FUNCTION two_tower.count_decisions(p_user_ids uuid[]) RETURNS SETOF two_tower.user_counts
     LANGUAGE sql STABLE PARALLEL SAFE;
 
@@ -452,6 +458,12 @@ CREATE FUNCTION two_tower.count_user_features(p_user_ids uuid[]) RETURNS SETOF t
     SET plan_cache_mode TO 'force_generic_plan';
 
 COMMENT ON FUNCTION two_tower.count_user_features(p_user_ids uuid[]) IS 'Counts the likes and nopes of users by the videos'' attributes; no row for a user without either, or who opted out of personal lists';
+
+CREATE FUNCTION two_tower.coverage_problems(p_version text, p_state text, p_backfilled boolean, p_missing_videos bigint, p_missing_users bigint) RETURNS TABLE(what text, detail text, remedy text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.coverage_problems(p_version text, p_state text, p_backfilled boolean, p_missing_videos bigint, p_missing_users bigint) IS 'The rows of two_tower.problems that follow from a row of two_tower.coverage';
 
 CREATE FUNCTION two_tower.create_partitions(p_version text) RETURNS void
     LANGUAGE plpgsql
@@ -642,7 +654,7 @@ CREATE FUNCTION two_tower.forget_user(p_user_id uuid) RETURNS jsonb
 COMMENT ON FUNCTION two_tower.forget_user(p_user_id uuid) IS 'Removes all data about a user, with or without an account: decisions, reviews, features, vectors, what was shown, choices, pending changes; how many of each. The account stays; deleting it is the application''s task';
 
 CREATE FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) RETURNS record
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.gate_coverage(p_version text, OUT videos bigint, OUT users bigint) IS 'How many videos, and users with a like or a profile that the version reads, lack a vector of an attached version';
@@ -1980,7 +1992,7 @@ COMMENT ON TABLE two_tower.model_versions IS 'Every registered model version and
 
 CREATE VIEW two_tower.coverage WITH (security_invoker='true');
 
-COMMENT ON VIEW two_tower.coverage IS 'Each version that refreshes write, with its vectors, and with what is missing: not in the change log, and not set aside';
+COMMENT ON VIEW two_tower.coverage IS 'Each version that refreshes write, with its vectors, and with what is missing: not in the change log, and not set aside. users: those with a like (liking_users), and those with a profile that the version reads';
 
 CREATE TABLE two_tower.created_objects (
     kind text NOT NULL,

@@ -108,7 +108,7 @@ def command(port: int, address: str) -> list[str]:
     if local(address):
         # Protects against DNS rebinding: another site whose name resolves to this host must not reach the page.
         arguments += [f"--server.allowedHosts={host}" for host in ("localhost", "127.0.0.1", "::1")]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *arguments]
+    return [sys.executable, "-m", "two_tower.ui", "run", str(APP), *arguments]
 
 
 def local(address: str) -> bool:

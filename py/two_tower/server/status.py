@@ -64,17 +64,34 @@ def look(connection: psycopg.Connection[Any], sample: int | None = None, timeout
         def rows(query: str) -> list[Row]:
             return cursor.execute(query.encode()).fetchall()
 
-        (status,) = rows("select * from two_tower.status")
+        # To find who should have a vector reads all decisions, which is done once here, for coverage.
+        coverage = rows(
+            """select c.*, array(
+                select to_jsonb(p) from two_tower.coverage_problems(
+                    c.model_version, c.state, c.backfilled, c.missing_videos, c.missing_users
+                ) p
+            ) as problems
+            from two_tower.coverage c order by c.state = 'active' desc, c.model_version"""
+        )
+        lacking = [problem for row in coverage for problem in row.pop("problems")]
+        (status,) = rows(
+            """select active_version, pending_user_changes, pending_video_changes, lag, failed_changes, videos,
+                video_vectors, user_vectors, last_refresh, last_error, lag_seconds, vectors_per_second, mixed_versions,
+                follows_likes
+            from two_tower.status"""
+        )
+        liking = coverage or rows("select count(*) as liking_users from two_tower.liking_users()")
+        status["users_with_likes"] = liking[0]["liking_users"]
         sampled = rows(f"select * from two_tower.sample_models({sample:d})") if sample else []  # noqa: S608 - a number
-        lacking = [{name: row[name] for name in ("what", "detail", "remedy")} for row in sampled if not row["kept"]]
+        lacking += [{name: row[name] for name in ("what", "detail", "remedy")} for row in sampled if not row["kept"]]
         return Report(
             status=status,
-            coverage=rows("select * from two_tower.coverage order by state = 'active' desc, model_version"),
+            coverage=coverage,
             jobs=rows("select * from two_tower.jobs order by job"),
             set_aside=rows("select * from two_tower.failed_changes order by failed_at desc limit 100"),
             sizes=rows("select * from two_tower.sizes order by table_bytes + index_bytes desc, relation"),
             sample=sampled,
-            problems=rows("select * from two_tower.problems") + lacking,
+            problems=rows("select * from two_tower.problems where what <> 'coverage'") + lacking,
         )
 
 

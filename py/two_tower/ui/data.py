@@ -9,7 +9,7 @@ import streamlit as st
 
 from two_tower.ui import look, queries
 from two_tower.ui.look import ITEMS, LIKES, NOPES, number, percent
-from two_tower.ui.session import ask, ask_lately, behind
+from two_tower.ui.session import answered, ask, ask_lately, behind
 
 WHO = {"users": LIKES, "videos": ITEMS}
 DECISIONS = {"like": LIKES, "nope": NOPES, "skip": ITEMS}
@@ -49,6 +49,8 @@ def page() -> None:
     _missing(found)
 
 
+@st.fragment
+@answered()
 def _attributes() -> None:
     st.subheader("Attributes", anchor=False)
     kind = st.segmented_control(
@@ -140,6 +142,8 @@ def _months() -> None:
     behind(queries.decisions_by_month, lately=True)
 
 
+@st.fragment
+@answered()
 def _missing(totals: dict[str, Any]) -> None:
     st.subheader("Who lacks what", anchor=False)
     st.caption("A video without an attribute gives its likers nothing of that kind to be recognised by.")

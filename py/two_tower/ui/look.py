@@ -204,9 +204,14 @@ def mark(text: str, kind: str = "") -> str:
 # ------------------------------------------------------------------------------------------------- charts
 
 
+# That of Altair has widths of its own, where Streamlit's theme fits charts to the page.
+alt.theme.enable("none")
+
+
 def show(drawn: alt.Chart | alt.LayerChart | alt.FacetChart, described: str) -> None:
     """A chart of full width, with a description for screen readers."""
-    st.altair_chart(drawn, width="stretch", alt=described)
+    # st.altair_chart() would validate the whole of it against Vega-Lite's schema, which takes longer than to draw it.
+    st.vega_lite_chart(drawn.to_dict(validate=False), width="stretch", alt=described)
 
 
 def chart(values: Sequence[dict[str, Any]]) -> alt.Chart:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from two_tower.ui import look, queries
 from two_tower.ui.look import number, percent
-from two_tower.ui.session import ask, ask_lately, behind
+from two_tower.ui.session import answered, ask, ask_lately, behind
 
 SERIES = tuple(look.SERIES)
 COLOURS = {name: look.SERIES[name] for name in SERIES[1:]}
@@ -29,7 +29,7 @@ def page() -> None:
     left, right, _ = st.columns([3, 2, 3])
     version: str = left.selectbox("Model", list(states), format_func=lambda v: f"{v} ({states[v]})", key="model")
     users: int = right.selectbox(
-        "Sample of users", [50, 100, 200, 500, 1000], index=1, key="sample", help="The same users at every look."
+        "Sample of users", [50, 100, 200, 500, 1000], key="sample", help="The same users at every look."
     )
     found = ask_lately(queries.sample, version, users, LENGTH)
     reached = ask_lately(queries.reach, version)
@@ -96,6 +96,8 @@ def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
     behind(queries.by_popularity, videos, times, lately=True)
 
 
+@st.fragment
+@answered()
 def _attributes(
     videos: tuple[object, ...],
     times: tuple[int, ...],

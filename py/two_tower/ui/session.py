@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,6 +26,10 @@ LATELY, AGGREGATES = 10, 300
 CATCH_UP_S = 1.0
 """Seconds that a query waits for the replica before the primary answers it."""
 
+_viewers: ContextVar[queries.Viewers | None] = ContextVar("viewers", default=None)
+"""The connections of this run of the page. Between runs the page holds none, so a database can be dropped, renamed or
+migrated while somebody has the page open."""
+
 
 @st.cache_resource(show_spinner=False)
 def dsn() -> str:
@@ -40,7 +45,9 @@ def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
         with queries.written_down() as statements:
             return getattr(queries, name)(connection, *arguments), statements
 
-    return reading(None, answer, logging.getLogger(__name__).warning, opened=queries.viewer, patience=CATCH_UP_S)
+    viewers = _viewers.get()
+    opened = viewers.viewer if viewers else queries.viewer
+    return reading(None, answer, logging.getLogger(__name__).warning, opened=opened, patience=CATCH_UP_S)
 
 
 @st.cache_data(ttl=LATELY, show_spinner=False)
@@ -74,7 +81,7 @@ def ask_lately(question: Callable[..., T], *arguments: Any) -> T:
 def behind(question: Callable[..., Any], *arguments: Any, lately: bool = False) -> None:
     """The SQL of a figure above, to be copied: the statements of :func:`ask`, or with ``lately`` of ask_lately()."""
     statements = (_lately if lately else _now)(question.__name__, arguments)[1]
-    with st.popover("SQL", type="tertiary", help="The statement behind this figure"):
+    with st.popover("SQL", type="tertiary"):
         st.code("\n\n".join(statements), language="sql", wrap_lines=True)
 
 
@@ -91,10 +98,25 @@ def affordable(what: str, cost: str) -> bool:
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """Shows an error, with its remedy, in place of an answer that failed."""
-    try:
+def _sharing() -> Iterator[None]:
+    if _viewers.get():
         yield
+        return
+    with queries.Viewers() as viewers:
+        token = _viewers.set(viewers)
+        try:
+            yield
+        finally:
+            _viewers.reset(token)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Questions asked in this block share one connection. Shows an error, with its remedy, in place of an answer that
+    failed."""
+    try:
+        with _sharing():
+            yield
     except UserError as error:
         look.nothing(error.message[:1].upper() + error.message[1:] + ".", "To mend it:", error.hint)
     except psycopg.errors.QueryCanceled:

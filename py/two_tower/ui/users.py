@@ -44,7 +44,10 @@ def page() -> None:
     _about(user, taste, model_a)
     _tell()
     acting = may("decide")
-    if not acting:
+    if acting:
+        # Said once: a help at each of a hundred buttons is as many elements more for the browser.
+        st.caption("Like, Nope and Undo are done as this user. Why takes a score apart.")
+    else:
         st.caption(refusal("like on somebody's behalf", "a login that may take the role authenticated"))
     lists = {"A": model_a} | ({"B": model_b} if model_b else {})
     asked = {at: (user, version, limit, known) for at, version in lists.items()}
@@ -210,7 +213,7 @@ def _list(
                         _button("Nope", user, video["video_id"], "nope", at)
                     if video["reason"] == "taste" and version is not None:
                         key = f"why-{at}-{video['video_id']}"
-                        if st.button("Why", key=key, type="tertiary", help="What its score is made of"):
+                        if st.button("Why", key=key, type="tertiary"):
                             _why(user, video, version)
 
 
@@ -307,7 +310,6 @@ def _button(label: str, user: UUID, video: UUID, decision: str | None, where: st
         type="tertiary",
         on_click=_decide,
         args=(user, video, decision),
-        help={"Like": "As this user", "Nope": "As this user", "Undo": "Take the decision back, as this user"}[label],
     )
 
 

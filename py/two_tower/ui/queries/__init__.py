@@ -23,7 +23,7 @@ from two_tower.ui.queries.shown import (
 )
 from two_tower.ui.queries.sizes import sampled, shown_days
 from two_tower.ui.queries.users import contributions, find_users, history, random_user, recommendations, taste
-from two_tower.ui.queries.viewer import ROLE, Connection, Row, row, rows, viewer, written_down
+from two_tower.ui.queries.viewer import ROLE, Connection, Row, Viewers, row, rows, viewer, written_down
 
 __all__ = [
     "BANDS",
@@ -32,6 +32,7 @@ __all__ = [
     "ROLE",
     "Connection",
     "Row",
+    "Viewers",
     "against_data",
     "attribute",
     "by_popularity",

@@ -12,12 +12,12 @@ from typing import LiteralString
 from two_tower.ui.queries.viewer import Connection
 
 AT_MOST = {
-    "decisions": 300_000,
-    "features": 20_000,
+    "decisions": 100_000,
+    "features": 5_000,
     "vectors": 20_000,
-    "impressions": 60_000,
-    "attributes": 100_000,
-    "videos": 20_000,
+    "impressions": 40_000,
+    "attributes": 50_000,
+    "videos": 10_000,
 }
 """Most rows that one figure reads. Features are wide, and each impression is looked up among the decisions."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from textwrap import dedent
 from typing import Any, LiteralString
@@ -22,6 +22,24 @@ Row = dict[str, Any]
 ROLE = "two_tower_viewer"
 
 
+class Viewers(ExitStack):
+    """Connections that questions share until this is left: one to each database, opened when it is first asked. Each
+    was found to be of a migrated database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[str, Connection] = {}
+
+    @contextmanager
+    def viewer(self, dsn: str) -> Iterator[Connection]:
+        """A transaction as :func:`viewer` gives it. One that broke off is followed by one on a new connection."""
+        connection = self._opened.get(dsn)
+        if connection is None or connection.closed:
+            connection = self._opened[dsn] = self.enter_context(_opened(dsn))
+        with _looking(connection):
+            yield connection
+
+
 @contextmanager
 def viewer(dsn: str) -> Iterator[Connection]:
     """A read-only transaction as the viewer's role, or as the login if policies restrict that role. Its settings end
@@ -30,24 +48,40 @@ def viewer(dsn: str) -> Iterator[Connection]:
     Raises UserError if the database is not migrated or the login may not switch to the role, psycopg.OperationalError
     if there is no connection.
     """
+    with Viewers() as viewers, viewers.viewer(dsn) as connection:
+        yield connection
+
+
+@contextmanager
+def _opened(dsn: str) -> Iterator[Connection]:
     with open_connection(
         dsn, autocommit=True, row_factory=dict_row, application_name="two-tower ui", connect_timeout=10
     ) as connection:
         if one(connection, "select pg_catalog.to_regrole(%s) is null", ROLE):
             raise UserError(f"database {connection.info.dbname} is not migrated", "two-tower migrate")
         require_migrated(connection, ROLE)
-        with connection.transaction():
-            connection.execute("set transaction read only")
+        yield connection
+
+
+@contextmanager
+def _looking(connection: Connection) -> Iterator[None]:
+    with connection.transaction():
+        try:
             # If the role that migrated could not let the viewer's role see all rows, the login reads itself.
-            if one(connection, "select rolbypassrls from pg_catalog.pg_roles where rolname = %s", ROLE):
-                try:
-                    connection.execute(f"set local role {ROLE}")
-                except psycopg.errors.InsufficientPrivilege as error:
-                    login = connection.info.user
-                    hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
-                    raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
-            connection.execute("set local statement_timeout = '30s'")
-            yield connection
+            connection.execute(
+                """select pg_catalog.set_config('transaction_read_only', 'on', true),
+                    pg_catalog.set_config('statement_timeout', '30s', true),
+                    (
+                        select pg_catalog.set_config('role', rolname, true) from pg_catalog.pg_roles
+                        where rolname = %s and rolbypassrls
+                    )""",
+                (ROLE,),
+            )
+        except psycopg.errors.InsufficientPrivilege as error:
+            login = connection.info.user
+            hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
+            raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
+        yield
 
 
 _statements: ContextVar[list[str] | None] = ContextVar("statements", default=None)
