@@ -29,7 +29,7 @@ declare
     c_near constant int := coalesce(p_near, cardinality(p_excluded));
     c_width constant int := least(1000, p_wanted + c_near + coalesce(p_margin, 1000));
     v_exact boolean := p_margin = 0;
-    v_needed float8;
+    v_share real;
     v_ways text[];
     v_way text;
 begin
@@ -43,8 +43,8 @@ begin
     end if;
 
     if not (p_filter is null) and among is null and not v_exact and cardinality(p_excluded) >= 20 then
-        -- What one decided on says how many of the videos near one's taste pass, and so how far to look to find all in one look.
-        select c_near + 1.3 * p_wanted * count(*) / nullif(count(p.passes), 0) into v_needed
+        -- What one decided on says how many of the videos near one's taste pass.
+        select count(p.passes)::real / count(*) into v_share
         from unnest(p_excluded[: 40]) as d (id)
         left join lateral two_tower.passing(p_filter, d.id) as p (passes) on true;
     end if;
@@ -53,7 +53,7 @@ begin
         -- A filter may leave few of the best, and sorting them is most of the work.
         when v_exact and not (p_filter is null) then array['all']
         when v_exact then array['enough', 'all']
-        when v_needed <= least(1000, 1.5 * c_width) then array['once', 'glance']
+        when v_share * (c_width - c_near) >= 1.3 * p_wanted then array['once', 'glance']
         when not (p_filter is null) then array['glance']
         -- A scan that may go on remembers what it leaves, and takes a fifth to a third longer for it.
         else array['once', 'index', 'all']
@@ -70,7 +70,7 @@ begin
         if v_way in ('among', 'enough', 'all') then
             perform set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
         else
-            perform set_config('hnsw.ef_search', case v_way when 'once' then greatest(c_width, ceil(v_needed)::int) else c_width end::text, true);
+            perform set_config('hnsw.ef_search', c_width::text, true);
             if v_way <> 'once' then
                 perform set_config('hnsw.iterative_scan', 'relaxed_order', true),
                     set_config('hnsw.max_scan_tuples', case v_way when 'glance' then '2000' else '50000' end, true);
