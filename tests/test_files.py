@@ -271,6 +271,16 @@ def ratings(top: float, count: int = 200) -> str:
     )
 
 
+@pytest.mark.parametrize("digits", range(1, 25))
+def test_no_exponent_of_stars_is_an_error(digits: int) -> None:
+    """Decimals overflow where they are made, or where they are multiplied, depending on the size of the exponent."""
+    for of in (5, 10, 100):
+        for scale in (5.0, 10.0, 100.0):
+            for sign in "+-":
+                found = stars(pl.Series([f"1e{sign}{'9' * digits}/{of}"]), scale).to_list()
+                assert found in ([None], [pytest.approx(0, abs=1e-6)]), (of, scale, sign)
+
+
 def test_a_ten_point_scale_is_found_or_asked_for(shop: Connection) -> None:
     half = "select (stars * 2)::int, count(*) from two_tower.reviews group by 1 order by 1"
     expected = [(n, 20) for n in range(1, 11)]
