@@ -23,6 +23,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from two_tower.cli.main import app
 from two_tower.data import csv_file
 from two_tower.data.encodings import japanese, readings
 from two_tower.data.files import open_table
@@ -270,6 +271,16 @@ def ratings(top: float, count: int = 200) -> str:
     )
 
 
+@pytest.mark.parametrize("digits", range(1, 25))
+def test_no_exponent_of_stars_is_an_error(digits: int) -> None:
+    """Decimals overflow where they are made, or where they are multiplied, depending on the size of the exponent."""
+    for of in (5, 10, 100):
+        for scale in (5.0, 10.0, 100.0):
+            for sign in "+-":
+                found = stars(pl.Series([f"1e{sign}{'9' * digits}/{of}"]), scale).to_list()
+                assert found in ([None], [pytest.approx(0, abs=1e-6)]), (of, scale, sign)
+
+
 def test_a_ten_point_scale_is_found_or_asked_for(shop: Connection) -> None:
     half = "select (stars * 2)::int, count(*) from two_tower.reviews group by 1 order by 1"
     expected = [(n, 20) for n in range(1, 11)]
@@ -305,8 +316,6 @@ def test_a_scale_that_shows_late_ends_the_import(shop: Connection, monkeypatch: 
 
 
 def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop: Connection, dsn: str) -> None:
-    from two_tower.cli.main import app
-
     for share, code in ((0.4, 0), (0.5, 0), (0.6, 1), (1.0, 1)):
         bad = round(share * 20)
         lines = [f"u/{n % 10},x{n // 10},{'bad' if n < bad else 3}\n" for n in range(20)]
@@ -939,3 +948,113 @@ def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here
     frame.write_ipc("file.arrow")
     with pytest.raises(UserError, match="an Arrow"):
         read(Path("file.arrow"))
+
+
+# ------------------------------------------------------------------------------------ files that are not what they seem
+
+HEAD = "product_url,title\n"
+
+
+def refused(db: Connection, path: Path, **options: Any) -> str:
+    """The sentence and the hint with which a catalogue is refused."""
+    with pytest.raises(UserError) as caught:
+        import_catalog(db, path, ImportOptions(**options))
+    return str(caught.value).replace("\n", "; ")
+
+
+def test_a_header_that_cannot_be_used_is_told_in_a_sentence(db: Connection, here: Path) -> None:
+    """Of any length, with line ends in it, and with what a terminal would obey."""
+    told = {
+        "product_url,title," + "x" * 1_100_000 + "\nu/1,One,\n": "lacks the columns",
+        'product_url,"title\n",tags\nu/1,One,x\n': "a quote opens among the names of the columns",
+        "product_url,title\ru/1,One\nu/2,Two\n": "lacks the columns",
+        "\x1b[31mred,\u202etitle\n": "its header has: \ufffd[31mred, \ufffdtitle;",
+        ",".join(f"c{n}" for n in range(2000)) + "\n": "c19 and 1,980 others;",
+    }
+    for content, said in told.items():
+        answer = refused(db, text_file(content))
+        assert said in answer
+        assert len(answer) < 500
+        assert answer.isprintable()
+    assert import_catalog(db, text_file("product_url,title," + "x" * 200_000 + "\nu/1,One,\n")).inserted == 1
+
+
+def test_a_name_of_a_column_beside_a_cell_of_two_lines_is_a_row(here: Path) -> None:
+    assert read(text_file(HEAD + 'title,"two\nlines"\nu/1,One\n'))[0] == [("title", "two\nlines"), ("u/1", "One")]
+
+
+@pytest.mark.parametrize("inside", [bytes, gzip.compress], ids=["plain", "in gzip"])
+def test_other_formats_are_called_by_their_name(db: Connection, here: Path, inside: Callable[[bytes], bytes]) -> None:
+    json_text = '[{"product_url": "u/1"}]'
+    formats = {
+        b"PK\x03\x04\0\0": "a zip archive or a spreadsheet",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0": "a spreadsheet in Excel's old format",
+        b"PARE" + bytes(20): "encrypted Parquet",
+        b"SQLite format 3\0" + bytes(20): "no text: a NUL byte is in its first line",
+        json_text.encode(): "JSON",
+        json_text.encode("utf-8-sig"): "JSON",
+        json_text.encode("utf-16"): "JSON",
+        b'[["product_url", "title"]]': "JSON",
+        "\ufeff<?xml version='1.0'?><a/>".encode(): "HTML or XML",
+    }
+    for data, name in formats.items():
+        assert f"is {name}; give CSV, gzip of CSV, or Parquet" in refused(db, text_file(inside(data))), data
+    assert "compressed with gzip twice" in refused(db, text_file(gzip.compress(gzip.compress(HEAD.encode()))))
+
+
+def test_an_encoding_that_cannot_be_that_of_the_file_is_refused(db: Connection, here: Path) -> None:
+    path = text_file(HEAD + "u/1,+2AA- \\ud800\n")
+    for encoding in ("hex", "base64", "rot13"):
+        assert f"there is no encoding '{encoding}'" in refused(db, path, encoding=encoding)
+    for encoding in ("utf-16", "utf-7", "unicode_escape", "punycode", "undefined"):
+        assert f"not {encoding}: " in refused(db, path, encoding=encoding)
+
+
+def test_what_cannot_separate_columns_is_no_delimiter(dsn: str, here: Path) -> None:
+    path = text_file("product_urlあtitle\nu/1あOne\n")
+    for delimiter in ('"', "あ", "\n", "\r", ",,"):
+        done = CliRunner().invoke(app, ["import", "catalog", str(path), "--dsn", dsn, "--delimiter", delimiter])
+        assert done.exit_code == 2, delimiter
+    with pytest.raises(UserError, match="lacks the columns"), psycopg.connect(dsn) as connection:
+        import_catalog(connection, text_file("sep=あ\nproduct_urlあtitle\n"))
+
+
+def test_no_report_replaces_the_file_that_is_read(dsn: str, here: Path) -> None:
+    """The report of rejects, by its usual name or a given one, and the summary."""
+    content = HEAD + "u/1,One\n,Two\n"
+    for words in (["fixed.rejects.csv"], ["a.csv", "--rejects", "a.csv"], ["b.csv", "--summary", "./b.csv"]):
+        path = text_file(content, words[0])
+        done = CliRunner().invoke(app, ["import", "catalog", *words, "--dsn", dsn])
+        assert done.exit_code == 1, words
+        assert "would be replaced, and is the file that is read" in done.output
+        assert path.read_text() == content
+
+
+def test_a_file_may_have_any_name(db: Connection, here: Path) -> None:
+    """Also one that is no UTF-8, or that polars would read as a pattern."""
+    for name in ("likes[1].parquet", "li*.parquet", "l?kes.parquet"):
+        pl.DataFrame({"product_url": [name], "title": ["One"]}).write_parquet(text_file(b"", name).open("wb"))
+        assert import_catalog(db, Path(name)).inserted == 1, name
+    summary = import_catalog(db, text_file(HEAD + "u/1,One\n", os.fsdecode(b"\xff.csv")), ImportOptions(chunk=1))
+    assert json.loads(summary.to_json().encode())["inserted"] == 1
+
+
+def test_parquet_of_which_polars_panics_is_refused(db: Connection, here: Path) -> None:
+    """A zone that is in no time zone database."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    times = pa.array([1], pa.timestamp("us", "Mars/Phobos"))
+    pq.write_table(pa.table({"product_url": ["u"], "title": ["One"], "released_at": times}), "mars.parquet")
+    assert "is not a readable Parquet file: " in refused(db, Path("mars.parquet"))
+    whole = io.BytesIO()
+    pl.DataFrame({"product_url": ["u"], "title": ["One"]}).write_parquet(whole)
+    for cut in (4, 12, len(whole.getvalue()) // 2, len(whole.getvalue()) - 1):
+        assert "is not a readable Parquet file: " in refused(db, text_file(whole.getvalue()[:cut]))
+
+
+def test_a_stray_carriage_return_and_an_endless_cell_are_told(db: Connection, here: Path) -> None:
+    found = rejects(import_catalog(db, text_file(HEAD + "u/1,One\nu/2,Two\ru/3,Three\n")))
+    assert found == [(3, "", "", "not CSV: a carriage return ends a line in the middle of the row")]
+    data = HEAD + "u/1," + "x" * 1_100_000 + '\nu/2,"two"\n'
+    assert "line 2: a cell has more than 1,048,576 characters" in refused(db, text_file(data))

@@ -35,6 +35,17 @@ def writing(path: Path | str) -> Iterator[None]:
         raise
 
 
+def encodable(text: str) -> str:
+    """Text in which bytes of a file's name that are not UTF-8, which Python holds as surrogates, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def require_other(path: Path, source: Path | str) -> None:
+    """Raises UserError if writing ``path`` would replace ``source``, which is read."""
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise UserError(f"{path} would be replaced, and is the file that is read", "give one of them another name")
+
+
 def unwritable(error: OSError, path: Path | str) -> UserError:
     """The UserError for an error that occurred while ``path`` was written; it names the error's own file, if any."""
     where = error.filename if isinstance(error.filename, str | Path) else path

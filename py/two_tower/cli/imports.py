@@ -11,6 +11,7 @@ import typer
 
 from two_tower.cli.console import Dsn, Json, echo_json, log, manual, require_place, say, write_text
 from two_tower.cli.options import SummaryOption
+from two_tower.writing import require_other
 
 if TYPE_CHECKING:
     from two_tower.data.imports import ImportOptions, ImportSummary
@@ -258,13 +259,16 @@ def _options(
     most_rejected: float,
     scale: float | None = None,
 ) -> ImportOptions:
+    from two_tower.data.dialects import DELIMITER
     from two_tower.data.imports import ImportOptions
 
     if unknown not in ("reject", "create"):
         raise typer.BadParameter(f"{unknown!r} is neither reject nor create", param_hint="--unknown")
     delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
-    if delimiter is not None and len(delimiter) != 1 and delimiter != "::":
-        raise typer.BadParameter("a delimiter is one character, or ::", param_hint="--delimiter")
+    if delimiter is not None and not re.fullmatch(DELIMITER, delimiter):
+        raise typer.BadParameter(
+            "a delimiter is one ASCII character other than a quote or an end of line, or ::", param_hint="--delimiter"
+        )
     mapping = dict(pair.split("=", 1) for pair in columns or [] if "=" in pair)
     if len(mapping) != len(columns or []):
         raise typer.BadParameter("give THEIRS=OURS, each column once", param_hint="--map")
@@ -298,6 +302,8 @@ def _run(
 
     from two_tower.server.connection import connect
 
+    if summary_file and file != "-":
+        require_other(summary_file, file)
     require_place(summary_file)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),

@@ -16,7 +16,16 @@ from typing import Self
 import polars as pl
 
 from two_tower.data import encodings
-from two_tower.data.dialects import MARKED_LINE, UNIT, UNMARKED, csv_records, is_escaped, unescaped, unnamed_cell
+from two_tower.data.dialects import (
+    DELIMITER,
+    MARKED_LINE,
+    UNIT,
+    UNMARKED,
+    csv_records,
+    is_escaped,
+    unescaped,
+    unnamed_cell,
+)
 from two_tower.data.table import Rejects, Table
 from two_tower.errors import UserError
 from two_tower.progress import Say
@@ -33,10 +42,27 @@ SAMPLE = 1 << 18
 NOTHING = ("\\N", "NULL", "null", "NA", "<NA>", "N/A", "#N/A", "NaT", "0000-00-00", "0000-00-00 00:00:00")
 """What databases, R, pandas and spreadsheets write for a cell in which nothing is."""
 
+csv.field_size_limit(LONGEST_CELL)  # of all readers of the process
+
+_OTHER_FORMATS = (
+    (rb"PK\x03\x04", "a zip archive or a spreadsheet"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a spreadsheet in Excel's old format"),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (rb"\x1f\x8b", "compressed with gzip twice"),
+    (rb"PAR1", "compressed Parquet"),
+    (rb"PARE", "encrypted Parquet"),
+    (rb"ARROW1", "an Arrow (Feather) file"),
+    (rb"BZh", "compressed with bzip2"),
+    (rb"\xfd7zXZ", "compressed with xz"),
+    (rb'\s*(\[\s*)*\{\s*"|\s*\[\s*\[', "JSON"),
+    (rb"\s*<", "HTML or XML"),
+    (rb"[^\n]*\0", "no text: a NUL byte is in its first line"),
+)
+"""Patterns of the first bytes of files that people take for CSV, which may be inside gzip or UTF-16."""
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "::": "double colon", " ": "space"}
 _RULE = re.compile(r"(?=.*--)[-+\s,;|:]+")
 """The line below the names that sqlcmd, sqlplus and psql draw."""
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t]*', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(rf'"?sep=({DELIMITER})"?[;,\t]*', re.IGNORECASE)
 """A first line that tells Excel the delimiter."""
 _UNQUOTED = ("\t", UNIT)
 """Delimiters of formats that usually have no quotes around cells, so that a cell may begin with a quote of its own."""
@@ -50,6 +76,8 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
     If no encoding is given, it is UTF-8, or a Japanese encoding that is detected beyond doubt.
     """
     try:
+        if encoding is not None and not codecs.lookup(encoding)._is_text_encoding:  # such as base64
+            raise LookupError(encoding)
         is_utf8 = encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
         decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     except LookupError as error:
@@ -68,10 +96,13 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
         last = not data
         if at_start and not told and (marked := encodings.encoding_by_mark(data)):
             encoding, is_utf8, decoder, told = marked, False, codecs.getincrementaldecoder(marked)(), True
+        if at_start and not (told and b"\0" in data[:8]):
+            _refuse_other_formats(name, data)
         if not is_utf8:
             data = _decoded(name, line, decoder, data, encoding, last=last)
         if at_start:
             data, at_start = data.removeprefix(codecs.BOM_UTF8), False
+            _refuse_other_formats(name, data)
             only_returns = b"\r" in data and b"\n" not in data
         if only_returns:
             data = data.replace(b"\r", b"\n")
@@ -102,14 +133,22 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
             return
 
 
+def _refuse_other_formats(name: str, start: bytes) -> None:
+    """Raises UserError if a file that begins with ``start`` is no CSV."""
+    for pattern, description in _OTHER_FORMATS:
+        if re.match(pattern, start):
+            raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
+
+
 def _decoded(
     name: str, line: int, decoder: codecs.IncrementalDecoder, data: bytes, encoding: str | None, *, last: bool = False
 ) -> bytes:
     try:
         return decoder.decode(data, final=last).encode()
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"{name}, after line {line}: not {encoding}: {error.reason}", "convert the file, or name its encoding"
+            f"{name}, after line {line}: not {encoding}: {reason}", "convert the file, or name its encoding"
         ) from error
 
 
@@ -177,6 +216,8 @@ def open_csv(
             say(f"{name}: its columns are separated by {_DELIMITERS[delimiter]}s")
     columns = _names(header, "," if names else delimiter, rename)
     if not names:
+        if delimiter not in ("\t", "::") and _is_open(header, delimiter):
+            raise UserError(f"{name}: a quote opens among the names of the columns and does not close on their line")
         feed.skip()
         if feed.more() and _RULE.fullmatch(feed.peek()):
             feed.skip()
@@ -214,8 +255,21 @@ def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
         header, delimiter = header.replace(delimiter, UNIT), UNIT
     if delimiter.isascii():
         header = unicodedata.normalize("NFKC", header)
-    names = [cell.strip() for cell in next(csv_records([header], delimiter), [])]
+    try:
+        cells = next(csv_records([header], delimiter), [])
+    except csv.Error:  # a carriage return, or more characters than a cell may have
+        cells = [header]
+    names = [cell.strip() for cell in cells]
     return [rename.get(name, name.lower()) for name in names]
+
+
+def _is_open(header: str, delimiter: str) -> bool:
+    """Whether a quoted name goes on after the header's line."""
+    try:
+        next(csv_records([header], delimiter, strict=True), [])
+    except csv.Error as error:
+        return str(error) == "unexpected end of data"
+    return False
 
 
 class _Feed:
@@ -321,23 +375,19 @@ class _CsvReader:
         self.table: Table
 
     def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
-        limit = csv.field_size_limit(LONGEST_CELL)
         headers: list[int] = []
-        try:
-            while (rest := self.feed.rest())[0]:
-                frame = self._quickly(*rest, names)
-                if frame is None:
-                    self.feed.push(*rest)
-                    frame = self._carefully(names)
-                if self.escaped:
-                    frame = frame.with_columns(pl.col(names).str.replace_many(UNMARKED))
-                if again := self._repeated_headers(frame, names):
-                    headers += again
-                    self.table.rows -= len(again)
-                    frame = frame.filter(~pl.col("line").is_in(again))
-                yield frame
-        finally:
-            csv.field_size_limit(limit)
+        while (rest := self.feed.rest())[0]:
+            frame = self._quickly(*rest, names)
+            if frame is None:
+                self.feed.push(*rest)
+                frame = self._carefully(names)
+            if self.escaped:
+                frame = frame.with_columns(pl.col(names).str.replace_many(UNMARKED))
+            if again := self._repeated_headers(frame, names):
+                headers += again
+                self.table.rows -= len(again)
+                frame = frame.filter(~pl.col("line").is_in(again))
+            yield frame
         if headers:
             others = f" and {len(headers) - 1:,} others" if len(headers) > 1 else ""
             self.say(f"{self.name}: line {headers[0]:,}{others} name the columns again, and are passed over")
@@ -446,6 +496,10 @@ class _CsvReader:
         advice = self._advice(first).removeprefix(": ") or None
         if problem == "unexpected end of data":
             raise UserError(f"{self.name}, line {start}: a quote opens in this record and never closes", advice)
+        if problem.startswith("new-line character"):
+            problem = "a carriage return ends a line in the middle of the row"
+        if problem.startswith("field larger than") and '"' not in first:
+            raise UserError(f"{self.name}, line {start}: a cell has more than {LONGEST_CELL:,} characters")
         if problem.startswith("field larger than"):
             raise UserError(
                 f"{self.name}, line {start}: a quote opens in this record and does not close "

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 SAMPLE_LINES = 2_000
 """Lines from which it is told."""
 
+DELIMITER = r"[\x01-\x09\x0b\x0c\x0e-!#-\x7e]|::"
+"""A pattern of what can separate cells."""
+
 UNIT = "\x1f"
 """ASCII's unit separator, which replaces a delimiter of several characters."""
 

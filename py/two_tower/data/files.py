@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,15 +27,6 @@ from two_tower.errors import UserError
 from two_tower.progress import Say
 
 PARQUET_ROWS = 100_000
-
-_OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive or a spreadsheet",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"ARROW1": "an Arrow (Feather) file",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-}
-_OTHER_TEXTS = ((rb'\s*(\[\s*)?\{\s*"', "JSON"), (rb"\s*<", "HTML or XML"))
 
 
 def open_table(
@@ -74,12 +64,6 @@ def open_table(
         counted = _Counted(raw)
         buffered = stack.enter_context(io.BufferedReader(counted, 1 << 20))
         magic = buffered.peek(8)[:8]
-        for mark, description in _OTHER_FORMATS.items():
-            if magic.startswith(mark):
-                raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
-        for pattern, description in _OTHER_TEXTS:
-            if re.match(pattern, buffered.peek(64)):
-                raise UserError(f"{name} is {description}", "give CSV, gzip of CSV, or Parquet")
         rename = dict(renamed or {})
         if magic.startswith(b"PAR1"):
             where = source
@@ -120,13 +104,23 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, str], expected: set[str]) -> Table:
+@contextmanager
+def parquet_errors(where: str) -> Iterator[None]:
+    """Raises UserError if polars cannot read a Parquet file: it panics on some, and its panics are no Exception."""
     try:
-        scan = pl.scan_parquet(path)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {where}: {error.strerror or error}") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{where} is not a readable Parquet file: {reason}", "write it anew, or as CSV") from error
+
+
+def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, str], expected: set[str]) -> Table:
+    with parquet_errors(name):
+        scan = pl.scan_parquet(path, glob=False)  # a name with * or [1] is a name
         names = scan.collect_schema().names()
         total = scan.select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{name} is not a readable Parquet file: {error}") from error
     columns = [rename.get(column, column.strip().lower()) for column in names]
     refuse_repeated(name, columns, expected)
     original = dict(zip(columns, names, strict=True))
@@ -134,10 +128,8 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
 
     def batches(wanted: list[str]) -> Iterator[pl.DataFrame]:
         for start in range(0, total, PARQUET_ROWS):
-            try:
+            with parquet_errors(f"{name}, after row {start},"):
                 frame = scan.select(pl.col(original[c]).alias(c) for c in wanted).slice(start, PARQUET_ROWS).collect()
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise UserError(f"{name}, after row {start}: {error}") from error
             frame = frame.with_columns(plain(name, frame[column]) for column in wanted)
             frame = frame.with_columns(pl.int_range(start + 1, start + 1 + len(frame), dtype=pl.Int64).alias("line"))
             table.rows += len(frame)

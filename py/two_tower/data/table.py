@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,10 +17,25 @@ from typing import IO, Self
 import polars as pl
 
 from two_tower.errors import UserError
-from two_tower.writing import writing
+from two_tower.writing import require_other, writing
 
 LONGEST_VALUE = 200
 """Characters of a value that the report of rejects repeats."""
+
+MOST_NAMES = 20
+LONGEST_SHOWN = 60
+"""Characters of a column's name that a message shows."""
+
+
+def shown_names(columns: Sequence[str]) -> str:
+    """The names of a file's columns, for a message: not all of thousands, and without what a terminal would obey."""
+    names = [
+        re.sub(r"[^ -~\u00a1-\uffff]|[\u200b-\u200f\u2028-\u202e\u2060\ufeff]", "\ufffd", name)
+        for name in columns[:MOST_NAMES]
+    ]
+    names = [name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in names]
+    others = len(columns) - len(names)
+    return ", ".join(names) + (f" and {others:,} others" if others else "")
 
 
 class Rejects:
@@ -27,7 +43,10 @@ class Rejects:
 
     header = "line,column,value,reason\n"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: Path | str = "-") -> None:
+        """``source``: the file whose rows they are. Raises UserError if ``path`` is that file."""
+        if source != "-":
+            require_other(path, source)
         self.path = path
         self.rows = 0
         self.passed_over = 0

@@ -17,8 +17,9 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
-from two_tower.data.files import plain
+from two_tower.data.files import parquet_errors, plain
 from two_tower.data.imports.cells import ids
+from two_tower.data.table import shown_names
 from two_tower.errors import UserError
 from two_tower.features import DIM
 from two_tower.ids import UUID_PATTERN, user_uuid
@@ -108,14 +109,11 @@ def read(path: Path, key: str) -> pl.DataFrame:
 
     Raises UserError if a vector is incomplete.
     """
-    try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot read {path}: {reason}", "it must be a Parquet file") from error
+    with parquet_errors(str(path)):
+        frame = pl.read_parquet(path, glob=False)
     for name in (key, "embedding"):
         if name not in frame.columns:
-            raise UserError(f"{path} has no column {name}", f"it has {', '.join(frame.columns)}")
+            raise UserError(f"{path} has no column {name}", f"it has {shown_names(frame.columns)}")
     kind = frame.schema["embedding"]
     if not isinstance(kind, pl.List | pl.Array) or not kind.inner.is_numeric():
         raise UserError(f"{path}: embedding is {kind}, and must be lists of {DIM} numbers")

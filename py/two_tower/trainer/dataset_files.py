@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from two_tower.data.files import open_table
+from two_tower.data.files import open_table, parquet_errors
 from two_tower.data.imports.cells import (
     NO_ID,
     NO_TIME,
@@ -34,7 +34,7 @@ from two_tower.data.imports.cells import (
 )
 from two_tower.data.imports.decisions import NO_LABEL, labels
 from two_tower.data.imports.task import require_plain, without
-from two_tower.data.table import Rejects
+from two_tower.data.table import Rejects, shown_names
 from two_tower.errors import UserError
 from two_tower.features import (
     EPOCH,
@@ -132,7 +132,7 @@ class _File:
     def __init__(self, path: Path, role: str, needed: Sequence[Sequence[str]], others: Iterable[str], say: Say) -> None:
         """``role`` names the report. The file has one column of each group of ``needed``, and may lack ``others``."""
         self.path, self.say = path, say
-        self.rejects = Rejects(Path(f"{role}.rejects.csv"))
+        self.rejects = Rejects(Path(f"{role}.rejects.csv"), path)
         self.rejects.begin()
         known = {*others, *(name for group in needed for name in group)}
         with self.rejects, open_table(path, self.rejects, expected=known, renamed=_of_encoders(path), say=say) as table:
@@ -157,8 +157,9 @@ class _File:
 def _of_encoders(path: Path) -> Mapping[str, str]:
     """Columns of vectors, which keep the letters of their encoder's name. Only Parquet has such columns."""
     try:
-        names = pl.read_parquet_schema(path)
-    except (OSError, pl.exceptions.PolarsError):
+        with parquet_errors(str(path)):
+            names = pl.read_parquet_schema(path)
+    except UserError:
         return {}
     return {name: name for name in names if name.startswith(OF_ENCODER)}
 
@@ -167,7 +168,7 @@ def _first_of(columns: Sequence[str], path: Path, names: Sequence[str]) -> str:
     """The first of ``names`` that a file has."""
     found = next((name for name in names if name in columns), None)
     if found is None:
-        raise UserError(f"{path} has no column {' or '.join(names)}", f"it has {', '.join(columns)}")
+        raise UserError(f"{path} has no column {' or '.join(names)}", f"it has {shown_names(columns)}")
     return found
 
 

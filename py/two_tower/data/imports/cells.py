@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from functools import partial
 
 import polars as pl
@@ -191,7 +191,7 @@ def read_stars(text: str, scale: float) -> str | None:
         value = read_number(found[1])
         try:
             return None if value is None else str(Decimal(value) * Decimal(str(scale)) / Decimal(found[2]))
-        except InvalidOperation:  # an exponent beyond any number
+        except DecimalException:  # an exponent beyond any number, as it is read or multiplied
             return None
     return read_number(text)
 

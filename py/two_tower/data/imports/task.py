@@ -20,10 +20,11 @@ from two_tower.data.files import open_table
 from two_tower.data.imports.cells import as_text
 from two_tower.data.imports.hashes import Distinct
 from two_tower.data.imports.kind import Kind
-from two_tower.data.table import Rejects, Table
+from two_tower.data.table import Rejects, Table, shown_names
 from two_tower.errors import UserError
 from two_tower.progress import Say
 from two_tower.rows import one
+from two_tower.writing import encodable
 
 Unknown = Literal["reject", "create"]
 ReadProgress = Callable[[int, int | None, str], None]
@@ -112,7 +113,7 @@ class ImportSummary:
 
     def to_json(self) -> str:
         """The summary as a JSON object."""
-        return json.dumps(asdict(self), default=str, ensure_ascii=False)
+        return encodable(json.dumps(asdict(self), default=str, ensure_ascii=False))
 
 
 class Import:
@@ -134,7 +135,9 @@ class Import:
         """The thread that sends rows to the database while the next are read and checked."""
         name = source.name if isinstance(source, Table) else str(source)
         stem = "stdin" if name == "-" else Path(name).name.split(".")[0]
-        self.rejects = rejects or Rejects(self.options.rejects or Path(f"{stem}.rejects.csv"))
+        self.rejects = rejects or Rejects(
+            self.options.rejects or Path(f"{stem}.rejects.csv"), name if isinstance(source, Path) else "-"
+        )
         self.own_rejects = rejects is None
         self.summary = ImportSummary(name, dry_run=self.options.dry_run)
         self.users = Distinct()
@@ -319,7 +322,7 @@ class Resumption:
         found = path.stat()
         file = Jsonb(
             {
-                "file": str(path.resolve()),
+                "file": encodable(str(path.resolve())),
                 "bytes": found.st_size,
                 "changed": found.st_mtime_ns,
                 "read": [
@@ -407,7 +410,7 @@ def choose_columns(table: Table, kind: type[Kind]) -> list[str]:
     if missing:
         raise UserError(
             f"{table.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
-            f"its header has: {', '.join(table.columns)}; a column of another name can be mapped: "
+            f"its header has: {shown_names(table.columns)}; a column of another name can be mapped: "
             f"--map theirs={missing[0].split()[0]}",
         )
     return chosen + [name for name in kind.optional if name in table.columns]
