@@ -24,7 +24,7 @@ ARGS ?=
 .PHONY: help setup demo check test soak docs-test site screenshots docker-test lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 setup:
 	@./setup.sh
