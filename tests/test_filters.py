@@ -302,6 +302,17 @@ def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client
     assert {name: listed(client, name, **given) for name in LISTS} == with_index
 
 
+def test_a_collation_by_which_spellings_are_equal_changes_no_filter(db: Connection, client: Client) -> None:
+    """The same videos pass whether they are found by an index or looked at one by one."""
+    db.execute("create collation equal (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    for column_name, key, values in (("maker", "makers", MAKERS), ("series", "series", SERIES)):
+        expected = listed(client, "recommend_videos", **{key: values[:1]})
+        db.execute(f"alter table videos alter {column_name} type text collate equal".encode())
+        assert one(db, f"select count(*) > 0 from videos where {column_name} = upper(%s)", values[0])
+        assert listed(client, "recommend_videos", **{key: values[:1]}) == expected
+        assert listed(client, "recommend_videos", **{key: [values[0].upper()]}) == []
+
+
 def test_passing_videos_are_searched_only_once(db: Connection) -> None:
     """The first stage that searches passes its result on to the later stages."""
     query = """select n.among from two_tower.model_versions m

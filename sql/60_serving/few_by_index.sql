@@ -29,11 +29,12 @@ begin
         from unnest((p_filter).all_performer_ids) as a (id)
         union all
         -- Columns that the application may have dropped, or made another type: as passing(). Without an index, whoever searches looks.
+        -- The index has the column's collation, by which other spellings may be equal.
         select array(
             select v.id
             from (select null::text as maker) as absent
             cross join lateral (select id, two_tower.text_of(maker) as maker from public.videos) as v
-            where v.maker = any ((p_filter).makers) limit c_few + 1
+            where v.maker = any ((p_filter).makers) and v.maker collate "C" = any ((p_filter).makers) limit c_few + 1
         ), '{makers}'
         where (p_filter).makers is not null and two_tower.is_indexed('maker')
         union all
@@ -41,7 +42,7 @@ begin
             select v.id
             from (select null::text as series) as absent
             cross join lateral (select id, two_tower.text_of(series) as series from public.videos) as v
-            where v.series = any ((p_filter).series) limit c_few + 1
+            where v.series = any ((p_filter).series) and v.series collate "C" = any ((p_filter).series) limit c_few + 1
         ), '{series}'
         where (p_filter).series is not null and two_tower.is_indexed('series')
     loop
