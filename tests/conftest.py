@@ -157,6 +157,31 @@ def copy_cluster(directory: Path) -> None:
     subprocess.run(["cp", "-a", made / HOME, directory], check=True)
 
 
+def preload(server: Server) -> None:
+    """Lets a server that has a cluster, and is not running, import numpy and onnxruntime once for all its backends."""
+    module = compile_module(Path(__file__).parent / "preload.c", server)
+    libraries = ["pg_cron"] if "pg_cron" in server.installation.extensions else []
+    with (server.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"shared_preload_libraries = '{','.join([*libraries, str(module)])}'\n")
+
+
+def compile_module(source: Path, server: Server) -> Path:
+    """A loadable module in the directory of the server, which its user may read."""
+    installation = server.installation
+    config = str(installation.bindir / "pg_config")
+    asked = subprocess.run([config, "--includedir-server"], capture_output=True, text=True, check=True)
+    headers, compiler = Path(asked.stdout.strip()), shutil.which("cc") or shutil.which("gcc")
+    packages = f"gcc libc6-dev postgresql-server-dev-{installation.version}"
+    assert compiler, f"there is no C compiler: apt-get install {packages}"
+    assert (headers / "postgres.h").exists(), f"PostgreSQL's headers are missing: apt-get install {packages}"
+    module = server.directory / f"{source.stem}.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-I{headers}", "-o", str(module), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module.chmod(0o755)
+    return module
+
+
 def remove_server(server: Server) -> None:
     if server.home.exists():
         server.stop()
@@ -183,7 +208,11 @@ def in_database(dsn: str, name: str, user: str | None = None) -> str:
 def cluster() -> Server:
     """The throwaway cluster, running. Roles are shared by all tests; databases are not."""
     server = Server(os.environ[SHARED], durable=False)
-    server.start()
+    with locked("cluster"):
+        if not server.running:
+            copy_cluster(server.directory)
+            preload(server)
+            server.start()
     return server
 
 
