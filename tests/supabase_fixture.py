@@ -25,7 +25,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import sql
 
-from conftest import compile_module, in_database, new_cluster, preload, remove_server
+from conftest import compiled, in_database, new_cluster, remove_server
 from two_tower.server.embedded import Server
 
 Connection = psycopg.Connection[Any]
@@ -160,12 +160,11 @@ class Supabase:
 def running() -> Iterator[Supabase]:
     """A cluster like Supabase's, removed at the end with its databases."""
     server = new_cluster("two-tower-supabase-")
-    preload(server)
     try:
         server.start()
         _hand_over(server.dsn)
         with psycopg.connect(in_database(server.dsn, "postgres", SUPERUSER), autocommit=True) as connection:
-            path = sql.Literal(f"$libdir:{compile_module(FILES / 'safeupdate.c', server).parent}")
+            path = sql.Literal(f"$libdir:{compiled(FILES / 'safeupdate.c', server.installation).parent}")
             connection.execute(sql.SQL("alter system set dynamic_library_path = {}").format(path))
             connection.execute("select pg_reload_conf()")
             _run(connection, "cluster.sql")
