@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -144,9 +144,9 @@ def find(visitor: Visitor, user: UUID) -> None:
     ("title", "headings", "charts", "tables"),
     [
         ("Users", ["History", "Model A: v1"], 0, 0),
-        ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
-        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
-        ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
+        ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Missing attributes"], 3, 2),
+        ("Recommendations", ["Popularity", "Attributes compared with the data"], 2, 1),
+        ("Models", ["Versions", "Metrics by version", "Gate decisions", "Details of a version"], 2, 4),
         (
             "Shown",
             [
@@ -155,7 +155,7 @@ def find(visitor: Visitor, user: UUID) -> None:
                 "Impressions",
                 "Like rate by day",
                 "Popularity bias by day",
-                "Liked, by version and reason",
+                "Like rate by version and reason",
             ],
             3,
             1,
@@ -258,6 +258,21 @@ def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor
     assert min(page.evaluate(EDGES, LOGO)) > 1.2
 
 
+@pytest.mark.soak
+def test_placeholders_are_not_animated_while_the_browser_loads_a_library(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url) as visitor:
+        held: list[Route] = []
+        visitor.page.route("**/*.js", held.append)
+        visitor.page.get_by_role("link", name="Data", exact=True).click()
+        placeholder = visitor.page.get_by_test_id("stSkeleton").first
+        expect(placeholder).to_be_visible()
+        assert placeholder.evaluate("it => it.getAnimations({subtree: true}).length") == 0
+        visitor.page.unroute("**/*.js")
+        for route in held:
+            route.continue_()
+        visitor.go("Data")
+
+
 def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     first = visitor.videos("list-A")[0]
@@ -268,7 +283,7 @@ def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connect
         expect(dialog.get_by_text(re.compile(rf"The score is {score:.2f}"))).to_be_visible()
         expect(dialog.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(1)
     else:
-        expect(dialog.get_by_text("is no sum over decisions")).to_be_visible()
+        expect(dialog.get_by_text("is not a sum over decisions")).to_be_visible()
     visitor.page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
 
@@ -279,7 +294,7 @@ def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: st
     before = one(db, decisions, WORLD.many)
     with visit(browser, f"{url}/?find={WORLD.many}&replay=true") as visitor:
         dialog = visitor.page.get_by_role("dialog")
-        expect(dialog.get_by_text("Nothing known")).to_be_visible()
+        expect(dialog.get_by_text("No likes yet")).to_be_visible()
         expect(dialog.locator(".tt-step")).to_have_count(5)
         expect(dialog.locator(".tt-new").first).to_be_visible()
         visitor.page.keyboard.press("Escape")
@@ -291,7 +306,7 @@ def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: st
 def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
     for title in ("Data", "Recommendations"):
         visitor.go(title)
-        chart = '[role="graphics-document"][aria-label$="carry each {}"]'
+        chart = '[role="graphics-document"][aria-label$="by {}"]'
         expect(visitor.page.locator(chart.format("tag"))).to_be_visible()
         visitor.page.get_by_role("radio", name="performer").click()
         expect(visitor.page.locator(chart.format("performer"))).to_be_visible()
@@ -353,7 +368,7 @@ def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
     shown = visitor.page.locator("code").first
     seen = {shown.inner_text()}
     for _ in range(4):
-        visitor.press("Somebody else")
+        visitor.press("Random user")
         visitor.settle()
         seen.add(shown.inner_text())
     assert len(seen) > 1
@@ -392,10 +407,10 @@ def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, d
     find(visitor, WORLD.many)
     marks = visitor.page.locator(".st-key-list-A .tt-mark")
     expect(marks).to_have_count(0)
-    visitor.page.get_by_text("Show what the user knows").click()
+    visitor.page.get_by_text("Include known videos").click()
     expect(marks.first).to_be_visible()
     assert visitor.videos("list-A") == recommended(db, WORLD.many, "v1", True)
-    visitor.page.get_by_text("Show what the user knows").click()
+    visitor.page.get_by_text("Include known videos").click()
     expect(marks).to_have_count(0)
 
 
@@ -461,28 +476,28 @@ def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> 
     visitor.go("Models")
     dialog = visitor.page.get_by_role("dialog")
     visitor.press("Activate …")
-    expect(dialog.get_by_text("v3 will serve everybody. v1 stands by")).to_be_visible()
+    expect(dialog.get_by_text("v3 will serve all users. v1 goes on standby")).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_have_count(0)
     assert one(db, active) == "v1"
 
     visitor.press("Activate …")
     dialog.get_by_role("button", name="Activate", exact=True).click()
-    expect(visitor.page.get_by_text("v3 serves; v1 stands by.")).to_be_visible()
+    expect(visitor.page.get_by_text("v3 is active; v1 is on standby.")).to_be_visible()
     assert one(db, active) == "v3"
     expect(dialog).to_have_count(0)
 
     visitor.press("Roll back …")
-    expect(dialog.get_by_text("v1 will serve everybody instead of v3")).to_be_visible()
+    expect(dialog.get_by_text("v1 will serve all users instead of v3")).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_have_count(0)
     assert one(db, active) == "v3"
 
     visitor.press("Roll back …")
     dialog.get_by_role("button", name="Roll back", exact=True).click()
-    expect(visitor.page.get_by_text("v1 serves; v3 stands by.")).to_be_visible()
+    expect(visitor.page.get_by_text("v1 is active; v3 is on standby.")).to_be_visible()
     assert one(db, active) == "v1"
-    expect(visitor.page.get_by_text("v1 serves since")).to_be_visible()
+    expect(visitor.page.get_by_text("v1 has been active since")).to_be_visible()
 
 
 @pytest.mark.soak
@@ -520,7 +535,7 @@ def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db:
 
     visitor.press("Stop …")
     dialog.get_by_role("button", name="Stop", exact=True).click()
-    expect(visitor.page.get_by_text("The experiment is over; v1 serves everybody.")).to_be_visible()
+    expect(visitor.page.get_by_text("The experiment is over; v1 serves all users.")).to_be_visible()
     assert one(db, running) == 0
     assert one(db, "select two_tower.active_version()") == "v1"
 
@@ -537,14 +552,14 @@ def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Conne
     name = dialog.get_by_role("textbox", name="Video")
     name.fill("https://videos.example/nothing")
     name.press("Enter")
-    expect(dialog.get_by_text("There is no video of that id or address.")).to_be_visible()
+    expect(dialog.get_by_text("There is no video with this id or product URL.")).to_be_visible()
     name.fill(str(video))
     name.press("Enter")
     expect(dialog.get_by_text(re.compile("^Title 20"))).to_be_visible()
     expect(add).to_be_enabled()
     assert one(db, going) == 0
     add.click()
-    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ moves lists from now on\.$"))).to_be_visible()
+    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ is in effect\.$"))).to_be_visible()
     assert one(db, going) == 1
     assert one(db, "select video_id from two_tower.promotions where kind = 'boost' and strength = 2") == video
 
@@ -595,7 +610,7 @@ def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: Bro
 
 def looks_only(browser: BrowserContext, address: str, refused: str) -> None:
     with visit(browser, address) as visitor:
-        expect(visitor.page.get_by_text(f"{refused} like on somebody's behalf")).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} like videos as a user")).to_be_visible()
         assert len(visitor.videos("list-A")) == 20
         expect(visitor.page.get_by_role("button", name=re.compile("^(Like|Nope|Undo)$"))).to_have_count(0)
         visitor.go("Models")
@@ -618,15 +633,15 @@ STATES = {
         "Data": "There are no videos yet.",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
-        "Shown": "Nothing that was shown is known.",
+        "Shown": "There are no impressions yet.",
         "Freshness": "no model version is active: everybody gets what is popular",
     },
     "no model": {
-        "Users": "No model has vectors yet, so everybody gets what is popular.",
-        "Data": "Who lacks what",
+        "Users": "No model has vectors yet, so all users get popular videos.",
+        "Data": "Missing attributes",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
-        "Shown": "No experiment was started yet.",
+        "Shown": "There has been no experiment yet.",
         "Freshness": "No refresh had anything to do in the last day.",
     },
 }

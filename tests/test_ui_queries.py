@@ -106,7 +106,7 @@ def test_a_database_that_is_not_migrated_is_told_how_to_be(database: NewDatabase
 
 def test_a_login_that_may_not_look_is_told_whom_to_ask(dsn: str) -> None:
     with (
-        pytest.raises(UserError, match="authenticator may not take the role two_tower_viewer") as caught,
+        pytest.raises(UserError, match="authenticator may not switch to the role two_tower_viewer") as caught,
         queries.viewer(make_conninfo(dsn, user="authenticator")),
     ):
         pass
