@@ -1,4 +1,4 @@
-"""The page in headless Chromium: every page loads, a click changes what it should, and the console stays silent."""
+"""The page in headless Chromium: every page loads, a click changes what it should, and the console has no errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, Route, expect
+from playwright.sync_api import BrowserContext, expect
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -38,7 +38,7 @@ def browser() -> Iterator[BrowserContext]:
 
 @pytest.fixture(scope="module")
 def shared(cluster: Server, world_template: str) -> Iterator[str]:
-    """A database for all tests of this module: v1 serves, v2 stands by, v3 and one with bad metrics are candidates.
+    """A database for all tests of this module: v1 is active, v2 on standby, v3 and one with bad metrics are candidates.
     Every second video has a picture, which loads; pictures of the others are on hosts that do not exist."""
     name = f"ui_{uuid4().hex[:12]}"
     clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(world_template))
@@ -90,7 +90,7 @@ def db(shared: str) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def tab(browser: BrowserContext, url: str) -> Iterator[list[Visitor]]:
-    """The tab that tests hand on, if there is one: to load the page takes longer than most of them."""
+    """The tab that tests share, if there is one, because loading the page takes longer than most of them."""
     held: list[Visitor] = []
     yield held
     for visiting in held:
@@ -99,15 +99,15 @@ def tab(browser: BrowserContext, url: str) -> Iterator[list[Visitor]]:
 
 @pytest.fixture
 def visitor(tab: list[Visitor], browser: BrowserContext, url: str, request: pytest.FixtureRequest) -> Iterator[Visitor]:
-    """Somebody on the page of users; at the end nothing was complained of, and nobody else was asked but for pictures.
-    Whoever chooses something sets it back."""
+    """A visitor on the page of users. Afterwards, the console must have no errors, and the page must have requested
+    nothing from other hosts. Tests undo what they select."""
     failed = request.session.testsfailed
     if tab:
         tab[0].go("Users")
     else:
         tab.append(Visitor(browser, url))
     yield tab[0]
-    if request.session.testsfailed > failed:  # who knows what is open there
+    if request.session.testsfailed > failed:  # a dialog may be open there
         tab.pop().page.close()
     else:
         assert_silent(tab[0])
@@ -115,7 +115,7 @@ def visitor(tab: list[Visitor], browser: BrowserContext, url: str, request: pyte
 
 @contextmanager
 def visit(browser: BrowserContext, url: str) -> Iterator[Visitor]:
-    """Somebody who opens the page in a tab of their own."""
+    """A visitor with a tab of their own."""
     visiting = Visitor(browser, url)
     yield visiting
     assert_silent(visiting)
@@ -169,7 +169,7 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
         expect(visitor.page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     expect(visitor.page.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(charts)
     expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
-    # Behind every figure is its SQL, to be copied.
+    # Each figure has its SQL, to be copied.
     behind = visitor.page.get_by_test_id("stPopover").get_by_role("button", name="SQL")
     assert behind.count() >= max(2, charts)
     behind.first.click()
@@ -177,12 +177,12 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
     visitor.page.keyboard.press("Escape")
 
 
-def test_a_page_asks_all_that_it_shows_on_one_connection(visitor: Visitor, db: Connection) -> None:
+def test_a_page_reads_everything_on_one_connection(visitor: Visitor, db: Connection) -> None:
     sessions = "select sessions from pg_stat_database where datname = current_database()"
     for title in (*PAGES[1:], "Users"):
         before = one(db, sessions)
         visitor.go(title)
-        # Another is the login's own, which is asked for its abilities once a minute.
+        # The other is the login's own, for its privileges, which are read once a minute.
         assert one(db, sessions) - before <= 2, title
 
 
@@ -202,10 +202,10 @@ CONTRAST = """elements => elements.map(element => {
     const both = [ground, over(parts(getComputedStyle(element).color), ground)].map(luminance)
     return (Math.max(...both) + .05) / (Math.min(...both) + .05)
 })"""
-"""How well the text of elements can be read: contrast, as WCAG 2 defines it, before what is dimmed by opacity."""
+"""Contrast of the text of elements, as WCAG 2 defines it, without opacity."""
 
 
-def test_on_a_phone_in_the_dark_a_list_is_what_one_sees_first(browser: BrowserContext, url: str) -> None:
+def test_a_phone_in_dark_mode_shows_a_list_first(browser: BrowserContext, url: str) -> None:
     visitor = Visitor(browser, f"{url}/?find={USER}", phone=True, dark=True)
     page = visitor.page
     assert len(visitor.videos("list-A")) == 20
@@ -229,7 +229,7 @@ FOCUSED = """() => {
     const shown = it.tagName === 'INPUT' || style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
     return [it.innerText || it.ariaLabel || it.name || '', it.tagName, shown]
 }"""
-"""What has the focus, and whether one sees that. Text boxes show it by the frame around them."""
+"""The element with the focus, and whether the focus is visible. Text boxes show it by their frame."""
 EDGES = """logo => {
     const holder = document.createElement('div')
     holder.innerHTML = logo
@@ -238,10 +238,10 @@ EDGES = """logo => {
     holder.remove()
     return [box.x, box.y, view.width - box.x - box.width, view.height - box.y - box.height]
 }"""
-"""How far the strokes of the word mark are from the edges of its picture."""
+"""Distances of the strokes of the word mark from the edges of its picture."""
 
 
-def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor) -> None:
+def test_keyboard_focus_moves_through_the_page_and_is_visible(visitor: Visitor) -> None:
     find(visitor, USER)
     page = visitor.page
     page.get_by_role("textbox", name="Find a user").focus()
@@ -249,7 +249,7 @@ def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor
     for _ in range(40):
         page.keyboard.press("Tab")
         name, tag, shown = page.evaluate(FOCUSED)
-        assert shown, f"{tag} {name} has the focus, and nothing shows it"
+        assert shown, f"the focus on {tag} {name} is not visible"
         seen.append(name.strip())
     cards = [name for name in seen if name in ("Undo", "Like", "Nope", "Why") or name.startswith("Title")]
     # The history's videos, each with its button.
@@ -261,19 +261,16 @@ def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor
 @pytest.mark.soak
 def test_placeholders_are_not_animated_while_the_browser_loads_a_library(browser: BrowserContext, url: str) -> None:
     with visit(browser, url) as visitor:
-        held: list[Route] = []
-        visitor.page.route("**/*.js", held.append)
+        visitor.page.route("**/*.js", lambda _: None)  # holds requests until unroute()
         visitor.page.get_by_role("link", name="Data", exact=True).click()
         placeholder = visitor.page.get_by_test_id("stSkeleton").first
         expect(placeholder).to_be_visible()
         assert placeholder.evaluate("it => it.getAnimations({subtree: true}).length") == 0
         visitor.page.unroute("**/*.js")
-        for route in held:
-            route.continue_()
         visitor.go("Data")
 
 
-def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connection) -> None:
+def test_the_why_dialog_breaks_a_score_into_contributions(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     first = visitor.videos("list-A")[0]
     visitor.page.locator(f".st-key-card-A-{first}").get_by_role("button", name="Why").click()
@@ -289,7 +286,7 @@ def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connect
 
 
 @pytest.mark.soak
-def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: str, db: Connection) -> None:
+def test_a_url_replays_a_users_first_likes(browser: BrowserContext, url: str, db: Connection) -> None:
     decisions = "select count(*) from user_video_decisions where user_id = %s"
     before = one(db, decisions, WORLD.many)
     with visit(browser, f"{url}/?find={WORLD.many}&replay=true") as visitor:
@@ -303,7 +300,7 @@ def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: st
 
 
 @pytest.mark.soak
-def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
+def test_choosing_another_attribute_redraws_the_chart(visitor: Visitor) -> None:
     for title in ("Data", "Recommendations"):
         visitor.go(title)
         chart = '[role="graphics-document"][aria-label$="by {}"]'
@@ -323,7 +320,7 @@ def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visito
 
 
 @pytest.mark.soak
-def test_choosing_what_is_missing_names_the_videos(visitor: Visitor) -> None:
+def test_choosing_a_missing_attribute_lists_the_videos_without_it(visitor: Visitor) -> None:
     visitor.go("Data")
     visitor.choose("The most popular videos without", "price")
     expect(visitor.page.get_by_role("region", name="Videos without price")).to_be_visible()
@@ -355,7 +352,7 @@ def recommended(db: Connection, user: UUID, version: str, known: bool = False) -
 
 
 @pytest.mark.soak
-def test_searching_nobody_says_so(visitor: Visitor) -> None:
+def test_searching_an_unknown_user_says_so(visitor: Visitor) -> None:
     box = visitor.page.get_by_role("textbox", name="Find a user")
     box.fill("nobody _at_ all")
     box.press("Enter")
@@ -363,7 +360,7 @@ def test_searching_nobody_says_so(visitor: Visitor) -> None:
 
 
 @pytest.mark.soak
-def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
+def test_the_random_user_button_chooses_another_user(visitor: Visitor) -> None:
     find(visitor, USER)
     shown = visitor.page.locator("code").first
     seen = {shown.inner_text()}
@@ -376,7 +373,7 @@ def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
 
 
 @pytest.mark.soak
-def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
+def test_a_url_selects_a_user_who_stays_selected_on_other_pages(
     visitor: Visitor, browser: BrowserContext, url: str
 ) -> None:
     with visit(browser, f"{url}/?find={USER}") as other:
@@ -389,7 +386,7 @@ def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
 
 
 @pytest.mark.soak
-def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None:
+def test_the_list_of_model_b_is_shown_beside_that_of_model_a(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     visitor.choose("Model B", "v2")
     expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_be_visible()
@@ -403,7 +400,7 @@ def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None
 
 
 @pytest.mark.soak
-def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, db: Connection) -> None:
+def test_known_videos_are_hidden_until_requested(visitor: Visitor, db: Connection) -> None:
     find(visitor, WORLD.many)
     marks = visitor.page.locator(".st-key-list-A .tt-mark")
     expect(marks).to_have_count(0)
@@ -441,7 +438,7 @@ def test_a_like_moves_the_video_to_the_history_and_changes_the_list(visitor: Vis
 
 
 @pytest.mark.soak
-def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: Visitor) -> None:
+def test_every_video_has_a_poster_and_shows_its_own_picture_if_it_has_one(visitor: Visitor) -> None:
     find(visitor, USER)
     own = {str(video) for video in WORLD.published[::2]}
     shown = visitor.videos("list-A")
@@ -452,13 +449,13 @@ def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: 
         image = picture.locator("img")
         expect(image).to_have_count(int(video in own))
         if video in own:
-            image.scroll_into_view_if_needed()  # those further down are fetched when they are near
+            image.scroll_into_view_if_needed()  # lower ones load lazily
             image.evaluate("it => it.complete || new Promise(done => it.onload = it.onerror = done)")
             assert image.evaluate("it => it.naturalWidth > 0")
 
 
 @pytest.mark.soak
-def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None:
+def test_a_title_in_any_script_is_shown_as_text(visitor: Visitor, db: Connection) -> None:
     user = next(u for u, v, kind, _ in WORLD.decisions if v == WORLD.published[0] and kind == "like")
     find(visitor, user)
     visitor.choose("Length", "50")
@@ -471,7 +468,7 @@ def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None
 # ------------------------------------------------------------------------------------------------- models
 
 
-def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> None:
+def test_activation_and_rollback_need_a_confirmation(visitor: Visitor, db: Connection) -> None:
     active = "select two_tower.active_version()"
     visitor.go("Models")
     dialog = visitor.page.get_by_role("dialog")
@@ -501,7 +498,7 @@ def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> 
 
 
 @pytest.mark.soak
-def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: Connection) -> None:
+def test_a_refusal_of_the_gate_is_explained_and_changes_nothing(visitor: Visitor, db: Connection) -> None:
     visitor.go("Models")
     visitor.choose("Candidate", "worse")
     visitor.press("Activate …")
@@ -515,7 +512,7 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
 
 
 @pytest.mark.soak
-def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db: Connection) -> None:
+def test_starting_and_stopping_an_experiment_needs_a_confirmation(visitor: Visitor, db: Connection) -> None:
     running = "select count(*) from two_tower.experiments where stopped_at is null"
     (challenger,) = column(
         db, "select version from two_tower.model_versions where state = 'standby' order by number desc limit 1"
@@ -541,7 +538,7 @@ def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db:
 
 
 @pytest.mark.soak
-def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Connection) -> None:
+def test_adding_and_ending_a_promotion_needs_a_confirmation(visitor: Visitor, db: Connection) -> None:
     going = "select count(*) from two_tower.promotions where (ends_at <= now()) is not true"
     video = WORLD.videos[20]
     visitor.go("Shown")
@@ -577,7 +574,7 @@ def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Conne
 
 
 @pytest.mark.soak
-def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> None:
+def test_the_freshness_page_updates_itself(visitor: Visitor, db: Connection) -> None:
     visitor.go("Freshness")
     waiting = visitor.page.get_by_test_id("stMetric").filter(has_text="Changes waiting")
     expect(waiting).to_contain_text("0")
@@ -590,7 +587,7 @@ def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> No
 
 
 @pytest.mark.soak
-def test_a_login_that_may_only_look_finds_nothing_to_click(
+def test_a_login_that_may_only_read_sees_no_buttons_that_write(
     shared: str, db: Connection, browser: BrowserContext, tmp_path: Path
 ) -> None:
     login = f"{shared.partition('?')[0].rpartition('/')[2]}_looker"
@@ -603,7 +600,7 @@ def test_a_login_that_may_only_look_finds_nothing_to_click(
 
 
 @pytest.mark.soak
-def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
+def test_a_read_only_page_has_no_buttons_that_write(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
     with served(shared, tmp_path, "--read-only") as address:
         looks_only(browser, address, "cannot")
 
@@ -645,13 +642,13 @@ STATES = {
         "Freshness": "No refresh had anything to do in the last day.",
     },
 }
-"""What each page says as a database comes to be, while the page runs."""
+"""What each page shows while a database is created, migrated and filled."""
 REMEMBERED = 10
-"""Seconds for which the page remembers an answer."""
+"""Seconds for which the page caches an answer."""
 
 
 @pytest.mark.soak
-def test_what_is_not_there_is_said_on_every_page(
+def test_every_page_explains_what_is_missing(
     cluster: Server, template: str, browser: BrowserContext, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     name, sockets = f"test_{uuid4().hex[:12]}", tmp_path / "run"
@@ -672,11 +669,11 @@ def test_what_is_not_there_is_said_on_every_page(
                             )
                         )
                     elif state == "no model":
-                        time.sleep(REMEMBERED)  # for which it says again that there are no videos
+                        time.sleep(REMEMBERED)  # until then it repeats that there are no videos
                         with psycopg.connect(dsn, autocommit=True) as connection:
                             load(connection, WORLD)
                             connection.execute("update public.videos set thumbnail_url = null")
-                    # What one place says for all pages is asked of two of them; of each by `make soak`.
+                    # If all pages show one text, two of them are checked; `make soak` checks each.
                     same = len(set(told.values())) == 1 and not request.config.getoption("--soak")
                     for title in (PAGES[0], PAGES[-1]) if same else PAGES:
                         text = told[title]
