@@ -91,7 +91,7 @@ def affordable(what: str, cost: str) -> bool:
     if not STATE.get(key):
         left, right = st.columns([4, 1], vertical_alignment="center")
         left.caption(f"{cost} With so many rows, this may take half a minute.")
-        if not right.button("Count …", key=f"count-{what}", width="stretch"):
+        if not right.button("Compute", key=f"count-{what}", width="stretch"):
             return False
         STATE[key] = True
     return True

@@ -73,7 +73,7 @@ def _choose_user() -> tuple[UUID | None, str]:
     """The chosen user, and the search text."""
     wanted = st.text_input(
         "Find a user",
-        placeholder="an id, the start of one, or an imported id",
+        placeholder="id, start of an id, or imported id",
         help="If this is empty, the users with the most likes are listed.",
         key="find",
         bind="query-params",
