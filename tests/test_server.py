@@ -20,6 +20,7 @@ import pytest
 
 from conftest import Connection, NewDatabase, in_database
 from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
 from two_tower.server import doctor
 from two_tower.server.connection import resolve_dsn
 from two_tower.server.embedded import Server
@@ -489,6 +490,18 @@ def test_doctor_on_a_server_whose_python_lacks_onnxruntime(
     python = server.installation.python
     assert f"--python-version {python}" in (found.remedy or "")
     assert "PYTHONPATH" in (found.remedy or "")
+
+
+def test_inference_starts_no_thread_that_reports_its_use(new_server: NewServer) -> None:
+    """On a server as `two-tower up` starts it, where each backend imports onnxruntime itself."""
+    with psycopg.connect(new_server(with_cluster=True).start(), autocommit=True) as connection:
+        connection.execute("create extension plpython3u")
+        inference = (DATABASE_FILES / "plpython" / "inference.py").read_text()
+        backend = Path("/proc") / str(connection.info.backend_pid)
+        assert doctor.server_python(connection).ok
+        connection.execute(f"do $$\n{inference}\nload_libraries(plpy)\n$$ language plpython3u".encode())
+        assert "onnxruntime" in (backend / "maps").read_text()
+        assert len(list((backend / "task").iterdir())) == 1
 
 
 def test_doctor_on_little_maintenance_memory(empty_dsn: str) -> None:
