@@ -141,7 +141,7 @@ def reviews(
     """Insert and update star reviews, to train on; reviewers need not be users.
 
     Columns: product_url, reviewer_id, stars (0 to 5; --scale 10 halves those of a
-    ten-point scale), and created_at if known.
+    ten-point scale), and created_at or timestamp if known.
     """
     from two_tower.data.imports import import_reviews
 
@@ -185,8 +185,8 @@ def decisions(
 ) -> None:
     """Insert and update what users decided on videos.
 
-    Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
-    DISLIKE, NOPE, SKIP) or label (1, 0); created_at if known; and its weight, if
+    Columns: user_id or reviewer_id; product_url, video_id or item_id; decision (LIKE,
+    DISLIKE, NOPE, SKIP) or label (1, 0); created_at or timestamp if known; and its weight, if
     known: weight (0.01 to 10), or stars (5 stars weigh 1), or watched (a share from 0 to 1).
     A user id that is not a UUID is mapped to one, the same at every import.
     """
@@ -228,7 +228,7 @@ def vectors(
 ) -> None:
     """Insert and update vectors of videos from an encoder of images or texts.
 
-    Columns: video_id or product_url; vector or embedding, a list of at most 2,000 numbers, the
+    Columns: video_id, item_id or product_url; vector or embedding, a list of at most 2,000 numbers, the
     same number in each row. A video with several rows, such as one for each image, gets their
     mean direction. The next training learns from the vectors, and they place new videos.
     """

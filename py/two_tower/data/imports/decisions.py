@@ -11,8 +11,9 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import numbers, texts
+from two_tower.data.imports.cells import TIMES, numbers, texts
 from two_tower.data.imports.feedback import Feedback
+from two_tower.data.imports.products import PRODUCTS
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
 from two_tower.features import LEAST_GIVEN, MOST_GIVEN
@@ -36,8 +37,8 @@ def labels(cells: pl.Series) -> pl.Series:
 class Decisions(Feedback):
     name = "decisions"
     analyze = "analyze public.user_video_decisions"
-    required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
-    optional = ("created_at", "weight", "stars", "watched")
+    required = (("user_id", "reviewer_id"), PRODUCTS, ("decision", "label"))
+    optional = (*TIMES, "weight", "stars", "watched")
     user_column = "user_id"
     value_column = "decision_type"
     shown = "case t.value when 1 then 'like' when 0 then 'nope' else 'skip' end"

@@ -10,7 +10,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import seems_ten_point, stars
+from two_tower.data.imports.cells import TIMES, seems_ten_point, stars
 from two_tower.data.imports.feedback import Feedback
 from two_tower.data.imports.hashes import Repeats, hash_uuids
 from two_tower.data.imports.task import Import
@@ -21,7 +21,7 @@ class Reviews(Feedback):
     name = "reviews"
     analyze = "analyze two_tower.reviews"
     required = (("product_url",), ("reviewer_id",), ("stars",))
-    optional = ("created_at",)
+    optional = TIMES
     user_column = "reviewer_id"
     value_column = "stars"
     shown = "t.value"

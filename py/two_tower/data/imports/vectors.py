@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from two_tower.data.imports.cells import lists_of_numbers
-from two_tower.data.imports.products import OfProducts
+from two_tower.data.imports.products import ADDRESS, IDS, OfProducts
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
 
@@ -28,7 +28,7 @@ BLOCK = 2_000
 class Vectors(OfProducts):
     name = "vectors"
     analyze = "analyze two_tower.content_vectors"
-    required = (("video_id", "product_url"), ("vector", "embedding"))
+    required = ((*IDS, ADDRESS), ("vector", "embedding"))
     lists = ("vector", "embedding")
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str], *, encoder: str) -> None:
