@@ -227,6 +227,24 @@ def test_vectors_keep_the_name_of_their_encoder(tmp_path: Path) -> None:
     assert schema.vocabularies["content_vector"] == ("CLIP-ViT:1", "CLIP-ViT:2")
 
 
+def test_vectors_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": "u", "video_id": ["a", "b"], "label": 1}).write_parquet(tmp_path / "train")
+    for vectors in ([[1.0], [1.0, 2.0]], [[1.0] * 2_001] * 2, [[1.0], []]):
+        items = pl.DataFrame(
+            {"video_id": ["a", "b"], "vector_clip": vectors}, schema_overrides={"vector_clip": pl.List(pl.Float32)}
+        )
+        items.write_parquet(tmp_path / "items")
+        with pytest.raises(UserError, match="the vectors of vector_clip have from"):
+            load(tmp_path / "train", None, tmp_path / "items")
+
+
+def test_the_key_of_items_is_found_in_other_letters_of_case(tmp_path: Path) -> None:
+    (tmp_path / "train").write_text("user_id,CID,label\nu,a,1\n")
+    (tmp_path / "items").write_text("Cid,tags\na,x\n")
+    for key in ("CID", "cid"):
+        assert load(tmp_path / "train", None, tmp_path / "items", item_key=key).data.item_ids.tolist() == ["a"]
+
+
 @pytest.mark.parametrize("limit", [0, -1, -100])
 def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: Path) -> None:
     videos = ["a", "b", "c"]

@@ -306,6 +306,30 @@ def test_a_scale_that_goes_to_five_stays(shop: Connection, top: int) -> None:
     assert rows(shop, "select max(stars)::int from two_tower.reviews") == [top]
 
 
+def test_stars_of_decisions_are_read_as_those_of_reviews(shop: Connection) -> None:
+    """Their spellings, and their scale, which would halve every weight or reject the best ones."""
+    spellings = ["4", "4,0", "★★★★", "4/5", "8/10", "４", "4.0"]
+    text = "".join(f"u/{n},{ANNA},like,{stars}\n" for n, stars in enumerate(spellings))
+    import_decisions(
+        shop, text_file("product_url;user_id;decision;stars\n" + text.replace(f",{ANNA},like,", f";{ANNA};like;"))
+    )
+    assert rows(shop, "select round(weight::numeric, 3), count(*) from public.user_video_decisions group by 1") == [
+        (Decimal("0.800"), len(spellings))
+    ]
+    text = "product_url,user_id,decision,stars\n" + "".join(f"u/{n},{ANNA},like,{n + 1}\n" for n in range(10))
+    for scale in (None, 10.0):
+        shop.execute("delete from public.user_video_decisions")
+        said: list[str] = []
+        summary = import_decisions(shop, text_file(text), ImportOptions(scale=scale, say=said.append))
+        assert (summary.inserted, summary.rejected, len(said)) == (10, 0, 1 if scale is None else 0)
+        assert rows(shop, "select max(weight), min(weight) from public.user_video_decisions") == [(1.0, 0.1)]
+
+
+def test_minus_nothing_is_nothing(shop: Connection) -> None:
+    summary = import_reviews(shop, text_file("product_url,reviewer_id,stars\nu/1,a,-0\nu/2,a,-0.0\nu/3,a,0\n"))
+    assert summary.distribution == {"0": 3}
+
+
 def test_a_scale_that_shows_late_ends_the_import(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 256)
     late = ratings(5) + ratings(10).split("\n", 1)[1]
@@ -673,9 +697,10 @@ def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None
         shop.execute("truncate public.tags cascade")
         import_catalog(shop, Path("t.parquet"))
         assert rows(shop, "select name from public.tags order by 1") == ["a", "b"], kind
-    pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": [[1, 2]]}).write_parquet("t.parquet")
-    import_catalog(shop, Path("t.parquet"))
-    assert rows(shop, "select name from public.tags order by 1") == ["1", "2", "a", "b"]
+    for whole in ([[1, 2]], [[1.0, 2.0]]):
+        pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": whole}).write_parquet("t.parquet")
+        import_catalog(shop, Path("t.parquet"))
+        assert rows(shop, "select name from public.tags order by 1") == ["1", "2", "a", "b"]
 
 
 @pytest.mark.parametrize(

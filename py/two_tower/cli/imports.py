@@ -55,6 +55,10 @@ MostRejectedOption = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="SHARE", help="Import nothing if more than this share of the rows is rejected."),
 ]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 ChunkOption = Annotated[
     int | None,
@@ -126,12 +130,7 @@ def reviews(
     header: HeaderOption = None,
     encoding: EncodingOption = None,
     backslashes: BackslashesOption = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."
-        ),
-    ] = None,
+    scale: ScaleOption = None,
     unknown: UnknownOption = "reject",
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
@@ -169,6 +168,7 @@ def decisions(
     header: HeaderOption = None,
     encoding: EncodingOption = None,
     backslashes: BackslashesOption = None,
+    scale: ScaleOption = None,
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
     weight: Annotated[
@@ -196,7 +196,7 @@ def decisions(
     if weight is not None and not LEAST_GIVEN <= weight <= MOST_GIVEN:
         raise typer.BadParameter(f"{weight:g} is not from {LEAST_GIVEN:g} to {MOST_GIVEN:g}", param_hint="--weight")
     options = _options(
-        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected
+        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected, scale
     )
     _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 

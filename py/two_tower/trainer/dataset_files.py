@@ -38,7 +38,8 @@ from two_tower.data.imports.cells import (
 )
 from two_tower.data.imports.decisions import NO_LABEL, labels
 from two_tower.data.imports.task import require_plain, without
-from two_tower.data.table import Rejects, shown_names
+from two_tower.data.imports.vectors import MOST_NUMBERS
+from two_tower.data.table import Rejects, shown_names, tidy_name
 from two_tower.errors import UserError
 from two_tower.features import (
     EPOCH,
@@ -96,6 +97,7 @@ def load(
     counts. Rows that cannot be used go to a report per file, in the working directory. Raises UserError where a file
     cannot be read, lacks what it must have, or has more rows than not that cannot be used."""
     options = options or DatasetOptions()
+    item_key = tidy_name(item_key).lower()
     catalogue = _catalogue(items, item_key, say)
     parts = [_interactions(train, "train", item_key, options, say).with_columns(held=pl.lit(value=False))]
     if val is not None:
@@ -284,6 +286,12 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
         known = catalogue.select(
             pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(name).cast(pl.List(pl.Float32))
         ).drop_nulls()
+        sizes = known[name].list.len().unique().sort().to_list()
+        if len(sizes) > 1 or (sizes and not 1 <= sizes[0] <= MOST_NUMBERS):
+            raise UserError(
+                f"{path}: the vectors of {name} have from {sizes[0]:,} to {sizes[-1]:,} numbers",
+                f"those of one encoder have all the same number, from 1 to {MOST_NUMBERS:,}",
+            )
         for position, given in known.iter_rows():
             vector = np.asarray(given, dtype=np.float32)
             size = float(np.linalg.norm(vector.astype(np.float64)))

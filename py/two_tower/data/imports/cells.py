@@ -122,18 +122,25 @@ def listed_addresses(cells: pl.Series) -> pl.Series:
 
 
 def _split(cells: pl.Series) -> pl.Series:
-    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else split_lists(texts(cells))
+    if not isinstance(cells.dtype, pl.List):
+        return split_lists(texts(cells))
+    found = cells.cast(pl.List(pl.String))
+    if cells.dtype.inner.is_float():  # whole numbers, where another list of the column has none
+        return found.list.eval(pl.element().str.replace(r"\.0$", ""))
+    return found
 
 
 def lists_of_numbers(cells: pl.Series) -> pl.Series:
     """Lists of numbers in single precision, given as lists or as one text in any usual brackets, separated by commas,
-    semicolons, bars or spaces; null if there is anything else among them."""
+    semicolons, bars or spaces; null if there is anything else among them, or a bracket does not close."""
     if isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_numeric():
         read = cells.cast(pl.List(pl.Float32))
     elif isinstance(cells.dtype, pl.List):
         read = cells.cast(pl.List(pl.Float32), strict=False)
     else:
-        inside = texts(cells).str.strip_chars("[](){} \n\t").str.replace_all(r"\s*[,;|]\s*|\s+", " ")
+        written = texts(cells)
+        cut_off = written.str.contains(r"^[\[({]") != written.str.contains(r"[\])}]$")
+        inside = written.set(cut_off, None).str.strip_chars("[](){} \n\t").str.replace_all(r"\s*[,;|]\s*|\s+", " ")
         read = inside.str.split(" ").cast(pl.List(pl.Float32), strict=False)
     whole = read.list.eval(pl.element().is_not_null() & pl.element().is_finite()).list.all().fill_null(value=False)
     return read.set(~whole, None)
@@ -265,7 +272,7 @@ def numbers(cells: pl.Series, read: Callable[[str], str | None] = read_number) -
 def stars(cells: pl.Series, scale: float) -> pl.Series:
     """Stars from 0 to 5, null if a cell has none; ``scale`` is the best rating in the file."""
     found = numbers(cells, partial(read_stars, scale=scale))
-    return found.set(~found.is_between(0, scale).fill_null(value=False), None) * (5 / scale)
+    return found.set(~found.is_between(0, scale).fill_null(value=False), None).abs() * (5 / scale)  # -0 is 0
 
 
 def seems_ten_point(cells: pl.Series) -> bool:

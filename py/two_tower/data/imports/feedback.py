@@ -19,6 +19,7 @@ from two_tower.data.imports.cells import (
     TIMES,
     faults_of_length,
     outside,
+    seems_ten_point,
     timestamps,
     with_ids,
 )
@@ -26,6 +27,7 @@ from two_tower.data.imports.hashes import hash_uuids
 from two_tower.data.imports.kind import new_id
 from two_tower.data.imports.products import ADDRESS, OfProducts
 from two_tower.data.imports.task import Import
+from two_tower.errors import UserError
 from two_tower.ids import UUID_BYTES, user_uuids
 
 _SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "weight": 4, "created": 8}
@@ -76,6 +78,27 @@ class Feedback(OfProducts):
         cursor.execute("create temp table created (id uuid) on commit drop")
         cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
         self.sending: Future[None] | None = None
+
+    @staticmethod
+    def look(task: Import, batch: pl.DataFrame) -> None:
+        """Decides by the first rows whether stars go to 10; an error if later rows show that the decision was wrong."""
+        if (
+            task.options.scale
+            or task.scale == 10
+            or "stars" not in batch.columns
+            or not seems_ten_point(batch["stars"])
+        ):
+            return
+        if task.scale_is_settled:
+            raise UserError(
+                f"{task.summary.source}: {task.done()}: from line {batch['line'][0]:,} on stars go to 10, and before"
+                " that they do not",
+                "say what the highest rating is: --scale 10, or --scale 5",
+            )
+        task.scale = 10.0
+        task.options.say(
+            f"{task.summary.source}: stars go to 10, so 10 are read as 5 (--scale 5 rejects what is above)"
+        )
 
     @staticmethod
     @abstractmethod

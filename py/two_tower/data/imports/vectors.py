@@ -62,7 +62,7 @@ class Vectors(OfProducts):
                 *self.faults_of_items(),
                 (self.item, pl.col("video").is_null(), "unknown product"),
                 (self.vector, ~given, "empty"),
-                (self.vector, pl.col("read").is_null(), "not a list of numbers, such as [0.25, -1, 0.5]"),
+                (self.vector, pl.col("read").is_null(), "not a list of finite numbers, such as [0.25, -1, 0.5]"),
                 (self.vector, ~numbers.is_between(1, MOST_NUMBERS), f"not from 1 to {MOST_NUMBERS:,} numbers"),
                 (
                     self.vector,
