@@ -10,7 +10,7 @@ declare
     c_few constant int := 5000;
     -- With half as many, a search has to be a third wider before it surely suffices.
     c_users constant int := 400;
-    c_margins constant int[] := '{10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 400, 480, 560, 640, 760, 900}';
+    c_margins constant int[] := '{10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 180, 200, 240, 280, 320, 360, 400, 480, 560, 640, 760, 900}';
     c_none constant double precision[] := array_fill(0::double precision, array[cardinality(c_margins)]);
     v_allowed double precision := 1 - two_tower.model_setting('search_min_recall');
     v_query record;

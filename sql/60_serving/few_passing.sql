@@ -6,7 +6,7 @@ set enable_seqscan = on
 as $func$
 declare
     c_few constant int := two_tower.few_videos();
-    v_ids uuid[] := (p_filter).among;
+    v_ids uuid[] := coalesce((p_filter).among, two_tower.few_by_index(p_filter));
 begin
     if v_ids is null and not (p_filter is null) then
         -- Ends as soon as there are too many.

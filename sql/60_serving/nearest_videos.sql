@@ -20,12 +20,19 @@ declare
     c_wanted constant int := case when p_diversity > 0 then 5 * p_limit else p_limit end;
     -- What a user liked is near; of what else is left out, some is.
     c_near constant int := least(cardinality(p_excluded), cardinality(p_liked) + 100);
+    -- So many neighbours are looked up at a time. Of those that a filter is asked of, few remain.
+    c_step constant int := case when p_filter is null or p_filter.among is not null then c_wanted else 5 * c_wanted end;
     v_margin int;
     v_whole boolean;
     v_asked int;
     v_near uuid[];
     v_cosines real[];
     v_last real;
+    v_scores double precision[];
+    v_least double precision;
+    -- The other neighbours, those first to which the likes add most.
+    v_others uuid[];
+    v_parts double precision[];
 begin
     select coalesce(p_margin, m.search_margin), coalesce(m.with_neighbours > 0 and p_liked <> '{}' and p_length > 1e-12, false)
     into v_margin, v_whole
@@ -51,64 +58,83 @@ begin
             ) as t
             group by t.id
         ),
-        near as materialized (
+        best as materialized (
             select n.id, n.cosine + coalesce(s.part, 0) as score
             from unnest(v_near, v_cosines) as n (id, cosine) left join sums s on s.id = n.id
+            order by score desc, n.id limit c_wanted
         ),
-        least_near as materialized (
-            select coalesce((select n.score from near n order by n.score desc offset c_wanted - 1 limit 1), '-infinity') as score
+        least as materialized (
+            select coalesce((select min(b.score) from best b having count(*) = c_wanted), '-infinity') as score
         ),
-        others as materialized (
+        others as (
             select c.id, c.part
             from (
                 -- First of all, and of numbers, since that leaves few to be looked for among the excluded.
-                select s.id, s.part from sums s where s.part + v_last >= (select l.score from least_near l) offset 0
+                select s.id, s.part from sums s where s.part + v_last >= (select l.score from least l) offset 0
             ) as c
             where c.id not in (select unnest(p_excluded || v_near))
                 -- Where those that pass are known, no other is looked up.
                 and (among is null or c.id in (select unnest(among)))
-        ),
-        first as materialized (
-            select o.id, o.part from others o order by o.part desc limit c_wanted
-        ),
-        -- Those to which the likes add most, looked up first: beside them, few of the rest come up to the list.
-        strongest as materialized (
-            select f.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + f.part as score
-            from first f
-            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = f.id
-            where (select true from two_tower.visible_videos v where v.id = f.id)
-                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, f.id) as p (passes)))
-        ),
-        found as materialized (
-            select f.id, f.score
-            from (select n.id, n.score from near n union all select s.id, s.score from strongest s) as f
-            order by f.score desc, f.id limit c_wanted
-        ),
-        least_found as materialized (
-            select coalesce((select min(f.score) from found f having count(*) = c_wanted), '-infinity') as score
-        ),
-        rest as (
-            select r.id, r.score
-            from (
-                select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
-                from others o
-                join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
-                where o.part + v_last >= (select l.score from least_found l) and o.id not in (select f.id from first f)
-                offset 0
-            ) as r
-            where r.score >= (select l.score from least_found l)
-                and (select true from two_tower.visible_videos v where v.id = r.id)
-                and (p_filter is null or (select p.passes from two_tower.passing(p_filter, r.id) as p (passes)))
+            order by c.part desc
         )
-        select array_agg(b.id order by b.score desc, b.id), array_agg(b.score::real order by b.score desc, b.id)
-        into ids, scores
-        from (
-            select a.id, a.score
-            from (select f.id, f.score from found f union all select r.id, r.score from rest r) as a
-            order by a.score desc, a.id limit c_wanted
-        ) as b;
+        select f.ids, f.scores, l.score, o.ids, o.parts into ids, v_scores, v_least, v_others, v_parts
+        from (select array_agg(b.id) as ids, array_agg(b.score) as scores from best b) as f
+        cross join least l
+        cross join (select array_agg(o.id) as ids, array_agg(o.part) as parts from others o) as o;
+        -- Beside those looked up first, few of the rest come up to the list.
+        while v_others <> '{}' and v_parts[1] + v_last >= v_least loop
+            if p_filter is null then
+                select array_agg(b.id), array_agg(b.score) into ids, v_scores
+                from (
+                    select a.id, a.score
+                    from (
+                        select f.id, f.score from unnest(ids, v_scores) as f (id, score)
+                        union all
+                        select n.id, n.score
+                        from (
+                            select o.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + o.part as score
+                            from unnest(v_others[: c_step], v_parts[: c_step]) as o (id, part)
+                            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = o.id
+                            where o.part + v_last >= v_least
+                            offset 0
+                        ) as n
+                        where n.score >= v_least and (select true from two_tower.visible_videos v where v.id = n.id)
+                    ) as a
+                    order by a.score desc, a.id limit c_wanted
+                ) as b;
+            else
+                -- As above, for those that pass. To begin a statement with all that a filter may ask for takes as long as some of the rest.
+                select array_agg(b.id), array_agg(b.score) into ids, v_scores
+                from (
+                    select a.id, a.score
+                    from (
+                        select f.id, f.score from unnest(ids, v_scores) as f (id, score)
+                        union all
+                        select n.id, n.score
+                        from (
+                            select c.id, 1 - (e.embedding OPERATOR(extensions.<=>) p_vector) + c.part as score
+                            from (
+                                select o.id, o.part
+                                from unnest(v_others[: c_step], v_parts[: c_step]) as o (id, part)
+                                cross join lateral two_tower.passing(p_filter, o.id) as p (passes)
+                                where o.part + v_last >= v_least
+                                offset 0
+                            ) as c
+                            join two_tower.video_embeddings e on e.model_version = p_version and e.video_id = c.id
+                            offset 0
+                        ) as n
+                        where n.score >= v_least and (select true from two_tower.visible_videos v where v.id = n.id)
+                    ) as a
+                    order by a.score desc, a.id limit c_wanted
+                ) as b;
+            end if;
+            v_least := coalesce(v_scores[c_wanted], '-infinity');
+            v_others := v_others[c_step + 1 :];
+            v_parts := v_parts[c_step + 1 :];
+        end loop;
+        scores := v_scores::real[];
         -- Weights below zero may have taken some of the nearest away: then what the index holds beyond them may come up to the list.
-        exit when not coalesce(cardinality(v_near) = v_asked and scores[c_wanted] < v_last, false);
+        exit when not coalesce(cardinality(v_near) = v_asked and v_scores[c_wanted] < v_last, false);
         v_asked := 4 * v_asked;
     end loop;
 

@@ -42,11 +42,16 @@ begin
         where m.version = p_version;
     end if;
 
-    if not (p_filter is null) and among is null and not v_exact and cardinality(p_excluded) >= 20 then
-        -- What one decided on says how many of the videos near one's taste pass.
-        select count(p.passes)::real / count(*) into v_share
-        from unnest(p_excluded[: 40]) as d (id)
-        left join lateral two_tower.passing(p_filter, d.id) as p (passes) on true;
+    if among is null and not (p_filter is null) then
+        if not v_exact and cardinality(p_excluded) >= 20 then
+            -- What one decided on says how many of the videos near one's taste pass.
+            select count(p.passes)::real / count(*) into v_share
+            from unnest(p_excluded[: 40]) as d (id)
+            left join lateral two_tower.passing(p_filter, d.id) as p (passes) on true;
+        end if;
+        if (v_share >= 0.05) is not true then
+            among := two_tower.few_by_index(p_filter);
+        end if;
     end if;
     v_ways := case
         when among is not null then array['among']

@@ -392,7 +392,7 @@ CREATE FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_view
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan';
 
-COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter prepared for lists of a viewer (null: a visitor): without empty arrays, with what the viewer chose never to see, with the owner''s condition, and with all videos that pass it (among) if its tags, performers, makers or series are rare; null for none. 22023 if it is too large';
+COMMENT ON FUNCTION two_tower.compile_filter(p_filter two_tower.video_filter, p_viewer_id uuid) IS 'A filter prepared for lists of a viewer (null: a visitor): without empty arrays, with what the viewer chose never to see and with the owner''s condition; null for none. 22023 if it is too large';
 
 CREATE FUNCTION two_tower.compile_filters() RETURNS void
     LANGUAGE plpgsql
@@ -620,6 +620,13 @@ CREATE FUNCTION two_tower.experiment_tests(p_experiment integer) RETURNS TABLE(d
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.experiment_tests(p_experiment integer) IS 'By how much the challenger''s like and nope rates are above the control''s, from the start to the end of each day, with a confidence sequence of 95 %, and the least p-value so far, which may be looked at daily: at 0.05 and below the difference is one';
+
+CREATE FUNCTION two_tower.few_by_index(p_filter two_tower.video_filter) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan';
+
+COMMENT ON FUNCTION two_tower.few_by_index(p_filter two_tower.video_filter) IS 'All videos that pass a filter, if one of its conditions has an index and is met by so few that looking at each is cheapest; otherwise null';
 
 CREATE FUNCTION two_tower.few_passing(p_filter two_tower.video_filter) RETURNS uuid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE

@@ -4,13 +4,13 @@ Each figure has as its baseline the same work in a catalogue of a thirtieth, wit
 filling and activating cost in proportion to the catalogue; a refresh costs in proportion to what changed. Bytes per row
 are those of the whole table or index divided by its rows (docs/scaling.md).
 
-The index is also built alone, with and without parallel workers, once with ``maintenance_work_mem`` that holds it and
-once with a quarter of that: a graph that does not fit is completed on disk pages.
+If asked for, the index is also built alone, with and without parallel workers, once with ``maintenance_work_mem`` that
+holds it and once with a quarter of that: a graph that does not fit is completed on disk pages.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from two_tower.bench.common import (
@@ -74,13 +74,15 @@ class Scale:
 
     videos: int = 300_000
     users: int = 100_000
+    index_builds: bool = False
+    """Whether the index is built again, in four ways."""
 
     @classmethod
     def quick(cls) -> Scale:
         return cls(videos=30_000, users=5_000)
 
     def smaller(self) -> Scale:
-        return Scale(max(self.videos // SMALLER, 1_000), max(self.users // SMALLER, CHANGED))
+        return replace(self, videos=max(self.videos // SMALLER, 1_000), users=max(self.users // SMALLER, CHANGED))
 
 
 def run(server: Server, scale: Scale, progress: Progress) -> list[Figure]:
@@ -118,8 +120,9 @@ def _measure(server: Server, scale: Scale, progress: Progress) -> dict[str, floa
         found["version_mb"] = _megabytes(connection) - size
         connection.execute("vacuum (analyze)")
         found |= bytes_per_row(connection)
-        progress("building the index again", 0.8)
-        found |= index_builds(connection)
+        if scale.index_builds:
+            progress("building the index again", 0.8)
+            found |= index_builds(connection)
         progress("refreshing", 0.9)
         _like_one_more(connection)
         found[f"refresh_{CHANGED}_users_s"] = seconds(lambda: connection.execute("call two_tower.refresh()"))

@@ -124,7 +124,7 @@ def lifecycle(
     show(figures, json, "lifecycle")
 
 
-@app.command(epilog=manual("two-tower bench catalogue --quick", "two-tower bench catalogue --videos 1000000"))
+@app.command(epilog=manual("two-tower bench catalogue --quick", "two-tower bench catalogue --index-builds"))
 def catalogue(
     quick: Quick = False,
     videos: Annotated[
@@ -134,6 +134,13 @@ def catalogue(
     users: Annotated[
         int | None, typer.Option(min=1_000, show_default=False, help="By default 100000, quick 5000.")
     ] = None,
+    index_builds: Annotated[
+        bool,
+        typer.Option(
+            "--index-builds",
+            help="Also build the index four times: with memory for all or a quarter of it, alone or with workers.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """A large catalogue, all videos with inputs, from registering a model to refreshes: seconds and megabytes."""
@@ -143,7 +150,7 @@ def catalogue(
     from two_tower.bench.common import throwaway_server
 
     scale = Scale.quick() if quick else Scale()
-    scale = replace(scale, videos=videos or scale.videos, users=users or scale.users)
+    scale = replace(scale, videos=videos or scale.videos, users=users or scale.users, index_builds=index_builds)
     with throwaway_server() as server, bar() as progress:
         figures = run(server, scale, progress)
     show(figures, json, "catalogue")
