@@ -867,7 +867,7 @@ def test_a_list_has_a_longest_length(shop: Connection, column: str) -> None:
 
 def test_a_text_too_long_for_an_index_of_the_application_is_one_row(shop: Connection) -> None:
     shop.execute("create index on public.videos (title)")
-    summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(9_000)}\nn/3,B\n"))
+    summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(4_000)}\nn/3,B\n"))
     assert summary.inserted == 2
     ((line, _, _, reason),) = rejects(summary)
     assert line == 3

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -243,9 +244,11 @@ def open_csv(
 
 
 def _names(header: str, delimiter: str) -> list[str]:
-    """The columns that a header names, as it writes them."""
+    """The columns that a header names; full width, of commas too, as half width."""
     if len(delimiter) > 1:
         header, delimiter = header.replace(delimiter, UNIT), UNIT
+    if delimiter.isascii():
+        header = unicodedata.normalize("NFKC", header)
     try:
         return next(csv_records([header], delimiter), [])
     except csv.Error:  # a carriage return, or more characters than a cell may have
