@@ -62,14 +62,15 @@ def _beside(visitor: Visitor) -> None:
 
 
 def _write(visitor: Visitor, path: Path) -> None:
-    """Writes the visible page with 256 colours, chosen so that those of small objects are kept."""
+    """Writes the visible page with 256 colours: maximum coverage keeps those of small objects, and k-means makes
+    those of large areas exact."""
     visitor.settle()
     visitor.page.mouse.move(0, 0)
     visitor.page.wait_for_timeout(1000)  # charts fade in
     expect(visitor.page.get_by_test_id("stException")).to_have_count(0)
     assert visitor.complaints == [], f"{path.stem}: {visitor.complaints}"
     image = Image.open(BytesIO(visitor.page.screenshot())).convert("RGB")
-    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size // 1024} kB")
 
 

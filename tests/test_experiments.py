@@ -428,7 +428,7 @@ def test_verbs_and_metrics_show_the_same_figures(
     assert {path.parent.name for path in tmp_path.glob("*/manifest.json")} == {"v1", "v2"}
     assert "ab stop" in two_tower("model", "rollback", code=1)
     assert "ab stop" in two_tower("retrain", code=1)
-    assert "nobody was shown anything by both versions" in two_tower("ab", "status")
+    assert "there are no impressions of both versions yet" in two_tower("ab", "status")
     rows = []
     for n, user in enumerate(uuid5(NAMESPACE, f"seen {n}") for n in range(400)):
         version = one(db, "select two_tower.served_version(%s)", user)

@@ -1,5 +1,5 @@
-"""Files as exporters really write them: encodings, delimiters, types, numbers, scales, times, lengths; and what is said
-of a file that is not what it seems."""
+"""Files as exporters write them: encodings, delimiters, types, numbers, scales, times, lengths; and the errors for
+unusable files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rejects(summary: ImportSummary) -> list[tuple[Any, ...]]:
 
 
 def read(path: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """The rows of a file's ``product_url`` and ``title``, and what was said of it."""
+    """The rows of a file's ``product_url`` and ``title``, and the messages about it."""
     said: list[str] = []
     expected = {"product_url", "title", "tags"}
     with (
@@ -129,7 +129,7 @@ def test_every_encoding_of_every_exporter_reads_the_same(
             assert read(text_file(data), encoding=encoding)[0] == content * 20
 
 
-def test_what_only_a_person_can_tell_is_refused_with_how_it_would_read(here: Path) -> None:
+def test_an_ambiguous_encoding_is_refused_with_samples_of_each_reading(here: Path) -> None:
     told = {
         ("cp1252", "Größe"): ("cp1252", "Größe"),
         ("cp1252", "Été à la plage"): ("cp1252", "Été à la pla"),
@@ -156,12 +156,12 @@ def test_what_only_a_person_can_tell_is_refused_with_how_it_would_read(here: Pat
      ("cp1252", "ÄÖÜ ÃÃ±²³"),
      ("cp1253", "Καλημέρα"), ("cp874", "สวัสดี")],
 )  # fmt: skip
-def test_what_is_not_japanese_is_not_taken_for_it(encoding: str, title: str) -> None:
+def test_text_that_is_not_japanese_is_not_detected_as_japanese(encoding: str, title: str) -> None:
     assert japanese(title.encode(encoding)) is None
     assert all(shown for _, shown in readings(title.encode(encoding)))
 
 
-def test_a_line_for_excel_and_two_colons(here: Path) -> None:
+def test_sep_lines_and_double_colon_delimiters_are_read(here: Path) -> None:
     for mark in ";,\t|":
         for line in (f"sep={mark}", f'"sep={mark}"', f"SEP={mark}\r"):
             assert read(text_file(f"{line}\nproduct_url{mark}title\nu/1{mark}One\n"))[0] == [("u/1", "One")]
@@ -173,13 +173,13 @@ def test_a_line_for_excel_and_two_colons(here: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ["-----------,-----", "---------- , ---", "-----------+-------"])
-def test_a_line_that_is_drawn_below_the_names_is_no_row(here: Path, rule: str) -> None:
+def test_a_rule_below_the_header_is_not_a_row(here: Path, rule: str) -> None:
     assert read(text_file(f"product_url,title\n{rule}\nu/1,--\n-,-\n"))[0] == [("u/1", "--"), ("-", "-")]
 
 
 @pytest.mark.parametrize("quoted", [False, True], ids=["plain", "with quotes"])
-def test_a_cell_in_which_exporters_say_that_nothing_is_there_is_empty(here: Path, quoted: bool) -> None:
-    """Also where the block is read by the csv module, for a quote in it."""
+def test_null_markers_of_exporters_are_empty_cells(here: Path, quoted: bool) -> None:
+    """Also in blocks with a quote, which the csv module reads."""
     words = ["", *csv_file.NOTHING]
     lines = [f"u/{n},{word}\n" for n, word in enumerate(words)] + ['u/a,"A ""title"""\n' if quoted else "u/a,A\n"]
     others = ["nana", "Nil", "\\Next", "NULL and void", "-"]
@@ -188,8 +188,8 @@ def test_a_cell_in_which_exporters_say_that_nothing_is_there_is_empty(here: Path
     assert [title for _, title in found[len(words) + 1 :]] == others
 
 
-def test_a_missing_user_is_nobody_and_a_missing_price_is_none(shop: Connection) -> None:
-    """R's NA, MySQL's \\N: nobody is called so, and no row is lost for a price that is not known."""
+def test_null_markers_are_no_user_and_no_price(shop: Connection) -> None:
+    """R's NA and MySQL's \\N are no user's id, and an unknown price does not reject its row."""
     for n, word in enumerate(csv_file.NOTHING):
         catalog = f"product_url,title,tags,maker,price,released_at\nu/{n},T" + f",{word}" * 4 + "\n"
         assert import_catalog(shop, text_file(catalog)).rejected == 0, word
@@ -200,8 +200,8 @@ def test_a_missing_user_is_nobody_and_a_missing_price_is_none(shop: Connection) 
     assert rows(shop, "select distinct maker from public.videos") == [None]
 
 
-def test_marks_of_byte_order_are_no_part_of_any_cell(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of files that were joined, and of cells that were pasted."""
+def test_byte_order_marks_are_removed_from_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in concatenated files and in pasted cells."""
     mark = "\ufeff"
     for block in (1 << 22, 16):
         monkeypatch.setattr(csv_file, "BLOCK", block)
@@ -214,7 +214,7 @@ def test_marks_of_byte_order_are_no_part_of_any_cell(here: Path, monkeypatch: py
                 assert found == [("u/1", "One"), ("u/2", "Two"), ("u/3", "Three")], (block, quote, encoding)
 
 
-def test_tags_are_the_same_in_every_normal_form_and_none_is_none(shop: Connection) -> None:
+def test_tags_are_equal_in_every_unicode_normal_form(shop: Connection) -> None:
     import_catalog(shop, text_file("product_url,title,tags,maker\nu/1,T,が|é,ガ\nu/2,T,か\u3099|e\u0301|が,カ\u3099\n"
                                    "u/3,T,(no genres listed),\n"))  # fmt: skip
     assert sorted(rows(shop, "select name from public.tags")) == sorted(["が", "é"])
@@ -248,7 +248,7 @@ def test_a_price_reads_the_same_in_every_spelling(value: str) -> None:
     "$9", "€9", "9 USD", "12,34,567", "1,2,3", "1_000", "0x10", "1e", "--1", "1-2", "free", "980円円", ",5,", "1.2.3",
     "九百八十", "∞",
 ])  # fmt: skip
-def test_what_is_no_price_is_none(text: str) -> None:
+def test_text_that_is_not_a_price_is_null(text: str) -> None:
     assert number_texts(pl.Series([text]), read_price).to_list() == [None]
 
 
@@ -273,8 +273,8 @@ def ratings(top: float, count: int = 200) -> str:
 
 
 @pytest.mark.parametrize("digits", range(1, 25))
-def test_no_exponent_of_stars_is_an_error(digits: int) -> None:
-    """Decimals overflow where they are made, or where they are multiplied, depending on the size of the exponent."""
+def test_stars_with_any_exponent_raise_no_error(digits: int) -> None:
+    """Decimals overflow when created or when multiplied, depending on the size of the exponent."""
     for of in (5, 10, 100):
         for scale in (5.0, 10.0, 100.0):
             for sign in "+-":
@@ -282,7 +282,7 @@ def test_no_exponent_of_stars_is_an_error(digits: int) -> None:
                 assert found in ([None], [pytest.approx(0, abs=1e-6)]), (of, scale, sign)
 
 
-def test_a_ten_point_scale_is_found_or_asked_for(shop: Connection) -> None:
+def test_a_ten_point_scale_is_detected_or_given(shop: Connection) -> None:
     half = "select (stars * 2)::int, count(*) from two_tower.reviews group by 1 order by 1"
     expected = [(n, 20) for n in range(1, 11)]
     for options in (ImportOptions(), ImportOptions(scale=10), ImportOptions(chunk=7), ImportOptions(chunk=7, scale=10)):
@@ -298,8 +298,8 @@ def test_a_ten_point_scale_is_found_or_asked_for(shop: Connection) -> None:
 
 
 @pytest.mark.parametrize("top", [4, 5])
-def test_a_scale_that_goes_to_five_stays(shop: Connection, top: int) -> None:
-    """Also where a few rows are wrong."""
+def test_a_five_point_scale_is_kept(shop: Connection, top: int) -> None:
+    """Also if a few rows are wrong."""
     text = ratings(top) + "u/1,x,9\nu/2,x,7\n"
     summary = import_reviews(shop, text_file(text))
     assert [reject[2] for reject in rejects(summary)] == ["9", "7"]
@@ -330,7 +330,7 @@ def test_minus_nothing_is_nothing(shop: Connection) -> None:
     assert summary.distribution == {"0": 3}
 
 
-def test_a_scale_that_shows_late_ends_the_import(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_scale_within_a_file_ends_the_import(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 256)
     late = ratings(5) + ratings(10).split("\n", 1)[1]
     with pytest.raises(UserError, match=r"from line \d+ on stars go to 10") as caught:
@@ -340,7 +340,7 @@ def test_a_scale_that_shows_late_ends_the_import(shop: Connection, monkeypatch: 
     assert import_reviews(shop, text_file(late), ImportOptions(scale=10)).rejected == 0
 
 
-def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop: Connection, dsn: str) -> None:
+def test_a_file_with_mostly_bad_rows_is_refused_unless_allowed(shop: Connection, dsn: str) -> None:
     for share, code in ((0.4, 0), (0.5, 0), (0.6, 1), (1.0, 1)):
         bad = round(share * 20)
         lines = [f"u/{n % 10},x{n // 10},{'bad' if n < bad else 3}\n" for n in range(20)]
@@ -363,7 +363,7 @@ def test_a_file_of_which_most_rows_are_rejected_is_refused_unless_asked_for(shop
 
 
 def escaping(*signs: str, **letters: str) -> Callable[[str | None], str]:
-    """Writes a cell with a backslash before each of ``signs``, and the letter of what has one."""
+    """Writes a cell with a backslash before each of ``signs``, and with letter escapes such as \\n."""
     table = {sign: "\\" + sign for sign in ("\\", *signs)} | {sign: "\\" + letter for letter, sign in letters.items()}
     return lambda cell: "\\N" if cell is None else "".join(table.get(sign, sign) for sign in cell)
 
@@ -388,8 +388,8 @@ ESCAPED = [
 
 
 @pytest.mark.parametrize("form", DUMPS)
-def test_backslashes_of_dumps_escape(here: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """What is found, also where a block of the file ends anywhere."""
+def test_backslash_escapes_of_dumps_are_read(here: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """The escapes are detected, also if a block ends anywhere in the file."""
     delimiter, write = DUMPS[form]
     content = [row for row in ESCAPED if not (form.startswith(("Spark", "pandas")) and "\n" in (row[1] or ""))]
     lines = [delimiter.join((write(url), write(title))) + "\n" for url, title in content]
@@ -402,7 +402,7 @@ def test_backslashes_of_dumps_escape(here: Path, monkeypatch: pytest.MonkeyPatch
         assert any("--no-backslashes" in line for line in said) == (block > 100)
 
 
-def test_a_row_behind_escaped_ends_of_lines_is_reported_by_its_line(
+def test_a_row_after_escaped_line_ends_is_reported_by_its_line(
     shop: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for block in (1 << 22, 20):
@@ -413,7 +413,7 @@ def test_a_row_behind_escaped_ends_of_lines_is_reported_by_its_line(
     assert rows(shop, "select title from public.videos where product_url ~ '^n/' order by 1") == ["a\n\nb,", "x"]
 
 
-def test_backslashes_are_letters_where_nothing_says_otherwise(here: Path) -> None:
+def test_backslashes_are_literal_unless_the_file_escapes_with_them(here: Path) -> None:
     content = [("u/1", "C:\\new\\table\\"), ("u/2", 'a "b" \\'), ("u/3", "\\o/, \\o/"), ("u/4", "x\\\\y")]
     for writer in WRITERS.values():
         found, said = read(text_file(written(content, "utf-8", writer)))
@@ -426,7 +426,7 @@ def test_backslashes_are_letters_where_nothing_says_otherwise(here: Path) -> Non
     ]
 
 
-def test_escapes_that_show_late_are_named_with_the_option(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escapes_found_late_are_reported_with_the_option(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 64)
     plain = "product_url,title\n" + "".join(f"n/{n},T\n" for n in range(20))
     for row in ("n/x,a\\, b\n", 'n/x,"a \\"b\\" c"\n'):
@@ -440,10 +440,8 @@ def test_escapes_that_show_late_are_named_with_the_option(shop: Connection, monk
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_header_that_is_repeated_is_passed_over(
-    shop: Connection, monkeypatch: pytest.MonkeyPatch, quote: str
-) -> None:
-    """In files that were put together; the columns under other names too, and with a mark of byte order before it."""
+def test_repeated_headers_are_skipped(shop: Connection, monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
+    """In concatenated files, also with column aliases or a byte order mark."""
     for block, again in itertools.product((1 << 22, 30), ("url,Title", "\ufeffURL , TITLE", "product_url,title")):
         monkeypatch.setattr(csv_file, "BLOCK", block)
         said: list[str] = []
@@ -471,7 +469,7 @@ def as_r(rows: list[tuple[str, str | None]], names: list[str], sep: str, quoted:
 
 
 @pytest.mark.parametrize("names", [["1", "2", "3"], ["7", "12", "9"], ["a", "b c", "d"]], ids=" ".join)
-def test_names_of_rows_that_r_writes_are_no_column(here: Path, names: list[str]) -> None:
+def test_row_names_written_by_r_are_not_a_column(here: Path, names: list[str]) -> None:
     content = [("u/1", 'The "best", of all'), ("u/2", None), ("u/3", "Three")]
     for sep, quoted in ((" ", True), (",", True), (";", True), ("\t", True), ("\t", False)):
         text = as_r(content, names, sep, quoted)
@@ -485,13 +483,13 @@ def test_names_of_rows_that_r_writes_are_no_column(here: Path, names: list[str])
     '"product_url","title"\n"u/1","a","b"\n"u/1","c","d"\n', '"product_url","title"\n"1","u/1","b"\n"u/1","c"\n',
     "product_url\ttitle\n\tu/1\ta\n\tu/2\tb\n",
 ])  # fmt: skip
-def test_rows_with_a_cell_too_many_stay_rejected(shop: Connection, text: str) -> None:
+def test_rows_with_an_extra_cell_are_rejected(shop: Connection, text: str) -> None:
     """A comma in a title, the same or no name in each row, rows that fit the header among them."""
     refused = [line for line, *_ in rejects(import_catalog(shop, text_file(text)))]
     assert refused == ([2] if text.count('"') == 14 else [2, 3])
 
 
-def test_a_text_that_is_a_formula_for_excel_is_the_text(here: Path) -> None:
+def test_excel_text_formulas_are_read_as_their_text(here: Path) -> None:
     found, _ = read(
         text_file('product_url,title\nu/1,="0012"\n"=""u/2""","=""a, b"""\nu/3,=""\nu/4,="a" & "b"\nu/5,=x\n')
     )
@@ -499,7 +497,7 @@ def test_a_text_that_is_a_formula_for_excel_is_the_text(here: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|", "::"])
-def test_a_delimiter_at_the_end_of_rows_alone_is_no_cell(here: Path, mark: str) -> None:
+def test_a_trailing_delimiter_in_rows_is_not_a_cell(here: Path, mark: str) -> None:
     lines = ["product_url,title", "u/1,One,", "u/2,,", ",Three,"]
     found, said = read(text_file("".join(line.replace(",", mark) + "\n" for line in lines)))
     assert found == [("u/1", "One"), ("u/2", None), (None, "Three")]
@@ -513,8 +511,8 @@ QUOTES_OF_TITLES = [
 
 
 @pytest.mark.parametrize("mark", ["\t", "::"])
-def test_quotes_are_letters_where_they_quote_no_cell(here: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
-    """In formats that usually quote nothing, wherever in the row, and where a block of the file ends anywhere."""
+def test_quotes_inside_unquoted_cells_are_literal(here: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """In formats that usually quote nothing, anywhere in a row, also if a block ends anywhere in the file."""
     for columns, block in itertools.product((["product_url", "title"], ["title", "product_url"]), (1 << 22, 30)):
         monkeypatch.setattr(csv_file, "BLOCK", block)
         lines = [mark.join(row if columns[0] == "product_url" else row[::-1]) for row in QUOTES_OF_TITLES]
@@ -560,17 +558,17 @@ FORMS: dict[str, Callable[[dt.datetime], str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_moment_reads_the_same_in_every_form(form: str) -> None:
+def test_a_time_reads_the_same_in_every_format(form: str) -> None:
     written = [FORMS[form](moment) for moment in MOMENTS]
     found = timestamps(pl.Series(written)).to_list()
-    if form == "milliseconds":  # 100… of 12 digits could be a minute; these could not
+    if form == "milliseconds":  # 12 digits could be a time to the minute; others could not
         assert all(a in (b, None) for a, b in zip(found, MOMENTS, strict=True))
         assert found[2:] == MOMENTS[2:]
     else:
         assert found == MOMENTS, dict(zip(written, found, strict=True))
 
 
-def test_days_and_numbers_of_every_type_are_moments() -> None:
+def test_dates_and_numbers_of_every_type_are_times() -> None:
     day = dt.datetime(2025, 1, 31)
     for text in ("2025-01-31", "2025/1/31", "2025年1月31日", "31.01.2025", "31-Jan-2025", "Jan 31, 2025",
                  "January 31, 2025", "31 January 2025", "20250131", "Fri, 31 Jan 2025"):  # fmt: skip
@@ -579,7 +577,7 @@ def test_days_and_numbers_of_every_type_are_moments() -> None:
     expected = [dt.datetime(1970, 1, 1) + dt.timedelta(seconds=n) for n in seconds]
     for kind, factor in itertools.product((pl.Int64, pl.UInt64, pl.Float64, pl.String), (1, 10**6, 10**9)):
         if kind == pl.Float64 and factor == 10**9:
-            continue  # no number in double precision is that exact
+            continue  # double precision is not that exact
         cells = (pl.Series(seconds, dtype=pl.Int64) * factor).cast(kind)
         assert timestamps(cells).to_list() == expected, (kind, factor)
     assert timestamps(pl.Series([1e9 + 0.25])).to_list() == [dt.datetime(2001, 9, 9, 1, 46, 40, 250_000)]
@@ -591,12 +589,12 @@ def test_days_and_numbers_of_every_type_are_moments() -> None:
     "31-02-2025",
     "1700000000000.5",
 ])  # fmt: skip
-def test_a_time_that_reads_in_two_ways_or_none_is_none(text: str) -> None:
+def test_an_ambiguous_or_invalid_time_is_null(text: str) -> None:
     assert timestamps(pl.Series([text])).to_list() == [None]
 
 
-def test_a_time_that_no_calendar_has_is_reported_in_its_unit(shop: Connection) -> None:
-    """The ends of each type of Parquet; what a calendar has is reported as a date."""
+def test_a_time_outside_the_calendar_is_reported_in_its_unit(shop: Connection) -> None:
+    """The limits of each Parquet type. Values within the calendar are reported as dates."""
     for kind in (pl.Date, pl.Datetime("ms"), pl.Datetime("us", "Asia/Tokyo"), pl.Datetime("us"), pl.Datetime("ns")):
         far = 2**31 - 1 if kind == pl.Date else 2**63 - 1
         unit = {None: "days", "ms": "milliseconds", "us": "microseconds", "ns": ""}[getattr(kind, "time_unit", None)]
@@ -607,7 +605,7 @@ def test_a_time_that_no_calendar_has_is_reported_in_its_unit(shop: Connection) -
         values = [reject[2] for reject in found]
         if unit:
             assert values == [f"{far} {unit} since 1970", f"{-far} {unit} since 1970"]
-        else:  # nanoseconds end in 1677 and 2262, which calendars have
+        else:  # nanoseconds range from 1677 to 2262, within the calendar
             assert [value[:11] for value in values] == ["2262-04-11 ", "1677-09-21 "]
 
 
@@ -616,7 +614,7 @@ def test_a_time_that_no_calendar_has_is_reported_in_its_unit(shop: Connection) -
 INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt32, pl.UInt64)
 
 
-def test_an_id_is_the_same_person_in_every_type(shop: Connection) -> None:
+def test_an_id_is_the_same_user_in_every_type(shop: Connection) -> None:
     numbers = [1, 2, 100]
     kinds: list[Any] = [*INTEGERS, pl.Float32, pl.Float64, pl.String, pl.Categorical, pl.Decimal(10, 0)]
     for users, products in itertools.product(kinds, (pl.Int64, pl.Float64, pl.String)):
@@ -638,8 +636,8 @@ def test_an_id_is_the_same_person_in_every_type(shop: Connection) -> None:
     assert ids(pl.Series([float("nan"), -0.0])).to_list() == [None, "0"]
 
 
-def test_an_id_is_the_same_in_every_way_that_programs_write_it() -> None:
-    """pandas, R and mongoexport; but what a spreadsheet rounded could be anybody."""
+def test_an_id_reads_the_same_in_every_spelling_of_exporters() -> None:
+    """As pandas, R and mongoexport write it. An id rounded by a spreadsheet is ambiguous."""
     object_id = "507f1f77bcf86cd799439011"
     same = {
         "7": ["7", " 7 ", "7.0", "7.00"],
@@ -668,7 +666,7 @@ def test_an_id_is_the_same_in_every_way_that_programs_write_it() -> None:
     assert ids(pl.Series(rounded)).to_list() == [None, None, None, None, None]
 
 
-def test_an_id_that_a_spreadsheet_rounded_is_nobody(shop: Connection) -> None:
+def test_an_id_rounded_by_a_spreadsheet_is_rejected(shop: Connection) -> None:
     text = "product_url,reviewer_id,stars\nu/1,1.23457E+11,5\nu/2,7.0,5\nu/2,7,5\n1E+12,8,5\n"
     summary = import_reviews(shop, text_file(text))
     found = [(line, column, value) for line, column, value, _ in rejects(summary)]
@@ -679,7 +677,7 @@ def test_an_id_that_a_spreadsheet_rounded_is_nobody(shop: Connection) -> None:
     assert rows(shop, "select count(*) from public.videos where product_url = '1'") == [1]
 
 
-def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None:
+def test_lists_of_names_are_read_from_every_supported_type(shop: Connection) -> None:
     tags: dict[str, Any] = {
         "texts": ["a", "b"],
         "texts with blanks": [" a ", "", None, "b", "a"],
@@ -715,9 +713,7 @@ def test_lists_are_names_in_every_type_that_says_which(shop: Connection) -> None
         ({" title": ["other"]}, "names a column twice: title"),
     ],
 )
-def test_columns_of_which_nobody_can_tell_what_is_meant_are_refused(
-    shop: Connection, columns: dict[str, Any], message: str
-) -> None:
+def test_columns_of_ambiguous_types_are_refused(shop: Connection, columns: dict[str, Any], message: str) -> None:
     pl.DataFrame({"product_url": ["u/1"], "title": ["T"], **columns}).write_parquet("t.parquet")
     with pytest.raises(UserError, match=message):
         import_catalog(shop, Path("t.parquet"))
@@ -757,11 +753,11 @@ CONTENTS = [
     ["[x]", "{y}"],
     ["back\\slash"],
 ]
-"""Names as they may be, of which the first three mean the same in every way to write a list."""
+"""Lists of names; the first three read the same in every notation."""
 
 
 @pytest.mark.parametrize("form", LISTS)
-def test_a_list_of_names_is_one_in_every_way_that_programs_write_it(here: Path, form: str) -> None:
+def test_a_list_of_names_is_read_in_every_notation(here: Path, form: str) -> None:
     plain = form.startswith(("bars", "bare"))
     contents = CONTENTS[:3] if plain else CONTENTS
     cells = [LISTS[form](names) for names in contents]
@@ -769,7 +765,7 @@ def test_a_list_of_names_is_one_in_every_way_that_programs_write_it(here: Path, 
     assert listed_addresses(pl.Series([f" {cell} " for cell in cells])).to_list() == contents
 
 
-def test_empty_lists_and_elements_without_a_name_are_none() -> None:
+def test_empty_lists_and_unnamed_elements_give_no_names() -> None:
     empty = [
         "",
         " ",
@@ -792,7 +788,7 @@ def test_empty_lists_and_elements_without_a_name_are_none() -> None:
     ]
 
 
-def test_a_name_in_which_brackets_stand_stays_a_name() -> None:
+def test_a_name_with_brackets_is_one_name() -> None:
     names = ["[Live] a", "(500) Days", "[a] and [b]", "{x} y", "(Untitled)", "a [b]", "【生】", "(a, b)", "['a'] b",
              '("Weird") Al', 'c("x") y', "{x}{y}", "it's [b, c]"]  # fmt: skip
     assert listed(pl.Series(names)).to_list() == [[name] for name in names]
@@ -806,7 +802,7 @@ NO_LISTS = [
 
 
 @pytest.mark.parametrize("column", ["tags", "performers", "image_urls"])
-def test_a_list_that_is_cut_off_or_nested_is_refused_by_line_and_column(shop: Connection, column: str) -> None:
+def test_a_truncated_or_nested_list_is_rejected_by_line_and_column(shop: Connection, column: str) -> None:
     frame = pl.DataFrame({"product_url": [f"n/{n}" for n in range(len(NO_LISTS) + 1)], "title": "T"})
     frame.with_columns(pl.Series(column, [*NO_LISTS, '["a", "b"]'])).write_csv("lists.csv")
     summary = import_catalog(shop, Path("lists.csv"))
@@ -865,7 +861,7 @@ def test_a_list_has_a_longest_length(shop: Connection, column: str) -> None:
     assert summary.inserted == 1
 
 
-def test_a_text_too_long_for_an_index_of_the_application_is_one_row(shop: Connection) -> None:
+def test_a_text_too_long_for_an_index_rejects_one_row_only(shop: Connection) -> None:
     shop.execute("create index on public.videos (title)")
     summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(4_000)}\nn/3,B\n"))
     assert summary.inserted == 2
@@ -905,7 +901,7 @@ def test_rejected_rows_create_no_videos(shop: Connection, chunk: int | None) -> 
     assert rows(shop, "select product_url from public.videos where product_url like 'new/%'") == ["new/2"]
 
 
-def test_listed_names_are_each_once() -> None:
+def test_names_in_a_list_are_distinct() -> None:
     assert listed(pl.Series(["a|b||a| c ", "(no genres listed)", None])).to_list() == [["a", "b", "c"], [], None]
 
 
@@ -924,7 +920,7 @@ OTHER = [
 
 
 @pytest.mark.parametrize("setting", ["as_written", "normalised", "normalised_lower_case"])
-def test_one_product_has_one_address_where_that_is_asked_for(shop: Connection, setting: str) -> None:
+def test_equivalent_product_urls_are_one_product_if_set(shop: Connection, setting: str) -> None:
     shop.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'product_urls'", [setting])
     addresses = [*SAME, *OTHER]
     pl.DataFrame({"product_url": addresses, "title": "T", "reviewer_id": addresses, "stars": 3}).write_csv("a.csv")
@@ -941,8 +937,8 @@ def test_one_product_has_one_address_where_that_is_asked_for(shop: Connection, s
     assert created.items_created == (len(distinct) if setting == "as_written" else created.items - 3)
 
 
-def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
-    """Also one that was imported before the setting, or that an application wrote."""
+def test_an_existing_video_keeps_its_product_url(shop: Connection) -> None:
+    """Also a video imported before the setting, or written by an application."""
     shop.execute(
         "insert into public.videos (product_url, title) values ('http://Shop.example/item/1/?utm_source=x', 'Old')"
     )
@@ -955,13 +951,13 @@ def test_a_video_that_is_there_keeps_its_address(shop: Connection) -> None:
     ]
 
 
-def test_numbers_of_decimal_type_are_ids_as_others_are(here: Path) -> None:
+def test_decimal_numbers_are_valid_ids(here: Path) -> None:
     numbers = pl.Series([Decimal("7.0"), Decimal("10.0"), Decimal("8.5"), None], dtype=pl.Decimal(20, 1))
     assert ids(numbers).to_list() == ["7", "10", None, None]
 
 
-def test_uuids_of_parquet_are_uuids_and_other_bytes_are_texts(here: Path) -> None:
-    """As DuckDB and Arrow write them, in 16 bytes; a text of 16 bytes is none."""
+def test_parquet_uuids_are_uuids_and_other_bytes_are_text(here: Path) -> None:
+    """As DuckDB and Arrow write them, in 16 bytes. A text of 16 bytes is not a UUID."""
     given = [uuid.UUID(int=n << 64 | n | 0x8000000000000000) for n in range(1, 200)] + [
         uuid.uuid4() for _ in range(200)
     ]
@@ -972,7 +968,7 @@ def test_uuids_of_parquet_are_uuids_and_other_bytes_are_texts(here: Path) -> Non
     assert [url for url, _ in read(Path("texts.parquet"))[0]] == texts
 
 
-def test_types_and_formats_of_which_nothing_can_be_read_are_refused_by_name(here: Path) -> None:
+def test_unsupported_types_and_formats_are_refused_by_name(here: Path) -> None:
     frame = pl.DataFrame({"product_url": ["u/1"], "title": [dt.timedelta(seconds=62)]})
     frame.write_parquet("spans.parquet")
     with pytest.raises(UserError, match="the column title is of type Duration"):
@@ -991,14 +987,14 @@ HEAD = "product_url,title\n"
 
 
 def refused(db: Connection, path: Path, **options: Any) -> str:
-    """The sentence and the hint with which a catalogue is refused."""
+    """The message and the hint of a refused catalogue."""
     with pytest.raises(UserError) as caught:
         import_catalog(db, path, ImportOptions(**options))
     return str(caught.value).replace("\n", "; ")
 
 
-def test_a_header_that_cannot_be_used_is_told_in_a_sentence(db: Connection, here: Path) -> None:
-    """Of any length, with line ends in it, and with what a terminal would obey."""
+def test_an_unusable_header_is_explained_in_one_sentence(db: Connection, here: Path) -> None:
+    """Headers of any length, with line ends or control characters."""
     told = {
         "product_url,title," + "x" * 1_100_000 + "\nu/1,One,\n": "lacks the columns",
         'product_url,"title\n",tags\nu/1,One,x\n': "a quote opens among the names of the columns",
@@ -1014,12 +1010,14 @@ def test_a_header_that_cannot_be_used_is_told_in_a_sentence(db: Connection, here
     assert import_catalog(db, text_file("product_url,title," + "x" * 200_000 + "\nu/1,One,\n")).inserted == 1
 
 
-def test_a_name_of_a_column_beside_a_cell_of_two_lines_is_a_row(here: Path) -> None:
+def test_a_column_name_beside_a_multi_line_cell_is_a_row(here: Path) -> None:
     assert read(text_file(HEAD + 'title,"two\nlines"\nu/1,One\n'))[0] == [("title", "two\nlines"), ("u/1", "One")]
 
 
 @pytest.mark.parametrize("inside", [bytes, gzip.compress], ids=["plain", "in gzip"])
-def test_other_formats_are_called_by_their_name(db: Connection, here: Path, inside: Callable[[bytes], bytes]) -> None:
+def test_files_of_other_formats_are_refused_by_name(
+    db: Connection, here: Path, inside: Callable[[bytes], bytes]
+) -> None:
     json_text = '[{"product_url": "u/1"}]'
     formats = {
         b"PK\x03\x04\0\0": "a zip archive or a spreadsheet",
@@ -1037,7 +1035,7 @@ def test_other_formats_are_called_by_their_name(db: Connection, here: Path, insi
     assert "compressed with gzip twice" in refused(db, text_file(gzip.compress(gzip.compress(HEAD.encode()))))
 
 
-def test_an_encoding_that_cannot_be_that_of_the_file_is_refused(db: Connection, here: Path) -> None:
+def test_an_impossible_encoding_is_refused(db: Connection, here: Path) -> None:
     path = text_file(HEAD + "u/1,+2AA- \\ud800\n")
     for encoding in ("hex", "base64", "rot13"):
         assert f"there is no encoding '{encoding}'" in refused(db, path, encoding=encoding)
@@ -1045,7 +1043,7 @@ def test_an_encoding_that_cannot_be_that_of_the_file_is_refused(db: Connection, 
         assert f"not {encoding}: " in refused(db, path, encoding=encoding)
 
 
-def test_what_cannot_separate_columns_is_no_delimiter(dsn: str, here: Path) -> None:
+def test_invalid_delimiters_are_refused(dsn: str, here: Path) -> None:
     path = text_file("product_urlあtitle\nu/1あOne\n")
     for delimiter in ('"', "あ", "\n", "\r", ",,"):
         done = CliRunner().invoke(app, ["import", "catalog", str(path), "--dsn", dsn, "--delimiter", delimiter])
@@ -1054,7 +1052,7 @@ def test_what_cannot_separate_columns_is_no_delimiter(dsn: str, here: Path) -> N
         import_catalog(connection, text_file("sep=あ\nproduct_urlあtitle\n"))
 
 
-def test_no_report_replaces_the_file_that_is_read(dsn: str, here: Path) -> None:
+def test_a_report_never_overwrites_the_file_being_read(dsn: str, here: Path) -> None:
     """The report of rejects, by its usual name or a given one, and the summary."""
     content = HEAD + "u/1,One\n,Two\n"
     for words in (["fixed.rejects.csv"], ["a.csv", "--rejects", "a.csv"], ["b.csv", "--summary", "./b.csv"]):
@@ -1066,7 +1064,7 @@ def test_no_report_replaces_the_file_that_is_read(dsn: str, here: Path) -> None:
 
 
 def test_a_file_may_have_any_name(db: Connection, here: Path) -> None:
-    """Also one that is no UTF-8, or that polars would read as a pattern."""
+    """Also a name that is not UTF-8, or that polars would read as a pattern."""
     for name in ("likes[1].parquet", "li*.parquet", "l?kes.parquet"):
         pl.DataFrame({"product_url": [name], "title": ["One"]}).write_parquet(text_file(b"", name).open("wb"))
         assert import_catalog(db, Path(name)).inserted == 1, name
@@ -1074,8 +1072,8 @@ def test_a_file_may_have_any_name(db: Connection, here: Path) -> None:
     assert json.loads(summary.to_json().encode())["inserted"] == 1
 
 
-def test_parquet_of_which_polars_panics_is_refused(db: Connection, here: Path) -> None:
-    """A zone that is in no time zone database."""
+def test_parquet_that_makes_polars_panic_is_refused(db: Connection, here: Path) -> None:
+    """With an unknown time zone."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -1088,7 +1086,7 @@ def test_parquet_of_which_polars_panics_is_refused(db: Connection, here: Path) -
         assert "is not a readable Parquet file: " in refused(db, text_file(whole.getvalue()[:cut]))
 
 
-def test_a_stray_carriage_return_and_an_endless_cell_are_told(db: Connection, here: Path) -> None:
+def test_a_stray_carriage_return_and_an_unterminated_cell_are_reported(db: Connection, here: Path) -> None:
     found = rejects(import_catalog(db, text_file(HEAD + "u/1,One\nu/2,Two\ru/3,Three\n")))
     assert found == [(3, "", "", "not CSV: a carriage return ends a line in the middle of the row")]
     data = HEAD + "u/1," + "x" * 1_100_000 + '\nu/2,"two"\n'

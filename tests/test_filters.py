@@ -293,7 +293,8 @@ INDEXED: list[Filter] = [
 def test_rare_values_are_found_by_an_index(given: Filter, db: Connection, client: Client) -> None:
     """Lists are the same with the index and without it."""
     with_index = {name: listed(client, name, **given) for name in LISTS}
-    among = "select two_tower.few_by_index(two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, %s), null))"
+    compiled = "two_tower.compile_filter(jsonb_populate_record(null::two_tower.video_filter, %s), null)"
+    among = f"select two_tower.few_by_index({compiled})"
     assert {v.id for v in VIDEOS if v.passes(given)} <= set(one(db, among, Jsonb(given)))
     for index in column(db, "select indexname from pg_indexes where tablename = 'videos' and schemaname = 'public'"):
         if index in INDEXES["videos"]:

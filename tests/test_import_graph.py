@@ -1,7 +1,7 @@
-"""The modules of two_tower import each other in one direction: no circles, and packages only import what lies below.
+"""The modules of two_tower import each other in one direction: no cycles, and packages import only lower ones.
 
-Imports inside functions count too, since a circle that is hidden in one is a circle. Those for type checkers alone
-do not. A module that grows long has a reason.
+Imports inside functions count too, since they can form a cycle. Those for type checkers alone do not. ARCHITECTURE.md
+gives a reason for each long module.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ARROWS: dict[str, set[str]] = {
     "ui": {"lifecycle", "server"},
     "cli": {"bench", "data", "lifecycle", "server", "trainer"},
 }
-"""Package -> packages that it may import. Everyone may import itself and the ground."""
+"""Package -> packages that it may import, besides itself and the base modules."""
 
 ENTRY_POINTS = {"two_tower.__main__", "two_tower.cli.main"}
-"""Start the program, and are imported by no module but each other."""
+"""Entry points of programs. No other module imports them."""
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:
@@ -51,7 +51,7 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(text: str, name: str, modules: set[str]) -> set[str]:
-    """Those of ``modules`` that module ``name`` with this text imports, wherever in it."""
+    """Those of ``modules`` that module ``name`` with this text imports, anywhere in it."""
     found = set()
     for node in statements(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def imported(text: str, name: str, modules: set[str]) -> set[str]:
             if node.level:
                 base = ".".join([*name.split(".")[: -node.level], *([base] if base else [])])
             for alias in node.names:
-                # A name of a package's is a module of it, or something that its __init__ has.
+                # A name imported from a package is a module, or defined in its __init__.
                 found |= {f"{base}.{alias.name}"} & modules or {base} & modules
     return found - {name}
 
@@ -99,14 +99,14 @@ def test_an_import_is_found(text: str, found: set[str]) -> None:
     assert imported(text, "two_tower.me", {"two_tower", "two_tower.a", "two_tower.b", "two_tower.me"}) == found
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_modules_do_not_import_each_other_in_a_cycle() -> None:
     try:
         TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(reversed(error.args[1])))
 
 
-def test_packages_import_only_what_lies_below() -> None:
+def test_packages_import_only_lower_packages() -> None:
     wrong = [
         f"{module} imports {other}"
         for module, others in graph().items()
@@ -117,8 +117,8 @@ def test_packages_import_only_what_lies_below() -> None:
     assert sorted(wrong) == []
 
 
-def test_the_arrows_between_packages_are_all_used() -> None:
-    """So that the list, which ARCHITECTURE.md draws, says what is so."""
+def test_every_allowed_import_between_packages_is_used() -> None:
+    """So that the list, which ARCHITECTURE.md draws, has no outdated entry."""
     used = {(package(module), package(other)) for module, others in graph().items() for other in others}
     assert [(a, b) for a, below in ARROWS.items() for b in below if (a, b) not in used] == []
 

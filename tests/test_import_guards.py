@@ -1,5 +1,5 @@
-"""Imports into tables that others made: what those refuse is reported by line, whatever it is that refuses it, and the
-rest comes in; users are such as Supabase's sign-in can read; values have bounds."""
+"""Imports into adopted tables: rows that a table refuses are reported by line, and the others imported; Supabase's
+sign-in can read the users created; values have bounds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def trigger(table: str, condition: str, action: str = "raise exception 'not here
 
 
 def deferred(table: str, condition: str) -> str:
-    """The same, said at the end of the transaction."""
+    """The same, checked at the end of the transaction."""
     return f"""create function public.mind() returns trigger language plpgsql as
         $$ begin if {condition} then raise exception 'not here'; end if; return null; end $$;
         create constraint trigger minds after insert or update on {table} deferrable initially deferred
@@ -163,7 +163,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("kind", CONSTRAINTS)
-def test_rows_that_a_table_refuses_are_reported_and_the_others_come_in(
+def test_rows_refused_by_a_table_are_reported_and_the_others_imported(
     shop: Connection, write: Write, kind: str, chunk: int | None
 ) -> None:
     run: Callable[..., ImportSummary]
@@ -216,7 +216,9 @@ def test_a_constraint_on_one_column_is_reported_with_column_and_value(shop: Conn
     trigger("public.videos", "new.product_url like 'new%'"),
 ], ids=["check", "length", "trigger"])  # fmt: skip
 @pytest.mark.parametrize("verb", ["reviews", "decisions"])
-def test_products_that_cannot_be_created(shop: Connection, write: Write, verb: str, statement: str) -> None:
+def test_products_that_cannot_be_created_are_reported(
+    shop: Connection, write: Write, verb: str, statement: str
+) -> None:
     shop.execute(statement.replace("varchar(5)", "varchar(4)").encode())
     new = "new/1"
     if verb == "reviews":
@@ -234,7 +236,7 @@ def test_products_that_cannot_be_created(shop: Connection, write: Write, verb: s
 
 
 @pytest.mark.soak
-def test_many_refused_rows_take_time_in_proportion(shop: Connection, write: Write) -> None:
+def test_import_time_is_proportional_to_the_refused_rows(shop: Connection, write: Write) -> None:
     shop.execute("alter table public.user_video_decisions add check (decision_type <> 'skip')")
     shop.execute("insert into auth.users (id) select md5('u' || n)::uuid from generate_series(1, 1500) n")
     users = rows(shop, "select id::text from auth.users")
@@ -244,8 +246,8 @@ def test_many_refused_rows_take_time_in_proportion(shop: Connection, write: Writ
     assert summary.seconds < 60
 
 
-def test_what_is_no_row_s_fault_fails_the_file(shop: Connection, connect: Connect, write: Write) -> None:
-    """A policy, a missing right: one sentence, and nothing comes in."""
+def test_an_error_not_caused_by_a_row_fails_the_import(shop: Connection, connect: Connect, write: Write) -> None:
+    """A policy or a missing privilege: one message, and nothing is imported."""
     role = f"writer_{shop.info.dbname}"
     shop.execute(f"create role {role} login".encode())
     try:
@@ -264,7 +266,7 @@ def test_what_is_no_row_s_fault_fails_the_file(shop: Connection, connect: Connec
 
 
 @pytest.mark.parametrize("column", ["videos.product_url", "tags.name", "performers.name"])
-def test_names_are_the_same_where_the_table_says_so(shop: Connection, write: Write, column: str) -> None:
+def test_names_equal_by_the_columns_type_are_one(shop: Connection, write: Write, column: str) -> None:
     shop.execute("create extension if not exists citext with schema extensions")
     table, name = column.split(".")
     shop.execute(f"alter table public.{table} alter {name} type extensions.citext".encode())
@@ -286,9 +288,7 @@ KEYS = [
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(("table", "key"), KEYS)
-def test_without_a_unique_key_a_catalogue_comes_in_once_all_the_same(
-    shop: Connection, write: Write, table: str, key: str
-) -> None:
+def test_a_catalogue_without_unique_keys_is_imported_once(shop: Connection, write: Write, table: str, key: str) -> None:
     shop.execute(f"alter table public.{table} drop constraint {key}".encode())
     path = write("product_url,title,tags,performers\nn/1,A,Sea,Ann\nn/2,B,Sea|fog,Ann\n")
     assert import_catalog(shop, path).inserted == 2
@@ -320,7 +320,7 @@ MOMENTS: dict[str, bool] = {
 
 
 @pytest.mark.parametrize("verb", ["reviews", "decisions"])
-def test_times_of_feedback_have_bounds(shop: Connection, write: Write, verb: str) -> None:
+def test_times_of_decisions_and_reviews_have_bounds(shop: Connection, write: Write, verb: str) -> None:
     lines = [f"u/1,user {n},1,{text}\n" for n, text in enumerate(["", *MOMENTS])]
     if verb == "reviews":
         summary = import_reviews(shop, write("product_url,reviewer_id,stars,created_at\n" + "".join(lines)))
@@ -336,7 +336,7 @@ def test_times_of_feedback_have_bounds(shop: Connection, write: Write, verb: str
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
 def test_times_of_parquet_have_bounds(shop: Connection, write: Write, unit: Any, zone: str | None) -> None:
-    """The ends of what the type holds, the ends of what is taken, and a value beyond either."""
+    """The limits of the type, the limits of what is accepted, and values beyond them."""
     per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     now = int(NOW.timestamp())
     edges = {0: True, -1: False, now: True, now + 80_000: True, now + 90_000: False}
@@ -399,23 +399,21 @@ create unique index confirmation_token_idx on auth.users (confirmation_token) wh
 create unique index recovery_token_idx on auth.users (recovery_token) where recovery_token !~ '^[0-9 ]*$';
 create unique index users_email_partial_key on auth.users (email) where is_sso_user = false;
 """
-"""What Supabase's auth.users has, as its sign-in service makes it."""
+"""Columns of Supabase's auth.users, as its sign-in service creates them."""
 READ = (
     "aud", "role", "confirmation_token", "recovery_token", "email_change_token_current", "email_change_token_new",
     "email_change", "email_change_confirm_status", "phone_change_token", "phone_change", "reauthentication_token",
     "raw_app_meta_data", "raw_user_meta_data", "created_at", "updated_at", "is_sso_user", "is_anonymous", "instance_id",
 )  # fmt: skip
-"""What the service reads into variables that hold no null (a null of one fails the listing of all)."""
+"""Columns that the service reads into variables that cannot be null; one null makes listing all users fail."""
 NEW = "user_id,product_url,label\nbob,u/1,1\ncem,u/1,0\nbob,u/2,1\n"
 
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("missing", [None, *READ])
-def test_users_that_are_created_are_such_as_the_sign_in_reads(
-    shop: Connection, write: Write, missing: str | None
-) -> None:
+def test_created_users_are_readable_by_supabases_sign_in(shop: Connection, write: Write, missing: str | None) -> None:
     shop.execute(GOTRUE.encode())
-    if missing:  # an older release, or one to come
+    if missing:  # as in an older or newer release
         shop.execute(f"alter table auth.users drop column {missing}".encode())
     summary = import_decisions(shop, write(NEW), create_users=True)
     assert (summary.users_created, summary.inserted) == (2, 3)
@@ -426,7 +424,7 @@ def test_users_that_are_created_are_such_as_the_sign_in_reads(
     assert rows(shop, f"select count(*) from auth.users where id <> '{ANNA}' and email is null and phone is null") == [
         2
     ]
-    if missing != "is_anonymous":  # those who are may be swept away
+    if missing != "is_anonymous":  # anonymous users may be deleted later
         assert rows(shop, "select count(*) from auth.users where is_anonymous") == [0]
     before = versions(shop)
     assert import_decisions(shop, write(NEW), create_users=True).users_created == 0
@@ -468,7 +466,7 @@ NOT_CREATED: dict[str, tuple[str, str, str]] = {
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize("why", NOT_CREATED)
-def test_users_that_cannot_be_created_end_the_import_before_it_begins(
+def test_an_import_that_cannot_create_users_writes_nothing(
     shop: Connection, write: Write, why: str, chunk: int | None
 ) -> None:
     statements, message, hint = NOT_CREATED[why]
@@ -481,7 +479,7 @@ def test_users_that_cannot_be_created_end_the_import_before_it_begins(
     assert versions(shop) == before
 
 
-def test_a_role_that_may_not_create_users(shop: Connection, connect: Connect, write: Write) -> None:
+def test_a_role_that_may_not_create_users_is_refused(shop: Connection, connect: Connect, write: Write) -> None:
     before = versions(shop)
     service = connect()
     service.execute("set role service_role")
@@ -494,7 +492,9 @@ def test_a_role_that_may_not_create_users(shop: Connection, connect: Connect, wr
 @pytest.mark.parametrize(
     ("state", "told"), [("", True), ("disable", False), ("enable always", True), ("enable replica", False)]
 )
-def test_triggers_on_users_are_named_before_they_fire(shop: Connection, write: Write, state: str, told: bool) -> None:
+def test_triggers_on_users_are_reported_before_the_import(
+    shop: Connection, write: Write, state: str, told: bool
+) -> None:
     shop.execute(HANDLE_NEW_USER.format("null", "after").encode())
     if state:
         shop.execute(f"alter table auth.users {state} trigger on_auth_user_created".encode())

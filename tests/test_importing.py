@@ -1,4 +1,4 @@
-"""Imports: what comes in, that it comes in once, and what is said of files that are not as they should be."""
+"""Imports: the rows written, repeated imports, and the errors for bad files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ TAGS = """select v.product_url, string_agg(t.name, '|' order by t.name) from pub
     join public.video_tags l on l.video_id = v.id join public.tags t on t.id = l.tag_id group by 1 order by 1"""
 
 
-def test_catalogue_comes_in_whole(shop: Connection) -> None:
+def test_every_column_of_a_catalogue_is_imported(shop: Connection) -> None:
     assert rows(
         shop,
         "select product_url, title, maker, label, series, source, price::text, duration_seconds,"
@@ -110,14 +110,14 @@ def test_catalogue_comes_in_whole(shop: Connection) -> None:
     assert rows(shop, "select name from public.performers order by 1") == ["Ann Lo", "Bo Ra"]
 
 
-def test_catalogue_twice_writes_nothing(shop: Connection, write: Write) -> None:
+def test_importing_a_catalogue_twice_writes_nothing(shop: Connection, write: Write) -> None:
     before = versions(shop)
     summary = import_catalog(shop, write(CATALOGUE, "catalog.csv"))
     assert (summary.rows, summary.inserted, summary.updated, summary.unchanged) == (3, 0, 0, 3)
     assert versions(shop) == before
 
 
-def test_catalogue_changes_only_what_the_file_says(shop: Connection, write: Write) -> None:
+def test_an_import_changes_only_the_columns_of_the_file(shop: Connection, write: Write) -> None:
     published = rows(shop, "select published_at from public.videos order by product_url")
     summary = import_catalog(
         shop, write("product_url,title,tags,price\nu/1,One,storm|fog,\nu/2,Two!,sea,5.50\nu/4,Four,,\n")
@@ -134,12 +134,12 @@ def test_catalogue_changes_only_what_the_file_says(shop: Connection, write: Writ
     assert rows(shop, "select published_at from public.videos order by product_url")[:3] == published
 
 
-def test_a_video_with_other_tags_alone_counts_as_updated(shop: Connection, write: Write) -> None:
+def test_a_video_with_only_other_tags_counts_as_updated(shop: Connection, write: Write) -> None:
     summary = import_catalog(shop, write("product_url,title,tags\nu/1,One,sea\nu/2,Two,sea\n"))
     assert (summary.updated, summary.unchanged) == (1, 1)
 
 
-def test_equal_names_of_an_adopted_table_are_one(shop: Connection, write: Write) -> None:
+def test_duplicate_names_in_an_adopted_table_are_one(shop: Connection, write: Write) -> None:
     shop.execute("alter table public.tags drop constraint tags_name_key")
     shop.execute("insert into public.tags (name) values ('twin'), ('twin')")
     import_catalog(shop, write("product_url,title,tags\nu/3,Three,twin\n"))
@@ -199,7 +199,7 @@ def test_bad_cells_of_a_catalogue_are_rejected_by_line_and_column(db: Connection
 # ------------------------------------------------------------------------------------------------- reviews, decisions
 
 
-def test_reviews_come_in_once(shop: Connection, write: Write) -> None:
+def test_importing_reviews_twice_writes_nothing(shop: Connection, write: Write) -> None:
     path = write(f"product_url,reviewer_id,stars,created_at\nu/1,{BEN},5,2024-01-01T10:00:00Z\nu/2,{BEN},0.5,\n")
     first = import_reviews(shop, path)
     assert (first.rows, first.inserted, first.users, first.items) == (2, 2, 1, 2)
@@ -230,7 +230,7 @@ def test_ids_that_are_not_uuids_are_mapped_and_trimmed(shop: Connection, write: 
     assert user_uuid("a b") == uuid5(NAMESPACE, "a b") == UUID("930ab29f-cf95-56ab-8224-e766b4fc15ba")
 
 
-def test_one_id_and_many_are_mapped_alike() -> None:
+def test_single_ids_and_columns_of_ids_map_alike() -> None:
     texts = ["a", ANNA, "ü", "a", ANNA.replace("-", "")]
     assert [UUID(bytes=value) for value in user_uuids(pl.Series(texts)).tolist()] == [user_uuid(t) for t in texts]
 
@@ -246,7 +246,7 @@ def test_unknown_products_are_rejected_or_created(shop: Connection, write: Write
     assert rows(shop, "select title from public.videos where product_url = 'u/9'") == [""]
 
 
-def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
+def test_importing_decisions_twice_writes_nothing(shop: Connection, write: Write) -> None:
     path = write(f"user_id,product_url,decision\n{ANNA},u/1,LIKE\n{ANNA},u/2,Dislike\n{ANNA},u/3,skip\n")
     assert import_decisions(shop, path).inserted == 3
     assert rows(shop, "select decision_type from public.user_video_decisions order by 1") == ["like", "nope", "skip"]
@@ -261,8 +261,8 @@ def test_decisions_come_in_once(shop: Connection, write: Write) -> None:
 @pytest.mark.sampled
 @pytest.mark.parametrize("stored", ["like", "LIKE", "Like", " like ", "\tlike\r\n"])
 @pytest.mark.parametrize("word", ["like", "LIKE", "Like", " like", "1"])
-def test_decisions_are_compared_as_sql_reads_them(shop: Connection, write: Write, stored: str, word: str) -> None:
-    """What an application has written in its own way means the same, and stays as it is."""
+def test_decisions_are_compared_by_their_meaning_in_sql(shop: Connection, write: Write, stored: str, word: str) -> None:
+    """Equal decisions that an application wrote differently stay unchanged."""
     shop.execute("alter table public.user_video_decisions drop constraint user_video_decisions_decision_type_check")
     path = write(f"user_id,product_url,decision\n{ANNA},u/1,{word}\n")
     import_decisions(shop, path)
@@ -274,7 +274,7 @@ def test_decisions_are_compared_as_sql_reads_them(shop: Connection, write: Write
     assert rows(shop, "select decision_type from public.user_video_decisions") == ["nope"]
 
 
-def test_decisions_by_video_id(shop: Connection, write: Write) -> None:
+def test_decisions_are_imported_by_video_id(shop: Connection, write: Write) -> None:
     (video,) = rows(shop, "select id::text from public.videos where product_url = 'u/1'")
     lines = [f"{ANNA},{video.upper()},1,2024-01-01", f"{ANNA},{BEN},1,", f"{ANNA},u/1,1,", f"{ANNA},{video},2,"]
     summary = import_decisions(shop, write("user_id,video_id,label,created_at\n" + "\n".join(lines)))
@@ -299,7 +299,7 @@ def test_unknown_users_are_rejected_or_created(shop: Connection, write: Write) -
     assert import_decisions(shop, path, create_users=True).users_created == 0
 
 
-def test_the_later_of_two_equal_keys_wins(shop: Connection, write: Write) -> None:
+def test_the_later_of_two_rows_with_one_key_wins(shop: Connection, write: Write) -> None:
     summary = import_reviews(
         shop, write("product_url,reviewer_id,stars\nu/1,x,1\nu/1,y,2\nu/1,x,3\nu/1,y,2\nu/1,x,4\n")
     )
@@ -320,10 +320,10 @@ def shape_of_reviews(db: Connection) -> list[Any]:
 
 
 @pytest.mark.parametrize("duplicates", [False, True])
-def test_the_first_import_and_a_later_one_give_the_same(
+def test_a_first_import_and_a_merge_give_the_same_rows(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, duplicates: bool
 ) -> None:
-    """Into an empty table rows go directly; otherwise they are merged. Either way batch by batch."""
+    """Rows go directly into an empty table, and are merged into others, both in batches."""
     monkeypatch.setattr(csv_file, "BLOCK", 256)
     lines = [f"u/{i % 3 + 1},r{i // 3},{i % 6},{'2024-01-01' if i % 2 else ''}" for i in range(60)]
     lines += [f"u/1,r{i},5,2025-01-01" for i in range(9)] if duplicates else []
@@ -343,7 +343,7 @@ def test_the_first_import_and_a_later_one_give_the_same(
     assert (first.inserted, first.users, first.duplicates) == (60, 20, 9 if duplicates else 0)
 
 
-def test_whoever_may_only_write_imports_as_well(dsn: str, shop: Connection, write: Write) -> None:
+def test_a_role_with_only_write_privileges_can_import(dsn: str, shop: Connection, write: Write) -> None:
     path = write(reviews_text(6))
     with psycopg.connect(dsn) as service:
         service.execute("set role service_role")
@@ -358,7 +358,7 @@ def test_a_failed_first_import_leaves_the_table_with_its_indexes(shop: Connectio
     assert shape_of_reviews(shop) == shape
 
 
-def test_products_and_users_are_looked_up_between_batches(
+def test_products_and_users_created_between_batches_are_found(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 128)
@@ -372,7 +372,7 @@ def test_products_and_users_are_looked_up_between_batches(
     assert adds_up(everyone)
 
 
-def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, write: Write) -> None:
+def test_a_dry_run_reports_the_changes_and_makes_none(shop: Connection, write: Write) -> None:
     before = versions(shop)
     summary = import_decisions(
         shop, write("user_id,product_url,label\nx,u/1,1\nx,u/0,1\n"), ImportOptions(dry_run=True), create_users=True
@@ -381,7 +381,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Connection, 
     assert versions(shop) == before
 
 
-def test_an_import_wakes_the_change_log_only_for_what_changed(shop: Connection, write: Write) -> None:
+def test_an_import_logs_only_real_changes(shop: Connection, write: Write) -> None:
     path = write(f"user_id,product_url,label\n{ANNA},u/1,1\n")
     import_decisions(shop, path)
     shop.execute("truncate two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes")
@@ -421,13 +421,13 @@ def reviews_text(count: int, newline: str = "\n") -> str:
         pytest.param(b"note,product_url,reviewer_id,stars,x\n,u/1,r,5,\n", 1, id="other columns"),
     ],
 )
-def test_a_file_may_look_like(shop: Connection, write: Write, content: bytes, inserted: int) -> None:
+def test_supported_file_layouts_are_read(shop: Connection, write: Write, content: bytes, inserted: int) -> None:
     summary = import_reviews(shop, write(content))
     assert (summary.rows, summary.inserted, summary.rejects) == (inserted, inserted, None)
 
 
 @pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolon"), ("\t", "tab")])
-def test_another_delimiter_is_used_and_said(shop: Connection, write: Write, delimiter: str, name: str) -> None:
+def test_another_delimiter_is_detected_and_reported(shop: Connection, write: Write, delimiter: str, name: str) -> None:
     said: list[str] = []
     path = write(reviews_text(4).replace(",", delimiter))
     assert import_reviews(shop, path, ImportOptions(say=said.append)).inserted == 4
@@ -445,7 +445,7 @@ def test_columns_can_be_mapped_and_encodings_given(shop: Connection, write: Writ
         import_reviews(shop, path, ImportOptions(encoding="klingon"))
 
 
-def test_parquet(shop: Connection, write: Write, tmp_path: Path) -> None:
+def test_parquet_files_are_imported(shop: Connection, write: Write, tmp_path: Path) -> None:
     when = pl.Series([1704103200_000_000, None]).cast(pl.Datetime("us", "UTC"))
     reviews = pl.DataFrame(
         {"product_url": ["u/1", "u/0"], "reviewer_id": ["a", "b"], "stars": [4.5, 9], "created_at": when}
@@ -466,10 +466,10 @@ def test_parquet(shop: Connection, write: Write, tmp_path: Path) -> None:
 
 IMAGES = "select product_url, image_urls from public.videos order by 1 limit 2"
 COLUMNS_OF_IMAGES = ("text[]", "varchar(80)[]", "jsonb")
-"""Types that an application may have given the column."""
+"""Possible types of the column in an application's table."""
 
 
-def test_a_video_has_several_images_whatever_file_and_column_they_are_in(
+def test_several_images_are_read_from_every_file_and_column_type(
     shop: Connection, write: Write, tmp_path: Path
 ) -> None:
     lists = [["https://i/1?a=é", "https://i/2"], []]
@@ -485,11 +485,11 @@ def test_a_video_has_several_images_whatever_file_and_column_they_are_in(
             assert import_catalog(shop, source).updated == 2, (kind, source.name)
             assert rows(shop, IMAGES) == list(zip(("u/1", "u/2"), lists, strict=True)), (kind, source.name)
             assert import_catalog(shop, source).unchanged == 2, (kind, source.name)
-        # What a file does not speak of stays; an empty cell empties.
+        # Columns absent from the file keep their values; an empty cell clears its column.
         assert import_catalog(shop, write("product_url,title\nu/1,One\n")).unchanged == 1
         assert import_catalog(shop, write(head + "u/1,One,\n")).updated == 1
         assert rows(shop, IMAGES)[0] == ("u/1", []), kind
-    for other in ("text", None):  # no list fits in, or there is no column: the rest comes in
+    for other in ("text", None):  # the type holds no list, or the column is missing: the other columns are imported
         shop.execute("alter table public.videos drop column image_urls")
         if other:
             shop.execute("alter table public.videos add column image_urls text default 'theirs'")
@@ -498,7 +498,7 @@ def test_a_video_has_several_images_whatever_file_and_column_they_are_in(
 
 
 @pytest.mark.parametrize("parquet", [False, True])
-def test_standard_input(shop: Connection, monkeypatch: pytest.MonkeyPatch, parquet: bool) -> None:
+def test_standard_input_is_read(shop: Connection, monkeypatch: pytest.MonkeyPatch, parquet: bool) -> None:
     data = io.BytesIO(reviews_text(5).encode())
     if parquet:
         frame = pl.read_csv(data)
@@ -541,7 +541,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(
     assert versions(shop) == before
 
 
-def test_the_error_of_a_wrong_header_names_the_columns_there_are(shop: Connection, write: Write) -> None:
+def test_a_wrong_header_is_refused_with_the_columns_found(shop: Connection, write: Write) -> None:
     with pytest.raises(UserError) as caught:
         import_decisions(shop, write(b"who,product_url\n"))
     assert "user_id or reviewer_id, decision or label" in caught.value.message
@@ -549,7 +549,7 @@ def test_the_error_of_a_wrong_header_names_the_columns_there_are(shop: Connectio
     assert "who, product_url" in caught.value.hint
 
 
-def test_a_database_that_is_not_set_up(empty_dsn: str, write: Write) -> None:
+def test_a_database_that_is_not_migrated_is_refused(empty_dsn: str, write: Write) -> None:
     with psycopg.connect(empty_dsn) as empty:
         for work in (import_catalog, import_reviews, import_decisions):
             with pytest.raises(UserError, match="not set up") as caught:
@@ -557,12 +557,12 @@ def test_a_database_that_is_not_set_up(empty_dsn: str, write: Write) -> None:
             assert caught.value.hint == "run `two-tower migrate`"
 
 
-def test_a_file_that_is_not_there(shop: Connection) -> None:
+def test_a_missing_file_is_refused(shop: Connection) -> None:
     with pytest.raises(UserError, match=r"cannot read nowhere\.csv: No such file"):
         import_reviews(shop, Path("nowhere.csv"))
 
 
-def test_bad_records_are_rejected_and_the_others_come_in(shop: Connection, write: Write) -> None:
+def test_bad_records_are_rejected_and_the_others_imported(shop: Connection, write: Write) -> None:
     content = HEAD + b'u/1,a,5\nu/1,b\nu/1,c,5,6\n\nu/1,d\0,5\nu/1,"e"x,5\n"u/\n1",f,5\nu/1,g,5\n'
     summary = import_reviews(shop, write(content))
     assert [(line, column, reason) for line, column, _, reason in rejects(summary)] == [
@@ -576,14 +576,16 @@ def test_bad_records_are_rejected_and_the_others_come_in(shop: Connection, write
     assert adds_up(summary)
 
 
-def test_short_and_long_rows_do_not_make_up_for_each_other(shop: Connection, write: Write) -> None:
+def test_short_and_long_rows_do_not_cancel_out(shop: Connection, write: Write) -> None:
     summary = import_reviews(shop, write(HEAD + b"u/1,a\nu/1,b,5,6\nu/1,c,5\n"))
     assert [line for line, *_ in rejects(summary)] == [2, 3]
     assert summary.inserted == 1
 
 
-def test_lines_are_right_in_every_block(shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quick and careful blocks in turn, records across their borders, and bad rows in between."""
+def test_line_numbers_are_correct_in_every_block(
+    shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks read by either parser in turn, records across their borders, and bad rows between."""
     monkeypatch.setattr(csv_file, "BLOCK", 64)
     lines, bad = ["product_url,reviewer_id,stars"], []
     for i in range(300):
@@ -608,7 +610,7 @@ def test_lines_are_right_in_every_block(shop: Connection, write: Write, monkeypa
     ["2024-01-01T10:00:00Z", "2024-01-01 10:00:00", "2024-01-01T10:00:00.000+00:00", "2024-01-01T19:00:00+0900",
      "2024-01-01 10:00:00 UTC", "2024/01/01 10:00", "1704103200", "1704103200000"],
 )  # fmt: skip
-def test_one_moment_in_many_forms(shop: Connection, write: Write, text: str) -> None:
+def test_one_time_in_many_formats(shop: Connection, write: Write, text: str) -> None:
     import_reviews(shop, write(f"product_url,reviewer_id,stars,created_at\nu/1,x,5,{text}\n"))
     assert rows(shop, "select extract(epoch from created_at)::int from two_tower.reviews") == [1704103200]
 
@@ -619,7 +621,7 @@ def test_times_that_cannot_be_read_are_rejected(shop: Connection, write: Write, 
     assert [(line, column, value) for line, column, value, _ in rejects(summary)] == [(2, "created_at", text)]
 
 
-def test_an_error_of_the_database_leaves_it_as_it_was(shop: Connection, write: Write) -> None:
+def test_a_database_error_rolls_the_import_back(shop: Connection, write: Write) -> None:
     shop.execute("alter table public.videos add constraint no_nine check (title <> 'Nine')")
     shop.execute(
         "create function public.fall_over() returns trigger language plpgsql as 'begin return 1 / 0 + new.no; end'"
@@ -633,7 +635,7 @@ def test_an_error_of_the_database_leaves_it_as_it_was(shop: Connection, write: W
     assert import_catalog(shop, write("product_url,title,tags\nu/1,Uno,new\n")).updated == 1
 
 
-def test_two_imports_at_once_that_meet_the_same_new_things(dsn: str, shop: Connection, write: Write) -> None:
+def test_concurrent_imports_of_the_same_new_rows_succeed(dsn: str, shop: Connection, write: Write) -> None:
     catalogue = [f"n/{i},Title {i},new {i % 7},performer {i % 5}" for i in range(400)]
     decisions = [f"{ANNA},n/{i},1" for i in range(400)]
     write("\n".join(["product_url,title,tags,performers", *catalogue]), "more.csv")
@@ -657,7 +659,7 @@ def test_two_imports_at_once_that_meet_the_same_new_things(dsn: str, shop: Conne
 # -------------------------------------------------------------------------------------------------- what is summed up
 
 
-def test_a_summary_says_what_a_count_of_the_file_says(shop: Connection, write: Write, tmp_path: Path) -> None:
+def test_the_summary_equals_counts_of_the_file(shop: Connection, write: Write, tmp_path: Path) -> None:
     lines = [f"u/{i % 4},r{i % 50},{i % 12 / 2}" for i in range(600)]  # u/0 is unknown, 5.5 stars are too many
     path = write("\n".join(["product_url,reviewer_id,stars", *lines]))
     summary = import_reviews(shop, path)
@@ -681,7 +683,7 @@ def test_decisions_are_counted_by_kind(shop: Connection, write: Write) -> None:
     assert summary.joined == 0.75
 
 
-def test_the_report_of_an_earlier_run_does_not_outlive_its_reasons(shop: Connection, write: Write) -> None:
+def test_an_outdated_report_of_rejects_is_removed(shop: Connection, write: Write) -> None:
     import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,x,9\n"))
     assert Path("file.rejects.csv").exists()
     import_reviews(shop, write("product_url,reviewer_id,stars\nu/1,x,5\n"))
@@ -696,7 +698,7 @@ def test_the_report_of_an_earlier_run_does_not_outlive_its_reasons(shop: Connect
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
-def test_chunks_give_what_one_transaction_gives(
+def test_an_import_in_chunks_gives_the_same_rows_as_one_transaction(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 256)
@@ -719,7 +721,7 @@ class _BrokenOffError(Exception):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
+def test_committed_chunks_are_kept_and_the_next_run_continues(
     shop: Connection, write: Write, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     """Into an empty table (``first``) and into one that has rows."""
@@ -746,7 +748,7 @@ def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
     assert (summary.rows, summary.resumed, summary.inserted, summary.rejected) == (60, 40, 18, 2)
     assert adds_up(summary)
     assert [line for line, *_ in rejects(summary)] == [2, 12, 22, 32, 42, 52]
-    again = import_reviews(shop, path, ImportOptions(chunk=20))  # finished: nothing to go on with
+    again = import_reviews(shop, path, ImportOptions(chunk=20))  # finished, so there is nothing to continue
     assert (again.resumed, again.unchanged, again.rejected) == (0, 54, 6)
     path.write_text(path.read_text() + "\nu/1,new,1\n")
     assert import_reviews(shop, path, ImportOptions(chunk=20)).inserted == 1
@@ -754,11 +756,11 @@ def test_chunks_that_are_in_stay_in_and_the_next_run_goes_on(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("chunk", [None, 30])
-def test_a_server_that_dies_in_the_middle(
+def test_an_import_survives_a_server_crash(
     new_server: Callable[..., Server], write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int | None
 ) -> None:
     monkeypatch.setattr(csv_file, "BLOCK", 256)
-    server = new_server(durable=True)  # else what was committed may go as well
+    server = new_server(durable=True)  # otherwise committed rows might be lost too
     dsn = server.start()
     migrate(dsn)
     with psycopg.connect(dsn, autocommit=True) as db:
@@ -773,7 +775,7 @@ def test_a_server_that_dies_in_the_middle(
         if calls == 5:
             for process in processes_of(server):
                 os.kill(process, signal.SIGKILL)
-            while processes_of(server):  # a process takes a moment to die
+            while processes_of(server):  # processes end with a delay
                 time.sleep(0.01)
 
     with (
@@ -793,7 +795,7 @@ def test_a_server_that_dies_in_the_middle(
 
 
 def processes_of(server: Server) -> list[int]:
-    """The postmaster and its backends: those who work in its data directory."""
+    """The postmaster and its backends, which are the processes working in its data directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -811,7 +813,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["import", *arguments])
 
 
-def test_command_line(dsn: str, shop: Connection, write: Write) -> None:
+def test_the_import_commands_report_and_exit_correctly(dsn: str, shop: Connection, write: Write) -> None:
     path = str(write("product_url,who,stars\nu/1,x,5\nu/0,x,5\n", "stars.csv"))
     result = run("reviews", path, "--dsn", dsn, "--map", "who=reviewer_id", "--json")
     assert result.exit_code == 0

@@ -158,5 +158,5 @@ def test_serving_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path,
 
 
 def test_the_page_needs_no_package_of_the_trainer(unpacked: Path, tmp_path: Path) -> None:
-    pages = "from two_tower.ui import data, freshness, models, recommendations, session, users"
+    pages = "from two_tower.ui import data, freshness, models, recommendations, session, shown, users"
     run(unpacked, tmp_path, pages)

@@ -144,7 +144,7 @@ def test_doctor_and_metrics_work_in_any_state(state: str, target: str) -> None:
 
 def test_the_page_reports_the_same_problem(state: str, target: str) -> None:
     # A login without rights is told of the page's role first.
-    told = "may not take the role two_tower_viewer" if state == "another's" else STATES[state][1]
+    told = "may not switch to the role two_tower_viewer" if state == "another's" else STATES[state][1]
     with pytest.raises(UserError, match=told), queries.viewer(target):
         pass
     with pytest.raises(UserError, match=STATES[state][1]):

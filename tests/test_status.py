@@ -1,4 +1,4 @@
-"""Outages made on purpose: ``two-tower status`` says so, exits with 1, names what mends it, and then is well again."""
+"""Outages made on purpose: ``two-tower status`` reports each, exits with 1, and prints a remedy that ends it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def status(dsn: str, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 def broken(dsn: str, *words: str) -> list[str]:
-    """What is broken, which the exit code must agree with, and the lines for people too."""
+    """The problems found. The exit code and the text output must agree with them."""
     code, report = status(dsn, *words)
     found = [problem["what"] for problem in report["problems"]]
     assert code == (1 if found else 0)
@@ -72,7 +72,7 @@ def mend(dsn: str) -> None:
 
 
 def like(db: Connection) -> None:
-    """``ME`` likes one video more."""
+    """``ME`` likes one more video."""
     db.execute(
         """insert into user_video_decisions (user_id, video_id, decision_type)
         select %(me)s, v.id, 'like' from videos v
@@ -82,14 +82,14 @@ def like(db: Connection) -> None:
 
 
 def age(db: Connection) -> None:
-    """As if no refresh had run for ten minutes."""
+    """Makes changes ten minutes old, as if no refresh had run."""
     db.execute("update two_tower.user_change_log set logged_at = logged_at - interval '10 minutes'")
 
 
 # ------------------------------------------------------------------------------------------------ all is well
 
 
-def test_a_healthy_system_says_so_and_shows_what_it_is(dsn: str, db: Connection) -> None:
+def test_status_of_a_healthy_system_exits_with_0_and_describes_it(dsn: str, db: Connection) -> None:
     like(db)
     refresh(db)
     assert broken(dsn) == []
@@ -111,7 +111,7 @@ def test_a_healthy_system_says_so_and_shows_what_it_is(dsn: str, db: Connection)
 
 
 @pytest.mark.world(models=2)
-def test_looking_reads_all_decisions_once_for_all_versions(dsn: str, db: Connection) -> None:
+def test_status_scans_the_decisions_once_for_all_versions(dsn: str, db: Connection) -> None:
     name = dsn.split("?")[0].rpartition("/")[2]
     db.execute(f"alter database {name} set track_functions = 'all'".encode())
     assert status(dsn)[0] == 0
@@ -119,7 +119,7 @@ def test_looking_reads_all_decisions_once_for_all_versions(dsn: str, db: Connect
     assert sorted(db.execute(calls.encode()).fetchall()) == [("coverage_problems", 2), ("liking_users", 1)]
 
 
-def test_looking_changes_nothing(dsn: str, db: Connection) -> None:
+def test_status_changes_nothing(dsn: str, db: Connection) -> None:
     like(db)
     writes = """select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_user_tables"""
     db.execute("select pg_stat_force_next_flush()")
@@ -132,7 +132,7 @@ def test_looking_changes_nothing(dsn: str, db: Connection) -> None:
 # ------------------------------------------------------------------------------------------------ outages
 
 
-def test_a_stopped_refresh_is_lag(dsn: str, db: Connection) -> None:
+def test_a_stopped_refresh_is_reported_as_lag(dsn: str, db: Connection) -> None:
     like(db)
     assert broken(dsn) == []
     age(db)
@@ -148,7 +148,7 @@ def test_a_stopped_refresh_is_lag(dsn: str, db: Connection) -> None:
     assert broken(dsn) == []
 
 
-def test_failed_users_are_named_with_error_and_next_attempt(dsn: str, db: Connection) -> None:
+def test_failed_users_are_reported_with_error_and_next_attempt(dsn: str, db: Connection) -> None:
     poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     assert broken(dsn) == ["set_aside"]
@@ -157,7 +157,7 @@ def test_failed_users_are_named_with_error_and_next_attempt(dsn: str, db: Connec
     assert sorted((row["kind"], row["id"], row["error"]) for row in report["set_aside"]) == sorted(failed)
     told = CliRunner().invoke(app, ["status", "--dsn", dsn]).stdout
     assert f"{failed[0][1]}, 1 attempts, next in " in told
-    # Once the cause is gone: the remedy, and a refresh.
+    # After the cause is removed: the remedy, then a refresh.
     heal(db)
     db.execute("delete from two_tower.video_changes")
     mend(dsn)
@@ -183,7 +183,7 @@ def test_a_refresh_that_fails_as_a_whole_is_a_failing_job(by: str, dsn: str, db:
 
 
 @pytest.mark.world(models=2)
-def test_vectors_that_no_refresh_will_compute_are_missing(dsn: str, db: Connection) -> None:
+def test_vectors_without_a_pending_change_are_reported_as_missing(dsn: str, db: Connection) -> None:
     db.execute("delete from two_tower.user_embeddings where user_id = %s and model_version = 'v2'", (ME,))
     db.execute(
         "delete from two_tower.video_embeddings where video_id = %s and model_version = 'v1'", (WORLD.bare_video,)
@@ -206,7 +206,7 @@ def test_pending_changes_count_as_lag_not_as_missing(dsn: str, db: Connection) -
     assert status(dsn)[1]["pending_user_changes"] == 1
 
 
-def test_a_disabled_trigger_is_seen_and_what_it_missed_is_made_good(dsn: str, db: Connection) -> None:
+def test_a_disabled_trigger_is_reported_and_its_missed_changes_repaired(dsn: str, db: Connection) -> None:
     before = one(db, VECTOR, ME)
     db.execute("alter table user_video_decisions disable trigger two_tower_insert")
     like(db)
@@ -218,7 +218,7 @@ def test_a_disabled_trigger_is_seen_and_what_it_missed_is_made_good(dsn: str, db
 
 
 @pytest.mark.soak
-def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
+def test_a_missing_index_is_reported(dsn: str, db: Connection) -> None:
     db.execute("drop index two_tower.video_embeddings_1_hnsw")
     assert broken(dsn) == ["index"]
     mend(dsn)
@@ -227,7 +227,7 @@ def test_a_lost_index_is_seen(dsn: str, db: Connection) -> None:
 
 @pytest.mark.soak
 @pytest.mark.world(models=2)
-def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) -> None:
+def test_a_view_of_mixed_versions_is_reported(dsn: str, db: Connection) -> None:
     assert status(dsn)[1]["mixed_versions"] == 0
     db.execute(
         """create or replace view two_tower.active_user_embeddings with (security_invoker = true) as
@@ -238,7 +238,7 @@ def test_versions_are_mixed_never_and_that_is_checked(dsn: str, db: Connection) 
     assert broken(dsn) == []
 
 
-def test_without_a_model_the_next_step_is_named(database: NewDatabase) -> None:
+def test_without_a_model_the_next_step_is_suggested(database: NewDatabase) -> None:
     dsn = database()
     assert broken(dsn) == ["no_model"]
     remedy = "select remedy from two_tower.problems"
@@ -253,7 +253,7 @@ def test_without_a_model_the_next_step_is_named(database: NewDatabase) -> None:
 
 
 @pytest.mark.soak
-def test_a_sample_tells_stored_vectors_that_the_model_does_not_give(dsn: str, db: Connection) -> None:
+def test_a_sample_finds_stored_vectors_that_differ_from_computed_ones(dsn: str, db: Connection) -> None:
     assert broken(dsn, "--sample", "5") == []
     sample = {row["what"]: row for row in status(dsn, "--sample", "5")[1]["sample"]}
     assert sample["recall"]["value"] == 1
@@ -297,20 +297,20 @@ def cron(cron_server: Server) -> Iterator[tuple[str, Connection]]:
 
 @pytest.mark.soak
 @pytest.mark.xdist_group("cron")
-def test_an_outage_of_jobs_refresh_and_a_user_and_the_way_out(
+def test_the_printed_remedies_end_an_outage_of_jobs_refresh_and_a_user(
     cron: tuple[str, Connection], cron_minute: Minute
 ) -> None:
     dsn, db = cron
     db.execute("select two_tower.schedule_jobs()")
     assert broken(dsn) == []
-    # Somebody unschedules the jobs; meanwhile there is a video of which nothing can be stored, and users go on.
+    # The jobs are unscheduled; meanwhile one video cannot be stored, and users go on deciding.
     db.execute("select two_tower.unschedule_jobs()")
     poison(db, min(WORLD.of(WORLD.one_like, "like")))
     refresh(db)
     like(db)
     age(db)
     assert broken(dsn) == ["lag", "job_unscheduled", "set_aside"]
-    # The cause is mended, and every remedy done as printed; pg_cron does the rest.
+    # The cause is removed, and every remedy run as printed; pg_cron does the rest.
     heal(db)
     mend(dsn)
     cron_minute(db, lambda: not status(dsn)[0])
@@ -319,7 +319,7 @@ def test_an_outage_of_jobs_refresh_and_a_user_and_the_way_out(
 
 
 @pytest.mark.xdist_group("cron")
-def test_a_job_of_another_scheduler_is_not_missed(cron: tuple[str, Connection]) -> None:
+def test_a_job_run_by_another_scheduler_is_not_reported_as_missing(cron: tuple[str, Connection]) -> None:
     dsn, db = cron
     db.execute("select two_tower.unschedule_jobs()")
     assert broken(dsn) == ["job_unscheduled"]
@@ -331,9 +331,7 @@ def test_a_job_of_another_scheduler_is_not_missed(cron: tuple[str, Connection]) 
 @pytest.mark.sampled(1)
 @pytest.mark.xdist_group("cron")
 @pytest.mark.parametrize("change", ["active = false", "database = 'elsewhere'"])
-def test_a_job_that_is_paused_or_came_from_elsewhere_is_scheduled_anew(
-    change: str, cron: tuple[str, Connection]
-) -> None:
+def test_a_paused_or_foreign_job_is_scheduled_again(change: str, cron: tuple[str, Connection]) -> None:
     dsn, db = cron
     db.execute("select two_tower.schedule_jobs()")
     kept = column(db, "select jobid from cron.job where jobname <> 'two_tower_refresh' order by 1")
@@ -346,10 +344,10 @@ def test_a_job_that_is_paused_or_came_from_elsewhere_is_scheduled_anew(
 
 
 @pytest.mark.xdist_group("cron")
-def test_a_run_that_pg_cron_saw_fail_is_a_failing_job(cron: tuple[str, Connection]) -> None:
+def test_a_failed_run_of_pg_cron_is_a_failing_job(cron: tuple[str, Connection]) -> None:
     dsn, db = cron
     db.execute("select two_tower.schedule_jobs()")
-    # What pg_cron writes where it cannot even connect: the job itself never ran.
+    # What pg_cron writes if it cannot connect: the job itself never ran.
     db.execute(
         """insert into cron.job_run_details (jobid, database, username, command, status, return_message, end_time)
         select jobid, database, username, command, 'failed', 'connection failed', now()
@@ -362,9 +360,7 @@ def test_a_run_that_pg_cron_saw_fail_is_a_failing_job(cron: tuple[str, Connectio
 
 
 @pytest.mark.xdist_group("cron")
-def test_a_pg_cron_that_was_ended_with_all_other_sessions_is_seen(
-    cron: tuple[str, Connection], cron_server: Server
-) -> None:
+def test_a_terminated_pg_cron_launcher_is_reported(cron: tuple[str, Connection], cron_server: Server) -> None:
     dsn, db = cron
     db.execute("select two_tower.schedule_jobs()")
     assert broken(dsn) == []
@@ -412,7 +408,7 @@ def test_a_login_for_monitoring_sees_what_the_owner_sees(dsn: str, db: Connectio
     assert seen == own
 
 
-def test_a_database_that_is_not_migrated_is_said(empty_dsn: str) -> None:
+def test_a_database_that_is_not_migrated_is_reported(empty_dsn: str) -> None:
     name = empty_dsn.split("?")[0].rpartition("/")[2]
     result = CliRunner().invoke(app, ["status", "--dsn", empty_dsn])
     assert result.exit_code == 1
@@ -423,7 +419,7 @@ def test_a_database_that_is_not_migrated_is_said(empty_dsn: str) -> None:
     assert re.search(r"fail +migrations +none", doctor.stdout)
 
 
-def test_a_database_of_an_older_release_is_said(dsn: str, db: Connection) -> None:
+def test_a_database_of_an_older_release_is_reported(dsn: str, db: Connection) -> None:
     db.execute("drop view two_tower.problems")
     result = CliRunner().invoke(app, ["status", "--dsn", dsn])
     assert result.exit_code == 1
@@ -435,7 +431,7 @@ def test_wrong_usage_exits_with_2(words: list[str], dsn: str) -> None:
     assert CliRunner().invoke(app, ["status", "--dsn", dsn, *words]).exit_code == 2
 
 
-def test_watching_goes_on_until_interrupted_and_exits_as_it_last_looked(dsn: str, db: Connection) -> None:
+def test_watching_ends_at_an_interrupt_with_the_latest_exit_code(dsn: str, db: Connection) -> None:
     with program("status", "--watch", "0.2", "--json", "--dsn", dsn) as watching:
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["healthy"] is True
@@ -449,7 +445,7 @@ def test_watching_goes_on_until_interrupted_and_exits_as_it_last_looked(dsn: str
 
 
 @pytest.mark.soak
-def test_watching_outlives_the_database(dsn: str, connect: Connect, cluster: Server) -> None:
+def test_watching_continues_while_the_database_is_down(dsn: str, connect: Connect, cluster: Server) -> None:
     name = dsn.split("?")[0].rpartition("/")[2]
     rename = sql.SQL("alter database {} rename to {}")
     with program("status", "--watch", "0.2", "--json", "--dsn", dsn) as watching, psycopg.connect(
@@ -468,7 +464,7 @@ def test_watching_outlives_the_database(dsn: str, connect: Connect, cluster: Ser
 
 
 def swap(admin: Connection, rename: sql.Composed) -> None:
-    """Renames a database between two looks at it."""
+    """Renames a database between two reads of it."""
     for _ in range(600):
         try:
             admin.execute(rename)
@@ -496,7 +492,7 @@ def metrics(dsn: str, *words: str) -> dict[tuple[str, ...], float]:
     return samples(result.stdout)
 
 
-def test_metrics_say_what_status_says(dsn: str, db: Connection) -> None:
+def test_metrics_agree_with_status(dsn: str, db: Connection) -> None:
     like(db)
     refresh(db)
     found, (_, report) = metrics(dsn, "--sample", "3"), status(dsn)
@@ -519,7 +515,7 @@ def test_metrics_say_what_status_says(dsn: str, db: Connection) -> None:
 
 
 @pytest.mark.parametrize("fault", ["nobody there", "not migrated"])
-def test_a_database_that_cannot_be_read_is_down_and_no_crash(fault: str, database: NewDatabase) -> None:
+def test_metrics_report_an_unreachable_database_as_down(fault: str, database: NewDatabase) -> None:
     dsn = "postgresql://postgres@127.0.0.1:9/x" if fault == "nobody there" else database(empty=True)
     result = CliRunner().invoke(app, ["metrics", "--dsn", dsn])
     assert result.exit_code == 0
@@ -528,7 +524,7 @@ def test_a_database_that_cannot_be_read_is_down_and_no_crash(fault: str, databas
     assert {"nobody there": "refused", "not migrated": "is not migrated"}[fault] in result.stderr
 
 
-def test_the_port_answers_anew_at_every_request_and_outlives_the_database(
+def test_the_metrics_port_reads_at_every_request_and_survives_an_outage(
     database: NewDatabase, world_template: str, cluster: Server
 ) -> None:
     dsn = database(template=world_template)
@@ -562,7 +558,7 @@ def test_the_port_answers_anew_at_every_request_and_outlives_the_database(
         assert server.wait(30) == 0
 
 
-def test_a_port_that_is_taken_is_said(dsn: str) -> None:
+def test_a_port_in_use_is_reported(dsn: str) -> None:
     with program("metrics", "--port", "0", "--dsn", dsn) as server:
         assert server.stderr is not None
         port = server.stderr.readline().strip().rpartition(":")[2].partition("/")[0]

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: every page loads, a click changes what it should, and the console stays silent."""
+"""The page in headless Chromium: every page loads, a click changes what it should, and the console has no errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def browser() -> Iterator[BrowserContext]:
 
 @pytest.fixture(scope="module")
 def shared(cluster: Server, world_template: str) -> Iterator[str]:
-    """A database for all tests of this module: v1 serves, v2 stands by, v3 and one with bad metrics are candidates.
+    """A database for all tests of this module: v1 is active, v2 on standby, v3 and one with bad metrics are candidates.
     Every second video has a picture, which loads; pictures of the others are on hosts that do not exist."""
     name = f"ui_{uuid4().hex[:12]}"
     clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(world_template))
@@ -90,7 +90,7 @@ def db(shared: str) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def tab(browser: BrowserContext, url: str) -> Iterator[list[Visitor]]:
-    """The tab that tests hand on, if there is one: to load the page takes longer than most of them."""
+    """The tab that tests share, if there is one, because loading the page takes longer than most of them."""
     held: list[Visitor] = []
     yield held
     for visiting in held:
@@ -99,15 +99,15 @@ def tab(browser: BrowserContext, url: str) -> Iterator[list[Visitor]]:
 
 @pytest.fixture
 def visitor(tab: list[Visitor], browser: BrowserContext, url: str, request: pytest.FixtureRequest) -> Iterator[Visitor]:
-    """Somebody on the page of users; at the end nothing was complained of, and nobody else was asked but for pictures.
-    Whoever chooses something sets it back."""
+    """A visitor on the page of users. Afterwards, the console must have no errors, and the page must have requested
+    nothing from other hosts. Tests undo what they select."""
     failed = request.session.testsfailed
     if tab:
         tab[0].go("Users")
     else:
         tab.append(Visitor(browser, url))
     yield tab[0]
-    if request.session.testsfailed > failed:  # who knows what is open there
+    if request.session.testsfailed > failed:  # a dialog may be open there
         tab.pop().page.close()
     else:
         assert_silent(tab[0])
@@ -115,7 +115,7 @@ def visitor(tab: list[Visitor], browser: BrowserContext, url: str, request: pyte
 
 @contextmanager
 def visit(browser: BrowserContext, url: str) -> Iterator[Visitor]:
-    """Somebody who opens the page in a tab of their own."""
+    """A visitor with a tab of their own."""
     visiting = Visitor(browser, url)
     yield visiting
     assert_silent(visiting)
@@ -144,9 +144,9 @@ def find(visitor: Visitor, user: UUID) -> None:
     ("title", "headings", "charts", "tables"),
     [
         ("Users", ["History", "Model A: v1"], 0, 0),
-        ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Who lacks what"], 3, 2),
-        ("Recommendations", ["Popularity", "Attributes against the data"], 2, 1),
-        ("Models", ["Versions", "Metrics by version", "Gate decisions", "One version"], 2, 4),
+        ("Data", ["Attributes", "Likes per user and per video", "Decisions by month", "Missing attributes"], 3, 2),
+        ("Recommendations", ["Popularity", "Attributes compared with the data"], 2, 1),
+        ("Models", ["Versions", "Metrics by version", "Gate decisions", "Details of a version"], 2, 4),
         (
             "Shown",
             [
@@ -155,7 +155,7 @@ def find(visitor: Visitor, user: UUID) -> None:
                 "Impressions",
                 "Like rate by day",
                 "Popularity bias by day",
-                "Liked, by version and reason",
+                "Like rate by version and reason",
             ],
             3,
             1,
@@ -169,7 +169,7 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
         expect(visitor.page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     expect(visitor.page.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(charts)
     expect(visitor.page.locator('[data-testid="stDataFrame"]')).to_have_count(tables)
-    # Behind every figure is its SQL, to be copied.
+    # Each figure has its SQL, to be copied.
     behind = visitor.page.get_by_test_id("stPopover").get_by_role("button", name="SQL")
     assert behind.count() >= max(2, charts)
     behind.first.click()
@@ -177,12 +177,12 @@ def test_a_page_loads(title: str, headings: list[str], charts: int, tables: int,
     visitor.page.keyboard.press("Escape")
 
 
-def test_a_page_asks_all_that_it_shows_on_one_connection(visitor: Visitor, db: Connection) -> None:
+def test_a_page_reads_everything_on_one_connection(visitor: Visitor, db: Connection) -> None:
     sessions = "select sessions from pg_stat_database where datname = current_database()"
     for title in (*PAGES[1:], "Users"):
         before = one(db, sessions)
         visitor.go(title)
-        # Another is the login's own, which is asked for its abilities once a minute.
+        # The other is the login's own, for its privileges, which are read once a minute.
         assert one(db, sessions) - before <= 2, title
 
 
@@ -202,10 +202,10 @@ CONTRAST = """elements => elements.map(element => {
     const both = [ground, over(parts(getComputedStyle(element).color), ground)].map(luminance)
     return (Math.max(...both) + .05) / (Math.min(...both) + .05)
 })"""
-"""How well the text of elements can be read: contrast, as WCAG 2 defines it, before what is dimmed by opacity."""
+"""Contrast of the text of elements, as WCAG 2 defines it, without opacity."""
 
 
-def test_on_a_phone_in_the_dark_a_list_is_what_one_sees_first(browser: BrowserContext, url: str) -> None:
+def test_a_phone_in_dark_mode_shows_a_list_first(browser: BrowserContext, url: str) -> None:
     visitor = Visitor(browser, f"{url}/?find={USER}", phone=True, dark=True)
     page = visitor.page
     assert len(visitor.videos("list-A")) == 20
@@ -229,7 +229,7 @@ FOCUSED = """() => {
     const shown = it.tagName === 'INPUT' || style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
     return [it.innerText || it.ariaLabel || it.name || '', it.tagName, shown]
 }"""
-"""What has the focus, and whether one sees that. Text boxes show it by the frame around them."""
+"""The element with the focus, and whether the focus is visible. Text boxes show it by their frame."""
 EDGES = """logo => {
     const holder = document.createElement('div')
     holder.innerHTML = logo
@@ -238,10 +238,10 @@ EDGES = """logo => {
     holder.remove()
     return [box.x, box.y, view.width - box.x - box.width, view.height - box.y - box.height]
 }"""
-"""How far the strokes of the word mark are from the edges of its picture."""
+"""Distances of the strokes of the word mark from the edges of its picture."""
 
 
-def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor) -> None:
+def test_keyboard_focus_moves_through_the_page_and_is_visible(visitor: Visitor) -> None:
     find(visitor, USER)
     page = visitor.page
     page.get_by_role("textbox", name="Find a user").focus()
@@ -249,7 +249,7 @@ def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor
     for _ in range(40):
         page.keyboard.press("Tab")
         name, tag, shown = page.evaluate(FOCUSED)
-        assert shown, f"{tag} {name} has the focus, and nothing shows it"
+        assert shown, f"the focus on {tag} {name} is not visible"
         seen.append(name.strip())
     cards = [name for name in seen if name in ("Undo", "Like", "Nope", "Why") or name.startswith("Title")]
     # The history's videos, each with its button.
@@ -258,7 +258,19 @@ def test_the_keyboard_leads_through_the_page_and_one_sees_where(visitor: Visitor
     assert min(page.evaluate(EDGES, LOGO)) > 1.2
 
 
-def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connection) -> None:
+@pytest.mark.soak
+def test_placeholders_are_not_animated_while_the_browser_loads_a_library(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url) as visitor:
+        visitor.page.route("**/*.js", lambda _: None)  # holds requests until unroute()
+        visitor.page.get_by_role("link", name="Data", exact=True).click()
+        placeholder = visitor.page.get_by_test_id("stSkeleton").first
+        expect(placeholder).to_be_visible()
+        assert placeholder.evaluate("it => it.getAnimations({subtree: true}).length") == 0
+        visitor.page.unroute("**/*.js")
+        visitor.go("Data")
+
+
+def test_the_why_dialog_breaks_a_score_into_contributions(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     first = visitor.videos("list-A")[0]
     visitor.page.locator(f".st-key-card-A-{first}").get_by_role("button", name="Why").click()
@@ -268,18 +280,18 @@ def test_why_a_video_is_recommended_is_taken_apart(visitor: Visitor, db: Connect
         expect(dialog.get_by_text(re.compile(rf"The score is {score:.2f}"))).to_be_visible()
         expect(dialog.locator('[data-testid="stVegaLiteChart"] svg')).to_have_count(1)
     else:
-        expect(dialog.get_by_text("is no sum over decisions")).to_be_visible()
+        expect(dialog.get_by_text("is not a sum over decisions")).to_be_visible()
     visitor.page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
 
 
 @pytest.mark.soak
-def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: str, db: Connection) -> None:
+def test_a_url_replays_a_users_first_likes(browser: BrowserContext, url: str, db: Connection) -> None:
     decisions = "select count(*) from user_video_decisions where user_id = %s"
     before = one(db, decisions, WORLD.many)
     with visit(browser, f"{url}/?find={WORLD.many}&replay=true") as visitor:
         dialog = visitor.page.get_by_role("dialog")
-        expect(dialog.get_by_text("Nothing known")).to_be_visible()
+        expect(dialog.get_by_text("No likes yet")).to_be_visible()
         expect(dialog.locator(".tt-step")).to_have_count(5)
         expect(dialog.locator(".tt-new").first).to_be_visible()
         visitor.page.keyboard.press("Escape")
@@ -288,10 +300,10 @@ def test_an_address_replays_a_users_first_likes(browser: BrowserContext, url: st
 
 
 @pytest.mark.soak
-def test_choosing_another_attribute_draws_it(visitor: Visitor) -> None:
+def test_choosing_another_attribute_redraws_the_chart(visitor: Visitor) -> None:
     for title in ("Data", "Recommendations"):
         visitor.go(title)
-        chart = '[role="graphics-document"][aria-label$="carry each {}"]'
+        chart = '[role="graphics-document"][aria-label$="by {}"]'
         expect(visitor.page.locator(chart.format("tag"))).to_be_visible()
         visitor.page.get_by_role("radio", name="performer").click()
         expect(visitor.page.locator(chart.format("performer"))).to_be_visible()
@@ -308,7 +320,7 @@ def test_choosing_another_model_shows_what_it_recommends_overall(visitor: Visito
 
 
 @pytest.mark.soak
-def test_choosing_what_is_missing_names_the_videos(visitor: Visitor) -> None:
+def test_choosing_a_missing_attribute_lists_the_videos_without_it(visitor: Visitor) -> None:
     visitor.go("Data")
     visitor.choose("The most popular videos without", "price")
     expect(visitor.page.get_by_role("region", name="Videos without price")).to_be_visible()
@@ -340,7 +352,7 @@ def recommended(db: Connection, user: UUID, version: str, known: bool = False) -
 
 
 @pytest.mark.soak
-def test_searching_nobody_says_so(visitor: Visitor) -> None:
+def test_searching_an_unknown_user_says_so(visitor: Visitor) -> None:
     box = visitor.page.get_by_role("textbox", name="Find a user")
     box.fill("nobody _at_ all")
     box.press("Enter")
@@ -348,12 +360,12 @@ def test_searching_nobody_says_so(visitor: Visitor) -> None:
 
 
 @pytest.mark.soak
-def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
+def test_the_random_user_button_chooses_another_user(visitor: Visitor) -> None:
     find(visitor, USER)
     shown = visitor.page.locator("code").first
     seen = {shown.inner_text()}
     for _ in range(4):
-        visitor.press("Somebody else")
+        visitor.press("Random user")
         visitor.settle()
         seen.add(shown.inner_text())
     assert len(seen) > 1
@@ -361,7 +373,7 @@ def test_somebody_else_is_somebody_else(visitor: Visitor) -> None:
 
 
 @pytest.mark.soak
-def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
+def test_a_url_selects_a_user_who_stays_selected_on_other_pages(
     visitor: Visitor, browser: BrowserContext, url: str
 ) -> None:
     with visit(browser, f"{url}/?find={USER}") as other:
@@ -374,7 +386,7 @@ def test_an_address_leads_to_a_user_who_stays_chosen_on_other_pages(
 
 
 @pytest.mark.soak
-def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None:
+def test_the_list_of_model_b_is_shown_beside_that_of_model_a(visitor: Visitor, db: Connection) -> None:
     find(visitor, USER)
     visitor.choose("Model B", "v2")
     expect(visitor.page.get_by_role("heading", name="Model B: v2")).to_be_visible()
@@ -388,14 +400,14 @@ def test_model_b_stands_beside_model_a(visitor: Visitor, db: Connection) -> None
 
 
 @pytest.mark.soak
-def test_what_the_user_knows_is_hidden_until_it_is_asked_for(visitor: Visitor, db: Connection) -> None:
+def test_known_videos_are_hidden_until_requested(visitor: Visitor, db: Connection) -> None:
     find(visitor, WORLD.many)
     marks = visitor.page.locator(".st-key-list-A .tt-mark")
     expect(marks).to_have_count(0)
-    visitor.page.get_by_text("Show what the user knows").click()
+    visitor.page.get_by_text("Include known videos").click()
     expect(marks.first).to_be_visible()
     assert visitor.videos("list-A") == recommended(db, WORLD.many, "v1", True)
-    visitor.page.get_by_text("Show what the user knows").click()
+    visitor.page.get_by_text("Include known videos").click()
     expect(marks).to_have_count(0)
 
 
@@ -426,7 +438,7 @@ def test_a_like_moves_the_video_to_the_history_and_changes_the_list(visitor: Vis
 
 
 @pytest.mark.soak
-def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: Visitor) -> None:
+def test_every_video_has_a_poster_and_shows_its_own_picture_if_it_has_one(visitor: Visitor) -> None:
     find(visitor, USER)
     own = {str(video) for video in WORLD.published[::2]}
     shown = visitor.videos("list-A")
@@ -437,13 +449,13 @@ def test_every_video_has_a_picture_and_those_with_an_address_their_own(visitor: 
         image = picture.locator("img")
         expect(image).to_have_count(int(video in own))
         if video in own:
-            image.scroll_into_view_if_needed()  # those further down are fetched when they are near
+            image.scroll_into_view_if_needed()  # lower ones load lazily
             image.evaluate("it => it.complete || new Promise(done => it.onload = it.onerror = done)")
             assert image.evaluate("it => it.naturalWidth > 0")
 
 
 @pytest.mark.soak
-def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None:
+def test_a_title_in_any_script_is_shown_as_text(visitor: Visitor, db: Connection) -> None:
     user = next(u for u, v, kind, _ in WORLD.decisions if v == WORLD.published[0] and kind == "like")
     find(visitor, user)
     visitor.choose("Length", "50")
@@ -456,37 +468,37 @@ def test_a_title_is_text_in_any_script(visitor: Visitor, db: Connection) -> None
 # ------------------------------------------------------------------------------------------------- models
 
 
-def test_activation_and_rollback_ask_first(visitor: Visitor, db: Connection) -> None:
+def test_activation_and_rollback_need_a_confirmation(visitor: Visitor, db: Connection) -> None:
     active = "select two_tower.active_version()"
     visitor.go("Models")
     dialog = visitor.page.get_by_role("dialog")
     visitor.press("Activate …")
-    expect(dialog.get_by_text("v3 will serve everybody. v1 stands by")).to_be_visible()
+    expect(dialog.get_by_text("v3 will serve all users. v1 goes on standby")).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_have_count(0)
     assert one(db, active) == "v1"
 
     visitor.press("Activate …")
     dialog.get_by_role("button", name="Activate", exact=True).click()
-    expect(visitor.page.get_by_text("v3 serves; v1 stands by.")).to_be_visible()
+    expect(visitor.page.get_by_text("v3 is active; v1 is on standby.")).to_be_visible()
     assert one(db, active) == "v3"
     expect(dialog).to_have_count(0)
 
     visitor.press("Roll back …")
-    expect(dialog.get_by_text("v1 will serve everybody instead of v3")).to_be_visible()
+    expect(dialog.get_by_text("v1 will serve all users instead of v3")).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_have_count(0)
     assert one(db, active) == "v3"
 
     visitor.press("Roll back …")
     dialog.get_by_role("button", name="Roll back", exact=True).click()
-    expect(visitor.page.get_by_text("v1 serves; v3 stands by.")).to_be_visible()
+    expect(visitor.page.get_by_text("v1 is active; v3 is on standby.")).to_be_visible()
     assert one(db, active) == "v1"
-    expect(visitor.page.get_by_text("v1 serves since")).to_be_visible()
+    expect(visitor.page.get_by_text("v1 has been active since")).to_be_visible()
 
 
 @pytest.mark.soak
-def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: Connection) -> None:
+def test_a_refusal_of_the_gate_is_explained_and_changes_nothing(visitor: Visitor, db: Connection) -> None:
     visitor.go("Models")
     visitor.choose("Candidate", "worse")
     visitor.press("Activate …")
@@ -500,7 +512,7 @@ def test_a_gate_that_refuses_says_why_and_nothing_changes(visitor: Visitor, db: 
 
 
 @pytest.mark.soak
-def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db: Connection) -> None:
+def test_starting_and_stopping_an_experiment_needs_a_confirmation(visitor: Visitor, db: Connection) -> None:
     running = "select count(*) from two_tower.experiments where stopped_at is null"
     (challenger,) = column(
         db, "select version from two_tower.model_versions where state = 'standby' order by number desc limit 1"
@@ -520,13 +532,13 @@ def test_an_experiment_is_started_and_stopped_after_asking(visitor: Visitor, db:
 
     visitor.press("Stop …")
     dialog.get_by_role("button", name="Stop", exact=True).click()
-    expect(visitor.page.get_by_text("The experiment is over; v1 serves everybody.")).to_be_visible()
+    expect(visitor.page.get_by_text("The experiment is over; v1 serves all users.")).to_be_visible()
     assert one(db, running) == 0
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
 @pytest.mark.soak
-def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Connection) -> None:
+def test_adding_and_ending_a_promotion_needs_a_confirmation(visitor: Visitor, db: Connection) -> None:
     going = "select count(*) from two_tower.promotions where (ends_at <= now()) is not true"
     video = WORLD.videos[20]
     visitor.go("Shown")
@@ -537,14 +549,14 @@ def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Conne
     name = dialog.get_by_role("textbox", name="Video")
     name.fill("https://videos.example/nothing")
     name.press("Enter")
-    expect(dialog.get_by_text("There is no video of that id or address.")).to_be_visible()
+    expect(dialog.get_by_text("There is no video with this id or product URL.")).to_be_visible()
     name.fill(str(video))
     name.press("Enter")
     expect(dialog.get_by_text(re.compile("^Title 20"))).to_be_visible()
     expect(add).to_be_enabled()
     assert one(db, going) == 0
     add.click()
-    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ moves lists from now on\.$"))).to_be_visible()
+    expect(visitor.page.get_by_text(re.compile(r"^Promotion \d+ is in effect\.$"))).to_be_visible()
     assert one(db, going) == 1
     assert one(db, "select video_id from two_tower.promotions where kind = 'boost' and strength = 2") == video
 
@@ -562,7 +574,7 @@ def test_a_promotion_is_added_and_ended_after_asking(visitor: Visitor, db: Conne
 
 
 @pytest.mark.soak
-def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> None:
+def test_the_freshness_page_updates_itself(visitor: Visitor, db: Connection) -> None:
     visitor.go("Freshness")
     waiting = visitor.page.get_by_test_id("stMetric").filter(has_text="Changes waiting")
     expect(waiting).to_contain_text("0")
@@ -575,7 +587,7 @@ def test_freshness_looks_again_by_itself(visitor: Visitor, db: Connection) -> No
 
 
 @pytest.mark.soak
-def test_a_login_that_may_only_look_finds_nothing_to_click(
+def test_a_login_that_may_only_read_sees_no_buttons_that_write(
     shared: str, db: Connection, browser: BrowserContext, tmp_path: Path
 ) -> None:
     login = f"{shared.partition('?')[0].rpartition('/')[2]}_looker"
@@ -588,14 +600,14 @@ def test_a_login_that_may_only_look_finds_nothing_to_click(
 
 
 @pytest.mark.soak
-def test_a_page_that_is_read_only_has_nothing_to_click(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
+def test_a_read_only_page_has_no_buttons_that_write(shared: str, browser: BrowserContext, tmp_path: Path) -> None:
     with served(shared, tmp_path, "--read-only") as address:
         looks_only(browser, address, "cannot")
 
 
 def looks_only(browser: BrowserContext, address: str, refused: str) -> None:
     with visit(browser, address) as visitor:
-        expect(visitor.page.get_by_text(f"{refused} like on somebody's behalf")).to_be_visible()
+        expect(visitor.page.get_by_text(f"{refused} like videos as a user")).to_be_visible()
         assert len(visitor.videos("list-A")) == 20
         expect(visitor.page.get_by_role("button", name=re.compile("^(Like|Nope|Undo)$"))).to_have_count(0)
         visitor.go("Models")
@@ -618,25 +630,25 @@ STATES = {
         "Data": "There are no videos yet.",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
-        "Shown": "Nothing that was shown is known.",
+        "Shown": "There are no impressions yet.",
         "Freshness": "no model version is active: everybody gets what is popular",
     },
     "no model": {
-        "Users": "No model has vectors yet, so everybody gets what is popular.",
-        "Data": "Who lacks what",
+        "Users": "No model has vectors yet, so all users get popular videos.",
+        "Data": "Missing attributes",
         "Recommendations": "No model has vectors yet.",
         "Models": "There is no model yet.",
-        "Shown": "No experiment was started yet.",
+        "Shown": "There has been no experiment yet.",
         "Freshness": "No refresh had anything to do in the last day.",
     },
 }
-"""What each page says as a database comes to be, while the page runs."""
+"""What each page shows while a database is created, migrated and filled."""
 REMEMBERED = 10
-"""Seconds for which the page remembers an answer."""
+"""Seconds for which the page caches an answer."""
 
 
 @pytest.mark.soak
-def test_what_is_not_there_is_said_on_every_page(
+def test_every_page_explains_what_is_missing(
     cluster: Server, template: str, browser: BrowserContext, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     name, sockets = f"test_{uuid4().hex[:12]}", tmp_path / "run"
@@ -657,11 +669,11 @@ def test_what_is_not_there_is_said_on_every_page(
                             )
                         )
                     elif state == "no model":
-                        time.sleep(REMEMBERED)  # for which it says again that there are no videos
+                        time.sleep(REMEMBERED)  # until then it repeats that there are no videos
                         with psycopg.connect(dsn, autocommit=True) as connection:
                             load(connection, WORLD)
                             connection.execute("update public.videos set thumbnail_url = null")
-                    # What one place says for all pages is asked of two of them; of each by `make soak`.
+                    # If all pages show one text, two of them are checked; `make soak` checks each.
                     same = len(set(told.values())) == 1 and not request.config.getoption("--soak")
                     for title in (PAGES[0], PAGES[-1]) if same else PAGES:
                         text = told[title]

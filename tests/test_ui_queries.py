@@ -46,7 +46,7 @@ WORLD = make_world()
 USER = WORLD.usual
 LIKES = [(u, v) for u, v, decision, _ in WORLD.decisions if decision == "like"]
 FIELDS = {"maker": 3, "label": 4, "series": 5, "source": 6}
-"""Where the world's rows of videos have them."""
+"""Positions of these columns in the world's rows of videos."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def viewer(dsn: str) -> Iterator[queries.Connection]:
 
 @pytest.fixture
 def login(dsn: str, db: Connection) -> Iterator[str]:
-    """A DSN whose login may look, and nothing else."""
+    """A DSN whose login may only read."""
     name = f"{urlsplit(dsn).path.removeprefix('/')}_looker"
     db.execute(f"create role {name} login in role two_tower_viewer".encode())
     yield make_conninfo(dsn, user=name)
@@ -92,28 +92,28 @@ def test_the_viewer_writes_nothing(write: str, viewer: queries.Connection) -> No
         viewer.execute(write.encode())
 
 
-def test_what_is_nobodys_to_look_at_is_not_the_viewers(viewer: queries.Connection) -> None:
+def test_the_viewer_cannot_read_private_tables(viewer: queries.Connection) -> None:
     for query in ("table auth.users", "select content from two_tower.model_files", "table two_tower.reviews"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege), viewer.transaction():
             viewer.execute(query.encode())
 
 
-def test_a_database_that_is_not_migrated_is_told_how_to_be(database: NewDatabase) -> None:
+def test_a_database_that_is_not_migrated_is_refused_with_the_remedy(database: NewDatabase) -> None:
     with pytest.raises(UserError, match="not migrated") as caught, queries.viewer(database(empty=True)):
         pass
     assert caught.value.hint == "two-tower migrate"
 
 
-def test_a_login_that_may_not_look_is_told_whom_to_ask(dsn: str) -> None:
+def test_a_login_without_the_viewers_role_is_refused_with_the_grant(dsn: str) -> None:
     with (
-        pytest.raises(UserError, match="authenticator may not take the role two_tower_viewer") as caught,
+        pytest.raises(UserError, match="authenticator may not switch to the role two_tower_viewer") as caught,
         queries.viewer(make_conninfo(dsn, user="authenticator")),
     ):
         pass
     assert 'grant two_tower_viewer to "authenticator";' in str(caught.value.hint)
 
 
-def test_questions_asked_together_share_a_connection_and_leave_nothing(dsn: str, db: Connection) -> None:
+def test_queries_in_one_block_share_a_connection_and_leave_no_setting_behind(dsn: str, db: Connection) -> None:
     session = "select unnest(array[pg_backend_pid()::text, current_user::text, current_setting('statement_timeout')])"
     pids = []
     with queries.Viewers() as viewers:
@@ -126,7 +126,7 @@ def test_questions_asked_together_share_a_connection_and_leave_nothing(dsn: str,
             assert after[1] != queries.ROLE
             assert after[2] == "0"
         assert len(set(pids)) == 1
-        # One that broke off is followed by another.
+        # A broken connection is replaced.
         assert one(db, "select pg_terminate_backend(%s, 30000)", int(pids[0]))
         with pytest.raises(psycopg.OperationalError), viewers.viewer(dsn):
             pass
@@ -135,7 +135,7 @@ def test_questions_asked_together_share_a_connection_and_leave_nothing(dsn: str,
     assert connection.closed
 
 
-def test_going_back_takes_the_role_out_of_the_database(dsn: str, db: Connection) -> None:
+def test_migrating_back_removes_the_viewers_rights(dsn: str, db: Connection) -> None:
     held = """select count(*) from pg_shdepend where refobjid = 'two_tower_viewer'::regrole
         and dbid = (select oid from pg_database where datname = current_database())"""
     assert one(db, held) > 0
@@ -146,7 +146,7 @@ def test_going_back_takes_the_role_out_of_the_database(dsn: str, db: Connection)
         assert queries.situation(connection)["active_version"] is None
 
 
-def test_every_question_has_an_answer_where_there_is_nothing(database: NewDatabase) -> None:
+def test_every_query_answers_on_an_empty_database(database: NewDatabase) -> None:
     with queries.viewer(database()) as connection:
         assert queries.situation(connection) == {
             "active_version": None, "videos": False, "decisions": False, "models": False, "vectors": False
@@ -193,7 +193,7 @@ def test_every_question_has_an_answer_where_there_is_nothing(database: NewDataba
 # ------------------------------------------------------------------------------------------------- users
 
 
-def test_the_list_of_the_active_version_is_what_the_user_is_served(viewer: queries.Connection, client: Client) -> None:
+def test_the_list_of_the_active_version_equals_the_users_list(viewer: queries.Connection, client: Client) -> None:
     for user in (USER, WORLD.many, WORLD.no_decisions, WORLD.only_nopes, WORLD.one_like):
         served = client.rpc("authenticated", user, "recommend_videos", limit=50)
         shown = queries.recommendations(viewer, user, "v1", 50, False)
@@ -203,7 +203,7 @@ def test_the_list_of_the_active_version_is_what_the_user_is_served(viewer: queri
 
 
 @pytest.mark.world(models=2)
-def test_the_list_of_another_version_is_what_it_serves_once_it_is_active(
+def test_the_preview_of_a_version_equals_its_list_once_active(
     db: Connection, viewer: queries.Connection, client: Client
 ) -> None:
     db.execute("select two_tower.rollback_model()")
@@ -215,7 +215,7 @@ def test_the_list_of_another_version_is_what_it_serves_once_it_is_active(
     assert shown == [UUID(row["video_id"]) for row in served]
 
 
-def test_what_the_user_knows_is_ranked_when_it_is_asked_for_and_marked(viewer: queries.Connection) -> None:
+def test_known_videos_are_ranked_and_marked_on_request(viewer: queries.Connection) -> None:
     hidden = queries.recommendations(viewer, WORLD.many, "v1", 100, False)
     assert not {row["video_id"] for row in hidden} & WORLD.decided(WORLD.many)
     assert {row["decision"] for row in hidden} == {None}
@@ -228,7 +228,7 @@ def test_what_the_user_knows_is_ranked_when_it_is_asked_for_and_marked(viewer: q
     assert left == [row["video_id"] for row in hidden][: len(left)]
 
 
-def test_history_is_the_latest_first_with_what_a_card_shows(viewer: queries.Connection) -> None:
+def test_history_is_in_descending_order_of_time_with_the_fields_of_a_card(viewer: queries.Connection) -> None:
     found = queries.history(viewer, WORLD.many, ("like",), 30)
     ours = sorted((at, v) for u, v, kind, at in WORLD.decisions if u == WORLD.many and kind == "like")
     assert sorted((row["created_at"], row["video_id"]) for row in found) == ours[-30:]
@@ -238,7 +238,7 @@ def test_history_is_the_latest_first_with_what_a_card_shows(viewer: queries.Conn
         assert set(row["performers"]) == {value for video, value in values_of("performer") if video == row["video_id"]}
 
 
-def test_users_are_found_by_id_beginning_of_an_id_and_imported_id(db: Connection, viewer: queries.Connection) -> None:
+def test_users_are_found_by_id_prefix_of_an_id_and_imported_id(db: Connection, viewer: queries.Connection) -> None:
     most = Counter(u for u, _ in LIKES).most_common(1)[0]
     top = queries.find_users(viewer)
     assert (top[0]["user_id"], top[0]["likes"]) == most
@@ -270,7 +270,7 @@ def test_taste_counts_the_tags_of_likes(db: Connection, viewer: queries.Connecti
     assert queries.taste(viewer, WORLD.many)["pending"]
 
 
-def test_what_decisions_add_to_a_score_adds_up_to_it(db: Connection, viewer: queries.Connection) -> None:
+def test_contributions_add_up_to_the_score(db: Connection, viewer: queries.Connection) -> None:
     as_sums = one(db, "select user_engine = 'sql' from two_tower.model_versions where version = 'v1'")
     for user in (USER, WORLD.many, WORLD.one_like):
         for shown in queries.recommendations(viewer, user, "v1", 10, False):
@@ -287,7 +287,7 @@ def test_what_decisions_add_to_a_score_adds_up_to_it(db: Connection, viewer: que
     assert queries.contributions(viewer, WORLD.no_decisions, WORLD.published[0], "v1") == []
 
 
-def test_a_random_user_is_anybody(viewer: queries.Connection) -> None:
+def test_a_random_user_can_be_any_user(viewer: queries.Connection) -> None:
     found = Counter(queries.random_user(viewer) for _ in range(200))
     assert found.keys() <= set(WORLD.users)
     assert len(found) > 5
@@ -307,7 +307,7 @@ def test_totals_are_counted_over_everything(viewer: queries.Connection) -> None:
 
 
 @pytest.mark.parametrize("kind", queries.KINDS)
-def test_an_attribute_is_spread_over_items_and_likes_as_it_is(kind: str, viewer: queries.Connection) -> None:
+def test_shares_of_an_attribute_equal_those_of_the_data(kind: str, viewer: queries.Connection) -> None:
     links = values_of(kind)
     items = Counter(value for _, value in links)
     by_video = Counter(video for _, video in LIKES)
@@ -326,7 +326,7 @@ def test_an_attribute_is_spread_over_items_and_likes_as_it_is(kind: str, viewer:
     assert queries.attribute(viewer, kind, 2) == found[:2]
 
 
-def test_who_lacks_what_is_counted_and_named(viewer: queries.Connection) -> None:
+def test_missing_attributes_are_counted_and_their_videos_listed(viewer: queries.Connection) -> None:
     by_video = Counter(video for _, video in LIKES)
     has = {
         "tags": {v for v, _ in WORLD.video_tags}, "performers": {v for v, _ in WORLD.video_performers},
@@ -347,7 +347,7 @@ def test_who_lacks_what_is_counted_and_named(viewer: queries.Connection) -> None
         assert [row["likes"] for row in named] == sorted((by_video[video] for video in without), reverse=True)
 
 
-def test_the_spread_of_likes_has_everybody_in_it(viewer: queries.Connection) -> None:
+def test_the_distribution_of_likes_covers_all_users_and_videos(viewer: queries.Connection) -> None:
     found = queries.spread(viewer)
     users = Counter(u for u, _ in LIKES)
     videos = Counter(v for _, v in LIKES)
@@ -362,7 +362,7 @@ def test_the_spread_of_likes_has_everybody_in_it(viewer: queries.Connection) -> 
     assert {(row["who"], row["least"]): row["number"] for row in found} == expected
 
 
-def test_months_have_the_decisions_made_in_them(viewer: queries.Connection) -> None:
+def test_decisions_are_counted_in_their_month(viewer: queries.Connection) -> None:
     expected = Counter((at.strftime("%Y-%m"), kind) for _, _, kind, at in WORLD.decisions)
     found = queries.decisions_by_month(viewer)
     assert {(row["month"].strftime("%Y-%m"), row["decision"]): row["number"] for row in found} == expected
@@ -399,11 +399,11 @@ QUESTIONS: list[tuple[Callable[..., Any], Any]] = [
     (queries.rates, (30,)),
     (queries.impressions_by_day, (30,)),
 ]
-"""What figures of the page ask for."""
+"""The queries of the page's figures."""
 SAMPLED = (queries.totals, queries.missing, queries.spread, queries.decisions_by_month, queries.reach, queries.status)
 
 
-def test_the_sql_behind_a_figure_gives_what_the_figure_shows(viewer: queries.Connection) -> None:
+def test_the_sql_of_a_figure_returns_the_figure(viewer: queries.Connection) -> None:
     for question, arguments in QUESTIONS:
         with queries.written_down() as statements:
             answer = question(viewer, *arguments)
@@ -413,14 +413,16 @@ def test_the_sql_behind_a_figure_gives_what_the_figure_shows(viewer: queries.Con
         assert found == (answer if isinstance(answer, list) else [answer]), statement
 
 
-def test_lists_of_many_ids_are_left_out_of_the_sql_behind_a_figure(viewer: queries.Connection) -> None:
+def test_long_lists_of_ids_are_left_out_of_the_sql_of_a_figure(viewer: queries.Connection) -> None:
     with queries.written_down() as statements:
         queries.by_popularity(viewer, tuple(WORLD.published), tuple(range(len(WORLD.published))))
     assert statements[0].startswith("-- {...} stands for")
     assert len(statements[0]) < 3000
 
 
-def test_of_many_rows_a_sample_is_counted(viewer: queries.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_about_many_rows_come_from_a_sample(
+    viewer: queries.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert queries.sampled(viewer) == 1
     exact = {question: question(viewer, *arguments) for question, arguments in QUESTIONS if question in SAMPLED}
     for at_most in (1, 50, 300):
@@ -450,11 +452,11 @@ OF_MANY: list[tuple[Callable[..., Any], Any]] = [
     (queries.by_popularity, (tuple(WORLD.published[:9]), tuple(range(9)))),
     (queries.status, ()),
 ]
-"""What tabs ask of everybody as they open, but for what was shown."""
+"""Queries over all users that tabs run when they open, except those of impressions."""
 
 
 def blocks_read(viewer: queries.Connection, question: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
-    """Of the statement behind an answer."""
+    """Blocks that the statement of an answer reads."""
     with queries.written_down() as statements:
         question(viewer, *arguments)
     (statement,) = statements
@@ -464,9 +466,7 @@ def blocks_read(viewer: queries.Connection, question: Callable[..., Any], argume
     return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
 
 
-def test_what_a_tab_reads_does_not_grow_with_the_users(
-    dsn: str, db: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tab_reads_no_more_blocks_with_more_users(dsn: str, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"decisions": 1000, "features": 100, "vectors": 100, "impressions": 100, "attributes": 10**6, "videos": 10**6}
     every = dict.fromkeys(few, 10**9)
 
@@ -496,7 +496,7 @@ def test_what_a_tab_reads_does_not_grow_with_the_users(
     def read(at_most: dict[str, int]) -> list[int]:
         monkeypatch.setattr(sizes, "AT_MOST", at_most)
         with queries.viewer(dsn) as viewer:
-            for question, arguments in OF_MANY:  # what a session reads once, of the catalogue of the server
+            for question, arguments in OF_MANY:  # what a session reads once, from the system catalogue
                 question(viewer, *arguments)
             return [blocks_read(viewer, question, arguments) for question, arguments in OF_MANY]
 
@@ -531,7 +531,7 @@ def column_of(connection: queries.Connection, query: str) -> list[Any]:
     return [next(iter(row.values())) for row in connection.execute(query.encode())]
 
 
-def test_recommendations_are_held_against_items_and_likes(viewer: queries.Connection) -> None:
+def test_recommendations_are_compared_with_items_and_likes(viewer: queries.Connection) -> None:
     videos, times = tuple(WORLD.published[:3]), (5, 3, 2)
     found = {row["value"]: row for row in queries.against_data(viewer, "tag", videos, times, 100)}
     for value in {v for _, v in values_of("tag")}:
@@ -559,7 +559,7 @@ def test_users_reached_are_counted_once_by_attribute(kind: str, viewer: queries.
     assert [row["users"] for row in answer] == sorted((row["users"] for row in answer), reverse=True)
 
 
-def test_bands_of_popularity_are_equal_in_size_and_fall_in_likes(viewer: queries.Connection) -> None:
+def test_popularity_bands_have_equal_sizes_and_descending_likes(viewer: queries.Connection) -> None:
     by_video = Counter(video for _, video in LIKES)
     popular = max(WORLD.published, key=lambda video: by_video[video])
     unpopular = min(WORLD.published, key=lambda video: by_video[video])
@@ -586,7 +586,7 @@ def test_reach_counts_users_and_videos_with_vectors(db: Connection, viewer: quer
 # ------------------------------------------------------------------------------------------------- models, freshness
 
 
-def test_models_come_newest_first_without_the_machines_sample(db: Connection, viewer: queries.Connection) -> None:
+def test_models_are_listed_newest_first_without_parity_samples(db: Connection, viewer: queries.Connection) -> None:
     tiny_model(db, "v2", seed=2, activate=False)
     found = queries.models(viewer)
     assert [(row["version"], row["state"]) for row in found] == [("v2", "candidate"), ("v1", "active")]
@@ -594,13 +594,13 @@ def test_models_come_newest_first_without_the_machines_sample(db: Connection, vi
     assert "parity" not in found[0]["metrics"]
 
 
-def test_events_tell_what_the_gate_found(db: Connection, viewer: queries.Connection) -> None:
+def test_events_contain_the_report_of_the_gate(db: Connection, viewer: queries.Connection) -> None:
     newest = queries.events(viewer)[0]
     assert (newest["model_version"], newest["to_state"]) == ("v1", "active")
     assert newest["report"]["reasons"] == []
 
 
-def test_throughput_has_how_long_the_oldest_change_had_waited(db: Connection, viewer: queries.Connection) -> None:
+def test_throughput_contains_the_longest_wait(db: Connection, viewer: queries.Connection) -> None:
     for waited in (40, 7):
         db.execute(
             "insert into two_tower.user_changes (user_id, logged_at) values (%s, now() - %s * interval '1 second')",
@@ -612,7 +612,7 @@ def test_throughput_has_how_long_the_oldest_change_had_waited(db: Connection, vi
     assert max(row["lag"] for row in queries.throughput(viewer, 1) if row["lag"] is not None) >= 40
 
 
-def test_throughput_adds_up_what_refreshes_did(db: Connection, viewer: queries.Connection) -> None:
+def test_throughput_sums_the_work_of_refreshes(db: Connection, viewer: queries.Connection) -> None:
     before = sum(row["users"] for row in queries.throughput(viewer, 1))
     db.execute("insert into two_tower.user_changes (user_id) select unnest(%s::uuid[])", ([USER, WORLD.many],))
     refresh(db)
@@ -622,7 +622,7 @@ def test_throughput_adds_up_what_refreshes_did(db: Connection, viewer: queries.C
     assert queries.runs(viewer, 1)[0]["job"] in ("refresh", "update_popularity")
 
 
-def test_what_is_set_aside_is_shown_and_is_a_problem(db: Connection, viewer: queries.Connection) -> None:
+def test_a_change_set_aside_is_listed_and_is_a_problem(db: Connection, viewer: queries.Connection) -> None:
     db.execute(
         """insert into two_tower.change_failures (kind, id, sqlstate, error, retry_at)
         values ('user', %s, 'XX000', 'poisoned', now() + interval '1 hour')""",
@@ -656,13 +656,13 @@ def test_a_like_is_written_as_the_user_and_changes_the_list(
     assert queries.recommendations(viewer, USER, "v1", 20, False) == before
 
 
-def test_a_like_takes_the_way_of_every_like_through_row_level_security(dsn: str, db: Connection) -> None:
+def test_a_like_on_the_page_passes_row_level_security(dsn: str, db: Connection) -> None:
     db.execute("drop policy two_tower_own on public.user_video_decisions")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
         actions.decide(dsn, USER, next(v for v in WORLD.published if v not in WORLD.decided(USER)), "like")
 
 
-def test_a_replay_shows_the_list_like_by_like_and_changes_nothing(
+def test_a_replay_returns_the_list_after_each_like_and_changes_nothing(
     dsn: str, db: Connection, viewer: queries.Connection, client: Client
 ) -> None:
     everything = """select md5(string_agg(t::text, '|' order by t::text)) from (
@@ -686,19 +686,19 @@ def test_a_replay_shows_the_list_like_by_like_and_changes_nothing(
     assert [video["title"] for video in actions.replay(dsn, WORLD.one_like, 3, 5)[-1]["videos"]] == whole
 
 
-def test_nobody_who_is_unknown_likes_anything(dsn: str) -> None:
+def test_an_unknown_user_cannot_like(dsn: str) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         actions.decide(dsn, uuid4(), WORLD.published[0], "like")
 
 
-def test_a_like_without_a_model_is_kept(dsn: str, db: Connection) -> None:
+def test_a_like_without_an_active_model_is_stored(dsn: str, db: Connection) -> None:
     db.execute("update two_tower.model_versions set state = 'standby' where state = 'active'")
     video = next(v for v in WORLD.published if v not in WORLD.decided(USER))
     assert "No model is active" in actions.decide(dsn, USER, video, "like")
     assert one(db, "select count(*) from user_video_decisions where user_id = %s and video_id = %s", USER, video) == 1
 
 
-def test_activation_and_rollback_are_the_logins_own(dsn: str, db: Connection) -> None:
+def test_activation_and_rollback_use_the_rights_of_the_login(dsn: str, db: Connection) -> None:
     tiny_model(db, "v2", seed=2, activate=False)
     done = actions.activate(dsn, "v2", lambda what, share: None)
     assert (done["model_version"], done["previous"]) == ("v2", "v1")
@@ -706,7 +706,7 @@ def test_activation_and_rollback_are_the_logins_own(dsn: str, db: Connection) ->
     assert one(db, "select two_tower.active_version()") == "v1"
 
 
-def test_a_gate_that_refuses_is_heard(dsn: str, db: Connection) -> None:
+def test_a_refusal_of_the_gate_raises_its_reasons(dsn: str, db: Connection) -> None:
     model = random_model(schema_of(db), seed=2)
     assert model.metrics
     model.metrics["two-tower"] = {"recall@20": 0.1, "ndcg@20": 0.5}
@@ -724,7 +724,7 @@ def test_abilities_are_those_of_the_login(dsn: str, login: str, db: Connection) 
         assert queries.situation(connection)["active_version"] == "v1"
 
 
-def test_the_login_of_postgrest_may_like_and_not_activate(dsn: str, connect: Connect) -> None:
+def test_the_login_of_postgrest_may_like_but_not_activate(dsn: str, connect: Connect) -> None:
     found = actions.abilities(make_conninfo(dsn, user="authenticator"))
     assert {what for what, may in found.items() if may} == {"decide"}
 
@@ -748,7 +748,7 @@ def test_markup_in_a_title_a_tag_or_an_address_stays_text() -> None:
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//x", "", "http://["]
 )
-def test_only_addresses_of_the_web_are_opened_or_loaded(url: str) -> None:
+def test_only_http_urls_are_linked_or_loaded(url: str) -> None:
     html = look.card(
         video(product_url=url, thumbnail_url=url, image_urls=[url, url + "#"]), "", pictures=[url, url + "#"]
     )
@@ -758,12 +758,12 @@ def test_only_addresses_of_the_web_are_opened_or_loaded(url: str) -> None:
 
 
 @pytest.mark.parametrize("images", [None, [], {"a": 1}, [1, None, {}, ""], "https://i/1"])
-def test_images_that_are_no_list_of_addresses_are_none(images: Any) -> None:
+def test_image_urls_that_are_not_a_list_are_ignored(images: Any) -> None:
     assert "<img" not in look.card(video(image_urls=images), "", pictures=["https://i/1"])
     assert look.pictures_of([video(image_urls=images)]) == set()
 
 
-def test_a_video_shows_its_images_each_once_and_a_few() -> None:
+def test_a_card_shows_a_few_images_each_once() -> None:
     many = [f"https://i/{at}.jpg" for at in range(20)]
     html = look.card(video(thumbnail_url=many[0], image_urls=[*many, many[1]]), "", pictures=many)
     assert re.findall(r'src="([^"]+)"', html) == many[: 1 + look.IMAGES]
@@ -771,7 +771,7 @@ def test_a_video_shows_its_images_each_once_and_a_few() -> None:
     assert "<img" not in look.card(video(image_urls=many[:2]), "")
 
 
-def test_a_video_without_a_picture_has_one_that_needs_no_network() -> None:
+def test_a_video_without_a_picture_has_a_poster_that_needs_no_network() -> None:
     for title in ("Title", "星の船", "🎬", "<b>", ""):
         assert 'background-image:url(data:image/svg+xml;base64,' in look.card(video(title=title), "")  # fmt: skip
     drawn = {pictures.poster(video, "A b") for video in WORLD.videos}
@@ -803,7 +803,7 @@ def test_only_pictures_of_hosts_that_exist_are_loaded(monkeypatch: pytest.Monkey
     there = {url for host, url in urls.items() if host.startswith("there")}
     assert pictures.loadable(given) == there
     assert pictures.loadable(given) == there
-    assert sorted(asked) == sorted(hosts)  # each once, and none that can have no address
+    assert sorted(asked) == sorted(hosts)  # each once, without reserved names
     time.sleep(1)
     assert pictures.loadable(given) == there | {url for host, url in urls.items() if host.startswith("slow")}
 
@@ -820,7 +820,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_can_be_told_from_a_light_page_and_from_a_dark_one() -> None:
+def test_colours_have_contrast_on_light_and_dark_pages() -> None:
     grounds = {scheme: THEME[f"{scheme}.backgroundColor"] for scheme in ("light", "dark")}
     for scheme, ground in grounds.items():
         for colour in (*look.COLOURS, look.INK):
@@ -846,7 +846,7 @@ def test_text_in_markdown_stays_text() -> None:
 # ------------------------------------------------------------------------------------------------- what was shown
 
 
-def test_what_was_shown_and_an_experiment_are_read_as_the_viewer(
+def test_the_viewer_can_read_impressions_and_experiments(
     dsn: str, viewer: queries.Connection, db: Connection, client: Client
 ) -> None:
     assert queries.experiment(viewer) is None
@@ -870,7 +870,7 @@ def test_what_was_shown_and_an_experiment_are_read_as_the_viewer(
     assert queries.experiment(viewer)["winner"] == "v1"  # type: ignore[index]
 
 
-def test_what_was_shown_is_rated_by_day(db: Connection, viewer: queries.Connection, client: Client) -> None:
+def test_like_rates_are_counted_by_day(db: Connection, viewer: queries.Connection, client: Client) -> None:
     noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
     days = [noon - timedelta(days=ago) for ago in (4, 2, 1)]
     by_video = Counter(video for _, video in LIKES)
@@ -894,7 +894,7 @@ def test_what_was_shown_is_rated_by_day(db: Connection, viewer: queries.Connecti
                 shown[day, version] += 1
                 top[day, version] += video in popular
                 if rank % 3 == 0 or video in WORLD.decided(user):
-                    # Those decided on before were decided on before they were shown.
+                    # Earlier decisions were made before the videos were shown.
                     continue
                 if rank % 3 == 1:
                     db.execute(
@@ -920,7 +920,7 @@ def test_what_was_shown_is_rated_by_day(db: Connection, viewer: queries.Connecti
     assert queries.shown_days(viewer, 30) == 30
 
 
-def test_days_are_counted_as_far_as_there_are_few_enough_rows(
+def test_as_many_days_are_counted_as_have_few_enough_rows(
     db: Connection, viewer: queries.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for ago in range(-1, 6):
@@ -942,7 +942,7 @@ def test_days_are_counted_as_far_as_there_are_few_enough_rows(
 # ------------------------------------------------------------------------------------------------- promotions
 
 
-def test_promotions_are_added_told_and_ended(dsn: str, db: Connection) -> None:
+def test_promotions_are_added_listed_and_ended(dsn: str, db: Connection) -> None:
     def told(number: int) -> dict[str, Any]:
         with queries.viewer(dsn) as viewer:
             return next(row for row in queries.promotions(viewer) if row["id"] == number)
@@ -965,7 +965,7 @@ def test_promotions_are_added_told_and_ended(dsn: str, db: Connection) -> None:
             assert row[name] == value, name
         assert actions.end_promotion(dsn, number) == {"id": number}
         assert told(number)["state"] == "ended"
-        with pytest.raises(UserError, match=f"promotion {number} has ended already"):
+        with pytest.raises(UserError, match=f"promotion {number} has already ended"):
             actions.end_promotion(dsn, number)
     (planned,) = column(
         db,
@@ -993,13 +993,13 @@ def test_promotions_are_added_told_and_ended(dsn: str, db: Connection) -> None:
     ],
     ids=lambda given: f"{given.kind}-{given.strength}-{given.rank}",
 )
-def test_a_promotion_that_lists_could_not_follow_is_refused(wrong: Promotion, dsn: str, db: Connection) -> None:
+def test_an_invalid_promotion_is_refused(wrong: Promotion, dsn: str, db: Connection) -> None:
     with pytest.raises((psycopg.errors.DataError, psycopg.errors.IntegrityError)):
         actions.add_promotion(dsn, wrong)
     assert one(db, "select count(*) from two_tower.promotions") == 0
 
 
-def test_a_video_is_named_by_its_id_or_its_address(viewer: queries.Connection) -> None:
+def test_a_video_is_found_by_id_or_product_url(viewer: queries.Connection) -> None:
     row = WORLD.video_rows[5]
     for name in (str(row[0]), str(row[0]).upper(), f" {row[0]} ", row[1]):
         assert queries.video_named(viewer, name) == {"id": row[0], "title": row[2]}, name

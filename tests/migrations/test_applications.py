@@ -1,4 +1,4 @@
-"""Applications of many shapes: the look before a migration tells the truth, and the way back gives back all."""
+"""Applications of many shapes: `migrate --check` predicts a migration, and a rollback restores everything."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_preflight_is_accurate_and_rollback_restores_everything(
         with pytest.raises(UserError):
             migrate.migrate(empty_dsn)
     else:
-        # Names are taken in those that have one; a type cannot be put aside, which the look says too.
+        # Names are taken where possible; a type cannot be renamed, which the check reports too.
         taken = "that name" in application or "put aside" in application
         take_names = taken and not migrate.check(empty_dsn, take_names=True).problems
         migrate.migrate(empty_dsn, take_names=take_names)

@@ -1,4 +1,4 @@
-"""The schema and the privileges as they are meant to be. A planned change updates them: ``pytest --golden-update``."""
+"""The schema and the privileges equal the golden files. A planned change updates these: ``pytest --golden-update``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def compare(request: pytest.FixtureRequest, name: str, found: str) -> None:
     )
 
 
-def test_schema_is_the_golden_one(cluster: Server, dsn: str, request: pytest.FixtureRequest) -> None:
+def test_the_schema_equals_the_golden_file(cluster: Server, dsn: str, request: pytest.FixtureRequest) -> None:
     dump = catalogue_dump.schema(cluster.installation.bindir, dsn)
     compare(request, "schema.sql", catalogue_dump.without_bodies(dump))
 
 
-def test_privileges_are_the_golden_ones(db: Connection, request: pytest.FixtureRequest) -> None:
+def test_the_privileges_equal_the_golden_file(db: Connection, request: pytest.FixtureRequest) -> None:
     compare(request, "privileges.txt", catalogue_dump.privileges(db, ("auth", "extensions", "public", "two_tower")))

@@ -1,4 +1,4 @@
-"""Migrations go forward, back and forward again; they adopt what an application has, and say what is wrong."""
+"""Migrations go forward, back and forward again; they adopt an application's objects, and report conflicts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ WORLD = make_world()
 SQL_IDS = sorted(p.name.removesuffix(".sql") for p in migrate.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
 IDS = ["0000.preflight", *SQL_IDS]
 
-# Everything that a migration could leave behind, roles excepted. Not looked at: yoyo's tables, which say what was
-# applied, and the extensions with their schema, which the application may have come to use.
+# Everything that a migration could leave behind, except roles, yoyo's tables, which record what was applied, and the
+# extensions with their schema, which the application may use by now.
 LEFTOVERS = """
 select 'schema ' || nspname from pg_namespace
 where nspname !~ '^pg_' and nspname not in ('information_schema', 'extensions')
@@ -96,18 +96,18 @@ def other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
 
 
 def without_row_security(dump: str) -> str:
-    """That of our own tables outlives the logic that sets it: nobody but the owner gets in meanwhile."""
+    """Our own tables keep row level security after their policies are dropped, so that only the owner can read them."""
     return re.sub(r"ALTER TABLE two_tower\.\w+ ENABLE ROW LEVEL SECURITY;\n+", "", dump).rstrip()
 
 
-def test_back_to_nothing_and_forward_again_is_the_same_database(dsn: str, bindir: Path) -> None:
+def test_migrating_back_to_zero_and_forward_gives_the_same_database(dsn: str, bindir: Path) -> None:
     fresh = catalogue_dump.schema(bindir, dsn)
     assert migrate.migrate(dsn, to="0") == {"applied": [], "rolled_back": IDS[::-1]}
     assert migrate.migrate(dsn) == {"applied": IDS, "rolled_back": []}
     assert catalogue_dump.schema(bindir, dsn) == fresh
 
 
-def test_back_to_nothing_leaves_nothing(empty: Connection, empty_dsn: str) -> None:
+def test_migrating_back_to_zero_leaves_nothing(empty: Connection, empty_dsn: str) -> None:
     before = column(empty, LEFTOVERS)
     migrate.migrate(empty_dsn)
     assert len(column(empty, LEFTOVERS)) > len(before) + 100
@@ -116,7 +116,7 @@ def test_back_to_nothing_leaves_nothing(empty: Connection, empty_dsn: str) -> No
 
 
 @pytest.mark.soak
-def test_every_step_goes_back_and_forward(dsn: str, bindir: Path) -> None:
+def test_every_migration_goes_back_and_forward(dsn: str, bindir: Path) -> None:
     def state() -> str:
         return without_row_security(catalogue_dump.schema(bindir, dsn))
 
@@ -127,15 +127,15 @@ def test_every_step_goes_back_and_forward(dsn: str, bindir: Path) -> None:
             states[step] = state()
         assert migrate.migrate(dsn, to=previous) == {"applied": [], "rolled_back": [step]}
     for step in IDS:
-        # By number alone, as the documentation has it.
+        # By number alone, as in the documentation.
         assert migrate.migrate(dsn, to=step.split(".")[0]) == {"applied": [step], "rolled_back": []}
         assert state() == states.get(step, fresh)
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("start", IDS[:-1])
-def test_upgraded_equals_fresh(start: str, dsn: str, empty_dsn: str, bindir: Path) -> None:
-    """And goes back to where it was."""
+def test_an_upgraded_database_equals_a_fresh_one(start: str, dsn: str, empty_dsn: str, bindir: Path) -> None:
+    """The upgrade can be rolled back, too."""
     later = IDS[IDS.index(start) + 1 :]
     migrate.migrate(empty_dsn, to=start)
     assert migrate.pending(empty_dsn) == later
@@ -157,7 +157,7 @@ def test_migrating_twice_changes_nothing(world_dsn: str, bindir: Path) -> None:
         assert catalogue_dump.privileges(db) == granted
 
 
-def test_a_database_in_use_goes_back(world_dsn: str) -> None:
+def test_a_database_in_use_can_be_migrated_back(world_dsn: str) -> None:
     migrate.migrate(world_dsn, to="0")
     with psycopg.connect(world_dsn, autocommit=True) as db:
         assert one(db, "select to_regclass('public.videos') is null and to_regnamespace('two_tower') is null")
@@ -167,7 +167,7 @@ def test_a_database_in_use_goes_back(world_dsn: str) -> None:
 
 
 @pytest.mark.parametrize("many", some([4, 20], 1))
-def test_many_at_once(many: int, empty_dsn: str, dsn: str, bindir: Path) -> None:
+def test_concurrent_migrations_apply_once(many: int, empty_dsn: str, dsn: str, bindir: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["two_tower.server.migrate"])
     with ProcessPoolExecutor(many, mp_context=context) as pool:
@@ -177,7 +177,7 @@ def test_many_at_once(many: int, empty_dsn: str, dsn: str, bindir: Path) -> None
 
 
 def plain_yoyo(dsn: str, names: list[str]) -> subprocess.CompletedProcess[str]:
-    """``yoyo apply`` of those migrations, as somebody runs it who has no two-tower."""
+    """``yoyo apply`` of those migrations, without two-tower."""
     parts = urlsplit(dsn)
     uri = f"postgresql+psycopg://{parts.username}@{parts.path}?{parts.query}"
     match = "|".join(re.escape(name) for name in names)
@@ -195,7 +195,7 @@ def test_plain_yoyo_builds_everything(empty_dsn: str, dsn: str, bindir: Path) ->
         assert catalogue_dump.privileges(found) == catalogue_dump.privileges(expected)
 
 
-def test_an_unknown_target_is_an_error(dsn: str) -> None:
+def test_an_unknown_target_is_refused(dsn: str) -> None:
     with pytest.raises(UserError, match=r"no migration '0042'"):
         migrate.migrate(dsn, to="0042")
 
@@ -251,7 +251,7 @@ values ('00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-0000000
 EXTENSIONS = "create schema extensions; create extension vector with schema extensions; create extension plpython3u;"
 
 
-def test_existing_tables_are_adopted_and_given_back_untouched(
+def test_existing_tables_are_adopted_and_returned_unchanged(
     template: str, empty: Connection, empty_dsn: str, bindir: Path
 ) -> None:
     empty.execute(APPLICATION + EXTENSIONS)
@@ -263,7 +263,7 @@ def test_existing_tables_are_adopted_and_given_back_untouched(
         "two_tower.user_features"
     ]
     assert not one(empty, "select relrowsecurity from pg_class where oid = 'public.videos'::regclass")
-    # They work: what was decided before is in the first refresh, in a table of ours, as this one is the application's.
+    # Adopted tables work: the first refresh includes earlier decisions, and writes to our own table of features.
     empty.execute("call two_tower.refresh()")
     tag = "00000000-0000-0000-0000-0000000000aa"
     assert one(empty, "select liked_tags from two_tower.user_features") == {tag: 1}
@@ -342,9 +342,9 @@ def test_conflicting_objects_are_named_before_anything_is_written(
     assert catalogue_dump.schema(bindir, empty_dsn, data=True) == before
 
 
-def test_everything_that_is_in_the_way_is_one_list(empty: Connection, empty_dsn: str) -> None:
+def test_all_conflicts_are_reported_at_once(empty: Connection, empty_dsn: str) -> None:
     empty.execute(APPLICATION.encode())
-    # Those that can be in one database together.
+    # Conflicts that one database can have at once.
     together = [
         spoil
         for spoil in SPOILT
@@ -383,7 +383,7 @@ insert into public.user_embeddings values ('00000000-0000-0000-0000-000000000001
 ASIDE = ["user_embeddings", "video_embeddings", "user_features"]
 
 
-def test_relations_named_as_ours_stay_and_ours_are_in_two_tower(
+def test_existing_relations_keep_their_names_and_ours_are_in_two_tower(
     empty: Connection, empty_dsn: str, bindir: Path
 ) -> None:
     empty.execute(EXTENSIONS + NAMED.replace("create function", "-- create function"))
@@ -399,9 +399,7 @@ def test_relations_named_as_ours_stay_and_ours_are_in_two_tower(
     assert catalogue_dump.schema(bindir, empty_dsn, data=True) == before
 
 
-def test_names_are_taken_where_that_is_asked_for_and_given_back(
-    empty: Connection, empty_dsn: str, bindir: Path
-) -> None:
+def test_names_are_taken_on_request_and_given_back(empty: Connection, empty_dsn: str, bindir: Path) -> None:
     empty.execute(EXTENSIONS + NAMED)
     before = catalogue_dump.schema(bindir, empty_dsn, data=True)
     said: list[str] = []
@@ -418,8 +416,8 @@ def test_names_are_taken_where_that_is_asked_for_and_given_back(
     assert catalogue_dump.schema(bindir, empty_dsn, data=True) == before
 
 
-def test_profiles_keyed_by_id_are_read_so(empty: Connection, empty_dsn: str, bindir: Path) -> None:
-    """As in Supabase's template, which does not say since when a profile exists, either."""
+def test_profiles_keyed_by_id_are_supported(empty: Connection, empty_dsn: str, bindir: Path) -> None:
+    """As in Supabase's template, whose profiles have no creation time either."""
     empty.execute(EXTENSIONS)
     empty.execute(
         """create schema auth;
@@ -441,7 +439,7 @@ def test_profiles_keyed_by_id_are_read_so(empty: Connection, empty_dsn: str, bin
     assert catalogue_dump.schema(bindir, empty_dsn, data=True) == before
 
 
-def test_what_the_application_built_on_ours_is_named_and_stays(empty: Connection, empty_dsn: str) -> None:
+def test_objects_that_depend_on_ours_are_reported_and_kept(empty: Connection, empty_dsn: str) -> None:
     migrate.migrate(empty_dsn)
     empty.execute("create view public.theirs as select two_tower.active_version() as version")
     with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="other objects depend on them") as caught:
@@ -481,13 +479,13 @@ OPEN = """
 select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname in ('public', 'two_tower', 'auth') and c.relkind in ('r', 'p') and not c.relrowsecurity
 """
-"""Tables without row level security. The application in front of it has it on all of its own."""
+"""Tables without row level security. All of the application's own tables have it."""
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 @pytest.mark.parametrize("target", [None, "0"], ids=["forward", "back"])
-def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
+def test_a_migration_killed_at_any_statement_changes_nothing(
     how: str,
     target: str | None,
     database: NewDatabase,
@@ -524,10 +522,10 @@ def test_a_migration_that_ends_at_any_statement_leaves_all_as_it_was(
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("last", SQL_IDS)
-def test_plain_yoyo_that_stops_after_any_migration_leaves_no_table_open(
+def test_yoyo_stopped_after_any_migration_leaves_no_table_without_row_security(
     last: str, supabase: Connection, empty_dsn: str
 ) -> None:
-    """Each migration closes what it makes, before anything that comes later."""
+    """Each migration enables row level security on the tables that it creates."""
     names = [name for name in IDS if name <= last]
     done = plain_yoyo(empty_dsn, names)
     assert done.returncode == 0, done.stderr
@@ -545,7 +543,7 @@ def test_plain_yoyo_that_stops_after_any_migration_leaves_no_table_open(
     assert may == []
 
 
-def test_two_tower_continues_a_migration_that_yoyo_began(empty_dsn: str, dsn: str, bindir: Path) -> None:
+def test_two_tower_continues_a_migration_begun_by_yoyo(empty_dsn: str, dsn: str, bindir: Path) -> None:
     assert plain_yoyo(empty_dsn, IDS[:4]).returncode == 0
     assert migrate.migrate(empty_dsn)["applied"] == IDS[4:]
     assert catalogue_dump.schema(bindir, empty_dsn) == catalogue_dump.schema(bindir, dsn)
@@ -561,10 +559,8 @@ def test_a_newer_database_is_refused_by_an_older_program(dsn: str, db: Connectio
             verb(dsn)
 
 
-def test_a_migration_waits_for_the_application_and_does_not_hold_it_up(
-    dsn: str, db: Connection, connect: Connect
-) -> None:
-    """Nothing of the application's is locked where its triggers are there; where one is missing, it is tried again."""
+def test_a_migration_waits_for_the_application_without_blocking_it(dsn: str, db: Connection, connect: Connect) -> None:
+    """Tables that have their triggers are not locked; for those that lack one, the lock is retried."""
     writer = connect(autocommit=False)
     writer.execute("lock table public.videos in row exclusive mode")
     migrate.migrate(dsn)
@@ -598,7 +594,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("defaults", some([list(DEFAULTS), *([name] for name in DEFAULTS)], 1), ids=["all", *DEFAULTS])
-def test_no_default_of_a_database_changes_what_is_made_in_it(
+def test_defaults_of_a_database_do_not_change_the_migrated_schema(
     defaults: list[str], empty_dsn: str, dsn: str, bindir: Path, cluster: Server
 ) -> None:
     name = urlsplit(empty_dsn).path.removeprefix("/")
@@ -612,7 +608,7 @@ def test_no_default_of_a_database_changes_what_is_made_in_it(
     assert catalogue_dump.schema(bindir, empty_dsn) == catalogue_dump.schema(bindir, dsn)
 
 
-def test_a_changed_signature_is_told_to_postgrest(dsn: str, db: Connection) -> None:
+def test_a_changed_signature_notifies_postgrest(dsn: str, db: Connection) -> None:
     db.execute("listen pgrst")
     migrate.migrate(dsn)
     assert list(db.notifies(timeout=0.2)) == []
@@ -645,12 +641,12 @@ alter default privileges in schema extensions grant all on functions to anon, au
 
 @pytest.fixture
 def supabase(cluster: Server, template: str, empty: Connection) -> Connection:
-    """An empty database with what Supabase has in one. The roles are there, since another database was migrated."""
+    """An empty database with Supabase's objects. The roles exist, since another database was migrated."""
     empty.execute(EXTENSIONS + SUPABASE)
     return empty
 
 
-def test_on_supabase_nothing_that_exists_is_made(supabase: Connection, empty_dsn: str, bindir: Path) -> None:
+def test_on_supabase_no_existing_object_is_created(supabase: Connection, empty_dsn: str, bindir: Path) -> None:
     theirs = "--schema=auth"
     command: list[str | Path] = [bindir / "pg_dump", theirs, empty_dsn]
     before = subprocess.run(command, capture_output=True, check=True).stdout
@@ -663,7 +659,9 @@ def test_on_supabase_nothing_that_exists_is_made(supabase: Connection, empty_dsn
     assert made == []
 
 
-def test_on_supabase_default_privileges_give_nothing_away(supabase: Connection, empty_dsn: str, db: Connection) -> None:
+def test_on_supabase_default_privileges_grant_nothing_of_ours(
+    supabase: Connection, empty_dsn: str, db: Connection
+) -> None:
     migrate.migrate(empty_dsn)
     assert catalogue_dump.privileges(supabase) == catalogue_dump.privileges(db)
 
@@ -675,9 +673,7 @@ def _without_nonce(dump: bytes) -> bytes:
 # -------------------------------------------------------------------------------------------- what can be wrong
 
 
-def test_an_extension_that_is_not_installed_is_an_error_with_the_package(
-    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extension_is_refused_with_its_package(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "VECTOR", "two_tower_no_such")
     monkeypatch.setitem(contract.EXTENSIONS, "two_tower_no_such", "postgresql-{}-no-such")
     with pytest.raises(
@@ -686,14 +682,14 @@ def test_an_extension_that_is_not_installed_is_an_error_with_the_package(
         migrate.migrate(empty_dsn)
 
 
-def test_a_server_of_another_version_is_an_error(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_server_version_is_refused(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "OLDEST", 98)
     monkeypatch.setattr(contract, "NEWEST", 99)
     with pytest.raises(UserError, match=r"runs on PostgreSQL 98 to 99; this server is \d+"):
         migrate.migrate(empty_dsn)
 
 
-def test_an_old_pgvector_is_an_error(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_pgvector_is_refused(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "VECTOR_NEEDED", (99, 0, 0))
     with pytest.raises(UserError, match=r"pgvector is .*; 0\.8\.0 or newer is needed"):
         migrate.migrate(empty_dsn)
@@ -717,7 +713,9 @@ def test_pgvector_may_be_in_any_schema(schema: str, empty: Connection, empty_dsn
     )
 
 
-def test_a_role_without_the_rights_is_told_what_to_ask_for(template: str, empty: Connection, empty_dsn: str) -> None:
+def test_a_role_without_privileges_is_told_which_grants_it_needs(
+    template: str, empty: Connection, empty_dsn: str
+) -> None:
     name = urlsplit(empty_dsn).path.removeprefix("/")
     role = f"{name}_owner"
     empty.execute(f"create role {role} login".encode())
@@ -736,7 +734,7 @@ def test_a_role_without_the_rights_is_told_what_to_ask_for(template: str, empty:
 
 
 def test_released_migrations_are_frozen() -> None:
-    """A released migration never changes: databases that have applied it would not hear of it."""
+    """A released migration never changes, because databases that have applied it would not get the change."""
     lines = (migrate.MIGRATIONS / "frozen.txt").read_text().splitlines()
     frozen = dict(line.split("  ")[::-1] for line in lines)
     names = {path.name for path in migrate.MIGRATIONS.glob("*.sql")}
@@ -746,7 +744,7 @@ def test_released_migrations_are_frozen() -> None:
     assert names == frozen.keys(), "not in frozen.txt yet: (cd migrations && sha256sum *.sql > frozen.txt)"
 
 
-def test_every_migration_has_a_way_back_and_says_what_it_depends_on() -> None:
+def test_every_migration_has_a_rollback_and_its_dependencies() -> None:
     assert len(SQL_IDS) >= 7
     for previous, name in zip(IDS, SQL_IDS, strict=False):
         text = (migrate.MIGRATIONS / f"{name}.sql").read_text()

@@ -1,4 +1,4 @@
-"""``two-tower migrate --sql``: one file of SQL that leaves what ``two-tower migrate`` leaves as an ordinary role."""
+"""``two-tower migrate --sql``: one SQL file with the same result as ``two-tower migrate`` by an ordinary role."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def by_psql(cluster: Server, dsn: str) -> None:
 
 
 def as_one_query(cluster: Server, dsn: str) -> None:
-    """As consoles send what is pasted."""
+    """As a console sends pasted text."""
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute(script().encode())
 
 
 def in_a_transaction(cluster: Server, dsn: str) -> None:
-    """As tools send a migration, between a begin and a commit of their own."""
+    """As tools send a migration, in a transaction of their own."""
     with psycopg.connect(dsn) as db:
         db.execute(script().encode())
 
@@ -57,7 +57,7 @@ def empty(cluster: Server, owner: str) -> Iterator[str]:  # noqa: F811
 
 @pytest.fixture
 def migrated(cluster: Server, owner: str) -> Iterator[Callable[[list[str]], str]]:  # noqa: F811
-    """What ``migrate`` makes, as the same role, of a database with these tables."""
+    """A database with these tables after ``migrate`` by the same role."""
     with database_of(cluster, owner) as dsn:
 
         def make(tables: list[str]) -> str:
@@ -75,7 +75,7 @@ def create(dsn: str, statements: list[str]) -> None:
 
 
 def everything(cluster: Server, dsn: str) -> str:
-    """Schema, privileges, owners, and the rows that migrations make."""
+    """Schema, privileges, owners, and the rows that migrations insert."""
     with psycopg.connect(dsn) as db:
         rows = [
             list(map(str, db.execute(query.encode()).fetchall()))
@@ -101,7 +101,7 @@ def everything(cluster: Server, dsn: str) -> str:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("tables", [[], APPLICATION], ids=["empty", "an application"])
 @pytest.mark.parametrize("way", WAYS)
-def test_the_file_leaves_what_migrate_leaves(
+def test_the_script_gives_the_same_database_as_migrate(
     way: Callable[[Server, str], None],
     tables: list[str],
     cluster: Server,
@@ -120,7 +120,7 @@ def test_the_file_leaves_what_migrate_leaves(
         assert one(db, "select to_regnamespace('two_tower')") is None
 
 
-def test_default_privileges_of_the_application_open_nothing(cluster: Server, empty: str) -> None:
+def test_default_privileges_of_the_application_grant_nothing_of_ours(cluster: Server, empty: str) -> None:
     create(
         empty,
         [
@@ -195,7 +195,7 @@ UNFIT = {
 }
 
 
-def test_an_unfit_database_is_refused_in_one_sentence(cluster: Server, empty: str) -> None:
+def test_an_unsuitable_database_is_refused_in_one_sentence(cluster: Server, empty: str) -> None:
     text = script().encode()
     with psycopg.connect(empty) as db:
         for why, (statements, expected) in UNFIT.items():
@@ -208,7 +208,7 @@ def test_an_unfit_database_is_refused_in_one_sentence(cluster: Server, empty: st
             assert one(db, "select to_regclass('public.videos')") is None, why
 
 
-def test_a_superuser_and_another_schema_of_pgvector_are_sent_to_migrate(cluster: Server, empty: str) -> None:
+def test_a_superuser_or_another_pgvector_schema_is_referred_to_migrate(cluster: Server, empty: str) -> None:
     admin = in_database(cluster.dsn, urlsplit(empty).path.removeprefix("/"))
     with (
         psycopg.connect(admin, autocommit=True) as db,
@@ -224,7 +224,7 @@ def test_a_superuser_and_another_schema_of_pgvector_are_sent_to_migrate(cluster:
         db.execute(script().encode())
 
 
-def test_a_script_that_fails_halfway_leaves_nothing(cluster: Server, empty: str) -> None:
+def test_a_script_that_fails_halfway_changes_nothing(cluster: Server, empty: str) -> None:
     text = script()
     with psycopg.connect(empty, autocommit=True) as db:
         with pytest.raises(psycopg.errors.DivisionByZero):
@@ -234,12 +234,12 @@ def test_a_script_that_fails_halfway_leaves_nothing(cluster: Server, empty: str)
 
 
 @pytest.mark.parametrize("options", [{"to": "0"}, {"check": True}, {"take_names": True}, {"json": True}])
-def test_it_takes_no_other_option(options: dict[str, object]) -> None:
+def test_migrate_sql_accepts_no_other_option(options: dict[str, object]) -> None:
     from two_tower.cli.server import migrate as verb
 
     with pytest.raises(UserError, match="takes no other option"):
         verb(sql=True, **options)  # type: ignore[arg-type]
 
 
-def test_it_has_no_command_of_psql() -> None:
+def test_the_script_contains_no_psql_command() -> None:
     assert not [line for line in script().splitlines() if line.startswith("\\")]

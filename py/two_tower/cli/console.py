@@ -56,7 +56,7 @@ class Verbs(TyperGroup):
         except ModuleNotFoundError as error:
             if error.name not in {"onnx", "onnxruntime", "optuna", "scipy", "torch"}:
                 raise
-            _complain(f"this takes {error.name}, which is not installed", "pip install 'pg-two-tower[train]'")
+            _complain(f"this needs {error.name}, which is not installed", "pip install 'pg-two-tower[train]'")
             raise typer.Exit(1) from error
         except Exception as error:
             psycopg = sys.modules.get("psycopg")

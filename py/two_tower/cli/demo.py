@@ -45,7 +45,7 @@ def demo(
 
     wanted = ui if ui is not None else sys.stdout.isatty() and page.installed()
     if wanted and not page.installed():
-        raise UserError("the page takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
+        raise UserError("the page needs streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
     dsn = run(catalog, reviews)
     if wanted:
         show(dsn, port)

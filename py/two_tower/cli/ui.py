@@ -61,7 +61,7 @@ def ui(
     from two_tower.server.connection import resolve_dsn
 
     if not installed():
-        raise UserError("this takes streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
+        raise UserError("this needs streamlit, which is not installed", "pip install 'pg-two-tower[ui]'")
     os.environ |= environment(resolve_dsn(dsn), read_only)
     if dsn:
         os.environ["DATABASE_READ_URL"] = dsn  # the environment, or a file .env, may name a replica of another database

@@ -89,7 +89,7 @@ def _split(experiment: Row, versions: list[Row]) -> str | None:
         return None
     return (
         f"{seen:.1%} of the users who were shown anything are of {experiment['challenger']}'s share, which is "
-        f"{share:.1%}: by chance that does not happen; look for what one version's lists keep from being logged"
+        f"{share:.1%}: that is unlikely to be chance; check that impressions of both versions are logged"
     )
 
 
@@ -140,7 +140,7 @@ def verdicts(found: Row) -> list[str]:
             f"{_between(test['difference'], test['low'], test['high'], sign='+')}, p {test['p_value']:.3g}"
         )
     if not found["tests"]:
-        said.append("nobody was shown anything by both versions yet")
+        said.append("there are no impressions of both versions yet")
     if found["split"]:
         said.append(f"warning: {found['split']}")
     if found["winner"]:

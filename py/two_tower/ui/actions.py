@@ -99,8 +99,8 @@ def decide(dsn: str, user: UUID, video: UUID, decision: str | None) -> str:
             with _as_user(connection, user):
                 connection.execute("select public.embed_user()")
         except psycopg.errors.ObjectNotInPrerequisiteState:
-            return "Saved. No model is active, so there is nothing to embed."
-    return "Saved, and the user is embedded anew."
+            return "Saved. No model is active, so no vector was computed."
+    return "Saved. The user's vector is up to date."
 
 
 def replay(dsn: str, user: UUID, likes: int = 4, limit: int = 10) -> list[dict[str, Any]]:
@@ -194,5 +194,5 @@ def end_promotion(dsn: str, number: int) -> dict[str, Any]:
             ).fetchone()
         )
     if ended is None:
-        raise UserError(f"promotion {number} has ended already, or there is none", "look at the page again")
+        raise UserError(f"promotion {number} has already ended, or does not exist", "reload the page")
     return {"id": number}

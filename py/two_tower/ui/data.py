@@ -17,26 +17,28 @@ DECISIONS = {"like": LIKES, "nope": NOPES, "skip": ITEMS}
 
 def page() -> None:
     """Totals, distributions, gaps."""
-    look.heading("Data", "What the model learns from. Shares are of all items, and of all likes.")
+    look.heading(
+        "Data", "What models learn from: the catalogue and the decisions. Shares are of all items and of all likes."
+    )
     if not ask(queries.situation)["videos"]:
         look.nothing("There are no videos yet.", "Import a catalogue first.", "two-tower import catalog catalog.csv")
         return
     found = ask_lately(queries.totals)
     cells = st.columns(5)
     cells[0].metric("Videos", number(found["videos"]), help=f"{number(found['published'])} of them are published")
-    cells[1].metric("Users who decided", number(found["users"]))
+    cells[1].metric("Users with decisions", number(found["users"]))
     for cell, kind in zip(cells[2:], ("likes", "nopes", "skips"), strict=True):
         cell.metric(kind.capitalize(), number(found[kind]))
     share = ask_lately(queries.sampled)
     if share < 1:
         st.caption(
-            f"Counted on samples of {percent(share)} and more of each table, so numbers are estimates. Where decisions "
-            "are sampled, the likes of a video are those of the last daily run of two_tower_popularity."
+            f"Figures are estimates from samples of at least {percent(share)} of each table. If decisions are sampled, "
+            "the likes of a video are those counted by the last daily run of two_tower_popularity."
         )
     behind(queries.totals, lately=True)
     if not found["users"]:
         look.nothing(
-            "Nobody has decided anything yet.",
+            "There are no decisions yet.",
             "Likes come from the application, or from a file.",
             "two-tower import decisions decisions.csv --create-users",
         )
@@ -61,15 +63,15 @@ def _attributes() -> None:
         st.caption(f"No video has a {kind}.")
         return
     st.caption(
-        f"The {len(found)} of {number(found[0]['values'])} values that the most likes carry. "
-        "Right of its grey dot, a value is liked more than the catalogue offers it."
+        f"The {len(found)} of {number(found[0]['values'])} values with the most likes. If the blue dot is right of the "
+        "grey one, the value has a larger share of likes than of items."
     )
     for row in found:
         row["items"], row["likes"] = row["item_share"], row["like_share"]
     look.legend({name: look.SERIES[name] for name in ("items", "likes")})
     look.show(
-        look.shares(found, ("items", "likes"), "share that carries it"),
-        f"Shares of items and of likes that carry each {kind}",
+        look.shares(found, ("items", "likes"), "share with the value"),
+        f"Shares of items and of likes by {kind}",
     )
     behind(queries.attribute, kind, lately=True)
 
@@ -100,14 +102,14 @@ def _spread() -> None:
         .encode(
             x=alt.X("likes:N", sort=order, title="likes", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             xOffset=alt.XOffset("who:N"),
-            y=alt.Y("share:Q", title="share of users, of videos", axis=alt.Axis(format="%", tickCount=5)),
+            y=alt.Y("share:Q", title="share of users or videos", axis=alt.Axis(format="%", tickCount=5)),
             color=look.coloured("who:N", WHO),
             tooltip=["who:N", "likes:N", alt.Tooltip("number:Q", format=","), alt.Tooltip("share:Q", format=".1%")],
         )
         .properties(height=250)
     )
     look.legend(WHO)
-    look.show(chart, "How many users and videos have how many likes")
+    look.show(chart, "Shares of users and of videos by number of likes")
     behind(queries.spread, lately=True)
 
 
@@ -145,8 +147,8 @@ def _months() -> None:
 @st.fragment
 @answered()
 def _missing(totals: dict[str, Any]) -> None:
-    st.subheader("Who lacks what", anchor=False)
-    st.caption("A video without an attribute gives its likers nothing of that kind to be recognised by.")
+    st.subheader("Missing attributes", anchor=False)
+    st.caption("If a video lacks an attribute, likes of it say nothing about the user's taste in that attribute.")
     found = ask_lately(queries.missing)
     left, right = st.columns(2, gap="large")
     with left:
@@ -160,7 +162,7 @@ def _missing(totals: dict[str, Any]) -> None:
                 }
                 for row in found
             ],
-            "How many videos lack what",
+            "Videos that lack each attribute",
             **{
                 "videos": st.column_config.NumberColumn(format="localized"),
                 "of all videos": _bar("gray"),
@@ -186,7 +188,7 @@ def _missing(totals: dict[str, Any]) -> None:
     without = totals["users"] - _users_with_likes()
     if without > 0:
         share = percent(without / totals["users"])
-        st.caption(f"{number(without)} users ({share}) have decided on something and liked nothing.")
+        st.caption(f"{number(without)} users ({share}) have decisions but no likes.")
 
 
 def _bar(color: str) -> Any:

@@ -21,7 +21,7 @@ EVERY = 10
 
 def page() -> None:
     """Lag, coverage, throughput, jobs and failures; updates itself."""
-    look.heading("Freshness", f"Whether the vectors keep up with the likes. Looks again every {EVERY} seconds.")
+    look.heading("Freshness", f"Whether vectors keep up with decisions. Updated every {EVERY} seconds.")
     window = st.segmented_control("Window", list(WINDOWS), default="day", key="window", required=True)
     _live(window)
 
@@ -37,7 +37,7 @@ def _show(window: str) -> None:
     _problems()
     cells = st.columns(5)
     waiting = found["pending_user_changes"] + found["pending_video_changes"]
-    cells[0].metric("Lag", duration(found["lag"]), help="Age of the oldest change that no refresh has taken.")
+    cells[0].metric("Lag", duration(found["lag"]), help="Age of the oldest change that waits for a refresh.")
     cells[1].metric(
         "Changes waiting",
         number(waiting),
@@ -55,7 +55,7 @@ def _show(window: str) -> None:
     )
     cells[4].metric("Set aside", number(found["failed_changes"]), help="Users and videos whose refresh failed.")
     last = found["last_refresh"]
-    serving = f"{look.plain(found['active_version'])} serves." if found["active_version"] else "No model serves."
+    serving = f"{look.plain(found['active_version'])} is active." if found["active_version"] else "No model is active."
     st.caption(f"{serving} Last refresh: {f'{last:%Y-%m-%d %H:%M:%S}' if last else 'never'}.")
     behind(queries.status)
     _throughput(window)
@@ -89,7 +89,7 @@ def covered(vectors: int, wanted: int) -> str:
 def _problems() -> None:
     """Problems. Searching for them reads all decisions; if there are many, only on request."""
     if ask_lately(queries.sampled) < 1:
-        if not affordable("problems", "What is broken is looked for in all decisions."):
+        if not affordable("problems", "The search for problems reads all decisions."):
             return
         found = ask_lately(queries.problems)
     else:
@@ -125,7 +125,7 @@ def _throughput(window: str) -> None:
         .encode(
             x=axis,
             x2="until:T",
-            y=alt.Y("from:Q", title="looked at", axis=alt.Axis(format="~s", tickCount=5)),
+            y=alt.Y("from:Q", title="refreshed", axis=alt.Axis(format="~s", tickCount=5)),
             y2="to:Q",
             color=look.coloured("series:N", COLOURS),
             tooltip=[alt.Tooltip("at:T", format="%Y-%m-%d %H:%M"), "series:N", alt.Tooltip("number:Q", format=",")],
@@ -137,9 +137,9 @@ def _throughput(window: str) -> None:
     _lag(found, axis)
     counts = {name: sum(row[name] for row in found) for name in ("users", "videos", "vectors", "seconds")}
     busy = counts["vectors"] > 100 and counts["seconds"] > 0
-    rate = f", {number(counts['vectors'] / counts['seconds'])} a second while they ran" if busy else ""
+    rate = f", {number(counts['vectors'] / counts['seconds'])} per second" if busy else ""
     st.caption(
-        f"Refreshes of the last {window} looked at {number(counts['users'])} users and {number(counts['videos'])} "
+        f"Refreshes of the last {window} processed {number(counts['users'])} users and {number(counts['videos'])} "
         f"videos. Vectors written: {number(counts['vectors'])}{rate}."
     )
     behind(queries.throughput, WINDOWS[window])
@@ -179,7 +179,7 @@ def _jobs() -> None:
             }
             for row in ask(queries.jobs)
         ],
-        "Jobs with their last success and error",
+        "Jobs with their last success and last error",
         last_success=look.moment("last success"),
         last_failure=look.moment("last failure"),
         last_error=st.column_config.TextColumn("last error", width="large"),
@@ -189,14 +189,14 @@ def _jobs() -> None:
 
 def _schedule(row: dict[str, Any]) -> str:
     if row["scheduled"] is None:
-        return "no pg_cron here"
+        return "no pg_cron"
     return str(row["schedule"]) if row["scheduled"] else "not scheduled"
 
 
 def _state(row: dict[str, Any]) -> str:
     if row["failing"]:
         return "failing"
-    return "well" if row["last_success"] else "never ran"
+    return "ok" if row["last_success"] else "never ran"
 
 
 def _runs() -> None:
@@ -218,12 +218,12 @@ def _failures() -> None:
     st.subheader("Set aside", anchor=False)
     found = ask(queries.failures)
     if not found:
-        st.caption("Nothing. A user or video whose refresh fails comes here, and is tried again by itself.")
+        st.caption("None. A user or video whose refresh fails is listed here, and retried automatically.")
         return
     look.table(
         [{**row, "id": str(row["id"])} for row in found],
         "Users and videos set aside",
         error=st.column_config.TextColumn(width="large"),
         failed_at=look.moment("failed at"),
-        retry_at=look.moment("tried again at"),
+        retry_at=look.moment("retry at"),
     )

@@ -94,6 +94,9 @@ div[class*="st-key-cards-"] [data-testid="stHorizontalBlock"], div[class*="st-ke
     border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); padding-bottom: .45rem; }
 div[class*="st-key-card-"] button { min-height: 1.6rem; padding: 0 .45rem; }
 div[class*="st-key-card-"] button p { font-size: .8rem; }
+/* The placeholder of a chart or table while the browser loads its library. Its animation would compete for the
+   processor with what is loading, most of all where the browser draws in software. */
+[data-testid="stSkeleton"] { animation: none !important; }
 /* A visible focus for the keyboard. Text boxes and lists show it by their frame. */
 .stApp :is(a, button, summary, [role="radio"], [role="switch"], [role="slider"], [tabindex="0"]):focus-visible,
 [role="dialog"] :is(a, button, [role="radio"]):focus-visible {

@@ -22,7 +22,7 @@ FORMATS = {title: st.column_config.NumberColumn(format="%.4f") for title in TITL
 
 def page() -> None:
     """Metrics by version, gate decisions, activation and rollback."""
-    look.heading("Models", "How good each version was on likes held out of its training, and which one serves.")
+    look.heading("Models", "Metrics of each version on likes held out of its training, and which version is active.")
     tell("models")
     found = ask(queries.models)
     if not found:
@@ -71,13 +71,13 @@ def _serve(found: list[dict[str, Any]]) -> None:
         with left:
             if active:
                 when = f"{active['activated_at']:%Y-%m-%d %H:%M}"
-                st.markdown(f"**{look.plain(active['version'])}** serves since {when}.")
+                st.markdown(f"**{look.plain(active['version'])}** has been active since {when}.")
             else:
-                st.markdown("**No model serves.** Everybody gets what is popular.")
+                st.markdown("**No model is active.** All users get popular videos.")
             waiting = ", ".join(look.plain(row["version"]) for row in standby)
-            st.caption(f"Ready to go back to: {waiting}" if standby else "There is no version to go back to.")
+            st.caption(f"On standby: {waiting}" if standby else "There is no version to roll back to.")
         if not may("activate") and not may("roll_back"):
-            middle.caption(refusal("activate or roll back", "service_role's rights, or the owner's"))
+            middle.caption(refusal("activate or roll back", "the rights of service_role or of the owner"))
             return
         if ready and may("activate"):
             with middle:
@@ -87,7 +87,7 @@ def _serve(found: list[dict[str, Any]]) -> None:
         if standby and may("roll_back"):
             with right:
                 version = st.selectbox(
-                    "Version to go back to", [row["version"] for row in standby], key=f"back-{serving}"
+                    "Version to roll back to", [row["version"] for row in standby], key=f"back-{serving}"
                 )
                 if st.button("Roll back …", key="roll-back", width="stretch"):
                     _confirm_rollback(version, active)
@@ -95,10 +95,11 @@ def _serve(found: list[dict[str, Any]]) -> None:
 
 @st.dialog("Activate a model")
 def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
-    stands_by = f" {look.plain(active['version'])} stands by, fresh, to go back to." if active else ""
-    st.markdown(f"**{look.plain(version)}** will serve everybody.{stands_by}")
+    stands_by = f" {look.plain(active['version'])} goes on standby, and its vectors stay fresh." if active else ""
+    st.markdown(f"**{look.plain(version)}** will serve all users.{stands_by}")
     st.caption(
-        "What it lacks is embedded first, which takes a while. Then its gate is asked; where that refuses, all stays."
+        "Missing vectors are computed first, which may take a while. Then the quality gate checks the version; if it "
+        "refuses, nothing changes."
     )
     sure, back = st.columns(2)
     if back.button("Cancel", width="stretch"):
@@ -110,7 +111,7 @@ def _confirm_activation(version: str, active: dict[str, Any] | None) -> None:
 @st.dialog("Roll back")
 def _confirm_rollback(version: str, active: dict[str, Any] | None) -> None:
     instead = f" instead of {look.plain(active['version'])}" if active else ""
-    st.markdown(f"**{look.plain(version)}** will serve everybody{instead}, at once. Its vectors are fresh.")
+    st.markdown(f"**{look.plain(version)}** will serve all users{instead}, at once. Its vectors are fresh.")
     sure, back = st.columns(2)
     if back.button("Cancel", width="stretch"):
         st.rerun()
@@ -131,8 +132,8 @@ def progress_bar() -> Progress:
 
 
 def _serves(found: dict[str, Any]) -> str:
-    previous = f"; {found['previous']} stands by" if found["previous"] else ""
-    return f"{found['model_version']} serves{previous}."
+    previous = f"; {found['previous']} is on standby" if found["previous"] else ""
+    return f"{found['model_version']} is active{previous}."
 
 
 # ------------------------------------------------------------------------------------------------- metrics and details
@@ -151,11 +152,11 @@ def _plots(found: list[dict[str, Any]]) -> None:
     ]
     measured = [title for title in TITLES.values() if any(row["metric"] == title for row in values)]
     if not measured:
-        st.caption("No version was measured.")
+        st.caption("No version has metrics.")
         return
     shown = {n: colour for n, colour in REFERENCES.items() if any(row["recommender"] == n for row in values)}
     st.subheader("Metrics by version", anchor=False)
-    st.caption("Each version and its references on the same held-out likes, oldest version first.")
+    st.caption("Each version and its baselines on the same held-out likes, oldest version first.")
     look.legend(shown)
     columns = st.columns(min(3, len(measured)), gap="medium")
     for at, title in enumerate(measured):
@@ -187,22 +188,22 @@ def _gates() -> None:
             }
             for row in found
         ],
-        "Changes of state, with what the gate said",
+        "Changes of state, with the decisions of the gate",
         at=look.moment(),
         found=st.column_config.TextColumn(width="large"),
     )
     behind(queries.events)
-    with st.expander("What the gate asks for"):
+    with st.expander("Thresholds"):
         look.table([{**row, "value": str(row["value"])} for row in ask(queries.thresholds)], "Thresholds of the gate")
         behind(queries.thresholds)
 
 
 def _verdict(row: dict[str, Any]) -> str:
     if row["forced"]:
-        return "overruled"
+        return "overridden"
     if row["to_state"] == "rejected":
-        return "no"
-    return "yes" if row["report"] else ""
+        return "refused"
+    return "passed" if row["report"] else ""
 
 
 def _findings(report: dict[str, Any]) -> str:
@@ -211,16 +212,16 @@ def _findings(report: dict[str, Any]) -> str:
         return "; ".join(report["reasons"])
     parts = []
     if report.get("index_recall") is not None:
-        parts.append(f"lists hold {percent(report['index_recall'])} of the nearest")
+        parts.append(f"recall of the index {percent(report['index_recall'])}")
     if report.get("distance") is not None:
-        parts.append(f"stored and computed differ by {report['distance']:.1e}")
+        parts.append(f"stored vectors differ from computed ones by {report['distance']:.1e}")
     if "missing_users" in report:
-        parts.append(f"lacks {report['missing_users']} users, {report['missing_videos']} videos")
+        parts.append(f"without a vector: {report['missing_users']} users, {report['missing_videos']} videos")
     return ", ".join(parts)
 
 
 def _details(found: list[dict[str, Any]]) -> None:
-    st.subheader("One version", anchor=False)
+    st.subheader("Details of a version", anchor=False)
     by_name = {row["version"]: row for row in found}
     chosen = st.selectbox("Version", list(by_name), key="version", label_visibility="collapsed")
     row = by_name[chosen]
@@ -234,11 +235,11 @@ def _details(found: list[dict[str, Any]]) -> None:
                 for name, values in measured.items()
                 if any(values.get(metric) is not None for metric in TITLES)
             ],
-            "Metrics beside those of references",
+            "Metrics of the version and of baselines",
             **FORMATS,
         )
     _run(row["meta"])
-    right.caption(f"{row['user_dim']} inputs of users, {row['item_dim']} of items; what it was made of")
+    right.caption(f"Metadata: {row['user_dim']} inputs of the user tower, {row['item_dim']} of the item tower")
     with right:
         st.json(row["meta"], expanded=1)
 
@@ -248,19 +249,19 @@ def _run(meta: dict[str, Any]) -> None:
     data, chosen, loss = (meta.get(name) or {} for name in ("training_data", "hyperparameters", "loss"))
     facts = {
         "trained at": meta.get("trained_at") or meta.get("given_at"),
-        "learnt from": ", ".join(
+        "training data": ", ".join(
             f"{number(data[name])} {name}" for name in ("users", "videos", "likes", "nopes", "skips") if name in data
         ),
         "measured on": chosen.get("held_out"),
         "loss": loss.get("name"),
-        "epochs kept": chosen.get("best_epoch"),
-        "took": None if chosen.get("seconds") is None else f"{number(chosen['seconds'])} s",
-        "beside": (meta.get("lineage") or {}).get("incumbent"),
+        "best epoch": chosen.get("best_epoch"),
+        "duration": None if chosen.get("seconds") is None else f"{number(chosen['seconds'])} s",
+        "compared with": (meta.get("lineage") or {}).get("incumbent"),
     }
     told = [{"": name, "value": str(value)} for name, value in facts.items() if value not in (None, "")]
     if told:
-        st.caption("The run")
-        look.table(told, "What the training learnt from, and how long it took")
+        st.caption("Training")
+        look.table(told, "Data and duration of the training")
     values = [
         {"epoch": epoch["epoch"], "of": of, "loss": epoch[key]}
         for epoch in loss.get("epochs") or []
@@ -280,4 +281,4 @@ def _run(meta: dict[str, Any]) -> None:
             )
         )
         look.legend(colours)
-        look.show(drawn.properties(height=200), "Loss by epoch, in training and on what was held out")
+        look.show(drawn.properties(height=200), "Loss by epoch, on training data and on held-out likes")

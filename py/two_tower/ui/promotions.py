@@ -12,8 +12,8 @@ from two_tower.ui import actions, look, queries
 from two_tower.ui.actions import Promotion
 from two_tower.ui.session import ask, behind, do, dsn, may, refusal
 
-KINDS = {"boost": "moves up", "bury": "moves down", "pin": "has a rank"}
-ONE, MANY = "one video", "all that pass a filter"
+KINDS = {"boost": "moves up", "bury": "moves down", "pin": "fixed rank"}
+ONE, MANY = "one video", "all videos that match a filter"
 
 
 def section() -> None:
@@ -26,7 +26,7 @@ def section() -> None:
                 {
                     "state": row["state"],
                     "what": told(row),
-                    "for": _filter(row["segment"]) or "everybody",
+                    "for": _filter(row["segment"]) or "all users",
                     "from": row["starts_at"],
                     "until": row["ends_at"],
                     "note": row["note"],
@@ -37,10 +37,10 @@ def section() -> None:
             **{"what": st.column_config.TextColumn(width="large"), "from": look.moment(), "until": look.moment()},
         )
     else:
-        st.caption("None: lists are as the model has them.")
+        st.caption("None. Lists are in the order of the model.")
     behind(queries.promotions)
     if not may("promote"):
-        st.caption(refusal("add or end a promotion", "service_role's rights, or the owner's"))
+        st.caption(refusal("add or end a promotion", "the rights of service_role or of the owner"))
         return
     left, right = st.columns(2, vertical_alignment="bottom")
     if left.button("Add …", key="add-promotion", width="stretch"):
@@ -76,22 +76,22 @@ def _add() -> None:
     problems: list[str] = []
     video, videos = None, None
     if which == ONE:
-        name = st.text_input("Video", placeholder="its id, or its product address", key="promoted")
+        name = st.text_input("Video", placeholder="id or product URL", key="promoted")
         video = ask(queries.video_named, name) if name.strip() else None
         if video:
             st.caption(look.plain(video["title"] or "untitled"))
         elif name.strip():
-            problems.append("There is no video of that id or address.")
+            problems.append("There is no video with this id or product URL.")
     else:
-        videos = _read("Filter", 'an object of filters of lists, such as {"makers": ["Nova"]}', problems)
+        videos = _read("Filter", 'filters of lists as JSON, such as {"makers": ["Nova"]}', problems)
     strength: float | None = None
     rank: int | None = None
     if kind == "pin":
         rank = int(st.number_input("Rank", 1, 200, 1, key="pinned-at"))
     else:
-        strength = st.number_input("Ranks are divided or multiplied by", 1.1, 10.0, 2.0, step=0.5, key="strength")
-    segment = _read("For whom", 'everybody, or a filter of what they like, such as {"makers": ["Nova"]}', problems)
-    until: date | None = st.date_input("Until the end of (UTC)", value=None, key="promoted-until")
+        strength = st.number_input("Factor that divides or multiplies ranks", 1.1, 10.0, 2.0, step=0.5, key="strength")
+    segment = _read("For whom", 'all users, or those who like {"makers": ["Nova"]}', problems)
+    until: date | None = st.date_input("Last day (UTC)", value=None, key="promoted-until")
     note = st.text_input("Note", key="promotion-note")
     for problem in problems:
         st.error(look.plain(problem))
@@ -113,7 +113,7 @@ def _add() -> None:
         do(
             "shown",
             lambda: actions.add_promotion(dsn(), promotion),
-            lambda done: f"Promotion {done['id']} moves lists from now on.",
+            lambda done: f"Promotion {done['id']} is in effect.",
         )
 
 
@@ -125,10 +125,10 @@ def _read(label: str, wanted: str, problems: list[str]) -> dict[str, Any] | None
     try:
         found = json.loads(text)
     except ValueError as error:
-        problems.append(f"{label} is no JSON: {error}")
+        problems.append(f"{label} is not valid JSON: {error}")
         return None
     if not isinstance(found, dict):
-        problems.append(f"{label} is not an object of filters.")
+        problems.append(f"{label} is not a JSON object.")
         return None
     return found
 
@@ -136,7 +136,7 @@ def _read(label: str, wanted: str, problems: list[str]) -> dict[str, Any] | None
 @st.dialog("End a promotion")
 def _end(row: dict[str, Any]) -> None:
     st.markdown(f"**{look.plain(told(row))}**")
-    st.caption("Lists are without it from now on." if row["state"] == "current" else "It has not begun, and will not.")
+    st.caption("It ends at once." if row["state"] == "current" else "It has not begun, and is deleted.")
     sure, back = st.columns(2)
     if back.button("Cancel", width="stretch"):
         st.rerun()

@@ -16,7 +16,7 @@ LENGTH = 20
 
 def page() -> None:
     """Reach, variety, popularity and attributes of the lists of a sample of users."""
-    look.heading("Recommendations", "What a model shows people on the whole, beside what there is and what they like.")
+    look.heading("Recommendations", "What a model recommends overall, compared with the catalogue and with likes.")
     versions = ask(queries.versions)
     if not versions:
         look.nothing(
@@ -29,14 +29,14 @@ def page() -> None:
     left, right, _ = st.columns([3, 2, 3])
     version: str = left.selectbox("Model", list(states), format_func=lambda v: f"{v} ({states[v]})", key="model")
     users: int = right.selectbox(
-        "Sample of users", [50, 100, 200, 500, 1000], key="sample", help="The same users at every look."
+        "Sample of users", [50, 100, 200, 500, 1000], key="sample", help="The same users each time."
     )
     found = ask_lately(queries.sample, version, users, LENGTH)
     reached = ask_lately(queries.reach, version)
     if not found:
         look.nothing(
             f"{version} has no vectors of users yet.",
-            "Those who like something get one with the next refresh.",
+            "Users with likes get one at the next refresh.",
             "two-tower refresh",
         )
         return
@@ -50,16 +50,20 @@ def page() -> None:
     cells[1].metric(
         "Distinct videos",
         number(len(found)),
-        help=f"On {number(asked)} lists with {number(shown)} places. The catalogue has {number(reached['published'])}.",
+        help=f"In {number(asked)} lists with {number(shown)} places; {number(reached['published'])} are published.",
     )
     cells[2].metric(
         "Share of the catalogue",
         percent(len(found) / reached["published"] if reached["published"] else None),
-        help="Distinct videos on these lists, of all that are published. More lists show more.",
+        help="Distinct videos in these lists, of all published ones. It grows with the number of lists.",
     )
     top = sum(row["times"] for row in found[:10])
-    cells[3].metric("Places of the top ten", percent(top / shown), help="Share of all places that ten videos take.")
-    st.caption(f"Lists of {LENGTH} of {number(asked)} users, nothing they know on them.")
+    cells[3].metric(
+        "Share of the top ten",
+        percent(top / shown),
+        help="Of all places, those of the ten most recommended videos.",
+    )
+    st.caption(f"Lists of {LENGTH} videos for {number(asked)} users, without those that they have decided on.")
     behind(queries.sample, version, users, LENGTH, lately=True)
     videos, times = tuple(row["video_id"] for row in found), tuple(row["times"] for row in found)
     _popularity(videos, times)
@@ -71,8 +75,8 @@ def _popularity(videos: tuple[object, ...], times: tuple[int, ...]) -> None:
     st.subheader("Popularity", anchor=False)
     found = ask_lately(queries.by_popularity, videos, times)
     st.caption(
-        "Published videos in ten groups of equal size, the most liked first. Where the bar of recommendations is the "
-        "higher one, the model favours that group more than people do."
+        "Published videos in ten groups of equal size, the most liked first. If the bar of recommendations is higher, "
+        "the model favours that group more than users do."
     )
     values = [{"band": row["band"], "series": name, "share": row[name]} for row in found for name in SERIES[1:]]
     bars = (
@@ -105,7 +109,7 @@ def _attributes(
     readers: tuple[int, ...],
     asked: int,
 ) -> None:
-    st.subheader("Attributes against the data", anchor=False)
+    st.subheader("Attributes compared with the data", anchor=False)
     kind = st.segmented_control(
         "Attribute", queries.KINDS, default="tag", key="recommended_kind", required=True, label_visibility="collapsed"
     )
@@ -113,11 +117,13 @@ def _attributes(
     if not found:
         st.caption(f"No video has a {kind}.")
         return
-    st.caption("Where the orange dot lies right of the blue one, the model shows a value more than people like it.")
+    st.caption(
+        "If the orange dot is right of the blue one, the model recommends the value more often than users like it."
+    )
     look.legend(look.SERIES)
     look.show(
-        look.shares(found, SERIES, "share that carries it"),
-        f"Shares of items, likes and recommendations that carry each {kind}",
+        look.shares(found, SERIES, "share with the value"),
+        f"Shares of items, likes and recommendations by {kind}",
     )
     behind(queries.against_data, kind, videos, times, lately=True)
     reached = [
@@ -132,7 +138,7 @@ def _attributes(
     ]
     look.table(
         reached,
-        f"Users whose lists have each {kind}, with places and distinct videos",
+        f"Users reached, places and distinct videos by {kind}",
         **{"of the users": st.column_config.NumberColumn(format="percent")},
     )
     behind(queries.reached, kind, placed, readers, lately=True)

@@ -90,8 +90,8 @@ def affordable(what: str, cost: str) -> bool:
     key = f"afford-{what}"
     if not STATE.get(key):
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.caption(f"{cost} With so many rows that may take half a minute.")
-        if not right.button("Count …", key=f"count-{what}", width="stretch"):
+        left.caption(f"{cost} With so many rows, this may take half a minute.")
+        if not right.button("Compute", key=f"count-{what}", width="stretch"):
             return False
         STATE[key] = True
     return True
@@ -118,7 +118,7 @@ def answered() -> Iterator[None]:
         with _sharing():
             yield
     except UserError as error:
-        look.nothing(error.message[:1].upper() + error.message[1:] + ".", "To mend it:", error.hint)
+        look.nothing(error.message[:1].upper() + error.message[1:] + ".", "To fix it:", error.hint)
     except psycopg.errors.QueryCanceled:
         st.error("The database took longer than 30 seconds to answer.")
     except psycopg.OperationalError as error:
@@ -146,7 +146,7 @@ def refusal(what: str, role: str) -> str:
     """Why :func:`may` says no."""
     if Settings().ui_read_only:
         return f"This page was started with --read-only, so it cannot {what}."
-    return f"The login of this page may not {what}: that takes {role}."
+    return f"The login of this page may not {what}: it needs {role}."
 
 
 def do(page: str, action: Callable[[], dict[str, Any]], outcome: Callable[[dict[str, Any]], str]) -> None:

@@ -13,18 +13,18 @@ from two_tower.ui.look import COLOURS, ITEMS, number, percent
 from two_tower.ui.models import progress_bar
 from two_tower.ui.session import affordable, ask, ask_lately, behind, do, dsn, may, refusal, tell
 
-WINDOWS = {"week": 7, "month": 30, "all that is kept": 36_500}
+WINDOWS = {"week": 7, "month": 30, "all": 36_500}
 TIMES = 20
 """Factor by which more impressions are counted on request."""
 
 
 def page() -> None:
     """The experiment, promotions, impressions, and like rates by version, day and reason."""
-    look.heading("Shown", "What users were shown, how they liked it, and which of two versions they like more.")
+    look.heading("Shown", "What users were shown, how much of it they liked, and which of two versions they like more.")
     tell("shown")
     began = ask(queries.started)["days"]
     few = ask(queries.shown_days, began) >= began
-    if few or affordable("experiment", f"The experiment is counted over {number(began)} days of what was shown."):
+    if few or affordable("experiment", f"The figures of the experiment come from {number(began)} days of impressions."):
         _experiment(ask_lately(queries.experiment))
     promotions.section()
     window = st.segmented_control("Window", list(WINDOWS), default="month", key="shown-window", required=True)
@@ -42,7 +42,8 @@ def _experiment(found: dict[str, Any] | None) -> None:
         with left:
             if found is None:
                 st.markdown(
-                    "**No experiment was started yet.** One compares two versions on users, each for its share."
+                    "**There has been no experiment yet.** An experiment compares two versions; the challenger serves "
+                    "a share of the users."
                 )
             else:
                 since = f"{found['started_at']:%Y-%m-%d %H:%M}"
@@ -57,7 +58,7 @@ def _experiment(found: dict[str, Any] | None) -> None:
             _controls(found if running else None)
     if found is None:
         return
-    look.table([_line(row) for row in found["versions"]], "What each version showed, and how it was liked")
+    look.table([_line(row) for row in found["versions"]], "Like rates, nope rates and coverage by version")
     if len(found["days"]) > 0:
         _plot(found)
     behind(queries.experiment, lately=True)
@@ -65,7 +66,7 @@ def _experiment(found: dict[str, Any] | None) -> None:
 
 def _controls(running: dict[str, Any] | None) -> None:
     if not may("experiment"):
-        st.caption(refusal("start or stop an experiment", "service_role's rights, or the owner's"))
+        st.caption(refusal("start or stop an experiment", "the rights of service_role or of the owner"))
         return
     if running is not None:
         if st.button("Stop …", key="stop-experiment", width="stretch"):
@@ -73,10 +74,10 @@ def _controls(running: dict[str, Any] | None) -> None:
         return
     ready = ask(queries.comparable)
     if ready["active"] is None or not ready["others"]:
-        st.caption("It takes two versions with vectors: the one that serves, and another that is backfilled.")
+        st.caption("An experiment needs two versions with vectors: the active one, and another that is backfilled.")
         return
     challenger = str(st.selectbox("Challenger", ready["others"], key=f"challenger-{ready['active']}"))
-    share = st.slider("Share of the users, in per cent", 1, 50, 10, key="share")
+    share = st.slider("Share of the users, in percent", 1, 50, 10, key="share")
     if st.button("Start …", key="start-experiment", width="stretch"):
         _confirm_start(ready["active"], challenger, share / 100)
 
@@ -87,7 +88,7 @@ def _confirm_start(control: str, challenger: str, share: float) -> None:
         f"**{look.plain(challenger)}** will serve {percent(share, 0)} of the users, "
         f"**{look.plain(control)}** the others."
     )
-    st.caption("Until it is stopped, no version can be activated. The challenger's gate is asked first.")
+    st.caption("The quality gate checks the challenger first. While the experiment runs, no version can be activated.")
     sure, back = st.columns(2)
     if back.button("Cancel", width="stretch"):
         st.rerun()
@@ -103,8 +104,8 @@ def _confirm_start(control: str, challenger: str, share: float) -> None:
 def _confirm_stop(running: dict[str, Any]) -> None:
     names = [running["control"], running["challenger"]]
     better = running["better"] or running["control"]
-    winner = st.radio("Who serves everybody from now on?", names, index=names.index(better), key="winner")
-    st.caption("At once, for all users. The other stands by.")
+    winner = st.radio("Which version serves all users from now on?", names, index=names.index(better), key="winner")
+    st.caption("This takes effect at once. The other version goes on standby.")
     sure, back = st.columns(2)
     if back.button("Cancel", width="stretch"):
         st.rerun()
@@ -112,7 +113,7 @@ def _confirm_stop(running: dict[str, Any]) -> None:
         do(
             "shown",
             lambda: actions.stop_experiment(dsn(), winner),
-            lambda done: f"The experiment is over; {done['model_version']} serves everybody.",
+            lambda done: f"The experiment is over; {done['model_version']} serves all users.",
         )
 
 
@@ -141,14 +142,14 @@ def _plot(found: dict[str, Any]) -> None:
         x=alt.X("day:T", title=None, axis=alt.Axis(format="%d %b", tickCount={"interval": "day", "step": 1})),
         color=look.coloured("model_version:N", colours),
     )
-    rate = alt.Y("like_rate:Q", title="liked of what was shown", axis=alt.Axis(format="%", tickCount=5))
+    rate = alt.Y("like_rate:Q", title="like rate", axis=alt.Axis(format="%", tickCount=5))
     tooltip = [
         alt.Tooltip("day:T", format="%Y-%m-%d"),
         alt.Tooltip("model_version:N", title="version"),
         *(alt.Tooltip(f"like_{end}:Q", format=".2%") for end in ("rate", "low", "high")),
         *(alt.Tooltip(f"{what}:Q", format=",") for what in ("users", "shown")),
     ]
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("like_low:Q", title="liked of what was shown"), y2="like_high:Q")
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("like_low:Q", title="like rate"), y2="like_high:Q")
     line = base.mark_line().encode(y=rate)
     points = base.mark_circle(size=55, opacity=1).encode(y=rate, tooltip=tooltip)
     look.legend(colours)
@@ -162,15 +163,15 @@ def _impressions(days: int) -> None:
     counted = ask(queries.shown_days, days)
     if counted < days:
         more = max(1, ask(queries.shown_days, days, TIMES))
-        if affordable("impressions", f"As the page opens, the last {number(counted)} days are counted; here are more."):
+        if affordable("impressions", f"Only the last {number(counted)} days are counted unless you ask for more."):
             counted = more
     if counted == 0:
         return
     found = ask_lately(queries.impressions_by_day, counted)
     if not found:
         look.nothing(
-            "Nothing that was shown is known.",
-            "Lists count once the application asks for them by next_videos(), or tells log_shown() of them.",
+            "There are no impressions yet.",
+            "They are recorded when the application calls next_videos() or log_shown().",
         )
         return
     versions = sorted({row["model_version"] for row in found})
@@ -192,8 +193,8 @@ def _impressions(days: int) -> None:
         _rates_by_day(counted, colours)
     with right:
         _popular_by_day(counted, colours)
-    st.subheader("Liked, by version and reason", anchor=False)
-    st.caption("Of the videos that a user was shown, each once: the share that the user liked or noped afterwards.")
+    st.subheader("Like rate by version and reason", anchor=False)
+    st.caption("The share of shown videos that users liked or noped afterwards. Each video counts once per user.")
     look.table(
         [
             {
@@ -225,12 +226,12 @@ def by_day(found: list[dict[str, Any]], colours: dict[str, str]) -> alt.Chart:
 
 def _rates_by_day(days: int, colours: dict[str, str]) -> None:
     st.subheader("Like rate by day", anchor=False)
-    st.caption("By the day on which a video was first shown to a user. Those of the last days may still be liked.")
+    st.caption("By the day on which a video was first shown to a user. Rates of the latest days may still rise.")
     drawn = (
         by_day(ask_lately(queries.rates_by_day, days), colours)
         .mark_line(point=True)
         .encode(
-            y=alt.Y("like_rate:Q", title="liked of what was shown", axis=alt.Axis(format="%", tickCount=5)),
+            y=alt.Y("like_rate:Q", title="like rate", axis=alt.Axis(format="%", tickCount=5)),
             tooltip=[
                 *ABOUT,
                 alt.Tooltip("shown:Q", format=","),
@@ -245,11 +246,11 @@ def _rates_by_day(days: int, colours: dict[str, str]) -> None:
 def _popular_by_day(days: int, colours: dict[str, str]) -> None:
     st.subheader("Popularity bias by day", anchor=False)
     st.caption(
-        "The share of what was shown that is of the tenth of the catalogue that most people like. Dashed: the share of "
-        "all likes that this tenth has. Above it, lists favour what is popular more than people do."
+        "The share of impressions that go to the most liked tenth of the catalogue. The dashed line is the share of "
+        "likes that go to this tenth; above it, lists favour popular videos more than users do."
     )
     found = ask_lately(queries.popular_by_day, days)
-    share = alt.Y("share:Q", title="of the most liked tenth", axis=alt.Axis(format="%", tickCount=5))
+    share = alt.Y("share:Q", title="share of the most liked tenth", axis=alt.Axis(format="%", tickCount=5))
     lines = (
         by_day(found, colours)
         .mark_line(point=True)
@@ -258,7 +259,7 @@ def _popular_by_day(days: int, colours: dict[str, str]) -> None:
     likes = (
         by_day(found, colours)
         .mark_line(strokeDash=[4, 4], color=ITEMS)
-        .encode(y=alt.Y("liked:Q", title="of the most liked tenth"), color=alt.value(ITEMS))
+        .encode(y=alt.Y("liked:Q", title="share of the most liked tenth"), color=alt.value(ITEMS))
     )
     look.show(alt.layer(likes, lines).properties(height=220), "Share of popular videos among what was shown, by day")
     behind(queries.popular_by_day, days, lately=True)

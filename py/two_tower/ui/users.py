@@ -21,7 +21,7 @@ SHOWN = {"Likes": ("like",), "Nopes": ("nope",), "Skips": ("skip",), "All": ("li
 
 def page() -> None:
     """Choose a user, compare lists, like videos as the user and see the lists change."""
-    look.heading("Users", "What somebody liked, beside what a model recommends for it. Who and which, on the left.")
+    look.heading("Users", "A user's history beside the lists of one or two models. Choose user and models on the left.")
     found = ask(queries.situation)
     if not found["videos"]:
         look.nothing("There are no videos yet.", "Import a catalogue first.", "two-tower import catalog catalog.csv")
@@ -36,7 +36,7 @@ def page() -> None:
         return
     if not versions:
         look.nothing(
-            "No model has vectors yet, so everybody gets what is popular.",
+            "No model has vectors yet, so all users get popular videos.",
             "Train one on the decisions and activate it.",
             "two-tower train && two-tower model activate",
         )
@@ -46,9 +46,9 @@ def page() -> None:
     acting = may("decide")
     if acting:
         # Said once: a help at each of a hundred buttons is as many elements more for the browser.
-        st.caption("Like, Nope and Undo are done as this user. Why takes a score apart.")
+        st.caption("Like, Nope and Undo act as this user. Why shows what each decision adds to the score.")
     else:
-        st.caption(refusal("like on somebody's behalf", "a login that may take the role authenticated"))
+        st.caption(refusal("like videos as a user", "a login that may switch to the role authenticated"))
     lists = {"A": model_a} | ({"B": model_b} if model_b else {})
     asked = {at: (user, version, limit, known) for at, version in lists.items()}
     answers = {at: ask(queries.recommendations, *arguments) for at, arguments in asked.items()}
@@ -59,7 +59,7 @@ def page() -> None:
         if acting and taste["likes"]:
             # The URL that the demo prints at its end requests it, once.
             told_to = st.query_params.get("replay") == "true" and not STATE.get("replayed")
-            if st.button("Replay the first likes", help="How the list grew with them. Nothing is changed.") or told_to:
+            if st.button("Replay the first likes", help="How the list changed with each like.") or told_to:
                 STATE.replayed = True
                 _replay(user)
     for column, (at, version) in zip(columns[1:], lists.items(), strict=True):
@@ -73,8 +73,8 @@ def _choose_user() -> tuple[UUID | None, str]:
     """The chosen user, and the search text."""
     wanted = st.text_input(
         "Find a user",
-        placeholder="an id, its beginning, or an imported id",
-        help="Without anything here: the users with the most likes.",
+        placeholder="id, start of an id, or imported id",
+        help="If this is empty, the users with the most likes are listed.",
         key="find",
         bind="query-params",
     )
@@ -91,7 +91,7 @@ def _choose_user() -> tuple[UUID | None, str]:
             key="user",
             persist_state="session",
         )
-    st.button("Somebody else", on_click=_by_chance, width="stretch", help="A user by chance")
+    st.button("Random user", on_click=_by_chance, width="stretch")
     return chosen, wanted
 
 
@@ -100,7 +100,7 @@ def _nobody(wanted: str) -> None:
         st.info(f"There is no user {look.plain(wanted)}.")
     else:
         look.nothing(
-            "Nobody has decided anything yet.",
+            "There are no decisions yet.",
             "Import decisions, or find a user of yours by id on the left.",
             "two-tower import decisions decisions.csv --create-users",
         )
@@ -132,10 +132,10 @@ def _choose_lists(versions: list[dict[str, Any]]) -> tuple[int, bool, str | None
     )
     limit: int = st.selectbox("Length", [10, 20, 50], index=1, key="length", persist_state="session")
     known = st.toggle(
-        "Show what the user knows",
+        "Include known videos",
         key="known",
         persist_state="session",
-        help="Rank the videos already decided on, too.",
+        help="Also list the videos that the user has decided on.",
     )
     return limit, known, a, None if b == NONE else b
 
@@ -147,7 +147,7 @@ def _about(user: UUID, taste: dict[str, Any], version: str | None) -> None:
     if taste["pending"]:
         parts.append("a change waits for the next refresh")
     if version and version not in taste["versions"]:
-        parts.append(f"no vector of {look.plain(version)}, so the list is what is popular")
+        parts.append(f"no vector of {look.plain(version)}, so the list shows popular videos")
     st.markdown(f"`{user}` &nbsp; " + " · ".join(parts))
     if taste["tags"]:
         chips = "".join(
@@ -171,7 +171,7 @@ def _history(user: UUID, limit: int, acting: bool, liked: set[str]) -> None:
     shown = st.segmented_control("Show", list(SHOWN), default="Likes", key="shown", label_visibility="collapsed")
     found = ask(queries.history, user, SHOWN[shown or "All"], limit)
     if not found:
-        st.caption("Nothing here.")
+        st.caption("No decisions of this kind.")
     pictures = look.pictures_of(found)
     with st.container(key="history", gap="small"):
         for video in found:
@@ -192,7 +192,7 @@ def _list(
     acting: bool,
     liked: set[str],
 ) -> None:
-    st.subheader(f"Model {at}: {look.plain(version)}" if version else "What is popular", anchor=False)
+    st.subheader(f"Model {at}: {look.plain(version)}" if version else "Popular videos", anchor=False)
     places = {video["video_id"]: video["rank"] for video in other} if other is not None else {}
     before: dict[UUID, int] | None = STATE.get("before", {}).get((user, version))
     if other is None:
@@ -217,7 +217,7 @@ def _list(
                             _why(user, video, version)
 
 
-@st.dialog("Like by like", width="large")
+@st.dialog("The list after each like", width="large")
 def _replay(user: UUID) -> None:
     """The list without a history, and after each of the first likes, with new videos marked."""
     try:
@@ -226,7 +226,7 @@ def _replay(user: UUID) -> None:
     except psycopg.Error as error:
         st.error(look.plain(error.diag.message_primary or str(error)))
         return
-    st.caption("Made once more as this user, by the version that serves, and undone.")
+    st.caption("Computed by the active version as this user, then rolled back.")
     before: set[str] | None = None
     for column, step in zip(st.columns(len(steps)), steps, strict=True):
         titles = [video["title"] or "untitled" for video in step["videos"]]
@@ -235,7 +235,7 @@ def _replay(user: UUID) -> None:
             f'<li class="{"tt-new" if is_new else ""}">{escape(title)}</li>'
             for title, is_new in zip(titles, new, strict=True)
         )
-        liked = "Nothing known" if before is None else f"♥ {escape(step['liked'] or 'untitled')}"
+        liked = "No likes yet" if before is None else f"♥ {escape(step['liked'] or 'untitled')}"
         column.html(f'<div class="tt-step"><b>{liked}</b><ol>{rows}</ol></div>')
         before = set(titles)
 
@@ -246,11 +246,11 @@ def _why(user: UUID, video: dict[str, Any], version: str) -> None:
     st.markdown(f"**{look.plain(video['title'] or 'untitled')}** for `{user}`, by {look.plain(version)}")
     found = ask(queries.contributions, user, video["video_id"], version)
     if not found:
-        st.caption("The score of this version is no sum over decisions, so it cannot be taken apart.")
+        st.caption("This version's score is not a sum over decisions, so it cannot be broken down.")
         return
-    values = [{**row, "what": _part(row), "effect": "adds" if row["value"] >= 0 else "takes away"} for row in found]
-    st.caption(f"The score is {sum(row['value'] for row in found):.3f}, the sum of these.")
-    colours = {"adds": LIKES, "takes away": NOPES}
+    values = [{**row, "what": _part(row), "effect": "adds" if row["value"] >= 0 else "subtracts"} for row in found]
+    st.caption(f"The score is {sum(row['value'] for row in found):.3f}, the sum of these contributions.")
+    colours = {"adds": LIKES, "subtracts": NOPES}
     bars = (
         look.chart(values)
         .mark_bar(cornerRadiusEnd=2)
@@ -272,7 +272,7 @@ def _why(user: UUID, video: dict[str, Any], version: str) -> None:
 def _part(row: dict[str, Any]) -> str:
     """The source of one part of a score. Places distinguish videos with the same title."""
     if row["kind"] == "everybody":
-        return "what holds for everybody"
+        return "the same for every user"
     if row["kind"] == "profile":
         return "the profile"
     if row["kind"] == "others":
@@ -320,5 +320,5 @@ def _decide(user: UUID, video: UUID, decision: str | None) -> None:
     try:
         STATE.told = actions.decide(dsn(), user, video, decision)
     except psycopg.Error as error:
-        STATE.problem = f"That was not written: {error.diag.message_primary or error}"
+        STATE.problem = f"The decision was not saved: {error.diag.message_primary or error}"
     forget()

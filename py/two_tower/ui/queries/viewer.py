@@ -80,7 +80,7 @@ def _looking(connection: Connection) -> Iterator[None]:
         except psycopg.errors.InsufficientPrivilege as error:
             login = connection.info.user
             hint = f'As an administrator of the database run: grant {ROLE} to "{login}";'
-            raise UserError(f"{login} may not take the role {ROLE}, which this page reads as", hint) from error
+            raise UserError(f"{login} may not switch to the role {ROLE}, as which this page reads", hint) from error
         yield
 
 
