@@ -14,7 +14,9 @@ LONGEST_ID = 256
 """Bytes of the id of a person. Training holds all ids in the width of the longest one."""
 
 LONGEST: Mapping[str, int] = {
-    **dict.fromkeys(("product_url", "thumbnail_url", "image_urls"), LONGEST_ADDRESS),
+    "product_url": LONGEST_ADDRESS,
+    # An image may be in the address itself (data:).
+    **dict.fromkeys(("thumbnail_url", "image_urls"), 65_536),
     **dict.fromkeys(("tags", "performers", "maker", "label", "series", "source"), LONGEST_NAME),
     **dict.fromkeys(("user_id", "reviewer_id"), LONGEST_ID),
     "title": 4_000,
