@@ -118,6 +118,26 @@ def test_twenty_concurrent_starts_make_one_server(new_server: NewServer) -> None
     assert one(dsns.pop(), "select 1") == 1
 
 
+def test_a_live_server_is_found_under_any_name_of_its_directory(tmp_path: Path) -> None:
+    """Started in another mount namespace, as in a chroot, where the directory has another name."""
+    server = Server(tmp_path / "project")
+    other = tmp_path / "other"
+    other.mkdir()
+    server.data.mkdir(parents=True)
+    script = 'mount --bind "$1" "$2" && cd "$2" && echo ready && exec sleep 60'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(server.data), str(other)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        if process.stdout.readline() != "ready\n":
+            pytest.skip(f"cannot mount here: {process.stderr.read()}")
+        (server.data / "postmaster.pid").write_text(f"{process.pid}\n")
+        found = server.running
+        process.kill()
+    assert found
+    assert not server.running
+
+
 def test_the_server_starts_after_kill_9(new_server: NewServer) -> None:
     server = new_server(with_cluster=True)
     server.start()
