@@ -2,7 +2,7 @@
 # Installs what `make demo` and `make test` need, unless it is already there.
 #
 #   ./setup.sh            system packages, then .venv and the server's Python packages
-#   ./setup.sh --test     also what only tests need: Node.js with npm, Chromium, and PgBouncer
+#   ./setup.sh --test     also what only tests need: Node.js with npm, Chromium, PgBouncer, and PostgreSQL's headers with a compiler
 #   ./setup.sh --system   only the system packages, with --test also those for tests; the only part that needs root
 #
 # PYTHON chooses the interpreter of .venv, TWO_TOWER_PG_BINDIR the PostgreSQL (its bin directory). pip reads its usual
@@ -47,13 +47,15 @@ attempt() {
 
 has_extension() { [[ -e $("$1" --sharedir)/extension/$2.control ]]; }
 
+major_version() { "$1" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/'; }
+
 # pg_config of the supported server with the most extensions; the newest of equals, as in server/installation.py.
 find_server() {
   local best='' best_rank=-1 config version rank extension
   for config in "${TWO_TOWER_PG_BINDIR:-/nonexistent}/pg_config" /usr/lib/postgresql/*/bin/pg_config \
     /usr/pgsql-*/bin/pg_config "$(command -v pg_config || true)"; do
     [[ -x $config ]] || continue
-    version=$("$config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    version=$(major_version "$config")
     if [[ ! -x $("$config" --bindir)/initdb ]] || ((version < 15 || version > 18)); then continue; fi
     rank=$version
     for extension in plpython3u vector; do has_extension "$config" "$extension" && rank=$((rank + 100)); done
@@ -83,14 +85,15 @@ find_python() {
   done
 }
 
-# Packages that only tests need, by the program that each contains.
+# Packages that only tests need, by the program that each contains, and the headers of the server of the pg_config $1.
 missing_for_tests() {
   local program package
   ((TESTS)) || return 0
-  for program in node:nodejs npm chromium /usr/sbin/pgbouncer:pgbouncer; do
+  for program in node:nodejs npm chromium /usr/sbin/pgbouncer:pgbouncer cc:build-essential; do
     package=${program#*:} program=${program%:*}
     command -v "$program" >/dev/null || printf ' %s' "$package"
   done
+  [[ -z $1 || -e $("$1" --includedir-server)/postgres.h ]] || printf ' postgresql-server-dev-%s' "$(major_version "$1")"
 }
 
 can_make_venv() { [[ -n $1 ]] && "$1" -c 'import ensurepip, venv' 2>/dev/null; }
@@ -185,7 +188,7 @@ setup_system() {
   missing=''
   [[ -n $config ]] && missing=$(missing_extensions "$config") || missing="PostgreSQL 15 to 18, ${EXTENSIONS[*]}"
   can_make_venv "$python" || missing+=" python3-venv"
-  missing+=$(missing_for_tests)
+  missing+=$(missing_for_tests "$config")
   [[ -n $missing ]] || return 0
 
   require_apt "$missing"
@@ -193,15 +196,16 @@ setup_system() {
   step "apt-get update" attempt apt_update
 
   can_make_venv "$python" || packages+=(python3 python3-venv)
-  read -ra for_tests <<<"$(missing_for_tests)"
+  read -ra for_tests <<<"$(missing_for_tests "$config")"
   packages+=("${for_tests[@]}")
   if [[ -z $config ]]; then
     version=$(packaged_server)
     [[ -n $version ]] || die "no PostgreSQL 15 to 18 with PL/Python in the package archives of this system;" \
       "see https://wiki.postgresql.org/wiki/Apt for an archive that has them."
     packages+=("postgresql-$version")
+    ((TESTS)) && packages+=("postgresql-server-dev-$version")
   else
-    version=$("$config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    version=$(major_version "$config")
     read -ra wanted <<<"$(missing_extensions "$config")"
   fi
   for extension in "${wanted[@]}"; do
@@ -224,7 +228,7 @@ setup_system() {
   if ! has_extension "$config" vector; then
     step "pgvector from Debian's source package" attempt build_pgvector "$config"
   fi
-  missing=$(missing_extensions "$config")$(missing_for_tests)
+  missing=$(missing_extensions "$config")$(missing_for_tests "$config")
   [[ -z $missing ]] || die "still missing for $("$config" --version): $missing; see $LOG"
 }
 
@@ -273,7 +277,7 @@ ready() {
   [[ -r $STAMP && $(<"$STAMP") == "$(inputs_hash)" && -x .venv/bin/two-tower ]] || return 1
   .venv/bin/python -c '' 2>/dev/null || return 1
   config=$(find_server)
-  [[ -n $config && -z $(missing_extensions "$config")$(missing_for_tests) ]] || return 1
+  [[ -n $config && -z $(missing_extensions "$config")$(missing_for_tests "$config") ]] || return 1
   [[ -e .two-tower/site-packages-$(server_python "$config")/.complete ]]
 }
 

@@ -11,9 +11,14 @@ ROWS_PER_RUN = 128
 
 
 def load_libraries(plpy):
-    """numpy and onnxruntime, or an error that says how to install them for this Python."""
+    """numpy and onnxruntime, or an error that says how to install them for this Python.
+
+    From 1.32 on, onnxruntime reports its use over the network, from a thread, unless it is told not to.
+    """
+    import os
     import sys
 
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import numpy
         import onnxruntime

@@ -29,6 +29,7 @@ from psycopg import sql
 import supabase_fixture
 import tiers
 from two_tower.server.embedded import HOME, Server
+from two_tower.server.installation import Installation
 from two_tower.server.migrate import migrate
 from world_fixtures import ENGINE, Client, load, make_world, tiny_model
 
@@ -142,6 +143,7 @@ def new_cluster(prefix: str) -> Server:
     than the rest of a start."""
     server = Server(server_directory(prefix), durable=False)
     copy_cluster(server.directory)
+    preload(server)
     return server
 
 
@@ -155,6 +157,32 @@ def copy_cluster(directory: Path) -> None:
             server.stop()
             (made / "whole").touch()
     subprocess.run(["cp", "-a", made / HOME, directory], check=True)
+
+
+def preload(server: Server) -> None:
+    """Lets a server that has a cluster, and is not running, import numpy and onnxruntime once for all its backends."""
+    module = compiled(Path(__file__).parent / "preload.c", server.installation)
+    libraries = ["pg_cron"] if "pg_cron" in server.installation.extensions else []
+    with (server.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"shared_preload_libraries = '{','.join([*libraries, str(module)])}'\n")
+
+
+def compiled(source: Path, installation: Installation) -> Path:
+    """A module for PostgreSQL, compiled once for the run where every server can read it."""
+    config = str(installation.bindir / "pg_config")
+    asked = subprocess.run([config, "--includedir-server"], capture_output=True, text=True, check=True)
+    headers, compiler = Path(asked.stdout.strip()), shutil.which("cc") or shutil.which("gcc")
+    packages = f"gcc libc6-dev postgresql-server-dev-{installation.version}"
+    assert compiler, f"there is no C compiler: apt-get install {packages}"
+    assert (headers / "postgres.h").exists(), f"PostgreSQL's headers are missing: apt-get install {packages}"
+    module = Path(os.environ[SHARED]) / f"{source.stem}.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-I{headers}", "-o", str(module), str(source)]
+    with locked(source.stem):
+        if not module.exists():
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            module.chmod(0o755)
+    return module
 
 
 def remove_server(server: Server) -> None:
@@ -183,7 +211,11 @@ def in_database(dsn: str, name: str, user: str | None = None) -> str:
 def cluster() -> Server:
     """The throwaway cluster, running. Roles are shared by all tests; databases are not."""
     server = Server(os.environ[SHARED], durable=False)
-    server.start()
+    with locked("cluster"):
+        if not server.running:
+            copy_cluster(server.directory)
+            preload(server)
+            server.start()
     return server
 
 

@@ -14,8 +14,6 @@ such as ``safeupdate`` in its sessions. The facts are in ``tests/supabase/*.sql`
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +25,8 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import sql
 
-from conftest import in_database, new_cluster, remove_server
+from conftest import compiled, in_database, new_cluster, remove_server
 from two_tower.server.embedded import Server
-from two_tower.server.installation import Installation
 
 Connection = psycopg.Connection[Any]
 
@@ -103,7 +100,7 @@ class Supabase:
     """A running cluster of :func:`running`."""
 
     def __init__(self, server: Server) -> None:
-        self.installation: Installation = server.installation
+        self.installation = server.installation
         self._dsn = in_database(server.dsn, "postgres", SUPERUSER)
 
     @property
@@ -167,7 +164,7 @@ def running() -> Iterator[Supabase]:
         server.start()
         _hand_over(server.dsn)
         with psycopg.connect(in_database(server.dsn, "postgres", SUPERUSER), autocommit=True) as connection:
-            path = sql.Literal(f"$libdir:{build_safeupdate(server.installation, server.directory)}")
+            path = sql.Literal(f"$libdir:{compiled(FILES / 'safeupdate.c', server.installation).parent}")
             connection.execute(sql.SQL("alter system set dynamic_library_path = {}").format(path))
             connection.execute("select pg_reload_conf()")
             _run(connection, "cluster.sql")
@@ -184,22 +181,6 @@ def _hand_over(dsn: str) -> None:
         connection.execute(f"alter role {DEVELOPER} rename to {SUPERUSER}".encode())
     with psycopg.connect(in_database(dsn, "postgres", SUPERUSER), autocommit=True) as connection:
         connection.execute("drop role registrar")
-
-
-def build_safeupdate(installation: Installation, directory: Path) -> Path:
-    """Compiles the module in a directory that the server may read; returns its path. Debian has no package of it."""
-    config = str(installation.bindir / "pg_config")
-    asked = subprocess.run([config, "--includedir-server"], capture_output=True, text=True, check=True)
-    headers, compiler = Path(asked.stdout.strip()), shutil.which("cc") or shutil.which("gcc")
-    packages = f"gcc libc6-dev postgresql-server-dev-{installation.version}"
-    assert compiler, f"there is no C compiler: apt-get install {packages}"
-    assert (headers / "postgres.h").exists(), f"PostgreSQL's headers are missing: apt-get install {packages}"
-    source, module = FILES / "safeupdate.c", directory / "safeupdate.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-I{headers}", "-o", str(module), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    module.chmod(0o755)
-    return directory
 
 
 def _run(connection: Connection, file: str) -> None:

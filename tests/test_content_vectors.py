@@ -300,9 +300,11 @@ def test_rows_that_are_no_vectors_are_reported_and_the_others_come_in(
     ids = [str(video) for video in WORLD.videos]
     bad = {
         "[1, 2": "vectors of clip have 3 numbers",
-        "[1, 2, x]": "not a list of numbers",
-        "[0.1 0.2 ... 0.9]": "not a list of numbers",
-        "[1, nan, 2]": "not a list of numbers",
+        "[1, 2, 3": "not a list of finite numbers",
+        "1, 2, 3]": "not a list of finite numbers",
+        "[1, 2, x]": "not a list of finite numbers",
+        "[0.1 0.2 ... 0.9]": "not a list of finite numbers",
+        "[1, nan, 2]": "not a list of finite numbers",
         "[0, 0, 0]": "without a direction",
         "": "empty",
         "[" + ",".join(["1"] * 2001) + "]": "not from 1 to 2,000",

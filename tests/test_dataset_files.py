@@ -190,6 +190,34 @@ def test_a_file_with_more_bad_rows_than_good_is_not_trained_on(fault: dict[str, 
         load(tmp_path / "train.csv", None, tmp_path / "items.csv")
 
 
+def test_items_have_the_limits_of_imports(tmp_path: Path) -> None:
+    """Lengths, and what a price, a duration and a release may be."""
+    good: dict[str, object] = {
+        "maker": "m",
+        "tags": "t",
+        "price": 1,
+        "duration_seconds": 1,
+        "released_at": "2020-01-01",
+    }
+    faults: list[tuple[str, object]] = [
+        ("maker", "x" * 1_025), ("tags", "t|" + "x" * 1_025), ("tags", '["a"'),
+        ("price", -1), ("price", "1e400"), ("price", "NaN"),
+        ("duration_seconds", 1.5), ("duration_seconds", -1), ("released_at", "0001-01-01"), ("released_at", 3),
+        ("video_id", "x" * 2_001),
+    ]  # fmt: skip
+    rows = [{"video_id": f"v{n}", **good} for n in range(len(faults) + 1)]
+    for row, (name, value) in zip(rows, faults, strict=False):
+        row[name] = value
+    pl.DataFrame([{name: str(value) for name, value in row.items()} for row in rows]).write_csv(tmp_path / "items.csv")
+    pl.DataFrame({"user_id": "u", "video_id": [row["video_id"] for row in rows], "label": 1}).write_csv(
+        tmp_path / "train.csv"
+    )
+    with pytest.raises(UserError, match="11 of 12 rows are rejected"):
+        load(tmp_path / "train.csv", None, tmp_path / "items.csv")
+    reported = pl.read_csv(tmp_path / "items.rejects.csv").sort("line")
+    assert reported["column"].to_list() == [name for name, _ in faults]
+
+
 def test_vectors_keep_the_name_of_their_encoder(tmp_path: Path) -> None:
     liked = {"video_id": [f"v{n}" for n in range(FEWEST_VIDEOS)]}
     pl.DataFrame(liked | {"user_id": "u", "label": 1}).write_parquet(tmp_path / "train")
@@ -199,11 +227,30 @@ def test_vectors_keep_the_name_of_their_encoder(tmp_path: Path) -> None:
     assert schema.vocabularies["content_vector"] == ("CLIP-ViT:1", "CLIP-ViT:2")
 
 
+def test_vectors_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": "u", "video_id": ["a", "b"], "label": 1}).write_parquet(tmp_path / "train")
+    for vectors in ([[1.0], [1.0, 2.0]], [[1.0] * 2_001] * 2, [[1.0], []]):
+        items = pl.DataFrame(
+            {"video_id": ["a", "b"], "vector_clip": vectors}, schema_overrides={"vector_clip": pl.List(pl.Float32)}
+        )
+        items.write_parquet(tmp_path / "items")
+        with pytest.raises(UserError, match="the vectors of vector_clip have from"):
+            load(tmp_path / "train", None, tmp_path / "items")
+
+
+def test_the_key_of_items_is_found_in_other_letters_of_case(tmp_path: Path) -> None:
+    (tmp_path / "train").write_text("user_id,CID,label\nu,a,1\n")
+    (tmp_path / "items").write_text("Cid,tags\na,x\n")
+    for key in ("CID", "cid"):
+        assert load(tmp_path / "train", None, tmp_path / "items", item_key=key).data.item_ids.tolist() == ["a"]
+
+
 @pytest.mark.parametrize("limit", [0, -1, -100])
 def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: Path) -> None:
-    many = pl.DataFrame({"video_id": ["a"], "tags": [[f"t{n}" for n in range(3000)]]})
+    videos = ["a", "b", "c"]
+    many = pl.DataFrame({"video_id": videos, "tags": [[f"{video}{n}" for n in range(1000)] for video in videos]})
     many.write_parquet(tmp_path / "items")
-    pl.DataFrame({"user_id": ["u"], "video_id": ["a"], "label": [1]}).write_parquet(tmp_path / "train")
+    pl.DataFrame({"video_id": videos}).with_columns(user_id=pl.lit("u"), label=1).write_parquet(tmp_path / "train")
     whole = DatasetOptions(max_tag_features=limit)
     assert len(load(tmp_path / "train", None, tmp_path / "items", whole).data.schema.vocabularies["tag"]) == 3000
     assert len(load(tmp_path / "train", None, tmp_path / "items").data.schema.vocabularies["tag"]) == 2000

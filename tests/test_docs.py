@@ -371,7 +371,7 @@ def variables() -> set[str]:
     for verb in VERBS.values():
         names |= {parameter.envvar for parameter in verb.params if parameter.envvar}
     for source in (REPOSITORY / "py" / "two_tower").glob("*.py"):
-        names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["']""", source.read_text()))
+        names |= set(re.findall(r"""environ(?:\.get\(|\[)\s*["']([A-Z_0-9]+)["'](?!\]\s*=\s)""", source.read_text()))
     return names - {"PATH", "WORLD_SIZE"}  # torchrun sets the latter for its processes
 
 

@@ -28,11 +28,12 @@ from two_tower.data import csv_file
 from two_tower.data.encodings import japanese, readings
 from two_tower.data.files import open_table
 from two_tower.data.imports import ImportOptions, ImportSummary, import_catalog, import_decisions, import_reviews
+from two_tower.data.imports.catalog import Catalog
 from two_tower.data.imports.cells import ids, listed, listed_addresses, number_texts, read_price, stars, timestamps
 from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.ids import user_uuid
-from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
+from two_tower.limits import LONGEST, LONGEST_ADDRESS, LONGEST_ID, MOST_LISTED
 
 Connection = psycopg.Connection[Any]
 ANNA = "11111111-1111-4111-8111-111111111111"
@@ -303,6 +304,30 @@ def test_a_five_point_scale_is_kept(shop: Connection, top: int) -> None:
     summary = import_reviews(shop, text_file(text))
     assert [reject[2] for reject in rejects(summary)] == ["9", "7"]
     assert rows(shop, "select max(stars)::int from two_tower.reviews") == [top]
+
+
+def test_stars_of_decisions_are_read_as_those_of_reviews(shop: Connection) -> None:
+    """Their spellings, and their scale, which would halve every weight or reject the best ones."""
+    spellings = ["4", "4,0", "★★★★", "4/5", "8/10", "４", "4.0"]
+    text = "".join(f"u/{n},{ANNA},like,{stars}\n" for n, stars in enumerate(spellings))
+    import_decisions(
+        shop, text_file("product_url;user_id;decision;stars\n" + text.replace(f",{ANNA},like,", f";{ANNA};like;"))
+    )
+    assert rows(shop, "select round(weight::numeric, 3), count(*) from public.user_video_decisions group by 1") == [
+        (Decimal("0.800"), len(spellings))
+    ]
+    text = "product_url,user_id,decision,stars\n" + "".join(f"u/{n},{ANNA},like,{n + 1}\n" for n in range(10))
+    for scale in (None, 10.0):
+        shop.execute("delete from public.user_video_decisions")
+        said: list[str] = []
+        summary = import_decisions(shop, text_file(text), ImportOptions(scale=scale, say=said.append))
+        assert (summary.inserted, summary.rejected, len(said)) == (10, 0, 1 if scale is None else 0)
+        assert rows(shop, "select max(weight), min(weight) from public.user_video_decisions") == [(1.0, 0.1)]
+
+
+def test_minus_nothing_is_nothing(shop: Connection) -> None:
+    summary = import_reviews(shop, text_file("product_url,reviewer_id,stars\nu/1,a,-0\nu/2,a,-0.0\nu/3,a,0\n"))
+    assert summary.distribution == {"0": 3}
 
 
 def test_a_change_of_scale_within_a_file_ends_the_import(shop: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,9 +695,10 @@ def test_lists_of_names_are_read_from_every_supported_type(shop: Connection) -> 
         shop.execute("truncate public.tags cascade")
         import_catalog(shop, Path("t.parquet"))
         assert rows(shop, "select name from public.tags order by 1") == ["a", "b"], kind
-    pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": [[1, 2]]}).write_parquet("t.parquet")
-    import_catalog(shop, Path("t.parquet"))
-    assert rows(shop, "select name from public.tags order by 1") == ["1", "2", "a", "b"]
+    for whole in ([[1, 2]], [[1.0, 2.0]]):
+        pl.DataFrame({"product_url": ["u/1"], "title": ["T"], "tags": whole}).write_parquet("t.parquet")
+        import_catalog(shop, Path("t.parquet"))
+        assert rows(shop, "select name from public.tags order by 1") == ["1", "2", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -795,40 +821,49 @@ def noise(size: int, letters: str = "abcdefghijklmnopqrstuvwxyz0123456789") -> s
 
 
 @pytest.mark.parametrize("letters", ["abcdefghijklmnopqrstuvwxyz", "あいうえおかきくけこ恋愛学園髙"])
-def test_indexed_texts_have_a_maximum_length(shop: Connection, letters: str) -> None:
-    """A text one byte longer is rejected by line and column, and all other rows are imported."""
-    names = ("tags", "performers", "maker", "label", "series", "source")
-    for column in ("product_url", *names):
-        limit = LONGEST_ADDRESS if column == "product_url" else LONGEST_NAME
+def test_every_text_has_a_longest_length(shop: Connection, letters: str) -> None:
+    """One byte more is rejected by line and column, and every other row comes in; the same from CSV and Parquet."""
+    columns = [name for name in LONGEST if name in Catalog.optional or name in ("product_url", "title")]
+    assert {"title", "description", "thumbnail_url", "image_urls", "tags", "maker"} < set(columns)
+    for column in columns:
+        limit = LONGEST[column]
         lines = []
-        for size in (limit, limit + 1, 20_000):
-            cells = {"product_url": f"new/{size}/{column}", "title": noise(9_000), column: noise(size, letters)}
-            if column in ("tags", "performers"):
+        for size in (limit, limit + 1, 100_000):
+            cells = {"product_url": f"new/{size}/{column}", "title": "Title", column: noise(size, letters)}
+            if column in Catalog.lists:
                 cells[column] = f"short|{cells[column]}"
             lines.append(cells)
-        path = Path("long.csv")
-        pl.DataFrame(lines).write_csv(path)
-        summary = import_catalog(shop, path)
-        assert [reject[:2] for reject in rejects(summary)] == [(3, column), (4, column)], column
-        assert {reject[3] for reject in rejects(summary)} == {f"longer than {limit:,} bytes"}
-        assert summary.inserted == 1
+        pl.DataFrame(lines).write_csv("long.csv")
+        pl.DataFrame(lines).write_parquet("long.parquet")
+        for name, first in (("long.csv", 2), ("long.parquet", 1)):
+            summary = import_catalog(shop, Path(name))
+            assert [reject[:2] for reject in rejects(summary)] == [(first + 1, column), (first + 2, column)], column
+            assert {reject[3] for reject in rejects(summary)} == {f"longer than {limit:,} bytes"}
+            assert summary.inserted + summary.unchanged == 1
     for unknown in ("reject", "create"):
-        addresses = [
-            noise(LONGEST_ADDRESS, letters),
-            noise(LONGEST_ADDRESS + 1, letters),
-            noise(20_000, letters),
-            "u/1",
-        ]
-        frame = pl.DataFrame({"product_url": addresses, "reviewer_id": noise(20_000), "stars": 3})
-        frame.write_csv("long.csv")
+        lengths = (LONGEST_ADDRESS, LONGEST_ADDRESS + 1, 20_000)
+        addresses = [*(noise(length, letters) for length in lengths), "u/1", "u/2"]
+        reviewers = [*[noise(LONGEST_ID, letters)] * 4, noise(LONGEST_ID + 1, letters)]
+        pl.DataFrame({"product_url": addresses, "reviewer_id": reviewers, "stars": 3}).write_csv("long.csv")
         summary = import_reviews(shop, Path("long.csv"), ImportOptions(unknown=unknown))
         lines_of = [line for line, *_ in rejects(summary)]
-        assert lines_of == ([2, 3, 4] if unknown == "reject" else [3, 4])
+        assert lines_of == ([2, 3, 4, 6] if unknown == "reject" else [3, 4, 6])
+
+
+@pytest.mark.parametrize("column", Catalog.lists)
+def test_a_list_has_a_longest_length(shop: Connection, column: str) -> None:
+    lists = ["|".join(f"a{n}" for n in range(size)) for size in (MOST_LISTED, MOST_LISTED + 1)]
+    pl.DataFrame({"product_url": ["n/1", "n/2"], "title": "Title", column: lists}).write_csv("long.csv")
+    summary = import_catalog(shop, Path("long.csv"))
+    assert [(reject[0], *reject[2:]) for reject in rejects(summary)] == [
+        (3, lists[1][:200], "a list of more than 1,000")
+    ]
+    assert summary.inserted == 1
 
 
 def test_a_text_too_long_for_an_index_rejects_one_row_only(shop: Connection) -> None:
     shop.execute("create index on public.videos (title)")
-    summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(9_000)}\nn/3,B\n"))
+    summary = import_catalog(shop, text_file(f"product_url,title\nn/1,A\nn/2,{noise(4_000)}\nn/3,B\n"))
     assert summary.inserted == 2
     ((line, _, _, reason),) = rejects(summary)
     assert line == 3
@@ -964,7 +999,7 @@ def test_an_unusable_header_is_explained_in_one_sentence(db: Connection, here: P
         "product_url,title," + "x" * 1_100_000 + "\nu/1,One,\n": "lacks the columns",
         'product_url,"title\n",tags\nu/1,One,x\n': "a quote opens among the names of the columns",
         "product_url,title\ru/1,One\nu/2,Two\n": "lacks the columns",
-        "\x1b[31mred,\u202etitle\n": "its header has: \ufffd[31mred, \ufffdtitle;",
+        "\x1b[31mred,\u202etitle\n": "its header has: \ufffd[31mred, title;",
         ",".join(f"c{n}" for n in range(2000)) + "\n": "c19 and 1,980 others;",
     }
     for content, said in told.items():
@@ -1055,4 +1090,71 @@ def test_a_stray_carriage_return_and_an_unterminated_cell_are_reported(db: Conne
     found = rejects(import_catalog(db, text_file(HEAD + "u/1,One\nu/2,Two\ru/3,Three\n")))
     assert found == [(3, "", "", "not CSV: a carriage return ends a line in the middle of the row")]
     data = HEAD + "u/1," + "x" * 1_100_000 + '\nu/2,"two"\n'
-    assert "line 2: a cell has more than 1,048,576 characters" in refused(db, text_file(data))
+    found = rejects(import_catalog(db, text_file(data)))
+    assert found == [(2, "", "", "not CSV: a cell has more than 1,048,576 characters")]
+
+
+# ---------------------------------------------------------------------------------------------------- names of columns
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_mapped_column_that_is_not_there_is_an_error(db: Connection, here: Path, kind: str) -> None:
+    """Whether it is needed or not, in every import; and so is one that is mapped to what the import does not read."""
+    frame = pl.DataFrame({"product_url": ["u/1"], "Headline": ["One"], "Genres ": ["a|b"]})
+    path = Path(f"file.{kind}")
+    frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+    for absent in ("genre", "headlines"):
+        said = refused(db, path, columns={"Headline": "title", absent: "tags"})
+        columns = "product_url, Headline, Genres"
+        assert said == f"{path} has no column {absent}, which --map names; its columns are: {columns}"
+    said = refused(db, path, columns={"Headline": "title", "genres": "tag"})
+    assert "'tag' is no column of catalog; those are: product_url, title, tags, " in said
+    assert "names a column twice: title" in refused(db, path, columns={"Headline": "title", "genres": "title"})
+    # In other letters of case, and beside one that is the same but for that.
+    import_catalog(db, path, ImportOptions(columns={"headline": "title", "GENRES": "tags"}))
+    assert rows(db, "select name from public.tags order by 1") == ["a", "b"]
+    both = pl.DataFrame({"product_url": ["u/1"], "Title": ["One"], "title": ["Two"]})
+    both.write_csv(path) if kind == "csv" else both.write_parquet(path)
+    import_catalog(db, path, ImportOptions(columns={"Title": "title", "title": "description"}))
+    assert rows(db, "select title, description from public.videos") == [("One", "Two")]
+
+
+def test_what_nobody_sees_is_no_part_of_a_column_name(db: Connection, here: Path) -> None:
+    for mark in ("\ufeff", "\u200b", "\u00a0", "\u2060", "\u00ad", "\u3000", "\u202a", " "):
+        spellings = [mark + "product_url", "product_url" + mark, f"{mark}PRODUCT_URL{mark}", "ｐｒｏｄｕｃｔ＿ｕｒｌ"]
+        spellings += ["product" + mark + "_url"] if mark.strip() else []
+        for name in spellings:
+            frame = pl.DataFrame({name: ["u/1"], "title": [f"{mark!r} in {name!r}"]})
+            frame.write_parquet("file.parquet")
+            summary = import_catalog(db, Path("file.parquet"))
+            assert summary.inserted + summary.updated == 1, frame
+            frame.write_csv("file.csv")
+            assert import_catalog(db, Path("file.csv")).unchanged == 1, frame
+
+
+def test_a_file_with_the_longest_name_has_a_report(db: Connection, here: Path) -> None:
+    for stem in ("x" * 251, "あ" * 83 + "xx", "x" * 243, "x" * 244):
+        summary = import_catalog(db, text_file(HEAD + ",One\n", f"{stem}.csv"))
+        assert summary.rejects is not None
+        assert [reject[:2] for reject in rejects(summary)] == [(2, "product_url")]
+        assert stem.startswith(summary.rejects.name.removesuffix(".rejects.csv"))
+
+
+def test_a_time_is_read_from_created_at_or_timestamp(shop: Connection) -> None:
+    """By imports as by ``train --train``; a number that only orders the rows is none."""
+    text = "product_url,reviewer_id,stars,timestamp\nu/1,a,5,964982703\nu/2,a,4,2000-07-30T18:45:03Z\nu/3,a,4,3\n"
+    summary = import_reviews(shop, text_file(text))
+    assert [reject[:3] for reject in rejects(summary)] == [(4, "timestamp", "3")]
+    moment = dt.datetime(2000, 7, 30, 18, 45, 3, tzinfo=dt.UTC)
+    assert rows(shop, "select created_at from two_tower.reviews") == [moment, moment]
+    both = "product_url,user_id,decision,timestamp,created_at\nu/1," + ANNA + ",like,1,2000-07-30T18:45:03Z\n"
+    import_decisions(shop, text_file(both))
+    assert rows(shop, "select created_at from public.user_video_decisions") == [moment]
+
+
+def test_a_product_is_named_by_item_id_as_by_video_id(shop: Connection) -> None:
+    """As files of interactions name it, which training reads."""
+    (video,) = rows(shop, "select id from public.videos where product_url = 'u/1'")
+    assert import_decisions(shop, text_file(f"user_id,item_id,label\n{ANNA},{str(video).upper()},1\n")).inserted == 1
+    summary = import_decisions(shop, text_file(f"user_id,item_id,label\n{ANNA},{video},1\n{ANNA},7,1\n"))
+    assert (summary.unchanged, [reject[:3] for reject in rejects(summary)]) == (1, [(3, "item_id", "7")])

@@ -109,7 +109,7 @@ def kill(server: Server) -> None:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Pair]:
     """The small world with the random model ``v1`` on the primary, and a standby that streams it."""
-    primary = Server(server_directory("two-tower-primary-"), durable=False)
+    primary = Server(server_directory("two-tower-primary-"), durable=False)  # copies would share its identifier
     made = [primary]
     try:
         primary.start()

@@ -20,6 +20,7 @@ import pytest
 
 from conftest import Connection, NewDatabase, in_database
 from two_tower.errors import UserError
+from two_tower.paths import DATABASE_FILES
 from two_tower.server import doctor
 from two_tower.server.connection import resolve_dsn
 from two_tower.server.embedded import Server
@@ -115,6 +116,25 @@ def test_twenty_concurrent_starts_make_one_server(new_server: NewServer) -> None
         dsns = set(pool.map(lambda _: Server(directory, durable=False).start(), range(20)))
     assert len(dsns) == 1
     assert one(dsns.pop(), "select 1") == 1
+
+
+def test_a_live_server_is_found_under_any_name_of_its_directory(tmp_path: Path) -> None:
+    """Started in another mount namespace, as in a chroot, where the directory has another name."""
+    server = Server(tmp_path / "project")
+    other = tmp_path / "other"
+    other.mkdir()
+    server.data.mkdir(parents=True)
+    script = 'mount --bind "$1" "$2" && cd "$2" && echo ready && exec sleep 60'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(server.data), str(other)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        if process.stdout.readline() != "ready\n":
+            pytest.skip(f"cannot mount here: {process.stderr.read()}")
+        (server.data / "postmaster.pid").write_text(f"{process.pid}\n")
+        found = server.running
+        process.kill()
+    assert found
+    assert not server.running
 
 
 def test_the_server_starts_after_kill_9(new_server: NewServer) -> None:
@@ -489,6 +509,18 @@ def test_doctor_on_a_server_whose_python_lacks_onnxruntime(
     python = server.installation.python
     assert f"--python-version {python}" in (found.remedy or "")
     assert "PYTHONPATH" in (found.remedy or "")
+
+
+def test_inference_starts_no_thread_that_reports_its_use(new_server: NewServer) -> None:
+    """On a server as `two-tower up` starts it, where each backend imports onnxruntime itself."""
+    with psycopg.connect(new_server(with_cluster=True).start(), autocommit=True) as connection:
+        connection.execute("create extension plpython3u")
+        inference = (DATABASE_FILES / "plpython" / "inference.py").read_text()
+        backend = Path("/proc") / str(connection.info.backend_pid)
+        assert doctor.server_python(connection).ok
+        connection.execute(f"do $$\n{inference}\nload_libraries(plpy)\n$$ language plpython3u".encode())
+        assert "onnxruntime" in (backend / "maps").read_text()
+        assert len(list((backend / "task").iterdir())) == 1
 
 
 def test_doctor_on_little_maintenance_memory(empty_dsn: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
-from conftest import borrowed, remove_server, server_directory
+from conftest import borrowed, new_cluster, remove_server
 from documents import REPOSITORY, blocks
 from test_crash import kill
 from test_refresh import assert_fresh
@@ -116,7 +116,7 @@ def until(db: Connection, condition: str, *values: Any) -> None:
 
 @pytest.fixture(scope="module")
 def three(cluster: Server, template: str) -> Iterator[Three]:
-    servers = {name: Server(server_directory(f"two-tower-{name}-"), durable=False) for name in NAMES}
+    servers = {name: new_cluster(f"two-tower-{name}-") for name in NAMES}
     try:
         for name, server in servers.items():
             server.start()

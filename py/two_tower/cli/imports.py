@@ -55,6 +55,10 @@ MostRejectedOption = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="SHARE", help="Import nothing if more than this share of the rows is rejected."),
 ]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 ChunkOption = Annotated[
     int | None,
@@ -126,12 +130,7 @@ def reviews(
     header: HeaderOption = None,
     encoding: EncodingOption = None,
     backslashes: BackslashesOption = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."
-        ),
-    ] = None,
+    scale: ScaleOption = None,
     unknown: UnknownOption = "reject",
     dry_run: DryRunOption = False,
     chunk: ChunkOption = None,
@@ -141,7 +140,7 @@ def reviews(
     """Insert and update star reviews, to train on; reviewers need not be users.
 
     Columns: product_url, reviewer_id, stars (0 to 5; --scale 10 halves those of a
-    ten-point scale), and created_at if known.
+    ten-point scale), and created_at or timestamp if known.
     """
     from two_tower.data.imports import import_reviews
 
@@ -169,6 +168,7 @@ def decisions(
     header: HeaderOption = None,
     encoding: EncodingOption = None,
     backslashes: BackslashesOption = None,
+    scale: ScaleOption = None,
     unknown: UnknownOption = "reject",
     create_users: Annotated[bool, typer.Option("--create-users", help="Create the users it meets.")] = False,
     weight: Annotated[
@@ -185,8 +185,8 @@ def decisions(
 ) -> None:
     """Insert and update what users decided on videos.
 
-    Columns: user_id or reviewer_id; product_url or video_id; decision (LIKE,
-    DISLIKE, NOPE, SKIP) or label (1, 0); created_at if known; and its weight, if
+    Columns: user_id or reviewer_id; product_url, video_id or item_id; decision (LIKE,
+    DISLIKE, NOPE, SKIP) or label (1, 0); created_at or timestamp if known; and its weight, if
     known: weight (0.01 to 10), or stars (5 stars weigh 1), or watched (a share from 0 to 1).
     A user id that is not a UUID is mapped to one, the same at every import.
     """
@@ -196,7 +196,7 @@ def decisions(
     if weight is not None and not LEAST_GIVEN <= weight <= MOST_GIVEN:
         raise typer.BadParameter(f"{weight:g} is not from {LEAST_GIVEN:g} to {MOST_GIVEN:g}", param_hint="--weight")
     options = _options(
-        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected
+        rejects, columns, delimiter, header, encoding, backslashes, unknown, dry_run, chunk, most_rejected, scale
     )
     _run(import_decisions, file, dsn, json, options, summary, create_users=create_users, weight=weight)
 
@@ -228,7 +228,7 @@ def vectors(
 ) -> None:
     """Insert and update vectors of videos from an encoder of images or texts.
 
-    Columns: video_id or product_url; vector or embedding, a list of at most 2,000 numbers, the
+    Columns: video_id, item_id or product_url; vector or embedding, a list of at most 2,000 numbers, the
     same number in each row. A video with several rows, such as one for each image, gets their
     mean direction. The next training learns from the vectors, and they place new videos.
     """

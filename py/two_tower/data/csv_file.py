@@ -26,7 +26,7 @@ from two_tower.data.dialects import (
     unescaped,
     unnamed_cell,
 )
-from two_tower.data.table import Rejects, Table
+from two_tower.data.table import Rejects, Table, renamed_columns, require_columns, tidy_name
 from two_tower.errors import UserError
 from two_tower.progress import Say
 
@@ -208,13 +208,14 @@ def open_csv(
     header = ",".join(names) if names else feed.peek()
     if delimiter is None:
         line = feed.peek()
-        found = {mark: len(expected & set(_names(header, mark, rename))) for mark in _DELIMITERS}
+        found = {mark: len(expected & set(renamed_columns(_names(header, mark), rename))) for mark in _DELIMITERS}
         if names:
             found = {mark: int(line.count(mark) == len(names) - 1) for mark in _DELIMITERS}
         delimiter = max(found, key=lambda mark: (found[mark], mark != " " and line.count(mark)))
         if delimiter != ",":
             say(f"{name}: its columns are separated by {_DELIMITERS[delimiter]}s")
-    columns = _names(header, "," if names else delimiter, rename)
+    header_names = _names(header, "," if names else delimiter)
+    columns = renamed_columns(header_names, rename)
     if not names:
         if delimiter not in ("\t", "::") and _is_open(header, delimiter):
             raise UserError(f"{name}: a quote opens among the names of the columns and does not close on their line")
@@ -224,7 +225,7 @@ def open_csv(
     if len(delimiter) > 1:
         feed.replace(delimiter, UNIT)
         delimiter = UNIT
-    refuse_repeated(name, columns, expected)
+    require_columns(name, header_names, rename, expected)
     if not names and feed.more():
         place = unnamed_cell(header, feed.lines[feed.at :], delimiter, len(columns))
         if place is not None:
@@ -242,25 +243,16 @@ def open_csv(
     return table
 
 
-def refuse_repeated(name: str, columns: list[str], expected: set[str]) -> None:
-    """Raises UserError if a needed column occurs more than once, since one would be ignored."""
-    twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
-    if twice:
-        raise UserError(f"{name} names a column twice: {', '.join(twice)}", "leave one out, or give it another name")
-
-
-def _names(header: str, delimiter: str, rename: Mapping[str, str]) -> list[str]:
-    """The columns that a header names: trimmed, in lower case, full width as half width, renamed."""
+def _names(header: str, delimiter: str) -> list[str]:
+    """The columns that a header names; full width, of commas too, as half width."""
     if len(delimiter) > 1:
         header, delimiter = header.replace(delimiter, UNIT), UNIT
     if delimiter.isascii():
         header = unicodedata.normalize("NFKC", header)
     try:
-        cells = next(csv_records([header], delimiter), [])
+        return next(csv_records([header], delimiter), [])
     except csv.Error:  # a carriage return, or more characters than a cell may have
-        cells = [header]
-    names = [cell.strip() for cell in cells]
-    return [rename.get(name, name.lower()) for name in names]
+        return [header]
 
 
 def _is_open(header: str, delimiter: str) -> bool:
@@ -369,7 +361,7 @@ class _CsvReader:
         self.delimiter = delimiter
         self.rejects = rejects
         self.rename = rename
-        self.header_words = [*columns, *(theirs.lower() for theirs in rename)]
+        self.header_words = [*columns, *(tidy_name(theirs).lower() for theirs in rename)]
         self.escaped = escaped
         self.say = say
         self.table: Table
@@ -404,10 +396,10 @@ class _CsvReader:
         named = named.filter(first.str.strip_chars().str.to_lowercase().is_in(self.header_words))
         found = []
         for line, *row in named.select("line", *names).rows():
-            cells = [_names(cell or "", UNIT, self.rename) for cell in row]
-            if cells == [[name] for name in names]:
+            cells = renamed_columns([cell or "" for cell in row], self.rename)
+            if cells == names:
                 found.append(line)
-            elif sorted(cells) == [[name] for name in sorted(names)]:
+            elif sorted(cells) == sorted(names):
                 raise UserError(
                     f"{self.name}, line {line:,}: the columns are named again, in another order",
                     "import the files that it was put together from one by one",
@@ -499,7 +491,7 @@ class _CsvReader:
         if problem.startswith("new-line character"):
             problem = "a carriage return ends a line in the middle of the row"
         if problem.startswith("field larger than") and '"' not in first:
-            raise UserError(f"{self.name}, line {start}: a cell has more than {LONGEST_CELL:,} characters")
+            problem = f"a cell has more than {LONGEST_CELL:,} characters"
         if problem.startswith("field larger than"):
             raise UserError(
                 f"{self.name}, line {start}: a quote opens in this record and does not close "

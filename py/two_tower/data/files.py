@@ -21,8 +21,8 @@ from typing import IO, Any
 
 import polars as pl
 
-from two_tower.data.csv_file import blocks_of, open_csv, refuse_repeated
-from two_tower.data.table import Rejects, Table
+from two_tower.data.csv_file import blocks_of, open_csv
+from two_tower.data.table import Rejects, Table, renamed_columns, require_columns
 from two_tower.errors import UserError
 from two_tower.progress import Say
 
@@ -121,8 +121,8 @@ def _open_parquet(name: str, path: Path, rejects: Rejects, rename: Mapping[str, 
         scan = pl.scan_parquet(path, glob=False)  # a name with * or [1] is a name
         names = scan.collect_schema().names()
         total = scan.select(pl.len()).collect().item()
-    columns = [rename.get(column, column.strip().lower()) for column in names]
-    refuse_repeated(name, columns, expected)
+    require_columns(name, names, rename, expected)
+    columns = renamed_columns(names, rename)
     original = dict(zip(columns, names, strict=True))
     table: Table
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -36,6 +37,40 @@ def shown_names(columns: Sequence[str]) -> str:
     names = [name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in names]
     others = len(columns) - len(names)
     return ", ".join(names) + (f" and {others:,} others" if others else "")
+
+
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\u00ad\u180e\ufe00-\ufe0f]")
+"""Marks of byte order and direction, spaces of no width, soft hyphens: nobody sees them in a column's name."""
+
+
+def tidy_name(name: str) -> str:
+    """A column's name as a reader sees it: trimmed, without invisible characters, full width as half width."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).strip()
+
+
+def renamed_columns(names: Sequence[str], rename: Mapping[str, str]) -> list[str]:
+    """The columns of a file: ``names``, tidied, in lower case, or as ``rename`` has them. A key of ``rename`` that no
+    name equals stands for one in other letters of case."""
+    tidied = [tidy_name(name) for name in names]
+    exact = {tidy_name(theirs): ours for theirs, ours in rename.items()}
+    folded = {theirs.lower(): ours for theirs, ours in exact.items() if theirs not in tidied}
+    return [exact.get(name) or folded.get(name.lower(), name.lower()) for name in tidied]
+
+
+def require_columns(name: str, names: Sequence[str], rename: Mapping[str, str], expected: set[str]) -> None:
+    """Raises UserError if the file lacks a column that ``rename`` names, since it would be ignored, or if one of the
+    ``expected`` columns occurs more than once, since one of them would be."""
+    there = {tidy_name(column).lower() for column in names}
+    absent = [theirs for theirs in rename if tidy_name(theirs).lower() not in there]
+    if absent:
+        raise UserError(
+            f"{name} has no column {', '.join(absent)}, which --map names",
+            f"its columns are: {shown_names([tidy_name(column) for column in names])}",
+        )
+    columns = renamed_columns(names, rename)
+    twice = sorted({column for column in columns if columns.count(column) > 1 and column in expected})
+    if twice:
+        raise UserError(f"{name} names a column twice: {', '.join(twice)}", "leave one out, or give it another name")
 
 
 class Rejects:

@@ -133,7 +133,8 @@ def server_python(connection: Connection) -> Check:
     title = "onnxruntime in the server"
     probe = """
         do $plpython$
-        import importlib, json, sys
+        import importlib, json, os, sys
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         found = {"python": "%d.%d" % sys.version_info[:2]}
         for name in ("numpy", "onnxruntime"):
             try:

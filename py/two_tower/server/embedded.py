@@ -363,7 +363,7 @@ class Server:
         if not lines or not lines[0].strip().isdigit():
             return None
         pid = int(lines[0])
-        return pid if _working_directory(Path("/proc") / str(pid)) == self.data else None
+        return pid if _works_in(Path("/proc") / str(pid), self.data) else None
 
     def _clear_remains(self, sockets: Path) -> None:
         """After a kill: wait for orphaned backends, then remove the pid file and sockets.
@@ -374,7 +374,7 @@ class Server:
         if not (self.data / "postmaster.pid").exists():
             return
         deadline = time.monotonic() + 30
-        while any(_working_directory(process) == self.data for process in Path("/proc").glob("[0-9]*")):
+        while any(_works_in(process, self.data) for process in Path("/proc").glob("[0-9]*")):
             if time.monotonic() > deadline:
                 raise UserError(f"processes of a killed server still work in {self.data}", f"see: fuser -v {self.data}")
             time.sleep(0.05)
@@ -382,12 +382,15 @@ class Server:
             remains.unlink(missing_ok=True)
 
 
-def _working_directory(process: Path) -> Path | None:
-    """Working directory of a process below ``/proc``; None if the process ended or is another user's."""
+def _works_in(process: Path, directory: Path) -> bool:
+    """Whether a process below ``/proc`` has this working directory; not if it ended or is another user's.
+
+    Files are compared and not their names: a process in another mount namespace may know the directory by another one.
+    """
     try:
-        return (process / "cwd").readlink()
+        return (process / "cwd").samefile(directory)
     except OSError:
-        return None
+        return False
 
 
 if __name__ == "__main__":

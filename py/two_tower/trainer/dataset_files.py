@@ -21,11 +21,15 @@ import polars as pl
 
 from two_tower.data.files import open_table, parquet_errors
 from two_tower.data.imports.cells import (
+    FACTS,
     NO_ID,
     NO_TIME,
+    TIMES,
+    facts,
+    faults_of_length,
     listed,
+    names,
     numbers,
-    read_price,
     seems_ten_point,
     stars,
     texts,
@@ -34,7 +38,8 @@ from two_tower.data.imports.cells import (
 )
 from two_tower.data.imports.decisions import NO_LABEL, labels
 from two_tower.data.imports.task import require_plain, without
-from two_tower.data.table import Rejects, shown_names
+from two_tower.data.imports.vectors import MOST_NUMBERS
+from two_tower.data.table import Rejects, shown_names, tidy_name
 from two_tower.errors import UserError
 from two_tower.features import (
     EPOCH,
@@ -48,13 +53,13 @@ from two_tower.features import (
     WORDS,
     TrainingData,
 )
+from two_tower.limits import LONGEST, LONGEST_ADDRESS
 from two_tower.lists import NO_LIST
 from two_tower.progress import Say
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
 USERS = ("user_id", "reviewer_id")
 LABELS = ("label", "decision", "stars")
-TIMES = ("created_at", "timestamp")
 NUMBERS = ("price", "duration_seconds")
 MOST_REJECTED = 0.5
 """The share of rows that cannot be used above which a file is not what it seems."""
@@ -92,6 +97,7 @@ def load(
     counts. Rows that cannot be used go to a report per file, in the working directory. Raises UserError where a file
     cannot be read, lacks what it must have, or has more rows than not that cannot be used."""
     options = options or DatasetOptions()
+    item_key = tidy_name(item_key).lower()
     catalogue = _catalogue(items, item_key, say)
     parts = [_interactions(train, "train", item_key, options, say).with_columns(held=pl.lit(value=False))]
     if val is not None:
@@ -190,6 +196,7 @@ def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions,
         *((name, pl.col(name).is_null(), "empty") for name in (user, item)),
         (user, pl.col("user_is_no_id"), NO_ID),
         (item, pl.col("item_is_no_id"), NO_ID),
+        *faults_of_length(frame, {user: user}),
         (what, pl.col("what").is_null(), reason),
     ]
     if time is not None:
@@ -226,24 +233,27 @@ def _labels(file: _File, column: str, options: DatasetOptions) -> tuple[pl.Serie
 def _catalogue(path: Path, item_key: str, say: Say) -> pl.DataFrame:
     """The items, by ``item``, each once: the last row of several. Numbers are Float64, ``released_at`` is Datetime,
     and names are lists."""
-    file = _File(path, "items", ((item_key,),), (*NUMBERS, "released_at", "product_url", *CONTENT), say)
+    file = _File(path, "items", ((item_key,),), (*FACTS, "product_url", *CONTENT), say)
     vectors = [name for name in file.frame.columns if name.startswith(OF_ENCODER)]
     require_plain(str(path), file.frame, (*NAMES, *WORDS, *vectors))
     frame = with_ids(file.frame, item_key, "item_is_no_id")
-    faults = [(item_key, pl.col(item_key).is_null(), "empty"), (item_key, pl.col("item_is_no_id"), NO_ID)]
-    read: dict[str, tuple[pl.Series, str]] = {}
-    for name in frame.columns:
-        if name in NUMBERS:
-            read[name] = numbers(frame[name], read_price) if name == "price" else numbers(frame[name]), "not a number"
-        elif name == "released_at":
-            read[name] = timestamps(frame[name]), NO_TIME
-        elif name in NAMES:
-            read[name] = listed(frame[name]), NO_LIST
-    for name, (_, reason) in read.items():
-        faults.append((name, pl.col(name).is_not_null() & pl.col(f"{name}_read").is_null(), reason))
-    file.frame = frame.with_columns(cells.alias(f"{name}_read") for name, (cells, _) in read.items())
+    lists = {name: listed(frame[name]) for name in NAMES if name in frame.columns}
+    single = [name for name in LONGEST if name in frame.columns and name in CONTENT and name not in lists]
+    frame = frame.with_columns(names(frame[name]) for name in single)
+    frame, of_facts = facts(frame.with_columns(cells.alias(f"{name}_") for name, cells in lists.items()))
+    read = {name: f"{name}_" if name in lists else name for name in LONGEST if name in frame.columns}
+    file.frame = frame
+    faults = [
+        (item_key, pl.col(item_key).is_null(), "empty"),
+        (item_key, pl.col("item_is_no_id"), NO_ID),
+        (item_key, pl.col(item_key).str.len_bytes() > LONGEST_ADDRESS, f"longer than {LONGEST_ADDRESS:,} bytes"),
+        *((name, pl.col(name).is_not_null() & pl.col(f"{name}_").is_null(), NO_LIST) for name in lists),
+        *faults_of_length(frame, read),
+        *of_facts,
+    ]
     found = file.without(faults).with_columns(
-        pl.col(item_key).alias("item"), *(pl.col(f"{name}_read").alias(name) for name in read)
+        pl.col(item_key).alias("item"),
+        *(pl.col(f"{name}_").alias(name) for name in (*lists, *FACTS) if f"{name}_" in frame.columns),
     )
     return found.unique("item", keep="last", maintain_order=True).sort("item")
 
@@ -276,6 +286,12 @@ def _vectors(catalogue: pl.DataFrame, path: Path) -> Vectors:
         known = catalogue.select(
             pl.int_range(pl.len(), dtype=pl.Int32).alias("position"), pl.col(name).cast(pl.List(pl.Float32))
         ).drop_nulls()
+        sizes = known[name].list.len().unique().sort().to_list()
+        if len(sizes) > 1 or (sizes and not 1 <= sizes[0] <= MOST_NUMBERS):
+            raise UserError(
+                f"{path}: the vectors of {name} have from {sizes[0]:,} to {sizes[-1]:,} numbers",
+                f"those of one encoder have all the same number, from 1 to {MOST_NUMBERS:,}",
+            )
         for position, given in known.iter_rows():
             vector = np.asarray(given, dtype=np.float32)
             size = float(np.linalg.norm(vector.astype(np.float64)))

@@ -59,7 +59,8 @@ def import_reviews(
     options: ImportOptions | None = None,
     progress: ReadProgress | None = None,
 ) -> ImportSummary:
-    """Inserts and updates reviews: ``product_url``, ``reviewer_id``, ``stars`` (0 to 5), maybe ``created_at``.
+    """Inserts and updates reviews: ``product_url``, ``reviewer_id``, ``stars`` (0 to 5), maybe ``created_at`` or
+    ``timestamp``.
 
     Raises as ``import_catalog``.
     """
@@ -75,9 +76,10 @@ def import_decisions(
     create_users: bool = False,
     weight: float | None = None,
 ) -> ImportSummary:
-    """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url`` or ``video_id``; ``decision``
-    (like, nope or dislike, skip) or ``label`` (1, 0); optionally ``created_at``, by default now; optionally each one's
-    weight: ``weight`` (0.01 to 10), ``stars`` (5 weigh 1) or ``watched`` (a share of 1), by default ``weight``, else 1.
+    """Inserts and updates decisions: ``user_id`` or ``reviewer_id``; ``product_url``, ``video_id`` or ``item_id``;
+    ``decision`` (like, nope or dislike, skip) or ``label`` (1, 0); optionally ``created_at`` or ``timestamp``, by
+    default now; optionally each one's weight: ``weight`` (0.01 to 10), ``stars`` (5 weigh 1) or ``watched`` (a share of
+    1), by default ``weight``, else 1.
 
     ``create_users`` inserts unknown users into ``auth.users``; otherwise their rows are rejected. Raises as
     ``import_catalog``.
@@ -93,9 +95,9 @@ def import_vectors(
     *,
     encoder: str,
 ) -> ImportSummary:
-    """Inserts and updates vectors of videos from ``encoder``: ``video_id`` or ``product_url``; ``vector`` or
-    ``embedding``, a list of up to 2,000 numbers, the same number in each row. Several rows of a video give their mean
-    direction; rows beyond the first are among the summary's ``duplicates``. Raises as ``import_catalog``.
+    """Inserts and updates vectors of videos from ``encoder``: ``video_id``, ``item_id`` or ``product_url``; ``vector``
+    or ``embedding``, a list of up to 2,000 numbers, the same number in each row. Several rows of a video give their
+    mean direction; rows beyond the first are among the summary's ``duplicates``. Raises as ``import_catalog``.
     """
     return Import(conn, source, options, progress).run(Vectors, encoder=encoder)
 

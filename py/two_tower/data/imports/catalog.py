@@ -11,25 +11,18 @@ from psycopg import sql
 
 from two_tower.data.addresses import by_normal
 from two_tower.data.imports.cells import (
+    FACTS,
     NO_ID,
-    PRICES,
-    RELEASES,
-    has_too_long,
+    facts,
+    faults_of_length,
     listed,
     listed_addresses,
     names,
-    number_texts,
-    numbers,
-    outside,
-    read_price,
     texts,
-    timestamps,
-    too_long,
     with_ids,
 )
 from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
-from two_tower.limits import LONGEST_ADDRESS, LONGEST_NAME
 from two_tower.lists import NO_LIST
 
 
@@ -54,10 +47,6 @@ class Catalog(Kind):
         "thumbnail_url": "thumbnail_url",
         "image_urls": "image_urls",
     }
-    named: ClassVar = ("maker", "label", "series", "source")
-    """Texts that become inputs of the towers."""
-    read: ClassVar = ("price", "duration_seconds", "released_at")
-    """Columns that are read as typed values."""
     several = "image_urls"
     """A list in a column of the videos themselves, which an adopted table may lack."""
     lists: ClassVar = (*linked, several)
@@ -104,13 +93,11 @@ class Catalog(Kind):
     def stage(self, batch: pl.DataFrame) -> None:
         batch = with_ids(batch, "product_url", "product_url_is_no_id")
         several = [name for name in self.texts if name == self.several]
-        prose = [name for name in self.texts if name not in (*self.read, *several)]
-        cells = [name for name in self.read if batch.schema.get(name) == pl.String]
+        prose = [name for name in self.texts if name not in (*FACTS, *several)]
         lists = {name: listed(batch[name]) for name in self.present}
         lists |= {name: listed_addresses(batch[name]) for name in several}
         batch = batch.with_columns(
             *(names(batch[name]) for name in prose),
-            *(texts(batch[name]) for name in cells),
             *(_no_list(batch[name], lists[name]) for name in lists),
             *(each.alias(f"{name}_") for name, each in lists.items()),
         )
@@ -118,45 +105,21 @@ class Catalog(Kind):
             batch = batch.with_columns(self.normalise(batch["product_url"]))
         if self.links:
             batch = batch.with_columns(pl.col("product_url").replace(self.links))
-        name_limit = f"longer than {LONGEST_NAME:,} bytes"
+        read = {name: name for name in ("product_url", *prose)} | {name: f"{name}_" for name in lists}
         faults = [
             ("product_url", pl.col("product_url").is_null(), "empty"),
             ("product_url", pl.col("product_url_is_no_id"), NO_ID),
-            ("product_url", too_long("product_url", LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"),
-            *((name, too_long(name, LONGEST_NAME), name_limit) for name in self.named if name in batch.columns),
-            *((name, has_too_long(f"{name}_", LONGEST_NAME), name_limit) for name in self.present),
+            *faults_of_length(batch, read),
             *((name, pl.col(f"{name}_is_no_list"), NO_LIST) for name in lists),
         ]
-        parsed = {}
-        if "price" in batch.columns:
-            price = number_texts(batch["price"], read_price)
-            parsed["price"] = price.cast(pl.Float64).alias("price_")
-            given = pl.col("price").is_not_null()
-            value = pl.col("price_")
-            # 1e-400 is not 0, though it is as a float.
-            zero = (value == 0) & pl.lit(~price.str.contains("^[^eE]*[1-9]"))
-            good = zero | value.is_between(PRICES[0], PRICES[1], closed="left")
-            reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000, maybe in yen"
-            faults.append(("price", given & ~good.fill_null(value=False), reason))
-            parsed["price_text"] = price.alias("price_text")
-        if "duration_seconds" in batch.columns:
-            parsed["duration_seconds"] = numbers(batch["duration_seconds"]).alias("duration_seconds_")
-            value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
-            good = value.is_between(0, 2**31 - 1) & (value == value.floor())
-            reason = "not a duration: a whole number of seconds"
-            faults.append(("duration_seconds", given & ~good.fill_null(value=False), reason))
-        if "released_at" in batch.columns:
-            parsed["released_at"] = timestamps(batch["released_at"]).alias("released_at_")
-            bad = pl.col("released_at").is_not_null() & pl.col("released_at_").is_null()
-            faults.append(("released_at", bad, "not a date that reads one way only, such as 2025-01-31"))
-            faults.append(("released_at", outside("released_at_", *RELEASES), "not a date from 1850 to 2199"))
-        batch = self.task.reject(batch.with_columns(parsed.values()), faults)
-        if "released_at" in parsed:
+        batch, of_facts = facts(batch)
+        batch = self.task.reject(batch, [*faults, *of_facts])
+        if "released_at_" in batch.columns:
             when = pl.col("released_at_").dt.strftime("%Y-%m-%d %H:%M:%S%.6f+00")
             batch = batch.with_columns(when.alias("released_at"))
-        if "duration_seconds" in parsed:
+        if "duration_seconds_" in batch.columns:
             batch = batch.with_columns(pl.col("duration_seconds_").cast(pl.Int64).alias("duration_seconds"))
-        if "price_text" in parsed:
+        if "price_text" in batch.columns:
             batch = batch.with_columns(pl.col("price_text").alias("price"))
         batch = batch.with_columns(_as_json(batch[f"{name}_"]).alias(name) for name in several)
         self.copy("pg_temp.staged", batch.select("line", "product_url", *self.texts))

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
 from functools import partial
 
 import polars as pl
 
+from two_tower.limits import LONGEST, MOST_LISTED
 from two_tower.lists import split_lists
 
+TIMES = ("created_at", "timestamp")
+"""Columns that may hold the time of a review or decision; the first one present does."""
 NO_TIME = "not a time that reads one way only, such as 2025-01-31T12:00:00Z"
+FACTS = ("price", "duration_seconds", "released_at")
+"""Columns of a catalogue that are read as typed values."""
 PRICES = (1e-6, 1e12)
 """A sum of prices could not hold smaller ones (except 0), or larger ones, beside others."""
 # In UTC and without zone, as timestamps has them.
@@ -117,31 +122,75 @@ def listed_addresses(cells: pl.Series) -> pl.Series:
 
 
 def _split(cells: pl.Series) -> pl.Series:
-    return cells.cast(pl.List(pl.String)) if isinstance(cells.dtype, pl.List) else split_lists(texts(cells))
+    if not isinstance(cells.dtype, pl.List):
+        return split_lists(texts(cells))
+    found = cells.cast(pl.List(pl.String))
+    if cells.dtype.inner.is_float():  # whole numbers, where another list of the column has none
+        return found.list.eval(pl.element().str.replace(r"\.0$", ""))
+    return found
 
 
 def lists_of_numbers(cells: pl.Series) -> pl.Series:
     """Lists of numbers in single precision, given as lists or as one text in any usual brackets, separated by commas,
-    semicolons, bars or spaces; null if there is anything else among them."""
+    semicolons, bars or spaces; null if there is anything else among them, or a bracket does not close."""
     if isinstance(cells.dtype, pl.List) and cells.dtype.inner.is_numeric():
         read = cells.cast(pl.List(pl.Float32))
     elif isinstance(cells.dtype, pl.List):
         read = cells.cast(pl.List(pl.Float32), strict=False)
     else:
-        inside = texts(cells).str.strip_chars("[](){} \n\t").str.replace_all(r"\s*[,;|]\s*|\s+", " ")
+        written = texts(cells)
+        cut_off = written.str.contains(r"^[\[({]") != written.str.contains(r"[\])}]$")
+        inside = written.set(cut_off, None).str.strip_chars("[](){} \n\t").str.replace_all(r"\s*[,;|]\s*|\s+", " ")
         read = inside.str.split(" ").cast(pl.List(pl.Float32), strict=False)
     whole = read.list.eval(pl.element().is_not_null() & pl.element().is_finite()).list.all().fill_null(value=False)
     return read.set(~whole, None)
 
 
-def too_long(column: str, limit: int) -> pl.Expr:
-    """Whether a text, or one of a list of texts, has more than ``limit`` bytes in UTF-8."""
-    return (pl.col(column).str.len_bytes() > limit).fill_null(value=False)
+def faults_of_length(batch: pl.DataFrame, read: Mapping[str, str]) -> list[tuple[str, pl.Expr, str]]:
+    """Faults of texts, and of lists of texts, that are longer than :mod:`two_tower.limits` allows. ``read``: column of
+    the file → the column of ``batch`` with its texts as they were read."""
+    faults = []
+    for name, column in read.items():
+        longest = LONGEST[name]
+        if isinstance(batch.schema[column], pl.List):
+            faults.append((name, pl.col(column).list.len() > MOST_LISTED, f"a list of more than {MOST_LISTED:,}"))
+            size = pl.col(column).list.eval(pl.element().str.len_bytes()).list.max()
+        else:
+            size = pl.col(column).cast(pl.String).str.len_bytes()
+        faults.append((name, size > longest, f"longer than {longest:,} bytes"))
+    return faults
 
 
-def has_too_long(column: str, limit: int) -> pl.Expr:
-    """Whether one of a list of texts has more than ``limit`` bytes in UTF-8."""
-    return pl.col(column).list.eval(pl.element().str.len_bytes() > limit).list.any().fill_null(value=False)
+# -------------------------------------------------------------------------------------------------- facts of a product
+
+
+def facts(batch: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, pl.Expr, str]]]:
+    """``batch`` with ``price_`` and ``duration_seconds_`` (Float64), ``released_at_`` (Datetime) and ``price_text``,
+    every digit of the price, as far as it has the columns to read them from, and the faults of these."""
+    read: list[pl.Series] = []
+    faults = []
+    batch = batch.with_columns(texts(batch[name]) for name in FACTS if batch.schema.get(name) == pl.String)
+    if "price" in batch.columns:
+        price = number_texts(batch["price"], read_price)
+        read += [price.alias("price_text"), price.cast(pl.Float64).alias("price_")]
+        value = pl.col("price_")
+        # 1e-400 is not 0, though it is as a float.
+        zero = (value == 0) & ~pl.col("price_text").str.contains("^[^eE]*[1-9]")
+        good = zero | value.is_between(PRICES[0], PRICES[1], closed="left")
+        reason = "not a price: 0, or a number from 0.000001 to below 1,000,000,000,000, maybe in yen"
+        faults.append(("price", pl.col("price").is_not_null() & ~good.fill_null(value=False), reason))
+    if "duration_seconds" in batch.columns:
+        read.append(numbers(batch["duration_seconds"]).alias("duration_seconds_"))
+        value, given = pl.col("duration_seconds_"), pl.col("duration_seconds").is_not_null()
+        good = value.is_between(0, 2**31 - 1) & (value == value.floor())
+        reason = "not a duration: a whole number of seconds"
+        faults.append(("duration_seconds", given & ~good.fill_null(value=False), reason))
+    if "released_at" in batch.columns:
+        read.append(timestamps(batch["released_at"]).alias("released_at_"))
+        bad = pl.col("released_at").is_not_null() & pl.col("released_at_").is_null()
+        faults.append(("released_at", bad, "not a date that reads one way only, such as 2025-01-31"))
+        faults.append(("released_at", outside("released_at_", *RELEASES), "not a date from 1850 to 2199"))
+    return batch.with_columns(read), faults
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -223,7 +272,7 @@ def numbers(cells: pl.Series, read: Callable[[str], str | None] = read_number) -
 def stars(cells: pl.Series, scale: float) -> pl.Series:
     """Stars from 0 to 5, null if a cell has none; ``scale`` is the best rating in the file."""
     found = numbers(cells, partial(read_stars, scale=scale))
-    return found.set(~found.is_between(0, scale).fill_null(value=False), None) * (5 / scale)
+    return found.set(~found.is_between(0, scale).fill_null(value=False), None).abs() * (5 / scale)  # -0 is 0
 
 
 def seems_ten_point(cells: pl.Series) -> bool:

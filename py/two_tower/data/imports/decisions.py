@@ -11,8 +11,9 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import numbers, texts
+from two_tower.data.imports.cells import TIMES, numbers, stars, texts
 from two_tower.data.imports.feedback import Feedback
+from two_tower.data.imports.products import PRODUCTS
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
 from two_tower.features import LEAST_GIVEN, MOST_GIVEN
@@ -36,18 +37,18 @@ def labels(cells: pl.Series) -> pl.Series:
 class Decisions(Feedback):
     name = "decisions"
     analyze = "analyze public.user_video_decisions"
-    required = (("user_id", "reviewer_id"), ("product_url", "video_id"), ("decision", "label"))
-    optional = ("created_at", "weight", "stars", "watched")
+    required = (("user_id", "reviewer_id"), PRODUCTS, ("decision", "label"))
+    optional = (*TIMES, "weight", "stars", "watched")
     user_column = "user_id"
     value_column = "decision_type"
     shown = "case t.value when 1 then 'like' when 0 then 'nope' else 'skip' end"
     staged = "line bigint, user_id uuid, video_id uuid, value real, weight real, created_at timestamptz"
-    weights: Mapping[str, tuple[float, float, float]] = {
-        "weight": (LEAST_GIVEN, MOST_GIVEN, 1),
-        "stars": (0, 5, 5),
-        "watched": (0, 1, 1),
+    weights: Mapping[str, tuple[float, float]] = {
+        "weight": (LEAST_GIVEN, MOST_GIVEN),
+        "stars": (0, 5),
+        "watched": (0, 1),
     }
-    """Column with a decision's weight → its bounds, and the value that weighs 1. The first present one is read."""
+    """Column with a decision's weight → its bounds. The first present one is read; 5 stars weigh 1."""
 
     def __init__(
         self,
@@ -157,19 +158,21 @@ class Decisions(Feedback):
     def weigh(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, pl.Expr, str]]]:
         if self.weighed_by is None:
             return batch, []
-        least, most, counts_one = self.weights[self.weighed_by]
+        least, most = self.weights[self.weighed_by]
         cells = batch[self.weighed_by]
-        found = numbers(cells)
+        of_stars = self.weighed_by == "stars"
+        found = stars(cells, self.task.scale) if of_stars else numbers(cells)
         said = cells.is_not_null()
         if cells.dtype == pl.String:
             said &= cells.str.strip_chars() != ""
-        weight = (found / counts_one).clip(lower_bound=LEAST_GIVEN)
+        weight = (found / 5 if of_stars else found).clip(lower_bound=LEAST_GIVEN)
         if self.weighed_by != "weight":
             # Few stars, or a small watched share, do not mean a weak dislike.
             weight = weight.set(batch["value"].ne_missing(1.0), None)
         bad = said & ~found.is_between(least, most).fill_null(value=False)
         batch = batch.with_columns(weight.set(~said, None).alias("counts"), bad.alias("uncountable"))
-        return batch, [(self.weighed_by, pl.col("uncountable"), f"not a number from {least:g} to {most:g}")]
+        highest = self.task.scale if of_stars else most
+        return batch, [(self.weighed_by, pl.col("uncountable"), f"not a number from {least:g} to {highest:g}")]
 
     def more(self, batch: pl.DataFrame) -> dict[str, Any]:
         # NaN means that the file has no value, since only the last column may have nulls.

@@ -12,13 +12,23 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import FIRST_MOMENT, NO_ID, NO_TIME, outside, timestamps, too_long, with_ids
+from two_tower.data.imports.cells import (
+    FIRST_MOMENT,
+    NO_ID,
+    NO_TIME,
+    TIMES,
+    faults_of_length,
+    outside,
+    seems_ten_point,
+    timestamps,
+    with_ids,
+)
 from two_tower.data.imports.hashes import hash_uuids
 from two_tower.data.imports.kind import new_id
-from two_tower.data.imports.products import OfProducts
+from two_tower.data.imports.products import ADDRESS, OfProducts
 from two_tower.data.imports.task import Import
+from two_tower.errors import UserError
 from two_tower.ids import UUID_BYTES, user_uuids
-from two_tower.limits import LONGEST_ADDRESS
 
 _SIZES = {"line": 8, "user": 16, "video": 16, "value": 4, "weight": 4, "created": 8}
 _TYPES = {"line": ">i8", "user": UUID_BYTES, "video": UUID_BYTES, "value": ">f4", "weight": ">f4", "created": ">i8"}
@@ -60,6 +70,7 @@ class Feedback(OfProducts):
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
         _, self.user, self.label = self.order(columns)
+        self.time = next((name for name in TIMES if name in columns), None)
         (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
         """A day of tolerance, since clocks differ, and files may lack time zones."""
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
@@ -67,6 +78,27 @@ class Feedback(OfProducts):
         cursor.execute("create temp table created (id uuid) on commit drop")
         cursor.execute(sql.SQL("create temp table staged ({}) on commit drop").format(sql.SQL(self.staged)))
         self.sending: Future[None] | None = None
+
+    @staticmethod
+    def look(task: Import, batch: pl.DataFrame) -> None:
+        """Decides by the first rows whether stars go to 10; an error if later rows show that the decision was wrong."""
+        if (
+            task.options.scale
+            or task.scale == 10
+            or "stars" not in batch.columns
+            or not seems_ten_point(batch["stars"])
+        ):
+            return
+        if task.scale_is_settled:
+            raise UserError(
+                f"{task.summary.source}: {task.done()}: from line {batch['line'][0]:,} on stars go to 10, and before"
+                " that they do not",
+                "say what the highest rating is: --scale 10, or --scale 5",
+            )
+        task.scale = 10.0
+        task.options.say(
+            f"{task.summary.source}: stars go to 10, so 10 are read as 5 (--scale 5 rejects what is above)"
+        )
 
     @staticmethod
     @abstractmethod
@@ -101,19 +133,19 @@ class Feedback(OfProducts):
             *self.faults_of_items(),
             (self.user, user.is_null(), "empty"),
             (self.user, pl.col("user_is_no_id"), NO_ID),
+            *faults_of_length(batch, {self.user: self.user}),
             (self.label, pl.col("value").is_null(), reason),
         ]
-        creating = self.task.options.unknown == "create" and self.item == "product_url"
+        creating = self.task.options.unknown == "create" and self.item == ADDRESS
         if creating:
-            faults.append((self.item, too_long(self.item, LONGEST_ADDRESS), f"longer than {LONGEST_ADDRESS:,} bytes"))
+            faults += faults_of_length(batch, {self.item: self.item})
         else:
             faults.append((self.item, pl.col("video").is_null(), "unknown product"))
         faults += more
-        if "created_at" in batch.columns:
-            batch = batch.with_columns(timestamps(batch["created_at"]).alias("created"))
-            bad = pl.col("created_at").is_not_null() & pl.col("created").is_null()
-            faults.append(("created_at", bad, NO_TIME))
-            faults.append(("created_at", outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
+        if self.time is not None:
+            batch = batch.with_columns(timestamps(batch[self.time]).alias("created"))
+            faults.append((self.time, pl.col(self.time).is_not_null() & pl.col("created").is_null(), NO_TIME))
+            faults.append((self.time, outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
         batch = self.known_users(self.task.reject(batch, faults))
         self.pack(self.create_videos(batch) if creating else batch)
 
@@ -233,7 +265,7 @@ class Feedback(OfProducts):
             ).fetchall():
                 self.summary.distribution[self.word(value)] -= rows
         fields = {"video_id": (self.item, "t.video_id"), self.user_column: (self.user, "t.user_id")}
-        fields |= {self.value_column: (self.label, self.shown), "created_at": ("created_at", "t.created_at")}
+        fields |= {self.value_column: (self.label, self.shown), "created_at": (self.time or "", "t.created_at")}
         self.reject_refused(written, "pg_temp.changes", fields)
         return others
 

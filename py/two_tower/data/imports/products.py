@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,16 +15,18 @@ from two_tower.data.imports.kind import LINK, Kind, leads_to
 from two_tower.data.imports.task import Import
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, uuid_bytes
 
+ADDRESS = "product_url"
+IDS = ("video_id", "item_id")
+PRODUCTS = (ADDRESS, *IDS)
+"""The columns that may name a product."""
+
 
 class OfProducts(Kind):
     """Rows about products of the catalogue."""
 
-    items: ClassVar = ("product_url", "video_id")
-    """The columns that may name a product."""
-
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
         super().__init__(task, cursor, columns)
-        self.item = next(name for name in columns if name in self.items)
+        self.item = next(name for name in columns if name in PRODUCTS)
         self.videos = pl.DataFrame(schema={"item": pl.String, "video": pl.UInt32})
         self.video_ids = np.empty(0, UUID_BYTES)
         self.seen = np.empty(0, bool)
@@ -32,19 +34,19 @@ class OfProducts(Kind):
         query = sql.SQL(
             "copy (select distinct on ({key}) {key}, id from public.videos where {key} is not null order by {key}, id)"
             " to stdout (format csv)"
-        ).format(key=sql.Identifier("id" if self.item == "video_id" else "product_url"))
+        ).format(key=sql.Identifier("product_url" if self.item == ADDRESS else "id"))
         with cursor.copy(query) as copy:
             data = b"".join(copy)
         if data:
             known = pl.read_csv(data, has_header=False, schema={"item": pl.String, "id": pl.String})
-            if self.normalise and self.item == "product_url":
+            if self.normalise and self.item == ADDRESS:
                 stored = by_normal(known["item"], self.normalise)
                 joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
                 known = joined.select(pl.col("normal").alias("item"), "id")
             self.know(known["item"], known["id"])
             links = known.filter(pl.col("item").str.contains(LINK))
             led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
-            if self.normalise and self.item == "product_url":
+            if self.normalise and self.item == ADDRESS:
                 led = led.with_columns(self.normalise(led["item"]))
             led = led.unique("item", keep="first", maintain_order=True)
             led = led.join(known, on="item", how="anti", maintain_order="left")
@@ -61,8 +63,8 @@ class OfProducts(Kind):
     def read_items(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows with their product as the catalogue would write it, and with ``video`` if it is known."""
         batch = with_ids(batch, self.item, "item_is_no_id")
-        if self.item == "video_id":
-            batch = batch.with_columns(pl.col("video_id").str.to_lowercase())
+        if self.item in IDS:
+            batch = batch.with_columns(pl.col(self.item).str.to_lowercase())
         elif self.normalise:
             batch = batch.with_columns(self.normalise(batch[self.item]))
         return self.with_videos(batch)
@@ -71,7 +73,7 @@ class OfProducts(Kind):
         """Possible faults of a row's product, except that it is unknown."""
         item = pl.col(self.item)
         faults = [(self.item, item.is_null(), "empty"), (self.item, pl.col("item_is_no_id"), NO_ID)]
-        if self.item == "video_id":
+        if self.item in IDS:
             faults.append((self.item, ~item.str.contains(UUID_PATTERN), "not a UUID"))
         return faults
 

@@ -10,18 +10,17 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from two_tower.data.imports.cells import seems_ten_point, stars
+from two_tower.data.imports.cells import TIMES, stars
 from two_tower.data.imports.feedback import Feedback
 from two_tower.data.imports.hashes import Repeats, hash_uuids
 from two_tower.data.imports.task import Import
-from two_tower.errors import UserError
 
 
 class Reviews(Feedback):
     name = "reviews"
     analyze = "analyze two_tower.reviews"
     required = (("product_url",), ("reviewer_id",), ("stars",))
-    optional = ("created_at",)
+    optional = TIMES
     user_column = "reviewer_id"
     value_column = "stars"
     shown = "t.value"
@@ -36,22 +35,6 @@ class Reviews(Feedback):
     @staticmethod
     def order(columns: list[str]) -> tuple[str, str, str]:
         return columns[0], columns[1], columns[2]
-
-    @staticmethod
-    def look(task: Import, batch: pl.DataFrame) -> None:
-        """Decides by the first rows whether stars go to 10; an error if later rows show that the decision was wrong."""
-        if task.options.scale or task.scale == 10 or not seems_ten_point(batch["stars"]):
-            return
-        if task.scale_is_settled:
-            raise UserError(
-                f"{task.summary.source}: {task.done()}: from line {batch['line'][0]:,} on stars go to 10, and before"
-                " that they do not",
-                "say what the highest rating is: --scale 10, or --scale 5",
-            )
-        task.scale = 10.0
-        task.options.say(
-            f"{task.summary.source}: stars go to 10, so 10 are read as 5 (--scale 5 rejects what is above)"
-        )
 
     def values(self, label: pl.Series) -> tuple[pl.Series, str]:
         return stars(label, self.task.scale), f"not a number from 0 to {self.task.scale:g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,10 @@ ReadProgress = Callable[[int, int | None, str], None]
 
 ENOUGH_ROWS = 1_000
 """Fewest rows of a file in chunks after which the share of rejected ones is checked."""
+
+_REPORT = ".rejects.csv"
+LONGEST_FILE_NAME = 255
+"""Bytes that file systems take."""
 
 WORTH_ANALYZING = 1_000
 """Fewest written rows after which an import updates statistics."""
@@ -134,9 +139,9 @@ class Import:
         self.sender: ThreadPoolExecutor
         """The thread that sends rows to the database while the next are read and checked."""
         name = source.name if isinstance(source, Table) else str(source)
-        stem = "stdin" if name == "-" else Path(name).name.split(".")[0]
         self.rejects = rejects or Rejects(
-            self.options.rejects or Path(f"{stem}.rejects.csv"), name if isinstance(source, Path) else "-"
+            self.options.rejects or report_of("stdin" if name == "-" else name),
+            name if isinstance(source, Path) else "-",
         )
         self.own_rejects = rejects is None
         self.summary = ImportSummary(name, dry_run=self.options.dry_run)
@@ -266,10 +271,16 @@ class Import:
         """Opens the file and reads its header."""
         if isinstance(self.source, Table):
             return self.source
+        known = [*(name for group in kind.required for name in group), *kind.optional]
+        for theirs, ours in self.options.columns.items():
+            if ours not in known:
+                raise UserError(
+                    f"--map {theirs}={ours}: {ours!r} is no column of {kind.name}", f"those are: {', '.join(known)}"
+                )
         return open_table(
             self.source,
             self.rejects,
-            expected={name for group in kind.required for name in group} | set(kind.optional),
+            expected=set(known),
             renamed=self.options.columns,
             delimiter=self.options.delimiter,
             encoding=self.options.encoding,
@@ -281,6 +292,14 @@ class Import:
     def reject(self, batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> pl.DataFrame:
         """As :func:`without`, with this import's report."""
         return without(batch, faults, self.rejects)
+
+
+def report_of(name: str) -> Path:
+    """The usual path of the report of a file's rejected rows, in the working directory."""
+    stem = Path(name).name.split(".")[0]
+    while len(os.fsencode(stem)) > LONGEST_FILE_NAME - len(_REPORT):
+        stem = stem[:-1]
+    return Path(f"{stem}{_REPORT}")
 
 
 def without(batch: pl.DataFrame, faults: Iterable[tuple[str, pl.Expr, str]], rejects: Rejects) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from two_tower.data.imports.cells import lists_of_numbers
-from two_tower.data.imports.products import OfProducts
+from two_tower.data.imports.products import ADDRESS, IDS, OfProducts
 from two_tower.data.imports.task import Import
 from two_tower.errors import UserError
 
@@ -28,7 +28,7 @@ BLOCK = 2_000
 class Vectors(OfProducts):
     name = "vectors"
     analyze = "analyze two_tower.content_vectors"
-    required = (("video_id", "product_url"), ("vector", "embedding"))
+    required = ((*IDS, ADDRESS), ("vector", "embedding"))
     lists = ("vector", "embedding")
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str], *, encoder: str) -> None:
@@ -62,7 +62,7 @@ class Vectors(OfProducts):
                 *self.faults_of_items(),
                 (self.item, pl.col("video").is_null(), "unknown product"),
                 (self.vector, ~given, "empty"),
-                (self.vector, pl.col("read").is_null(), "not a list of numbers, such as [0.25, -1, 0.5]"),
+                (self.vector, pl.col("read").is_null(), "not a list of finite numbers, such as [0.25, -1, 0.5]"),
                 (self.vector, ~numbers.is_between(1, MOST_NUMBERS), f"not from 1 to {MOST_NUMBERS:,} numbers"),
                 (
                     self.vector,
