@@ -299,7 +299,7 @@ def test_rows_that_are_no_vectors_are_reported_and_the_others_come_in(
     load(clean_db, WORLD)
     ids = [str(video) for video in WORLD.videos]
     bad = {
-        "[1, 2": "vectors of clip have 3 numbers",
+        "[1, 2]": "vectors of clip have 3 numbers",
         "[1, 2, 3": "not a list of finite numbers",
         "1, 2, 3]": "not a list of finite numbers",
         "[1, 2, x]": "not a list of finite numbers",

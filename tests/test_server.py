@@ -127,7 +127,8 @@ def test_a_live_server_is_found_under_any_name_of_its_directory(tmp_path: Path) 
     script = 'mount --bind "$1" "$2" && cd "$2" && echo ready && exec sleep 60'
     command = ["unshare", "--mount", "sh", "-c", script, "sh", str(server.data), str(other)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         if process.stdout.readline() != "ready\n":
             pytest.skip(f"cannot mount here: {process.stderr.read()}")
         (server.data / "postmaster.pid").write_text(f"{process.pid}\n")
