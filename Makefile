@@ -48,7 +48,7 @@ docs-test:
 
 site: setup
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs/site . build/site
-	@echo build/site/docs/site/index.html
+	@echo build/site/index.html
 
 screenshots:
 	@./setup.sh --test

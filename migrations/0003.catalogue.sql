@@ -22,7 +22,7 @@ begin
             duration_seconds int check (duration_seconds >= 0),
             distribution_started_at timestamptz,
             product_released_at timestamptz,
-            published_at timestamptz,
+            published_at timestamptz default now(),
             created_at timestamptz not null default now()
         );
         -- The newest first, for lists when neither taste nor popularity is known.

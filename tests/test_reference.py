@@ -54,6 +54,14 @@ def test_every_object_has_a_description_in_the_reference(db: Connection) -> None
     ).fetchone()
     assert objects is not None
     assert sum(pages[name].count("\n## ") for name in ("rpcs.md", "routines.md")) == objects[0] > 100
+    relations = db.execute(
+        """select count(*) from pg_class where relnamespace in ('public'::regnamespace, 'two_tower'::regnamespace)
+            and relkind in ('r', 'p', 'v') and not relispartition and relname !~ 'yoyo'"""
+    ).fetchone()
+    assert relations is not None
+    assert pages["tables.md"].count("\n## ") == relations[0] > 50
+    settings = db.execute("select name from two_tower.settings").fetchall()
+    assert [name for (name,) in settings if f"\n| `{name}` |" not in pages["settings.md"]] == []
 
 
 @pytest.mark.soak

@@ -177,6 +177,12 @@ def test_a_decision_removes_a_video_from_lists_at_once(db: Connection, client: C
     assert len(again) == 20
 
 
+def test_a_video_of_which_only_the_address_is_given_is_shown(db: Connection, client: Client) -> None:
+    row = db.execute("insert into videos (product_url) values ('https://videos.example/bare') returning id").fetchone()
+    assert row is not None
+    assert str(row[0]) in ids(client.rpc("anon", None, "popular_videos_now", limit=200))
+
+
 def test_a_video_unpublished_a_second_ago_is_hidden(db: Connection, client: Client) -> None:
     first = ids(recommend(client, WORLD.usual))
     similar = ids(client.rpc("anon", None, "similar_videos", video_id=WORLD.published[3]))

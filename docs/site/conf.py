@@ -1,4 +1,4 @@
-"""The documentation as a site: ``make site``, then build/site/index.html. Its pages ask nothing of the network."""
+"""The documentation as a site: ``make site``. Its pages load nothing from the network."""
 
 from importlib import metadata
 
@@ -19,4 +19,6 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"pg-two-tower {release}"
 html_copy_source = False
+html_show_copyright = False
+html_extra_path = ["root"]  # an index.html that leads to the first page
 suppress_warnings = ["misc.highlighting_failure"]  # psql's \gset is no SQL

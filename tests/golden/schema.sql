@@ -1929,7 +1929,7 @@ CREATE TABLE public.videos (
     duration_seconds integer,
     distribution_started_at timestamp with time zone,
     product_released_at timestamp with time zone,
-    published_at timestamp with time zone,
+    published_at timestamp with time zone DEFAULT now(),
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT videos_duration_seconds_check CHECK ((duration_seconds >= 0)),
     CONSTRAINT videos_price_check CHECK (((price >= (0)::numeric) AND (price < '1000000000000'::numeric)))
