@@ -102,6 +102,8 @@ _LISTS = {
     "filtered_range": "select * from recommend_videos(20, price_max => 999)",
     "filtered_range_few": "select * from recommend_videos(20, price_min => 5000, price_max => 5009)",
     "excluded_1000": "select * from recommend_videos(20, exclude => %(shown)s::uuid[])",
+    # Any videos are easily passed over; these are where the search begins.
+    "excluded_best_200": "select * from recommend_videos(20, exclude => %(best)s::uuid[])",
     "recommend_from": "select * from recommend_from(%(liked)s::uuid[])",
     # Last, since it writes.
     "next_videos": "select * from next_videos(20)",
@@ -325,6 +327,11 @@ def _lists(connection: Connection, users: list[str], name: str) -> Iterator[Figu
         plain: list[float] = []
         for at, user in enumerate(users):
             values = {"shown": shown, "liked": _array(_question(connection, user)["seen"][:20])}
+            if "%(best)s" in query:
+                with connection.transaction():
+                    _sign_in(connection, user)
+                    best = connection.execute("select video_id from recommend_videos(200)").fetchall()
+                values["best"] = _array(video for (video,) in best)
             for other in (at % 2 == 0, at % 2 == 1):
                 with connection.transaction():
                     _sign_in(connection, user)
