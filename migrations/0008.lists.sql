@@ -34,7 +34,7 @@ comment on table two_tower.impression_users is 'Users with impressions, which ar
 
 -- Which videos a list may have: any, all and none of tags and performers, any and none of makers and series, and ranges; null filters
 -- nothing. Prices are in single precision, as two_tower.price_of() reads them. filters: names defined by two_tower.set_filter(). among: all
--- videos that pass, if two_tower.compile_filter() found few. by_viewer: only videos that two_tower.eligible() allows viewer_id, which is
+-- videos that pass, if they are few and were collected. by_viewer: only videos that two_tower.eligible() allows viewer_id, which is
 -- null for a visitor.
 create type two_tower.video_filter as (
     tag_ids uuid[],

@@ -20,5 +20,5 @@ html_theme = "furo"
 html_title = f"pg-two-tower {release}"
 html_copy_source = False
 html_show_copyright = False
-html_extra_path = ["root"]  # an index.html that leads to the first page
+html_extra_path = ["top"]  # an index.html that leads to the first page
 suppress_warnings = ["misc.highlighting_failure"]  # psql's \gset is no SQL

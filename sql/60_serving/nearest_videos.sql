@@ -21,7 +21,7 @@ declare
     -- What a user liked is near; of what else is left out, some is.
     c_near constant int := least(cardinality(p_excluded), cardinality(p_liked) + 100);
     -- So many neighbours are looked up at a time. Of those that a filter is asked of, few remain.
-    c_step constant int := case when p_filter is null or p_filter.among is not null then c_wanted else 5 * c_wanted end;
+    c_step constant int := case when p_filter is null then c_wanted else 5 * c_wanted end;
     v_margin int;
     v_whole boolean;
     v_asked int;
