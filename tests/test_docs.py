@@ -41,8 +41,10 @@ from two_tower.settings import Settings
 
 DOCUMENTS = documents()
 ALL = {str(path.relative_to(REPOSITORY)): blocks(path) for path in DOCUMENTS}
-TRANSLATIONS = {"README.ja.md": "README.md"} | {
-    f"docs/ja/{path.name}": f"docs/{path.name}" for path in REPOSITORY.glob("docs/ja/*.md")
+TRANSLATIONS = {
+    name: name.replace(".ja.md", ".md").replace("docs/ja/", "docs/")
+    for name in ALL
+    if name.endswith(".ja.md") or name.startswith("docs/ja/")
 }
 """Translation → original. Both have the same blocks; those of the original are run."""
 RUN = [
