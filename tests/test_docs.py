@@ -166,9 +166,15 @@ def test_a_translation_has_the_structure_blocks_figures_and_links_of_the_origina
 
 
 def structure(path: Path) -> list[str]:
-    """Its headings, paragraphs, list items, rows of tables, cells and so on, in order. Comments are left out: they are
-    for running the original."""
-    return [f"{token.type} {token.tag}" for token in parse(path) if token.type not in ("inline", "html_block")]
+    """Its headings, paragraphs, list items, rows of tables, cells, bold words and so on, in order. Between Japanese
+    letters and punctuation some ** stay asterisks. Comments are left out: they are for running the original."""
+    found = []
+    for token in parse(path):
+        if token.type == "inline":
+            found += ["bold"] * sum(child.type == "strong_open" for child in token.children or [])
+        elif token.type != "html_block":
+            found.append(f"{token.type} {token.tag}")
+    return found
 
 
 def facts(block: Block) -> tuple[str, str, bool]:
@@ -176,9 +182,10 @@ def facts(block: Block) -> tuple[str, str, bool]:
 
 
 def figures(path: Path) -> Counter[str]:
-    """How often it has each number with decimals or thousands, and each percentage. A translation may have more of
-    them, since it writes some words of the original as numbers: 1,000."""
-    return Counter(re.findall(r"\d*(?:[.,]\d+)+|\d+(?= ?%)", path.read_text(encoding="utf-8")))
+    """How often it has each number in digits, except for millions and billions, which Japanese counts by ten thousands.
+    A translation may have more of them, since it writes numbers that the original spells out in digits."""
+    number = r"\.?\d++(?:[.,]\d++)*+(?! [mb]illion)"
+    return Counter(re.findall(number, path.read_text(encoding="utf-8")))
 
 
 def links(path: Path) -> set[str]:
