@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -654,6 +655,36 @@ def test_concurrent_imports_of_the_same_new_rows_succeed(dsn: str, shop: Connect
         400
     ]
     assert rows(shop, "select count(*) from public.user_video_decisions") == [400]
+
+
+WAITS = {
+    "select pg_advisory_xact_lock(hashtextextended('two_tower.public.user_video_decisions', 0))": (
+        r"another import into the same tables: process \d+ \(nightly\), whose transaction began at [\d:]+ UTC"
+    ),
+    "select pg_advisory_xact_lock(hashtextextended('two_tower.import decisions', 0))": (
+        r"another import in chunks: process \d+ \(nightly\), whose transaction began at [\d:]+ UTC"
+    ),
+    "select from two_tower.job_runs where job = 'import decisions' for update": (
+        "a chunk of another run of the same file"
+    ),
+}
+
+
+def test_an_import_that_waits_says_what_for(dsn: str, shop: Connection, write: Write) -> None:
+    path = write("\n".join(["user_id,product_url,label", *(f"{ANNA},u/{n},1" for n in range(1, 4))]))
+    import_decisions(shop, path, ImportOptions(chunk=2))
+    for lock, awaited in WAITS.items():
+        shop.execute("update two_tower.job_runs set finished_at = null, result = result || '{\"line\": 0}'")
+        said: list[str] = []
+        with psycopg.connect(dsn, application_name="nightly") as other:
+            other.execute(lock.encode())
+
+            def told(line: str, other: Connection = other, said: list[str] = said) -> None:
+                said.append(line)
+                other.rollback()
+
+            import_decisions(shop, path, ImportOptions(chunk=2, say=told))
+        assert [line for line in said if re.fullmatch(f"waiting for {awaited}", line)], (lock, said)
 
 
 # -------------------------------------------------------------------------------------------------- what is summed up

@@ -104,6 +104,19 @@ def changes(summary: PullSummary) -> dict[str, tuple[int, int, int]]:
     return {name: counts for name, counts in found.items() if any(counts)}
 
 
+def test_a_pull_that_waits_for_an_import_says_so(source: Connection, target: Connection) -> None:
+    said: list[str] = []
+    with psycopg.connect(dsn_of(target)) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
+
+        def let_go(line: str) -> None:
+            said.append(line)
+            other.rollback()
+
+        pull(target, dsn_of(source), say=let_go)
+        assert said[0].startswith(f"waiting for an import or another pull: process {other.info.backend_pid} (")
+
+
 def test_a_copy_is_complete_and_a_second_pull_transfers_nothing(source: Connection, target: Connection) -> None:
     first = pull(target, dsn_of(source))
     assert contents(target) == contents(source)

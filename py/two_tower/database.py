@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
+from two_tower.progress import Say
 
 if TYPE_CHECKING:
     import psycopg
@@ -179,6 +180,37 @@ def settled_transaction(
                 (list(SESSION), list(SESSION.values())),
             )
         yield
+
+
+def take_turn(connection: psycopg.Connection[Any], key: int | str, others: str, say: Say) -> None:
+    """Wait for the transaction that holds the advisory lock ``key``, and hold it until this transaction ends.
+
+    A text is the key of that name, as routines of ``sql/`` take it. If there is a wait, ``say`` is told that it is for
+    ``others``, and for which process.
+    """
+    from two_tower.rows import column, one
+
+    if isinstance(key, str):
+        key = int(one(connection, "select pg_catalog.hashtextextended('two_tower.' || %s, 0)", (key,)))
+    if one(connection, "select pg_catalog.pg_try_advisory_xact_lock(%s)", (key,)):
+        return
+    holders = column(
+        connection,
+        """select pg_catalog.format(
+            'process %%s (%%s), whose transaction began at %%s',
+            l.pid, coalesce(nullif(a.application_name, ''), 'of ' || a.usename, 'of another role'),
+            coalesce(pg_catalog.to_char(a.xact_start at time zone 'UTC', 'HH24:MI:SS "UTC"'), 'an unknown time')
+        )
+        from pg_catalog.pg_locks l
+        join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
+        left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+            and (l.classid::pg_catalog.int8 << 32 | l.objid::pg_catalog.int8) = %s""",
+        (key,),
+    )
+    for holder in holders:  # none, if it has just ended
+        say(f"waiting for {others}: {holder}")
+    connection.execute("select pg_catalog.pg_advisory_xact_lock(%s)", (key,))
 
 
 def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:

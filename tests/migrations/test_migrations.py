@@ -579,6 +579,23 @@ def test_a_migration_waits_for_the_application_without_blocking_it(dsn: str, db:
     assert one(db, "select count(*) from pg_trigger where tgname = 'two_tower_insert'") == 4
 
 
+def test_a_migration_that_waits_for_another_says_so(dsn: str, connect: Connect) -> None:
+    other = connect(autocommit=False)
+    said: list[str] = []
+
+    def let_go(line: str) -> None:
+        said.append(line)
+        other.rollback()
+
+    for verb in (migrate.migrate, migrate.check):
+        other.execute("select pg_advisory_xact_lock(%s)", (migrate.LOCK,))
+        verb(dsn, say=let_go)
+        waits = (
+            rf"waiting for another migration: process {other.info.backend_pid} \(.+\), whose transaction began at .+"
+        )
+        assert re.fullmatch(waits, said.pop(0)), said
+
+
 DEFAULTS = {
     "strings": ["standard_conforming_strings = off", "backslash_quote = on", "array_nulls = off"],
     "dates": ["datestyle = 'German, DMY'", "timezone = 'Asia/Tokyo'", "intervalstyle = 'iso_8601'"],

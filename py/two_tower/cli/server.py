@@ -173,7 +173,7 @@ def migrate(
     from two_tower.server.migrate import migrate as run
 
     if check:
-        report = look(dsn, take_names=take_names)
+        report = look(dsn, take_names=take_names, say=say)
         if json:
             print_json(
                 {

@@ -27,7 +27,7 @@ from yoyo.backends.base import SavepointTransactionManager
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.migrations import default_migration_table
 
-from two_tower.database import open_connection, settled_transaction
+from two_tower.database import open_connection, settled_transaction, take_turn
 from two_tower.errors import UserError
 from two_tower.paths import DATABASE_FILES
 from two_tower.progress import Say
@@ -127,7 +127,7 @@ def migrate(
     with _connection(dsn, "two-tower migrate") as connection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with _transaction(connection, take_names):
+                with _transaction(connection, take_names, say):
                     return _run(connection, to, take_names, say)
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
                 if attempt == _ATTEMPTS:
@@ -167,9 +167,9 @@ def _explain_event_trigger(connection: psycopg.Connection[Any], error: psycopg.E
             ) from error
 
 
-def check(dsn: str | None = None, *, take_names: bool = False) -> preflight.Report:
-    """What would prevent ``migrate``, and what it would change. Changes nothing."""
-    with _connection(dsn, "two-tower migrate --check") as connection, _transaction(connection, take_names):
+def check(dsn: str | None = None, *, take_names: bool = False, say: Say = lambda line: None) -> preflight.Report:
+    """What would prevent ``migrate``, and what it would change. Changes nothing. ``say`` is told if it has to wait."""
+    with _connection(dsn, "two-tower migrate --check") as connection, _transaction(connection, take_names, say):
         connection.execute("set transaction read only")
         report = preflight.look(connection)
         if not preflight.reaches(connection):
@@ -368,10 +368,10 @@ def _connection(dsn: str | None, application_name: str) -> psycopg.Connection[An
 
 
 @contextmanager
-def _transaction(connection: psycopg.Connection[Any], take_names: bool) -> Iterator[None]:
+def _transaction(connection: psycopg.Connection[Any], take_names: bool, say: Say) -> Iterator[None]:
     with settled_transaction(connection, as_owner=False):
         connection.execute("set local search_path = pg_catalog, pg_temp")
-        connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+        take_turn(connection, LOCK, "another migration", say)
         connection.execute(f"set local lock_timeout = {_PATIENCE_MS}")
         connection.execute("select set_config('two_tower.take_names', %s, true)", ("on" if take_names else "off",))
         yield

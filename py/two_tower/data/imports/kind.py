@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from two_tower.data.addresses import normaliser
+from two_tower.database import take_turn
 
 if TYPE_CHECKING:
     from two_tower.data.imports.task import Import
@@ -214,7 +215,7 @@ class Kind(ABC):
     def take_turns(self, what: LiteralString) -> None:
         """Waits for other imports into the same tables, and makes them wait until the transaction ends: otherwise they
         would wait for rows of each other, or repeat work."""
-        self.cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.' || %s, 0))", [what])
+        take_turn(self.cursor.connection, what, "another import into the same tables", self.task.options.say)
 
     def copy(self, table: LiteralString, frame: pl.DataFrame) -> None:
         """Copies a frame into a table with the same columns in the same order. Times are in UTC."""

@@ -22,6 +22,7 @@ from two_tower.data.imports.cells import as_text
 from two_tower.data.imports.hashes import Distinct
 from two_tower.data.imports.kind import Kind
 from two_tower.data.table import Rejects, Table, shown_names
+from two_tower.database import take_turn
 from two_tower.errors import UserError
 from two_tower.progress import Say
 from two_tower.rows import one
@@ -333,6 +334,8 @@ class Resumption:
         """The last line that is already imported."""
         self.rows = 0
         """Skipped rows."""
+        self.shared = False
+        """Whether another run is known to import the same file."""
         path = Path(str(task.source))
         if str(task.source) == "-" or not path.is_file():
             if task.own_rejects:
@@ -358,7 +361,7 @@ class Resumption:
         job = f"import {kind.name}"
         with task.conn.transaction(), task.conn.cursor() as cursor:
             cursor.execute("set transaction isolation level read committed")
-            cursor.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.' || %s, 0))", [job])
+            take_turn(task.conn, job, "another import in chunks", task.options.say)
             self.run = one(
                 task.conn,
                 "with latest as (select id, finished_at from two_tower.job_runs"
@@ -383,11 +386,15 @@ class Resumption:
         """Waits for the chunk of another run of the same file, and continues after it."""
         if self.run is None:
             return
-        row = cursor.execute(
+        query = (
             "select (result ->> 'line')::bigint, finished_at is not null from two_tower.job_runs where id = %s"
-            " for update",
-            [self.run],
-        ).fetchone()
+            " for update"
+        )
+        row = cursor.execute(f"{query} skip locked", [self.run]).fetchone()
+        if row is None and not self.shared:
+            self.shared = True
+            self.task.options.say("waiting for a chunk of another run of the same file")
+        row = row or cursor.execute(query, [self.run]).fetchone()
         if row is None:
             return  # purged from the job log after a week
         line, finished = row

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from two_tower.data.pull.pseudonyms import Pseudonyms
 from two_tower.data.pull.summary import PullSummary, TableSummary
 from two_tower.data.pull.tables import TABLES, TIME, USERS, WEIGHT, PulledTable
+from two_tower.database import take_turn
 from two_tower.errors import UserError
 from two_tower.progress import Progress, Say
 from two_tower.rows import one
@@ -67,7 +68,7 @@ class Run:
 
     def run(self, replace: bool) -> None:
         self.source.execute("set local row_security = off")  # an error instead of only some of the rows
-        self.target.execute("select pg_advisory_xact_lock(hashtextextended('two_tower.catalogue', 0))")
+        take_turn(self.target, "catalogue", "an import or another pull", self.say)
         pairs = self.pairs()
         scopes: dict[str, tuple[sql.Composable, sql.Composable]] = {}
         for at, pair in enumerate(pairs):
