@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from psycopg import errors
+from psycopg.types.json import Jsonb
 from typer.testing import CliRunner
 
 import model_files as untyped_model_files
@@ -236,6 +237,24 @@ def test_i3_changes_during_the_embedding_of_videos_are_refreshed_when_it_is_over
     refresh(db)
     assert wrong_vectors(db, "v2") == []
     assert wrong_vectors(db, "v1") == []
+
+
+def test_a_backfill_does_not_wait_forever_for_a_transaction_that_wrote_vectors(
+    db: Connection, connect: Connect, candidate: TinyModel
+) -> None:
+    register(db, candidate, "v2")
+    writer = connect(autocommit=False)
+    writer.execute("select two_tower.hold_versions('client')")
+    state = one(db, "select state from two_tower.begin_backfill('v2')")
+    while "blocked" not in state:
+        state = one(db, "select state from two_tower.backfill_step(%s)", Jsonb(state))
+    assert state["phase"] == "attach"
+    state["blocked"] = "2000-01-01T00:00:00Z"
+    with pytest.raises(errors.LockNotAvailable, match="vectors are being written in a transaction that does not end"):
+        db.execute("select two_tower.backfill_step(%s)", (Jsonb(state),))
+    writer.rollback()
+    db.execute("call two_tower.backfill_model('v2')")
+    assert one(db, "select live_versions from two_tower.live_versions()") == ["v1", "v2"]
 
 
 @pytest.mark.soak

@@ -7,6 +7,7 @@ create or replace function two_tower.backfill_step(
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 as $func$
 declare
+    c_patience constant interval := '1 minute';
     v_version text := state ->> 'version';
     v_after uuid := (state ->> 'after')::uuid;
     v_seen int := (state ->> 'seen')::int;
@@ -24,7 +25,12 @@ begin
                     v_after := gen_random_uuid();
                     v_seen := 0;
                     state := state || '{"whole": false}';
-                exception when lock_not_available then null;  -- the next step, then
+                exception when lock_not_available then
+                    -- The next step, then; but not forever: nobody would know what it waits for.
+                    state := jsonb_build_object('blocked', clock_timestamp()) || state;
+                    if clock_timestamp() > (state ->> 'blocked')::timestamptz + c_patience then
+                        raise;
+                    end if;
                 end;
             end if;
         when 'finish' then
