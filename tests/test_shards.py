@@ -6,6 +6,7 @@ Together they have the same results as one server with all users.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -217,6 +218,7 @@ def test_errors_name_missing_settings_unknown_shards_and_down_servers() -> None:
         (["status"], {"TWO_TOWER_SHARDS": ""}, 1, "TWO_TOWER_SHARDS names no server"),
         (["activate", "--without", "south"], two, 2, "south is none of east, west"),
         (["popularity", "--without", "east", "--without", "west"], two, 2, "leaves out every shard"),
+        (["train", "--without", "east"], two, 2, "east publishes the models, so it takes part"),
         (["popularity"], two, 1, "nothing was done: east: "),
         (["status"], two, 1, "east: down: east is down: "),
         (["status"], two, 1, "west: down: west is down: "),
@@ -394,6 +396,22 @@ def test_a_down_shard_stops_the_activation_unless_left_out(three: Three) -> None
     assert set(three.serve().values()) == {before}
 
 
+def test_a_shard_that_is_not_migrated_is_not_said_to_be_down(three: Three) -> None:
+    with three.opened("north") as each:
+        db = each["north"]
+        applied = "from two_tower._yoyo_migration where migration_id = '0011.shards'"
+        db.execute(f"create temp table kept as select * {applied}".encode())
+        db.execute(f"delete {applied}".encode())
+        try:
+            older = "is older than this program: it lacks migration 0011.shards"
+            said = three.run("status", code=1)
+            assert re.search(rf"north: unfit: database \S+ {older} → two-tower migrate", said), said
+            for verb in ("activate", "train", "popularity", "verify"):
+                assert re.search(rf"nothing was done: north: database \S+ {older}", three.run(verb, code=1)), verb
+        finally:
+            db.execute("insert into two_tower._yoyo_migration select * from kept")
+
+
 @pytest.mark.parametrize("failing", some(("west", "east", "north"), 1))
 def test_a_failed_flip_restores_the_version_of_every_shard(three: Three, failing: str) -> None:
     before, version = three.serve(), three.register()
@@ -421,6 +439,29 @@ def test_a_gate_failing_on_one_shard_keeps_a_candidate_on_all(three: Three, fail
             each[failing].execute(change, ("0",))
     assert three.serve() == before
     assert set(three.states(version).values()) == {"candidate"}
+
+
+def test_two_activations_at_once_cannot_each_have_some_of_the_shards(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the others' knowledge, the second would flip the last shards, and the first those before them."""
+    before, versions = three.serve(), [three.register(), three.register()]
+    said: list[str] = []
+    flip = registry.flip
+
+    def interrupted(connection: Connection, version: str, **options: Any) -> Any:
+        done = flip(connection, version, **options)
+        if version == versions[0] and not said:
+            said.append(three.run("activate", versions[1], code=1))
+        return done
+
+    monkeypatch.setattr(registry, "flip", interrupted)
+    three.run("activate", versions[0])
+    assert "east: another activation of all shards is under way" in said[0]
+    assert set(three.serve().values()) == {versions[0]}
+    three.run("activate", before["east"])
+    for version in versions:
+        retire(three, version)
 
 
 @pytest.mark.soak

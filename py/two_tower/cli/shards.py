@@ -146,7 +146,10 @@ def train(
 
     if version is not None:
         registry.require_version_name(version)  # fail before hours of training, not after
-    _, taking_part = _configured(without)
+    everyone, taking_part = _configured(without)
+    if taking_part[0] != everyone[0]:
+        # A model registered elsewhere would never reach the other shards.
+        raise typer.BadParameter(f"{everyone[0].name} publishes the models, so it takes part", param_hint="--without")
     options = DatasetOptions(mode=mode, min_stars=min_stars, max_negative_stars=max_negative_stars)
     chosen = TrainOptions(seed=seed, use_price_feature=use_price_feature, epochs=epochs)
     with gradient.joined() as processes:

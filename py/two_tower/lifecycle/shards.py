@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,10 @@ def activate(
         first.execute("select two_tower.require_model(%s)", (chosen,))
         wait_for_arrival(connections, chosen)
         replays = stage(connections, chosen, progress, force=force, workers=workers, overrides=overrides)
-        previous = on_each(connections, lambda _, connection: serving(connection))
-        progress("activating", 1.0)
-        flip_in_turn(taking_part, connections, chosen, previous, replays, force=force, overrides=overrides)
+        with _alone(taking_part):
+            previous = on_each(connections, lambda _, connection: serving(connection))
+            progress("activating", 1.0)
+            flip_in_turn(taking_part, connections, chosen, previous, replays, force=force, overrides=overrides)
         done = Activated(chosen, previous, _left_out(shards, without, first))
         names = [shard.name for shard in shards]
 
@@ -114,6 +116,28 @@ def remember(connections: Connections, names: Sequence[str], served: Mapping[str
                 )
 
     on_each(connections, note)
+
+
+@contextmanager
+def _alone(shards: Sequence[Shard]) -> Iterator[None]:
+    """Keeps other activations from flipping any of the shards: two at once could each succeed on some of them.
+
+    Each lock belongs to a transaction of a connection of its own, since every flip is a transaction. Raises UserError
+    if another activation has one.
+    """
+    with ExitStack() as stack:
+        for shard in shards:
+            try:
+                connection = stack.enter_context(closing(open_connection(shard.dsn)))
+                free = one(connection, "select pg_try_advisory_xact_lock(hashtextextended('two_tower.shards', 0))")
+            except psycopg.Error as error:
+                raise failed({shard.name: error}) from error
+            if not free:
+                raise UserError(
+                    f"{shard.name}: another activation of all shards is under way",
+                    "nothing was activated; try again when it is over",
+                )
+        yield
 
 
 def _left_out(shards: Sequence[Shard], without: Sequence[str], known_by: Connection) -> dict[str, str]:

@@ -13,6 +13,7 @@ from two_tower.server import status
 from two_tower.shards import Connection, Shard, bytes_behind, connect, lacking, last_served, on_each, why
 
 Row = dict[str, Any]
+Failure = UserError | psycopg.Error
 
 
 def look(shards: Sequence[Shard]) -> list[Row]:
@@ -23,32 +24,34 @@ def look(shards: Sequence[Shard]) -> list[Row]:
     names = [shard.name for shard in shards]
     with ExitStack() as stack:
 
-        def open_one(_: str, shard: Shard) -> Connection | str:
+        def open_one(_: str, shard: Shard) -> Connection | Failure:
             try:
                 return stack.enter_context(connect(shard, autocommit=False))
             except (UserError, psycopg.Error) as error:
-                return why(error)
+                return error
 
-        opened = on_each({shard.name: shard for shard in shards}, open_one)
-        up = {name: found for name, found in opened.items() if not isinstance(found, str)}
-
-        def ask(name: str, connection: Connection) -> Row | str:
+        def ask(name: str, connection: Connection) -> Row | Failure:
             try:
                 return _row(name, connection, subscribes=name != names[0])
-            except psycopg.Error as error:
-                return why(error)
+            except (UserError, psycopg.Error) as error:
+                return error
 
-        answers: dict[str, Row | str] = {name: found for name, found in opened.items() if isinstance(found, str)}
-        answers |= on_each(up, ask)
-        rows = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+        opened = on_each({shard.name: shard for shard in shards}, open_one)
+        up = {name: found for name, found in opened.items() if not isinstance(found, Exception)}
+        failures = {name: found for name, found in opened.items() if isinstance(found, Exception)}
+        answers = on_each(up, ask)
+        failures |= {name: found for name, found in answers.items() if isinstance(found, Exception)}
+        rows = {name: found for name, found in answers.items() if not isinstance(found, Exception)}
         for name in rows.keys() - {names[0]}:
             with suppress(psycopg.Error):  # it may have gone down since
                 rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name]) if names[0] in rows else None
         answering = [up[name] for name in rows]
-        for name, answer in answers.items():
-            if isinstance(answer, str):
+        for name, error in failures.items():
+            if isinstance(error, UserError):  # it is up, but not migrated, or not as this program is
+                rows[name] = _unknown(name, "unfit", error.message, error.hint or f"until then: --without {name}")
+            else:
                 known = _last_served(answering, name)
-                rows[name] = _unknown(name, f"{known}: {answer}", f"start it; until then: --without {name}")
+                rows[name] = _unknown(name, "down", f"{known}: {why(error)}", f"start it; until then: --without {name}")
     served = {row["serves"] for row in rows.values() if row["serves"] is not None}
     if len(served) > 1:
         first = rows[names[0]]
@@ -93,6 +96,6 @@ def _row(name: str, connection: Connection, *, subscribes: bool) -> Row:
     }
 
 
-def _unknown(name: str, detail: str, remedy: str) -> Row:
+def _unknown(name: str, what: str, detail: str, remedy: str) -> Row:
     row: Row = dict.fromkeys(("shard", "serves", "lag_seconds", "pending", "users", "bytes_behind"))
-    return row | {"shard": name, "problems": [{"what": "down", "detail": detail, "remedy": remedy}]}
+    return row | {"shard": name, "problems": [{"what": what, "detail": detail, "remedy": remedy}]}
