@@ -21,10 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import numpy as np
+import polars as pl
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
-from conftest import NewDatabase
+from conftest import NewDatabase, in_database
+from two_tower.cli.main import app
+from two_tower.database import is_pooled
+from two_tower.errors import UserError
+from two_tower.lifecycle import registry
+from two_tower.server.connection import connect
 from two_tower.server.embedded import Server
 from two_tower.world import generate
 from ui_browser import Visitor, chromium, served
@@ -32,6 +40,9 @@ from world_fixtures import column, one
 
 SERVERS = 4
 """Sessions of the pool: few, so that all of them are reused."""
+
+REFRESHER = "pooler_refresher"
+"""A login that may switch to ``service_role``."""
 
 pytestmark = [pytest.mark.database, pytest.mark.xdist_group("pooler")]
 
@@ -81,7 +92,7 @@ def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
     with tempfile.TemporaryDirectory(prefix="two-tower-pooler-", dir="/tmp") as name:  # a socket's path is short
         directory = Path(name)
         directory.chmod(0o777)
-        (directory / "users").write_text('"postgres" ""\n"authenticator" ""\n')
+        (directory / "users").write_text(f'"postgres" ""\n"authenticator" ""\n"{REFRESHER}" ""\n')
         (directory / "ini").write_text(
             f"""[databases]
             * = host={to["host"][0]} port={to["port"][0]}
@@ -112,15 +123,11 @@ def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
                 process.send_signal(signal.SIGKILL)
 
 
-def two_tower(dsn: str, directory: Path, *words: str, code: int = 0) -> str:
-    """The output, both streams, of a verb in a separate process."""
-    command = [str(Path(sys.executable).parent / "two-tower"), *words]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TWO_TOWER_TESTS")} | {"DATABASE_URL": dsn}
-    done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == code, f"{words} exits {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+def two_tower(dsn: str, *words: str, code: int = 0) -> str:
+    """The output, both streams, of a verb."""
+    done = CliRunner().invoke(app, words, env={"DATABASE_URL": dsn, "TWO_TOWER_SHARDS": f"east={dsn}"})
+    assert done.exit_code == code, f"{words} exits {done.exit_code}\n{done.output}{done.exception!r}"
+    return done.output
 
 
 class Application:
@@ -150,14 +157,75 @@ class Application:
         self._thread.join()
 
 
+def write_inputs(directory: Path, dsn: str) -> None:
+    """Files for the verbs that read some: reviews, vectors of pictures, and vectors of another program."""
+    with psycopg.connect(dsn) as db:
+        urls = column(db, "select product_url from public.videos order by id")
+        ids = {kind: column(db, f"select id from {table} order by id") for kind, table in TABLES.items()}
+    stars = (f"{url},reviewer {n % 9},{1 + n % 5}" for n, url in enumerate(urls))
+    (directory / "reviews.csv").write_text("\n".join(["product_url,reviewer_id,stars", *stars]))
+    random = np.random.default_rng(1)
+    pictures = {"product_url": urls, "vector": random.normal(size=(len(urls), 16)).tolist()}
+    pl.DataFrame(pictures).write_parquet(directory / "pictures.parquet")
+    for kind, those in ids.items():
+        theirs = {f"{kind}_id": map(str, those), "embedding": random.normal(size=(len(those), 128)).tolist()}
+        pl.DataFrame(theirs).write_parquet(directory / f"{kind}.parquet")
+
+
+TABLES = {"video": "public.videos", "user": "auth.users"}
+
+VERBS = """
+import reviews reviews.csv --chunk 50
+import vectors pictures.parquet --encoder pictures
+train --version second
+model upload-vectors video.parquet --users user.parquet --version theirs
+model activate theirs --force
+model rollback
+model backfill second --force --workers 3
+ab start {first} second --force
+ab status
+ab stop --winner second
+verify
+verify --repair
+verify --sample 10
+user-data {user}
+forget {user}
+recommend --all --output recs.csv
+recommend --all --output recs.csv --workers 2
+model list
+model export out
+model register out --version third
+model publish file://{here}/store
+model fetch file://{here}/store
+sync-videos --skip-fetch --skip-ingest
+evaluate second
+dataset export data
+refresh
+doctor
+metrics
+status
+shards status
+shards verify
+shards popularity
+shards activate {first}
+pull --from {through} --dsn {other}
+pull --from {other}
+"""
+"""What runs in this order through the pooler, after a first version is active."""
+
+
 @pytest.mark.soak
-def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: NewDatabase, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+def test_every_verb_leaves_the_pool_as_it_found_it(
+    pooler: Pooler, database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     dsn = database(empty=True)
     through = pooler.dsn(dsn)
     generate(tmp_path / "world", users=200, videos=200)
 
     def verb(*words: str, code: int = 0) -> str:
-        said = two_tower(through, tmp_path, *words, code=code)
+        said = two_tower(through, *words, code=code)
         assert pooler.left_behind(dsn) == [], words
         return said
 
@@ -165,27 +233,18 @@ def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: New
     verb("migrate")
     with Application(through) as application:
         verb("migrate")
-        verb("doctor")
         verb("import", "catalog", "world/catalog.csv")
         verb("import", "decisions", "world/decisions.csv", "--create-users")
         verb("train")
         verb("model", "activate")
-        verb("model", "list")
-        verb("status")
-        verb("refresh")
-        verb("recommend", "--all", "--output", "recs.csv")
-        assert len((tmp_path / "recs.csv").read_text().splitlines()) > 200
-        verb("evaluate")
-        verb("verify")
         verb("retrain")
-        with psycopg.connect(dsn, autocommit=True) as db:
-            states = column(db, "select state from two_tower.model_versions order by number")
-        assert states == ["standby", "active"]
-        verb("model", "rollback")
-        verb("model", "export", "out")
-        verb("dataset", "export", "data")
-        verb("metrics")
-        verb("forget", one_user(dsn))
+        write_inputs(tmp_path, dsn)
+        with psycopg.connect(dsn) as db:
+            first, user = one(db, "select two_tower.active_version()"), one(db, "select min(id::text) from auth.users")
+        known = {"first": first, "user": user, "here": tmp_path, "through": through, "other": database()}
+        for line in VERBS.strip().splitlines():
+            verb(*(word.format(**known) for word in line.split()))
+        assert len((tmp_path / "recs.csv").read_text().splitlines()) > 200
         with program(through, tmp_path, "refresh", "--every", "0.1") as service:
             time.sleep(3)
             assert service.poll() is None
@@ -199,6 +258,26 @@ def test_every_verb_leaves_the_pool_as_it_found_it(pooler: Pooler, database: New
     assert application.turns > 100
 
 
+def test_a_role_that_is_the_default_of_a_login_needs_no_options(pooler: Pooler, database: NewDatabase) -> None:
+    dsn = database()
+    through = pooler.dsn(in_database(dsn, urlsplit(dsn).path.removeprefix("/"), REFRESHER))
+    with psycopg.connect(dsn, autocommit=True) as db:
+        db.execute(f"create role {REFRESHER} login noinherit in role service_role".encode())
+        try:
+            with pytest.raises(UserError, match="the connection pooler refuses the options") as refused:
+                connect(f"{through}&options=-c%20role%3Dservice_role")
+            assert "alter role LOGIN set role = service_role" in (refused.value.hint or "")
+            db.execute(f"alter role {REFRESHER} set role = service_role".encode())
+            with connect(through, autocommit=True, writes=True) as service:
+                assert one(service, "select current_user::text") == "service_role"
+                registry.refresh(service, lambda what, share: None)
+            with connect(dsn) as direct, connect(through) as pooled:
+                assert (is_pooled(direct), is_pooled(pooled)) == (False, True)
+        finally:
+            db.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{REFRESHER}'".encode())
+            db.execute(f"drop role {REFRESHER}".encode())
+
+
 @contextmanager
 def program(dsn: str, directory: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A verb that runs until a signal."""
@@ -208,8 +287,3 @@ def program(dsn: str, directory: Path, *words: str) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.terminate()
-
-
-def one_user(dsn: str) -> str:
-    with psycopg.connect(dsn) as db:
-        return str(one(db, "select min(user_id::text) from public.user_video_decisions"))

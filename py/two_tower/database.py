@@ -74,10 +74,17 @@ def open_connection(
 
 
 def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
-    """Raises UserError if the login may not connect to the database; libpq has no SQLSTATE for that."""
+    """Raises UserError if a pooler refuses options of the connection string, or if the login may not connect to the
+    database; libpq has no SQLSTATE for either."""
     from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
+    if "unsupported startup parameter" in str(error):  # PgBouncer's words, which are not translated
+        raise UserError(
+            "the connection pooler refuses the options in the connection string (or PGOPTIONS)",
+            "leave them out, or connect to the server itself; a role can be the login's default instead: "
+            "alter role LOGIN set role = service_role",
+        ) from error
     if "CONNECT" not in str(error):  # the message contains the privilege's name in every language
         return
     known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
@@ -109,7 +116,7 @@ def settle_session(connection: psycopg.Connection[Any]) -> None:
         (list(SESSION), list(SESSION.values())),
     )
     other = [row for row in cursor.fetchall() if not (row[0] == "DateStyle" and row[1].startswith("ISO"))]
-    # A pooler reports a made-up process id to its clients.
+    # As is_pooled(), in one query.
     if any(pid != connection.info.backend_pid for *_, pid in other):
         if unfit := [(name, value) for name, value, _ in other if name.lower() not in HARMLESS]:
             said = ", ".join(f"{name} = {value}" for name, value in unfit)
@@ -180,6 +187,13 @@ def settled_transaction(
                 (list(SESSION), list(SESSION.values())),
             )
         yield
+
+
+def is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a transaction pooler is in between: it reports a made-up process id to its clients."""
+    from two_tower.rows import one
+
+    return bool(one(connection, "select pg_catalog.pg_backend_pid()") != connection.info.backend_pid)
 
 
 def take_turn(connection: psycopg.Connection[Any], key: int | str, others: str, say: Say) -> None:

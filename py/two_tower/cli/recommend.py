@@ -28,22 +28,20 @@ def recommend(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, max=32, help="Connections that ask side by side; without this, one for each core here, at most 4."
+            min=1,
+            max=32,
+            help="Connections that ask side by side; else one for each core here, at most 4, and one through a pooler.",
         ),
     ] = None,
     dsn: Dsn = None,
     json: Json = False,
 ) -> None:
     """Write recommendations to a file: user_id, video_id, product_url, score, rank."""
-    import os
-
     from two_tower.lifecycle.recommend import write
     from two_tower.server.reading import reading
 
     if everyone == bool(user):
         raise typer.BadParameter("say either --all or --user ID")
-    if workers is None:
-        workers = min(4, os.cpu_count() or 1)
     with bar() as progress:
         rows = reading(
             dsn,

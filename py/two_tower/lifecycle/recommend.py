@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from uuid import UUID
 import polars as pl
 import psycopg
 
-from two_tower.database import another
+from two_tower.database import another, is_pooled
 from two_tower.errors import UserError
 from two_tower.progress import Progress
 from two_tower.rows import one
@@ -36,13 +37,16 @@ def write(
     limit: int,
     output: Path,
     progress: Progress,
-    workers: int = 1,
+    workers: int | None = None,
 ) -> int:
     """Write the best ``limit`` videos of ``users`` (None: of everyone) to ``output``, CSV or Parquet by its extension.
 
     Returns the number of rows. The file appears when it is complete. All ``workers`` connections share one snapshot, so
-    all lists are of one model version.
+    all lists are of one model version. By default there is one for each processor here, at most 4; through a pooler
+    only one, since each takes a connection from the application's pool until the end.
     """
+    if workers is None:
+        workers = 1 if is_pooled(connection) else min(4, os.cpu_count() or 1)
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"cannot tell the format of {output.name}", "give a name that ends in .csv or .parquet")
     drafts = [output.with_name(f"{output.name}.part{n}") for n in range(workers)]
