@@ -78,7 +78,11 @@ ITEMS = pl.DataFrame({"video_id": ["a", "b", "c"], "tags": ["x|y", "x", None], "
 @pytest.mark.parametrize(
     ("columns", "labels"),
     [
-        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1]}, [LIKE, NOPE, SKIP]),
+        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1]}, [LIKE, NOPE]),
+        (
+            {"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1], "decision": ["1", "f", "skip"]},
+            [LIKE, NOPE, SKIP],
+        ),
         ({"reviewer_id": [7] * 3, "item_id": ["a", "b", "c"], "label": [1.0, 0.0, 1.0]}, [LIKE, NOPE, LIKE]),
         (
             {"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "decision": ["LIKE", "DISLIKE", "skip"]},
@@ -263,7 +267,7 @@ def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: P
         (b"PAR1nothing", b"video_id\na\n", "is not a readable Parquet file"),
         (b"user_id,label\nu,1\n", b"video_id\na\n", "no column video_id or item_id"),
         (b"video_id,label\na,1\n", b"video_id\na\n", "no column user_id or reviewer_id"),
-        (b"user_id,video_id\nu,a\n", b"video_id\na\n", "no column label or decision or stars"),
+        (b"user_id,video_id\nu,a\n", b"video_id\na\n", "no column decision or label or stars"),
         (b"user_id,video_id,label\nu,a,1\n", b"id\na\n", "no column video_id"),
         (b"user_id,video_id,label\nu,b,1\n", b"video_id\na\n", "of 1 interactions, 0 name an item"),
         (b"user_id,video_id,label\nu,a,0\n", b"video_id\na\n", "there are no likes"),

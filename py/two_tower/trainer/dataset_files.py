@@ -5,7 +5,7 @@ database.
 
 The files are read as imports read them (:mod:`two_tower.data`), and rows that cannot be used are reported in the same
 way. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and the
-decision: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
+decision: ``decision``, or ``label`` (1, 0), or ``stars``; ``created_at`` and ``weight`` if known. Items
 have their id and the item tower's input, with the column names of ``item_features.parquet``.
 """
 
@@ -59,7 +59,7 @@ from two_tower.progress import Say
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
 USERS = ("user_id", "reviewer_id")
-LABELS = ("label", "decision", "stars")
+LABELS = ("decision", "label", "stars")
 NUMBERS = ("price", "duration_seconds")
 MOST_REJECTED = 0.5
 """The share of rows that cannot be used above which a file is not what it seems."""
@@ -218,9 +218,7 @@ def _labels(file: _File, column: str, options: DatasetOptions) -> tuple[pl.Serie
     """LIKE, NOPE or SKIP; null of a cell that is none; and the reason to reject those."""
     cells = file.frame[column]
     if column != "stars":
-        found = labels(cells)
-        # As exports of a data set write it.
-        return found.set((texts(cells).is_in(["-1", "-1.0"])).fill_null(value=False), float(SKIP)), NO_LABEL
+        return labels(cells), NO_LABEL
     scale = 10.0 if seems_ten_point(cells) else 5.0
     if scale != 5:
         file.say(f"{file.path}: stars go to 10, so 10 are read as 5")
