@@ -684,6 +684,7 @@ def test_what_nobody_sees_is_no_part_of_an_id_or_a_name(db: Connection, here: Pa
         return path
 
     products, people = spelt("u/100"), spelt("somebody")
+    written_items = text_file("product_url\nu/100\n", "items.csv")
     names = {name: spelt(f"{name} 日本") for name in ("tags", "performers", "maker", "label", "series", "source")}
     import_catalog(db, written({"product_url": products, "title": spelt("Title"), **names}))
     assert rows(db, "select product_url from public.videos") == ["u/100"]
@@ -694,6 +695,9 @@ def test_what_nobody_sees_is_no_part_of_an_id_or_a_name(db: Connection, here: Pa
     summary = import_reviews(db, written({"reviewer_id": people, "product_url": products, "stars": 5}))
     assert (summary.rejected, summary.users, summary.items) == (0, 1, 1)
     assert {user_uuid(spelling) for spelling in people} == {user_uuid("somebody")}
+    both = written({"reviewer_id": ["が", "か\u3099"], "product_url": "u/100", "stars": [4, 5]})
+    assert (import_reviews(db, both).inserted, user_uuid("が")) == (1, user_uuid("か\u3099"))
+    assert load(both, None, written_items, item_key="product_url").data.user_ids.tolist() == ["が"]
     video = rows(db, "select id::text from public.videos")[0]
     told = written({"user_id": spelt(ANNA), "video_id": spelt(video), "decision": "like"})
     assert import_decisions(db, told, create_users=True).users_created == 1

@@ -7,12 +7,17 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from conftest import Connection
+from two_tower.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -83,3 +88,36 @@ def test_every_sqlstate_that_is_raised_is_explained() -> None:
         state for path in sources for state in re.findall(r"errcode = '(\w{5})'", path.read_text(encoding="utf-8"))
     }
     assert raised == generator().SQLSTATES.keys()
+
+
+CHECKED_BY_THE_VERB = {"min_recall", "min_ndcg", "over_popularity", "max_drop", "weight", "share"}
+"""Numbers that options take without a range, since the verb itself says what is wrong with one."""
+
+
+def test_no_option_takes_infinity_or_what_is_no_number() -> None:
+    """A comparison with a bound refuses both, on the side that has one."""
+
+    def parameters(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        for name, each in getattr(command, "commands", {}).items():
+            yield from parameters(each, (*path, name))
+        for parameter in [] if hasattr(command, "commands") else command.params:
+            kind = getattr(parameter, "type_descriptor", None)
+            if kind is not None and kind.annotation is float:
+                yield " ".join(path), parameter
+
+    numbers = list(parameters(typer.main.get_command(app), ()))
+    assert len(numbers) > 20
+    unbounded = [
+        (verb, parameter.opts)
+        for verb, parameter in numbers
+        if (parameter.min is None or parameter.max is None) and parameter.name not in CHECKED_BY_THE_VERB
+    ]
+    assert unbounded == []
+    for words in (
+        "evaluate --min-recall", "evaluate --min-ndcg", "evaluate --over-popularity", "evaluate --max-drop",
+        "import decisions any.csv --weight", "ab start a b --share", "import reviews any.csv --scale",
+    ):  # fmt: skip
+        for value in ("inf", "-inf", "nan"):
+            done = CliRunner().invoke(app, [*words.split(), value])
+            assert done.exit_code == 2, (words, value, done.output)
+            assert words.split()[-1] in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from uuid import UUID
 
 import numpy as np
@@ -56,4 +57,6 @@ def uuid_bytes(texts: pl.Series) -> np.ndarray:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha1(NAMESPACE.bytes + text.encode(), usedforsecurity=False).digest()[:16]
+    # In NFC, as letters that programs encode in two ways are one letter to everybody.
+    name = unicodedata.normalize("NFC", text).encode()
+    return hashlib.sha1(NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16]

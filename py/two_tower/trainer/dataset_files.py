@@ -206,7 +206,7 @@ def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions,
         reason = f"not a weight from {LEAST_GIVEN:g} to {MOST_GIVEN:g}"
         faults.append(("weight", pl.col("weight").is_not_null() & ~good, reason))
     return file.without(faults).select(
-        pl.col(user).alias("user"),
+        pl.col(user).str.normalize("NFC").alias("user"),
         pl.col(item).alias("item"),
         pl.col("what").cast(pl.Int8).alias("label"),
         (pl.col("when").dt.epoch("us") / 1e6).fill_null(0.0).alias("time"),
