@@ -145,7 +145,7 @@ def test_an_ambiguous_encoding_is_refused_with_samples_of_each_reading(here: Pat
         data = f"product_url,title\nu/1,plain\nu/2,{title}\n".encode(encoding)
         with pytest.raises(UserError, match=r"line 3, byte \d+: 0x.. is not valid UTF-8") as caught:
             read(text_file(data))
-        assert f"name its encoding: --encoding {first} reads {reading}" in str(caught.value.hint), title
+        assert f"by its encoding: --encoding {first} reads {reading}" in str(caught.value.hint), title
         assert read(text_file(data), encoding=encoding)[0][1] == ("u/2", title)
 
 
@@ -432,7 +432,7 @@ def test_escapes_found_late_are_reported_with_the_option(shop: Connection, monke
     plain = "product_url,title\n" + "".join(f"n/{n},T\n" for n in range(20))
     for row in ("n/x,a\\, b\n", 'n/x,"a \\"b\\" c"\n'):
         summary = import_catalog(shop, text_file(plain + row))
-        assert [(line, reason.endswith("say --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
+        assert [(line, reason.endswith("with --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
         summary = import_catalog(shop, text_file(plain + row), ImportOptions(backslashes=True))
         assert summary.rejected == 0
     with pytest.raises(UserError, match="never closes") as caught:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,19 @@ import polars as pl
 
 from two_tower.data.files import open_table, parquet_errors
 from two_tower.data.imports.cells import (
+    AHEAD,
     FACTS,
+    FIRST_MOMENT,
     NO_ID,
     NO_TIME,
+    NOT_YET,
     TIMES,
     facts,
     faults_of_length,
     listed,
     names,
     numbers,
+    outside,
     seems_ten_point,
     stars,
     texts,
@@ -201,6 +205,8 @@ def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions,
     ]
     if time is not None:
         faults.append((time.name, pl.col(time.name).is_not_null() & pl.col("when").is_null(), NO_TIME))
+        latest = datetime.now(UTC).replace(tzinfo=None) + AHEAD
+        faults.append((time.name, outside("when", FIRST_MOMENT, latest), NOT_YET))
     if weight is not None:
         good = pl.col("counts").is_between(LEAST_GIVEN, MOST_GIVEN).fill_null(value=False)
         reason = f"not a weight from {LEAST_GIVEN:g} to {MOST_GIVEN:g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from functools import partial
 
@@ -30,6 +30,9 @@ PRICES = (1e-6, 1e12)
 _CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 FIRST_MOMENT = datetime(1970, 1, 1)
+AHEAD = timedelta(days=1)
+"""How far ahead of now a time may be, since clocks differ, and files may lack time zones."""
+NOT_YET = "not a time from 1970 to now"
 NO_ID = "a number that is rounded, has a fraction, or is too large to be told from the next, is no id"
 EXACT = 2**53
 """Above this, double precision skips whole numbers, so two ids could become one."""
