@@ -58,7 +58,7 @@ FloorOption = Annotated[
     list[str] | None,
     typer.Option("--floor", metavar="SITE/SERVICE/FLOOR", show_default=False, help="By default FANZA/digital/videoa."),
 ]
-PauseOption = Annotated[float, typer.Option(min=0.0, max=3_600, help="Seconds between requests.")]
+PauseOption = Annotated[float, typer.Option(min=0.0, help="Seconds between requests.")]
 AttemptsOption = Annotated[int, typer.Option(min=1, help="Times that a page is asked for.")]
 IngestRejects = Annotated[
     Path | None, typer.Option(show_default=False, help="Report of rejected products; else dmm.rejects.csv.")

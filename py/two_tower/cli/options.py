@@ -79,7 +79,7 @@ Sample = Annotated[
 Repair = Annotated[
     bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
 ]
-Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")]
 EmbeddingWorkers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
 
 WithUsers = Annotated[

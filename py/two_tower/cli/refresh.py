@@ -41,7 +41,6 @@ def refresh(
         typer.Option(
             metavar="SECONDS",
             min=0.1,
-            max=86_400,
             show_default=False,
             help="Refresh again and again, and run the other jobs when they are due, until SIGTERM or SIGINT.",
         ),

@@ -51,11 +51,7 @@ def status(
     seconds: Annotated[
         float | None,
         typer.Argument(
-            metavar="[SECONDS]",
-            min=0.1,
-            max=86_400,
-            show_default=False,
-            help="Between looks of --watch; 5 if not said.",
+            metavar="[SECONDS]", min=0.1, show_default=False, help="Between looks of --watch; 5 if not said."
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until interrupted.")] = False,

@@ -153,8 +153,7 @@ def train(
         int, typer.Option(min=0, metavar="N", help="Tune hyperparameters by N trials, over all runs on the study.")
     ] = 0,
     search_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, max=2_592_000, metavar="SECONDS", help="Begin no further trial after so long."),
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Begin no further trial after so long.")
     ] = None,
     study: Annotated[
         Path, typer.Option(help="Where trials are kept (SQLite); the same command goes on from there.")
