@@ -55,8 +55,6 @@ create table two_tower.model_versions (
     activated_at timestamptz,
     -- When its partitions were attached; from then on, refreshes write them.
     attached_at timestamptz,
-    -- When changes from before that were processed.
-    checked_at timestamptz,
     -- How many videos have neighbours; if none has, lists do not look for any.
     with_neighbours int not null default 0,
     -- How many more candidates a search of the index keeps than a list requests and excludes, as measured by two_tower.tune_search(); 0

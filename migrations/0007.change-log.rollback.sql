@@ -4,6 +4,8 @@ drop table two_tower.job_runs;
 
 drop table two_tower.change_failures;
 
+drop table two_tower.backfill_changes;
+
 drop table two_tower.video_changes;
 
 drop table two_tower.user_changes;

@@ -36,6 +36,17 @@ create table two_tower.video_changes (
 
 comment on table two_tower.video_changes is 'Videos whose inputs changed since they were last refreshed';
 
+-- A refresh writes the versions that are attached. What it takes from the log while another is being filled is kept here for that
+-- one, until two_tower.attach_partitions() puts it back. '' stands for the versions that a transaction with an older snapshot does not see.
+create table two_tower.backfill_changes (
+    model_version text not null,
+    video_id uuid not null,
+    reaches_users boolean not null,
+    primary key (model_version, video_id)
+);
+
+comment on table two_tower.backfill_changes is 'Changed videos that were refreshed while a version''s videos were being embedded';
+
 -- Changes whose processing failed, set aside until retry_at.
 create table two_tower.change_failures (
     kind text not null check (kind in ('user', 'video')),
@@ -76,11 +87,12 @@ comment on table two_tower.installation is 'Which program applied the routines, 
 alter table two_tower.user_change_log enable row level security;
 alter table two_tower.user_changes enable row level security;
 alter table two_tower.video_changes enable row level security;
+alter table two_tower.backfill_changes enable row level security;
 alter table two_tower.change_failures enable row level security;
 alter table two_tower.job_runs enable row level security;
 alter table two_tower.installation enable row level security;
 
-revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes,
+revoke all on two_tower.user_change_log, two_tower.user_changes, two_tower.video_changes, two_tower.backfill_changes,
 two_tower.change_failures, two_tower.job_runs, two_tower.installation from public, anon, authenticated, service_role;
 revoke all on all sequences in schema two_tower from public, anon, authenticated, service_role;
 

@@ -344,7 +344,7 @@ def like_before_the_refresh(case: Callable[[Connection], None], db: Connection, 
 def test_i3_a_like_during_a_backfill_is_in_the_new_version(
     case: str, engine: str, refreshes: bool, db: Connection
 ) -> None:
-    """After its videos are embedded, and between attaching them and processing the changes since."""
+    """After its videos are embedded, and after they are attached."""
     some = [USER, WORLD.one_like, WORLD.only_nopes, *WORLD.users[6:10]]
     register(db, random_model(schema_of(db), seed=2), "v2", engine=engine)
     db.execute("select two_tower.stage_model('v2', true)")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -82,6 +83,48 @@ def test_i7_an_idle_refresh_after_many_changes_is_as_cheap(db: Connection) -> No
     assert touched("user_change_log") <= one(db, "select pg_relation_size('two_tower.user_change_log') / 8192") < 400
     db.execute("vacuum two_tower.user_change_log")
     assert touched("user_change_log", "user_changes", "video_changes") < 50
+
+
+BATCHES = (
+    "rebuild_batch('user', %s, 10)",
+    "rebuild_batch('video', %s, 10)",
+    "verify_batch('user', %s, 10)",
+    "verify_batch('video', %s, 10)",
+    "backfill_batch('v1', 'user', %s, 10)",
+)
+
+
+def test_i7_a_batch_reads_neither_what_came_before_it_nor_all_that_is_left(db: Connection) -> None:
+    with db.transaction():
+        db.execute("set local session_replication_role = replica")
+        db.execute(
+            "create temp table ids as select lpad(to_hex(n), 32, '0')::uuid as id from generate_series(1, 10000) n"
+        )
+        db.execute("insert into auth.users (id) select id from ids")
+        db.execute("insert into public.videos (id, product_url, title) select id, id, id from ids")
+        db.execute(
+            "insert into public.user_video_decisions (user_id, video_id, decision_type) select id, id, 'like' from ids"
+        )
+    db.execute("vacuum analyze public.user_video_decisions, public.videos")
+
+    def rows_read() -> int:
+        db.execute("select pg_stat_force_next_flush()")
+        return one(
+            db,
+            """select (sum(t.seq_tup_read) + sum(i.idx_tup_read))::int from pg_stat_user_tables t
+            cross join lateral (
+                select sum(i.idx_tup_read) as idx_tup_read from pg_stat_user_indexes i where i.relid = t.relid
+            ) as i
+            where t.relname in ('user_video_decisions', 'videos')""",
+        )
+
+    read = {}
+    for batch in BATCHES:
+        for at in [None, UUID(int=2**128 - 1)] * 4:  # from the sixth on, a plan may be one for any value
+            before = rows_read()
+            db.execute(f"select two_tower.{batch}".encode(), (at,))
+            read[f"{batch} after {at}"] = rows_read() - before
+    assert max(read.values()) < 3000, read
 
 
 def test_purge_logs_keeps_what_is_recent_and_the_last_run_of_each_job(db: Connection) -> None:

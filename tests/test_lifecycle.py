@@ -211,7 +211,9 @@ def test_the_benchmark_yields_its_figures(monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------------------------------------ backfill
 
 
-def test_changes_during_the_embedding_of_videos_are_processed(db: Connection, candidate: TinyModel) -> None:
+def test_i3_changes_during_the_embedding_of_videos_are_refreshed_when_it_is_over(
+    db: Connection, candidate: TinyModel
+) -> None:
     register(db, candidate, "v2")
     db.execute("select two_tower.stage_model('v2')")
     while one(db, "select seen from two_tower.backfill_batch('v2', 'video', null, 100)"):
@@ -229,6 +231,9 @@ def test_changes_during_the_embedding_of_videos_are_processed(db: Connection, ca
     assert one(db, "select live_versions from two_tower.live_versions()") == ["v1"]
     db.execute("call two_tower.backfill_model('v2')")
     assert one(db, "select live_versions from two_tower.live_versions()") == ["v1", "v2"]
+    # These, and no others, are computed once more.
+    assert set(column(db, "select video_id from two_tower.video_changes")) == {changed, gone, new}
+    refresh(db)
     assert wrong_vectors(db, "v2") == []
     assert wrong_vectors(db, "v1") == []
 

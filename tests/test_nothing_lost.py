@@ -74,7 +74,7 @@ WRITERS = {
     "sync_video_embeddings": "select two_tower.sync_video_embeddings()",
     "refresh_batch": "select two_tower.collect_user_changes(), two_tower.refresh_batch()",
     "rebuild_batch": "select two_tower.rebuild_batch('user')",
-    "backfill_batch": "select two_tower.backfill_batch('v1', 'change')",
+    "backfill_batch": "select two_tower.backfill_batch('v1', 'user')",
 }
 """Everything that writes vectors within its caller's transaction."""
 
@@ -111,6 +111,48 @@ def test_row_2_a_transaction_older_than_an_attach_misses_no_vector(
     refresh(db)
     assert_fresh(db)
     assert one(db, "select two_tower.activate_model('v2') ->> 'changed'") == "true"
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("begins", ["before it is staged", "while it is filled"])
+@pytest.mark.parametrize("change", ["own", "somebody's", "truncate"])
+def test_row_2_a_change_that_is_refreshed_during_a_backfill_is_in_the_new_version(
+    change: str, begins: str, level: str, db: Connection, connect: Connect
+) -> None:
+    """Refreshed in a transaction that is open meanwhile, and that may have made the change itself."""
+    register(db, random_model(schema_of(db), seed=2), "v2")
+    changed = WORLD.videos[::40]
+
+    def make(connection: Connection) -> None:
+        if change == "truncate":
+            connection.execute("truncate public.videos cascade")
+        else:
+            connection.execute("update public.videos set maker = 'maker c' where id = any (%s)", (changed,))
+
+    if change == "somebody's":
+        make(db)
+    older = connect(autocommit=False)
+    older.isolation_level = LEVELS[level]
+    older.execute("select count(*) from two_tower.model_versions")
+    if change == "own" and begins == "before it is staged":
+        make(older)
+        older.execute("select two_tower.refresh_now()")
+    db.execute("select two_tower.stage_model('v2', true)")
+    done = 0
+    if begins == "while it is filled" or change != "own":
+        while step := one(db, "select (two_tower.backfill_batch('v2', 'video', null, 50)).done"):
+            done += step
+        assert done == len(WORLD.videos)
+        if change != "somebody's":
+            make(older)
+        older.execute("select two_tower.refresh_now()")
+    with meanwhile(lambda: connect().execute("call two_tower.backfill_model('v2')")) as backfill:
+        time.sleep(0.2)
+        assert not backfill.done()
+        older.commit()
+    refresh(db)
+    assert_fresh(db)
 
 
 @pytest.mark.sampled(1)

@@ -12,7 +12,7 @@ begin
     where e.model_version = p_version and not exists (select from public.videos v where v.id = e.video_id);
     delete from two_tower.user_embeddings e
     where e.model_version = p_version and not exists (select from auth.users u where u.id = e.user_id);
-    update two_tower.model_versions set checked_at = clock_timestamp(), backfilled_at = clock_timestamp()
+    update two_tower.model_versions set backfilled_at = clock_timestamp()
     where version = p_version and backfilled_at is null;
 end
 $func$;

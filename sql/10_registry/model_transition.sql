@@ -15,7 +15,7 @@ begin
         end if;
         return old;
     elsif tg_op = 'INSERT' then
-        if new.state <> 'candidate' or coalesce(new.attached_at, new.checked_at, new.backfilled_at, new.activated_at) is not null then
+        if new.state <> 'candidate' or coalesce(new.attached_at, new.backfilled_at, new.activated_at) is not null then
             raise exception 'model % must begin as a candidate', new.version using errcode = '55000';
         end if;
     else

@@ -44,6 +44,7 @@ begin
         perform pg_sleep(0.02 + random() * 0.1);
     end loop;
     perform set_config('lock_timeout', c_timeout, true);
+    delete from two_tower.backfill_changes b where b.model_version = p_version;
     delete from two_tower.model_weights w where w.model_version = p_version;
     delete from two_tower.neighbour_lists n where n.model_version = p_version;
 end

@@ -2,7 +2,7 @@ drop function if exists two_tower.attach_partitions(text);
 -- SECURITY DEFINER: building an index and attaching take the owner of the tables.
 --
 -- Attaching takes a lock on the parents that does not block readers and writers (SHARE UPDATE EXCLUSIVE). From then on refreshes
--- write the version; two_tower.backfill_batch(…, 'change') processes what changed while its videos were being computed.
+-- write the version. What they consumed while its videos were being computed goes back into the log.
 -- Transactions that write vectors without knowing of the version have to end first, or it would miss the changes that they take from the log.
 create or replace function two_tower.attach_partitions(p_version text, p_patience interval default '60 seconds') returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -33,6 +33,10 @@ begin
         perform pg_sleep(0.02 + random() * 0.1);
     end loop;
     update two_tower.model_versions set attached_at = clock_timestamp() where version = p_version;
+    with consumed as (
+        delete from two_tower.backfill_changes b where b.model_version in (p_version, '') returning b.video_id, b.reaches_users
+    )
+    insert into two_tower.video_changes (video_id, reaches_users) select c.video_id, bool_or(c.reaches_users) from consumed c group by c.video_id;
     return true;
 end
 $func$;

@@ -10,6 +10,8 @@ as $func$
 declare
     v_model record;
     v_limit int := least(p_limit, two_tower.take_room(true));
+    -- Not "p_after is null or", as two_tower.rebuild_batch().
+    v_after uuid := coalesce(p_after, '00000000-0000-0000-0000-000000000000');
     v_found uuid[];
     v_ids uuid[];
 begin
@@ -29,18 +31,18 @@ begin
     seen := 0;
     done := 0;
     if p_kind = 'video' then
-        -- Into the table that is not attached yet. Afterwards refreshes and the pass over changes write it. Refreshes do not,
-        -- so the locks are others than theirs.
+        -- Into the table that is not attached yet; afterwards refreshes write it. The locks are theirs: a transaction that refreshed a
+        -- change of its own holds them until it ends, and nobody sees the change before that.
         if v_model.attached_at is not null then
             return;
         end if;
         execute format(
-            'select array(select v.id from public.videos v where ($1 is null or v.id > $1) '
+            'select array(select v.id from public.videos v where v.id > $1 '
             'and not exists (select from two_tower.video_embeddings_%1$s e where e.model_version = $2 and e.video_id = v.id) '
             'and not exists (select from two_tower.change_failures f where f.kind = ''video'' and f.id = v.id) '
             'order by v.id limit $3)', v_model.number
-        ) into v_found using p_after, p_version, v_limit;
-        v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('backfill', v_found) end;
+        ) into v_found using v_after, p_version, v_limit;
+        v_ids := case when v_found = '{}' then '{}' else two_tower.try_lock_changes('video', v_found) end;
         if v_ids <> '{}' then
             execute format(
                 'with placed as (insert into two_tower.video_embeddings_%1$s (model_version, video_id, embedding, placed) '
@@ -50,28 +52,11 @@ begin
                 v_model.number
             ) using p_version, v_ids, v_model.user_engine = 'sql', two_tower.place_of_the_unknown(p_version);
         end if;
-    elsif p_kind = 'change' then
-        -- A pass over all: videos that changed, came or went between their embedding and the attaching.
-        v_found := array(
-            select k.id
-            from (
-                select v.id from public.videos v union select e.video_id from two_tower.video_embeddings e where e.model_version = p_version
-            ) as k (id)
-            where (p_after is null or k.id > p_after)
-                and not exists (select from two_tower.change_failures f where f.kind = 'video' and f.id = k.id)
-            order by k.id limit v_limit
-        );
-        v_ids := v_found;
-        perform two_tower.lock_changes('video', v_ids);
-        perform two_tower.refresh_videos(v_ids, array[p_version]);
-        if v_ids = '{}' then
-            update two_tower.model_versions set checked_at = clock_timestamp() where version = p_version and checked_at is null;
-        end if;
     elsif p_kind = 'user' then
         v_found := array(
             (
                 select distinct d.user_id from public.user_video_decisions d
-                where (p_after is null or d.user_id > p_after) and two_tower.decision_label(d.decision_type) = 1
+                where d.user_id > v_after and two_tower.decision_label(d.decision_type) = 1
                     and exists (select from public.videos v where v.id = d.video_id)
                     and not exists (select from two_tower.user_choices c where c.user_id = d.user_id and not c.personalised)
                     and not exists (select from two_tower.user_embeddings e where e.model_version = p_version and e.user_id = d.user_id)
@@ -89,7 +74,7 @@ begin
             perform two_tower.refresh_users(v_ids, array[p_version]);
         end if;
     else
-        raise exception 'there is nothing called % to backfill', p_kind using errcode = '22023', hint = 'video, change or user.';
+        raise exception 'there is nothing called % to backfill', p_kind using errcode = '22023', hint = 'video or user.';
     end if;
     last_id := v_found[cardinality(v_found)];
     seen := cardinality(v_found);

@@ -20,19 +20,12 @@ begin
             if not two_tower.index_partitions(v_version) then
                 begin
                     perform two_tower.attach_partitions(v_version, '1 second');
-                    phase := 'change';
-                    v_after := null;
+                    phase := 'user';
+                    v_after := gen_random_uuid();
+                    v_seen := 0;
+                    state := state || '{"whole": false}';
                 exception when lock_not_available then null;  -- the next step, then
                 end;
-            end if;
-        when 'change' then
-            if (select m.checked_at is null from two_tower.model_versions m where m.version = v_version) then
-                select b.last_id into v_after from two_tower.backfill_batch(v_version, 'change', v_after) b;
-            else
-                phase := 'user';
-                v_after := gen_random_uuid();
-                v_seen := 0;
-                state := state || '{"whole": false}';
             end if;
         when 'finish' then
             perform two_tower.finish_backfill(v_version);
@@ -56,5 +49,5 @@ end
 $func$;
 
 comment on function two_tower.backfill_step(jsonb) is
-'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), '
+'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, user, finish), '
 'done how many rows this one embedded';

@@ -6,13 +6,13 @@ declare
     v_model record;
     v_coverage record;
 begin
-    select m.number, m.attached_at, m.checked_at, m.backfilled_at into strict v_model
+    select m.number, m.attached_at, m.backfilled_at into strict v_model
     from two_tower.model_versions m where m.version = p_version;
     if v_model.backfilled_at is not null then
         return;
     end if;
     select * into v_coverage from two_tower.gate_coverage(p_version);
-    if v_model.attached_at is null or v_model.checked_at is null or v_coverage.videos + v_coverage.users > 0 then
+    if v_model.attached_at is null or v_coverage.videos + v_coverage.users > 0 then
         raise exception 'the backfill of model % is not complete: it lacks the vectors of % videos and % users',
             p_version, v_coverage.videos, v_coverage.users
             using errcode = '55000', hint = format('Run: call two_tower.backfill_model(%L)', p_version);

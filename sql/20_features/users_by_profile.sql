@@ -16,7 +16,7 @@ begin
     from (
         select a.user_id as id
         from two_tower.accounts() a
-        where (p_after is null or a.user_id > p_after)
+        where a.user_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000')
             and not exists (select from two_tower.user_choices c where c.user_id = a.user_id and not c.personalised)
             and not exists (
                 select from public.user_video_decisions d join public.videos v on v.id = d.video_id

@@ -4,7 +4,7 @@ drop function if exists two_tower.sum_users(uuid[], text);
 -- would sort them.
 --
 -- A stored taste is from the last refresh of its video. If a change of the video is pending, the taste is computed from the rows; for a
--- version that refreshes have not caught up with, always. So the result always agrees with the rows.
+-- version that is not attached yet, always. So the result always agrees with the rows.
 create or replace function two_tower.sum_users(p_user_ids uuid[], p_version text)
 returns table (user_id uuid, embedding extensions.halfvec, length real)
 language plpgsql stable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ declare
     v_factors extensions.vector[];
     v_asked uuid[];
 begin
-    select (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r), m.checked_at is not null and m.attached_at is not null,
+    select (select r.weight from two_tower.model_rows(p_version, 'user', 'bias') r), m.attached_at is not null,
         two_tower.recency_of(p_version)
     into v_bias, v_kept, v_recency
     from two_tower.model_versions m where m.version = p_version;

@@ -4,31 +4,52 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $func$
 declare
     v_limit int := least(p_limit, two_tower.take_room(true));
+    -- Nobody has this id. With "p_after is null or" a plan for any value would begin at the start of each index.
+    v_after uuid := coalesce(p_after, '00000000-0000-0000-0000-000000000000');
+    v_versions text[];
     v_ids uuid[];
 begin
     perform two_tower.hold_versions('batch');
+    v_versions := two_tower.live_versions() || two_tower.given_versions();
+    -- Of each table the next few, since all of a table would be read for every batch.
     if p_kind = 'video' then
         v_ids := array(
+            (select v.id from public.videos v where v.id > v_after order by v.id limit v_limit)
+            union
             select k.id
-            from (
-                select v.id from public.videos v
-                union select e.video_id from two_tower.video_embeddings e
-                union select t.video_id from two_tower.video_tastes t
+            from unnest(v_versions) as v (version)
+            cross join lateral (
+                (
+                    select e.video_id from two_tower.video_embeddings e
+                    where e.model_version = v.version and e.video_id > v_after order by e.video_id limit v_limit
+                )
+                union all
+                (
+                    select t.video_id from two_tower.video_tastes t
+                    where t.model_version = v.version and t.video_id > v_after order by t.video_id limit v_limit
+                )
             ) as k (id)
-            where p_after is null or k.id > p_after order by k.id limit v_limit
+            order by id limit v_limit
         );
         perform two_tower.lock_changes('video', v_ids);
         perform two_tower.refresh_videos(v_ids);
     else
         v_ids := array(
+            (select distinct d.user_id from public.user_video_decisions d where d.user_id > v_after order by d.user_id limit v_limit)
+            union
+            (select f.user_id from two_tower.user_features f where f.user_id > v_after order by f.user_id limit v_limit)
+            union
             select k.id
-            from (
-                select d.user_id from public.user_video_decisions d
-                union select f.user_id from two_tower.user_features f
-                union select e.user_id from two_tower.user_embeddings e
-                union select u.id from unnest(two_tower.live_versions()) as v (version) cross join lateral two_tower.users_by_profile(v.version, p_after, v_limit) as u (id)
+            from unnest(v_versions) as v (version)
+            cross join lateral (
+                (
+                    select e.user_id from two_tower.user_embeddings e
+                    where e.model_version = v.version and e.user_id > v_after order by e.user_id limit v_limit
+                )
+                union all
+                select u.id from two_tower.users_by_profile(v.version, p_after, v_limit) as u (id)
             ) as k (id)
-            where p_after is null or k.id > p_after order by k.id limit v_limit
+            order by user_id limit v_limit
         );
         perform two_tower.lock_changes('user', v_ids);
         perform two_tower.refresh_users(v_ids);

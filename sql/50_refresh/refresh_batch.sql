@@ -26,6 +26,20 @@ begin
     if v_ids <> '{}' then
         with taken as (
             delete from two_tower.video_changes c where c.video_id = any (v_ids) returning c.video_id, c.reaches_users
+        ),
+        -- Versions whose videos are being embedded get it again when they are attached (two_tower.attach_partitions()).
+        kept as (
+            insert into two_tower.backfill_changes as b (model_version, video_id, reaches_users)
+            select v.version, t.video_id, bool_or(t.reaches_users)
+            from taken t
+            cross join (
+                select m.version from two_tower.model_versions m
+                where m.state = 'staged' and m.attached_at is null and m.user_engine <> 'given'
+                -- An old snapshot does not know all of them.
+                union all select '' where current_setting('transaction_isolation') <> 'read committed'
+            ) as v
+            group by v.version, t.video_id
+            on conflict (model_version, video_id) do update set reaches_users = true where excluded.reaches_users and not b.reaches_users
         )
         select array_agg(distinct t.video_id) filter (where t.reaches_users) into v_reaching from taken t;
         if c_somebody = any (v_ids) then

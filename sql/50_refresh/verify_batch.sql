@@ -18,6 +18,8 @@ declare
         select m.version from two_tower.model_versions m where m.version = any (v_versions) and m.user_engine = 'sql'
     );
     v_ids uuid[] := p_ids;
+    -- Not "p_after is null or", as two_tower.rebuild_batch().
+    v_after uuid := coalesce(p_after, c_everybody);
 begin
     if p_kind not in ('user', 'video') then
         raise exception 'there is nothing called % to verify', p_kind using errcode = '22023', hint = 'user or video.';
@@ -28,15 +30,15 @@ begin
     -- Of each table the next few, since all of a table would be read for every batch.
     if p_kind = 'user' and v_ids is null then
         v_ids := array(
-            (select distinct d.user_id from public.user_video_decisions d where p_after is null or d.user_id > p_after order by d.user_id limit p_limit)
+            (select distinct d.user_id from public.user_video_decisions d where d.user_id > v_after order by d.user_id limit p_limit)
             union
-            (select f.user_id from two_tower.user_features f where p_after is null or f.user_id > p_after order by f.user_id limit p_limit)
+            (select f.user_id from two_tower.user_features f where f.user_id > v_after order by f.user_id limit p_limit)
             union
             select e.user_id
             from unnest(v_versions) as v (version)
             cross join lateral (
                 select e.user_id from two_tower.user_embeddings e
-                where e.model_version = v.version and (p_after is null or e.user_id > p_after) order by e.user_id limit p_limit
+                where e.model_version = v.version and e.user_id > v_after order by e.user_id limit p_limit
             ) as e
             union
             select u.id
@@ -46,20 +48,20 @@ begin
         );
     elsif v_ids is null then
         v_ids := array(
-            (select i.id from public.videos i where p_after is null or i.id > p_after order by i.id limit p_limit)
+            (select i.id from public.videos i where i.id > v_after order by i.id limit p_limit)
             union
             select e.video_id
             from unnest(v_versions) as v (version)
             cross join lateral (
                 select e.video_id from two_tower.video_embeddings e
-                where e.model_version = v.version and (p_after is null or e.video_id > p_after) order by e.video_id limit p_limit
+                where e.model_version = v.version and e.video_id > v_after order by e.video_id limit p_limit
             ) as e
             union
             select t.video_id
             from unnest(v_sums) as v (version)
             cross join lateral (
                 select t.video_id from two_tower.video_tastes t
-                where t.model_version = v.version and (p_after is null or t.video_id > p_after) order by t.video_id limit p_limit
+                where t.model_version = v.version and t.video_id > v_after order by t.video_id limit p_limit
             ) as t
             order by id limit p_limit
         );

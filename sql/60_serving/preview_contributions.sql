@@ -12,7 +12,7 @@ begin
     -- If the towers are not sums, there is nothing to split up; nor for a user who opted out of personal lists.
     if two_tower.personalised(array[p_user_id]) = '{}' or not exists (
         select from two_tower.model_versions m
-        where m.version = p_version and m.user_engine = 'sql' and m.checked_at is not null and m.attached_at is not null
+        where m.version = p_version and m.user_engine = 'sql' and m.attached_at is not null
     ) then
         return;
     end if;

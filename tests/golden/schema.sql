@@ -283,7 +283,7 @@ CREATE FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean,
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, change, user, finish), done how many rows this one embedded';
+COMMENT ON FUNCTION two_tower.backfill_step(INOUT state jsonb, OUT finished boolean, OUT phase text, OUT done bigint) IS 'One step of a backfill, from and to the state that begin_backfill() gave; phase is the next one (video, attach, user, finish), done how many rows this one embedded';
 
 CREATE FUNCTION two_tower.backfilled_share(p_version text) RETURNS numeric
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1935,6 +1935,14 @@ CREATE TABLE public.videos (
     CONSTRAINT videos_price_check CHECK (((price >= (0)::numeric) AND (price < '1000000000000'::numeric)))
 );
 
+CREATE TABLE two_tower.backfill_changes (
+    model_version text NOT NULL,
+    video_id uuid NOT NULL,
+    reaches_users boolean NOT NULL
+);
+
+COMMENT ON TABLE two_tower.backfill_changes IS 'Changed videos that were refreshed while a version''s videos were being embedded';
+
 CREATE TABLE two_tower.catalogue_rule (
     one boolean DEFAULT true NOT NULL,
     visible_when text DEFAULT 'two_tower.time_of(published_at) <= now()'::text NOT NULL,
@@ -1982,7 +1990,6 @@ CREATE TABLE two_tower.model_versions (
     backfilled_at timestamp with time zone,
     activated_at timestamp with time zone,
     attached_at timestamp with time zone,
-    checked_at timestamp with time zone,
     with_neighbours integer DEFAULT 0 NOT NULL,
     search_margin integer,
     forced boolean DEFAULT false NOT NULL,
@@ -2480,6 +2487,9 @@ ALTER TABLE ONLY public.videos
 ALTER TABLE ONLY public.videos
     ADD CONSTRAINT videos_product_url_key UNIQUE (product_url);
 
+ALTER TABLE ONLY two_tower.backfill_changes
+    ADD CONSTRAINT backfill_changes_pkey PRIMARY KEY (model_version, video_id);
+
 ALTER TABLE ONLY two_tower.catalogue_rule
     ADD CONSTRAINT catalogue_rule_pkey PRIMARY KEY (one);
 
@@ -2833,6 +2843,8 @@ ALTER TABLE public.video_performers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.video_tags ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE two_tower.backfill_changes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE two_tower.catalogue_rule ENABLE ROW LEVEL SECURITY;
 

@@ -399,7 +399,6 @@ class _Share:
     PHASES: ClassVar = {
         "video": "embedding videos",
         "attach": "building the index",
-        "change": "processing changes since the start",
         "user": "embedding users",
         "finish": "checking for missing vectors",
     }
