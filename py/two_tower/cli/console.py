@@ -42,7 +42,9 @@ class Verb(TyperCommand):
             given = ctx.params.get(parameter.name)
             for value in given if isinstance(given, list) else [given]:
                 if isinstance(value, int | float) and not -MOST <= value <= MOST:
-                    raise typer.BadParameter(f"{value} is not from {-MOST:,} to {MOST:,}", ctx=ctx, param=parameter)
+                    raise typer.BadParameter(
+                        f"{value} is not from {-MOST:,} to {MOST:,}", ctx, param_hint=" / ".join(parameter.opts)
+                    )
         return rest
 
 
