@@ -51,7 +51,8 @@ def parse(path: Path) -> tuple[Token, ...]:
 def documents() -> list[Path]:
     """README.md first, since it builds the system that the others use; then the rest, by name."""
     first = REPOSITORY / "README.md"
-    others = (path for where in ("*.md", "docs/*.md", "docs/ja/*.md") for path in REPOSITORY.glob(where))
+    patterns = ("*.md", "docs/*.md", "docs/ja/*.md", "examples/*/*.md")
+    others = (path for pattern in patterns for path in REPOSITORY.glob(pattern))
     return [first, *sorted(path for path in others if path != first)]
 
 

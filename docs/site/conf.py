@@ -12,7 +12,7 @@ include_patterns = [
     "docs/ja/*.md",
     "docs/reference/*.md",
     "docs/site/index.md",
-    "examples/*/README.md",
+    "examples/*/README*.md",
     "sql/README.md",
 ]
 myst_heading_anchors = 4
