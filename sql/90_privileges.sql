@@ -181,7 +181,7 @@ two_tower.refresh_step(jsonb), two_tower.collect_user_changes(), two_tower.refre
 two_tower.requeue_failures(), two_tower.update_popularity(), two_tower.own_popularity(), two_tower.draw_exploration(),
 two_tower.try_job(text, boolean),
 two_tower.link_reviewers(),
-two_tower.unknown_decisions(),
+two_tower.unknown_decisions(), two_tower.hidden_catalogue(),
 two_tower.sync_user_embeddings(interval, int), two_tower.sync_video_embeddings(),
 two_tower.stale_users(interval, int, boolean, int), two_tower.mark_users(interval, int, boolean, int),
 two_tower.rebuild(), two_tower.rebuild_batch(text, uuid, int),
@@ -254,6 +254,7 @@ two_tower.preview_contributions(uuid, uuid, text),
 two_tower.job_definitions(), two_tower.cron_jobs(),
 two_tower.accounts(), two_tower.cron_running(), two_tower.live_versions(), two_tower.count_coverage(text[]), two_tower.model_setting(text),
 two_tower.setting_error(text, jsonb, text),
-two_tower.unknown_decisions(), two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
+two_tower.unknown_decisions(), two_tower.hidden_catalogue(),
+two_tower.change_triggers(), two_tower.lacking_triggers(), two_tower.liking_users(),
 two_tower.count_by_profile(text), two_tower.coverage_problems(text, text, boolean, bigint, bigint)
 to two_tower_viewer;

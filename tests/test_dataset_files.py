@@ -18,7 +18,9 @@ from two_tower.features import LIKE, NOPE, SKIP
 from two_tower.trainer.dataset import FEWEST_VIDEOS, DatasetOptions, read
 from two_tower.trainer.dataset_export import export
 from two_tower.trainer.dataset_files import Loaded, load
+from two_tower.trainer.options import TrainOptions
 from two_tower.trainer.splits import split
+from two_tower.trainer.train import fit
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,11 @@ ITEMS = pl.DataFrame({"video_id": ["a", "b", "c"], "tags": ["x|y", "x", None], "
 @pytest.mark.parametrize(
     ("columns", "labels"),
     [
-        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1]}, [LIKE, NOPE, SKIP]),
+        ({"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1]}, [LIKE, NOPE]),
+        (
+            {"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "label": [1, 0, -1], "decision": ["1", "f", "skip"]},
+            [LIKE, NOPE, SKIP],
+        ),
         ({"reviewer_id": [7] * 3, "item_id": ["a", "b", "c"], "label": [1.0, 0.0, 1.0]}, [LIKE, NOPE, LIKE]),
         (
             {"user_id": ["u"] * 3, "video_id": ["a", "b", "c"], "decision": ["LIKE", "DISLIKE", "skip"]},
@@ -180,6 +186,7 @@ def test_files_are_read_as_imports_read_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [
     {"label": ["like", "love", "hate"]}, {"weight": [1, 99, -1]}, {"created_at": ["", "01/02/2025", "soon"]},
+    {"created_at": ["2025-01-01", "1969-12-31", "2999-01-01"]},
     {"user_id": ["a", "1.5E+11", "1.5E+12"]}, {"video_id": ["a", "1E+12", ""]},
 ], ids=str)  # fmt: skip
 def test_a_file_with_more_bad_rows_than_good_is_not_trained_on(fault: dict[str, list[object]], tmp_path: Path) -> None:
@@ -263,7 +270,7 @@ def test_a_limit_of_0_or_less_keeps_the_whole_vocabulary(limit: int, tmp_path: P
         (b"PAR1nothing", b"video_id\na\n", "is not a readable Parquet file"),
         (b"user_id,label\nu,1\n", b"video_id\na\n", "no column video_id or item_id"),
         (b"video_id,label\na,1\n", b"video_id\na\n", "no column user_id or reviewer_id"),
-        (b"user_id,video_id\nu,a\n", b"video_id\na\n", "no column label or decision or stars"),
+        (b"user_id,video_id\nu,a\n", b"video_id\na\n", "no column decision or label or stars"),
         (b"user_id,video_id,label\nu,a,1\n", b"id\na\n", "no column video_id"),
         (b"user_id,video_id,label\nu,b,1\n", b"video_id\na\n", "of 1 interactions, 0 name an item"),
         (b"user_id,video_id,label\nu,a,0\n", b"video_id\na\n", "there are no likes"),
@@ -275,6 +282,19 @@ def test_a_file_that_cannot_be_used_is_named(train: bytes, items: bytes, said: s
     (tmp_path / "items.csv").write_bytes(items)
     with pytest.raises(UserError, match=said):
         load(tmp_path / "train.csv", None, tmp_path / "items.csv")
+
+
+@pytest.mark.parametrize("val", [
+    "", "v,a,0\n", "somebody,a,1\n", "v,gone,1\n", "u,a,1\nu,b,1\nv,a,1\n",
+], ids=["no rows", "no likes", "strangers", "unknown items", "all of the training"])  # fmt: skip
+def test_a_val_file_on_which_nothing_can_be_measured_is_refused(val: str, tmp_path: Path) -> None:
+    ITEMS.write_csv(tmp_path / "items.csv")
+    head = "user_id,video_id,label\n"
+    (tmp_path / "train.csv").write_text(f"{head}u,a,1\nu,b,1\nv,a,1\n")
+    (tmp_path / "val.csv").write_text(head + val)
+    loaded = load(tmp_path / "train.csv", tmp_path / "val.csv", tmp_path / "items.csv")
+    with pytest.raises(UserError, match="nothing can be measured on what is held out"):
+        fit(loaded.data, TrainOptions(), held=loaded.held)
 
 
 @pytest.mark.world

@@ -34,6 +34,7 @@ from two_tower.data.table import Rejects
 from two_tower.errors import UserError
 from two_tower.ids import user_uuid
 from two_tower.limits import LONGEST, LONGEST_ADDRESS, LONGEST_ID, MOST_LISTED
+from two_tower.trainer.dataset_files import load
 
 Connection = psycopg.Connection[Any]
 ANNA = "11111111-1111-4111-8111-111111111111"
@@ -144,7 +145,7 @@ def test_an_ambiguous_encoding_is_refused_with_samples_of_each_reading(here: Pat
         data = f"product_url,title\nu/1,plain\nu/2,{title}\n".encode(encoding)
         with pytest.raises(UserError, match=r"line 3, byte \d+: 0x.. is not valid UTF-8") as caught:
             read(text_file(data))
-        assert f"name its encoding: --encoding {first} reads {reading}" in str(caught.value.hint), title
+        assert f"by its encoding: --encoding {first} reads {reading}" in str(caught.value.hint), title
         assert read(text_file(data), encoding=encoding)[0][1] == ("u/2", title)
 
 
@@ -431,7 +432,7 @@ def test_escapes_found_late_are_reported_with_the_option(shop: Connection, monke
     plain = "product_url,title\n" + "".join(f"n/{n},T\n" for n in range(20))
     for row in ("n/x,a\\, b\n", 'n/x,"a \\"b\\" c"\n'):
         summary = import_catalog(shop, text_file(plain + row))
-        assert [(line, reason.endswith("say --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
+        assert [(line, reason.endswith("with --backslashes")) for line, *_, reason in rejects(summary)] == [(22, True)]
         summary = import_catalog(shop, text_file(plain + row), ImportOptions(backslashes=True))
         assert summary.rejected == 0
     with pytest.raises(UserError, match="never closes") as caught:
@@ -664,6 +665,61 @@ def test_an_id_reads_the_same_in_every_spelling_of_exporters() -> None:
     assert ids(pl.Series(names)).to_list() == names
     rounded = ["1.23457E+11", "1E+12", "1e+17", "1.23456e+04", None]
     assert ids(pl.Series(rounded)).to_list() == [None, None, None, None, None]
+
+
+# Characters of no width, beyond those that join letters or choose their form, which a reader sees.
+INVISIBLE = ("\u00ad", "\u061c", "\u180e", "\u200b", "\u200e", "\u202a", "\u202e", "\u2060", "\u2066", "\ufeff")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_nobody_sees_is_no_part_of_an_id_or_a_name(db: Connection, here: Path, kind: str) -> None:
+    def spelt(text: str) -> list[str]:
+        ways = [text, *(way for m in INVISIBLE for way in (m + text, text + m, f"{text[:2]}{m}{text[2:]}"))]
+        return [*ways, f"\u200b {text} \u2060"]
+
+    def written(columns: dict[str, Any]) -> Path:
+        frame = pl.DataFrame(columns)
+        path = Path(f"file.{kind}")
+        frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+        return path
+
+    products, people = spelt("u/100"), spelt("somebody")
+    written_items = text_file("product_url\nu/100\n", "items.csv")
+    names = {name: spelt(f"{name} 日本") for name in ("tags", "performers", "maker", "label", "series", "source")}
+    import_catalog(db, written({"product_url": products, "title": spelt("Title"), **names}))
+    assert rows(db, "select product_url from public.videos") == ["u/100"]
+    for name in ("tags", "performers"):
+        assert rows(db, f"select name from public.{name}") == [f"{name} 日本"], name
+    found = db.execute("select maker, label, series, source from public.videos").fetchone()
+    assert found == tuple(f"{name} 日本" for name in ("maker", "label", "series", "source"))
+    summary = import_reviews(db, written({"reviewer_id": people, "product_url": products, "stars": 5}))
+    assert (summary.rejected, summary.users, summary.items) == (0, 1, 1)
+    assert {user_uuid(spelling) for spelling in people} == {user_uuid("somebody")}
+    both = written({"reviewer_id": ["が", "か\u3099"], "product_url": "u/100", "stars": [4, 5]})
+    assert (import_reviews(db, both).inserted, user_uuid("が")) == (1, user_uuid("か\u3099"))
+    assert load(both, None, written_items, item_key="product_url").data.user_ids.tolist() == ["が"]
+    video = rows(db, "select id::text from public.videos")[0]
+    told = written({"user_id": spelt(ANNA), "video_id": spelt(video), "decision": "like"})
+    assert import_decisions(db, told, create_users=True).users_created == 1
+    assert rows(db, "select user_id::text from public.user_video_decisions") == [ANNA]
+    nobody = written({"reviewer_id": ["\u200b", "x"], "product_url": ["u/100", "\u00ad\u2060"], "stars": 5})
+    found = import_reviews(db, nobody, ImportOptions(most_rejected=1))
+    assert [reject[:2] + reject[3:] for reject in rejects(found)] == [
+        (n + (kind == "csv"), column, "empty") for n, column in ((1, "reviewer_id"), (2, "product_url"))
+    ]
+
+
+def test_a_video_stored_with_an_invisible_character_is_found(shop: Connection) -> None:
+    """An application wrote it, and its files may have the character or not."""
+    shop.execute("update public.videos set product_url = 'u/\u200b1' where product_url = 'u/1'")
+    for setting in ("as_written", "normalised"):
+        shop.execute("update two_tower.settings set value = to_jsonb(%s::text) where name = 'product_urls'", [setting])
+        for n, address in enumerate(("u/1", "u/\u200b1", "u/1\u00ad")):
+            title = f"{setting} {n}"
+            import_catalog(shop, text_file(f"product_url,title\n{address},{title}\n"))
+            assert rows(shop, "select title from public.videos where product_url ~ '^u/.?1$'") == [title]
+            text = f"reviewer_id,product_url,stars\nsomebody,{address},{n}\n"
+            assert import_reviews(shop, text_file(text), ImportOptions(unknown="create")).items_created == 0
 
 
 def test_an_id_rounded_by_a_spreadsheet_is_rejected(shop: Connection) -> None:
@@ -1158,3 +1214,23 @@ def test_a_product_is_named_by_item_id_as_by_video_id(shop: Connection) -> None:
     assert import_decisions(shop, text_file(f"user_id,item_id,label\n{ANNA},{str(video).upper()},1\n")).inserted == 1
     summary = import_decisions(shop, text_file(f"user_id,item_id,label\n{ANNA},{video},1\n{ANNA},7,1\n"))
     assert (summary.unchanged, [reject[:3] for reject in rejects(summary)]) == (1, [(3, "item_id", "7")])
+
+
+@pytest.mark.parametrize("column", ["label", "decision"])
+def test_a_decision_reads_the_same_in_imports_and_in_training(shop: Connection, column: str) -> None:
+    """Of -1, which is a skip to some and a dislike to others, neither guesses."""
+    words = ["LIKE", "Like", "1", "1.0", "true", "t", "DISLIKE", "nope ", "0", "0.0", "f", "SKIP", "１"]
+    words += ["-1", "-1.0", "−1", "2", "yes", "いいね", "", "NaN", "like\u200b!"]
+    text = f"user_id,product_url,{column}\n" + "".join(f"{n:02},u/1,{word}\n" for n, word in enumerate(words))
+    path, items = text_file(text), text_file("product_url\nu/1\n", "items.csv")
+    imported = import_decisions(shop, path, create_users=True)
+    stored = dict(shop.execute("select user_id, decision_type from public.user_video_decisions").fetchall())
+    trained = load(path, None, items, item_key="product_url")
+    meant = {1: "like", 0: "nope", -1: "skip"}
+    found = {user: meant[label] for user, label in zip(trained.data.user_ids, trained.data.label, strict=True)}
+    assert stored == {user_uuid(user): word for user, word in found.items()}
+    assert list(found.values()) == ["like"] * 6 + ["nope"] * 5 + ["skip", "like"]
+    report = Path("train.rejects.csv").read_text(encoding="utf-8")
+    assert imported.rejects is not None
+    assert report == imported.rejects.read_text(encoding="utf-8")
+    assert "could be a dislike or a skip" in report

@@ -754,6 +754,9 @@ def test_row_9_conflicting_imports_and_applications_both_succeed(
     places.sort()
     skip = LIKE.replace("'like'", "'skip'") + " on conflict (user_id, video_id) do update set decision_type = 'nope'"
     application, importer = connect(autocommit=False), connect()
+    # The import is the one that finds the deadlock, however late the application waits.
+    application.execute("set deadlock_timeout = '1min'")
+    importer.execute("set deadlock_timeout = '3s'")
     application.execute(skip.encode(), places[1])
     with meanwhile(lambda: import_file(importer, path, options)) as importing:
         until(db, f"select wait_event_type = 'Lock' from pg_stat_activity where pid = {importer.info.backend_pid}")

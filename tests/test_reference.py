@@ -7,12 +7,17 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from conftest import Connection
+from two_tower.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -83,3 +88,25 @@ def test_every_sqlstate_that_is_raised_is_explained() -> None:
         state for path in sources for state in re.findall(r"errcode = '(\w{5})'", path.read_text(encoding="utf-8"))
     }
     assert raised == generator().SQLSTATES.keys()
+
+
+def test_no_number_of_any_verb_may_be_infinite_or_too_large_to_count() -> None:
+    def verbs(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
+        for name, each in getattr(command, "commands", {}).items():
+            yield from verbs(each, [*path, name])
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    tried = 0
+    for path, verb in verbs(typer.main.get_command(app), []):
+        needed = [word for each in verb.params if each.required for word in (*each.opts[:1], "1") if word[0] in "-1"]
+        for parameter in verb.params:
+            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+            if kind not in (int, float) or not parameter.opts[0].startswith("-"):
+                continue
+            for value in ("9" * 20, "-" + "9" * 20, *(("inf", "-inf", "nan") if kind is float else ())):
+                done = CliRunner().invoke(app, [*path, *needed, parameter.opts[0], value])
+                tried += 1
+                assert done.exit_code == 2, (path, parameter.opts, value, done.output)
+                assert parameter.opts[0] in done.output, (path, parameter.opts, value, done.output)
+    assert tried > 100

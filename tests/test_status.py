@@ -238,6 +238,45 @@ def test_a_view_of_mixed_versions_is_reported(dsn: str, db: Connection) -> None:
     assert broken(dsn) == []
 
 
+@pytest.mark.world(models=1)
+def test_a_catalogue_of_which_nothing_is_shown_is_reported(dsn: str, db: Connection) -> None:
+    assert broken(dsn) == []
+    shown = "select count(*) from two_tower.visible_videos"
+    before = one(db, shown)
+    db.execute("alter table videos alter published_at drop default")
+    db.execute("update videos set published_at = null")
+    assert broken(dsn) == ["nothing_shown"]
+    assert "published_at is null in all" in status(dsn)[1]["problems"][0]["detail"]
+    mend(dsn)
+    assert broken(dsn) == []
+    assert one(db, shown) == one(db, "select count(*) from videos") >= before
+    assert one(db, "insert into videos (product_url) values ('https://a.example/1') returning published_at is not null")
+
+    view = "create or replace view two_tower.visible_videos as select v.id from public.videos v where "
+    for condition, said in (
+        ("published_at > '2090-01-01'", "a video is shown when published_at > '2090-01-01', and none is"),
+        ("false", "a video is shown when false, and none is"),
+        ("1 / (length(product_url) * 0) = 1", "fails: division by zero"),
+    ):
+        db.execute("update two_tower.catalogue_rule set visible_when = %s", (condition,))
+        db.execute(f"{view} ({condition})".encode())
+        assert broken(dsn) == ["nothing_shown"], condition
+        (problem,) = status(dsn)[1]["problems"]
+        assert said in problem["detail"], condition
+        assert problem["remedy"] == "select two_tower.set_visible_when('…')", condition
+        db.execute("select two_tower.set_visible_when('published_at <= now()')")
+        assert broken(dsn) == [], condition
+
+    db.execute("drop view two_tower.visible_videos")
+    assert broken(dsn) == ["nothing_shown"]
+    mend(dsn)
+    assert broken(dsn) == []
+    db.execute("delete from user_video_decisions")
+    db.execute("delete from videos")
+    refresh(db)
+    assert "nothing_shown" not in broken(dsn)
+
+
 def test_without_a_model_the_next_step_is_suggested(database: NewDatabase) -> None:
     dsn = database()
     assert broken(dsn) == ["no_model"]

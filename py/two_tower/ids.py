@@ -1,9 +1,10 @@
-"""Ids of users: UUIDs as they are, any other id mapped to a UUID."""
+"""Ids as texts, and those of users as UUIDs: UUIDs as they are, any other id mapped to a UUID."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from uuid import UUID
 
 import numpy as np
@@ -16,15 +17,26 @@ UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0
 
 UUID_BYTES = np.dtype("V16")
 
+INVISIBLE = "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+"""Regular expression: soft hyphens, spaces of no width, marks of byte order and of direction. Nobody sees them in an id
+or a name. What joins letters or selects their form (U+200C, U+200D, U+FE0F) is seen."""
+
+
+def visible(texts: pl.Series) -> pl.Series:
+    """Texts without what is :data:`INVISIBLE`, trimmed; null where nothing is left."""
+    if not (texts.str.len_bytes() != texts.str.len_chars()).any():  # only ASCII
+        return texts
+    return texts.str.replace_all(INVISIBLE, "").str.strip_chars().replace("", None)
+
 
 def user_uuid(text: str) -> UUID:
-    """The UUID of a user's or reviewer's id: itself if it is written 8-4-4-4-12, else a UUIDv5 of the trimmed text."""
-    text = text.strip()
+    """The UUID of a user's or reviewer's id: itself if it is written 8-4-4-4-12, else a UUIDv5 of its visible text."""
+    text = re.sub(INVISIBLE, "", text).strip()
     return UUID(text) if re.match(UUID_PATTERN, text) else UUID(bytes=_digest(text), version=5)
 
 
 def user_uuids(texts: pl.Series) -> np.ndarray:
-    """``user_uuid`` of every text, none null and all trimmed, as an array of ``UUID_BYTES`` of the same length."""
+    """``user_uuid`` of every text, all :func:`visible`, as an array of ``UUID_BYTES`` of the same length."""
     if texts.str.contains(UUID_PATTERN).all():
         return uuid_bytes(texts)
     distinct = texts.unique()
@@ -45,4 +57,6 @@ def uuid_bytes(texts: pl.Series) -> np.ndarray:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha1(NAMESPACE.bytes + text.encode(), usedforsecurity=False).digest()[:16]
+    # In NFC, as letters that programs encode in two ways are one letter to everybody.
+    name = unicodedata.normalize("NFC", text).encode()
+    return hashlib.sha1(NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16]

@@ -180,6 +180,9 @@ select 'unknown_decisions',
         'analyze public.user_video_decisions',
         array_to_string(array(select quote_literal(w.word) from unnest(u.words) as w (word)), ', ')
     )
-from two_tower.unknown_decisions() as u (words) where u.words is not null;
+from two_tower.unknown_decisions() as u (words) where u.words is not null
+union all
+select 'nothing_shown', h.detail, h.remedy
+from two_tower.hidden_catalogue() as h where h.detail is not null;
 
 comment on view two_tower.problems is 'Every present problem, with its remedy; no rows if all is well';

@@ -731,6 +731,12 @@ CREATE FUNCTION two_tower.has_onnxruntime() RETURNS boolean
 
 COMMENT ON FUNCTION two_tower.has_onnxruntime() IS 'Whether the engine onnxruntime can be used in this server';
 
+CREATE FUNCTION two_tower.hidden_catalogue(OUT detail text, OUT remedy text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.hidden_catalogue(OUT detail text, OUT remedy text) IS 'Why no video of the catalogue can be in a list, and what mends it; null if one can be, or if there is no video';
+
 CREATE FUNCTION two_tower.history_of(p_user_id uuid, p_version text, OUT decided uuid[], OUT liked uuid[], OUT weights real[]) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'

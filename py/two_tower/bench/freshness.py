@@ -132,7 +132,9 @@ def _use(connection: Connection, engine: str) -> None:
     connection.execute("update two_tower.model_versions set user_engine = %s where version = %s", (engine, VERSION))
     connection.execute("insert into two_tower.user_changes (user_id) select id from auth.users")
     connection.execute(REFRESH)
+    # As autovacuum, a minute after so many changes.
     connection.execute("vacuum (analyze) public.user_features, two_tower.user_embeddings")
+    connection.execute("vacuum two_tower.user_changes, two_tower.video_changes")
 
 
 def of_engine(engine: str, figures: list[Figure]) -> list[Figure]:

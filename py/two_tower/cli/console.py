@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from two_tower.errors import UserError
 from two_tower.metrics import TITLES, titles
@@ -27,6 +27,25 @@ if TYPE_CHECKING:
 
 out = Console(soft_wrap=True)
 log = Console(stderr=True, soft_wrap=True)
+
+
+MOST = 2**31 - 1
+"""The largest number that options take: PostgreSQL's integer."""
+
+
+class Verb(TyperCommand):
+    """Refuses numbers beyond :data:`MOST`, infinity, and what is no number: libraries fail on them with a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name)
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, int | float) and not -MOST <= value <= MOST:
+                    raise typer.BadParameter(
+                        f"{value} is not from {-MOST:,} to {MOST:,}", ctx, param_hint=" / ".join(parameter.opts)
+                    )
+        return rest
 
 
 class Verbs(TyperGroup):

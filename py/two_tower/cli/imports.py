@@ -57,7 +57,9 @@ MostRejectedOption = Annotated[
 ]
 ScaleOption = Annotated[
     float | None,
-    typer.Option(min=1, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."),
+    typer.Option(
+        min=1, max=1_000, show_default="5, or 10 where the stars of the first rows go to 10", help="The best rating."
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 ChunkOption = Annotated[

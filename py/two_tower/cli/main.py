@@ -32,7 +32,7 @@ from two_tower.cli import (
     user_data,
     verify,
 )
-from two_tower.cli.console import Dsn, Json, Verbs
+from two_tower.cli.console import Dsn, Json, Verb, Verbs
 from two_tower.cli.options import EnvFiles
 
 PATH = """
@@ -113,3 +113,14 @@ for family in (
     bench,
 ):
     app.add_typer(family.app)
+
+
+def _are_verbs(commands: typer.Typer) -> None:
+    for command in commands.registered_commands:
+        command.cls = Verb
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _are_verbs(group.typer_instance)
+
+
+_are_verbs(app)

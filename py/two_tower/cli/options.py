@@ -44,8 +44,10 @@ SummaryOption = Annotated[
     Path | None, typer.Option(show_default=False, help="Also write the summary, as JSON, to this file.")
 ]
 
-MinStars = Annotated[float, typer.Option(help="Reviews with at least this many stars are likes.")]
-MaxNegativeStars = Annotated[float, typer.Option(help="Reviews with at most this many stars are nopes.")]
+MinStars = Annotated[float, typer.Option(min=0, max=5, help="Reviews with at least this many stars are likes.")]
+MaxNegativeStars = Annotated[
+    float, typer.Option(min=-1, max=5, help="Reviews with at most this many stars are nopes; with -1, none are.")
+]
 Mode = Annotated[
     Literal["all", "explicit", "reviews"],
     typer.Option(help="Learn from decisions and reviews, a decision overriding a review; or from one of them alone."),
@@ -77,7 +79,7 @@ Sample = Annotated[
 Repair = Annotated[
     bool, typer.Option("--repair", help="Put those who differ into the change log, for the next refresh.")
 ]
-Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")]
 EmbeddingWorkers = Annotated[int, typer.Option(min=1, max=32, help="Connections that embed side by side.")]
 
 WithUsers = Annotated[

@@ -122,6 +122,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
+            max=100,
             show_default="4",
             help="Negatives per like that gradients draw from what a user is not known to know. The closed form, and "
             "a softmax over a catalogue of up to 20,000, count all of that already.",
@@ -181,7 +182,7 @@ def train(
     from two_tower.trainer.dataset import DatasetOptions, read
     from two_tower.trainer.evaluate import behind
     from two_tower.trainer.options import TrainOptions
-    from two_tower.trainer.train import fit
+    from two_tower.trainer.train import fit, unmeasured
 
     if version is not None:
         registry.require_version_name(version)  # fail before hours of training, not after
@@ -267,7 +268,10 @@ def train(
         print_json({"version": name, **found} | ({} if reasons is None else {"reasons": reasons}))
         return
     held_out = model.hyperparameters.get("held_out", "likes")
-    out.print(metrics_table(model.metrics, f"{name}: measured on likes held out, {held_out}"))
+    if model.metrics:
+        out.print(metrics_table(model.metrics, f"{name}: measured on likes held out, {held_out}"))
+    else:
+        say(f"{name} has no metrics: {unmeasured().message}")
     if by_history := history_table(model.metrics):
         out.print(by_history)
     for finding in behind(model.metrics):

@@ -118,7 +118,7 @@ def blocks_of(name: str, stream: io.BufferedIOBase, encoding: str | None, say: S
             if not told and only_ascii and not block.isascii():
                 only_ascii = False
                 if found := _japanese(block):
-                    say(f"{name}: it is in {found} (--encoding names another)")
+                    say(f"{name}: it is in {found} (an import takes another by --encoding)")
                     encoding, is_utf8, decoder, told = found, False, codecs.getincrementaldecoder(found)(), True
                     block = _decoded(name, line, decoder, block, encoding)
                     tail = _decoded(name, line, decoder, tail, encoding)
@@ -174,7 +174,7 @@ def _check_utf8(name: str, block: bytes, line: int) -> None:
     except UnicodeDecodeError as error:
         before = block[: error.start]
         seen = [f"--encoding {found} reads {text}" for found, text in encodings.readings(_lines(block, error.start, 0))]
-        hint = "convert the file, or name its encoding"
+        hint = "convert the file to UTF-8, or import it by its encoding"  # training from files has no such option
         raise UserError(
             f"{name}, line {line + before.count(10)}, byte {error.start - before.rfind(10)}: "
             f"0x{block[error.start]:02x} is not valid UTF-8",
@@ -234,7 +234,7 @@ def open_csv(
             say(f"{name}: the {which} cell of each row is passed over, since the header does not name it")
     if backslashes is None and feed.more() and is_escaped(feed.lines[feed.at :], delimiter, len(columns)):
         backslashes = True
-        say(f"{name}: a backslash escapes what follows it (--no-backslashes reads it as a letter)")
+        say(f"{name}: a backslash escapes what follows it (an import with --no-backslashes reads it as a letter)")
     if backslashes:
         feed.unescape()
     reader = _CsvReader(name, feed, columns, delimiter, rejects, rename, say, escaped=bool(backslashes))
@@ -480,7 +480,9 @@ class _CsvReader:
 
     def _advice(self, text: str) -> str:
         """What is added to a complaint about a row that may be meant otherwise."""
-        return "" if self.escaped or "\\" not in text else ": if backslashes escape what follows, say --backslashes"
+        if self.escaped or "\\" not in text:
+            return ""
+        return ": if backslashes escape what follows, import it with --backslashes"
 
     def _reject_broken(self, start: int, first: str, problem: str) -> None:
         """``first``: the line of the file that the record begins in, ``start`` its number."""

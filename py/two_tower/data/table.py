@@ -18,6 +18,7 @@ from typing import IO, Self
 import polars as pl
 
 from two_tower.errors import UserError
+from two_tower.ids import INVISIBLE
 from two_tower.writing import require_other, writing
 
 LONGEST_VALUE = 200
@@ -39,13 +40,9 @@ def shown_names(columns: Sequence[str]) -> str:
     return ", ".join(names) + (f" and {others:,} others" if others else "")
 
 
-_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\u00ad\u180e\ufe00-\ufe0f]")
-"""Marks of byte order and direction, spaces of no width, soft hyphens: nobody sees them in a column's name."""
-
-
 def tidy_name(name: str) -> str:
     """A column's name as a reader sees it: trimmed, without invisible characters, full width as half width."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).strip()
+    return re.sub(INVISIBLE, "", unicodedata.normalize("NFKC", name)).strip()
 
 
 def renamed_columns(names: Sequence[str], rename: Mapping[str, str]) -> list[str]:

@@ -19,9 +19,9 @@ class NoDatabase(UserError):  # noqa: N818 - nothing failed
     """No database is given."""
 
 
-def resolve_dsn(dsn: str | None = None) -> str:
+def resolve_dsn(dsn: str | None = None, settings: Settings | None = None) -> str:
     """``dsn`` as given, else ``DATABASE_URL``, else the embedded server's. Raises NoDatabase if there is none."""
-    found = dsn or Settings().database_url
+    found = dsn or (settings or Settings()).database_url
     if found:
         return found
     server = Server(Path.cwd())

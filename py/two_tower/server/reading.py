@@ -59,20 +59,21 @@ def reading(
     autocommit: bool = False,
     opened: Opened | None = None,
     patience: float = CATCH_UP_S,
+    settings: Settings | None = None,
 ) -> T:
     """The result of ``work``, which only reads and can be repeated.
 
     A given ``dsn`` is used itself. Otherwise the replica is tried first, if there is one: at most three times if replay
     cancels the work or the connection breaks, and then the primary. The primary is used at once if the replica does not
     answer, or does not reach the primary's position within ``patience`` seconds. ``say`` hears of it. ``opened``
-    makes the connections, by default as :func:`connect` does.
+    makes the connections, by default as :func:`connect` does. ``settings`` are read anew unless they are given.
 
     Raises UserError if ``DATABASE_READ_URL`` leads to no replica of ``DATABASE_URL``, and whatever ``work`` raises.
     """
     import psycopg
 
     opened = opened or partial(connect, autocommit=autocommit)
-    replica = None if dsn else Settings().database_read_url
+    replica = None if dsn else (settings or Settings()).database_read_url
     if replica is not None:
         for pause in (*PAUSES, None):
             try:
@@ -89,7 +90,7 @@ def reading(
                 say(f"warning: the replica broke off: {_brief(error)}; {then}")
             if pause is not None:
                 time.sleep(pause)
-    with opened(resolve_dsn(dsn)) as connection:
+    with opened(resolve_dsn(dsn, settings)) as connection:
         return work(connection)
 
 

@@ -5,7 +5,7 @@ database.
 
 The files are read as imports read them (:mod:`two_tower.data`), and rows that cannot be used are reported in the same
 way. Interactions have a user (``user_id`` or ``reviewer_id``), an item, and the
-decision: ``label`` (1, 0; -1 is a skip), or ``decision``, or ``stars``; ``created_at`` and ``weight`` if known. Items
+decision: ``decision``, or ``label`` (1, 0), or ``stars``; ``created_at`` and ``weight`` if known. Items
 have their id and the item tower's input, with the column names of ``item_features.parquet``.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,19 @@ import polars as pl
 
 from two_tower.data.files import open_table, parquet_errors
 from two_tower.data.imports.cells import (
+    AHEAD,
     FACTS,
+    FIRST_MOMENT,
     NO_ID,
     NO_TIME,
+    NOT_YET,
     TIMES,
     facts,
     faults_of_length,
     listed,
     names,
     numbers,
+    outside,
     seems_ten_point,
     stars,
     texts,
@@ -59,7 +63,7 @@ from two_tower.progress import Say
 from two_tower.trainer.dataset import COMMON, FEWEST_VIDEOS, DatasetOptions, Decided, Vectors, laid_out, stacked
 
 USERS = ("user_id", "reviewer_id")
-LABELS = ("label", "decision", "stars")
+LABELS = ("decision", "label", "stars")
 NUMBERS = ("price", "duration_seconds")
 MOST_REJECTED = 0.5
 """The share of rows that cannot be used above which a file is not what it seems."""
@@ -201,12 +205,14 @@ def _interactions(path: Path, role: str, item_key: str, options: DatasetOptions,
     ]
     if time is not None:
         faults.append((time.name, pl.col(time.name).is_not_null() & pl.col("when").is_null(), NO_TIME))
+        latest = datetime.now(UTC).replace(tzinfo=None) + AHEAD
+        faults.append((time.name, outside("when", FIRST_MOMENT, latest), NOT_YET))
     if weight is not None:
         good = pl.col("counts").is_between(LEAST_GIVEN, MOST_GIVEN).fill_null(value=False)
         reason = f"not a weight from {LEAST_GIVEN:g} to {MOST_GIVEN:g}"
         faults.append(("weight", pl.col("weight").is_not_null() & ~good, reason))
     return file.without(faults).select(
-        pl.col(user).alias("user"),
+        pl.col(user).str.normalize("NFC").alias("user"),
         pl.col(item).alias("item"),
         pl.col("what").cast(pl.Int8).alias("label"),
         (pl.col("when").dt.epoch("us") / 1e6).fill_null(0.0).alias("time"),
@@ -218,9 +224,7 @@ def _labels(file: _File, column: str, options: DatasetOptions) -> tuple[pl.Serie
     """LIKE, NOPE or SKIP; null of a cell that is none; and the reason to reject those."""
     cells = file.frame[column]
     if column != "stars":
-        found = labels(cells)
-        # As exports of a data set write it.
-        return found.set((texts(cells).is_in(["-1", "-1.0"])).fill_null(value=False), float(SKIP)), NO_LABEL
+        return labels(cells), NO_LABEL
     scale = 10.0 if seems_ten_point(cells) else 5.0
     if scale != 5:
         file.say(f"{file.path}: stars go to 10, so 10 are read as 5")

@@ -114,6 +114,12 @@ def fit(
             "nobody with a history before the point in time liked anything after it",
             "hold out more with --val-ratio, or split by user: --split user",
         )
+    if given and not measurable:
+        raise UserError(
+            "nothing can be measured on what is held out: none of it is a like by somebody, and of something liked, in"
+            " what is trained on",
+            "give --val likes of users and items that --train has, too, or leave it out",
+        )
     if to_register and not measurable:
         raise unmeasured()
     choice, recipe, metrics, history = Choice(), options.recipe(), dict[str, Any](), list[dict[str, Any]]()

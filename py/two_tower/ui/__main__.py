@@ -5,6 +5,7 @@ python -m two_tower.ui run app.py …
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 
 from streamlit.web.cli import main
@@ -15,4 +16,6 @@ BEFOREHAND = ("altair", "pandas", "pyarrow", "two_tower.ui.actions", "two_tower.
 if __name__ == "__main__":
     for name in BEFOREHAND:
         import_module(name)
+    # Streamlit collects garbage after each run of the page, and would look through all of these modules each time.
+    gc.freeze()
     main(prog_name="streamlit")

@@ -147,48 +147,55 @@ def _months() -> None:
 @st.fragment
 @answered()
 def _missing(totals: dict[str, Any]) -> None:
-    st.subheader("Missing attributes", anchor=False)
-    st.caption("If a video lacks an attribute, likes of it say nothing about the user's taste in that attribute.")
-    found = ask_lately(queries.missing)
-    left, right = st.columns(2, gap="large")
-    with left:
-        look.table(
-            [
-                {
-                    "without": row["what"],
-                    "videos": row["items"],
-                    "of all videos": 100 * row["item_share"],
-                    "of all likes": 100 * row["like_share"],
-                }
-                for row in found
-            ],
-            "Videos that lack each attribute",
-            **{
-                "videos": st.column_config.NumberColumn(format="localized"),
-                "of all videos": _bar("gray"),
-                "of all likes": _bar("blue"),
-            },
-        )
-        behind(queries.missing, lately=True)
-    with right:
-        lacks = [row["what"] for row in found if row["items"]]
-        if not lacks:
-            st.caption("Nothing is missing.")
-            return
-        what = st.selectbox("The most popular videos without", lacks, key="lacks")
-        videos = ask_lately(queries.lacking, what, 10)
-        look.table(
-            [
-                {"title": row["title"] or "untitled", "likes": row["likes"], "address": row["product_url"]}
-                for row in videos
-            ],
-            f"Videos without {what}",
-        )
-        behind(queries.lacking, what, 10, lately=True)
-    without = totals["users"] - _users_with_likes()
-    if without > 0:
-        share = percent(without / totals["users"])
-        st.caption(f"{number(without)} users ({share}) have decisions but no likes.")
+    section = look.section("Missing attributes")
+    if not section.open:
+        return
+    with section:
+        st.caption("If a video lacks an attribute, likes of it say nothing about the user's taste in that attribute.")
+        found = ask_lately(queries.missing)
+        left, right = st.columns(2, gap="large")
+        with left:
+            _shares_missing(found)
+        with right:
+            _popular_without([row["what"] for row in found if row["items"]])
+        without = totals["users"] - _users_with_likes()
+        if without > 0:
+            share = percent(without / totals["users"])
+            st.caption(f"{number(without)} users ({share}) have decisions but no likes.")
+
+
+def _shares_missing(found: list[dict[str, Any]]) -> None:
+    look.table(
+        [
+            {
+                "without": row["what"],
+                "videos": row["items"],
+                "of all videos": 100 * row["item_share"],
+                "of all likes": 100 * row["like_share"],
+            }
+            for row in found
+        ],
+        "Videos that lack each attribute",
+        **{
+            "videos": st.column_config.NumberColumn(format="localized"),
+            "of all videos": _bar("gray"),
+            "of all likes": _bar("blue"),
+        },
+    )
+    behind(queries.missing, lately=True)
+
+
+def _popular_without(lacks: list[str]) -> None:
+    if not lacks:
+        st.caption("Nothing is missing.")
+        return
+    what = st.selectbox("The most popular videos without", lacks, key="lacks")
+    videos = ask_lately(queries.lacking, what, 10)
+    look.table(
+        [{"title": row["title"] or "untitled", "likes": row["likes"], "address": row["product_url"]} for row in videos],
+        f"Videos without {what}",
+    )
+    behind(queries.lacking, what, 10, lately=True)
 
 
 def _bar(color: str) -> Any:

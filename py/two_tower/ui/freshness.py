@@ -200,7 +200,10 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def _runs() -> None:
-    with st.expander("Latest runs"):
+    section = look.section("Latest runs")
+    if not section.open:
+        return
+    with section:
         found = ask(queries.runs)
         if not found:
             st.caption("No job has run yet.")

@@ -239,6 +239,11 @@ def table(rows: Sequence[dict[str, Any]], described: str, **columns: Any) -> Non
     )
 
 
+def section(title: str) -> Any:
+    """A section that is closed at first. What is in it is computed and sent only while ``open`` is true."""
+    return st.expander(title, on_change="rerun", key=f"section-{title}")
+
+
 def moment(label: str | None = None) -> Any:
     """The format of times in a table."""
     return st.column_config.DatetimeColumn(label, format="YYYY-MM-DD HH:mm:ss")

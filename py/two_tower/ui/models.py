@@ -13,7 +13,7 @@ from two_tower.metrics import TITLES
 from two_tower.progress import Progress
 from two_tower.ui import actions, look, queries
 from two_tower.ui.look import ITEMS, LIKES, RECOMMENDED, TEAL, number, percent
-from two_tower.ui.session import ask, behind, do, dsn, may, refusal, tell
+from two_tower.ui.session import answered, ask, behind, do, dsn, may, refusal, tell
 
 REFERENCES = {"two-tower": RECOMMENDED, "EASE^R": LIKES, "item-kNN": TEAL, "popularity": ITEMS}
 """Recommenders in the charts, and their colours."""
@@ -193,9 +193,18 @@ def _gates() -> None:
         found=st.column_config.TextColumn(width="large"),
     )
     behind(queries.events)
-    with st.expander("Thresholds"):
-        look.table([{**row, "value": str(row["value"])} for row in ask(queries.thresholds)], "Thresholds of the gate")
-        behind(queries.thresholds)
+    _thresholds()
+
+
+@st.fragment
+@answered()
+def _thresholds() -> None:
+    section = look.section("Thresholds")
+    if section.open:
+        with section:
+            rows = [{**row, "value": str(row["value"])} for row in ask(queries.thresholds)]
+            look.table(rows, "Thresholds of the gate")
+            behind(queries.thresholds)
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -32,9 +32,15 @@ migrated while somebody has the page open."""
 
 
 @st.cache_resource(show_spinner=False)
+def settings() -> Settings:
+    """Those of the process, read once: a question takes less time than reading them."""
+    return Settings()
+
+
+@st.cache_resource(show_spinner=False)
 def dsn() -> str:
     """The connection string, which the command line put into the environment."""
-    return resolve_dsn()
+    return resolve_dsn(settings=settings())
 
 
 def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
@@ -47,7 +53,8 @@ def _answer(name: str, arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
 
     viewers = _viewers.get()
     opened = viewers.viewer if viewers else queries.viewer
-    return reading(None, answer, logging.getLogger(__name__).warning, opened=opened, patience=CATCH_UP_S)
+    say = logging.getLogger(__name__).warning
+    return reading(None, answer, say, opened=opened, patience=CATCH_UP_S, settings=settings())
 
 
 @st.cache_data(ttl=LATELY, show_spinner=False)
@@ -139,12 +146,12 @@ def _abilities(target: str) -> dict[str, bool]:
 
 def may(what: str) -> bool:
     """Whether the login may do it (:func:`actions.abilities`), and the page was not started with ``--read-only``."""
-    return not Settings().ui_read_only and _abilities(dsn())[what]
+    return not settings().ui_read_only and _abilities(dsn())[what]
 
 
 def refusal(what: str, role: str) -> str:
     """Why :func:`may` says no."""
-    if Settings().ui_read_only:
+    if settings().ui_read_only:
         return f"This page was started with --read-only, so it cannot {what}."
     return f"The login of this page may not {what}: it needs {role}."
 

@@ -18,10 +18,11 @@ from two_tower.data.imports.cells import (
     listed,
     listed_addresses,
     names,
+    prose,
     texts,
     with_ids,
 )
-from two_tower.data.imports.kind import ANALYZE, LINK, Kind, leads_to, new_id
+from two_tower.data.imports.kind import ANALYZE, OTHERWISE_FOUND, Kind, leads_to, new_id
 from two_tower.data.imports.task import Import
 from two_tower.lists import NO_LIST
 
@@ -50,6 +51,7 @@ class Catalog(Kind):
     several = "image_urls"
     """A list in a column of the videos themselves, which an adopted table may lack."""
     lists: ClassVar = (*linked, several)
+    prose: ClassVar = ("title", "description")
     optional = (*linked, *(name for name in values if name != "title"))
 
     def __init__(self, task: Import, cursor: psycopg.Cursor[Any], columns: list[str]) -> None:
@@ -80,10 +82,14 @@ class Catalog(Kind):
         cursor.execute("create temp table staged_names (kind text, line bigint, name text) on commit drop")
         cursor.execute("create temp table touched (video_id uuid, is_new boolean) on commit drop")
         links = cursor.execute(
-            "select product_url from public.videos where product_url ~ %s order by product_url desc", [LINK]
+            "select product_url from public.videos where product_url ~ %s order by product_url desc", [OTHERWISE_FOUND]
         ).fetchall()
         self.links = {leads_to(link): link for (link,) in links}
         """Address → the one under which the catalogue has it: an affiliate link, or another spelling."""
+        for (address,) in cursor.execute(
+            "select product_url from public.videos where product_url = any (%s)", [list(self.links)]
+        ).fetchall():
+            self.links.pop(address, None)
         if self.normalise:
             stored = cursor.execute("select product_url from public.videos where product_url is not null").fetchall()
             known = by_normal(pl.Series([address for (address,) in stored], dtype=pl.String), self.normalise)
@@ -93,11 +99,11 @@ class Catalog(Kind):
     def stage(self, batch: pl.DataFrame) -> None:
         batch = with_ids(batch, "product_url", "product_url_is_no_id")
         several = [name for name in self.texts if name == self.several]
-        prose = [name for name in self.texts if name not in (*FACTS, *several)]
+        single = [name for name in self.texts if name not in (*FACTS, *several)]
         lists = {name: listed(batch[name]) for name in self.present}
         lists |= {name: listed_addresses(batch[name]) for name in several}
         batch = batch.with_columns(
-            *(names(batch[name]) for name in prose),
+            *((prose if name in self.prose else names)(batch[name]) for name in single),
             *(_no_list(batch[name], lists[name]) for name in lists),
             *(each.alias(f"{name}_") for name, each in lists.items()),
         )
@@ -105,7 +111,7 @@ class Catalog(Kind):
             batch = batch.with_columns(self.normalise(batch["product_url"]))
         if self.links:
             batch = batch.with_columns(pl.col("product_url").replace(self.links))
-        read = {name: name for name in ("product_url", *prose)} | {name: f"{name}_" for name in lists}
+        read = {name: name for name in ("product_url", *single)} | {name: f"{name}_" for name in lists}
         faults = [
             ("product_url", pl.col("product_url").is_null(), "empty"),
             ("product_url", pl.col("product_url_is_no_id"), NO_ID),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from functools import partial
 
 import polars as pl
 
+from two_tower.ids import INVISIBLE, visible
 from two_tower.limits import LONGEST, MOST_LISTED
 from two_tower.lists import split_lists
 
@@ -29,6 +30,9 @@ PRICES = (1e-6, 1e12)
 _CALENDAR = (datetime(1, 1, 2), datetime(9999, 12, 30))
 RELEASES = (datetime(1850, 1, 1), datetime(2200, 1, 1))
 FIRST_MOMENT = datetime(1970, 1, 1)
+AHEAD = timedelta(days=1)
+"""How far ahead of now a time may be, since clocks differ, and files may lack time zones."""
+NOT_YET = "not a time from 1970 to now"
 NO_ID = "a number that is rounded, has a fraction, or is too large to be told from the next, is no id"
 EXACT = 2**53
 """Above this, double precision skips whole numbers, so two ids could become one."""
@@ -57,7 +61,7 @@ _ODD_ID = r"^(?:\d+\.0+|\d(?:\.\d+)?[eE]\+\d+|ObjectId\(\"?[0-9a-f]{24}\"?\))$"
 
 
 def ids(cells: pl.Series) -> pl.Series:
-    """Cells as ids: as :func:`texts`, null where a number has a fraction, or is too large to tell from the next.
+    """Cells as ids: as :func:`visible` texts, null where a number has a fraction or is too large to tell from the next.
 
     Texts as programs write whole numbers are these numbers: ``7.0`` (pandas, where a cell of the column is empty),
     ``1e+05`` (R). Null of ``1.23457E+11``, which a spreadsheet rounded. MongoDB's ``ObjectId(…)`` is what it encloses.
@@ -68,11 +72,11 @@ def ids(cells: pl.Series) -> pl.Series:
     if cells.dtype.is_float():
         exact = (cells == cells.floor()) & (cells.abs() < EXACT)
         return texts(cells.set(~exact.fill_null(value=False), None))
-    return _ids_of(texts(cells))
+    return _ids_of(visible(texts(cells)))
 
 
 def _ids_of(found: pl.Series) -> pl.Series:
-    """:func:`ids` of texts that :func:`texts` has read."""
+    """:func:`ids` of visible texts."""
     odd = found.str.contains(_ODD_ID).fill_null(value=False)
     if not odd.any():
         return found
@@ -85,15 +89,20 @@ def _ids_of(found: pl.Series) -> pl.Series:
 def with_ids(batch: pl.DataFrame, column: str, fault: str) -> pl.DataFrame:
     """``batch`` with the ids in ``column``, and ``fault``, whether a cell holds something that is none, which stays."""
     cells = batch[column]
-    shown = texts(cells)
+    shown = visible(texts(cells))
     read = ids(cells) if cells.dtype.is_numeric() else _ids_of(shown)
     none = read.is_null() & shown.is_not_null()
     return batch.with_columns(read.fill_null(shown).alias(column), none.alias(fault))
 
 
-def names(cells: pl.Series) -> pl.Series:
+def prose(cells: pl.Series) -> pl.Series:
     """Cells as :func:`texts` in NFC, so that equal letters are equal bytes, however the file's program encodes them."""
     return texts(cells).str.normalize("NFC")
+
+
+def names(cells: pl.Series) -> pl.Series:
+    """Cells as :func:`prose`, and :func:`visible`, since a name is the same if it looks the same."""
+    return prose(visible(texts(cells)))
 
 
 NO_NAMES = ("(no genres listed)", "set()", "character(0)")
@@ -105,7 +114,7 @@ def listed(cells: pl.Series) -> pl.Series:
 
     Null if a text begins as a list but is not one.
     """
-    one = pl.element().str.strip_chars().str.normalize("NFC")
+    one = pl.element().str.replace_all(INVISIBLE, "").str.strip_chars().str.normalize("NFC")
     return (
         _split(cells)
         .list.eval(one)

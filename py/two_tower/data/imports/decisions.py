@@ -25,7 +25,7 @@ LABELS: Mapping[str, float] = {
     "skip": -1,
 }  # fmt: skip
 """What each word for a decision means, in lower case; PostgreSQL writes t and f."""
-NO_LABEL = "not a decision: like, nope, dislike, skip, 1 or 0"
+NO_LABEL = "not a decision: like, nope, dislike, skip, 1 or 0; -1 could be a dislike or a skip"
 
 
 def labels(cells: pl.Series) -> pl.Series:

@@ -13,9 +13,11 @@ import psycopg
 from psycopg import sql
 
 from two_tower.data.imports.cells import (
+    AHEAD,
     FIRST_MOMENT,
     NO_ID,
     NO_TIME,
+    NOT_YET,
     TIMES,
     faults_of_length,
     outside,
@@ -71,8 +73,8 @@ class Feedback(OfProducts):
         super().__init__(task, cursor, columns)
         _, self.user, self.label = self.order(columns)
         self.time = next((name for name in TIMES if name in columns), None)
-        (self.latest,) = self.one("select (now() at time zone 'utc') + interval '1 day'")
-        """A day of tolerance, since clocks differ, and files may lack time zones."""
+        (now,) = self.one("select now() at time zone 'utc'")
+        self.latest = now + AHEAD
         cursor.execute("drop table if exists pg_temp.staged, pg_temp.created")
         # Videos that this transaction creates for rows that are not written yet.
         cursor.execute("create temp table created (id uuid) on commit drop")
@@ -145,7 +147,7 @@ class Feedback(OfProducts):
         if self.time is not None:
             batch = batch.with_columns(timestamps(batch[self.time]).alias("created"))
             faults.append((self.time, pl.col(self.time).is_not_null() & pl.col("created").is_null(), NO_TIME))
-            faults.append((self.time, outside("created", FIRST_MOMENT, self.latest), "not a time from 1970 to now"))
+            faults.append((self.time, outside("created", FIRST_MOMENT, self.latest), NOT_YET))
         batch = self.known_users(self.task.reject(batch, faults))
         self.pack(self.create_videos(batch) if creating else batch)
 

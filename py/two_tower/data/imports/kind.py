@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from psycopg import sql
 
 from two_tower.data.addresses import normaliser
 from two_tower.database import take_turn
+from two_tower.ids import INVISIBLE
 
 if TYPE_CHECKING:
     from two_tower.data.imports.task import Import
@@ -224,13 +226,16 @@ class Kind(ABC):
                 copy.write(part.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
 
 
-LINK = "[?&]lurl=http"
-"""Part of every affiliate link to a product. The catalogue also finds such a product by the link's target."""
+_LINK = "[?&]lurl=http"
+"""Part of every affiliate link to a product."""
+OTHERWISE_FOUND = f"{_LINK}|{INVISIBLE}"
+"""Part of every stored address that files also have in another form, which :func:`leads_to` gives."""
 
 
-def leads_to(link: str) -> str:
-    """The product's address to which an affiliate link leads."""
-    return parse_qs(urlsplit(link).query)["lurl"][0]
+def leads_to(stored: str) -> str:
+    """The address by which files find a product: that to which an affiliate link leads, as it is seen."""
+    address = parse_qs(urlsplit(stored).query)["lurl"][0] if re.search(_LINK, stored) else stored
+    return re.sub(INVISIBLE, "", address)
 
 
 def new_id(table: LiteralString, kind: str, name: LiteralString) -> sql.Composed:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from two_tower.data.addresses import by_normal
 from two_tower.data.imports.cells import NO_ID, with_ids
-from two_tower.data.imports.kind import LINK, Kind, leads_to
+from two_tower.data.imports.kind import OTHERWISE_FOUND, Kind, leads_to
 from two_tower.data.imports.task import Import
 from two_tower.ids import UUID_BYTES, UUID_PATTERN, uuid_bytes
 
@@ -44,7 +44,7 @@ class OfProducts(Kind):
                 joined = stored.join(known, left_on="stored", right_on="item", maintain_order="left")
                 known = joined.select(pl.col("normal").alias("item"), "id")
             self.know(known["item"], known["id"])
-            links = known.filter(pl.col("item").str.contains(LINK))
+            links = known.filter(pl.col("item").str.contains(OTHERWISE_FOUND))
             led = links.with_columns(pl.Series("item", [leads_to(link) for link in links["item"]], pl.String))
             if self.normalise and self.item == ADDRESS:
                 led = led.with_columns(self.normalise(led["item"]))
