@@ -163,7 +163,7 @@ def write_inputs(directory: Path, dsn: str) -> None:
     """Files for the verbs that read some: reviews, vectors of pictures, and vectors of another program."""
     with psycopg.connect(dsn) as db:
         urls = column(db, "select product_url from public.videos order by id")
-        ids = {kind: column(db, f"select id from {table} order by id".encode()) for kind, table in TABLES.items()}
+        ids = {kind: column(db, f"select id from {table} order by id") for kind, table in TABLES.items()}
     stars = (f"{url},reviewer {n % 9},{1 + n % 5}" for n, url in enumerate(urls))
     (directory / "reviews.csv").write_text("\n".join(["product_url,reviewer_id,stars", *stars]))
     random = np.random.default_rng(1)
