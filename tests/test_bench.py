@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from conftest import Connection
 from two_tower.bench import catalogue, freshness
-from two_tower.bench.common import Figure, compared
+from two_tower.bench.common import Figure, compared, make_catalogue, make_people
 from two_tower.cli.main import app
 from world_fixtures import one
 
@@ -107,6 +107,18 @@ def test_rows_have_sizes_and_an_index_is_built_again_as_it_was(db: Connection) -
     assert all(seconds > 0 for seconds in builds.values())
     assert one(db, "select pg_get_indexdef(%s::regclass)", catalogue.INDEX) == before
     assert one(db, "show max_parallel_maintenance_workers") == "2"
+
+
+@pytest.mark.database
+def test_a_world_is_made_without_logging_it(db: Connection) -> None:
+    modes = "select tgrelid::regclass::text, tgname, tgenabled from pg_trigger order by 1, 2"
+    before = db.execute(modes).fetchall()
+    make_catalogue(db, 100)
+    make_people(db, users=20, decisions=5, videos=100)
+    assert one(db, "select count(*) from public.user_video_decisions") == 100
+    assert one(db, "select count(*) from two_tower.video_changes") == 0
+    assert one(db, "select count(*) from two_tower.pending_users") == 0
+    assert db.execute(modes).fetchall() == before
 
 
 def test_figures_of_the_full_run_have_the_documented_names() -> None:
