@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -27,6 +26,7 @@ from typer.testing import CliRunner
 import two_tower.server.reading as reading_module
 from conftest import Connection, in_database, remove_server, server_directory
 from rest_api import PREFIX, serve
+from test_crash import kill
 from test_refresh import assert_fresh
 from test_security import ASKERS, ME, RPCS, WORLD, attempt, calls_of_routines, relations
 from two_tower import rows
@@ -95,15 +95,6 @@ def standby_of(primary: Server) -> Server:
     done = subprocess.run(command, cwd="/", check=False, capture_output=True, text=True, **who_runs)
     assert done.returncode == 0, done.stderr
     return standby
-
-
-def kill(server: Server) -> None:
-    """kill -9 of the postmaster and all its children, and of no other process."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "cwd").readlink() == server.data:
-                os.kill(int(process.name), signal.SIGKILL)
-    until(lambda: not server.running)
 
 
 @pytest.fixture(scope="module")
