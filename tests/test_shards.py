@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import random
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
+import two_tower.trainer.train as training
 from conftest import borrowed, new_cluster, remove_server
 from documents import REPOSITORY, blocks
 from test_crash import kill
@@ -333,6 +336,31 @@ def test_a_model_is_trained_on_all_users_and_serves_them(three: Three) -> None:
         meta = one(each["east"], "select meta from two_tower.models where version = 'trained'")
         assert meta["training_data"]["users"] == dataset.read(three.single).n_users
     three.run("activate", FIRST)
+
+
+def test_a_model_is_kept_if_the_first_shard_is_gone_when_it_is_trained(
+    three: Three, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = training.fit
+
+    def and_then_gone(*arguments: Any, **options: Any) -> Any:
+        model = fit(*arguments, **options)
+        three.servers["east"].stop()
+        return model
+
+    monkeypatch.setattr(training, "fit", and_then_gone)
+    try:
+        said = three.run("train", "--version", "kept", code=1)
+    finally:
+        three.servers["east"].start()
+    (directory,) = tmp_path.iterdir()
+    assert "error: kept is trained, but was not registered: " in said
+    assert f"its files are in {directory} hint: two-tower model register {directory} --dsn " in said
+    done = CliRunner().invoke(app, shlex.split(said.split("hint: two-tower ")[1]))
+    assert (done.exit_code, done.output) == (0, "kept is registered\n")
+    three.replicate()
+    assert set(three.states("kept").values()) == {"candidate"}
 
 
 @pytest.mark.soak

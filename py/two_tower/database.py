@@ -97,6 +97,14 @@ def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
     ) from error
 
 
+def without_password(dsn: str) -> str:
+    """The same connection string without secrets, to be shown."""
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    secret = ("password", "sslpassword", "oauth_client_secret")
+    return make_conninfo("", **{name: value for name, value in conninfo_to_dict(dsn).items() if name not in secret})
+
+
 def settle_session(connection: psycopg.Connection[Any]) -> None:
     """Apply :data:`SESSION`, except for what the connection string itself sets (``options=-c …``).
 

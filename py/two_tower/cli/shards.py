@@ -8,6 +8,7 @@ two-tower shards status
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,9 +137,10 @@ def train(
     the gradients: torchrun --nproc-per-node 2 -m two_tower shards train --epochs 10.
     """
     from two_tower.lifecycle import registry
+    from two_tower.lifecycle.artifacts import kept
     from two_tower.lifecycle.gate import judge
     from two_tower.lifecycle.shards import read_training_set
-    from two_tower.shards import connected
+    from two_tower.shards import connect, connected
     from two_tower.trainer import gradient
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.options import TrainOptions
@@ -161,11 +163,12 @@ def train(
             with connected(taking_part, writes=True) as connections:
                 data = read_training_set(connections, options)
             model = fit(data, chosen, progress, processes, to_register=True)
-            # After hours of training, idle connections may be gone.
-            with connected(taking_part[:1], writes=True) as connections:
-                first = connections[taking_part[0].name]
+        with ExitStack() as stack:
+            with kept(model, data, version, taking_part[0].dsn):
+                # After hours of training, the first connections may be gone.
+                first = stack.enter_context(connect(taking_part[0], writes=True))
                 name = registry.register(first, model, data, version)
-                reasons = judge(first, name)
+            reasons = judge(first, name)
     if json:
         found = {"metrics": model.metrics, "hyperparameters": model.hyperparameters, "loss": model.loss()}
         print_json({"version": name, "users": data.n_users, **found, "reasons": reasons})
