@@ -197,7 +197,7 @@ def read(
     """
     options = options or DatasetOptions()
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         decided, items = _decided(connection, options), _items(connection)
         item_ids = items["video_id"].to_numpy().astype(str)
         attributes = _attributes(connection, decided.liked(item_ids), schema)
@@ -209,7 +209,7 @@ def read(
 def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
     """The decisions of the users of one of several databases, in one snapshot."""
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         decided = _decided(connection, options)
         item_ids = np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str)
         return Part(decided, item_ids, _profiles(connection, decided.user_ids))
@@ -223,7 +223,7 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
     """
     liked = {video for part in parts for video in part.decided.liked(part.item_ids)}
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         items, attributes = _items(connection), _attributes(connection, sorted(liked), None)
         vectors = _vectors(connection)
     decided = _joined(parts, items["video_id"].to_numpy().astype(str))
@@ -261,7 +261,8 @@ def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
     return Decided(user_ids, user[order], item[order], label[order], time[order], weight[order])
 
 
-_SNAPSHOT = "set transaction isolation level repeatable read, read only"
+SNAPSHOT = "set transaction isolation level repeatable read, read only"
+"""The first statement of a transaction whose queries all see the same."""
 
 
 def _decided(connection: psycopg.Connection[Any], options: DatasetOptions) -> Decided:
