@@ -296,6 +296,23 @@ def test_no_limit_on_idle_transactions_ends_one_before_it_is_set_aside(
         assert next(pauses, None) is None, verb
 
 
+def test_connections_notice_a_silent_host_unless_the_dsn_says_otherwise(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keepalives_interval` is a default throughout."""
+    for environment, more, wanted in (
+        ("", "", ("15", "30", "10")),
+        ("7", "", ("7", "30", "10")),
+        ("7", "&connect_timeout=9&keepalives_idle=20", ("9", "20", "10")),
+        ("", "&connect_timeout=0", ("0", "30", "10")),
+    ):
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", environment)
+        with open_connection(dsn + more) as connection:
+            used = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
+        names = ("connect_timeout", "keepalives_idle", "keepalives_interval")
+        assert tuple(used[name] for name in names) == wanted, (environment, more)
+
+
 @pytest.mark.parametrize(
     "dsn",
     [

@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 import re
 import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
+import two_tower.shards as shards_module
 import two_tower.trainer.train as training
 from conftest import borrowed, new_cluster, remove_server
 from documents import REPOSITORY, blocks
-from test_crash import kill
+from test_crash import kill, send
 from test_refresh import assert_fresh
 from tiers import some
+from two_tower import database
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry, shards, verify
@@ -438,8 +442,10 @@ def test_a_shard_that_is_not_migrated_is_not_said_to_be_down(three: Three) -> No
             older = "is older than this program: it lacks migration 0011.shards"
             said = three.run("status", code=1)
             assert re.search(rf"north: unfit: database \S+ {older} → two-tower migrate", said), said
-            for verb in ("activate", "popularity", "verify"):
+            for verb in ("activate", "popularity"):
                 assert re.search(rf"nothing was done: north: database \S+ {older}", three.run(verb, code=1)), verb
+            said = three.run("verify", code=1)
+            assert re.search(rf"east: \d+ users .* west: \d+ users .* error: north: database \S+ {older}", said), said
         finally:
             db.execute("insert into two_tower._yoyo_migration select * from kept")
 
@@ -563,17 +569,19 @@ STEPS: dict[str, tuple[str, Any, str]] = {
 """Verb and step → the verb, and the function that does the step for one shard; its first argument is the connection."""
 
 
-def killing(three: Three, name: str, moment: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """``work``, but the shard ``name`` is killed before or after ``work`` runs on it."""
+def striking(
+    three: Three, name: str, moment: str, work: Callable[..., Any], strike: Callable[[Server], object] = kill
+) -> Callable[..., Any]:
+    """``work``, but the shard ``name`` is killed, or struck otherwise, before or after ``work`` runs on it."""
     place = conninfo_to_dict(three.urls[name])["host"]
 
     def do(connection: Connection, *arguments: Any, **options: Any) -> Any:
         here = connection.info.host == place
         if here and moment == "before":
-            kill(three.servers[name])
+            strike(three.servers[name])
         done = work(connection, *arguments, **options)
         if here and moment == "after":
-            kill(three.servers[name])
+            strike(three.servers[name])
         return done
 
     return do
@@ -584,7 +592,7 @@ def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str
     verb, module, function = STEPS[step]
     with monkeypatch.context() as patch:
         patch.setattr(shards, "RECOVERY_SECONDS", 0.5)
-        patch.setattr(module, function, killing(three, name, moment, getattr(module, function)))
+        patch.setattr(module, function, striking(three, name, moment, getattr(module, function)))
         try:
             done = CliRunner().invoke(app, ["shards", verb], env={"TWO_TOWER_SHARDS": three.setting})
         finally:
@@ -635,3 +643,41 @@ def test_verbs_can_be_repeated_after_a_shard_was_killed(
             # Subscribers of a server that was killed reconnect after wal_retrieve_retry_interval.
             until(db, "select not exists (select from two_tower.problems)")
     three.run("status")
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_frozen_shard_is_named_and_the_others_answer(
+    three: Three, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Its kernel still takes what is sent to it. It freezes in the middle, and then is so from the beginning."""
+    monkeypatch.setitem(database.DEFAULTS, "connect_timeout", "5")
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    before, freeze = three.serve(), partial(send, what=signal.SIGSTOP)
+    _, module, function = STEPS[verb]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, function, striking(three, "west", "before", getattr(module, function), freeze))
+            said = [three.run(verb, code=1)]
+        said.append(three.run(verb, code=1))
+    finally:
+        send(three.servers["west"], signal.SIGCONT)
+    whats = ["it does not answer, and takes no connection within 5 s", "connection timeout expired"]
+    for found, what in zip(said, whats, strict=True):
+        assert re.search(rf"west: .*{what}", found), found
+        for name in ("east", "north"):
+            answer = (
+                f"│ {name} │ {before[name]} │" if verb == "status" else rf"{name}: \d+ users and \d+ videos compared"
+            )
+            assert re.search(answer, found), found
+    three.run(verb)
+
+
+@pytest.mark.soak
+def test_a_query_may_last_as_long_as_its_shard_takes_connections(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    with three.opened() as each:
+        done = shards_module.on_each(each, lambda _, db: one(db, "select count(pg_sleep(6))"))
+    assert done == dict.fromkeys(NAMES, 1)
