@@ -549,6 +549,37 @@ def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> Non
     assert set(three.serve().values()) == {version}
 
 
+def test_what_is_retired_on_a_shard_during_an_activation_is_reported(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version, on the shard that is next: all go back. The old one, on a shard that has to go back to it: it
+    cannot, and the message says so."""
+    before, version = three.serve()["east"], three.register()
+    flip = registry.flip
+
+    def retiring(gone: str, name: str, moment: str) -> Callable[..., Any]:
+        return striking(three, name, moment, flip, lambda _: retire(three, gone, name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "flip", retiring(version, "west", "before"))
+        said = three.run("activate", version, code=1)
+    assert f"west: model {version} is retired" in said
+    assert f"west serves {before}; east serves {before}" in said
+    assert three.serve() == dict.fromkeys(NAMES, before)
+
+    version = three.register()
+    with monkeypatch.context() as patch, three.opened("north") as each, each["north"].transaction():
+        each["north"].execute("select pg_advisory_xact_lock(hashtextextended('two_tower.activate', 0))")
+        patch.setattr(registry, "flip", retiring(before, "west", "after"))
+        said = three.run("activate", version, code=1)
+    assert re.search(rf"west serves {version} all the same: .*{before}.*; east serves {before}", said), said
+    assert three.serve() == {"east": before, "west": version, "north": before}
+    said = three.run("status", code=1)
+    assert f"shards serve different versions: east {before}, west {version}, north {before}" in said
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+
+
 def retire(three: Three, version: str, *names: str) -> None:
     with three.opened(*names) as each:
         for db in each.values():
@@ -672,6 +703,31 @@ def test_a_frozen_shard_is_named_and_the_others_answer(
             )
             assert re.search(answer, found), found
     three.run(verb)
+
+
+@pytest.mark.soak
+def test_a_shard_that_freezes_during_its_flip_does_not_hold_the_others_up(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it goes on, it does what it was told, or not; status says what each serves, and the activation mends it."""
+    before, version = three.serve(), three.register()
+    monkeypatch.setitem(database.DEFAULTS, "connect_timeout", "5")
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    monkeypatch.setattr(shards, "RECOVERY_SECONDS", 0.5)
+    with monkeypatch.context() as patch:
+        freeze = partial(send, what=signal.SIGSTOP)
+        patch.setattr(registry, "flip", striking(three, "west", "before", registry.flip, freeze))
+        try:
+            said = three.run("activate", version, code=1)
+        finally:
+            send(three.servers["west"], signal.SIGCONT)
+    assert "error: west: it does not answer, and takes no connection within 5 s; " in said
+    assert f"west served {before['west']}, and cannot be asked what it serves now" in said
+    assert f"east serves {before['east']}" in said
+    assert {**three.serve(), "west": None} == {**before, "west": None}
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
 
 
 @pytest.mark.soak

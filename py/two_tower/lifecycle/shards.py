@@ -282,11 +282,14 @@ def flip_back(shard: Shard, version: str, previous: str | None) -> str:
     Uses a new connection: if the old one broke during a switch, its outcome is unknown.
     """
     try:
-        with _open_again(shard) as connection:
+        with _open_again(shard) as connection, answering(connection):
             if serving(connection) == version != previous:
                 if previous is None:
                     return f"{shard.name} serves {version} all the same, since it served none before"
-                registry.roll_back(connection, previous)
+                try:
+                    registry.roll_back(connection, previous)
+                except (UserError, psycopg.Error) as error:
+                    return f"{shard.name} serves {serving(connection)} all the same: {why(error)}"
             return f"{shard.name} serves {serving(connection) or 'no version'}"
     except (UserError, psycopg.Error) as error:
         return f"{shard.name} served {previous or 'no version'}, and cannot be asked what it serves now: {why(error)}"
