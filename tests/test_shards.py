@@ -5,6 +5,7 @@ Together they have the same results as one server with all users.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shlex
@@ -31,6 +32,7 @@ from conftest import borrowed, new_cluster, remove_server
 from documents import REPOSITORY, blocks
 from test_crash import kill, send
 from test_refresh import assert_fresh
+from test_replicas import standby_of
 from tiers import some
 from two_tower import database
 from two_tower.cli.main import app
@@ -737,3 +739,39 @@ def test_a_query_may_last_as_long_as_its_shard_takes_connections(three: Three, m
     with three.opened() as each:
         done = shards_module.on_each(each, lambda _, db: one(db, "select count(pg_sleep(6))"))
     assert done == dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.soak
+def test_a_shard_may_fail_over_in_the_middle_of_a_training(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training names it, and the next one finds the new primary by the same URL, as do subscription and verbs. The
+    new primary stays in the old one's place."""
+    old, heir = three.servers["west"], standby_of(three.servers["west"])
+    three.servers["west"] = heir  # to be removed with the others
+    heir.start()
+    with three.opened("west") as each:
+        written = one(each["west"], "select pg_current_wal_flush_lsn()")
+    with psycopg.connect(heir.dsn, autocommit=True) as db:
+        until(db, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", written)
+
+    def fail_over(_: Server) -> None:
+        kill(old)
+        with psycopg.connect(heir.dsn, autocommit=True) as db:
+            assert one(db, "select pg_promote()")
+
+    monkeypatch.setattr(dataset, "read_part", striking(three, "west", "before", dataset.read_part, fail_over))
+    places = [conninfo_to_dict(server.dsn) for server in (old, heir)]
+    hosts, ports = (",".join(str(place[name]) for place in places) for name in ("host", "port"))
+    three.urls["west"] = f"postgresql://postgres@/two_tower?host={hosts}&port={ports}&target_session_attrs=read-write"
+    try:
+        assert "error: west: " in three.run("train", "--version", "interrupted", code=1)
+        found = json.loads(three.run("train", "--version", "failed-over", "--json"))
+        assert found["users"] == dataset.read(three.single).n_users
+        three.replicate()
+        assert set(three.states("failed-over").values()) == {"candidate"}
+        three.run("activate", "failed-over", "--force")
+        assert set(three.serve().values()) == {"failed-over"}
+        three.run("verify")
+        three.run("status")
+    finally:
+        three.urls["west"] = heir.dsn
+        remove_server(old)
