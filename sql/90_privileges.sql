@@ -65,7 +65,7 @@ two_tower.require_primary(text)
 to authenticated, service_role;
 grant execute on function public.set_choices(boolean, boolean, text[], uuid[], uuid[], uuid), public.export_user_data(uuid)
 to authenticated, service_role;
-grant execute on function public.log_shown(jsonb), two_tower.shown_lately(),
+grant execute on function public.log_shown(jsonb), two_tower.keep_shown(two_tower.impressions[]), two_tower.shown_lately(),
 public.claim_session(uuid[], uuid[]),
 public.rank_candidates(uuid[], boolean), two_tower.own_scores(uuid[])
 to authenticated;

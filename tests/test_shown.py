@@ -222,6 +222,28 @@ def test_unknown_fields_of_logged_rows_are_ignored(db: Connection, client: Clien
     assert kept == (ME, one(db, "select current_date"))
 
 
+def keep(client: Client, user: UUID, **values: Any) -> int:
+    """Impressions that a login of its own keeps, which may call what PostgREST does not show."""
+    row = {"user_id": str(user), "shown_at": None} | a_row(**values)
+    query = "select two_tower.keep_shown(array[jsonb_populate_record(null::two_tower.impressions, %s::jsonb)])"
+    with client.as_("authenticated", user) as connection:
+        return int(one(connection, query, json.dumps(row)))
+
+
+def test_a_login_of_its_own_keeps_impressions_of_itself_alone(db: Connection, client: Client) -> None:
+    assert keep(client, ME, user_id=str(OTHER), shown_at="2001-01-01") == 1
+    (kept,) = db.execute("select user_id, shown_at::date from two_tower.impressions").fetchall()
+    assert kept == (ME, one(db, "select current_date"))
+
+
+@pytest.mark.parametrize(
+    "values", [{"video_id": None}, {"list_id": None}, {"rank": 201}, {"reason": "because"}, {"propensity": 0}], ids=str
+)
+def test_a_login_of_its_own_keeps_only_what_a_list_has(values: dict[str, Any], client: Client) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match=f"row 1 of shown has no good {next(iter(values))}"):
+        keep(client, ME, **values)
+
+
 def test_shown_per_day_limits_the_impressions_of_a_user(db: Connection, client: Client) -> None:
     db.execute("update two_tower.settings set value = '200' where name = 'shown_per_day'")
     rows = [a_row(list_id=str(uuid4())) for _ in range(150)]

@@ -42,7 +42,10 @@ begin
             select l.* from two_tower.list_for_caller(v_question, "limit") l
         ),
         logged as materialized (
-            select public.log_shown(coalesce(jsonb_agg(to_jsonb(p)), '[]')) as rows from page p
+            select two_tower.keep_shown(array_agg(
+                row(null, null, p.list_id, p.video_id, p.rank, p.model_version, p.reason, p.propensity)::two_tower.impressions
+            )) as rows
+            from page p
         )
         select p.*, null::uuid, null::text from page p where (select l.rows from logged l) is not null order by p.rank;
         return;
@@ -52,7 +55,10 @@ begin
         select l.* from two_tower.list_for_caller(v_question, "limit") l
     ),
     logged as materialized (
-        select public.log_shown(coalesce(jsonb_agg(to_jsonb(p)), '[]')) as rows from page p
+        select two_tower.keep_shown(array_agg(
+            row(null, null, p.list_id, p.video_id, p.rank, p.model_version, p.reason, p.propensity)::two_tower.impressions
+        )) as rows
+        from page p
     )
     select p.*, b.id, b.title::text
     from page p

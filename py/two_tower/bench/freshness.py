@@ -150,7 +150,9 @@ def refreshes_by_size(server: Server, scale: Scale, progress: Progress) -> list[
     """Milliseconds of a refresh after 1,000 of many users liked something, against the same among the fewest users.
 
     All have the same catalogue and model, and the same number of decisions per user, scattered over the table.
-    Every user has features and a vector beforehand, those not of the 1,000 with made-up content.
+    Every user has features and a vector beforehand, those not of the 1,000 with made-up content. The 1,000 are the same
+    in each round: the first, which does not count, reads their pages, and writes each to the log whole, as PostgreSQL
+    does after a checkpoint.
     """
     timings: dict[int, list[float]] = {size: [] for size in scale.sizes}
     databases = []
@@ -161,9 +163,10 @@ def refreshes_by_size(server: Server, scale: Scale, progress: Progress) -> list[
             databases.append((size, world, world.__enter__()))
             _pretend_refreshed(databases[-1][2])
         progress(f"refreshing {scale.changed:,} of them", 0.5)
+        active = {size: _some_users(connection, scale.changed) for size, _, connection in databases}
         for turn in range(scale.rounds + 1):
             for size, _, connection in databases:
-                _like_one_more(connection, scale.changed, turn)
+                _like_one_more(connection, active[size], turn)
                 took = _execute(connection, REFRESH)
                 if turn:  # the first round of each is a warm-up
                     timings[size].append(took * 1000)
@@ -196,7 +199,7 @@ def refresh_against_client(
     bare: list[tuple[float, float]] = []
     for turn in range(scale.rounds):
         mine = users[turn * share : (turn + 1) * share]
-        _like_one_more(connection, len(mine), turn + engine * scale.rounds, mine)
+        _like_one_more(connection, mine, turn + engine * scale.rounds)
         vectors = len(mine) / sum(
             _execute(
                 connection,
@@ -206,7 +209,7 @@ def refresh_against_client(
             for start in range(0, len(mine), 1000)
         )
         # Another like, so that the refresh has as much to write.
-        _like_one_more(connection, len(mine), turn + (2 + engine) * scale.rounds, mine)
+        _like_one_more(connection, mine, turn + (2 + engine) * scale.rounds)
         ours = len(mine) / _execute(connection, REFRESH)
         page = min(1000, share)
         before = users[turn * share - 1] if turn else None
@@ -251,7 +254,7 @@ def cold_and_warm(server: Server, connection: Connection, scale: Scale, engine: 
 
 def _embed_own(connection: Connection, user: UUID, turn: int) -> tuple[float, float]:
     """Seconds of a user's ``embed_user()``, called as PostgREST calls it, after one more like; and of that like."""
-    like = seconds(lambda: _like_one_more(connection, 1, 50 + turn, [user]))
+    like = seconds(lambda: _like_one_more(connection, [user], 50 + turn))
     with connection.transaction():
         connection.execute("set local role authenticated")
         connection.execute(
@@ -436,18 +439,14 @@ def _pretend_refreshed(connection: Connection) -> None:
     connection.execute("checkpoint")
 
 
-def _like_one_more(connection: Connection, count: int, turn: int, users: Sequence[UUID] | None = None) -> None:
-    """One more like of each of ``users``, by default of ``count`` random ones, of a video that most do not know."""
-    if users is None:
-        users = [
-            user
-            for (user,) in connection.execute(
-                "select public.ident('user', floor(random() * (select count(*) from auth.users))::bigint) "
-                "from generate_series(1, %s)",
-                (2 * count,),
-            )
-        ]
-        users = list(dict.fromkeys(users))[:count]
+def _some_users(connection: Connection, count: int) -> list[UUID]:
+    """``count`` users at random."""
+    query = "select id from auth.users order by md5(id::text) limit %s"
+    return [user for (user,) in connection.execute(query, (count,))]
+
+
+def _like_one_more(connection: Connection, users: Sequence[UUID], turn: int) -> None:
+    """One more like of each of ``users``, of a video that most do not know."""
     connection.execute(
         """insert into public.user_video_decisions (user_id, video_id, decision_type)
         select u, (select id from public.videos order by product_url desc offset %s limit 1), 'like'

@@ -31,7 +31,16 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from two_tower.bench.common import VERSION, Connection, Figure, connect, make_catalogue, make_model, new_database
+from two_tower.bench.common import (
+    VERSION,
+    Connection,
+    Figure,
+    connect,
+    make_catalogue,
+    make_model,
+    new_database,
+    no_triggers,
+)
 from two_tower.features import DIM
 from two_tower.lifecycle.tower_rows import store_neighbours
 from two_tower.neighbours import Neighbours
@@ -169,39 +178,38 @@ class _Database:
         # The model is registered with a small catalogue; the large one is added by COPY.
         make_catalogue(connection, 2_000)
         make_model(connection, known_videos=1_000)
-        connection.execute("set session_replication_role = replica")
-        connection.execute(_MORE_VIDEOS, (size,))
-        for statement in _CARRIED:
-            connection.execute(statement.encode(), {"size": size})
-        connection.execute("truncate two_tower.video_embeddings, two_tower.user_embeddings")
-        index = one(connection, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
-        connection.execute("drop index two_tower.video_embeddings_1_hnsw")
-        rng = np.random.default_rng(0)
-        centres = rng.normal(size=(1_000, DIM - 1))
-        weight = rng.zipf(1.6, size=1_000).clip(max=200).astype(float)
-        clusters: list[np.ndarray] = []
+        with no_triggers(connection):
+            connection.execute(_MORE_VIDEOS, (size,))
+            for statement in _CARRIED:
+                connection.execute(statement.encode(), {"size": size})
+            connection.execute("truncate two_tower.video_embeddings, two_tower.user_embeddings")
+            index = one(connection, "select pg_get_indexdef('two_tower.video_embeddings_1_hnsw'::regclass)")
+            connection.execute("drop index two_tower.video_embeddings_1_hnsw")
+            rng = np.random.default_rng(0)
+            centres = rng.normal(size=(1_000, DIM - 1))
+            weight = rng.zipf(1.6, size=1_000).clip(max=200).astype(float)
+            clusters: list[np.ndarray] = []
 
-        def videos(ranks: np.ndarray) -> np.ndarray:
-            """float32 [n, DIM], of unit length, for ranks by popularity [n]."""
-            chosen = rng.choice(1_000, len(ranks), p=weight / weight.sum())
-            clusters.append(chosen)
-            near = centres[chosen] + 0.7 * rng.normal(size=(len(ranks), DIM - 1))
-            lengths = np.interp(ranks / size, _SHARES, _LENGTHS)[:, None]
-            return np.hstack([_unit(near * _scales(_VIDEO_SPREAD)) * lengths, np.sqrt(1 - lengths**2)])
+            def videos(ranks: np.ndarray) -> np.ndarray:
+                """float32 [n, DIM], of unit length, for ranks by popularity [n]."""
+                chosen = rng.choice(1_000, len(ranks), p=weight / weight.sum())
+                clusters.append(chosen)
+                near = centres[chosen] + 0.7 * rng.normal(size=(len(ranks), DIM - 1))
+                lengths = np.interp(ranks / size, _SHARES, _LENGTHS)[:, None]
+                return np.hstack([_unit(near * _scales(_VIDEO_SPREAD)) * lengths, np.sqrt(1 - lengths**2)])
 
-        def tastes(ranks: np.ndarray) -> np.ndarray:
-            near = _unit(centres[rng.choice(1_000, (len(ranks), 3))].sum(axis=1)) * DIM**0.5
-            directions = _unit((near + 0.5 * rng.normal(size=near.shape)) * _scales(_USER_SPREAD))
-            return np.pad(directions, ((0, 0), (0, 1)))
+            def tastes(ranks: np.ndarray) -> np.ndarray:
+                near = _unit(centres[rng.choice(1_000, (len(ranks), 3))].sum(axis=1)) * DIM**0.5
+                directions = _unit((near + 0.5 * rng.normal(size=near.shape)) * _scales(_USER_SPREAD))
+                return np.pad(directions, ((0, 0), (0, 1)))
 
-        _copy(connection, "video", size, videos)
-        self.users = _copy(connection, "user", USERS, tastes)
-        self.clusters = np.concatenate(clusters)
-        connection.execute(_PEOPLE, (USERS,))
-        connection.execute("vacuum (analyze) public.videos, public.video_tags")
-        connection.execute(_DECIDED, (DECISIONS,))
-        connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
-        connection.execute("set session_replication_role = origin")
+            _copy(connection, "video", size, videos)
+            self.users = _copy(connection, "user", USERS, tastes)
+            self.clusters = np.concatenate(clusters)
+            connection.execute(_PEOPLE, (USERS,))
+            connection.execute("vacuum (analyze) public.videos, public.video_tags")
+            connection.execute(_DECIDED, (DECISIONS,))
+            connection.execute("update two_tower.user_embeddings set length = %s", (_LENGTH,))
         # Lists for visitors say little about videos that few people like, so these get likes.
         connection.execute("select two_tower.update_popularity()")
         # Enough to hold the graph; otherwise the build is many times slower.

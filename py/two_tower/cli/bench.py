@@ -30,6 +30,9 @@ def freshness(
         str | None,
         typer.Option(metavar="N,N,...", help="Users among whom 1,000 change; by default 10000,100000,1000000."),
     ] = None,
+    decisions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=100, help="Of each of these users; 10 by default.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """How soon a like is in the vectors, and what that costs the like, the refresh and the connection."""
@@ -47,6 +50,8 @@ def freshness(
         if len(numbers) < 2 or numbers[0] < 1:
             raise typer.BadParameter("--sizes takes at least two numbers of users, of which the first is the baseline")
         scale = replace(scale, sizes=numbers)
+    if decisions:
+        scale = replace(scale, short_history=decisions)
     if quick:
         say("quick: smaller sizes and fewer rounds; take the ratios as a hint")
     with throwaway_server() as server, bar() as progress:
