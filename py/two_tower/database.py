@@ -42,6 +42,9 @@ HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in S
 """Those of :data:`SESSION` whose other values change no result: display of times, and limits that raise an error."""
 
 
+SNAPSHOT = "set transaction isolation level repeatable read, read only"
+"""The first statement of a transaction whose queries all see the same."""
+
 DEFAULTS = {"connect_timeout": "15", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
 """Connection parameters unless the connection string or the environment has others: a server that cannot be reached is
 given up after 15 seconds, a host that falls silent during a query after a minute.

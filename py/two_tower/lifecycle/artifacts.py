@@ -40,7 +40,7 @@ import polars as pl
 import psycopg
 
 from two_tower import supabase
-from two_tower.database import without_password
+from two_tower.database import SNAPSHOT, without_password
 from two_tower.errors import UserError
 from two_tower.features import DIM, LIKE, NOPE, user_counts
 from two_tower.lifecycle import registry
@@ -113,7 +113,7 @@ def export(
         directory.mkdir(parents=True, exist_ok=True)
         (directory / MANIFEST).unlink(missing_ok=True)
     with connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute(SNAPSHOT)
         written = [
             _write(directory / name, content)
             for name, content in _files(connection, version, max_video_features)

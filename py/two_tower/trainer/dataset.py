@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 from scipy import sparse
 
+from two_tower.database import SNAPSHOT
 from two_tower.errors import UserError
 from two_tower.features import (
     ITEM_NUMERIC,
@@ -259,10 +260,6 @@ def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
     kept = by_pair[last]
     order = kept[np.lexsort((item[kept], time[kept], user[kept]))]
     return Decided(user_ids, user[order], item[order], label[order], time[order], weight[order])
-
-
-SNAPSHOT = "set transaction isolation level repeatable read, read only"
-"""The first statement of a transaction whose queries all see the same."""
 
 
 def _decided(connection: psycopg.Connection[Any], options: DatasetOptions) -> Decided:

@@ -20,9 +20,10 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from two_tower.database import SNAPSHOT
 from two_tower.features import LIKE, NOPE, SKIP, VECTOR, VECTORS, TrainingData
 from two_tower.progress import Progress
-from two_tower.trainer.dataset import SNAPSHOT, DatasetOptions, read
+from two_tower.trainer.dataset import DatasetOptions, read
 from two_tower.trainer.dataset_files import OF_ENCODER
 from two_tower.trainer.runs import name_by_time, run_directory
 from two_tower.writing import writing
