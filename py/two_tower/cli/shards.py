@@ -140,7 +140,7 @@ def train(
     from two_tower.lifecycle.artifacts import kept
     from two_tower.lifecycle.gate import judge
     from two_tower.lifecycle.shards import read_training_set
-    from two_tower.shards import answering, connect, connected
+    from two_tower.shards import answering, connect, connected, on_each
     from two_tower.trainer import gradient
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.options import TrainOptions
@@ -161,6 +161,9 @@ def train(
         with bar() as progress:
             progress("reading", 0.0)
             with connected(taking_part, writes=True) as connections:
+                if version is not None:
+                    # A row that a shard has already would stop its subscription.
+                    on_each(connections, lambda _, connection: registry.require_new(connection, version))
                 data = read_training_set(connections, options)
             model = fit(data, chosen, progress, processes, to_register=True)
         with ExitStack() as stack:

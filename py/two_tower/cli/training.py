@@ -258,6 +258,8 @@ def train(
             with bar() as progress:
                 progress("reading", 0.0)
                 with connect(dsn, autocommit=True, writes=True) as connection:
+                    if version is not None:
+                        registry.require_new(connection, version)
                     data = read(connection, options)
                 model = fit(data, chosen, progress, processes, told=told, to_register=True)
             with ExitStack() as stack:

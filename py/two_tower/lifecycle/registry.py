@@ -58,6 +58,13 @@ def require_version_name(version: str) -> None:
         )
 
 
+def require_new(connection: Connection, version: str) -> None:
+    """Raises UserError if the database has a version of this name."""
+    known = connection.execute("select 1 from two_tower.model_versions where version = %s", (version,))
+    if known.fetchone():
+        raise UserError(f"there is a model version {version} already", "give the new one another name: --version")
+
+
 def new_version(connection: Connection) -> str:
     """A new version name: the time in UTC, to the second, with a number appended if it is taken."""
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
