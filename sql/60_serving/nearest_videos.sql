@@ -52,8 +52,11 @@ begin
         with sums as materialized (
             select t.id, sum(t.value) / p_length as part
             from (
-                select unnest(n.neighbour_ids) as id, unnest(n.weights)::double precision * coalesce(l.weight, 1) as value
-                from unnest(p_liked, p_weights) as l (id, weight)
+                select unnest(n.neighbour_ids) as id, unnest(n.weights) * l.weight as value
+                from (
+                    -- Read once for each like, and not for each of its neighbours.
+                    select u.id, coalesce(u.weight, 1)::double precision as weight from unnest(p_liked, p_weights) as u (id, weight) offset 0
+                ) as l
                 join two_tower.neighbour_lists n on n.model_version = p_version and n.video_id = l.id
             ) as t
             group by t.id
