@@ -210,6 +210,12 @@ def test_an_invalid_row_refuses_the_whole_list(shown: Any, db: Connection, clien
     assert one(db, "select count(*) from two_tower.impressions") == 0
 
 
+@pytest.mark.parametrize("propensity", [1e-6, 1, None])
+def test_propensities_are_kept_up_to_their_bounds(propensity: float | None, db: Connection, client: Client) -> None:
+    assert log(client, ME, [a_row(propensity=propensity)]) == 1
+    assert one(db, "select propensity from two_tower.impressions") == (propensity and pytest.approx(propensity))
+
+
 def test_a_refusal_names_the_row_and_the_field(client: Client) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="row 2 of shown has no good rank") as caught:
         log(client, ME, [a_row(), a_row(rank=0)])
