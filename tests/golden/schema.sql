@@ -755,7 +755,7 @@ CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user';
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user, 40001 if the snapshot of the transaction is older than what was logged';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
