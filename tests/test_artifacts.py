@@ -157,13 +157,17 @@ def test_no_version_may_have_the_name_of_the_pointer(
     assert versions(other) == {}
 
 
-def test_a_reserved_version_is_refused_before_anything_is_trained(
-    db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("Current", "no model version can be called Current"), ("v1", "there is a model version v1 already")],
+)
+def test_a_reserved_or_taken_version_is_refused_before_anything_is_trained(
+    version: str, reason: str, db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("two_tower.trainer.dataset.read", lambda *_: pytest.fail("it began to read"))
-    done = CliRunner().invoke(app, ["train", "--version", "Current", "--dsn", dsn])
+    done = CliRunner().invoke(app, ["train", "--version", version, "--dsn", dsn])
     assert isinstance(done.exception, UserError) or done.exit_code == 1
-    assert "no model version can be called Current" in (done.output + str(done.exception))
+    assert reason in (done.output + str(done.exception))
 
 
 def test_current_follows_the_latest_publication_and_versions_stay(db: Connection, url: str, other: Connection) -> None:

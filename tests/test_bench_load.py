@@ -121,6 +121,21 @@ def test_figures_are_those_of_the_highest_rate_kept_up_with() -> None:
     assert (rows["errors"].value, rows["errors"].baseline) == (3, 2503)
 
 
+def test_no_rate_is_called_sustained_if_none_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lowest of two rates loses half of its requests, the other answers all but for one error."""
+    half, failed = found(rate=100, per_second=50), found(rate=200, per_second=200, errors=1)
+    monkeypatch.setattr(load, "measure", lambda server, scale, rate, send: half if rate == 100 else failed)
+    server = Server(tmp_path)
+    send = partial(load._pgbench, server)  # not called
+    figures, words = load._measured(server, Scale(rates=(200, 100)), send, lambda what, share: None)
+    rows = {row.figure: row for row in figures}
+    assert (rows["requests_per_s"].value, rows["requests_per_s"].baseline, rows["requests_per_s"].ratio) == (0, 100, 0)
+    assert not {"p50_ms", "p99_ms"} & rows.keys()
+    assert rows["errors"].value == 1
+    assert rows["p99_ms_100"].value == pytest.approx(10)
+    assert words[-1].startswith("no rate was sustained")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -162,17 +162,24 @@ def test_a_rollback_that_was_reported_survives_the_kill(server: Server) -> None:
 
 
 def kill(server: Server) -> None:
-    for pid in processes(server):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """kill -9 of the postmaster and all its children, and of no other process; returns when they are gone."""
+    deadline = time.monotonic() + 30
+    while send(server, signal.SIGKILL):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not server.running
 
 
-def processes(server: Server) -> list[int]:
-    """The server's own processes, the postmaster first: those at work in its data directory."""
-    found = []
+def send(server: Server, what: signal.Signals) -> int:
+    """Sends a signal to the server's processes, which are those at work in its data directory, the postmaster first;
+    returns how many there were."""
+    found = set[int]()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (process / "cwd").readlink() == server.data:
-                found.append(int(process.name))
+                found.add(int(process.name))
     postmaster = int((server.data / "postmaster.pid").read_text().split()[0])
-    return [postmaster, *(pid for pid in found if pid != postmaster)]
+    for pid in sorted(found, key=lambda pid: pid != postmaster):
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
+    return len(found)

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from two_tower.errors import UserError
+from two_tower.trainer import dataset_export
 from two_tower.trainer.dataset import DatasetOptions, read
 from two_tower.trainer.dataset_export import export
 from two_tower.trainer.splits import split
@@ -119,6 +120,29 @@ def test_held_out_rows_are_not_in_the_features(world: Connection, tmp_path: Path
         assert row["like_count"] == len(row["liked_video_ids"])
     train = got["interactions_train"]
     assert got["user_features"]["like_count"].sum() == (train["label"] == 1).sum()
+
+
+def test_all_files_of_a_run_show_one_moment(
+    world: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a video and a user go, and a review comes, when the interactions are read."""
+
+    def read_and_change(*arguments: Any) -> Any:
+        data = read(*arguments)
+        with psycopg.connect(dsn) as other:
+            other.execute("delete from public.videos where id = %s", (data.item_ids[data.item[0]],))
+            other.execute("delete from auth.users where id = %s", (data.user_ids[-1],))
+            other.execute(
+                "insert into two_tower.reviews select gen_random_uuid(), min(id::text)::uuid, 2 from public.videos"
+            )
+        return data
+
+    before = export(world, tmp_path / "before", snapshot_inputs=True)
+    monkeypatch.setattr(dataset_export, "read", read_and_change)
+    during = export(world, tmp_path / "during", snapshot_inputs=True)
+    assert len(before["files"]) == 6
+    for name in ("files", "stars", "joined"):
+        assert during[name] == before[name], name
 
 
 def test_users_excluded_from_training_are_in_no_file(world: Connection, tmp_path: Path) -> None:

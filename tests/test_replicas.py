@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx2
+import polars as pl
 import psycopg
 import pytest
 from psycopg import errors
@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 import two_tower.server.reading as reading_module
 from conftest import Connection, in_database, remove_server, server_directory
 from rest_api import PREFIX, serve
+from test_crash import kill
 from test_refresh import assert_fresh
 from test_security import ASKERS, ME, RPCS, WORLD, attempt, calls_of_routines, relations
 from two_tower import rows
@@ -95,15 +96,6 @@ def standby_of(primary: Server) -> Server:
     done = subprocess.run(command, cwd="/", check=False, capture_output=True, text=True, **who_runs)
     assert done.returncode == 0, done.stderr
     return standby
-
-
-def kill(server: Server) -> None:
-    """kill -9 of the postmaster and all its children, and of no other process."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "cwd").readlink() == server.data:
-                os.kill(int(process.name), signal.SIGKILL)
-    until(lambda: not server.running)
 
 
 @pytest.fixture(scope="module")
@@ -554,9 +546,9 @@ def statements(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Statements:
     return counted
 
 
-def run(directory: Path, verb: str) -> tuple[int, str]:
+def run(directory: Path, verb: str, *options: str) -> tuple[int, str]:
     """Exit code and output of a verb."""
-    done = CliRunner().invoke(app, [word.format(directory) for word in VERBS[verb]])
+    done = CliRunner().invoke(app, [word.format(directory) for word in (*VERBS[verb], *options)])
     assert done.exception is None or isinstance(done.exception, SystemExit), (verb, done.exc_info)
     return done.exit_code, done.output
 
@@ -599,6 +591,102 @@ def test_every_verb_that_only_reads_uses_the_replica() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ promotion
+
+
+@pytest.fixture
+def heir(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One more standby, in DATABASE_READ_URL."""
+    server = standby_of(pair.primary)
+    try:
+        server.start()
+        monkeypatch.setenv("DATABASE_READ_URL", server.dsn)
+        yield server
+    finally:
+        remove_server(server)
+
+
+def take_over(heir: Server) -> None:
+    """The standby is promoted, and what is being read there is changed and vacuumed."""
+    with psycopg.connect(heir.dsn, autocommit=True) as db:
+        assert one(db, "select pg_promote()")
+        db.execute("delete from public.user_video_decisions where decision_type = 'like'")
+        db.execute("delete from public.videos where id = %s", (WORLD.published[0],))
+        refresh(db)
+        db.execute("vacuum")
+        assert_fresh(db)
+
+
+def content(path: Path) -> object:
+    return pl.read_parquet(path).to_dicts() if path.suffix == ".parquet" else path.read_bytes()
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize(
+    "verb", [("recommend",), ("recommend", "--workers", "2"), ("dataset export",), ("model export",)], ids=" ".join
+)
+def test_a_verb_that_reads_goes_on_while_its_standby_is_promoted(
+    verb: tuple[str, ...],
+    pair: Pair,
+    heir: Server,
+    statements: Statements,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All that it writes is of the moment at which it began. The promotion comes before its last statement."""
+    written = []
+    for name in ("before", "during"):
+        directory = tmp_path / name
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        statements.before, statements.count = statements.count, 0
+        if name == "during":
+            statements.strike = lambda: take_over(heir)
+        code, told = run(directory, *verb)
+        assert (code, "warning" in told) == (0, False), told
+        found = {p.relative_to(directory): content(p) for p in directory.rglob("*") if p.suffix in (".csv", ".parquet")}
+        written.append({re.sub(r"\d{8}T\d{6}Z", "TIME", str(path)): it for path, it in found.items()})
+    with psycopg.connect(heir.dsn) as db:
+        assert not one(db, "select pg_is_in_recovery()")
+    assert written[0]
+    assert written[0].keys() == written[1].keys()
+    for path, it in written[0].items():
+        assert written[1][path] == it, path
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("ended", [False, True])
+def test_rows_that_are_being_sent_go_on_or_are_read_again_while_their_standby_is_promoted(
+    ended: bool, pair: Pair, heir: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are more than fit into the buffers between server and client. The session may be ended, too."""
+    with pair.on_primary() as db:
+        many, likes = rows.row(
+            db, "select count(*), count(*) filter (where decision_type = 'like') from public.user_video_decisions"
+        )
+    assert many * 20_000 > 10_000_000
+    attempts = []
+
+    def work(connection: Connection) -> int:
+        attempts.append(who(connection))
+        query = "copy (select user_id, repeat('x', 20000) from public.user_video_decisions) to stdout"
+        with connection.cursor().copy(query) as copy:
+            for at, _ in enumerate(copy.rows()):
+                if at == 1 and len(attempts) == 1:
+                    monkeypatch.setenv("DATABASE_URL", AWAY)  # the old primary is gone
+                    take_over(heir)
+                    if ended:
+                        with psycopg.connect(heir.dsn) as db:
+                            db.execute("select pg_terminate_backend(%s)", (connection.info.backend_pid,))
+        return at + 1
+
+    said = Said()
+    found = reading(None, work, said)
+    if ended:
+        assert (found < many - likes + 1, attempts) == (True, ["replica", "primary"])
+        assert "trying again" in said.lines[0]
+        assert "the primary does not answer" in said.lines[1]
+    else:
+        assert (found, attempts, said.lines) == (many, ["replica"], [])
 
 
 def test_a_promotion_during_writes_loses_nothing(pair: Pair) -> None:

@@ -145,11 +145,16 @@ def test_overrides_of_retrain_last_until_activation_and_are_recorded(db: Connect
     assert db.execute("select name, value from two_tower.settings order by name").fetchall() == before
 
 
-def test_a_refused_activation_leaves_no_staged_version(db: Connection, dsn: str, webhook: Webhook) -> None:
+def test_a_refused_activation_leaves_no_staged_version(
+    db: Connection, dsn: str, webhook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lenient(db)
     db.execute("update two_tower.settings set value = '-1' where name = 'gate_max_distance'")
     done = retrain(dsn, *LENIENT, "--webhook", webhook.url, code=1)
     assert "parity sample" in done.stderr  # registration measures by the same setting
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in webhook.text
     assert states(db) == {"v1": "active"}
     db.execute("update two_tower.settings set value = '0.001' where name = 'gate_max_distance'")
     db.execute("update two_tower.settings set value = '1.1' where name = 'gate_min_recall'")

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from conftest import NewDatabase, in_database
 from two_tower.cli.main import app
-from two_tower.database import open_connection
+from two_tower.database import open_connection, without_password
 from two_tower.errors import UserError
 from two_tower.lifecycle import artifacts
 from two_tower.server.embedded import Server
@@ -294,6 +294,36 @@ def test_no_limit_on_idle_transactions_ends_one_before_it_is_set_aside(
         result = CliRunner().invoke(app, [*verb, "--dsn", ours])
         assert result.exit_code == 0, (verb, result.stderr, result.exception)
         assert next(pauses, None) is None, verb
+
+
+def test_connections_notice_a_silent_host_unless_the_dsn_says_otherwise(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keepalives_interval` is a default throughout."""
+    for environment, more, wanted in (
+        ("", "", ("15", "30", "10")),
+        ("7", "", ("7", "30", "10")),
+        ("7", "&connect_timeout=9&keepalives_idle=20", ("9", "20", "10")),
+        ("", "&connect_timeout=0", ("0", "30", "10")),
+    ):
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", environment)
+        with open_connection(dsn + more) as connection:
+            used = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
+        names = ("connect_timeout", "keepalives_idle", "keepalives_interval")
+        assert tuple(used[name] for name in names) == wanted, (environment, more)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:se%20cret@db.internal:5433/app?sslmode=require&sslpassword=secret",
+        "postgresql://me@db.internal:5433/app?sslmode=require&password=secret",
+        "host=db.internal port=5433 dbname=app user=me sslmode=require password='se cret'",
+    ],
+)
+def test_a_connection_string_is_shown_without_its_secrets(dsn: str) -> None:
+    shown = {"host": "db.internal", "port": "5433", "dbname": "app", "user": "me", "sslmode": "require"}
+    assert conninfo_to_dict(without_password(dsn)) == shown
 
 
 @pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])

@@ -5,14 +5,19 @@ Together they have the same results as one server with all users.
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +26,15 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
+import two_tower.shards as shards_module
+import two_tower.trainer.train as training
 from conftest import borrowed, new_cluster, remove_server
 from documents import REPOSITORY, blocks
-from test_crash import kill
+from test_crash import kill, send
 from test_refresh import assert_fresh
+from test_replicas import standby_of
 from tiers import some
+from two_tower import database
 from two_tower.cli.main import app
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry, shards, verify
@@ -335,6 +344,31 @@ def test_a_model_is_trained_on_all_users_and_serves_them(three: Three) -> None:
     three.run("activate", FIRST)
 
 
+def test_a_model_is_kept_if_the_first_shard_is_gone_when_it_is_trained(
+    three: Three, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = training.fit
+
+    def and_then_gone(*arguments: Any, **options: Any) -> Any:
+        model = fit(*arguments, **options)
+        three.servers["east"].stop()
+        return model
+
+    monkeypatch.setattr(training, "fit", and_then_gone)
+    try:
+        said = three.run("train", "--version", "kept", code=1)
+    finally:
+        three.servers["east"].start()
+    (directory,) = tmp_path.iterdir()
+    assert "error: kept is trained, but was not registered: " in said
+    assert f"its files are in {directory} hint: two-tower model register {directory} --dsn " in said
+    done = CliRunner().invoke(app, shlex.split(said.split("hint: two-tower ")[1]))
+    assert (done.exit_code, done.output) == (0, "kept is registered\n")
+    three.replicate()
+    assert set(three.states("kept").values()) == {"candidate"}
+
+
 @pytest.mark.soak
 def test_given_vectors_reach_every_shard_and_activate_together(three: Three) -> None:
     with three.opened() as each:
@@ -410,8 +444,10 @@ def test_a_shard_that_is_not_migrated_is_not_said_to_be_down(three: Three) -> No
             older = "is older than this program: it lacks migration 0011.shards"
             said = three.run("status", code=1)
             assert re.search(rf"north: unfit: database \S+ {older} → two-tower migrate", said), said
-            for verb in ("activate", "popularity", "verify"):
+            for verb in ("activate", "popularity"):
                 assert re.search(rf"nothing was done: north: database \S+ {older}", three.run(verb, code=1)), verb
+            said = three.run("verify", code=1)
+            assert re.search(rf"east: \d+ users .* west: \d+ users .* error: north: database \S+ {older}", said), said
         finally:
             db.execute("insert into two_tower._yoyo_migration select * from kept")
 
@@ -515,6 +551,37 @@ def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> Non
     assert set(three.serve().values()) == {version}
 
 
+def test_what_is_retired_on_a_shard_during_an_activation_is_reported(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version, on the shard that is next: all go back. The old one, on a shard that has to go back to it: it
+    cannot, and the message says so."""
+    before, version = three.serve()["east"], three.register()
+    flip = registry.flip
+
+    def retiring(gone: str, name: str, moment: str) -> Callable[..., Any]:
+        return striking(three, name, moment, flip, lambda _: retire(three, gone, name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "flip", retiring(version, "west", "before"))
+        said = three.run("activate", version, code=1)
+    assert f"west: model {version} is retired" in said
+    assert f"west serves {before}; east serves {before}" in said
+    assert three.serve() == dict.fromkeys(NAMES, before)
+
+    version = three.register()
+    with monkeypatch.context() as patch, three.opened("north") as each, each["north"].transaction():
+        each["north"].execute("select pg_advisory_xact_lock(hashtextextended('two_tower.activate', 0))")
+        patch.setattr(registry, "flip", retiring(before, "west", "after"))
+        said = three.run("activate", version, code=1)
+    assert re.search(rf"west serves {version} all the same: .*{before}.*; east serves {before}", said), said
+    assert three.serve() == {"east": before, "west": version, "north": before}
+    said = three.run("status", code=1)
+    assert f"shards serve different versions: east {before}, west {version}, north {before}" in said
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+
+
 def retire(three: Three, version: str, *names: str) -> None:
     with three.opened(*names) as each:
         for db in each.values():
@@ -535,17 +602,19 @@ STEPS: dict[str, tuple[str, Any, str]] = {
 """Verb and step → the verb, and the function that does the step for one shard; its first argument is the connection."""
 
 
-def killing(three: Three, name: str, moment: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """``work``, but the shard ``name`` is killed before or after ``work`` runs on it."""
+def striking(
+    three: Three, name: str, moment: str, work: Callable[..., Any], strike: Callable[[Server], object] = kill
+) -> Callable[..., Any]:
+    """``work``, but the shard ``name`` is killed, or struck otherwise, before or after ``work`` runs on it."""
     place = conninfo_to_dict(three.urls[name])["host"]
 
     def do(connection: Connection, *arguments: Any, **options: Any) -> Any:
         here = connection.info.host == place
         if here and moment == "before":
-            kill(three.servers[name])
+            strike(three.servers[name])
         done = work(connection, *arguments, **options)
         if here and moment == "after":
-            kill(three.servers[name])
+            strike(three.servers[name])
         return done
 
     return do
@@ -556,7 +625,7 @@ def one_kill(three: Three, monkeypatch: pytest.MonkeyPatch, step: str, name: str
     verb, module, function = STEPS[step]
     with monkeypatch.context() as patch:
         patch.setattr(shards, "RECOVERY_SECONDS", 0.5)
-        patch.setattr(module, function, killing(three, name, moment, getattr(module, function)))
+        patch.setattr(module, function, striking(three, name, moment, getattr(module, function)))
         try:
             done = CliRunner().invoke(app, ["shards", verb], env={"TWO_TOWER_SHARDS": three.setting})
         finally:
@@ -607,3 +676,102 @@ def test_verbs_can_be_repeated_after_a_shard_was_killed(
             # Subscribers of a server that was killed reconnect after wal_retrieve_retry_interval.
             until(db, "select not exists (select from two_tower.problems)")
     three.run("status")
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_frozen_shard_is_named_and_the_others_answer(
+    three: Three, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Its kernel still takes what is sent to it. It freezes in the middle, and then is so from the beginning."""
+    monkeypatch.setitem(database.DEFAULTS, "connect_timeout", "5")
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    before, freeze = three.serve(), partial(send, what=signal.SIGSTOP)
+    _, module, function = STEPS[verb]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, function, striking(three, "west", "before", getattr(module, function), freeze))
+            said = [three.run(verb, code=1)]
+        said.append(three.run(verb, code=1))
+    finally:
+        send(three.servers["west"], signal.SIGCONT)
+    whats = ["it does not answer, and takes no connection within 5 s", "connection timeout expired"]
+    for found, what in zip(said, whats, strict=True):
+        assert re.search(rf"west: .*{what}", found), found
+        for name in ("east", "north"):
+            answer = (
+                f"│ {name} │ {before[name]} │" if verb == "status" else rf"{name}: \d+ users and \d+ videos compared"
+            )
+            assert re.search(answer, found), found
+    three.run(verb)
+
+
+@pytest.mark.soak
+def test_a_shard_that_freezes_during_its_flip_does_not_hold_the_others_up(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it goes on, it does what it was told, or not; status says what each serves, and the activation mends it."""
+    before, version = three.serve(), three.register()
+    monkeypatch.setitem(database.DEFAULTS, "connect_timeout", "5")
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    monkeypatch.setattr(shards, "RECOVERY_SECONDS", 0.5)
+    with monkeypatch.context() as patch:
+        freeze = partial(send, what=signal.SIGSTOP)
+        patch.setattr(registry, "flip", striking(three, "west", "before", registry.flip, freeze))
+        try:
+            said = three.run("activate", version, code=1)
+        finally:
+            send(three.servers["west"], signal.SIGCONT)
+    assert "error: west: it does not answer, and takes no connection within 5 s; " in said
+    assert f"west served {before['west']}, and cannot be asked what it serves now" in said
+    assert f"east serves {before['east']}" in said
+    assert {**three.serve(), "west": None} == {**before, "west": None}
+    three.run("activate", version)
+    assert set(three.serve().values()) == {version}
+
+
+@pytest.mark.soak
+def test_a_query_may_last_as_long_as_its_shard_takes_connections(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 5)
+    with three.opened() as each:
+        done = shards_module.on_each(each, lambda _, db: one(db, "select count(pg_sleep(6))"))
+    assert done == dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.soak
+def test_a_shard_may_fail_over_in_the_middle_of_a_training(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training names it, and the next one finds the new primary by the same URL, as do subscription and verbs. The
+    new primary stays in the old one's place."""
+    old, heir = three.servers["west"], standby_of(three.servers["west"])
+    three.servers["west"] = heir  # to be removed with the others
+    heir.start()
+    with three.opened("west") as each:
+        written = one(each["west"], "select pg_current_wal_flush_lsn()")
+    with psycopg.connect(heir.dsn, autocommit=True) as db:
+        until(db, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", written)
+
+    def fail_over(_: Server) -> None:
+        kill(old)
+        with psycopg.connect(heir.dsn, autocommit=True) as db:
+            assert one(db, "select pg_promote()")
+
+    monkeypatch.setattr(dataset, "read_part", striking(three, "west", "before", dataset.read_part, fail_over))
+    places = [conninfo_to_dict(server.dsn) for server in (old, heir)]
+    hosts, ports = (",".join(str(place[name]) for place in places) for name in ("host", "port"))
+    three.urls["west"] = f"postgresql://postgres@/two_tower?host={hosts}&port={ports}&target_session_attrs=read-write"
+    try:
+        assert "error: west: " in three.run("train", "--version", "interrupted", code=1)
+        found = json.loads(three.run("train", "--version", "failed-over", "--json"))
+        assert found["users"] == dataset.read(three.single).n_users
+        three.replicate()
+        assert set(three.states("failed-over").values()) == {"candidate"}
+        three.run("activate", "failed-over", "--force")
+        assert set(three.serve().values()) == {"failed-over"}
+        three.run("verify")
+        three.run("status")
+    finally:
+        three.urls["west"] = heir.dsn
+        remove_server(old)

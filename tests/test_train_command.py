@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
-from conftest import NewDatabase
+import two_tower.trainer.train as training
+from conftest import NewDatabase, in_database
 from test_gradient import torchrun
 from test_path import two_tower
+from two_tower import rows
+from two_tower.cli.main import app
+from two_tower.errors import UserError
+from two_tower.lifecycle import artifacts, registry
+from two_tower.trainer import export
 from two_tower.world import World, generate
 
 pytestmark = pytest.mark.xdist_group("train")
@@ -88,3 +100,73 @@ def test_reviews_without_negatives_use_drawn_ones_and_no_temporal_split(
     refused = two_tower(dsn, "train", "--split", "temporal", code=1)
     assert "no point in time" in refused
     assert "--split user" in refused
+
+
+@pytest.mark.parametrize("verb", ["train", "retrain"])
+def test_a_model_that_cannot_be_registered_is_kept_with_the_command_that_registers_it(
+    verb: str, loaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit, write, trained = training.fit, artifacts._write, list[Any]()
+    name = urlsplit(loaded).path.removeprefix("/")
+
+    def allow(allowed: bool) -> None:
+        with psycopg.connect(in_database(loaded, "postgres"), autocommit=True) as db:
+            db.execute(f"alter database {name} with allow_connections {allowed}".encode())
+            db.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+
+    def once(*arguments: Any, **options: Any) -> Any:
+        trained[:] = trained or [fit(*arguments, **options)]
+        return trained[0]
+
+    def gone(*arguments: Any, **options: Any) -> Any:
+        once(*arguments, **options)
+        allow(False)
+        return trained[0]
+
+    def cut(connection: psycopg.Connection[Any], *_: Any, **__: Any) -> None:
+        connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def full(path: Path, content: bytes) -> Path:
+        if path.is_relative_to(tmp_path) and path.name == artifacts.MANIFEST:
+            raise UserError(f"cannot write {path}: No space left on device")
+        return write(path, content)
+
+    faults: list[tuple[Any, str, Any, str, bool]] = [
+        (training, "fit", gone, "not currently accepting connections|terminating connection", True),
+        (registry, "register_files", cut, "terminating connection", True),
+        (registry, "register_files", interrupted, "KeyboardInterrupt", True),
+        (artifacts, "_write", full, "terminating connection", False),
+        # As with more than two million videos: no tower fits a file.
+        (export, "LARGEST", 10, "terminating connection", True),
+    ]
+    with psycopg.connect(loaded) as db:
+        db.execute("update two_tower.settings set value = '\"auto\"' where name = 'inference_engine'")
+    for module, function, fault, reason, here in faults:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "fit", once)
+            patch.setattr(registry, "register_files", cut)
+            patch.setattr(module, function, fault)
+            done = CliRunner().invoke(app, [verb, "--dsn", loaded], env={"COLUMNS": "1000"})
+        allow(True)
+        assert done.exit_code == 1, reason
+        said = re.search(
+            rf"error: \S+ is trained, but was not registered: .*({reason}).*; its files are in (\S+)\n"
+            "hint: two-tower (.*)",
+            done.output,
+        )
+        assert said, done.output
+        directory = Path(said[2])
+        assert list(tmp_path.glob("two-tower-*")) == ([directory] if here else [])
+        with psycopg.connect(loaded, autocommit=True) as db:
+            assert rows.one(db, "select count(*) from two_tower.model_versions") == 0
+            for answer in ("is registered", "was registered already"):
+                again = CliRunner().invoke(app, shlex.split(said[3]))
+                assert (again.exit_code, answer in again.output) == (0, True), again.output
+            metrics = rows.one(db, "select metrics - 'parity' from two_tower.models")
+            assert metrics == registry.plain(trained[0].metrics)
+            db.execute("delete from two_tower.model_versions")
+        shutil.rmtree(directory)

@@ -42,6 +42,17 @@ HARMLESS = {"timezone", "bytea_output", "quote_all_identifiers"} | {n for n in S
 """Those of :data:`SESSION` whose other values change no result: display of times, and limits that raise an error."""
 
 
+SNAPSHOT = "set transaction isolation level repeatable read, read only"
+"""The first statement of a transaction whose queries all see the same."""
+
+DEFAULTS = {"connect_timeout": "15", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+"""Connection parameters unless the connection string or the environment has others: a server that cannot be reached is
+given up after 15 seconds, a host that falls silent during a query after a minute.
+
+Not ``tcp_user_timeout``: it would also end a COPY to a server that reads nothing because it waits for a lock.
+"""
+
+
 def open_connection(
     dsn: str, *, autocommit: bool = False, settle: bool = True, as_owner: bool = True, **options: Any
 ) -> psycopg.Connection[Any]:
@@ -53,8 +64,10 @@ def open_connection(
     """
     import psycopg
 
+    given = _parameters(dsn)
+    options = {name: value for name, value in DEFAULTS.items() if not given.get(name)} | options
     # The encoding is a connection parameter, which poolers know and which takes precedence over all defaults.
-    options = {"connect_timeout": 15, "application_name": "two-tower", "client_encoding": "UTF8", **options}
+    options = {"application_name": "two-tower", "client_encoding": "UTF8", **options}
     try:
         # A transaction pooler may give each transaction another session, so nothing may be prepared.
         connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True, prepare_threshold=None, **options)
@@ -73,12 +86,18 @@ def open_connection(
     return connection
 
 
-def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
-    """Raises UserError if a pooler refuses options of the connection string, or if the login may not connect to the
-    database; libpq has no SQLSTATE for either."""
+def _parameters(dsn: str) -> dict[str, str]:
+    """Connection parameters of the environment and of ``dsn``."""
     from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
+    known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
+    return known | {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+
+
+def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
+    """Raises UserError if a pooler refuses options of the connection string, or if the login may not connect to the
+    database; libpq has no SQLSTATE for either."""
     if "unsupported startup parameter" in str(error):  # PgBouncer's words, which are not translated
         raise UserError(
             "the connection pooler refuses the options in the connection string (or PGOPTIONS)",
@@ -87,14 +106,21 @@ def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
         ) from error
     if "CONNECT" not in str(error):  # the message contains the privilege's name in every language
         return
-    known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
-    known |= {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+    known = _parameters(dsn)
     role = known["user"]
     database = known["dbname"] or role
     raise UserError(
         f"the role {role} may not connect to the database {database}",
         f'as the owner of the database run: grant connect on database "{database}" to "{role}"',
     ) from error
+
+
+def without_password(dsn: str) -> str:
+    """The same connection string without secrets, to be shown."""
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    secret = ("password", "sslpassword", "oauth_client_secret")
+    return make_conninfo("", **{name: value for name, value in conninfo_to_dict(dsn).items() if name not in secret})
 
 
 def settle_session(connection: psycopg.Connection[Any]) -> None:
@@ -227,14 +253,17 @@ def take_turn(connection: psycopg.Connection[Any], key: int | str, others: str, 
     connection.execute("select pg_catalog.pg_advisory_xact_lock(%s)", (key,))
 
 
-def another(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """One more connection to the same database, in autocommit mode."""
+def another(connection: psycopg.Connection[Any], **options: Any) -> psycopg.Connection[Any]:
+    """One more connection to the same database of the same server, in autocommit mode; ``options`` are those of
+    :func:`open_connection`."""
     from psycopg.conninfo import make_conninfo
 
-    parameters = dict(connection.info.get_parameters())
-    if connection.info.password:
-        parameters["password"] = connection.info.password
-    return open_connection(make_conninfo("", **parameters), autocommit=True)
+    info = connection.info
+    # The connection string may name several servers.
+    parameters: dict[str, Any] = info.get_parameters() | {"port": info.port}
+    for name in ("host", "hostaddr", "password"):
+        parameters[name] = getattr(info, name) or None
+    return open_connection(make_conninfo("", **parameters), autocommit=True, **options)
 
 
 def require_writable(connection: psycopg.Connection[Any]) -> None:

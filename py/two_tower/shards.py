@@ -6,21 +6,25 @@ servers there are, and queries all of them; ``lifecycle/shards.py`` has the oper
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import psycopg
 
-from two_tower.database import open_connection, require_migrated, require_writable
+from two_tower.database import another, open_connection, require_migrated, require_writable
 from two_tower.errors import GateFailed, UserError
 from two_tower.rows import column, one
 
 Connection = psycopg.Connection[Any]
 Connections = Mapping[str, Connection]
+Failure = UserError | psycopg.Error
 Answer = TypeVar("Answer")
 Place = TypeVar("Place")
 
@@ -40,6 +44,11 @@ MODELS = {
 }
 """Tables of models → their column of the version. The first shard publishes these and :data:`CATALOGUE`, and the others
 subscribe, as docs/scaling.md sets it up."""
+
+LOOK_SECONDS = 10.0
+"""Between two looks whether a shard that has not answered yet still takes connections."""
+SILENT_SECONDS = 30
+"""How long it may take with that."""
 
 LEAVE_OUT = "start it, or leave it out by name: --without NAME"
 
@@ -114,24 +123,75 @@ def on_each(places: Mapping[str, Place], work: Callable[[str, Place], Answer]) -
 
     Raises one UserError that names each failed shard, or GateFailed if all failures are of gates.
     """
-    with ThreadPoolExecutor(max(len(places), 1)) as pool:
-        running = {name: pool.submit(work, name, place) for name, place in places.items()}
-    failures: dict[str, UserError | psycopg.Error] = {}
-    for name, run in running.items():
-        error = run.exception()
-        if isinstance(error, UserError | psycopg.Error):
-            failures[name] = error
-        elif error is not None:
-            raise error
+    answers, failures = ask_each(places, work)
     if failures:
         raise failed(failures)
-    return {name: run.result() for name, run in running.items()}
+    return answers
 
 
-def failed(failures: Mapping[str, UserError | psycopg.Error]) -> UserError:
+def ask_each(
+    places: Mapping[str, Place], work: Callable[[str, Place], Answer]
+) -> tuple[dict[str, Answer], dict[str, Failure]]:
+    """As :func:`on_each`, but it returns the failures beside the results."""
+
+    def ask(name: str, place: Place) -> Answer:
+        with answering(place) if isinstance(place, psycopg.Connection) else nullcontext():
+            return work(name, place)
+
+    with ThreadPoolExecutor(max(len(places), 1)) as pool:
+        running = {name: pool.submit(ask, name, place) for name, place in places.items()}
+    answers: dict[str, Answer] = {}
+    failures: dict[str, Failure] = {}
+    for name, run in running.items():
+        error = run.exception()
+        if error is None:
+            answers[name] = run.result()
+        elif isinstance(error, UserError | psycopg.Error):
+            failures[name] = error
+        else:
+            raise error
+    return answers, failures
+
+
+@contextmanager
+def answering(connection: Connection) -> Iterator[None]:
+    """Breaks ``connection`` off if, within the block, its server falls silent; raises psycopg.OperationalError then.
+
+    Keepalives do not notice a server that is frozen, since its kernel answers them. Nor does a query that lasts say
+    anything. So the server is silent if it does not take another connection within :data:`SILENT_SECONDS`.
+    """
+    over, silent = Event(), Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            try:
+                another(connection, settle=False, connect_timeout=SILENT_SECONDS).close()
+            except psycopg.errors.ConnectionTimeout:
+                silent.set()
+                with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+                return
+            except (UserError, psycopg.Error):
+                pass  # a refusal is an answer, too
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if silent.is_set():
+            said = f"it does not answer, and takes no connection within {SILENT_SECONDS} s"
+            raise psycopg.OperationalError(said) from error
+        raise
+    finally:
+        over.set()
+        watching.join()
+
+
+def failed(failures: Mapping[str, Failure], hint: str | None = None) -> UserError:
     """One error that names each shard that failed."""
     said = "; ".join(f"{name}: {why(error)}" for name, error in failures.items())
-    hint = next((error.hint for error in failures.values() if isinstance(error, UserError) and error.hint), None)
+    hint = next((error.hint for error in failures.values() if isinstance(error, UserError) and error.hint), hint)
     refused = all(isinstance(error, GateFailed) for error in failures.values())
     return (GateFailed if refused else UserError)(said, hint)
 
@@ -148,16 +208,22 @@ def serving(connection: Connection) -> str | None:
     return None if version is None else str(version)
 
 
-def last_served(connection: Connection, name: str) -> str:
-    """What is known of a shard that is down: the version that it served when last asked."""
-    row = connection.execute(
-        """select model_version, to_char(asked_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
-        from two_tower.shards where name = %s and asked_at is not null""",
-        (name,),
-    ).fetchone()
-    if row is None:
+def last_served(connection: Connection) -> dict[str, str]:
+    """By shard: when it was asked last, and which version it served then."""
+    found = connection.execute(
+        """select name, to_char(asked_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), model_version
+        from two_tower.shards where asked_at is not null"""
+    )
+    return {
+        name: f"when it was asked last, at {at}, it served {version or 'no version'}" for name, at, version in found
+    }
+
+
+def is_down(name: str, known: Mapping[str, str]) -> str:
+    """A shard is down; ``known`` is as :func:`last_served` of another returns it."""
+    if name not in known:
         return f"{name} is down, and was never asked which version it serves"
-    return f"{name} is down; when it was asked last, at {row[1]}, it served {row[0] or 'no version'}"
+    return f"{name} is down; {known[name]}"
 
 
 # ------------------------------------------------------------------------------------------------ replication
@@ -177,17 +243,22 @@ def lacking(connection: Connection) -> list[str]:
     )
 
 
-def bytes_behind(first: Connection, other: Connection) -> int | None:
-    """How much of the first shard's WAL the other has not confirmed; None if it has no slot there."""
-    slots = column(
-        other,
+def slots(connection: Connection) -> list[str]:
+    """The slots on the first shard that this one's subscriptions read."""
+    return column(
+        connection,
         """select s.subslotname::text from pg_catalog.pg_subscription s
-        join pg_catalog.pg_database d on d.oid = s.subdbid where d.datname = current_database()""",
+        join pg_catalog.pg_database d on d.oid = s.subdbid
+        where d.datname = current_database() and s.subslotname is not null""",
     )
-    count = one(
-        first,
-        """select max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.confirmed_flush_lsn))::bigint
-        from pg_catalog.pg_replication_slots r where r.slot_name = any (%s) and r.database = current_database()""",
-        (slots,),
+
+
+def bytes_behind(connection: Connection) -> dict[str, int]:
+    """By slot on this shard: how much of its WAL has not been confirmed."""
+    found = connection.execute(
+        """select r.slot_name::text, case when not pg_catalog.pg_is_in_recovery() then
+            pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.confirmed_flush_lsn)::bigint
+        end
+        from pg_catalog.pg_replication_slots r where r.database = current_database()"""
     )
-    return None if count is None else int(count)
+    return {slot: count for slot, count in found if count is not None}

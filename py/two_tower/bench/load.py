@@ -190,19 +190,29 @@ def _measured(server: Server, scale: Scale, send: Send, progress: Progress) -> t
         loads.append(measure(server, scale, rate, send))
     if not all(len(load.all) for load in loads):
         raise UserError("at one of the rates no request was answered", "measure for longer, or at higher rates")
-    best = max((load for load in loads if load.kept_up), key=lambda load: load.rate, default=loads[0])
-    progress(f"{best.rate:g} requests a second, no refresh", 1 - 0.7 / (len(scale.rates) + 1))
-    alone = measure(server, scale, best.rate, send, refreshing=False)
-    return [*figures(loads, best, alone), *by_rate(loads)], [*map(said, loads)]
+    words = [*map(said, loads)]
+    best = max((load for load in loads if load.kept_up), key=lambda load: load.rate, default=None)
+    alone = None
+    if best is None:
+        words.append("no rate was sustained, so there are no latencies of one; give lower ones: --rates")
+    else:
+        progress(f"{best.rate:g} requests a second, no refresh", 1 - 0.7 / (len(scale.rates) + 1))
+        alone = measure(server, scale, best.rate, send, refreshing=False)
+    return [*figures(loads, best, alone), *by_rate(loads)], words
 
 
-def figures(loads: list[Load], best: Load, alone: Load) -> list[Figure]:
-    """The contract's figures: at the highest rate sustained, with the same rate without refreshes as baseline."""
+def figures(loads: list[Load], best: Load | None, alone: Load | None) -> list[Figure]:
+    """The contract's figures: at the ``best`` rate sustained, beside the same rate without refreshes.
+
+    If none was sustained, ``requests_per_s`` is 0 of the lowest rate, and there are no latencies.
+    """
     asked, errors = sum(len(load.all) + load.errors for load in loads), sum(load.errors for load in loads)
-    rows = [Figure("requests_per_s", best.per_second, best.rate, best.per_second / best.rate, "1/s")]
-    for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
-        value, beside = best.quantile(share), alone.quantile(share)
-        rows.append(Figure(name, value, beside, value / beside, "ms"))
+    rate, answered = (best.rate, best.per_second) if best else (min(load.rate for load in loads), 0.0)
+    rows = [Figure("requests_per_s", answered, rate, answered / rate, "1/s")]
+    if best and alone:
+        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
+            value, beside = best.quantile(share), alone.quantile(share)
+            rows.append(Figure(name, value, beside, value / beside, "ms"))
     return [*rows, Figure("errors", float(errors), float(asked), errors / max(asked, 1), "requests")]
 
 

@@ -197,7 +197,7 @@ def load(
 
     Refreshes run meanwhile. Requests are due at random times, and latency counts from the due time.
     `requests_per_s`, `p50_ms` and `p99_ms` are those of the highest rate that the database sustained, with the same
-    rate without refreshes as baseline.
+    rate without refreshes as baseline. If it sustained none, the first is 0 and the others are left out.
     """
     from dataclasses import replace
 

@@ -76,6 +76,7 @@ def retrain(
         channels=channels(webhook, mail),
         keep=keep,
         workers=workers,
+        dsn=dsn,
     )
     with ExitStack() as stack:
         # The run itself reports later failures, with the resulting state of the models.

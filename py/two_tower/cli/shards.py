@@ -8,6 +8,7 @@ two-tower shards status
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,9 +137,10 @@ def train(
     the gradients: torchrun --nproc-per-node 2 -m two_tower shards train --epochs 10.
     """
     from two_tower.lifecycle import registry
+    from two_tower.lifecycle.artifacts import kept
     from two_tower.lifecycle.gate import judge
     from two_tower.lifecycle.shards import read_training_set
-    from two_tower.shards import connected
+    from two_tower.shards import answering, connect, connected, on_each
     from two_tower.trainer import gradient
     from two_tower.trainer.dataset import DatasetOptions
     from two_tower.trainer.options import TrainOptions
@@ -159,13 +161,18 @@ def train(
         with bar() as progress:
             progress("reading", 0.0)
             with connected(taking_part, writes=True) as connections:
+                if version is not None:
+                    # A row that a shard has already would stop its subscription.
+                    on_each(connections, lambda _, connection: registry.require_new(connection, version))
                 data = read_training_set(connections, options)
             model = fit(data, chosen, progress, processes, to_register=True)
-            # After hours of training, idle connections may be gone.
-            with connected(taking_part[:1], writes=True) as connections:
-                first = connections[taking_part[0].name]
-                name = registry.register(first, model, data, version)
-                reasons = judge(first, name)
+        with ExitStack() as stack:
+            with kept(model, data, version, taking_part[0].dsn):
+                # After hours of training, the first connections may be gone.
+                first = stack.enter_context(connect(taking_part[0], writes=True))
+                with answering(first):
+                    name = registry.register(first, model, data, version)
+            reasons = judge(first, name)
     if json:
         found = {"metrics": model.metrics, "hyperparameters": model.hyperparameters, "loss": model.loss()}
         print_json({"version": name, "users": data.n_users, **found, "reasons": reasons})
@@ -205,7 +212,7 @@ def popularity(without: Without = None, json: Json = False) -> None:
     epilog=manual(
         "two-tower shards verify",
         "two-tower shards verify --sample 1000 --without west",
-        exits="0 nothing differs, or it is in the change logs now, 1 something differs, 2 wrong usage",
+        exits="0 nothing differs, or it is in the change logs now, 1 something differs or one failed, 2 wrong usage",
     )
 )
 def verify(
@@ -216,10 +223,10 @@ def verify(
 ) -> None:
     """Compare stored features, vectors and tastes with what the rows give, on all shards in parallel."""
     from two_tower.lifecycle import verify as verification
-    from two_tower.shards import connected, on_each
+    from two_tower.shards import LEAVE_OUT, ask_each, connect, failed
 
     _, taking_part = _configured(without)
-    with bar() as progress, connected(taking_part, writes=repair or sample is None) as connections:
+    with bar() as progress, ExitStack() as stack:
 
         def compare(name: str, connection: Any) -> dict[str, Any]:
             found = verification.verify(connection, lambda what, share: progress(f"{name}: {what}", share), sample)
@@ -229,7 +236,13 @@ def verify(
                 verification.log(connection, answer)
             return answer
 
-        answers = on_each(connections, compare)
+        # Each shard by itself: what is found on one says nothing of another.
+        opened, unreachable = ask_each(
+            {shard.name: shard for shard in taking_part},
+            lambda _, shard: stack.enter_context(connect(shard, writes=repair or sample is None)),
+        )
+        answers, failures = ask_each(opened, compare)
+        failures |= unreachable
     if json:
         print_json(answers)
     else:
@@ -238,6 +251,8 @@ def verify(
             for kind, count in answer["differing"].items():
                 if count:
                     say(f"{name}: {count:,} {kind.replace('_', ' ')} differ from what the rows say")
+    if failures:
+        raise failed(failures, LEAVE_OUT)
     differs = any(any(answer["differing"].values()) for answer in answers.values())
     raise typer.Exit(1 if differs and not repair else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -172,6 +173,8 @@ def train(
     With --train, it trains on files and needs no database: the output of `dataset export`,
     or tables like it. The model is then written to --out-dir, for `model register`.
 
+    A model that cannot be registered is kept in a new directory, which the message names.
+
     Each epoch prints its losses as a line of JSON; --json has them in the result.
     Several processes share the gradients: torchrun --nproc-per-node 2 -m two_tower train --epochs 10.
     """
@@ -249,13 +252,21 @@ def train(
             say(f"{loaded.joined:,} of {loaded.interactions:,} interactions are with items of {items_file}")
             done = f"{name} is in {where}; `two-tower model register {where}` brings it into a database"
         else:
-            with connect(dsn, autocommit=True, writes=True) as connection, bar() as progress:
-                progress("reading", 0.0)
-                data = read(connection, options)
-                from two_tower.lifecycle.gate import judge
+            from two_tower.lifecycle.artifacts import kept
+            from two_tower.lifecycle.gate import judge
 
+            with bar() as progress:
+                progress("reading", 0.0)
+                with connect(dsn, autocommit=True, writes=True) as connection:
+                    if version is not None:
+                        registry.require_new(connection, version)
+                    data = read(connection, options)
                 model = fit(data, chosen, progress, processes, told=told, to_register=True)
-                name = registry.register(connection, model, data, version)
+            with ExitStack() as stack:
+                with kept(model, data, version, dsn):
+                    # After hours of training, the first connection may be gone.
+                    connection = stack.enter_context(connect(dsn, autocommit=True, writes=True))
+                    name = registry.register(connection, model, data, version)
                 reasons = judge(connection, name)
             done = f"{name} is registered; serve it with `two-tower model activate`"
     said = done + (f"; the gate would refuse it: {'; '.join(reasons)}" if reasons else "")

@@ -23,9 +23,13 @@ import io
 import json
 import os
 import re
+import secrets
+import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -36,11 +40,13 @@ import polars as pl
 import psycopg
 
 from two_tower import supabase
+from two_tower.database import SNAPSHOT, without_password
 from two_tower.errors import UserError
 from two_tower.features import DIM, LIKE, NOPE, user_counts
 from two_tower.lifecycle import registry
 from two_tower.lifecycle.patience import patiently
 from two_tower.progress import Progress
+from two_tower.trainer.runs import NAME
 from two_tower.writing import writing
 
 if TYPE_CHECKING:
@@ -57,7 +63,6 @@ MODEL_FILES = registry.FILES
 MUCH_FOR_A_BROWSER = 20_000_000
 """Bytes of user_tower.onnx above which ``model export`` prints its size: about 20,000 videos."""
 DOCUMENTS = ("feature_schema.json", "normalizer.json", "metrics.json", "model_meta.json")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 # A row of (uuid, halfvec) in a binary COPY: field count, then length and bytes of each field.
 _ROW = np.dtype(
@@ -108,7 +113,7 @@ def export(
         directory.mkdir(parents=True, exist_ok=True)
         (directory / MANIFEST).unlink(missing_ok=True)
     with connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute(SNAPSHOT)
         written = [
             _write(directory / name, content)
             for name, content in _files(connection, version, max_video_features)
@@ -132,21 +137,13 @@ def write_trained(
 ) -> Path:
     """Writes the files of a model trained without a database to ``out/runs/VERSION``, to which ``out/latest`` links.
 
-    They are those of :func:`export`, with vectors computed by the towers; ``addresses`` are product URLs by item.
+    They are those of :func:`export`, with vectors computed by the towers, but without a tower that is too large for
+    ONNX. ``addresses`` are product URLs by item.
     Raises UserError if the run exists, or cannot be written.
     """
-    from two_tower.lifecycle import towers
     from two_tower.trainer.runs import run_directory
 
-    files, parity = towers.files(
-        towers.Towers(model.schema, model.user_tower, model.item_tower, model.neighbours), None
-    )
-    metrics = registry.plain(model.metrics | {"parity": parity})
-    meta = registry.plain(registry.meta(version, model, data))
-    documents = (model.schema.to_json(), registry.plain(model.normalizer()), metrics, meta)
-    found = [*files.items(), *((name, _json(d)) for name, d in zip(DOCUMENTS, documents, strict=True))]
-    for name, keys in model.schema.vocabularies.items():
-        found.append((f"vocab_{name}.json", _json({key: at for at, key in enumerate(keys)})))
+    found = _trained(model, data, version)
     recency = model.schema.recency
     counts = user_counts(
         model.schema,
@@ -164,6 +161,58 @@ def write_trained(
     with run_directory(out, version) as directory:
         _close(directory, version, [_write(directory / name, content) for name, content in found])
     return out / "runs" / version
+
+
+def _trained(model: TrainedModel, data: TrainingData, version: str) -> list[tuple[str, bytes]]:
+    """The files of a model that is in no database, without vectors, and without towers that are too large for ONNX."""
+    made = registry.contents(model, data, version)
+    documents = (registry.plain(made[name]) for name in ("feature_schema", "normalizer", "metrics", "meta"))
+    return [
+        *((name, content) for name, content in zip(MODEL_FILES, made["files"], strict=True) if content is not None),
+        *((name, _json(document)) for name, document in zip(DOCUMENTS, documents, strict=True)),
+        *((f"vocab_{name}.json", _json(_indexes(keys))) for name, keys in made["vocabularies"].items()),
+    ]
+
+
+@contextmanager
+def kept(model: TrainedModel, data: TrainingData, version: str | None, dsn: str | None = None) -> Iterator[None]:
+    """If the block, which registers ``model``, fails, its files are written to a new directory, and nothing is lost.
+
+    The directory is in the working directory, or among temporary files if that cannot be written. Raises UserError with
+    the failure, the directory, and the command that registers it, which names ``dsn`` if that is given.
+    """
+    try:
+        yield
+    except BaseException as error:  # interrupted, too
+        name = version or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        reason = error.message if isinstance(error, UserError) else " ".join(str(error).split())
+        said = f"{name} is trained, but was not registered: {reason or type(error).__name__}"
+        try:
+            directory = _keep(_trained(model, data, name), name)
+        except (OSError, UserError) as failure:
+            raise UserError(f"{said}; nor could its files be written: {failure}") from error
+        command = ["two-tower", "model", "register", str(directory), *(["--dsn", without_password(dsn)] if dsn else [])]
+        raise UserError(f"{said}; its files are in {directory}", shlex.join(command)) from error
+
+
+def _keep(files: list[tuple[str, bytes]], version: str) -> Path:
+    """A new directory with these files."""
+    for root in (Path.cwd(), Path(tempfile.gettempdir())):
+        directory = root / f"two-tower-{version}-{secrets.token_hex(4)}"
+        try:
+            directory.mkdir(mode=0o700)
+            _close(directory, version, [_write(directory / name, content) for name, content in files])
+        except (OSError, UserError) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            failure = error
+        else:
+            return directory
+    raise failure
+
+
+def _indexes(keys: Sequence[str]) -> dict[str, int]:
+    """A vocabulary as an object from key to index, since clients look up indexes by key."""
+    return {key: at for at, key in enumerate(keys)}
 
 
 def _vectors(ids: np.ndarray, embedding: np.ndarray, name: str) -> pl.DataFrame:
@@ -217,11 +266,10 @@ def _files(
         group by s.vocabulary""",
         {"v": version},
     )
-    # A JSON object from key to index, since clients look up indexes by key.
     for name, listed in keys:
         if name == "video" and max_video_features is not None:
             del listed[max_video_features:]
-        found.append((f"vocab_{name}.json", _json({key: at for at, key in enumerate(listed)})))
+        found.append((f"vocab_{name}.json", _json(_indexes(listed))))
     users = vectors(
         connection,
         "select user_id, embedding from two_tower.user_embeddings where model_version = {} order by user_id",
@@ -291,11 +339,12 @@ def register(connection: psycopg.Connection[Any], directory: Path, version: str 
         meta = meta | {"version": version, "lineage": lineage}
     version = version or manifest["version"]
     known = connection.execute("select from two_tower.model_versions where version = %s", (version,)).fetchone()
-    user_tower, item_tower, weights = (load(name) for name in MODEL_FILES)
+    # A tower that is too large for ONNX is computed from its weights.
+    towers = [load(name) if name in listed else None for name in MODEL_FILES[:2]]
     registry.register_files(
         connection,
         version,
-        (user_tower, item_tower, weights),
+        (towers[0], towers[1], load(MODEL_FILES[2])),
         feature_schema=schema,
         normalizer=normalizer,
         vocabularies=vocabularies,
@@ -322,7 +371,7 @@ def _manifest(content: bytes) -> dict[str, Any]:
         whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in manifest["files"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError("the manifest is not one of two-tower's") from error
-    bad = [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]
+    bad = [name for name in names if not (isinstance(name, str) and NAME.fullmatch(name))]
     if bad or not whole:
         raise UserError(f"the manifest has invalid names of files: {bad}")
     return dict(manifest)

@@ -20,6 +20,7 @@ import torch
 from pgvector import HalfVector, SparseVector
 from psycopg.types.json import Jsonb
 
+from two_tower.database import SNAPSHOT
 from two_tower.errors import UserError
 from two_tower.features import LIKE, NOPE, SKIP, TrainingData, user_counts
 from two_tower.lifecycle.registry import plain
@@ -131,7 +132,7 @@ def _since(
     """
     # One snapshot, so that the versions are measured on the same likes.
     with connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute(SNAPSHOT)
         data = read(connection, DatasetOptions(), towers.schema)
         others_data = {name: read(connection, DatasetOptions(), t.schema) for name, t in beside.items()}
     after = data.time > moment

@@ -14,7 +14,7 @@ from uuid import UUID
 import polars as pl
 import psycopg
 
-from two_tower.database import another, is_pooled
+from two_tower.database import SNAPSHOT, another, is_pooled
 from two_tower.errors import UserError
 from two_tower.progress import Progress
 from two_tower.rows import one
@@ -100,7 +100,7 @@ def _snapshot(connection: psycopg.Connection[Any], workers: int) -> Iterator[lis
     others = [another(connection) for _ in range(workers - 1)]
     try:
         with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
+            connection.execute(SNAPSHOT)
             if others:
                 exported = one(connection, "select pg_export_snapshot()")
                 for other in others:

@@ -21,15 +21,6 @@ from two_tower.signals import until_signalled
 LONGEST_PAUSE = 60.0
 """The longest wait in seconds after repeated failures. Waits begin with one second, and double."""
 
-NOTICES_A_DEAD_HOST: dict[str, Any] = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-}
-"""Parameters of the connection, which stays open between rounds. Without them the service could wait for hours for a
-server that is gone. They have no effect on a local socket."""
-
 
 def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: Callable[[str], None]) -> None:
     """Refresh, run the jobs that are due, sleep ``every`` seconds; again, until SIGTERM or SIGINT.
@@ -43,8 +34,10 @@ def serve(dsn: str, every: float, tell: Callable[[Refreshed], None], complain: C
         while not stop.is_set():
             try:
                 if connection is None:
+                    # A request may be all that is sent for long, and keepalives do not watch one that nobody has
+                    # acknowledged.
                     connection = open_connection(
-                        dsn, autocommit=True, application_name="two-tower refresh", **NOTICES_A_DEAD_HOST
+                        dsn, autocommit=True, application_name="two-tower refresh", tcp_user_timeout=60_000
                     )
                     require_migrated(connection)
                 done = registry.refresh(connection, lambda what, share: None, all_jobs=True, stopped=stop.is_set)

@@ -23,6 +23,7 @@ from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
 from two_tower.lifecycle import tower_rows
 from two_tower.progress import Progress
+from two_tower.trainer.runs import NAME
 
 if TYPE_CHECKING:
     from two_tower.features import FeatureSchema, TrainingData
@@ -44,12 +45,24 @@ is where a store keeps the manifest of the current version."""
 
 
 def require_version_name(version: str) -> None:
-    """Raises UserError if this name is reserved; the database checks everything else about names."""
+    """Raises UserError if no version can have this name, as the database does."""
+    if not NAME.fullmatch(version):
+        raise UserError(
+            f"a version cannot be called {version!r}",
+            "a name has 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit",
+        )
     if version.lower() in RESERVED_VERSIONS:
         raise UserError(
             f"no model version can be called {version}: where models are published, that name leads to the current one",
             "give the model another version",
         )
+
+
+def require_new(connection: Connection, version: str) -> None:
+    """Raises UserError if the database has a version of this name."""
+    known = connection.execute("select 1 from two_tower.model_versions where version = %s", (version,))
+    if known.fetchone():
+        raise UserError(f"there is a model version {version} already", "give the new one another name: --version")
 
 
 def new_version(connection: Connection) -> str:
@@ -99,26 +112,30 @@ def register(connection: Connection, model: TrainedModel, data: TrainingData, ve
 
     Raises psycopg.Error if the database refuses it, UserError if it was not measured.
     """
-    from two_tower.trainer.export import export_towers
     from two_tower.trainer.train import unmeasured
 
     if not model.metrics:
         raise unmeasured()
     version = version or new_version(connection)
+    incumbent = connection.execute("select two_tower.active_version()").fetchone()
+    register_files(connection, version, **contents(model, data, version, incumbent and incumbent[0]))
+    return version
+
+
+def contents(model: TrainedModel, data: TrainingData, version: str, incumbent: str | None = None) -> dict[str, Any]:
+    """What :func:`register_files` takes of a trained model."""
+    from two_tower.trainer.export import export_towers
+
     user_tower, item_tower, weights = export_towers(model.user_tower, model.item_tower, model.neighbours)
     sample = parity_sample(model.schema, (model.user_tower, user_tower), (model.item_tower, item_tower))
-    incumbent = connection.execute("select two_tower.active_version()").fetchone()
-    register_files(
-        connection,
-        version,
-        (user_tower, item_tower, weights),
-        feature_schema=model.schema.to_json(),
-        normalizer=model.normalizer(),
-        vocabularies={name: list(keys) for name, keys in model.schema.vocabularies.items()},
-        metrics=model.metrics | {"parity": sample},
-        meta=meta(version, model, data, incumbent and incumbent[0]),
-    )
-    return version
+    return {
+        "files": (user_tower, item_tower, weights),
+        "feature_schema": model.schema.to_json(),
+        "normalizer": model.normalizer(),
+        "vocabularies": {name: list(keys) for name, keys in model.schema.vocabularies.items()},
+        "metrics": model.metrics | {"parity": sample},
+        "meta": meta(version, model, data, incumbent),
+    }
 
 
 def register_files(

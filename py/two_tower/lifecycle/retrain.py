@@ -46,6 +46,8 @@ class Plan:
     """Number of standby versions to keep; older ones are retired."""
     workers: int = 1
     """Connections that compute vectors in parallel."""
+    dsn: str | None = None
+    """The database, if it was given by an option; a message repeats it."""
 
 
 @dataclass
@@ -99,7 +101,8 @@ def _steps(connection: Connection, plan: Plan, run: Run, progress: Progress) -> 
     model = fit(data, plan.training, progress, to_register=True)
 
     run.step = "registering"
-    run.version = version = registry.register(connection, model, data)
+    with artifacts.kept(model, data, None, plan.dsn):
+        run.version = version = registry.register(connection, model, data)
 
     run.step = "evaluating"
     progress("evaluating", 0.0)

@@ -20,8 +20,10 @@ from two_tower.shards import (
     Connection,
     Connections,
     Shard,
+    answering,
     connected,
     failed,
+    is_down,
     last_served,
     on_each,
     serving,
@@ -75,8 +77,9 @@ def activate(
         raise UserError("every shard is left out", "leave one or more of them in")
     with connected(taking_part, writes=True) as connections:
         first = next(iter(connections.values()))
-        chosen = version or registry.newest_candidate(first)
-        first.execute("select two_tower.require_model(%s)", (chosen,))
+        with answering(first):
+            chosen = version or registry.newest_candidate(first)
+            first.execute("select two_tower.require_model(%s)", (chosen,))
         wait_for_arrival(connections, chosen)
         replays = stage(connections, chosen, progress, force=force, workers=workers, overrides=overrides)
         with _alone(taking_part):
@@ -149,7 +152,7 @@ def _left_out(shards: Sequence[Shard], without: Sequence[str], known_by: Connect
             with open_connection(shard.dsn, autocommit=True) as connection:
                 said[shard.name] = f"{shard.name} is left out, and serves {serving(connection) or 'no version'}"
         except (UserError, psycopg.Error):
-            said[shard.name] = last_served(known_by, shard.name)
+            said[shard.name] = is_down(shard.name, last_served(known_by))
     return said
 
 
@@ -260,9 +263,9 @@ def flip_in_turn(
     try:
         for shard in shards:
             tried.append(shard)
-            registry.flip(
-                connections[shard.name], version, force=force, measured=replays[shard.name], overrides=overrides
-            )
+            connection = connections[shard.name]
+            with answering(connection):
+                registry.flip(connection, version, force=force, measured=replays[shard.name], overrides=overrides)
     except BaseException as error:
         said = [flip_back(shard, version, previous[shard.name]) for shard in reversed(tried)]
         if not isinstance(error, UserError | psycopg.Error):
@@ -279,11 +282,14 @@ def flip_back(shard: Shard, version: str, previous: str | None) -> str:
     Uses a new connection: if the old one broke during a switch, its outcome is unknown.
     """
     try:
-        with _open_again(shard) as connection:
+        with _open_again(shard) as connection, answering(connection):
             if serving(connection) == version != previous:
                 if previous is None:
                     return f"{shard.name} serves {version} all the same, since it served none before"
-                registry.roll_back(connection, previous)
+                try:
+                    registry.roll_back(connection, previous)
+                except (UserError, psycopg.Error) as error:
+                    return f"{shard.name} serves {serving(connection)} all the same: {why(error)}"
             return f"{shard.name} serves {serving(connection) or 'no version'}"
     except (UserError, psycopg.Error) as error:
         return f"{shard.name} served {previous or 'no version'}, and cannot be asked what it serves now: {why(error)}"
@@ -308,7 +314,9 @@ def read_training_set(connections: Connections, options: DatasetOptions) -> Trai
     from two_tower.trainer.dataset import read_part, read_together
 
     parts = on_each(connections, lambda _, connection: read_part(connection, options))
-    return read_together(next(iter(connections.values())), list(parts.values()), options)
+    first = next(iter(connections.values()))
+    with answering(first):
+        return read_together(first, list(parts.values()), options)
 
 
 def sum_popularity(connections: Connections, names: Sequence[str]) -> dict[str, int]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
-
-import psycopg
 
 from two_tower.errors import UserError
 from two_tower.server import status
-from two_tower.shards import Connection, Shard, bytes_behind, connect, lacking, last_served, on_each, why
+from two_tower.shards import (
+    Connection,
+    Shard,
+    ask_each,
+    bytes_behind,
+    connect,
+    is_down,
+    lacking,
+    last_served,
+    slots,
+    why,
+)
 
 Row = dict[str, Any]
-Failure = UserError | psycopg.Error
 
 
 def look(shards: Sequence[Shard]) -> list[Row]:
@@ -23,35 +32,22 @@ def look(shards: Sequence[Shard]) -> list[Row]:
     """
     names = [shard.name for shard in shards]
     with ExitStack() as stack:
-
-        def open_one(_: str, shard: Shard) -> Connection | Failure:
-            try:
-                return stack.enter_context(connect(shard, autocommit=False))
-            except (UserError, psycopg.Error) as error:
-                return error
-
-        def ask(name: str, connection: Connection) -> Row | Failure:
-            try:
-                return _row(name, connection, subscribes=name != names[0])
-            except (UserError, psycopg.Error) as error:
-                return error
-
-        opened = on_each({shard.name: shard for shard in shards}, open_one)
-        up = {name: found for name, found in opened.items() if not isinstance(found, Exception)}
-        failures = {name: found for name, found in opened.items() if isinstance(found, Exception)}
-        answers = on_each(up, ask)
-        failures |= {name: found for name, found in answers.items() if isinstance(found, Exception)}
-        rows = {name: found for name, found in answers.items() if not isinstance(found, Exception)}
-        for name in rows.keys() - {names[0]}:
-            with suppress(psycopg.Error):  # it may have gone down since
-                rows[name]["bytes_behind"] = bytes_behind(up[names[0]], up[name]) if names[0] in rows else None
-        answering = [up[name] for name in rows]
-        for name, error in failures.items():
-            if isinstance(error, UserError):  # it is up, but not migrated, or not as this program is
-                rows[name] = _unknown(name, "unfit", error.message, error.hint or f"until then: --without {name}")
-            else:
-                known = _last_served(answering, name)
-                rows[name] = _unknown(name, "down", f"{known}: {why(error)}", f"start it; until then: --without {name}")
+        opened, failures = ask_each(
+            {shard.name: shard for shard in shards}, lambda _, shard: stack.enter_context(connect(shard))
+        )
+        answers, broken = ask_each(opened, lambda name, connection: _ask(connection, first=name == names[0]))
+    behind = answers[names[0]].behind if names[0] in answers else {}
+    known = next((answer.last_served for answer in answers.values()), None)
+    rows = {}
+    for name, answer in answers.items():
+        late = [behind[slot] for slot in answer.slots if slot in behind]
+        rows[name] = {"shard": name, **answer.row, "bytes_behind": max(late, default=None)}
+    for name, error in (failures | broken).items():
+        if isinstance(error, UserError):  # it is up, but not migrated, or not as this program is
+            rows[name] = _unknown(name, "unfit", error.message, error.hint or f"until then: --without {name}")
+        else:
+            said = f"{name} is down" if known is None else is_down(name, known)
+            rows[name] = _unknown(name, "down", f"{said}: {why(error)}", f"start it; until then: --without {name}")
     served = {row["serves"] for row in rows.values() if row["serves"] is not None}
     if len(served) > 1:
         first = rows[names[0]]
@@ -66,17 +62,22 @@ def look(shards: Sequence[Shard]) -> list[Row]:
     return [rows[name] for name in names]
 
 
-def _last_served(known_by: Sequence[Connection], name: str) -> str:
-    for connection in known_by:
-        with suppress(psycopg.Error):
-            return last_served(connection, name)
-    return f"{name} is down"
+@dataclass(frozen=True)
+class _Answer:
+    """What one shard says."""
+
+    row: Row
+    last_served: dict[str, str]
+    slots: list[str] = field(default_factory=list)
+    """On the first shard."""
+    behind: dict[str, int] = field(default_factory=dict)
+    """Bytes by slot, if it is the first."""
 
 
-def _row(name: str, connection: Connection, *, subscribes: bool) -> Row:
+def _ask(connection: Connection, *, first: bool) -> _Answer:
     report = status.look(connection)
     problems = list(report.problems)
-    if subscribes and (missing := lacking(connection)):
+    if not first and (missing := lacking(connection)):
         problems.append(
             {
                 "what": "subscription",
@@ -85,15 +86,16 @@ def _row(name: str, connection: Connection, *, subscribes: bool) -> Row:
             }
         )
     found = report.status
-    return {
-        "shard": name,
+    row = {
         "serves": found["active_version"],
         "lag_seconds": found["lag_seconds"],
         "pending": found["pending_user_changes"] + found["pending_video_changes"],
         "users": found["users_with_likes"],
-        "bytes_behind": None,
         "problems": problems,
     }
+    if first:
+        return _Answer(row, last_served(connection), behind=bytes_behind(connection))
+    return _Answer(row, last_served(connection), slots(connection))
 
 
 def _unknown(name: str, what: str, detail: str, remedy: str) -> Row:

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 from scipy import sparse
 
+from two_tower.database import SNAPSHOT
 from two_tower.errors import UserError
 from two_tower.features import (
     ITEM_NUMERIC,
@@ -197,7 +198,7 @@ def read(
     """
     options = options or DatasetOptions()
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         decided, items = _decided(connection, options), _items(connection)
         item_ids = items["video_id"].to_numpy().astype(str)
         attributes = _attributes(connection, decided.liked(item_ids), schema)
@@ -209,7 +210,7 @@ def read(
 def read_part(connection: psycopg.Connection[Any], options: DatasetOptions) -> Part:
     """The decisions of the users of one of several databases, in one snapshot."""
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         decided = _decided(connection, options)
         item_ids = np.array(_copy(connection, _ITEM_IDS).decode().split(), dtype=str)
         return Part(decided, item_ids, _profiles(connection, decided.user_ids))
@@ -223,7 +224,7 @@ def read_together(connection: psycopg.Connection[Any], parts: Sequence[Part], op
     """
     liked = {video for part in parts for video in part.decided.liked(part.item_ids)}
     with connection.transaction():
-        connection.execute(_SNAPSHOT)
+        connection.execute(SNAPSHOT)
         items, attributes = _items(connection), _attributes(connection, sorted(liked), None)
         vectors = _vectors(connection)
     decided = _joined(parts, items["video_id"].to_numpy().astype(str))
@@ -259,9 +260,6 @@ def _joined(parts: Sequence[Part], item_ids: np.ndarray) -> Decided:
     kept = by_pair[last]
     order = kept[np.lexsort((item[kept], time[kept], user[kept]))]
     return Decided(user_ids, user[order], item[order], label[order], time[order], weight[order])
-
-
-_SNAPSHOT = "set transaction isolation level repeatable read, read only"
 
 
 def _decided(connection: psycopg.Connection[Any], options: DatasetOptions) -> Decided:

@@ -20,6 +20,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from two_tower.database import SNAPSHOT
 from two_tower.features import LIKE, NOPE, SKIP, VECTOR, VECTORS, TrainingData
 from two_tower.progress import Progress
 from two_tower.trainer.dataset import DatasetOptions, read
@@ -97,7 +98,8 @@ def export(
     seed: int = 0,
     progress: Progress = lambda _what, _share: None,
 ) -> dict[str, Any]:
-    """Writes one run, named ``run`` or by the time, and makes it the latest; returns its summary.
+    """Writes one run, named ``run`` or by the time, and makes it the latest; returns its summary. All of its files show
+    the database at one moment.
 
     ``snapshot_inputs``: also writes the decisions and reviews as they are in the database. ``neg_per_pos``: negatives
     drawn for each like of the training part, among the videos that the user is not known to know in that part: leaving
@@ -108,9 +110,13 @@ def export(
 
     options = options or DatasetOptions()
     progress("reading", 0.0)
-    data = read(connection, options)
+    with connection.transaction():
+        connection.execute(SNAPSHOT)
+        data = read(connection, options)
+        items = _items(connection, data.item_ids).with_columns(_vectors(data))
+        inputs = {name: _snapshot(connection, query) for name, query in _INPUTS.items() if snapshot_inputs}
+        stars, joined = _stars(connection), _joined(connection)
     held = split(data, ratio=val_ratio, min_likes=min_likes, seed=seed)
-    items = _items(connection, data.item_ids).with_columns(_vectors(data))
     known_times = np.where(data.time > 0, data.time, np.nan)
     labels = pl.Series(data.label)
     interactions = pl.DataFrame(
@@ -137,8 +143,7 @@ def export(
     }
     if neg_per_pos:
         frames["negatives_train.parquet"] = _negatives(data, ~held, neg_per_pos, seed)
-    if snapshot_inputs:
-        frames |= {f"inputs/{name}.parquet": _snapshot(connection, query) for name, query in _INPUTS.items()}
+    frames |= {f"inputs/{name}.parquet": frame for name, frame in inputs.items()}
     made = datetime.now(UTC)
     name = name_by_time(directory, made) if run is None else run
     with run_directory(directory, name) as draft:
@@ -157,8 +162,8 @@ def export(
             "videos_with_interactions": len(np.unique(data.item)),
             "users_in_val": val["user_id"].n_unique(),
             "interactions": {"train": _by_decision(train), "val": _by_decision(val)},
-            "stars": _stars(connection),
-            "joined": _joined(connection),
+            "stars": stars,
+            "joined": joined,
             "cids": _cids(items),
             "files": {file: _described(draft / file, frame) for file, frame in frames.items()},
         }
@@ -228,7 +233,6 @@ def _items(connection: psycopg.Connection[Any], item_ids: np.ndarray) -> pl.Data
         *(pl.col(name).cast(kind) for name, kind in _NUMBERS.items()),
         pl.col("released_at").str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us").dt.replace_time_zone("UTC"),
     )
-    # A video that was deleted since the interactions were read has only its id; a new one is left out.
     return pl.DataFrame({"video_id": item_ids}).join(typed, on="video_id", how="left", maintain_order="left")
 
 
