@@ -7,8 +7,8 @@
 -- A place is explored by a throw of a coin, and has one video of the pool, in an order that is another for every user and day. The coin
 -- and the order are hashes of user, day, place and what is excluded: the same question has the same answer, and each page of next_videos()
 -- is drawn by itself. With the same coins on every page, a video whose place was explored on the first would lose it on each that follows.
--- A video of the pool thus stands at a place with
--- the probability share / pool, and what stood there with 1 - share; the pool is without what the list holds, so there is no other way.
+-- A video of the pool thus stands at a place with the probability share / pool, and what stood there with 1 - share; the pool is without what
+-- the list holds, so there is no other way.
 --
 -- SECURITY DEFINER: it reads promotions, the pool and the caller's decisions for whoever asks for a list. A login of one's own can call it, and
 -- list_candidates() checks what is asked.
