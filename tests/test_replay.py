@@ -122,6 +122,52 @@ def test_only_likes_between_the_list_and_now_count(at: str, liked: int, explorin
     assert shown.liked.sum() == liked
 
 
+# ------------------------------------------------------------------------------------------------ hostile users
+
+
+@pytest.mark.parametrize(("propensity", "n_lists"), [(1e-6, 1), (0.99, 30)], ids=["improbable", "many"])
+def test_what_a_user_logs_has_a_bounded_weight(
+    propensity: float, n_lists: int, exploring: Connection, client: Client
+) -> None:
+    """A client may log any propensity and many lists, and like everything in them."""
+    for user in LIKING[:20]:
+        client.rpc("authenticated", user, "next_videos", limit=60)
+    honest = replay.replay(exploring, "v1")
+    assert honest["like_rate"] == 0
+    hostile = next(user for user in LIKING[20:] if len(WORLD.decided(user)) < 20)
+    rows = client.rpc("authenticated", hostile, "recommend_videos", limit=100)
+    for number in range(n_lists):
+        forged = [row | {"list_id": str(UUID(int=number)), "propensity": propensity} for row in rows]
+        client.rpc("authenticated", hostile, "log_shown", shown=forged)
+    for row in rows:
+        exploring.execute(
+            "insert into user_video_decisions (user_id, video_id, decision_type) values (%s, %s, 'like')",
+            (hostile, row["video_id"]),
+        )
+    found = replay.replay(exploring, "v1")
+    assert found["users"] == honest["users"] + 1, "the forged lists are replayed"
+    assert 0 < found["like_rate"] <= replay.MOST_SHARE + 1e-9
+    assert found["support"] == pytest.approx(honest["support"], rel=1), "nor do they change how much the log says"
+
+
+def test_weights_of_users_are_bounded_by_their_share() -> None:
+    rng = np.random.default_rng(0)
+    for users in (1, 2, 9, 10, 11, 30, 1000):
+        for spread in (0, 1, 5):
+            weight = np.exp(spread * rng.standard_normal(users)) * (rng.random(users) < 0.9)
+            found = replay.bounded(weight)
+            largest = found.max(initial=0)
+            assert (found <= weight).all()
+            assert (found[weight <= largest] == weight[weight <= largest]).all(), "only the largest are scaled down"
+            n_weighted = (weight > 0).sum()
+            if n_weighted > 1 / replay.MOST_SHARE:
+                assert largest <= replay.MOST_SHARE * found.sum() * (1 + 1e-9)
+            else:
+                assert found[found > 0] == pytest.approx(largest)
+            if weight.max() <= replay.MOST_SHARE * weight.sum():
+                assert (found == weight).all()
+
+
 # ------------------------------------------------------------------------------------------------ the same conditions
 
 ELIGIBLE = [

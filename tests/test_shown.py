@@ -108,6 +108,31 @@ def test_concurrent_requests_of_a_user_get_different_pages(db: Connection, clien
     assert not set(ids(got[0])) & set(ids(one_page))
 
 
+@pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
+@pytest.mark.parametrize("call", ["next_videos", "log_shown"])
+def test_a_snapshot_older_than_a_page_repeats_nothing_of_it(
+    call: str, level: psycopg.IsolationLevel, db: Connection, client: Client, connect: Connect
+) -> None:
+    """Also with the first page of a user."""
+    connection = connect(autocommit=False, user="authenticator")
+    connection.isolation_level = level
+    late = Client(connection)
+    arguments = {} if call == "next_videos" else {"shown": [a_row()]}
+
+    def wait_for_a_page() -> None:
+        with late.as_("authenticated", ME):
+            one(connection, "select count(*) from videos")
+            page(client, ME)
+            rpc(connection, call, **arguments)
+
+    for number in (1, 2):
+        with pytest.raises(errors.SerializationFailure):
+            wait_for_a_page()
+        assert one(db, "select count(*) from two_tower.impressions") == 20 * number
+    page(late, ME)
+    assert len(set(column(db, OF, ME))) == 60
+
+
 def test_next_videos_does_not_block_other_users(client: Client, connect: Connect) -> None:
     others = connect()
     others.execute("set statement_timeout = '2s'")
@@ -208,6 +233,12 @@ def test_an_invalid_row_refuses_the_whole_list(shown: Any, db: Connection, clien
     with pytest.raises(errors.DataError):
         log(client, ME, shown)
     assert one(db, "select count(*) from two_tower.impressions") == 0
+
+
+@pytest.mark.parametrize("propensity", [1e-6, 1, None])
+def test_propensities_are_kept_up_to_their_bounds(propensity: float | None, db: Connection, client: Client) -> None:
+    assert log(client, ME, [a_row(propensity=propensity)]) == 1
+    assert one(db, "select propensity from two_tower.impressions") == (propensity and pytest.approx(propensity))
 
 
 def test_a_refusal_names_the_row_and_the_field(client: Client) -> None:

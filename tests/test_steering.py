@@ -295,6 +295,26 @@ def test_next_videos_explores_and_logs_propensities(exploring: Connection, clien
     assert {"explored", "taste"} == {reason for _, reason, _ in kept}
 
 
+def test_each_page_explores_by_its_own_chance(exploring: Connection, client: Client) -> None:
+    """What lost its place on the first page may have it on the next, as the propensities say."""
+    setting(exploring, "exploration_share", 0.3)
+    explored = again = 0
+    for day in range(60):
+        days(exploring, day)
+        with client.as_("authenticated", ME) as connection, connection.transaction(force_rollback=True):
+            first, second = (rpc(connection, "next_videos", limit=10) for _ in range(2))
+            without = rpc(connection, "recommend_videos", limit=10, exclude=[None, *ids(first)])
+        assert ids(without) == ids(second)
+        for one_row, next_row in zip(first, second, strict=True):
+            explored += one_row["reason"] == "explored"
+            again += one_row["reason"] == next_row["reason"] == "explored"
+        turned = client.rpc(
+            "authenticated", ME, "recommend_videos", limit=10, exclude=[*ids(first)[::-1], ids(first)[0]]
+        )
+        assert ids(turned) == ids(second), "the same videos, written otherwise"
+    assert abs(again - explored * 0.3) <= 4.5 * (explored * 0.3 * 0.7) ** 0.5
+
+
 def test_pinned_places_are_not_explored(exploring: Connection, client: Client) -> None:
     video = next(v for v in WORLD.published if v not in WORLD.decided(ME))
     for rank in (1, 2, 3):

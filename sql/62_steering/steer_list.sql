@@ -5,8 +5,10 @@
 -- by 3 stands where the tenth stood. So a longer list is asked for, as long as the factors can reach.
 --
 -- A place is explored by a throw of a coin, and has one video of the pool, in an order that is another for every user and day. The coin
--- and the order are hashes of user, day and place: the same question has the same answer. A video of the pool thus stands at a place with
--- the probability share / pool, and what stood there with 1 - share; the pool is without what the list holds, so there is no other way.
+-- and the order are hashes of user, day, place and what is excluded: the same question has the same answer, and each page of next_videos()
+-- is drawn by itself. With the same coins on every page, a video whose place was explored on the first would lose it on each that follows.
+-- A video of the pool thus stands at a place with the probability share / pool, and what stood there with 1 - share; the pool is without what
+-- the list holds, so there is no other way.
 --
 -- SECURITY DEFINER: it reads promotions, the pool and the caller's decisions for whoever asks for a list. A login of one's own can call it, and
 -- list_candidates() checks what is asked.
@@ -92,7 +94,16 @@ begin
         v_filter := two_tower.compile_filter((p_question).filter, coalesce(v_user_id, auth.uid()));
     end if;
     -- A date would print as the session has it.
-    v_seed := concat_ws(' ', v_user_id, (select max(e.drawn_on) - date '2000-01-01' from two_tower.exploration_pool e));
+    if v_share > 0 then
+        v_seed := concat_ws(
+            ' ', v_user_id, (select max(e.drawn_on) - date '2000-01-01' from two_tower.exploration_pool e),
+            -- In whatever order they are given, and however often.
+            (
+                select bit_xor(uuid_hash_extended(e.id, 0))
+                from (select distinct x.id from unnest((p_question).excluded) as x (id) where x.id is not null) as e
+            )
+        );
+    end if;
     return query
     with moves as materialized (
         select p.kind, p.strength, p.video_id, p.videos is not null as by_filter,

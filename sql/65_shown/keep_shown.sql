@@ -34,7 +34,7 @@ begin
             when s.list_id is null then 'list_id'
             when s.rank is null or s.rank not between 1 and 200 then 'rank'
             when s.reason is null or s.reason <> all (c_reasons) then 'reason'
-            when s.propensity not between 1e-6 and 1 then 'propensity'
+            when s.propensity not between 1e-6::real and 1 then 'propensity'
         end as field
         from unnest(p_rows) with ordinality as s (user_id, shown_at, list_id, video_id, rank, model_version, reason, propensity, n)
     ) as r;

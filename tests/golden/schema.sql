@@ -116,7 +116,7 @@ CREATE FUNCTION public.get_user_embedding_features(user_id uuid) RETURNS jsonb
 COMMENT ON FUNCTION public.get_user_embedding_features(user_id uuid) IS 'The inputs of the user tower of the version that serves a user, as JSON, and which version that is; for oneself, or for anyone as service_role';
 
 CREATE FUNCTION public.log_shown(shown jsonb) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION public.log_shown(shown jsonb) IS 'Records what the caller was shown: rows as a list returned them. How many were kept: not those of deleted videos, of versions that are no longer live, or logged within the last day; 22023 for an invalid row, 54000 for more than the setting shown_per_day';
@@ -755,7 +755,7 @@ CREATE FUNCTION two_tower.hold_viewer(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp';
 
-COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user';
+COMMENT ON FUNCTION two_tower.hold_viewer(p_user_id uuid) IS 'Locks a user until the transaction ends, against other writers of this user''s impressions and against deletion; 28000 for null, P0002 if there is no such user, 40001 if the snapshot of the transaction is older than what was logged';
 
 CREATE FUNCTION two_tower.id_of(p_value anyelement) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE;
@@ -846,6 +846,32 @@ CREATE FUNCTION two_tower.job_due(p_job text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp';
 
 COMMENT ON FUNCTION two_tower.job_due(p_job text) IS 'Whether a daily or hourly job has not succeeded for its period, nor failed in the last hour. A job that pg_cron has scheduled is left to pg_cron for twice as long';
+
+CREATE TABLE two_tower.impressions (
+    user_id uuid NOT NULL,
+    shown_at timestamp with time zone DEFAULT now() NOT NULL,
+    list_id uuid NOT NULL,
+    video_id uuid NOT NULL,
+    rank integer NOT NULL,
+    model_version text,
+    reason text NOT NULL,
+    propensity real,
+    CONSTRAINT impressions_propensity_check CHECK (((propensity > (0)::double precision) AND (propensity <= (1)::double precision))),
+    CONSTRAINT impressions_rank_check CHECK ((rank > 0))
+)
+PARTITION BY RANGE (shown_at);
+
+COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
+
+COMMENT ON COLUMN two_tower.impressions.list_id IS 'The id that the list returned; two_tower.was_filtered() says whether the list had filters';
+
+COMMENT ON COLUMN two_tower.impressions.propensity IS 'Probability of the video at this rank; null if the client did not give it';
+
+CREATE FUNCTION two_tower.keep_shown(p_rows two_tower.impressions[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp';
+
+COMMENT ON FUNCTION two_tower.keep_shown(p_rows two_tower.impressions[]) IS 'Records what the caller was shown, now. How many were kept: not those of deleted videos, of versions that are no longer live, or logged within the last day; 28000 if nobody is signed in, 22023 for an invalid row, 54000 for more than the setting shown_per_day';
 
 CREATE FUNCTION two_tower.keys_of(p_value jsonb) RETURNS TABLE(key text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE;
@@ -2070,26 +2096,6 @@ CREATE TABLE two_tower.impression_users (
 );
 
 COMMENT ON TABLE two_tower.impression_users IS 'Users with impressions, which are deleted with this row, and this row with the user';
-
-CREATE TABLE two_tower.impressions (
-    user_id uuid NOT NULL,
-    shown_at timestamp with time zone DEFAULT now() NOT NULL,
-    list_id uuid NOT NULL,
-    video_id uuid NOT NULL,
-    rank integer NOT NULL,
-    model_version text,
-    reason text NOT NULL,
-    propensity real,
-    CONSTRAINT impressions_propensity_check CHECK (((propensity > (0)::double precision) AND (propensity <= (1)::double precision))),
-    CONSTRAINT impressions_rank_check CHECK ((rank > 0))
-)
-PARTITION BY RANGE (shown_at);
-
-COMMENT ON TABLE two_tower.impressions IS 'What was shown to whom: written by log_shown() and next_videos(), a partition for each day';
-
-COMMENT ON COLUMN two_tower.impressions.list_id IS 'The id that the list returned; two_tower.was_filtered() says whether the list had filters';
-
-COMMENT ON COLUMN two_tower.impressions.propensity IS 'Probability of the video at this rank; null if the client did not give it';
 
 CREATE TABLE two_tower.installation (
     one boolean DEFAULT true NOT NULL,

@@ -10,6 +10,9 @@ users, as in ``sql/66_experiments/rate_variance.sql``.
 If everything that the version would show could have been shown, the weights of a list sum to its length on average.
 Their share of that length is the ``support``: the log says nothing about the rest.
 
+Clients log propensities themselves, and as many rows as ``shown_per_day`` allows. So a user counts at most
+:data:`MOST_SHARE` of all weights, whatever was logged; the excess is scaled down.
+
 A user's history holds only decisions before the list. Videos that the user never wants to see, or that the owner's
 condition hides from the user, are left out as in serving. Lists for which such conditions are unknown are skipped and
 counted (:data:`LEFT_OUT`).
@@ -42,8 +45,11 @@ Decision = tuple[float, int, int, float]
 MOST_LISTS = 20_000
 """At most this many lists are replayed, the newest."""
 
+MOST_SHARE = 0.1
+"""A user has at most this share of the weights of an estimate; where too few users have any for that, all the same."""
+
 LEAST_USERS = 30
-"""An estimate from fewer users has no interval."""
+"""An estimate from fewer users has no interval; nor if too few of them have a weight to bound each (MOST_SHARE)."""
 
 LEFT_OUT = {
     "filtered": "asked for with filters, which the log does not have",
@@ -411,7 +417,7 @@ def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
     gets no list.
     """
     weight, hits, slots = (np.zeros(len(log.users)) for _ in range(3))
-    weights: list[Floats] = []
+    weights: list[tuple[int, Floats]] = []
     unranked = 0
     by_user: dict[int, list[Shown]] = {}
     for shown in log.lists:
@@ -439,13 +445,27 @@ def estimate(log: Log, ranker: Ranker, allowed: Allowed) -> Sums:
             weight[user] += counts.sum()
             hits[user] += (counts * shown.liked).sum()
             slots[user] += len(shown.videos)
-            weights.append(counts[both])
-    return Sums(weight, hits, slots, np.concatenate([np.zeros(0), *weights]), unranked)
+            weights.append((user, counts[both]))
+    scale = bounded(weight) / np.where(weight > 0, weight, 1)
+    scaled = [scale[user] * each for user, each in weights]
+    return Sums(scale * weight, scale * hits, slots, np.concatenate([np.zeros(0), *scaled]), unranked)
 
 
-def _spread(influence: Floats, users: int) -> float | None:
-    """Standard deviation of an estimate from the influence of each of its users; None for too few users."""
-    if users < LEAST_USERS:
+def bounded(weight: Floats) -> Floats:
+    """The weights of users, none above :data:`MOST_SHARE` of their sum; all equal if there are too few for that."""
+    falling = np.sort(weight[weight > 0])[::-1]
+    for above, most in enumerate(falling[: round(1 / MOST_SHARE)]):
+        # The bound if it applies to the largest ``above``: its share of them and of the rest, which stays.
+        bound = MOST_SHARE * falling[above:].sum() / (1 - above * MOST_SHARE)
+        if most <= bound:
+            return np.minimum(weight, bound)
+    return np.minimum(weight, falling.min(initial=np.inf))
+
+
+def _spread(influence: Floats, *estimates: Sums) -> float | None:
+    """Standard deviation of what is estimated from ``estimates``, by the influence of each user; None for too few."""
+    users = int(np.logical_or.reduce([sums.slots > 0 for sums in estimates]).sum())
+    if users < LEAST_USERS or any((sums.weight > 0).sum() * MOST_SHARE < 1 for sums in estimates):
         return None
     return float(np.sqrt(users / (users - 1) * (influence**2).sum()))
 
@@ -460,10 +480,9 @@ def _figures(sums: Sums) -> dict[str, Any]:
     total = float(sums.weight.sum())
     if not total:
         return {"like_rate": None, "low": None, "high": None, "support": 0.0, "effective": 0.0}
-    users = int((sums.slots > 0).sum())
     return {
         "like_rate": sums.rate,
-        **_interval(sums.rate, _spread(sums.influence, users)),
+        **_interval(sums.rate, _spread(sums.influence, sums)),
         "support": total / float(sums.slots.sum()),
         "effective": float(sums.weights.sum() ** 2 / (sums.weights**2).sum()),
     }
@@ -473,8 +492,7 @@ def _difference(own: Sums, other: Sums) -> dict[str, float | None]:
     if not own.weight.sum() or not other.weight.sum():
         return {"like_rate": None, "low": None, "high": None}
     value = own.rate - other.rate
-    users = int(((own.slots > 0) | (other.slots > 0)).sum())
-    return {"like_rate": value, **_interval(value, _spread(own.influence - other.influence, users))}
+    return {"like_rate": value, **_interval(value, _spread(own.influence - other.influence, own, other))}
 
 
 def verdict(found: dict[str, Any]) -> str:
