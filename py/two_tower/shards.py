@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from two_tower.database import another, open_connection, require_migrated, require_writable
+from two_tower.database import another, is_pooled, open_connection, require_migrated, require_writable
 from two_tower.errors import GateFailed, UserError
 from two_tower.rows import column, one
 
@@ -158,7 +158,8 @@ def answering(connection: Connection) -> Iterator[None]:
     """Breaks ``connection`` off if, within the block, its server falls silent; raises psycopg.OperationalError then.
 
     Keepalives do not notice a server that is frozen, since its kernel answers them. Nor does a query that lasts say
-    anything. So the server is silent if it does not take another connection within :data:`SILENT_SECONDS`.
+    anything. So the server is silent if it does not take another connection within :data:`SILENT_SECONDS`. Only a
+    direct one is watched: a pooler that is paused, or whose pool is full, lets new clients wait while queries run.
     """
     over, silent = Event(), Event()
 
@@ -177,6 +178,8 @@ def answering(connection: Connection) -> Iterator[None]:
     watching = Thread(target=watch)
     watching.start()
     try:
+        if is_pooled(connection):
+            over.set()
         yield
     except psycopg.OperationalError as error:
         if silent.is_set():
