@@ -536,6 +536,21 @@ def test_a_version_that_does_not_arrive_is_named(three: Three, monkeypatch: pyte
     assert set(three.states(version).values()) == {"candidate"}
 
 
+def test_another_model_of_the_same_name_on_one_shard_is_named(three: Three) -> None:
+    """It has as many rows in each table, and the subscription stops at it."""
+    before, schema = three.serve(), dataset.read(three.single).schema
+    with three.opened() as each:
+        for name, seed in (("west", 98), ("east", 99)):
+            register(each[name], random_model(schema, seed=seed), "twin", engine="sql")
+        until(each["north"], "select exists (select from two_tower.model_versions where version = 'twin')")
+        said, remedy = three.run("activate", "twin", "--force", code=1).split(" hint: on west: ")
+        assert said == "error: west: model twin is another one than on east, and stops the subscription"
+        assert three.serve() == before
+        each["west"].execute(remedy.encode())
+    three.replicate()
+    assert set(three.states("twin").values()) == {"candidate"}
+
+
 @pytest.mark.soak
 def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> None:
     before, version = three.serve()["east"], three.register()
