@@ -27,7 +27,8 @@ import psycopg
 import pytest
 
 from conftest import NewDatabase, in_database
-from two_tower.database import is_pooled
+from two_tower import shards
+from two_tower.database import is_pooled, open_connection
 from two_tower.errors import UserError
 from two_tower.lifecycle import registry
 from two_tower.server.connection import connect
@@ -65,6 +66,7 @@ class Pooler:
 
     cluster: Server
     socket: Path
+    process: subprocess.Popen[bytes]
 
     def dsn(self, dsn: str) -> str:
         """The same database and role through the pooler."""
@@ -100,6 +102,8 @@ def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
             listen_port = 6432
             auth_type = trust
             auth_file = {directory}/users
+            auth_user = postgres
+            auth_query = select usename, passwd from pg_catalog.pg_shadow where usename = $1
             pool_mode = transaction
             default_pool_size = {SERVERS}
             logfile = {directory}/log
@@ -109,7 +113,7 @@ def pooler(cluster: Server, template: str) -> Iterator[Pooler]:
         if as_user:
             os.chown(directory, pwd.getpwnam("postgres").pw_uid, -1)
         with subprocess.Popen([program, "-q", *as_user, str(directory / "ini")]) as process:
-            found = Pooler(cluster, directory)
+            found = Pooler(cluster, directory, process)
             try:
                 deadline = time.monotonic() + 20
                 while not (directory / ".s.PGSQL.6432").exists():
@@ -292,3 +296,26 @@ def program(dsn: str, directory: Path, *words: str) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.terminate()
+
+
+def test_a_query_on_a_shard_goes_on_while_its_pooler_is_paused(
+    pooler: Pooler, database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends no query, but a new client waits if the pooler has to look up its role."""
+    monkeypatch.setattr(shards, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(shards, "SILENT_SECONDS", 2)
+    dsn = database()
+    with psycopg.connect(dsn) as owner:
+        owner.execute("create role pooler_unlisted login")
+    unlisted = pooler.dsn(dsn).replace("//postgres@", "//pooler_unlisted@")
+    with open_connection(unlisted, autocommit=True) as connection:
+        pause = threading.Timer(1, pooler.process.send_signal, [signal.SIGUSR1])
+        pause.start()
+        try:
+            done, failures = shards.ask_each({"east": connection}, lambda _, db: one(db, "select count(pg_sleep(5))"))
+        finally:
+            pause.join()
+            pooler.process.send_signal(signal.SIGUSR2)
+            with psycopg.connect(dsn) as owner:
+                owner.execute("drop role pooler_unlisted")
+    assert (done, failures) == ({"east": 1}, {})

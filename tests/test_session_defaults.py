@@ -297,14 +297,18 @@ def test_no_limit_on_idle_transactions_ends_one_before_it_is_set_aside(
 
 
 def test_connections_notice_a_silent_host_unless_the_dsn_says_otherwise(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
+    dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`keepalives_interval` is a default throughout."""
+    (tmp_path / "services").write_text("[patient]\nconnect_timeout=60\nkeepalives_idle=50\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     for environment, more, wanted in (
         ("", "", ("15", "30", "10")),
         ("7", "", ("7", "30", "10")),
         ("7", "&connect_timeout=9&keepalives_idle=20", ("9", "20", "10")),
         ("", "&connect_timeout=0", ("0", "30", "10")),
+        ("7", "&service=patient", ("60", "50", "10")),
+        ("7", "&service=patient&keepalives_idle=20", ("60", "20", "10")),
     ):
         monkeypatch.setenv("PGCONNECT_TIMEOUT", environment)
         with open_connection(dsn + more) as connection:

@@ -10,6 +10,7 @@ import random
 import re
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from typer.testing import CliRunner
 
 import two_tower.shards as shards_module
@@ -534,6 +536,21 @@ def test_a_version_that_does_not_arrive_is_named(three: Three, monkeypatch: pyte
     assert set(three.states(version).values()) == {"candidate"}
 
 
+def test_another_model_of_the_same_name_on_one_shard_is_named(three: Three) -> None:
+    """It has as many rows in each table, and the subscription stops at it."""
+    before, schema = three.serve(), dataset.read(three.single).schema
+    with three.opened() as each:
+        for name, seed in (("west", 98), ("east", 99)):
+            register(each[name], random_model(schema, seed=seed), "twin", engine="sql")
+        until(each["north"], "select exists (select from two_tower.model_versions where version = 'twin')")
+        said, remedy = three.run("activate", "twin", "--force", code=1).split(" hint: on west: ")
+        assert said == "error: west: model twin is another one than on east, and stops the subscription"
+        assert three.serve() == before
+        each["west"].execute(remedy.encode())
+    three.replicate()
+    assert set(three.states("twin").values()) == {"candidate"}
+
+
 @pytest.mark.soak
 def test_a_version_retired_on_one_shard_stays_on_the_others(three: Three) -> None:
     before, version = three.serve()["east"], three.register()
@@ -739,6 +756,23 @@ def test_a_query_may_last_as_long_as_its_shard_takes_connections(three: Three, m
     with three.opened() as each:
         done = shards_module.on_each(each, lambda _, db: one(db, "select count(pg_sleep(6))"))
     assert done == dict.fromkeys(NAMES, 1)
+
+
+def test_an_interrupt_ends_the_queries_on_all_shards(three: Three) -> None:
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupt = threading.Timer(1, signal.pthread_kill, [main, signal.SIGUSR1])
+    try:
+        with three.opened() as each:
+            interrupt.start()
+            with pytest.raises(KeyboardInterrupt):
+                shards_module.on_each(each, lambda _, db: one(db, "select count(pg_sleep(20))"))
+            left = {name: db.info.transaction_status for name, db in each.items()}
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert left == dict.fromkeys(NAMES, TransactionStatus.IDLE)
 
 
 @pytest.mark.soak

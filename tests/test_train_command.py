@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -135,7 +136,14 @@ def test_a_model_that_cannot_be_registered_is_kept_with_the_command_that_registe
             raise UserError(f"cannot write {path}: No space left on device")
         return write(path, content)
 
+    def homeless(connection: psycopg.Connection[Any], *_: Any, **__: Any) -> None:
+        (tmp_path / "removed").mkdir()
+        os.chdir(tmp_path / "removed")
+        (tmp_path / "removed").rmdir()
+        cut(connection)
+
     faults: list[tuple[Any, str, Any, str, bool]] = [
+        (registry, "register_files", homeless, "terminating connection", False),
         (training, "fit", gone, "not currently accepting connections|terminating connection", True),
         (registry, "register_files", cut, "terminating connection", True),
         (registry, "register_files", interrupted, "KeyboardInterrupt", True),
@@ -152,6 +160,7 @@ def test_a_model_that_cannot_be_registered_is_kept_with_the_command_that_registe
             patch.setattr(module, function, fault)
             done = CliRunner().invoke(app, [verb, "--dsn", loaded], env={"COLUMNS": "1000"})
         allow(True)
+        os.chdir(tmp_path)
         assert done.exit_code == 1, reason
         said = re.search(
             rf"error: \S+ is trained, but was not registered: .*({reason}).*; its files are in (\S+)\n"
@@ -170,3 +179,52 @@ def test_a_model_that_cannot_be_registered_is_kept_with_the_command_that_registe
             assert metrics == registry.plain(trained[0].metrics)
             db.execute("delete from two_tower.model_versions")
         shutil.rmtree(directory)
+
+
+def test_the_command_for_a_kept_model_has_no_password_and_no_name_that_was_taken_meanwhile(
+    loaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    register = registry.register_files
+
+    def raced(*arguments: Any, vocabularies: dict[str, list[str]], **documents: Any) -> None:
+        register(*arguments, vocabularies=vocabularies | {"tag": vocabularies["tag"][::-1]}, **documents)
+        register(*arguments, vocabularies=vocabularies, **documents)
+
+    train = ["train", "--version", "friday", "--dsn", f"{loaded}&password=se%20cret&application_name=an%20app"]
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "register_files", raced)
+        done = CliRunner().invoke(app, train)
+    assert done.exit_code == 1
+    assert "error: friday is trained, but was not registered: model version friday is registered already" in done.output
+    assert "the command has no password, which PGPASSWORD or a password file can give\nhint: " in done.output
+    assert "cret" not in done.output
+    again = CliRunner().invoke(app, shlex.split(done.output.split("hint: two-tower ")[1]))
+    assert (again.exit_code, "is registered" in again.output) == (0, True), again.output
+    with psycopg.connect(loaded) as db:
+        assert rows.one(db, "select count(*) from two_tower.model_versions") == 2
+
+
+def test_a_model_that_can_neither_be_registered_nor_written_is_reported_with_both_reasons(
+    loaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write = artifacts._write
+
+    def failing(*_: Any) -> None:
+        raise MemoryError
+
+    def partly(path: Path, content: bytes) -> Path:
+        if path.name == artifacts.MANIFEST:
+            raise KeyboardInterrupt
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "contents", failing)
+        done = CliRunner().invoke(app, ["train", "--dsn", loaded])
+    assert done.exit_code == 1
+    assert "was not registered: MemoryError; nor could its files be written: MemoryError" in done.output
+    monkeypatch.setattr(registry, "register_files", failing)
+    monkeypatch.setattr(artifacts, "_write", partly)
+    assert CliRunner().invoke(app, ["train", "--dsn", loaded]).exit_code == 130
+    assert list(tmp_path.iterdir()) == []

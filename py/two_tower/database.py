@@ -46,8 +46,8 @@ SNAPSHOT = "set transaction isolation level repeatable read, read only"
 """The first statement of a transaction whose queries all see the same."""
 
 DEFAULTS = {"connect_timeout": "15", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-"""Connection parameters unless the connection string or the environment has others: a server that cannot be reached is
-given up after 15 seconds, a host that falls silent during a query after a minute.
+"""Connection parameters unless the connection string, its service or the environment has others: a server that cannot
+be reached is given up after 15 seconds, a host that falls silent during a query after a minute.
 
 Not ``tcp_user_timeout``: it would also end a COPY to a server that reads nothing because it waits for a lock.
 """
@@ -65,7 +65,8 @@ def open_connection(
     import psycopg
 
     given = _parameters(dsn)
-    options = {name: value for name, value in DEFAULTS.items() if not given.get(name)} | options
+    # Those given are passed, too: psycopg does not read the connect_timeout of a service.
+    options = {name: given.get(name) or value for name, value in DEFAULTS.items()} | options
     # The encoding is a connection parameter, which poolers know and which takes precedence over all defaults.
     options = {"application_name": "two-tower", "client_encoding": "UTF8", **options}
     try:
@@ -87,12 +88,16 @@ def open_connection(
 
 
 def _parameters(dsn: str) -> dict[str, str]:
-    """Connection parameters of the environment and of ``dsn``."""
+    """Connection parameters of the environment, of ``dsn`` and of the service that it names."""
     from psycopg import pq
-    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
-    return known | {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+    own = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+    known = pq.Conninfo.get_defaults()
+    if "service" in own:
+        # libpq reads a service only when it connects. It refuses two hosts with one address before it looks for them.
+        known = pq.PGconn.connect_start(make_conninfo(dsn, host=",", hostaddr="127.0.0.1").encode()).info
+    return {option.keyword.decode(): (option.val or b"").decode() for option in known} | own
 
 
 def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from two_tower.database import another, open_connection, require_migrated, require_writable
+from two_tower.database import another, is_pooled, open_connection, require_migrated, require_writable
 from two_tower.errors import GateFailed, UserError
 from two_tower.rows import column, one
 
@@ -132,7 +132,10 @@ def on_each(places: Mapping[str, Place], work: Callable[[str, Place], Answer]) -
 def ask_each(
     places: Mapping[str, Place], work: Callable[[str, Place], Answer]
 ) -> tuple[dict[str, Answer], dict[str, Failure]]:
-    """As :func:`on_each`, but it returns the failures beside the results."""
+    """As :func:`on_each`, but it returns the failures beside the results.
+
+    If it is interrupted, the queries that run on the connections among ``places`` are cancelled.
+    """
 
     def ask(name: str, place: Place) -> Answer:
         with answering(place) if isinstance(place, psycopg.Connection) else nullcontext():
@@ -140,6 +143,16 @@ def ask_each(
 
     with ThreadPoolExecutor(max(len(places), 1)) as pool:
         running = {name: pool.submit(ask, name, place) for name, place in places.items()}
+        try:
+            wait(running.values())
+        except BaseException:
+            # Only the main thread is interrupted. A cancellation between two queries has no effect.
+            while wait(running.values(), timeout=0.5).not_done:
+                for place in places.values():
+                    if isinstance(place, psycopg.Connection):
+                        with suppress(psycopg.Error):
+                            place.cancel_safe(timeout=5)
+            raise
     answers: dict[str, Answer] = {}
     failures: dict[str, Failure] = {}
     for name, run in running.items():
@@ -158,7 +171,8 @@ def answering(connection: Connection) -> Iterator[None]:
     """Breaks ``connection`` off if, within the block, its server falls silent; raises psycopg.OperationalError then.
 
     Keepalives do not notice a server that is frozen, since its kernel answers them. Nor does a query that lasts say
-    anything. So the server is silent if it does not take another connection within :data:`SILENT_SECONDS`.
+    anything. So the server is silent if it does not take another connection within :data:`SILENT_SECONDS`. Only a
+    direct one is watched: a pooler that is paused, or whose pool is full, lets new clients wait while queries run.
     """
     over, silent = Event(), Event()
 
@@ -177,6 +191,8 @@ def answering(connection: Connection) -> Iterator[None]:
     watching = Thread(target=watch)
     watching.start()
     try:
+        if is_pooled(connection):
+            over.set()
         yield
     except psycopg.OperationalError as error:
         if silent.is_set():

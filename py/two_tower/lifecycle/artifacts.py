@@ -27,8 +27,8 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import polars as pl
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from two_tower import supabase
 from two_tower.database import SNAPSHOT, without_password
@@ -179,35 +180,50 @@ def kept(model: TrainedModel, data: TrainingData, version: str | None, dsn: str 
     """If the block, which registers ``model``, fails, its files are written to a new directory, and nothing is lost.
 
     The directory is in the working directory, or among temporary files if that cannot be written. Raises UserError with
-    the failure, the directory, and the command that registers it, which names ``dsn`` if that is given.
+    the failure, the directory, and the command that registers it, which names ``dsn`` if that is given. If another
+    model has taken ``version``, the command registers it by the time.
     """
     try:
         yield
     except BaseException as error:  # interrupted, too
-        name = version or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        if version and not isinstance(error, psycopg.errors.UniqueViolation):  # which no other model has taken
+            name = version
         reason = error.message if isinstance(error, UserError) else " ".join(str(error).split())
-        said = f"{name} is trained, but was not registered: {reason or type(error).__name__}"
+        said = f"{version or name} is trained, but was not registered: {reason or type(error).__name__}"
         try:
             directory = _keep(_trained(model, data, name), name)
-        except (OSError, UserError) as failure:
-            raise UserError(f"{said}; nor could its files be written: {failure}") from error
-        command = ["two-tower", "model", "register", str(directory), *(["--dsn", without_password(dsn)] if dsn else [])]
-        raise UserError(f"{said}; its files are in {directory}", shlex.join(command)) from error
+        except Exception as failure:
+            why = str(failure) or type(failure).__name__
+            raise UserError(f"{said}; nor could its files be written: {why}") from error
+        said += f"; its files are in {directory}"
+        command = ["two-tower", "model", "register", str(directory)]
+        if dsn:
+            shown = without_password(dsn)
+            command += ["--dsn", shown]
+            if conninfo_to_dict(shown) != conninfo_to_dict(dsn):
+                said += "; the command has no password, which PGPASSWORD or a password file can give"
+        raise UserError(said, shlex.join(command)) from error
 
 
 def _keep(files: list[tuple[str, bytes]], version: str) -> Path:
-    """A new directory with these files."""
-    for root in (Path.cwd(), Path(tempfile.gettempdir())):
-        directory = root / f"two-tower-{version}-{secrets.token_hex(4)}"
-        try:
-            directory.mkdir(mode=0o700)
-            _close(directory, version, [_write(directory / name, content) for name, content in files])
-        except (OSError, UserError) as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            failure = error
-        else:
-            return directory
-    raise failure
+    """A new directory with these files; none is left of one that could not be completed."""
+    # Each is looked up by itself: a working directory that was removed is an OSError.
+    roots: list[Callable[[], Path | str]] = [Path.cwd, tempfile.gettempdir]
+    failures = []
+    for root in roots:
+        with ExitStack() as undo:
+            try:
+                directory = Path(root()) / f"two-tower-{version}-{secrets.token_hex(4)}"
+                directory.mkdir(mode=0o700)
+                undo.callback(shutil.rmtree, directory, ignore_errors=True)
+                _close(directory, version, [_write(directory / name, content) for name, content in files])
+            except (OSError, UserError) as error:
+                failures.append(error.message if isinstance(error, UserError) else str(error))
+            else:
+                undo.pop_all()
+                return directory
+    raise UserError("; ".join(failures))
 
 
 def _indexes(keys: Sequence[str]) -> dict[str, int]:

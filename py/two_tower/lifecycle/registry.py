@@ -23,6 +23,7 @@ from two_tower.errors import GateFailed, UserError
 from two_tower.features import DIM, SCHEMA_VERSION
 from two_tower.lifecycle import tower_rows
 from two_tower.progress import Progress
+from two_tower.rows import column
 from two_tower.trainer.runs import NAME
 
 if TYPE_CHECKING:
@@ -167,12 +168,7 @@ def register_files(
         kept: list[bytes | None] = list(files)
         if known is not None:
             # Files that are not stored are not compared, whatever the setting was then.
-            stored = {
-                name
-                for (name,) in connection.execute(
-                    "select name from two_tower.model_files where model_version = %s", (version,)
-                )
-            }
+            stored = column(connection, "select name from two_tower.model_files where model_version = %s", (version,))
             kept = [content if name in stored else None for name, content in zip(FILES, files, strict=True)]
         else:
             tower_rows.store_neighbours(connection, version, videos, beside)

@@ -157,16 +157,19 @@ def _left_out(shards: Sequence[Shard], without: Sequence[str], known_by: Connect
 
 
 def wait_for_arrival(connections: Connections, version: str) -> None:
-    """Wait until each shard has all rows of ``version`` that the first has."""
+    """Wait until each shard has all rows of ``version`` that the first has.
+
+    Raises UserError if one does not get them, or has another model of that name.
+    """
     names = list(connections)
-    wanted = _rows_of(connections[names[0]], version)
+    wanted, model = _rows_of(connections[names[0]], version), _identity(connections[names[0]], version)
     deadline = time.monotonic() + ARRIVAL_SECONDS
 
     def require_alive(_: str, connection: Connection) -> None:
         if (state := _state(connection, version)) in ("rejected", "retired"):
             raise UserError(f"model {version} is {state}, and cannot be activated", "train another one")
 
-    def wait(_: str, connection: Connection) -> None:
+    def wait(name: str, connection: Connection) -> None:
         while (found := _rows_of(connection, version)) != wanted:
             if time.monotonic() > deadline:
                 lacking = ", ".join(table for table in MODELS if found[table] != wanted[table])
@@ -175,6 +178,13 @@ def wait_for_arrival(connections: Connections, version: str) -> None:
                     "`two-tower shards status` says whether the subscription runs, and how far it is behind",
                 )
             time.sleep(0.2)
+        if _identity(connection, version) != model:
+            # Rows of the other tables are deleted with their version.
+            alone = ("two_tower.model_versions", "two_tower.model_weights", "two_tower.neighbour_lists")
+            remedy = "; ".join(f"delete from {table} where {MODELS[table]} = '{version}'" for table in alone)  # noqa: S608
+            raise UserError(
+                f"model {version} is another one than on {names[0]}, and stops the subscription", f"on {name}: {remedy}"
+            )
 
     on_each(connections, require_alive)
     on_each(connections, wait)
@@ -188,6 +198,16 @@ def _rows_of(connection: Connection, version: str) -> dict[str, int]:
         table: one(connection, f"select count(*) from {table} where {key} = %s".encode(), (version,))  # noqa: S608
         for table, key in MODELS.items()
     }
+
+
+def _identity(connection: Connection, version: str) -> str | None:
+    """What differs between two models of one name: outputs of towers, and neighbours; the same for given vectors."""
+    row = connection.execute(
+        """select pg_catalog.md5(pg_catalog.jsonb_build_array(d.metrics -> 'parity', d.meta -> 'neighbours')::text)
+        from two_tower.model_documents d where d.model_version = %s""",
+        (version,),
+    ).fetchone()
+    return row and str(row[0])
 
 
 def _state(connection: Connection, version: str) -> str | None:
