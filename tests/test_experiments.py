@@ -301,6 +301,48 @@ def test_figures_equal_values_computed_by_hand(db: Connection) -> None:
     assert reasons == [("v1", "taste", 5, 2), ("v2", "taste", 3, 0)]
 
 
+def test_a_user_counts_as_a_thousand_videos_at_most(db: Connection) -> None:
+    """On each day, as if what the user was shown and liked until then had been scaled down."""
+    number = start(db)
+    db.execute("update two_tower.experiments set started_at = now() - interval '10 days'")
+    bot, *others = [user for user in WORLD.users if one(db, "select two_tower.served_version(%s)", user) == "v1"][:3]
+    db.execute("delete from user_video_decisions where user_id = any (%s)", [[bot, *others]])
+    db.execute(
+        "insert into videos (product_url) select 'https://videos.example/bot/' || n from generate_series(1, 2000) n"
+    )
+    videos = column(db, "select id from videos where product_url like '%%/bot/%%' order by product_url")
+    shown(
+        db, [(other, video, 5, "v1") for other, count in zip(others, (7, 3), strict=True) for video in videos[:count]]
+    )
+    decided(db, others[0], videos[0], "like", 4)
+    day = "now() - %s * interval '1 day'"
+    log = f"""insert into two_tower.impressions (user_id, shown_at, list_id, video_id, rank, model_version, reason)
+        select %s, {day}, gen_random_uuid(), v, 1, 'v1', 'taste' from unnest(%s::uuid[]) v"""
+    like = f"insert into user_video_decisions select %s, v, 'like', {day} from unnest(%s::uuid[]) v"
+    for age, first, last in ((5, 0, 600), (3, 600, 2000)):
+        db.execute(log.encode(), (bot, age, videos[first:last]))
+    for age, first, last in ((5, 0, 300), (2, 600, 1800)):
+        db.execute(like.encode(), (bot, age, videos[first:last]))
+    found = db.execute(
+        """select users, shown, likes, like_rate, like_variance from two_tower.experiment_days(%s)
+        where model_version = 'v1' order by day""",
+        [number],
+    ).fetchall()
+    # (shown, liked) of each of the three until the end of each day.
+    until = [(600, 300), (600, 300), (2000, 300), (2000, 1500)]
+    assert len(found) == len(until)
+    for at, ((users, shows, likes, rate, variance), (all_shown, all_likes)) in enumerate(
+        zip(found, until, strict=True)
+    ):
+        share = min(1, 1000 / all_shown)
+        m = np.array([all_shown * share, 7, 3])
+        hits = np.array([all_likes * share, float(at > 0), 0])
+        assert (users, shows, likes) == (3, round(m.sum()), round(hits.sum()))
+        assert rate == pytest.approx(hits.sum() / m.sum())
+        residual = hits - hits.sum() / m.sum() * m
+        assert variance == pytest.approx((residual**2).sum() * 3 / 2 / m.sum() ** 2, rel=1e-9)
+
+
 def test_the_variance_of_a_rate_is_that_over_users(db: Connection) -> None:
     """It equals numpy's, and that of resampled users."""
     rng = np.random.default_rng(1)

@@ -1,5 +1,8 @@
 -- What a look at the end of each day saw: a like counts from the day on which it was given. Sums of squares over users change, with a day of one
 -- user, by the difference of that user's square, so each event is read once.
+--
+-- Whatever a user was shown counts as a thousand videos at most, or one account that logs many and likes them would decide an experiment with
+-- few others.
 create or replace function two_tower.experiment_days(p_experiment int) returns table (
     day date, model_version text, users bigint, shown bigint, likes bigint, nopes bigint,
     like_rate double precision, like_low double precision, like_high double precision, like_variance double precision,
@@ -29,15 +32,23 @@ as $func$
             sum(u.shown) over w as all_shown, sum(u.likes) over w as all_likes, sum(u.nopes) over w as all_nopes
         from user_days u window w as (partition by u.model_version, u.user_id order by u.day)
     ),
+    counted as (
+        select s.model_version, s.day, s.is_first,
+            s.all_shown * now.share as shown, s.all_likes * now.share as likes, s.all_nopes * now.share as nopes,
+            (s.all_shown - s.shown) * before.share as shown_before, (s.all_likes - s.likes) * before.share as likes_before,
+            (s.all_nopes - s.nopes) * before.share as nopes_before
+        from so_far s
+        cross join lateral (select least(1, 1000 / s.all_shown) as share) as now
+        cross join lateral (select least(1, 1000 / greatest(s.all_shown - s.shown, 1)) as share) as before
+    ),
     by_day as (
-        select s.model_version, s.day, count(*) filter (where s.is_first) as users,
-            sum(s.shown) as shown, sum(s.likes) as likes, sum(s.nopes) as nopes,
-            sum(s.all_shown ^ 2 - (s.all_shown - s.shown) ^ 2) as shown_squared,
-            sum(s.all_likes ^ 2 - (s.all_likes - s.likes) ^ 2) as likes_squared,
-            sum(s.all_nopes ^ 2 - (s.all_nopes - s.nopes) ^ 2) as nopes_squared,
-            sum(s.all_shown * s.all_likes - (s.all_shown - s.shown) * (s.all_likes - s.likes)) as shown_likes,
-            sum(s.all_shown * s.all_nopes - (s.all_shown - s.shown) * (s.all_nopes - s.nopes)) as shown_nopes
-        from so_far s group by s.model_version, s.day
+        select c.model_version, c.day, count(*) filter (where c.is_first) as users,
+            sum(c.shown - c.shown_before) as shown, sum(c.likes - c.likes_before) as likes, sum(c.nopes - c.nopes_before) as nopes,
+            sum(c.shown ^ 2 - c.shown_before ^ 2) as shown_squared,
+            sum(c.likes ^ 2 - c.likes_before ^ 2) as likes_squared, sum(c.nopes ^ 2 - c.nopes_before ^ 2) as nopes_squared,
+            sum(c.shown * c.likes - c.shown_before * c.likes_before) as shown_likes,
+            sum(c.shown * c.nopes - c.shown_before * c.nopes_before) as shown_nopes
+        from counted c group by c.model_version, c.day
     ),
     calendar as (
         select v.model_version, d.at::date as day
